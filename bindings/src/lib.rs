@@ -1,0 +1,1 @@
+//! DPDK for P-SHIM6: the only room that knows DPDK.

@@ -1,0 +1,10 @@
+//! Decisions: pure protocol machines first, the world outside last.
+//!
+//! `identity`, `shim6` and `reap` take time, randomness and input as arguments and give outputs; `engine` wires
+//! them together; `driver` is the only place with a clock, sockets and threads.
+#![forbid(unsafe_code)]
+
+pub mod identity;
+pub mod reap;
+pub mod shim6;
+pub mod time;

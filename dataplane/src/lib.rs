@@ -1,0 +1,7 @@
+//! Packets: the wire formats, the context tables, the translation of a burst and the loop that runs it.
+//!
+//! Arrows point one way: `wire <- context <- translate <- worker`. Nothing here knows a protocol state machine, and
+//! no clock but the one handed in.
+#![deny(unsafe_code)]
+
+pub mod wire;

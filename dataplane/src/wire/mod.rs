@@ -1,0 +1,9 @@
+//! Ground floor: bytes on one side, meaning on the other.
+//!
+//! Every *view* checks all lengths in its constructor, so its accessors are total. Every *repr* holds only what makes
+//! sense, and offers `parse` and `emit`. `wire` imports nothing from its neighbours.
+
+pub mod address;
+pub mod shim6;
+
+pub use address::{ContextTag, Locator, LocatorPair, Ulid, UlidPair};
