@@ -120,13 +120,13 @@ fn every_sec_is_answered_and_only_0_1_and_2_can_hold() {
 
 #[test]
 fn a_sec_2_address_is_verified() {
-    // R3972-003, R4982-003: modifier found by another program, one hash out of some 2^32.
-    let modifier = 0x5c5c_5c5c_5c5c_5c5c_0000_0000_0000_0000;
+    // R3972-003, R4982-003: modifier and address found by other programs (C with OpenSSL, Python's hashlib).
+    let modifier = 0x5c5c_5c5c_5c5c_5c5c_0000_0001_2144_902b;
     let key = octets(RFC3972_KEY);
     assert!(hash2_zero_bits(Sec::TWO.scheme(), modifier, &key) >= 32);
     let request = Request { prefix: LINK_LOCAL, sec: Sec::TWO, key: &key, extensions: &[] };
     let made = generate_with_modifier(&request, modifier, &mut never).unwrap();
-    assert_eq!(made.address, "::".parse::<Ipv6Addr>().unwrap());
+    assert_eq!(made.address, "fe80::40d0:a0cb:5450:f9b9".parse::<Ipv6Addr>().unwrap());
     assert_eq!(verdict(made.address, &made.parameters), Ok(()));
     let next = ParametersRepr { modifier: modifier + 1, ..made.parameters };
     let (_, addresses) = derive(&[LINK_LOCAL], Sec::TWO, modifier + 1, &key, &mut never).unwrap();
