@@ -4,4 +4,8 @@
 //! no clock but the one handed in.
 #![deny(unsafe_code)]
 
+pub mod context;
+pub mod counters;
+pub mod port;
+mod prefetch;
 pub mod wire;
