@@ -171,9 +171,8 @@ pub fn connect<F: Frame>(
     pool: Box<dyn Pool<F>>,
 ) -> (ControlLink<F>, Vec<WorkerLink<F>>) {
     let ring = |size| Arc::new(ArrayQueue::new(size));
-    let between: Vec<Vec<Arc<ArrayQueue<Handover<F>>>>> = (0..workers)
-        .map(|_| (0..workers).map(|_| Arc::new(ArrayQueue::new(sizes.handover))).collect())
-        .collect();
+    let between: Vec<Vec<Arc<ArrayQueue<Handover<F>>>>> =
+        (0..workers).map(|_| (0..workers).map(|_| Arc::new(ArrayQueue::new(sizes.handover))).collect()).collect();
     let mut ends = Vec::with_capacity(workers);
     let mut links = Vec::with_capacity(workers);
     for me in 0..workers {

@@ -13,7 +13,7 @@
 use std::net::Ipv6Addr;
 
 use crate::context::{Direction, Entry, Phase, Shard, Sharding, Slot};
-use crate::counters::{Count, Counters, Drop};
+use crate::counters::{Count, Counters, DropReason};
 use crate::link::Punt;
 use crate::port::Frame;
 use crate::snapshot::{HostView, PortId, PortView, Snapshot};
@@ -46,7 +46,7 @@ pub enum Verdict {
     /// Answer it with an ICMPv6 error, and drop it.
     Reply(IcmpError),
     /// Drop it.
-    Drop(Drop),
+    Drop(DropReason),
 }
 
 /// An ICMPv6 error a packet may be answered with.
@@ -176,15 +176,15 @@ fn inbound_key(packet: &ipv6::View<'_>, port: &PortView, snapshot: &Snapshot) ->
         return (Key::None, to_box(target, port));
     }
     if !may_cross(source) {
-        return refuse(Drop::BadAddress);
+        return refuse(DropReason::BadAddress);
     }
     if snapshot.site.contains(source) || snapshot.delegated(source) {
-        return refuse(Drop::SpoofedSource);
+        return refuse(DropReason::SpoofedSource);
     }
     let shim = match packet.shim_header() {
-        Err(_) => return refuse(Drop::MalformedChain),
+        Err(_) => return refuse(DropReason::MalformedChain),
         Ok(Some(shim)) if !shim.under_way => shim.place,
-        Ok(_) => return (Key::None, plain_to_locator(packet)),
+        Ok(_) => return (Key::None, plain_to_locator(packet, port)),
     };
     match PayloadHeader::parse(packet.from_offset(shim.offset)) {
         Ok(header) => {
@@ -192,24 +192,25 @@ fn inbound_key(packet: &ipv6::View<'_>, port: &PortView, snapshot: &Snapshot) ->
             (Key::Tag(header.tag, shim, locators), Verdict::Lookup)
         }
         Err(PayloadError::Control) => (Key::None, Verdict::Punt(Punt::Shim6)),
-        Err(_) => refuse(Drop::BadPayloadHeader),
+        Err(_) => refuse(DropReason::BadPayloadHeader),
     }
 }
 
 /// Checks the frame down to its IPv6 header and cuts off what the link padded.
 #[inline]
-fn read<F: Frame>(frame: &mut F, mac: Mac) -> Result<ipv6::View<'_>, Drop> {
-    let ether = ethernet::View::new(frame.bytes()).map_err(|_| Drop::NotIpv6)?;
+fn read<F: Frame>(frame: &mut F, mac: Mac) -> Result<ipv6::View<'_>, DropReason> {
+    let ether = ethernet::View::new(frame.bytes()).map_err(|_| DropReason::NotIpv6)?;
     if ether.ether_type() != EtherType::IPV6 {
-        return Err(Drop::NotIpv6);
+        return Err(DropReason::NotIpv6);
     }
     let target = ether.target();
     if target != mac && !target.is_multicast() {
-        return Err(Drop::WrongMac);
+        return Err(DropReason::WrongMac);
     }
-    let length = ipv6::View::new(ether.payload()).map_err(|_| Drop::MalformedIpv6)?.total_len();
+    let length = ipv6::View::new(ether.payload()).map_err(|_| DropReason::MalformedIpv6)?.total_len();
     frame.truncate(ethernet::HEADER_LEN + length);
-    ipv6::View::new(frame.bytes().get(ethernet::HEADER_LEN..).unwrap_or_default()).map_err(|_| Drop::MalformedIpv6)
+    ipv6::View::new(frame.bytes().get(ethernet::HEADER_LEN..).unwrap_or_default())
+        .map_err(|_| DropReason::MalformedIpv6)
 }
 
 // ---- locate ----
@@ -286,11 +287,15 @@ fn rewrite_outbound<F: Frame>(batch: &mut Batch<F>, scene: &mut Scene<'_>) {
 /// RFC 5533 §11: what a live context does to a packet of its pair. A packet that ends in an error is left as it was.
 #[inline]
 fn to_locators<F: Frame>(frame: &mut F, entry: &Entry, snapshot: &Snapshot) -> Verdict {
-    let Some(provider) = snapshot.providers.get(usize::from(entry.provider)) else { return Verdict::Drop(Drop::NoRoute) };
-    let Some(port) = snapshot.ports.get(usize::from(provider.port.0)) else { return Verdict::Drop(Drop::NoRoute) };
+    let Some(provider) = snapshot.providers.get(usize::from(entry.provider)) else {
+        return Verdict::Drop(DropReason::NoRoute);
+    };
+    let Some(port) = snapshot.ports.get(usize::from(provider.port.0)) else {
+        return Verdict::Drop(DropReason::NoRoute);
+    };
     let packet = match ipv6::View::new(frame.bytes().get(ethernet::HEADER_LEN..).unwrap_or_default()) {
         Ok(packet) => packet,
-        Err(_) => return Verdict::Drop(Drop::MalformedIpv6),
+        Err(_) => return Verdict::Drop(DropReason::MalformedIpv6),
     };
     if packet.hop_limit() <= 1 {
         return Verdict::Reply(IcmpError::TimeExceeded);
@@ -302,19 +307,20 @@ fn to_locators<F: Frame>(frame: &mut F, entry: &Entry, snapshot: &Snapshot) -> V
         return Verdict::Reply(IcmpError::PacketTooBig(mtu as u32));
     }
     if !plain {
-        let Ok(insertion) = packet.shim_insertion() else { return Verdict::Drop(Drop::MalformedChain) };
+        let Ok(insertion) = packet.shim_insertion() else { return Verdict::Drop(DropReason::MalformedChain) };
         if !frame.prepend(added) {
-            return Verdict::Drop(Drop::NoBuffer);
+            return Verdict::Drop(DropReason::NoBuffer);
         }
         let packet = frame.bytes_mut().get_mut(ethernet::HEADER_LEN..).unwrap_or_default();
         if payload::insert(packet, insertion.place, entry.peer_tag).is_err() {
-            return Verdict::Drop(Drop::MalformedIpv6);
+            return Verdict::Drop(DropReason::MalformedIpv6);
         }
     }
-    let Ok(mut packet) = ipv6_of(frame) else { return Verdict::Drop(Drop::MalformedIpv6) };
+    let Ok(mut packet) = ipv6_of(frame) else { return Verdict::Drop(DropReason::MalformedIpv6) };
     packet.set_source(entry.locators.local.0);
     packet.set_target(entry.locators.peer.0);
-    packet.decrement_hop_limit();
+    let alive = packet.decrement_hop_limit();
+    debug_assert!(alive, "looked at before the packet was touched");
     address(frame, port.mac, provider.mac, provider.port, provider.next_hop)
 }
 
@@ -340,10 +346,10 @@ fn rewrite_inbound<F: Frame>(batch: &mut Batch<F>, scene: &mut Scene<'_>) {
 #[inline]
 fn to_identifiers<F: Frame>(frame: &mut F, entry: &Entry, place: Place, snapshot: &Snapshot) -> Verdict {
     if entry.phase == Phase::Opening {
-        return Verdict::Drop(Drop::NotReady);
+        return Verdict::Drop(DropReason::NotReady);
     }
-    let Some(host) = snapshot.hosts.get(entry.host as usize) else { return Verdict::Drop(Drop::NoRoute) };
-    let Some(port) = snapshot.ports.get(usize::from(host.port.0)) else { return Verdict::Drop(Drop::NoRoute) };
+    let Some(host) = snapshot.hosts.get(entry.host as usize) else { return Verdict::Drop(DropReason::NoRoute) };
+    let Some(port) = snapshot.ports.get(usize::from(host.port.0)) else { return Verdict::Drop(DropReason::NoRoute) };
     let packet = frame.bytes().get(ethernet::HEADER_LEN..).unwrap_or_default();
     if packet.len() > usize::from(port.mtu) + PayloadHeader::LEN {
         return Verdict::Reply(IcmpError::PacketTooBig(u32::from(port.mtu) + PayloadHeader::LEN as u32));
@@ -353,13 +359,14 @@ fn to_identifiers<F: Frame>(frame: &mut F, entry: &Entry, place: Place, snapshot
     }
     let packet = frame.bytes_mut().get_mut(ethernet::HEADER_LEN..).unwrap_or_default();
     if payload::remove(packet, place).is_err() {
-        return Verdict::Drop(Drop::MalformedIpv6);
+        return Verdict::Drop(DropReason::MalformedIpv6);
     }
     frame.trim_front(PayloadHeader::LEN);
-    let Ok(mut packet) = ipv6_of(frame) else { return Verdict::Drop(Drop::MalformedIpv6) };
+    let Ok(mut packet) = ipv6_of(frame) else { return Verdict::Drop(DropReason::MalformedIpv6) };
     packet.set_source(entry.ulids.peer.0);
     packet.set_target(entry.ulids.local.0);
-    packet.decrement_hop_limit();
+    let alive = packet.decrement_hop_limit();
+    debug_assert!(alive, "looked at before the packet was touched");
     address(frame, port.mac, host.mac, host.port, host.ulid.0)
 }
 
@@ -370,7 +377,7 @@ fn ipv6_of<F: Frame>(frame: &mut F) -> Result<ipv6::ViewMut<'_>, ipv6::Malformed
 /// Writes the Ethernet header.
 #[inline]
 fn address<F: Frame>(frame: &mut F, from: Mac, to: Option<Mac>, port: PortId, next_hop: Ipv6Addr) -> Verdict {
-    let Ok(mut ether) = ethernet::ViewMut::new(frame.bytes_mut()) else { return Verdict::Drop(Drop::NotIpv6) };
+    let Ok(mut ether) = ethernet::ViewMut::new(frame.bytes_mut()) else { return Verdict::Drop(DropReason::NotIpv6) };
     ether.set(to.unwrap_or(Mac([0; 6])), from, EtherType::IPV6);
     match to {
         Some(_) => Verdict::Forward(port),
@@ -383,7 +390,7 @@ fn address<F: Frame>(frame: &mut F, from: Mac, to: Option<Mac>, port: PortId, ne
 #[cold]
 fn drop_all<F>(batch: &mut Batch<F>) {
     batch.keys.resize(batch.frames.len(), Key::None);
-    batch.verdicts.resize(batch.frames.len(), Verdict::Drop(Drop::NoRoute));
+    batch.verdicts.resize(batch.frames.len(), Verdict::Drop(DropReason::NoRoute));
 }
 
 /// Addresses a packet may be forwarded from or to.
@@ -398,20 +405,24 @@ fn to_box(target: Ipv6Addr, port: &PortView) -> Verdict {
     if target.is_multicast() || port.own.contains(&target) {
         return Verdict::Punt(Punt::HostStack);
     }
-    Verdict::Drop(Drop::NotOurLocator)
+    Verdict::Drop(DropReason::NotOurLocator)
 }
 
 /// A packet from a provider to a locator, without a Shim6 header.
 #[cold]
-fn plain_to_locator(packet: &ipv6::View<'_>) -> Verdict {
+fn plain_to_locator(packet: &ipv6::View<'_>, port: &PortView) -> Verdict {
+    if port.own.contains(&packet.target()) {
+        return Verdict::Punt(Punt::HostStack);
+    }
     match packet.upper_layer() {
-        Err(_) => Verdict::Drop(Drop::MalformedChain),
-        Ok(upper) if upper.place.next_header == PROTOCOL => Verdict::Drop(Drop::BadPayloadHeader),
+        Err(_) => Verdict::Drop(DropReason::MalformedChain),
+        Ok(upper) if upper.place.next_header == PROTOCOL => Verdict::Drop(DropReason::BadPayloadHeader),
         Ok(upper) => {
             let kind = packet.from_offset(upper.place.offset).first().copied();
             // ICMPv6 types below 128 are errors (RFC 4443 §2.1).
-            let error = upper.place.next_header == protocol::ICMPV6 && upper.first_fragment && kind.is_some_and(|k| k < 128);
-            if error { Verdict::Punt(Punt::IcmpError) } else { Verdict::Drop(Drop::NoTranslation) }
+            let error =
+                upper.place.next_header == protocol::ICMPV6 && upper.first_fragment && kind.is_some_and(|k| k < 128);
+            if error { Verdict::Punt(Punt::IcmpError) } else { Verdict::Drop(DropReason::NoTranslation) }
         }
     }
 }
@@ -420,12 +431,14 @@ fn plain_to_locator(packet: &ipv6::View<'_>) -> Verdict {
 #[cold]
 fn without_context<F: Frame>(frame: &mut F, pair: UlidPair, scene: &Scene<'_>) -> Verdict {
     let (source, target) = (pair.local.0, pair.peer.0);
-    let Some(port) = scene.snapshot.ports.get(usize::from(scene.port.0)) else { return Verdict::Drop(Drop::NoRoute) };
+    let Some(port) = scene.snapshot.ports.get(usize::from(scene.port.0)) else {
+        return Verdict::Drop(DropReason::NoRoute);
+    };
     if port.own.contains(&target) {
         return Verdict::Punt(Punt::HostStack);
     }
     if !may_cross(source) || !may_cross(target) {
-        return Verdict::Drop(Drop::BadAddress);
+        return Verdict::Drop(DropReason::BadAddress);
     }
     if !scene.snapshot.site.contains(target) {
         return Verdict::Hold(pair);
@@ -438,15 +451,18 @@ fn without_context<F: Frame>(frame: &mut F, pair: UlidPair, scene: &Scene<'_>) -
 
 /// From one host of the site to another, when they are not neighbours on one link.
 fn inside<F: Frame>(frame: &mut F, host: &HostView, scene: &Scene<'_>) -> Verdict {
-    let Some(port) = scene.snapshot.ports.get(usize::from(host.port.0)) else { return Verdict::Drop(Drop::NoRoute) };
-    let Ok(mut packet) = ipv6_of(frame) else { return Verdict::Drop(Drop::MalformedIpv6) };
+    let Some(port) = scene.snapshot.ports.get(usize::from(host.port.0)) else {
+        return Verdict::Drop(DropReason::NoRoute);
+    };
+    let Ok(mut packet) = ipv6_of(frame) else { return Verdict::Drop(DropReason::MalformedIpv6) };
     if packet.view().total_len() > usize::from(port.mtu) {
         return Verdict::Reply(IcmpError::PacketTooBig(u32::from(port.mtu)));
     }
     if packet.view().hop_limit() <= 1 {
         return Verdict::Reply(IcmpError::TimeExceeded);
     }
-    packet.decrement_hop_limit();
+    let alive = packet.decrement_hop_limit();
+    debug_assert!(alive, "looked at before the packet was touched");
     scene.counters.add(Count::ForwardedInside, 1);
     address(frame, port.mac, host.mac, host.port, host.ulid.0)
 }
