@@ -6,6 +6,8 @@
 
 mod check;
 mod file;
+pub mod hosts;
+pub mod key;
 pub mod limits;
 mod network;
 pub mod prefix;
@@ -15,14 +17,40 @@ mod source;
 #[cfg(test)]
 mod tests;
 
-use std::path::Path;
+use std::path::{Path, PathBuf};
 
+pub use hosts::{Host, Hosts};
 pub use prefix::{LinkAddress, MacAddress, Prefix};
 pub use problem::{Place, Problem, Problems};
 pub use site::Site;
 
 /// Where the configuration is looked for when no other place is named.
 pub const DEFAULT_PATH: &str = "/etc/pshim6/site.toml";
+
+/// Everything the operator said, checked as a whole.
+#[derive(Clone, Debug)]
+pub struct Configuration {
+    /// The file it came from; loading it again is a reload.
+    pub file: PathBuf,
+    /// The box and its site.
+    pub site: Site,
+    /// The static hosts, verified against `site`.
+    pub hosts: Hosts,
+    /// What can be obeyed but should be known.
+    pub warnings: Vec<Problem>,
+}
+
+impl Configuration {
+    /// Reads `file` and the hosts file it names; all of it is good or none of it is taken.
+    pub fn load(file: &Path) -> Result<Configuration, Problems> {
+        let (site, mut warnings) = Site::load(file)?;
+        let hosts = Hosts::load(&site.node.hosts_file, &site)?;
+        if hosts.is_empty() {
+            warnings.push(Problem::of_file(&site.node.hosts_file, "no hosts yet (pshim6ctl host add NAME)"));
+        }
+        Ok(Configuration { file: file.to_path_buf(), site, hosts, warnings })
+    }
+}
 
 impl Site {
     /// Reads and checks `file`; also what it says that can be obeyed but should be known.

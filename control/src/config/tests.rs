@@ -237,7 +237,11 @@ fn each_wrong_value_is_named_with_its_place() {
             "site.toml:27:7: port[0].mac: \"02-00\" is not an Ethernet address: six pairs of hex digits with colons between are expected",
         ),
         ("mtu = 9000", "mtu = 1279", "site.toml:33:7: port[1].mtu: 1279 is out of range: 1280 to 9216"),
-        ("name = \"y\"", "name = \"x\"", "site.toml:36:8: port[2].name: \"x\" is that of port[1] already\nsite.toml:48:8: provider[1].port: there is no port called \"y\""),
+        (
+            "name = \"y\"",
+            "name = \"x\"",
+            "site.toml:36:8: port[2].name: \"x\" is that of port[1] already\nsite.toml:48:8: provider[1].port: there is no port called \"y\"",
+        ),
         ("port = \"x\"", "port = \"z\"", "site.toml:42:8: provider[0].port: there is no port called \"z\""),
         ("port = \"y\"", "port = \"lan\"", "site.toml:48:8: provider[1].port: port lan is used by site already"),
         ("port = \"y\"", "port = \"x\"", "site.toml:48:8: provider[1].port: port x is used by provider[0] already"),
