@@ -4,11 +4,9 @@
 //! them together; `driver` is the only place with a clock, sockets and threads.
 #![forbid(unsafe_code)]
 
-<<<<<<< HEAD
-pub mod host;
-=======
 pub mod config;
->>>>>>> manage
+pub mod engine;
+pub mod host;
 pub mod identity;
 pub mod manage;
 pub mod reap;

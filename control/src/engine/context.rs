@@ -9,7 +9,9 @@ use dataplane::wire::{Locator, LocatorPair};
 use rand::Rng;
 
 use super::{Effect, Engine, Event, Story};
-use crate::reap::{Activity, Direction, LocalLocator, Output as ReapOutput, PathKey, PeerLocator, Reap, State, Verdict};
+use crate::reap::{
+    Activity, Direction, LocalLocator, Output as ReapOutput, PathBook, PathKey, PeerLocator, Reap, State, Verdict,
+};
 use crate::shim6::{Context, ContextId, How, Output, State as Shim6State};
 use crate::time::Instant;
 
@@ -57,8 +59,12 @@ impl Engine {
                     effects.push(Effect::Remove(self.owner(&ulids), local_tag));
                     effects.push(Effect::Story(Story::Gone(ulids, reason)));
                 }
-                Output::Reap { id, addresses, message } => self.reap_message(now, rng, id, addresses, &message, effects),
-                Output::ControlIn { id } => self.reap(now, rng, id, effects, |reap, rng, out| reap.payload_in(now, rng, out)),
+                Output::Reap { id, addresses, message } => {
+                    self.reap_message(now, rng, id, addresses, &message, effects)
+                }
+                Output::ControlIn { id } => {
+                    self.reap(now, rng, id, effects, |reap, rng, out| reap.payload_in(now, rng, out))
+                }
                 Output::ControlOut { id } => {
                     self.reap(now, rng, id, effects, |reap, rng, out| reap.payload_out(now, rng, out));
                 }
@@ -107,9 +113,8 @@ impl Engine {
     /// The locators REAP may use: ours in order of the providers, the peer's as far as they are proved.
     fn locators(&self, context: &Context) -> (Vec<LocalLocator>, Vec<PeerLocator>) {
         let ours = context.host.locators.iter().filter_map(|(locator, _)| {
-            let (at, provider) = self.provider_of(locator.0)?;
-            let preference = provider.preference.min(u16::from(u8::MAX) - 1) as u8;
-            let _ = at;
+            let (_, provider) = self.provider_of(locator.0)?;
+            let preference = u8::try_from(provider.preference).unwrap_or(u8::MAX);
             Some(LocalLocator { locator: *locator, preference })
         });
         let theirs = context.peer_locators.iter().filter(|known| known.verified).map(|known| PeerLocator {
@@ -179,7 +184,8 @@ impl Engine {
         if early {
             // RFC 5533 §12.2: the peer is established, so its R2 was lost.
             let mut out = Vec::new();
-            self.endpoint.payload_received(now, rng, id, &mut out);
+            let verdict = self.endpoint.payload_received(now, id, &mut out);
+            self.tally.shim6(verdict);
             self.follow(now, rng, out, effects);
         }
         let last = match activity.last {
@@ -222,13 +228,24 @@ impl Engine {
         effects: &mut Vec<Effect>,
         input: impl FnOnce(&mut Reap, &mut dyn Rng, &mut Vec<ReapOutput>),
     ) {
+        self.reap_with_book(now, rng, id, effects, |reap, rng, _, out| input(reap, rng, out));
+    }
+
+    /// The same for inputs that ask what other contexts know about paths.
+    fn reap_with_book(
+        &mut self,
+        now: Instant,
+        rng: &mut dyn Rng,
+        id: ContextId,
+        effects: &mut Vec<Effect>,
+        input: impl FnOnce(&mut Reap, &mut dyn Rng, &PathBook, &mut Vec<ReapOutput>),
+    ) {
         let Some(reap) = self.attached.get_mut(&id).and_then(|attached| attached.reap.as_mut()) else { return };
         let before = reap.deadline();
         let mut out = Vec::new();
-        input(reap, rng, &mut out);
+        input(reap, rng, &self.book, &mut out);
         if out.iter().any(|output| matches!(output, ReapOutput::ExplorationStarted { .. })) {
-            let book = &self.book;
-            reap.reorder(&|pair| book.rank(pair, now));
+            reap.reorder(&|pair| self.book.rank(pair, now));
         }
         if let Some(at) = reap.deadline().filter(|at| Some(*at) != before) {
             self.due.push(Reverse((at, id)));
@@ -329,10 +346,9 @@ impl Engine {
 
     /// Evidence from elsewhere against the current pair of a context: test it (RFC 5534 §4.2).
     pub(super) fn suspect(&mut self, now: Instant, rng: &mut dyn Rng, id: ContextId, effects: &mut Vec<Effect>) {
-        // The book is lent out while the machine runs, since the machine asks it about every pair.
-        let book = std::mem::take(&mut self.book);
-        self.reap(now, rng, id, effects, |reap, rng, out| reap.suspect(now, rng, &|pair| book.rank(pair, now), out));
-        self.book.merge(book);
+        self.reap_with_book(now, rng, id, effects, |reap, rng, book, out| {
+            reap.suspect(now, rng, &|pair| book.rank(pair, now), out);
+        });
     }
 }
 

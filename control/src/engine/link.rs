@@ -18,7 +18,13 @@ const HOP_LIMIT: u8 = 64;
 impl Engine {
     /// Sends a control message through the provider that delegated its source (RFC 5533 §8 of the proxy notes: source
     /// and egress have to match, or the provider drops it).
-    pub(super) fn send_message(&mut self, now: Instant, addresses: Addresses, message: &Message, effects: &mut Vec<Effect>) {
+    pub(super) fn send_message(
+        &mut self,
+        now: Instant,
+        addresses: Addresses,
+        message: &Message,
+        effects: &mut Vec<Effect>,
+    ) {
         let way = self.provider_of(addresses.source).map(|(_, provider)| (provider.port, provider.next_hop));
         let packet = emit_packet(addresses, HOP_LIMIT, message);
         match (way, packet) {

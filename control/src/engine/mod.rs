@@ -17,7 +17,7 @@
 mod context;
 mod icmp;
 mod link;
-mod report;
+mod proof;
 mod setup;
 mod tally;
 
@@ -27,16 +27,17 @@ use std::sync::Arc;
 
 use dataplane::context::{Install, Sharding};
 use dataplane::link::{Notice, Punt};
-use dataplane::snapshot::{PortId, Snapshot};
+use dataplane::snapshot::{Block, PortId, Snapshot};
 use dataplane::wire::ethernet;
-use dataplane::wire::shim6::{ControlPacket, Message};
+use dataplane::wire::ipv6;
+use dataplane::wire::shim6::{Addresses, ControlPacket, Message, PacketError, ParseError};
 use dataplane::wire::{ContextTag, Locator, LocatorPair, Ulid, UlidPair};
 use hashbrown::HashMap;
 use rand::Rng;
 
 use crate::host::{LinkEvent, Neighbours, Stack};
 use crate::reap::{self, PathBook, ProbeBudget};
-use crate::shim6::{self, ContextId, Endpoint, Open, OpenRefused};
+use crate::shim6::{self, ContextId, Endpoint, Incoming, Open, OpenRefused, Unreadable};
 use crate::time::Instant;
 use context::Attached;
 pub use setup::{PortSetup, SetupError};
@@ -96,6 +97,7 @@ pub struct Engine {
     workers: usize,
     snapshot: Arc<Snapshot>,
     providers: Vec<Provider>,
+    lan_port: PortId,
     host_names: HashMap<Ulid, String>,
     peers: HashMap<Ulid, Vec<Locator>>,
     endpoint: Endpoint,
@@ -108,6 +110,8 @@ pub struct Engine {
     /// Contexts whose path another context saw fail.
     suspects: VecDeque<ContextId>,
     neighbours: Neighbours,
+    /// What is on the link of each port.
+    links: Vec<Vec<Block>>,
     stacks: Vec<Stack>,
     tally: Tally,
 }
@@ -157,6 +161,7 @@ impl Engine {
             self.follow(now, rng, out, effects);
         }
         self.expire_reap(now, rng, effects);
+        self.note_refused_neighbours();
     }
 
     /// When [`Engine::expire`] has something to do.
@@ -238,12 +243,25 @@ impl Engine {
 
     fn control_message(&mut self, now: Instant, rng: &mut dyn Rng, frame: &[u8], effects: &mut Vec<Effect>) {
         let Some(packet) = frame.get(ethernet::HEADER_LEN..) else { return };
-        let mut out = Vec::new();
-        let verdict = self.endpoint.receive_packet(now, rng, packet, &mut out);
-        self.tally.shim6(verdict);
-        if let Ok(ControlPacket { message: Message::Error(error), .. }) = ControlPacket::parse(packet) {
-            effects.push(Effect::Story(Story::PeerError(error.code.into(), error.pointer)));
+        let parsed = ControlPacket::parse(packet);
+        let (addresses, message, shim6_offset) = match &parsed {
+            Ok(parsed) => (parsed.addresses, Ok(&parsed.message), parsed.offset),
+            Err(PacketError::Message { error, offset }) => match addresses_of(packet) {
+                Some(addresses) => (addresses, Err(unreadable(*error)), *offset),
+                None => return,
+            },
+            Err(error) => return self.tally.unreadable(*error),
+        };
+        if let Err(PacketError::Message { error, .. }) = &parsed {
+            self.tally.unreadable_message(*error);
         }
+        if let Ok(Message::Error(error)) = message {
+            effects.push(Effect::Story(Story::PeerError(error.code.code(), error.pointer)));
+        }
+        let mut out = Vec::new();
+        let incoming = Incoming { addresses, message, ipv6_packet: packet, shim6_offset };
+        let verdict = self.endpoint.receive(now, rng, incoming, &mut out);
+        self.tally.shim6(verdict);
         self.follow(now, rng, out, effects);
     }
 
@@ -261,5 +279,18 @@ impl Engine {
         for answer in answers {
             self.send_from_port(now, port, &answer, effects);
         }
+    }
+}
+
+fn addresses_of(packet: &[u8]) -> Option<Addresses> {
+    let view = ipv6::View::new(packet).ok()?;
+    Some(Addresses { source: view.source(), target: view.target() })
+}
+
+fn unreadable(error: ParseError) -> Unreadable {
+    match error {
+        ParseError::UnknownType { pointer, .. } => Unreadable::UnknownType { pointer },
+        ParseError::CriticalOption { pointer } => Unreadable::CriticalOption { pointer },
+        _ => Unreadable::Malformed,
     }
 }

@@ -2,6 +2,8 @@
 
 use std::collections::BTreeMap;
 
+use dataplane::wire::shim6::{PacketError, ParseError};
+
 use crate::reap::ProbeRefused;
 use crate::shim6::{Answer, DropReason, OpenRefused, Verdict};
 
@@ -50,10 +52,20 @@ impl Tally {
         let name = match verdict {
             Verdict::Accepted => "shim6_accepted".to_owned(),
             Verdict::Dropped(reason) => shim6_drop(reason),
-            Verdict::Answered(Answer::Error(code)) => format!("shim6_answered_error_{}", u8::from(code)),
+            Verdict::Answered(Answer::Error(code)) => format!("shim6_answered_error_{}", code.code()),
             Verdict::Answered(answer) => format!("shim6_answered_{}", snake(&format!("{answer:?}"))),
         };
         self.add(name);
+    }
+
+    /// Counts a packet for Shim6 that is no control message at all.
+    pub fn unreadable(&mut self, error: PacketError) {
+        self.add(format!("packet_drop_{}", snake(&format!("{error:?}"))));
+    }
+
+    /// Counts how a control message cannot be read; what follows is counted apart.
+    pub fn unreadable_message(&mut self, error: ParseError) {
+        self.add(format!("message_{}", snake(&format!("{error:?}"))));
     }
 
     /// Counts a context that was not opened.

@@ -16,6 +16,16 @@ pub struct ContextId {
 }
 
 impl ContextId {
+    /// The name as a number, for those who carry it without knowing what it is.
+    pub fn to_bits(self) -> u64 {
+        u64::from(self.generation) << 32 | u64::from(self.index)
+    }
+
+    /// The name that [`ContextId::to_bits`] made a number of. Any number is some name, if perhaps of no context.
+    pub fn from_bits(bits: u64) -> ContextId {
+        ContextId { index: bits as u32, generation: (bits >> 32) as u32 }
+    }
+
     /// Place in the table. Small numbers, used again after the context is gone.
     pub fn index(self) -> usize {
         self.index as usize
