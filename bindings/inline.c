@@ -1,0 +1,50 @@
+/*
+ * DPDK's data path is made of static inlines, which have no symbol to link. Each one we need gets a symbol here, and
+ * each is called once per burst, not once per packet (but for a single allocation or a single free).
+ */
+#include "wrapper.h"
+
+int pshim6_errno(void)
+{
+	return rte_errno;
+}
+
+unsigned int pshim6_lcore_id(void)
+{
+	return rte_lcore_id();
+}
+
+uint16_t pshim6_rx_burst(uint16_t port, uint16_t queue, struct rte_mbuf **packets, uint16_t count)
+{
+	return rte_eth_rx_burst(port, queue, packets, count);
+}
+
+uint16_t pshim6_tx_burst(uint16_t port, uint16_t queue, struct rte_mbuf **packets, uint16_t count)
+{
+	return rte_eth_tx_burst(port, queue, packets, count);
+}
+
+struct rte_mbuf *pshim6_mbuf_alloc(struct rte_mempool *pool)
+{
+	return rte_pktmbuf_alloc(pool);
+}
+
+int pshim6_mbuf_alloc_bulk(struct rte_mempool *pool, struct rte_mbuf **packets, unsigned int count)
+{
+	return rte_pktmbuf_alloc_bulk(pool, packets, count);
+}
+
+void pshim6_mbuf_free(struct rte_mbuf *packet)
+{
+	rte_pktmbuf_free(packet);
+}
+
+unsigned int pshim6_ring_enqueue_burst(struct rte_ring *ring, struct rte_mbuf **packets, unsigned int count)
+{
+	return rte_ring_sp_enqueue_burst(ring, (void *const *)packets, count, NULL);
+}
+
+unsigned int pshim6_ring_dequeue_burst(struct rte_ring *ring, struct rte_mbuf **packets, unsigned int count)
+{
+	return rte_ring_sc_dequeue_burst(ring, (void **)packets, count, NULL);
+}
