@@ -63,6 +63,7 @@ const CONSTANTS: &[&str] = &[
     "RTE_MAX_LCORE",
     "RTE_MEMPOOL_CACHE_MAX_SIZE",
     "RTE_ETHER_HDR_LEN",
+    "RTE_ETHER_CRC_LEN",
     "MAP_ANONYMOUS",
     "MAP_HUGETLB",
     "MAP_HUGE_SHIFT",

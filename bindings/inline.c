@@ -4,6 +4,11 @@
  */
 #include "wrapper.h"
 
+#include <net/if.h>
+#include <sys/ioctl.h>
+#include <sys/socket.h>
+#include <unistd.h>
+
 int pshim6_errno(void)
 {
 	return rte_errno;
@@ -47,4 +52,22 @@ unsigned int pshim6_ring_enqueue_burst(struct rte_ring *ring, struct rte_mbuf **
 unsigned int pshim6_ring_dequeue_burst(struct rte_ring *ring, struct rte_mbuf **packets, unsigned int count)
 {
 	return rte_ring_sc_dequeue_burst(ring, (void **)packets, count, NULL);
+}
+
+/*
+ * Not an inline of DPDK: its AF_PACKET driver says "up" for ever, so the kernel is asked. By ioctl and not through
+ * /sys, which may show another network namespace than ours.
+ */
+int pshim6_interface_up(unsigned int index)
+{
+	struct ifreq request = { .ifr_ifindex = (int)index };
+	int up = -1;
+	int handle = socket(AF_UNIX, SOCK_DGRAM | SOCK_CLOEXEC, 0);
+
+	if (handle < 0)
+		return -1;
+	if (ioctl(handle, SIOCGIFNAME, &request) == 0 && ioctl(handle, SIOCGIFFLAGS, &request) == 0)
+		up = (request.ifr_flags & IFF_UP) && (request.ifr_flags & IFF_RUNNING);
+	close(handle);
+	return up;
 }

@@ -1,5 +1,6 @@
 /*
- * What bindgen reads: the headers of DPDK we use, the shims for its static inlines (bodies in inline.c), and the few
+ * What bindgen reads: the headers of DPDK we use, the shims for its static inlines (bodies in inline.c, beside the one system call DPDK does not
+ * make for us), and the few
  * constants bindgen cannot evaluate because DPDK writes them with function-like macros.
  */
 #define _GNU_SOURCE
@@ -27,6 +28,8 @@ static const uint64_t PSHIM6_MBUF_ATTACHMENT = RTE_MBUF_F_EXTERNAL | RTE_MBUF_F_
 /* The octets are those of another mbuf. */
 static const uint64_t PSHIM6_MBUF_CLONE = RTE_MBUF_F_INDIRECT;
 
+/* Whether interface `index` of the kernel is up and sees its peer: 1, 0, or -1 when it cannot be asked. */
+int pshim6_interface_up(unsigned int index);
 int pshim6_errno(void);
 unsigned int pshim6_lcore_id(void);
 uint16_t pshim6_rx_burst(uint16_t port, uint16_t queue, struct rte_mbuf **packets, uint16_t count);

@@ -1,7 +1,7 @@
 //! The EAL: DPDK's start, once in the life of a process.
 //!
-//! There is no stop. Buffers do not count who holds them, so taking DPDK's memory away could never be proved safe; with
-//! `--in-memory` nothing of it outlives the process anyway.
+//! There is no stop. Buffers do not count who holds them, so taking DPDK's memory away could never be proved safe; it is
+//! started such that nothing of it outlives the process anyway.
 
 use std::collections::BTreeSet;
 use std::ffi::CString;
@@ -13,6 +13,7 @@ use crate::device::DeviceSpec;
 use crate::error::{EalError, Errno};
 use crate::lcore::Affinity;
 use crate::memory::{self, Hugepages, Memory};
+use crate::port;
 use crate::sys;
 
 /// How to start DPDK.
@@ -132,6 +133,10 @@ impl Eal {
         let text = device.to_string();
         let Ok(arguments) = CString::new(text.clone()) else { return Err(EalError::Argument { argument: text }) };
         let _lock = claimed();
+        // DPDK keeps this to itself for the sake of secondary processes, and answers success.
+        if port::find(device.name()).is_ok() {
+            return Err(EalError::device(text, Errno::EEXIST, !device.is_pci()));
+        }
         // SAFETY: the EAL is started, the string is NUL-terminated and DPDK copies it; the lock keeps other threads
         // from attaching or detaching meanwhile.
         let answer = unsafe { sys::rte_dev_probe(arguments.as_ptr()) };
@@ -150,13 +155,15 @@ fn arguments(config: &EalConfig, memory: &Memory, core: u32) -> Vec<String> {
     let mut add = |words: &[&str]| arguments.extend(words.iter().map(|word| (*word).to_owned()));
     // One lcore, number 0, whatever the core's number is: DPDK is built for fewer lcores than machines have cores.
     add(&["--lcores", &format!("0@{core}")]);
-    // No files, no second process, no telemetry socket with a thread of its own: the box answers for itself.
-    add(&["--in-memory", "--no-telemetry", "--file-prefix", &config.file_prefix]);
+    // No telemetry socket with a thread of its own: the box answers for itself.
+    add(&["--no-telemetry", "--file-prefix", &config.file_prefix]);
     add(&["--log-level", "*:warning", "-m", &config.memory_mb.to_string()]);
     match memory {
-        // One file per page size, so that memif and vhost peers can map our buffers instead of copying.
-        Memory::Hugepages { .. } => add(&["--single-file-segments"]),
-        Memory::Ordinary { .. } => add(&["--no-huge"]),
+        // No files and no second process. One descriptor per page size, so that memif and vhost peers can map our
+        // buffers instead of copying.
+        Memory::Hugepages { .. } => add(&["--in-memory", "--single-file-segments"]),
+        // The same without hugepages: DPDK refuses `--in-memory` beside `--no-huge`, which has no files anyway.
+        Memory::Ordinary { .. } => add(&["--no-huge", "--no-shconf"]),
     }
     // Virtual devices are attached after the start, where each one's failure has an errno; given to `rte_eal_init`
     // they would fail with a line on standard error and nothing else.

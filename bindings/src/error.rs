@@ -219,6 +219,29 @@ pub enum PortError {
         /// Octets there.
         room: u16,
     },
+    /// The receive queues would hold every buffer of the pool, and nothing could be received.
+    #[error(
+        "device {name:?}: its receive queues take {needed} buffers and the pool has {available} left; a larger pool, or \
+         fewer descriptors"
+    )]
+    Buffers {
+        /// The device's name.
+        name: String,
+        /// Buffers its receive queues may hold.
+        needed: u32,
+        /// Buffers nobody holds.
+        available: u32,
+    },
+    /// The device cannot have this MTU.
+    #[error("device {name:?} cannot have an MTU of {asked}: {most} is the most")]
+    Mtu {
+        /// The device's name.
+        name: String,
+        /// MTU asked for.
+        asked: u16,
+        /// What it can have.
+        most: u32,
+    },
     /// A step of the configuration failed.
     #[error("device {name:?}: cannot {step}: {errno}")]
     Step {

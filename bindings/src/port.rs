@@ -97,6 +97,8 @@ pub struct Port {
     mtu: u16,
     rss: bool,
     max_queues: u16,
+    /// The kernel's number of the interface below; zero when there is none.
+    interface: u32,
     /// DPDK wants questions about one port asked by one thread at a time.
     _one_thread: PhantomData<std::cell::Cell<()>>,
 }
@@ -117,7 +119,7 @@ impl Port {
         let rss_hash = rss_hash(&info, config);
         device.configure(config, rss_hash)?;
         device.queues(&info, pool, config)?;
-        let mtu = device.mtu(config.mtu)?;
+        let mtu = device.mtu(&info, config.mtu)?;
         device.start(config.promiscuous)?;
         let queues = (0..config.queues)
             .map(|queue| QueuePair {
@@ -127,7 +129,9 @@ impl Port {
             .collect();
         let mac = device.mac()?;
         let max_queues = info.max_rx_queues.min(info.max_tx_queues);
-        Ok((Port { device, mac, mtu, rss: rss_hash != 0, max_queues, _one_thread: PhantomData }, queues))
+        let rss = rss_hash != 0;
+        let port = Port { device, mac, mtu, rss, max_queues, interface: info.if_index, _one_thread: PhantomData };
+        Ok((port, queues))
     }
 
     /// Queue pairs the device called `name` could have, before it is set up.
@@ -161,12 +165,27 @@ impl Port {
         self.rss
     }
 
-    /// Whether the link is up. False when the device cannot tell.
+    /// Whether the link is up. False when the device cannot tell. Asks the kernel, so not for packets.
+    ///
+    /// A device on top of a kernel interface is up when that is, too: DPDK's AF_PACKET driver does not look.
     pub fn link_up(&self) -> bool {
         let mut link = sys::rte_eth_link::default();
         // SAFETY: the port is open, `link` is ours to be written.
         let answer = unsafe { sys::rte_eth_link_get_nowait(self.device.id, &mut link) };
-        answer >= 0 && link.link_status() == 1
+        answer >= 0 && link.link_status() == 1 && self.interface_up() != Some(false)
+    }
+
+    /// Whether the kernel interface below is up; none when there is none or it cannot be asked.
+    fn interface_up(&self) -> Option<bool> {
+        if self.interface == 0 {
+            return None;
+        }
+        // SAFETY: takes a number and gives a number; a socket of its own is opened and closed inside.
+        match unsafe { sys::pshim6_interface_up(self.interface) } {
+            0 => Some(false),
+            1 => Some(true),
+            _ => None,
+        }
     }
 
     /// What the device counted.
@@ -335,7 +354,7 @@ impl Device {
     }
 
     /// Sets the MTU, and says what is in force. A device that cannot set one (memif) carries what fits its buffers.
-    fn mtu(&self, wanted: u16) -> Result<u16, PortError> {
+    fn mtu(&self, info: &sys::rte_eth_dev_info, wanted: u16) -> Result<u16, PortError> {
         let mut mtu = 0;
         // SAFETY: the port is configured and ours; `mtu` is ours to be written.
         let answer = unsafe { sys::rte_eth_dev_get_mtu(self.id, &mut mtu) };
@@ -343,6 +362,12 @@ impl Device {
         if mtu != wanted {
             // SAFETY: the port is configured, ours and not started.
             let answer = unsafe { sys::rte_eth_dev_set_mtu(self.id, wanted) };
+            if Errno::check(answer) == Err(Errno::EINVAL) {
+                // The driver counts the checksum among a frame's octets.
+                let frame = info.max_rx_pktlen.saturating_sub(sys::RTE_ETHER_HDR_LEN + sys::RTE_ETHER_CRC_LEN);
+                let most = frame.min(u32::from(info.max_mtu));
+                return Err(PortError::Mtu { name: self.name.clone(), asked: wanted, most });
+            }
             self.optional_step("set its MTU", answer)?;
         }
         Ok(wanted)
@@ -392,7 +417,7 @@ impl Drop for Device {
 }
 
 /// The port number of a device.
-fn find(name: &str) -> Result<u16, PortError> {
+pub(crate) fn find(name: &str) -> Result<u16, PortError> {
     let missing = || PortError::Missing { name: name.to_owned() };
     let c_name = CString::new(name).map_err(|_| missing())?;
     let mut id = 0;
@@ -424,6 +449,11 @@ fn check(name: &str, info: &sys::rte_eth_dev_info, pool: &Pool, config: &PortCon
     if needed > u32::from(pool.data_room()) {
         let (mtu, room) = (config.mtu, pool.data_room());
         return Err(PortError::Room { name: name.to_owned(), mtu, needed, room });
+    }
+    // Drivers fill their queues from the pool, and a pool they emptied looks like a link on which nothing arrives.
+    let (needed, available) = (u32::from(config.queues) * u32::from(config.rx_desc), pool.available());
+    if needed >= available {
+        return Err(PortError::Buffers { name: name.to_owned(), needed, available });
     }
     Ok(())
 }

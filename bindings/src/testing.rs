@@ -12,14 +12,14 @@ use crate::memory::Hugepages;
 use crate::pool::Pool;
 use crate::port::{Port, PortConfig, QueuePair};
 
-/// The EAL of this test process, started on first use with `--no-huge --in-memory --no-pci`.
+/// The EAL of this test process, started on first use with `--no-huge --no-shconf --no-pci`.
 ///
 /// # Panics
 /// When it does not start: the test cannot go on.
 pub fn eal() -> &'static Eal {
     static EAL: OnceLock<Eal> = OnceLock::new();
     EAL.get_or_init(|| {
-        let config = EalConfig { memory_mb: 256, hugepages: Hugepages::Never, ..EalConfig::default() };
+        let config = EalConfig { memory_mb: 512, hugepages: Hugepages::Never, ..EalConfig::default() };
         Eal::init(config).unwrap_or_else(|error| panic!("{error}"))
     })
 }
@@ -30,12 +30,12 @@ pub fn unique(prefix: &str) -> String {
     format!("{prefix}{}", NEXT.fetch_add(1, Ordering::Relaxed))
 }
 
-/// A small pool: 1023 buffers of 2048 octets.
+/// A small pool: 4095 buffers of 2048 octets.
 ///
 /// # Panics
 /// When it cannot be made.
 pub fn pool() -> Pool {
-    Pool::create(eal(), &unique("test"), 1023, 32, 2048).unwrap_or_else(|error| panic!("{error}"))
+    Pool::create(eal(), &unique("test"), 4095, 32, 2048).unwrap_or_else(|error| panic!("{error}"))
 }
 
 /// Attaches a virtual device of `driver` with `arguments` (none, or beginning with a comma) and sets it up.
