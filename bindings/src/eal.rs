@@ -11,7 +11,7 @@ use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
 use crate::device::DeviceSpec;
 use crate::error::{EalError, Errno};
-use crate::lcore::Affinity;
+use crate::lcore::{self, Affinity};
 use crate::memory::{self, Hugepages, Memory};
 use crate::port;
 use crate::sys;
@@ -83,6 +83,12 @@ impl Eal {
         if let Some(argument) = strings(&config).find(|argument| argument.contains('\0')) {
             return Err(EalError::Argument { argument: argument.to_owned() });
         }
+        let before = Affinity::current().ok();
+        if let Some(core) = config.main_core {
+            // DPDK ends the process when it cannot pin its main thread.
+            lcore::pin(core).map_err(|error| EalError::Core { error })?;
+            restore(before.as_ref());
+        }
         if TAKEN.swap(true, Ordering::AcqRel) {
             let spent = SPENT.load(Ordering::Acquire);
             return Err(if spent { EalError::Spent } else { EalError::AlreadyStarted });
@@ -91,17 +97,15 @@ impl Eal {
             // DPDK saw nothing of this attempt.
             TAKEN.store(false, Ordering::Release);
         })?;
-        let before = Affinity::current().ok();
         let core = config.main_core.or_else(|| before.as_ref()?.first()).unwrap_or(0);
         let arguments = arguments(&config, &memory, core);
         start(&arguments).map_err(|errno| {
             SPENT.store(true, Ordering::Release);
             EalError::start(arguments.clone(), errno)
         })?;
-        if let (None, Some(before)) = (config.main_core, before) {
-            // The EAL pins its main thread, and threads started later would inherit that. Failing to undo it costs
-            // speed, not correctness.
-            let _ = before.apply();
+        if config.main_core.is_none() {
+            // The EAL pins its main thread, and threads started later would inherit that.
+            restore(before.as_ref());
         }
         let eal = Eal(Arc::new(Started { memory, arguments }));
         for device in config.devices.iter().filter(|device| !device.is_pci()) {
@@ -141,6 +145,13 @@ impl Eal {
         // from attaching or detaching meanwhile.
         let answer = unsafe { sys::rte_dev_probe(arguments.as_ptr()) };
         Errno::check(answer).map_err(|errno| EalError::device(text, errno, !device.is_pci()))
+    }
+}
+
+/// Lets the calling thread run where it could before. Failing to costs speed, not correctness.
+fn restore(before: Option<&Affinity>) {
+    if let Some(before) = before {
+        let _ = before.apply();
     }
 }
 
@@ -196,6 +207,7 @@ fn start(arguments: &[String]) -> Result<(), Errno> {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::error::LcoreError;
 
     fn ordinary() -> Memory {
         Memory::Ordinary { size_mb: 64, reason: String::new() }
@@ -229,6 +241,8 @@ mod tests {
         assert_eq!(Eal::init(twice).unwrap_err(), EalError::Twice { device: "net_null0".into() });
         let nul = EalConfig { extra_args: vec!["a\0b".into()], ..EalConfig::default() };
         assert!(matches!(Eal::init(nul), Err(EalError::Argument { .. })));
+        let core = Eal::init(EalConfig { main_core: Some(1023), ..EalConfig::default() });
+        assert!(matches!(core, Err(EalError::Core { error: LcoreError::Pin { core: 1023, .. } })));
         assert!(!TAKEN.load(Ordering::Acquire));
     }
 }

@@ -79,6 +79,12 @@ pub enum EalError {
         /// The argument.
         argument: String,
     },
+    /// The core wanted for the calling thread is not there, or not for this process.
+    #[error("the main core: {error}")]
+    Core {
+        /// The kernel's reason.
+        error: LcoreError,
+    },
     /// `Hugepages::Require` and there are not enough.
     #[error(
         "hugepages for {wanted_mb} MB are required: {reason}; try `echo {pages} > /proc/sys/vm/nr_hugepages` as root"

@@ -47,7 +47,7 @@ impl fmt::Display for Memory {
         match self {
             Memory::Hugepages { size_mb, reserved: 0 } => write!(f, "{size_mb} MB in hugepages"),
             Memory::Hugepages { size_mb, reserved } => {
-                write!(f, "{size_mb} MB in hugepages, {reserved} of which were reserved for it just now")
+                write!(f, "{size_mb} MB in hugepages ({reserved} pages of 2 MB reserved for it just now)")
             }
             Memory::Ordinary { size_mb, reason } => write!(f, "{size_mb} MB in ordinary pages: {reason}"),
         }
@@ -61,7 +61,7 @@ pub(crate) fn decide(hugepages: Hugepages, wanted_mb: u32) -> Result<Memory, Eal
         return Ok(ordinary("hugepages are switched off".to_owned()));
     }
     // Who insists on hugepages knows the machine; who leaves it to us does not want it starved.
-    let spare = if hugepages == Hugepages::Auto { available_octets() / 2 } else { u64::MAX };
+    let spare = if hugepages == Hugepages::Auto { available_octets() / 2 } else { available_octets() };
     match obtain(Path::new(SYSFS), u64::from(wanted_mb) * MB, spare) {
         Ok(reserved) => Ok(Memory::Hugepages { size_mb: wanted_mb, reserved }),
         Err(reason) if hugepages == Hugepages::Auto => Ok(ordinary(reason)),
@@ -81,10 +81,8 @@ fn obtain(sysfs: &Path, wanted: u64, spare: u64) -> Result<u64, String> {
     }
     let pages = missing.div_ceil(SMALL);
     if missing > spare {
-        return Err(format!(
-            "{} MB more in hugepages would take over half of the memory available",
-            missing.div_ceil(MB)
-        ));
+        let (missing, spare) = (missing.div_ceil(MB), spare / MB);
+        return Err(format!("{missing} MB more in hugepages would be needed, and {spare} MB of memory can be spared"));
     }
     let reserved = reserve(sysfs, pages)
         .map_err(|why| format!("{} MB in hugepages are free of {} MB wanted, {why}", free / MB, wanted.div_ceil(MB)))?;
@@ -202,7 +200,7 @@ mod tests {
     fn a_small_machine_is_not_starved() {
         let tree = Tree::new("starved", 0, 0);
         let why = obtain(&tree.0, 64 * MB, 63 * MB).unwrap_err();
-        assert!(why.contains("over half"), "{why}");
+        assert!(why.contains("63 MB of memory can be spared"), "{why}");
         assert_eq!(number(&tree.0.join("hugepages-2048kB/nr_hugepages")), Some(0));
         assert!(available_octets() < u64::MAX, "this kernel says what is available");
     }
