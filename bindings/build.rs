@@ -81,7 +81,10 @@ fn main() {
     }
     let dpdk = match pkg_config::Config::new().cargo_metadata(false).probe("libdpdk") {
         Ok(dpdk) => dpdk,
-        Err(error) => refuse(&format!("DPDK is not installed, or pkg-config does not find libdpdk ({error})")),
+        Err(error) => {
+            eprintln!("{error}");
+            refuse("DPDK is not installed, or pkg-config does not find libdpdk")
+        }
     };
     if !dpdk.version.starts_with(TESTED) {
         println!("cargo::warning=DPDK {} is installed; this crate was tested with {TESTED} only", dpdk.version);
