@@ -4,8 +4,13 @@
 //! them together; `driver` is the only place with a clock, sockets and threads.
 #![forbid(unsafe_code)]
 
+<<<<<<< HEAD
 pub mod host;
+=======
+pub mod config;
+>>>>>>> manage
 pub mod identity;
+pub mod manage;
 pub mod reap;
 pub mod shim6;
 pub mod time;
