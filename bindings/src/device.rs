@@ -10,6 +10,9 @@ use crate::error::DeviceSpecError;
 /// `0000:03:00.0` (the domain may be left out) or `0000:03:00.0,args` is a NIC; anything else is a virtual device of
 /// DPDK with its arguments: `net_af_packet0,iface=veth0`, `net_memif0,role=client,socket=/run/m.sock`,
 /// `net_tap0,iface=site0`, `net_pcap0,rx_pcap=in.pcap,tx_pcap=out.pcap`, `net_ring0`, `net_null0`.
+///
+/// With `net_tap`, the kernel sends this process a signal for each packet. A system call that waits with a timeout may
+/// then end early in any thread (`ErrorKind::Interrupted`): try again.
 #[derive(Clone, Debug, PartialEq, Eq, Hash)]
 pub struct DeviceSpec {
     name: String,
