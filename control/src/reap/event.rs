@@ -36,7 +36,7 @@ pub enum Output {
         /// The pair now in use, confirmed by the peer.
         to: LocatorPair,
     },
-    /// The context left Operational (R5534-112). A good moment for [`Reap::reorder`].
+    /// The context left Operational (R5534-112). A good moment for [`Reap::reorder`](super::Reap::reorder).
     ExplorationStarted {
         /// Why.
         reason: Reason,

@@ -2,7 +2,7 @@
 
 use rand::Rng;
 
-use super::network::{A, B, Fault, Network, forever};
+use super::network::{A, B, Fault, Network, Numbers, forever};
 use super::*;
 
 /// Detection, at worst 30 s (spec §5 item 6), and one gap of at most 60 s, with something to spare.
@@ -135,7 +135,7 @@ fn a_peer_that_is_heard_but_cannot_hear_keeps_us_exploring() {
         }
         let sent = network.probes();
         rate.push([A, B].map(|node| {
-            let recent = |probe: &&(u64, usize, (u16, u16), State)| probe.1 == node && probe.0 >= (minute - 1) * 60_000;
+            let recent = |probe: &&(u64, usize, Numbers, State)| probe.1 == node && probe.0 >= (minute - 1) * 60_000;
             sent.iter().filter(recent).count()
         }));
     }

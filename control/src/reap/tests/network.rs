@@ -28,6 +28,9 @@ pub(super) struct Node {
     pub(super) payload: Option<Stream>,
 }
 
+/// The numbers of the locators of a pair, sender's first.
+pub(super) type Numbers = (u16, u16);
+
 /// One payload packet a second.
 pub(super) struct Stream {
     pub(super) next: Instant,
@@ -51,7 +54,7 @@ struct Packet {
 enum Kind {
     Payload,
     Keepalive,
-    Probe(Probe),
+    Probe(Box<Probe>),
 }
 
 #[derive(Clone, Debug, PartialEq)]
@@ -167,7 +170,7 @@ impl Network {
                     self.note(node, What::Probe { pair, state, received: received.len() });
                     let receiver_tag = ContextTag::truncate(node as u64);
                     let probe = Probe { receiver_tag, state, sent, received, options: Options::default() };
-                    self.transmit(node, pair, Kind::Probe(probe));
+                    self.transmit(node, pair, Kind::Probe(Box::new(probe)));
                 }
                 told => self.note(node, What::Told(told)),
             }
@@ -210,7 +213,7 @@ impl Network {
     }
 
     /// Milliseconds, sender, the numbers of the two locators and the state of every probe sent.
-    pub(super) fn probes(&self) -> Vec<(u64, usize, (u16, u16), State)> {
+    pub(super) fn probes(&self) -> Vec<(u64, usize, Numbers, State)> {
         let probe = |entry: &Entry| match entry.what {
             What::Probe { pair, state, .. } => Some((millis(entry.at), entry.node, numbers(pair), state)),
             _ => None,
@@ -219,7 +222,7 @@ impl Network {
     }
 
     /// Milliseconds, node, old and new pair of every change.
-    pub(super) fn moves(&self) -> Vec<(u64, usize, (u16, u16), (u16, u16))> {
+    pub(super) fn moves(&self) -> Vec<(u64, usize, Numbers, Numbers)> {
         let change = |entry: &Entry| match entry.what {
             What::Told(Output::PairChanged { from, to }) => {
                 Some((millis(entry.at), entry.node, numbers(from), numbers(to)))
@@ -230,7 +233,7 @@ impl Network {
     }
 
     /// Milliseconds, sender and pair of every Keepalive.
-    pub(super) fn keepalives(&self) -> Vec<(u64, usize, (u16, u16))> {
+    pub(super) fn keepalives(&self) -> Vec<(u64, usize, Numbers)> {
         let keepalive = |entry: &Entry| match entry.what {
             What::Keepalive(pair) => Some((millis(entry.at), entry.node, numbers(pair))),
             _ => None,
@@ -249,6 +252,6 @@ pub(super) fn millis(at: Instant) -> u64 {
 }
 
 /// Which locators a pair is made of, sender's first.
-fn numbers(pair: LocatorPair) -> (u16, u16) {
+fn numbers(pair: LocatorPair) -> Numbers {
     (pair.local.0.segments()[3], pair.peer.0.segments()[3])
 }
