@@ -157,7 +157,7 @@ impl Scope {
         let [first, ..] = locator.0.segments();
         match first {
             0xfc00..=0xfdff => ula_routable.then_some(Scope::Ula),
-            0xfe80..=0xfeff | 0xff00..=0xffff => None,
+            0xfe80..=0xffff => None,
             // ::/16 holds the unspecified, loopback, mapped and compatible addresses and nothing that is routed.
             0 => None,
             _ => Some(Scope::Global),
@@ -259,7 +259,8 @@ mod tests {
     fn preferences_of_both_sides_move_pairs() {
         let config = Config { order: Order::Preferred, ..Config::default() };
         let (mut local, mut peer) = three_by_three();
-        (local.truncate(2), peer.truncate(2));
+        local.truncate(2);
+        peer.truncate(2);
         local.push(LocalLocator { locator: at("2001:db8:a9::1"), preference: 0 });
         local[1].preference = 9;
         assert_eq!(pairs(&local, &peer, &config), [(0, 0), (0, 1), (2, 0), (2, 1), (1, 0), (1, 1)]);

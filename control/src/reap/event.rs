@@ -3,12 +3,12 @@
 use std::time::Duration;
 
 use dataplane::wire::LocatorPair;
-use dataplane::wire::shim6::{ProbeReport, ProbeState};
+use dataplane::wire::shim6::ProbeReport;
 
 use crate::time::Instant;
 
 /// The three states of a context (RFC 5534 §6; R5534-077); a probe carries the state its sender is in.
-pub type State = ProbeState;
+pub use dataplane::wire::shim6::ProbeState as State;
 
 /// What the caller has to do, or may want to know.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -36,7 +36,7 @@ pub enum Output {
         /// The pair now in use, confirmed by the peer.
         to: LocatorPair,
     },
-    /// The context left Operational (R5534-112). A good moment for [`Reap::reorder`].
+    /// The context left Operational (R5534-112). A good moment for [`Reap::reorder`](super::Reap::reorder).
     ExplorationStarted {
         /// Why.
         reason: Reason,

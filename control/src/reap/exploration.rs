@@ -94,8 +94,8 @@ impl Exploration {
 
     /// Pair for an answer: `guess` if it may be probed and was not just tried in vain, else the next in line.
     ///
-    /// Where only one-way paths are left the mirror of what arrives never works. Every second answer therefore goes
-    /// elsewhere, which is what ends such an outage (`tests::liveness`).
+    /// Where only one-way paths are left the mirror of what arrives never works, and answers put off the probes of the
+    /// clock. Every second answer therefore goes elsewhere.
     pub(super) fn pair_for_answer(&mut self, guess: LocatorPair) -> Option<LocatorPair> {
         if self.guessed != Some(guess) && self.candidates.contains(&guess) {
             self.guessed = Some(guess);

@@ -263,6 +263,8 @@ impl Reap {
             self.retransmit(now, rng, out);
         } else if let Some(episode) = &mut self.exploration {
             episode.demoted |= lost;
+            // What was proved about a pair that goes is not proved when it comes back.
+            episode.sent.retain(|sent| known(&sent.pair()));
             let choice = Choice {
                 local: &self.local,
                 peer: &self.peer,
@@ -582,7 +584,8 @@ impl Reap {
             self.send_probe(now, rng, pair, self.config.answer_reports, out);
         }
         // InboundOk may last no longer than a Send Timeout, and only in it can the peer learn that we hear it. However
-        // far the back-off has gone, one more probe by the clock fits in.
+        // far the back-off has gone, one more probe by the clock fits in: without it two sides that are left with
+        // one-way paths only would tell each other nothing but "I explore" for ever (`tests::liveness`).
         let longest = match flipped {
             true => Duration::from_secs(self.config.send_timeout_s.into()) / 3,
             false => self.config.max_probe_timeout,
