@@ -207,10 +207,10 @@ impl Devices for Hardware {
                 mac: device.mac().to_string(),
                 mtu: port.mtu,
                 link_up: device.link_up(),
-                rx_packets: stats.rx_packets,
+                rx_packets: stats.rx_frames,
                 rx_octets: stats.rx_octets,
-                rx_missed: stats.rx_missed,
-                tx_packets: stats.tx_packets,
+                rx_missed: stats.rx_missed + stats.rx_no_buffer,
+                tx_packets: stats.tx_frames,
                 tx_octets: stats.tx_octets,
                 tx_dropped: stats.tx_errors,
             }

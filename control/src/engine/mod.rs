@@ -18,6 +18,7 @@ mod context;
 mod icmp;
 mod link;
 mod proof;
+mod report;
 mod setup;
 mod tally;
 
