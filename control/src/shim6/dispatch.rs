@@ -169,15 +169,15 @@ impl Endpoint {
         let Some(context) = self.store.by_local_tag(tag) else {
             return Err(self.send_r1bis(now, tag, addresses, out));
         };
-        let id = context.id;
+        let (id, state, has_pair) = (context.id, context.state, context.has_pair(addresses));
         // In I1-SENT nothing is known of the peer's locators, so a wrong one cannot be told from a right one (D41).
-        if context.state == State::I1Sent {
+        if state == State::I1Sent {
             return Err(Verdict::Dropped(DropReason::WrongState));
         }
-        if !context.has_pair(addresses) {
+        if !has_pair {
             return Err(self.send_r1bis(now, tag, addresses, out));
         }
-        match context.state {
+        match state {
             State::Established => Ok(id),
             State::I2bisSent => {
                 self.resend(now, id, out);

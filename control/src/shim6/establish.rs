@@ -468,12 +468,15 @@ pub(super) fn nonzero(fork: u32) -> Option<u32> {
 
 /// Our preferences for the list of `host`, in elements as short as they can be.
 pub(super) fn preferences(host: &LocalHost, elements: &[Preference]) -> LocatorPreferences {
-    let element_len = if elements.iter().any(|element| element.weight.is_some()) {
-        3
-    } else if elements.iter().any(|element| element.priority.is_some()) {
-        2
-    } else {
-        1
+    let weighted = elements.iter().any(|element| element.weight.is_some());
+    let ranked = weighted || elements.iter().any(|element| element.priority.is_some());
+    // All elements have one length, so what one says the others must say too.
+    let fill = |element: &Preference| Preference {
+        flags: element.flags,
+        priority: element.priority.or(ranked.then_some(0)),
+        weight: element.weight.or(weighted.then_some(0)),
     };
-    LocatorPreferences { generation: host.generation, element_len, elements: elements.to_vec(), offset: 0 }
+    let element_len = 1 + u8::from(ranked) + u8::from(weighted);
+    let elements = elements.iter().map(fill).collect();
+    LocatorPreferences { generation: host.generation, element_len, elements, offset: 0 }
 }
