@@ -4,6 +4,7 @@
 //! them together; `driver` is the only place with a clock, sockets and threads.
 #![forbid(unsafe_code)]
 
+pub mod host;
 pub mod identity;
 pub mod reap;
 pub mod shim6;
