@@ -16,6 +16,16 @@ pub struct ContextId {
 }
 
 impl ContextId {
+    /// The name as a number, for those who carry it without knowing what it is.
+    pub fn to_bits(self) -> u64 {
+        u64::from(self.generation) << 32 | u64::from(self.index)
+    }
+
+    /// The name that [`ContextId::to_bits`] made a number of. Any number is some name, if perhaps of no context.
+    pub fn from_bits(bits: u64) -> ContextId {
+        ContextId { index: bits as u32, generation: (bits >> 32) as u32 }
+    }
+
     /// Place in the table. Small numbers, used again after the context is gone.
     pub fn index(self) -> usize {
         self.index as usize
@@ -237,11 +247,6 @@ impl Context {
     pub(super) fn newest_host(&self) -> &Arc<LocalHost> {
         self.update.as_ref().and_then(|update| update.host.as_ref()).unwrap_or(&self.host)
     }
-}
-
-/// The packet that answers one with these addresses (D35).
-pub(super) fn swapped(addresses: Addresses) -> Addresses {
-    Addresses { source: addresses.target, target: addresses.source }
 }
 
 /// The pair, seen from our side, of a packet that came in.

@@ -7,7 +7,7 @@ use dataplane::wire::{ContextTag, LocatorPair, UlidPair};
 use rand::Rng;
 
 use super::context::{
-    Context, ContextId, Exchange, LocalHost, PeerLocator, State, incoming_pair, is_unicast, outgoing, swapped,
+    Context, ContextId, Exchange, LocalHost, PeerLocator, State, incoming_pair, is_unicast, outgoing,
 };
 use super::dispatch::{Incoming, Key};
 use super::endpoint::Endpoint;
@@ -162,7 +162,7 @@ impl Endpoint {
         let (responder_nonce, validator) = self.validators.issue(now, &claim);
         let options = Options { validator: Some(validator), ..Options::default() };
         let message = Message::R1 { initiator_nonce: nonce, responder_nonce, options };
-        out.push(Output::Send { context: None, addresses: swapped(addresses), message });
+        out.push(Output::Send { context: None, addresses: addresses.swapped(), message });
         Verdict::Answered(Answer::R1)
     }
 
@@ -280,7 +280,7 @@ impl Endpoint {
         let message = Message::R2 { responder_tag: context.local_tag, initiator_nonce: nonce, options };
         // What a host announces was cut to size when it was set, so an R2 always fits.
         if let Some(message) = size::fit(message) {
-            out.push(Output::Send { context: Some(id), addresses: swapped(addresses), message });
+            out.push(Output::Send { context: Some(id), addresses: addresses.swapped(), message });
         }
     }
 

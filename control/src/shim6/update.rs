@@ -5,7 +5,7 @@ use std::sync::Arc;
 use dataplane::wire::shim6::{Message, Options, Preference};
 use rand::Rng;
 
-use super::context::{Context, ContextId, LocalHost, State, Update, outgoing, swapped};
+use super::context::{Context, ContextId, LocalHost, State, Update, outgoing};
 use super::dispatch::Incoming;
 use super::endpoint::{ChangeRefused, Endpoint};
 use super::establish::preferences;
@@ -182,7 +182,7 @@ impl Endpoint {
         };
         out.push(Output::ControlIn { id });
         let message = Message::UpdateAck { receiver_tag, request_nonce, options: Options::default() };
-        out.push(Output::Send { context: Some(id), addresses: swapped(packet.addresses), message });
+        out.push(Output::Send { context: Some(id), addresses: packet.addresses.swapped(), message });
         out.push(Output::ControlOut { id });
         Verdict::Accepted
     }
