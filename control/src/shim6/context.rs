@@ -249,11 +249,6 @@ impl Context {
     }
 }
 
-/// The packet that answers one with these addresses (D35).
-pub(super) fn swapped(addresses: Addresses) -> Addresses {
-    Addresses { source: addresses.target, target: addresses.source }
-}
-
 /// The pair, seen from our side, of a packet that came in.
 pub(super) fn incoming_pair(addresses: Addresses) -> LocatorPair {
     LocatorPair { local: Locator(addresses.target), peer: Locator(addresses.source) }

@@ -1,17 +1,16 @@
 //! Which context gets a packet, and what goes back when none does (RFC 5533 §12.3, §12.4).
 
-use dataplane::wire::shim6::{Addresses, ErrorCode, ErrorMessage, Message, Options};
+use dataplane::wire::shim6::{Addresses, ErrorCode, ErrorMessage, Message, Options, ParseError};
 use dataplane::wire::{ContextTag, LocatorPair, UlidPair};
 use rand::Rng;
 
-use super::context::{Context, ContextId, State, incoming_pair, is_unicast, outgoing, swapped};
+use super::context::{Context, ContextId, State, incoming_pair, is_unicast, outgoing};
 use super::endpoint::Endpoint;
 use super::establish::Offer;
 use super::limits::Kind;
 use super::output::{Answer, DropReason, FailReason, Output, Verdict};
 use super::peer::Refusal;
 use super::quote::{self, Quote, kind};
-use super::size;
 use crate::time::Instant;
 
 /// A control packet for one of our locators.
@@ -40,8 +39,27 @@ pub enum Unreadable {
         /// First octet of the option, counted from the Shim6 header.
         pointer: usize,
     },
+    /// A Responder Validator is missing where there must be one: silence.
+    NoValidator,
     /// Checksum, lengths or option contents are wrong: silence.
     Malformed,
+}
+
+impl From<ParseError> for Unreadable {
+    fn from(error: ParseError) -> Unreadable {
+        match error {
+            ParseError::UnknownType { pointer, .. } => Unreadable::UnknownType { pointer },
+            ParseError::CriticalOption { pointer } => Unreadable::CriticalOption { pointer },
+            ParseError::MissingValidator => Unreadable::NoValidator,
+            ParseError::Truncated
+            | ParseError::BadDiscriminator
+            | ParseError::Checksum
+            | ParseError::TooShort(_)
+            | ParseError::BadProbe
+            | ParseError::MalformedOption { .. }
+            | ParseError::DuplicateOption(_) => Unreadable::Malformed,
+        }
+    }
 }
 
 /// What finds the context of an I1, I2 or I2bis.
@@ -54,7 +72,7 @@ pub(super) struct Key {
 impl Endpoint {
     /// Receives a control message.
     pub fn receive(&mut self, now: Instant, rng: &mut dyn Rng, packet: Incoming<'_>, out: &mut Vec<Output>) -> Verdict {
-        if !is_unicast(packet.addresses.source) || !is_unicast(packet.addresses.target) {
+        if !packet.addresses.are_unicast() {
             return Verdict::Dropped(DropReason::BadAddress);
         }
         let verdict = match packet.message {
@@ -67,6 +85,7 @@ impl Endpoint {
                 let code = ErrorCode::CriticalOption;
                 self.refuse(now, &packet, Refusal::Error { code, pointer }, out)
             }
+            Err(Unreadable::NoValidator) => Verdict::Dropped(DropReason::NoValidator),
             Err(Unreadable::Malformed) => Verdict::Dropped(DropReason::Malformed),
         };
         if self.config.debug_errors && matches!(verdict, Verdict::Dropped(reason) if reason != DropReason::RateLimited)
@@ -169,15 +188,15 @@ impl Endpoint {
         let Some(context) = self.store.by_local_tag(tag) else {
             return Err(self.send_r1bis(now, tag, addresses, out));
         };
-        let id = context.id;
+        let (id, state, has_pair) = (context.id, context.state, context.has_pair(addresses));
         // In I1-SENT nothing is known of the peer's locators, so a wrong one cannot be told from a right one (D41).
-        if context.state == State::I1Sent {
+        if state == State::I1Sent {
             return Err(Verdict::Dropped(DropReason::WrongState));
         }
-        if !context.has_pair(addresses) {
+        if !has_pair {
             return Err(self.send_r1bis(now, tag, addresses, out));
         }
-        match context.state {
+        match state {
             State::Established => Ok(id),
             State::I2bisSent => {
                 self.resend(now, id, out);
@@ -227,14 +246,15 @@ impl Endpoint {
         pair: LocatorPair,
         out: &mut Vec<Output>,
     ) -> Verdict {
-        if !is_unicast(pair.local.0) || !is_unicast(pair.peer.0) {
+        let addresses = outgoing(pair).swapped();
+        if !addresses.are_unicast() {
             return Verdict::Dropped(DropReason::BadAddress);
         }
         if self.store.by_local_tag(tag).is_some() {
             // The context came into being while the packet was on its way here.
             return Verdict::Dropped(DropReason::WrongState);
         }
-        self.send_r1bis(now, tag, Addresses { source: pair.peer.0, target: pair.local.0 }, out)
+        self.send_r1bis(now, tag, addresses, out)
     }
 
     /// Payload came with the tag of the context (§12.2). `Accepted` means that it is to be restored and delivered.
@@ -272,12 +292,12 @@ impl Endpoint {
         let context = quote::read(&error.packet).and_then(|quote| match quote.kind {
             kind::I1 | kind::I2 | kind::I2BIS => self.quoted_exchange(&quote).map(|context| context.id),
             kind::UPDATE_REQUEST | kind::UPDATE_ACK | kind::KEEPALIVE | kind::PROBE => {
-                let pair = incoming_pair(swapped(quote.addresses));
+                let pair = incoming_pair(quote.addresses.swapped());
                 self.find_by_peer(quote.tag, pair).map(|context| context.id)
             }
             kind::R2 => {
                 let sent = self.store.by_local_tag(quote.tag);
-                sent.filter(|context| context.has_pair(swapped(quote.addresses))).map(|context| context.id)
+                sent.filter(|context| context.has_pair(quote.addresses.swapped())).map(|context| context.id)
             }
             _ => None,
         });
@@ -287,7 +307,7 @@ impl Endpoint {
 
     /// The context that sent the quoted I1, I2 or I2bis: tag, nonce and addresses must all be those of its exchange.
     fn quoted_exchange(&self, quote: &Quote) -> Option<&Context> {
-        let pair = incoming_pair(swapped(quote.addresses));
+        let pair = incoming_pair(quote.addresses.swapped());
         self.store.by_local_tag(quote.tag).filter(|context| {
             context.exchange.iter().any(|exchange| exchange.nonce == quote.nonce && exchange.used.contains(&pair))
         })
@@ -313,16 +333,9 @@ impl Endpoint {
         if !self.limiter.allow(now, Kind::Error, packet.addresses.source) {
             return Verdict::Dropped(DropReason::RateLimited);
         }
-        let pointer = u16::try_from(packet.shim6_offset + pointer).unwrap_or(u16::MAX);
-        let message = Message::Error(ErrorMessage { code, pointer, packet: quotation(packet.ipv6_packet) });
-        out.push(Output::Send { context: None, addresses: swapped(packet.addresses), message });
+        let error = ErrorMessage::for_packet(code, packet.shim6_offset + pointer, packet.ipv6_packet);
+        let (addresses, message) = (packet.addresses.swapped(), Message::Error(error));
+        out.push(Output::Send { context: None, addresses, message });
         Verdict::Answered(Answer::Error(code))
     }
-}
-
-/// As much of the packet as fits, in whole units of eight octets.
-fn quotation(packet: &[u8]) -> Vec<u8> {
-    let room = size::PACKET_MAX - size::IPV6_HEADER - 8;
-    let length = packet.len().min(room) / 8 * 8;
-    packet.iter().take(length).copied().collect()
 }

@@ -7,7 +7,7 @@ use dataplane::wire::{ContextTag, LocatorPair, UlidPair};
 use rand::Rng;
 
 use super::context::{
-    Context, ContextId, Exchange, LocalHost, PeerLocator, State, incoming_pair, is_unicast, outgoing, swapped,
+    Context, ContextId, Exchange, LocalHost, PeerLocator, State, incoming_pair, is_unicast, outgoing,
 };
 use super::dispatch::{Incoming, Key};
 use super::endpoint::Endpoint;
@@ -162,7 +162,7 @@ impl Endpoint {
         let (responder_nonce, validator) = self.validators.issue(now, &claim);
         let options = Options { validator: Some(validator), ..Options::default() };
         let message = Message::R1 { initiator_nonce: nonce, responder_nonce, options };
-        out.push(Output::Send { context: None, addresses: swapped(addresses), message });
+        out.push(Output::Send { context: None, addresses: addresses.swapped(), message });
         Verdict::Answered(Answer::R1)
     }
 
@@ -280,7 +280,7 @@ impl Endpoint {
         let message = Message::R2 { responder_tag: context.local_tag, initiator_nonce: nonce, options };
         // What a host announces was cut to size when it was set, so an R2 always fits.
         if let Some(message) = size::fit(message) {
-            out.push(Output::Send { context: Some(id), addresses: swapped(addresses), message });
+            out.push(Output::Send { context: Some(id), addresses: addresses.swapped(), message });
         }
     }
 
@@ -468,12 +468,15 @@ pub(super) fn nonzero(fork: u32) -> Option<u32> {
 
 /// Our preferences for the list of `host`, in elements as short as they can be.
 pub(super) fn preferences(host: &LocalHost, elements: &[Preference]) -> LocatorPreferences {
-    let element_len = if elements.iter().any(|element| element.weight.is_some()) {
-        3
-    } else if elements.iter().any(|element| element.priority.is_some()) {
-        2
-    } else {
-        1
+    let weighted = elements.iter().any(|element| element.weight.is_some());
+    let ranked = weighted || elements.iter().any(|element| element.priority.is_some());
+    // All elements have one length, so what one says the others must say too.
+    let fill = |element: &Preference| Preference {
+        flags: element.flags,
+        priority: element.priority.or(ranked.then_some(0)),
+        weight: element.weight.or(weighted.then_some(0)),
     };
-    LocatorPreferences { generation: host.generation, element_len, elements: elements.to_vec(), offset: 0 }
+    let element_len = 1 + u8::from(ranked) + u8::from(weighted);
+    let elements = elements.iter().map(fill).collect();
+    LocatorPreferences { generation: host.generation, element_len, elements, offset: 0 }
 }

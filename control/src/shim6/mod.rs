@@ -55,5 +55,5 @@ pub use endpoint::{ChangeRefused, Endpoint, HostRefused, ShardOf};
 pub use establish::{Open, OpenRefused};
 pub use limits::Rate;
 pub use output::{Answer, DropReason, FailReason, GoneReason, How, Output, Verdict};
-pub use proof::LocatorProof;
+pub use proof::{IdentityProof, LocatorProof};
 pub use tags::TagSpace;

@@ -74,11 +74,12 @@ fn prove_list(
         return Err(Refusal::Drop(DropReason::EmptyList));
     }
     let unsupported = |(_, method): &_| matches!(method, VerificationMethod::Other(_));
+    let unprovable = list.entries.iter().position(|(locator, _)| locator.0 != ulid.0);
     let proved = if let Some(index) = list.entries.iter().position(unsupported) {
         Err(index)
-    } else if pds.is_none() {
+    } else if let Some(index) = unprovable.filter(|_| pds.is_none()) {
         // A list that nothing can be checked against contradicts its methods (D40).
-        Err(0)
+        Err(index)
     } else {
         proof.proves(ulid, pds, list, signature)
     };

@@ -4,7 +4,7 @@ use dataplane::wire::shim6::{Addresses, Message, Options};
 use dataplane::wire::{ContextTag, LocatorPair};
 use rand::Rng;
 
-use super::context::{ContextId, Exchange, State, incoming_pair, outgoing, swapped};
+use super::context::{ContextId, Exchange, State, incoming_pair, outgoing};
 use super::dispatch::Incoming;
 use super::endpoint::Endpoint;
 use super::establish::{Offer, naming, nonzero};
@@ -30,7 +30,7 @@ impl Endpoint {
         let (responder_nonce, validator) = self.validators.issue(now, &Claim::Recover { packet_tag, addresses });
         let options = Options { validator: Some(validator), ..Options::default() };
         let message = Message::R1bis { packet_tag, responder_nonce, options };
-        out.push(Output::Send { context: None, addresses: swapped(addresses), message });
+        out.push(Output::Send { context: None, addresses: addresses.swapped(), message });
         Verdict::Answered(Answer::R1bis)
     }
 

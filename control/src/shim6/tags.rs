@@ -159,7 +159,8 @@ mod tests {
         for bit in 0..RANDOM_BITS {
             let ones = tags.iter().filter(|tag| **tag >> bit & 1 == 1).count();
             assert!((1800..2300).contains(&ones), "bit {bit}: {ones} ones of 4096");
-            let unequal = tags.iter().filter(|tag| (**tag >> bit ^ **tag >> (bit + 1) % RANDOM_BITS) & 1 == 1).count();
+            let unequal =
+                tags.iter().filter(|tag| (**tag >> bit ^ **tag >> ((bit + 1) % RANDOM_BITS)) & 1 == 1).count();
             assert!((1800..2300).contains(&unequal), "bits {bit} and next: {unequal} differ of 4096");
         }
     }

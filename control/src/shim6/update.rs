@@ -5,13 +5,12 @@ use std::sync::Arc;
 use dataplane::wire::shim6::{Message, Options, Preference};
 use rand::Rng;
 
-use super::context::{Context, ContextId, LocalHost, State, outgoing};
-use super::context::{Update, swapped};
+use super::context::{Context, ContextId, LocalHost, State, Update, outgoing};
 use super::dispatch::Incoming;
 use super::endpoint::{ChangeRefused, Endpoint};
 use super::establish::preferences;
 use super::output::{DropReason, Output, Verdict};
-use super::peer::{self, Refusal};
+use super::peer;
 use super::size;
 use super::timers::backoff_up_to;
 use crate::time::Instant;
@@ -151,24 +150,39 @@ impl Endpoint {
         if let Err(reason) = peer::check_parameters(&mut *self.proof, ulid, options) {
             return Verdict::Dropped(reason);
         }
-        let proved = peer::prove(&mut *self.proof, ulid, Some(context), options);
-        let mut told = match proved {
-            Ok(told) => told,
-            Err(refusal) => return self.refuse_update(now, packet, id, refusal, options, out),
-        };
-        let Some(context) = self.store.get_mut(id) else { return Verdict::Dropped(DropReason::NoContext) };
-        let timeout = context.peer_keepalive_timeout;
-        told.keepalive_timeout = told.keepalive_timeout.or(timeout);
-        let changed = peer::learn(context, told) || context.peer_keepalive_timeout != timeout;
-        let receiver_tag = context.peer_tag;
+        // The list is recorded before the preferences are looked at, and stays if they are wrong.
+        let list = Options { preferences: None, ..options.clone() };
+        let preferences = Options { preferences: options.preferences.clone(), ..Options::default() };
+        let mut changed = false;
+        let mut refusal = None;
+        for part in [&list, &preferences] {
+            let Some(context) = self.store.get_mut(id) else { return Verdict::Dropped(DropReason::NoContext) };
+            match peer::prove(&mut *self.proof, ulid, Some(context), part) {
+                Ok(mut told) => {
+                    let timeout = context.peer_keepalive_timeout;
+                    told.keepalive_timeout = told.keepalive_timeout.or(timeout);
+                    changed |= told.keepalive_timeout != timeout;
+                    changed |= peer::learn(context, told);
+                }
+                Err(wrong) => {
+                    refusal = Some(wrong);
+                    break;
+                }
+            }
+        }
         self.store.settle(id);
         if changed {
             out.push(Output::LocatorsChanged { id });
         }
-        let Some(receiver_tag) = receiver_tag else { return Verdict::Dropped(DropReason::WrongState) };
+        if let Some(refusal) = refusal {
+            return self.refuse(now, packet, refusal, out);
+        }
+        let Some(receiver_tag) = self.store.get(id).and_then(|context| context.peer_tag) else {
+            return Verdict::Dropped(DropReason::WrongState);
+        };
         out.push(Output::ControlIn { id });
         let message = Message::UpdateAck { receiver_tag, request_nonce, options: Options::default() };
-        out.push(Output::Send { context: Some(id), addresses: swapped(packet.addresses), message });
+        out.push(Output::Send { context: Some(id), addresses: packet.addresses.swapped(), message });
         out.push(Output::ControlOut { id });
         Verdict::Accepted
     }
