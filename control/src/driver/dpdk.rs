@@ -53,7 +53,8 @@ pub(super) fn open(
     let setups: Vec<PortSetup> = devices.iter().map(|device| PortSetup { mac: Mac(device.mac().0) }).collect();
     let engine = Engine::new(site, &configuration.hosts, &setups, rng)?;
     let (control, threads, stop) = start_workers(&eal, site, &engine, queues, &pool, clock)?;
-    let memory = MemoryView { hugepages: matches!(eal.memory(), Memory::Hugepages { .. }), megabytes: site.eal.memory_mb };
+    let memory =
+        MemoryView { hugepages: matches!(eal.memory(), Memory::Hugepages { .. }), megabytes: site.eal.memory_mb };
     let hardware = Hardware { site: site.clone(), devices, memory, stop, threads };
     Ok((engine, Box::new(control), Box::new(hardware)))
 }
@@ -95,7 +96,12 @@ fn make_pool(eal: &Eal, site: &Site) -> Result<BufferPool, RunError> {
     BufferPool::create(eal, "packets", count, CACHE, room).map_err(hardware)
 }
 
-fn open_port(eal: &Eal, port: &site::Port, pool: &BufferPool, workers: u8) -> Result<(Device, Vec<QueuePair>), RunError> {
+fn open_port(
+    eal: &Eal,
+    port: &site::Port,
+    pool: &BufferPool,
+    workers: u8,
+) -> Result<(Device, Vec<QueuePair>), RunError> {
     let name = port.device.name();
     let failed = |error| RunError::Hardware(format!("port {}: {error}", port.name));
     let most = Device::max_queues_of(eal, name).map_err(failed)?;
@@ -160,7 +166,14 @@ fn start_workers(
     Ok((control, threads, stop))
 }
 
-fn run_worker(eal: &Eal, mut worker: Worker<Mbuf>, core: Option<u16>, idle: site::Idle, clock: Clock, stop: &AtomicBool) {
+fn run_worker(
+    eal: &Eal,
+    mut worker: Worker<Mbuf>,
+    core: Option<u16>,
+    idle: site::Idle,
+    clock: Clock,
+    stop: &AtomicBool,
+) {
     if let Some(core) = core
         && let Err(reason) = pin(core.into())
     {

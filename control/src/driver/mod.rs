@@ -204,7 +204,7 @@ impl Control {
         StatusView {
             name: site.node.name.clone(),
             version: env!("CARGO_PKG_VERSION").to_owned(),
-            ready: self.engine.ready(),
+            ready: self.engine.serves(),
             uptime_s: now.0.as_secs(),
             workers: (0..self.workers.count()).filter_map(|at| self.worker_view(at)).collect(),
             ports: self.devices.ports(),
@@ -254,7 +254,8 @@ impl Control {
         let new = Configuration::load(&self.configuration.file)?;
         let mut notes: Vec<String> = new.warnings.iter().map(ToString::to_string).collect();
         if needs_restart(&self.configuration.site, &new.site) {
-            let text = "other settings than hosts and peers changed: nothing was taken over; restart pshim6d to use them";
+            let text =
+                "other settings than hosts and peers changed: nothing was taken over; restart pshim6d to use them";
             return Err(crate::config::Problem::of_file(&new.file, text).into());
         }
         let now = self.clock.now();

@@ -158,7 +158,7 @@ impl Engine {
     }
 
     /// Whether the box can serve: the router of at least one provider answers.
-    pub fn ready(&self) -> bool {
+    pub fn serves(&self) -> bool {
         self.providers.iter().any(|provider| provider.up)
     }
 }

@@ -86,12 +86,13 @@ impl Tally {
     }
 
     fn add(&mut self, name: String) {
+        debug_assert!(MEANINGS.iter().any(|(known, _)| *known == name), "{name} has no meaning");
         *self.counts.entry(name).or_default() += 1;
     }
 
-    /// All counts that are not zero, by name.
-    pub fn iter(&self) -> impl Iterator<Item = (&str, u64)> {
-        self.counts.iter().map(|(name, count)| (name.as_str(), *count))
+    /// Every name, what it means, and its count.
+    pub fn iter(&self) -> impl Iterator<Item = (&'static str, &'static str, u64)> {
+        MEANINGS.iter().map(|(name, help)| (*name, *help, self.value(name)))
     }
 
     /// One count, zero if nothing of the name happened.
@@ -99,6 +100,82 @@ impl Tally {
         self.counts.get(name).copied().unwrap_or_default()
     }
 }
+
+/// Every count of the control core and what it means; `docs/counters.md` says the same.
+pub const MEANINGS: &[(&str, &str)] = &[
+    ("control_opened", "Contexts we began to set up."),
+    ("control_context_ready", "Contexts that became ready, or whose peer brought them up to date."),
+    ("control_context_recovered", "Contexts that came back by R1bis and I2bis."),
+    ("control_context_gone", "Contexts forgotten."),
+    ("control_open_failed", "Exchanges that came to nothing."),
+    ("control_table_full", "Contexts given up because a worker had no room."),
+    ("control_messages_sent", "Shim6 and REAP messages sent."),
+    ("control_message_not_sent", "Shim6 messages that had no provider or did not fit in 1280 octets."),
+    ("control_probes_sent", "REAP Probes sent."),
+    ("control_keepalives_sent", "REAP Keepalives sent."),
+    ("control_explorations", "Times a context began to look for another pair."),
+    ("control_pair_changes", "Times a context moved to another pair."),
+    ("control_pair_change_refused", "Pairs REAP chose and the context may not use."),
+    ("control_paths_dead", "Paths that became dead for all contexts."),
+    ("control_probe_unmatched", "Probes that reported nonces we did not send."),
+    ("control_probe_answer_capped", "Answers to probes not sent because of the rate."),
+    ("control_icmp_translated", "ICMPv6 errors passed on to hosts."),
+    ("control_icmp_acted_on", "ICMPv6 errors that made a context test its path."),
+    ("control_icmp_not_ours", "ICMPv6 errors about no packet of ours, or broken ones."),
+    ("control_icmp_no_support", "ICMPv6 errors that say a peer does not speak Shim6."),
+    ("control_neighbour_refused", "Packets not sent because there are too many neighbours."),
+    ("control_errors_received", "Shim6 Error messages received."),
+    ("shim6_accepted", "Shim6 messages that did what they came for."),
+    ("shim6_answered_r1", "I1 answered by R1."),
+    ("shim6_answered_r2", "I1 answered by R2."),
+    ("shim6_answered_r1bis", "Packets with an unknown tag answered by R1bis."),
+    ("shim6_answered_i2", "Packets answered by our I2 again."),
+    ("shim6_answered_i2bis", "Packets answered by our I2bis again."),
+    ("shim6_answered_error_0", "Messages of unknown type answered by Error 0."),
+    ("shim6_answered_error_1", "Messages with an unknown critical option answered by Error 1."),
+    ("shim6_answered_error_2", "Locator lists that are not proved, answered by Error 2."),
+    ("shim6_answered_error_3", "Preferences of another generation, answered by Error 3."),
+    ("shim6_answered_error_4", "Preferences of the wrong number, answered by Error 4."),
+    ("shim6_answered_error_120", "Messages answered by a debugging Error instead of silence."),
+    ("shim6_drop_bad_address", "Multicast or unspecified address (RFC 5533 12.3)."),
+    ("shim6_drop_malformed", "Not a message the RFC describes."),
+    ("shim6_drop_unknown_host", "For an identifier we do not serve."),
+    ("shim6_drop_foreign_target", "Sent to an address that is no locator of the host."),
+    ("shim6_drop_foreign_source", "Sent from an address that is no locator of the peer."),
+    ("shim6_drop_no_validator", "Responder Validator missing."),
+    ("shim6_drop_stale_nonce", "Responder nonce too old, or never given."),
+    ("shim6_drop_bad_validator", "Responder Validator not ours, or not for this: a forgery."),
+    ("shim6_drop_bad_pds", "CGA parameters that do not belong to the peer's identifier."),
+    ("shim6_drop_empty_list", "A Locator List without locators."),
+    ("shim6_drop_no_context", "No context for it."),
+    ("shim6_drop_wrong_state", "The context is in a state that does not want it."),
+    ("shim6_drop_wrong_nonce", "An acknowledgement of another update."),
+    ("shim6_drop_rate_limited", "Enough answers of the kind were sent lately."),
+    ("shim6_drop_full", "No room for another context, or no tag left."),
+    ("shim6_drop_oversized", "The answer would not fit in 1280 octets."),
+    ("packet_drop_ipv6", "For Shim6, but no IPv6 packet."),
+    ("packet_drop_chain", "For Shim6, with extension headers that cannot be followed."),
+    ("packet_drop_not_shim6", "For Shim6, without a Shim6 header to act on."),
+    ("packet_drop_address", "For Shim6, from or to a multicast or unspecified address."),
+    ("message_truncated", "Shim6 header that runs past the packet."),
+    ("message_bad_discriminator", "Shim6 header with the P or S bit set."),
+    ("message_checksum", "Shim6 header with a wrong checksum."),
+    ("message_too_short", "Shim6 message shorter than the fixed part of its type."),
+    ("message_bad_probe", "Probe with an illegal state or count."),
+    ("message_unknown_type", "Shim6 message of unknown type."),
+    ("message_critical_option", "Shim6 message with an unknown critical option."),
+    ("message_malformed_option", "Shim6 option that runs past the header or contradicts itself."),
+    ("message_duplicate_option", "Shim6 option that is there twice."),
+    ("message_missing_validator", "Shim6 message that lacks its Responder Validator."),
+    ("probe_drop_no_sent_report", "Probe that does not report itself."),
+    ("probe_drop_too_many_reports", "Probe with more than 15 reports of a kind."),
+    ("probe_drop_address_mismatch", "Probe whose first report names other addresses than its packet."),
+    ("open_refused_already_open", "Pairs that have a context already."),
+    ("open_refused_hold_down", "Pairs left alone after a failure."),
+    ("open_refused_unknown_host", "Pairs of an address that is no host of ours."),
+    ("open_refused_no_locators", "Pairs whose peer has no known locators."),
+    ("open_refused_full", "Pairs refused because the box has no room."),
+];
 
 fn shim6_drop(reason: DropReason) -> String {
     format!("shim6_drop_{}", snake(&format!("{reason:?}")))
@@ -115,4 +192,25 @@ fn snake(name: &str) -> String {
         out.push(letter.to_ascii_lowercase());
     }
     out
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn every_count_has_its_line_in_the_documentation() {
+        let path = concat!(env!("CARGO_MANIFEST_DIR"), "/../docs/counters.md");
+        let text = std::fs::read_to_string(path).expect("docs/counters.md");
+        for (name, help) in MEANINGS {
+            assert!(text.contains(&format!("| `{name}` | {help} |")), "docs/counters.md lacks `{name}`");
+        }
+    }
+
+    #[test]
+    fn names_are_in_snake_case() {
+        assert_eq!(snake("BadValidator"), "bad_validator");
+        assert_eq!(snake("R1bis"), "r1bis");
+        assert_eq!(snake("TooShort(I1)"), "too_short");
+    }
 }
