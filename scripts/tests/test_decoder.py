@@ -543,13 +543,13 @@ class Files(unittest.TestCase):
         for number, packet in enumerate(packets):
             frame = bytes(12) + b"\x86\xdd" + packet
             size = len(frame).to_bytes(4, "little")
-            data += block(6, bytes(8) + (number * 10**9).to_bytes(4, "little") + size + size + frame)
+            data += block(6, bytes(8) + (number * 10**8).to_bytes(4, "little") + size + size + frame)
         with tempfile.NamedTemporaryFile(suffix=".pcapng") as file:
             file.write(data)
             file.flush()
             frames = list(pcap.read(file.name))
         self.assertEqual([frame.packet for frame in frames], packets)
-        self.assertEqual([round(frame.time, 6) for frame in frames[:3]], [0.0, 1.0, 2.0])
+        self.assertEqual([round(frame.time, 6) for frame in frames[:3]], [0.0, 0.1, 0.2])
 
     def test_no_capture(self):
         self.assertEqual(self.run_on(b"hello world").returncode, 2)
