@@ -99,7 +99,7 @@ class Transfer:
         self.changed = threading.Condition(self.lock)
         common = [str(port), "--patience", str(patience_s)]
         me = [sys.executable, __file__]
-        self.processes, self.threads = {}, []
+        self.processes, self.threads, self.last_words = {}, [], {}
         self.start("receiver", net.inside(receiver, [*me, "receive", *common]))
         try:
             self.wait_for("receiver", "listening", 10)
@@ -124,6 +124,7 @@ class Transfer:
                     self.received = event["bytes"]
                 self.events.append(event)
                 self.changed.notify_all()
+        process.stdout.close()
         with self.changed:
             self.events.append({"end": end, "event": "ended", "time": time.time()})
             self.changed.notify_all()
@@ -189,20 +190,20 @@ class Transfer:
         }
 
     def complaints(self):
-        """What ended processes said on stderr."""
-        texts = []
+        """What ended processes said last on stderr."""
         for end, process in self.processes.items():
-            if process.poll() is not None and not process.stderr.closed:
-                text = process.stderr.read().strip()
-                if text:
-                    texts.append(f"{end}: {text.splitlines()[-1]}")
-        return "; ".join(texts)
+            if process.poll() is not None and end not in self.last_words:
+                with process.stderr as stderr:
+                    lines = stderr.read().strip().splitlines()
+                self.last_words[end] = lines[-1] if lines else ""
+        return "; ".join(f"{end}: {words}" for end, words in self.last_words.items() if words)
 
     def abort(self):
         for process in self.processes.values():
             if process.poll() is None:
                 process.kill()
                 process.wait()
+        self.complaints()
 
 
 def main():
