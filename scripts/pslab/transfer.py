@@ -98,7 +98,7 @@ class Transfer:
         self.total, self.events, self.lock, self.received = total, [], threading.Lock(), 0
         self.changed = threading.Condition(self.lock)
         common = [str(port), "--patience", str(patience_s)]
-        me = [sys.executable, __file__]
+        me = [sys.executable, "-B", __file__]
         self.processes, self.threads, self.last_words = {}, [], {}
         self.start("receiver", net.inside(receiver, [*me, "receive", *common]))
         try:
