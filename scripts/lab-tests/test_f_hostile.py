@@ -7,7 +7,7 @@ import subprocess
 import sys
 import unittest
 
-from common import HERE, SITES, LabTest, box, need_boxes, net, plan
+from common import HERE, SITES, LabTest, box, need_boxes, net
 
 sys.path.insert(0, str(HERE.parent / "tests"))
 
