@@ -189,7 +189,10 @@ impl<F: Frame> Worker<F> {
                 }
             }
         }
-        self.outlets.link.counters.add(Count::CommandsApplied, done as u64);
+        if done > 0 {
+            self.outlets.link.counters.add(Count::CommandsApplied, done as u64);
+            self.outlets.link.counters.set(Count::Contexts, self.shard.len() as u64);
+        }
         done
     }
 

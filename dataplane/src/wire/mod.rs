@@ -6,6 +6,7 @@
 pub mod address;
 pub mod checksum;
 pub mod ethernet;
+pub mod icmpv6;
 pub mod ipv6;
 pub mod shim6;
 
