@@ -31,7 +31,7 @@ macro_rules! counters {
 
 counters! {
     /// Why a packet was dropped. There is no drop without one of these.
-    Drop {
+    DropReason {
         NotIpv6 = "drop_not_ipv6", "The frame carries something other than IPv6.";
         WrongMac = "drop_wrong_mac", "The frame was addressed to another station.";
         MalformedIpv6 = "drop_malformed_ipv6", "The IPv6 header or its length does not fit the frame.";
@@ -78,11 +78,12 @@ counters! {
         UnknownPairs = "unknown_pairs", "Identifier pairs without a context that were told to the control core.";
         Transmitted = "transmitted", "Packets given to devices.";
         TableFull = "table_full", "Contexts that found no place in the table.";
+        Contexts = "contexts", "Contexts in the table now.";
         CommandsApplied = "commands_applied", "Commands of the control core carried out.";
     }
 }
 
-const TOTAL: usize = Drop::ALL.len() + Count::ALL.len();
+const TOTAL: usize = DropReason::ALL.len() + Count::ALL.len();
 
 /// One worker's counts. Written by that worker alone.
 #[derive(Debug)]
@@ -100,12 +101,12 @@ impl Counters {
     /// Adds to a count. One writer, so a load and a store are enough and no bus is locked.
     #[inline]
     pub fn add(&self, count: Count, amount: u64) {
-        self.bump(Drop::ALL.len() + count as usize, amount);
+        self.bump(DropReason::ALL.len() + count as usize, amount);
     }
 
     /// Counts one dropped packet.
     #[inline]
-    pub fn drop(&self, reason: Drop) {
+    pub fn count_drop(&self, reason: DropReason) {
         self.bump(reason as usize, 1);
     }
 
@@ -116,19 +117,33 @@ impl Counters {
         }
     }
 
+    /// Sets what is not counted but measured.
+    #[inline]
+    pub fn set(&self, count: Count, value: u64) {
+        if let Some(place) = self.values.get(DropReason::ALL.len() + count as usize) {
+            place.store(value, Ordering::Relaxed);
+        }
+    }
+
+    /// All names and what they mean, in the order of declaration.
+    pub fn descriptions() -> impl Iterator<Item = (&'static str, &'static str)> {
+        let drops = DropReason::ALL.iter().map(|reason| (reason.name(), reason.help()));
+        drops.chain(Count::ALL.iter().map(|count| (count.name(), count.help())))
+    }
+
     /// The present value of a count.
     pub fn count(&self, count: Count) -> u64 {
-        self.values[Drop::ALL.len() + count as usize].load(Ordering::Relaxed)
+        self.values[DropReason::ALL.len() + count as usize].load(Ordering::Relaxed)
     }
 
     /// Packets dropped for a reason.
-    pub fn dropped(&self, reason: Drop) -> u64 {
+    pub fn dropped(&self, reason: DropReason) -> u64 {
         self.values[reason as usize].load(Ordering::Relaxed)
     }
 
     /// All names and values, in the order of declaration.
     pub fn iter(&self) -> impl Iterator<Item = (&'static str, u64)> + '_ {
-        let drops = Drop::ALL.iter().map(|&reason| (reason.name(), self.dropped(reason)));
+        let drops = DropReason::ALL.iter().map(|&reason| (reason.name(), self.dropped(reason)));
         drops.chain(Count::ALL.iter().map(|&count| (count.name(), self.count(count))))
     }
 }
@@ -150,9 +165,7 @@ mod tests {
     fn every_counter_has_its_line_in_the_documentation() {
         let path = concat!(env!("CARGO_MANIFEST_DIR"), "/../docs/counters.md");
         let text = std::fs::read_to_string(path).expect("docs/counters.md");
-        let lines =
-            Drop::ALL.iter().map(|r| (r.name(), r.help())).chain(Count::ALL.iter().map(|c| (c.name(), c.help())));
-        for (name, help) in lines {
+        for (name, help) in Counters::descriptions() {
             assert!(text.contains(&format!("| `{name}` | {help} |")), "docs/counters.md lacks `{name}`");
         }
     }
@@ -160,9 +173,9 @@ mod tests {
     #[test]
     fn counts_and_drops_do_not_share_a_place() {
         let counters = Counters::default();
-        counters.drop(Drop::NotIpv6);
+        counters.count_drop(DropReason::NotIpv6);
         counters.add(Count::ReceivedSite, 5);
-        assert_eq!((counters.dropped(Drop::NotIpv6), counters.count(Count::ReceivedSite)), (1, 5));
+        assert_eq!((counters.dropped(DropReason::NotIpv6), counters.count(Count::ReceivedSite)), (1, 5));
         assert_eq!(counters.iter().map(|(_, value)| value).sum::<u64>(), 6);
     }
 }

@@ -77,6 +77,17 @@ impl<F> Hold<F> {
         self.spare.push(packets);
     }
 
+    /// Drops the packets of a pair and forgets it.
+    pub fn forget(&mut self, pair: &UlidPair) {
+        if let Some(place) = self.places.remove(pair) {
+            self.free.push(place);
+            if let Some(mut waiting) = self.waiting[place].take() {
+                waiting.packets.clear();
+                self.spare.push(waiting.packets);
+            }
+        }
+    }
+
     /// Looks at one place per call, so a turn costs the same however many wait; moves out what has waited since before
     /// `oldest`.
     pub fn expire_step(&mut self, oldest: u64, out: &mut Vec<F>) {

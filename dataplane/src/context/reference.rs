@@ -106,7 +106,7 @@ mod tests {
                     }
                     Step::Report => {
                         fast.start_report();
-                        while let Some((handle, activity)) = fast.next_activity() {
+                        while let Some((handle, activity, _)) = fast.next_activity() {
                             prop_assert!(slow.by_tag(ContextTag::truncate(handle)).is_some());
                             prop_assert!(activity.received && !activity.sent);
                         }

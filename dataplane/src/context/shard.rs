@@ -1,6 +1,6 @@
 //! One worker's contexts: a slab of entries and two indexes. Sizes are fixed at the start.
 
-use super::entry::{Activity, Direction, Entry, Install};
+use super::entry::{Activity, Direction, Entry, Install, Traffic};
 use super::hash::Hasher;
 use super::index::{Full, Index};
 use crate::prefetch::prefetch;
@@ -177,12 +177,12 @@ impl Shard {
         }
     }
 
-    /// The next context of the running report, at most one line of memory each.
-    pub fn next_activity(&mut self) -> Option<(u64, Activity)> {
+    /// The next context of the running report: control's name for it, what happened, and its totals.
+    pub fn next_activity(&mut self) -> Option<(u64, Activity, [Traffic; 2])> {
         while let Some(slot) = self.reporting.pop() {
             let entry = &mut self.entries[slot as usize];
             if let Some(activity) = entry.take_activity() {
-                return Some((entry.handle, activity));
+                return Some((entry.handle, activity, entry.traffic));
             }
         }
         None

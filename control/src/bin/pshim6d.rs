@@ -1,0 +1,69 @@
+//! The box: reads its configuration, starts its log and hands both to `control::driver`, which runs it.
+#![forbid(unsafe_code)]
+
+use std::io;
+use std::path::PathBuf;
+use std::process::ExitCode;
+
+use clap::{Parser, ValueEnum};
+use control::config::{Configuration, DEFAULT_PATH};
+use tracing::{error, info, warn};
+use tracing_subscriber::EnvFilter;
+
+/// Runs Shim6 for the hosts of a site.
+///
+/// Looks at its configuration, starts DPDK and serves until it is told to stop (SIGTERM, SIGINT). `pshim6ctl` shows
+/// what it is doing.
+#[derive(Debug, Parser)]
+#[command(name = "pshim6d", version)]
+struct Cli {
+    /// The site's configuration.
+    #[arg(long, value_name = "FILE", default_value = DEFAULT_PATH)]
+    config: PathBuf,
+    /// What to log, as `info,control::reap=debug`; wins over the configuration.
+    #[arg(long, value_name = "FILTER")]
+    log: Option<EnvFilter>,
+    /// How log lines look.
+    #[arg(long, value_enum, default_value_t = LogFormat::Text)]
+    log_format: LogFormat,
+}
+
+#[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum)]
+enum LogFormat {
+    /// For people.
+    Text,
+    /// One JSON object a line.
+    Json,
+}
+
+fn main() -> ExitCode {
+    let cli = Cli::parse();
+    let configuration = match Configuration::load(&cli.config) {
+        Ok(configuration) => configuration,
+        Err(problems) => {
+            eprintln!("{problems}");
+            return ExitCode::FAILURE;
+        }
+    };
+    // The filter was checked with the rest of the configuration.
+    let filter = cli.log.unwrap_or_else(|| EnvFilter::new(&configuration.site.node.log));
+    let log = tracing_subscriber::fmt().with_env_filter(filter).with_writer(io::stderr);
+    match cli.log_format {
+        LogFormat::Text => log.init(),
+        LogFormat::Json => log.json().init(),
+    }
+    for warning in &configuration.warnings {
+        warn!("{warning}");
+    }
+    info!(box_name = configuration.site.node.name, version = env!("CARGO_PKG_VERSION"), "starting");
+    match control::driver::run(configuration) {
+        Ok(()) => {
+            info!("stopped");
+            ExitCode::SUCCESS
+        }
+        Err(error) => {
+            error!("{error}");
+            ExitCode::FAILURE
+        }
+    }
+}
