@@ -21,8 +21,8 @@ struct Cli {
     #[arg(long, value_name = "FILE", default_value = DEFAULT_PATH)]
     config: PathBuf,
     /// What to log, as `info,control::reap=debug`; wins over the configuration.
-    #[arg(long, value_name = "FILTER")]
-    log: Option<EnvFilter>,
+    #[arg(long, value_name = "FILTER", value_parser = log_filter)]
+    log: Option<String>,
     /// How log lines look.
     #[arg(long, value_enum, default_value_t = LogFormat::Text)]
     log_format: LogFormat,
@@ -45,8 +45,8 @@ fn main() -> ExitCode {
             return ExitCode::FAILURE;
         }
     };
-    // The filter was checked with the rest of the configuration.
-    let filter = cli.log.unwrap_or_else(|| EnvFilter::new(&configuration.site.node.log));
+    // Either was checked where it was read, so nothing in it is passed over here.
+    let filter = EnvFilter::new(cli.log.as_ref().unwrap_or(&configuration.site.node.log));
     let log = tracing_subscriber::fmt().with_env_filter(filter).with_writer(io::stderr);
     match cli.log_format {
         LogFormat::Text => log.init(),
@@ -66,4 +66,8 @@ fn main() -> ExitCode {
             ExitCode::FAILURE
         }
     }
+}
+
+fn log_filter(text: &str) -> Result<String, tracing_subscriber::filter::ParseError> {
+    EnvFilter::try_new(text).map(|_| text.to_string())
 }
