@@ -5,6 +5,9 @@
 #![forbid(unsafe_code)]
 
 pub mod config;
+pub mod driver;
+pub mod engine;
+pub mod host;
 pub mod identity;
 pub mod manage;
 pub mod reap;

@@ -4,4 +4,14 @@
 //! no clock but the one handed in.
 #![deny(unsafe_code)]
 
+pub mod bucket;
+pub mod context;
+pub mod counters;
+pub mod link;
+pub mod port;
+mod prefetch;
+pub mod reply;
+pub mod snapshot;
+pub mod translate;
 pub mod wire;
+pub mod worker;

@@ -119,7 +119,7 @@ pub struct Generated {
 
 /// Makes an address (RFC 3972 §4). `rng` must be cryptographically strong (R3972-017).
 ///
-/// With Sec 1 this takes about 2^16 hashes, with Sec 2 about 2^32, an hour of one core; `progress` hears of every
+/// With Sec 1 this takes about 2^16 hashes, with Sec 2 about 2^32, an hour or two of one core; `progress` hears of every
 /// [`PROGRESS_INTERVAL`] of them. A search has no memory, so several at once on as many cores, the first to end
 /// calling off the others, are as many times faster.
 pub fn generate(

@@ -233,7 +233,8 @@ mod tests {
             ("unused bits", changed(19, 0x01), DerError::Value),
             ("key shorter than its bit string", changed(21, 0x47), DerError::Excess),
             ("modulus past the end", changed(23, 0x7f), DerError::Truncated),
-            ("exponent without octets", changed(90, 0x00), DerError::Excess),
+            ("exponent without octets", changed(90, 0x00), DerError::Value),
+            ("octets behind the exponent", changed(90, 0x02), DerError::Excess),
             ("exponent past the end", changed(90, 0x04), DerError::Truncated),
         ];
         for (what, result, expected) in cases {

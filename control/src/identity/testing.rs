@@ -1,5 +1,7 @@
 //! Vectors and helpers the tests of this room share.
 
+use std::net::Ipv6Addr;
+
 use super::{ParametersRepr, Prefix};
 
 /// Public key of RFC 3972 appendix A, 512 bits.
@@ -68,4 +70,13 @@ fn element(tag: u8, contents: &[u8]) -> Vec<u8> {
         _ => vec![tag, 0x82, (length >> 8) as u8, length as u8],
     };
     [&head, contents].concat()
+}
+
+/// Duplicate address detection that finds the first `count` candidates in use.
+pub(crate) fn first_taken(mut count: usize) -> impl FnMut(Ipv6Addr) -> bool {
+    move |_| {
+        let taken = count > 0;
+        count = count.saturating_sub(1);
+        taken
+    }
 }

@@ -4,6 +4,10 @@
 //! sense, and offers `parse` and `emit`. `wire` imports nothing from its neighbours.
 
 pub mod address;
+pub mod checksum;
+pub mod ethernet;
+pub mod icmpv6;
+pub mod ipv6;
 pub mod shim6;
 
 pub use address::{ContextTag, Locator, LocatorPair, Ulid, UlidPair};

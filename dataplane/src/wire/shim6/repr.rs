@@ -8,35 +8,96 @@ use std::net::Ipv6Addr;
 use crate::wire::address::{ContextTag, Locator, UlidPair};
 
 /// IPv6 next-header value of both kinds of Shim6 header (RFC 5533 §5, §17).
-pub const PROTOCOL: u8 = 140;
+pub const PROTOCOL: u8 = crate::wire::ipv6::protocol::SHIM6;
 
 /// A control message: its fixed part and its options.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum Message {
     /// First message of the exchange (RFC 5533 §5.4). Options: ULID pair, FII.
-    I1 { initiator_tag: ContextTag, initiator_nonce: u32, options: Options },
+    I1 {
+        /// Tag the initiator allocated.
+        initiator_tag: ContextTag,
+        /// Chosen by the initiator, echoed by the responder.
+        initiator_nonce: u32,
+        /// Options.
+        options: Options,
+    },
     /// Stateless answer to I1 (§5.5). Options: responder validator.
-    R1 { initiator_nonce: u32, responder_nonce: u32, options: Options },
+    R1 {
+        /// Chosen by the initiator, echoed by the responder.
+        initiator_nonce: u32,
+        /// Chosen by the responder, echoed by the initiator.
+        responder_nonce: u32,
+        /// Options.
+        options: Options,
+    },
     /// Third message (§5.6). Options: validator, ULID pair, FII, locators, preferences, PDS, signature.
-    I2 { initiator_tag: ContextTag, initiator_nonce: u32, responder_nonce: u32, options: Options },
+    I2 {
+        /// Tag the initiator allocated.
+        initiator_tag: ContextTag,
+        /// Chosen by the initiator, echoed by the responder.
+        initiator_nonce: u32,
+        /// Chosen by the responder, echoed by the initiator.
+        responder_nonce: u32,
+        /// Options.
+        options: Options,
+    },
     /// Last message (§5.7). Options: locators, preferences, PDS, signature.
-    R2 { responder_tag: ContextTag, initiator_nonce: u32, options: Options },
+    R2 {
+        /// Tag the responder allocated.
+        responder_tag: ContextTag,
+        /// Chosen by the initiator, echoed by the responder.
+        initiator_nonce: u32,
+        /// Options.
+        options: Options,
+    },
     /// "I do not know this context" (§5.8). Options: responder validator.
-    R1bis { packet_tag: ContextTag, responder_nonce: u32, options: Options },
+    R1bis {
+        /// Tag found in the packet that had no context.
+        packet_tag: ContextTag,
+        /// Chosen by the responder, echoed by the initiator.
+        responder_nonce: u32,
+        /// Options.
+        options: Options,
+    },
     /// Recovery of a lost context (§5.9). Options as I2.
     I2bis {
+        /// Tag the initiator allocated.
         initiator_tag: ContextTag,
+        /// Chosen by the initiator, echoed by the responder.
         initiator_nonce: u32,
+        /// Chosen by the responder, echoed by the initiator.
         responder_nonce: u32,
+        /// Tag found in the packet that had no context.
         packet_tag: ContextTag,
+        /// Options.
         options: Options,
     },
     /// New locators or preferences (§5.10). Options: locators, preferences, PDS, signature.
-    UpdateRequest { receiver_tag: ContextTag, request_nonce: u32, options: Options },
+    UpdateRequest {
+        /// Tag the receiver allocated.
+        receiver_tag: ContextTag,
+        /// Chosen for the request, echoed in the acknowledgement.
+        request_nonce: u32,
+        /// Options.
+        options: Options,
+    },
     /// Acknowledges an Update Request (§5.11).
-    UpdateAck { receiver_tag: ContextTag, request_nonce: u32, options: Options },
+    UpdateAck {
+        /// Tag the receiver allocated.
+        receiver_tag: ContextTag,
+        /// Chosen for the request, echoed in the acknowledgement.
+        request_nonce: u32,
+        /// Options.
+        options: Options,
+    },
     /// Shows that the path from its sender works (RFC 5534 §5.1).
-    Keepalive { receiver_tag: ContextTag, options: Options },
+    Keepalive {
+        /// Tag the receiver allocated.
+        receiver_tag: ContextTag,
+        /// Options.
+        options: Options,
+    },
     /// Explores a locator pair (RFC 5534 §5.2).
     Probe(Probe),
     /// Tells the sender of a message what was wrong with it (§5.14).

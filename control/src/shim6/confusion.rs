@@ -1,0 +1,48 @@
+//! Context confusion (RFC 5533 §7.6, §7.15): the peer gave a tag of ours for it to another context.
+//!
+//! Two contexts that would send the same tag to the same locators cannot both be right. The newer one is, since the
+//! peer just spoke; the other was lost at the peer and must not send another packet.
+
+use dataplane::wire::ContextTag;
+
+use super::config::ConfusionPolicy;
+use super::context::{Context, ContextId};
+use super::endpoint::Endpoint;
+use super::output::{GoneReason, Output};
+use crate::time::Instant;
+use rand::Rng;
+
+impl Endpoint {
+    /// Ends what the context `id`, just told its peer's tag and locators, shows to be lost (§7.15). To be called before
+    /// anything is sent for `id`.
+    pub(super) fn resolve_confusion(&mut self, now: Instant, rng: &mut dyn Rng, id: ContextId, out: &mut Vec<Output>) {
+        let Some((context, tag)) = self.store.get(id).and_then(|context| Some((context, context.peer_tag?))) else {
+            return;
+        };
+        for lost in self.confused_with(context, tag) {
+            match self.config.confusion {
+                ConfusionPolicy::Discard => self.discard(lost, GoneReason::Confused, out),
+                ConfusionPolicy::Reestablish => self.return_to_i1(now, rng, lost, out),
+            }
+        }
+    }
+
+    fn confused_with(&self, context: &Context, tag: ContextTag) -> Vec<ContextId> {
+        let others = self.store.by_peer_tag(tag).filter(|other| other.id != context.id);
+        others.filter(|other| other.state.carries_payload() && overlap(context, other)).map(|other| other.id).collect()
+    }
+
+    /// Panics if two contexts would send the same tag to the same locator, or an index is wrong. For tests: it walks
+    /// all contexts.
+    pub fn selfcheck(&self) {
+        self.store.selfcheck();
+        for context in self.store.iter().filter(|context| context.state.carries_payload()) {
+            let confused = context.peer_tag.map(|tag| self.confused_with(context, tag));
+            assert_eq!(confused, Some(Vec::new()), "{:?} is confused", context.ulids);
+        }
+    }
+}
+
+fn overlap(one: &Context, other: &Context) -> bool {
+    one.peer_locators.iter().any(|known| other.peer_locator(known.locator.0).is_some())
+}

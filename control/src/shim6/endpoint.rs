@@ -1,0 +1,266 @@
+//! The one Shim6 node that the box is: hosts, contexts and everything about them that is not a message.
+
+use std::net::Ipv6Addr;
+use std::sync::Arc;
+
+use dataplane::wire::shim6::Addresses;
+use dataplane::wire::{ContextTag, Locator, LocatorPair, Ulid, UlidPair};
+use hashbrown::HashMap;
+use rand::Rng;
+
+use super::config::Config;
+use super::context::{Context, ContextId, LocalHost, State, is_unicast};
+use super::holddown::HoldDowns;
+use super::limits::Limiter;
+use super::output::{FailReason, GoneReason, Output};
+use super::proof::LocatorProof;
+use super::size;
+use super::store::Store;
+use super::tags::TagSpace;
+use super::validator::Validators;
+use crate::time::Instant;
+
+/// Which shard owns the contexts of a pair; must agree with what workers compute for packets from the site.
+pub type ShardOf = Box<dyn Fn(UlidPair) -> u8 + Send>;
+
+/// A Shim6 node for all ULIDs of the box (spec of a proxy: to peers it is each of the hosts).
+///
+/// Every method that can lead to packets takes `out` and appends to it; drain it before the next call.
+pub struct Endpoint {
+    pub(super) config: Config,
+    pub(super) proof: Box<dyn LocatorProof>,
+    pub(super) validators: Validators,
+    pub(super) limiter: Limiter,
+    pub(super) tags: TagSpace,
+    pub(super) shard_of: ShardOf,
+    pub(super) hosts: HashMap<Ulid, Arc<LocalHost>>,
+    pub(super) store: Store,
+    pub(super) holddowns: HoldDowns,
+}
+
+/// Why a host is not taken in.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
+pub enum HostRefused {
+    /// Nothing to be reached at.
+    #[error("host has no locator")]
+    NoLocators,
+    /// A ULID or locator that is no unicast address.
+    #[error("{0} is not a unicast address")]
+    BadAddress(Ipv6Addr),
+    /// The list cannot be proved to peers, so they would refuse it (RFC 5533 §3).
+    #[error("locator {0} of the list is not proved by the host's own parameters and signature")]
+    Unproved(usize),
+    /// Signed locators cannot be left out, and with all of them messages exceed 1280 octets (§5.1).
+    #[error("locators, parameters and signature do not fit in a control packet")]
+    TooLarge,
+    /// Preferences go with locators one to one.
+    #[error("preferences and locators differ in number")]
+    PreferenceCount,
+    /// Peers tell lists apart by their generation (§5.15.2).
+    #[error("another list of this host had generation {0}")]
+    SameGeneration(u32),
+}
+
+/// Why a change to a context is refused.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
+pub enum ChangeRefused {
+    /// It is gone.
+    #[error("no such context")]
+    NoContext,
+    /// The source is not known to be accepted by the peer (RFC 5533 §7.2).
+    #[error("the peer has not accepted the source locator")]
+    Source,
+    /// The destination is not proved, or nobody answered there (§7.2).
+    #[error("the destination locator is not verified and probed")]
+    Target,
+    /// Preferences go with locators one to one.
+    #[error("preferences and locators differ in number")]
+    PreferenceCount,
+}
+
+impl Endpoint {
+    /// An endpoint without hosts. `secret` is random and fresh for every run.
+    pub fn new(
+        config: Config,
+        secret: [u8; 32],
+        tags: TagSpace,
+        shard_of: ShardOf,
+        proof: Box<dyn LocatorProof>,
+    ) -> Endpoint {
+        let validators = Validators::new(&secret, &config);
+        let limiter = Limiter::new(&config.limits, validators.derive(b"buckets"));
+        let holddowns = HoldDowns::new(config.holddowns_max);
+        let (hosts, store) = (HashMap::new(), Store::default());
+        Endpoint { config, proof, validators, limiter, tags, shard_of, hosts, store, holddowns }
+    }
+
+    /// Takes in a host, or its new list. Contexts that exist go on with the list their peers know until
+    /// [`Endpoint::update_locators`] is called for them. Locators that do not fit in a control packet are left out.
+    pub fn set_host(&mut self, mut host: LocalHost) -> Result<(), HostRefused> {
+        let mut addresses = host.locators.iter().map(|(locator, _)| locator.0).chain([host.ulid.0]);
+        if let Some(bad) = addresses.find(|address| !is_unicast(*address)) {
+            return Err(HostRefused::BadAddress(bad));
+        }
+        if host.locators.is_empty() {
+            return Err(HostRefused::NoLocators);
+        }
+        if host.preferences.as_ref().is_some_and(|preferences| preferences.len() != host.locators.len()) {
+            return Err(HostRefused::PreferenceCount);
+        }
+        if !size::trim(&mut host) {
+            return Err(HostRefused::TooLarge);
+        }
+        if let Some(old) = self.hosts.get(&host.ulid)
+            && old.generation == host.generation
+            && old.locators != host.locators
+        {
+            return Err(HostRefused::SameGeneration(host.generation));
+        }
+        self.prove_own(&host)?;
+        self.hosts.insert(host.ulid, Arc::new(host));
+        Ok(())
+    }
+
+    /// What we tell about ourselves must be what a peer would accept (R5533-011, R5533-012).
+    fn prove_own(&mut self, host: &LocalHost) -> Result<(), HostRefused> {
+        if !host.announces() {
+            return Ok(());
+        }
+        let Some(pds) = host.pds.as_deref().filter(|pds| self.proof.owns(host.ulid, pds)) else {
+            return Err(HostRefused::Unproved(0));
+        };
+        let proved = self.proof.proves(host.ulid, Some(pds), &host.list(), host.signature.as_deref());
+        proved.map_err(HostRefused::Unproved)
+    }
+
+    /// The ULID is no longer valid: all its contexts go (RFC 5533 §1.5).
+    pub fn remove_host(&mut self, ulid: Ulid, out: &mut Vec<Output>) {
+        self.hosts.remove(&ulid);
+        let contexts: Vec<ContextId> = self.store.by_host(ulid).map(|context| context.id).collect();
+        for id in contexts {
+            self.discard(id, GoneReason::HostRemoved, out);
+        }
+    }
+
+    /// The host with this ULID.
+    pub fn host(&self, ulid: Ulid) -> Option<&LocalHost> {
+        self.hosts.get(&ulid).map(Arc::as_ref)
+    }
+
+    /// Forgets a context without a word to the peer (§9).
+    pub fn discard(&mut self, id: ContextId, reason: GoneReason, out: &mut Vec<Output>) {
+        if let Some(context) = self.store.remove(id) {
+            self.tags.release(context.local_tag);
+            let (ulids, fork, local_tag) = (context.ulids, context.fork, context.local_tag);
+            out.push(Output::Gone { id, ulids, fork, local_tag, reason });
+        }
+    }
+
+    /// The context, if it still exists.
+    pub fn context(&self, id: ContextId) -> Option<&Context> {
+        self.store.get(id)
+    }
+
+    /// All contexts.
+    pub fn contexts(&self) -> impl Iterator<Item = &Context> {
+        self.store.iter()
+    }
+
+    /// Number of contexts.
+    pub fn len(&self) -> usize {
+        self.store.len()
+    }
+
+    /// Whether there is no context.
+    pub fn is_empty(&self) -> bool {
+        self.store.len() == 0
+    }
+
+    /// Number of failures remembered.
+    pub fn holddowns(&self) -> usize {
+        self.holddowns.len()
+    }
+
+    /// The context of these ULIDs; upper layers that name no fork mean 0 (§12.4).
+    pub fn find(&self, ulids: UlidPair, fork: u32) -> Option<&Context> {
+        self.store.by_ulids(ulids, fork)
+    }
+
+    /// The context that packets with this tag are for (§12.4).
+    pub fn find_by_local_tag(&self, tag: ContextTag) -> Option<&Context> {
+        self.store.by_local_tag(tag)
+    }
+
+    /// The context whose packets carry this tag to the peer, between locators of the two sets: for R1bis, Errors and
+    /// ICMPv6 errors (§12.4; D19).
+    pub fn find_by_peer(&self, tag: ContextTag, pair: LocatorPair) -> Option<&Context> {
+        let addresses = Addresses { source: pair.peer.0, target: pair.local.0 };
+        self.store.by_peer_tag(tag).find(|context| context.has_pair(addresses))
+    }
+
+    /// STATE for these ULIDs, including those without a context object (§6.2).
+    pub fn state(&self, now: Instant, ulids: UlidPair, fork: u32) -> State {
+        match (self.store.by_ulids(ulids, fork), self.holddowns.check(now, ulids)) {
+            (Some(context), _) => context.state,
+            (None, Some((_, FailReason::NoAnswer))) => State::EFailed,
+            (None, Some((_, FailReason::NoSupport))) => State::NoSupport,
+            (None, None) => State::Idle,
+        }
+    }
+
+    /// Payload went through the context, either way, tagged or not (§9, §12.1).
+    pub fn used(&mut self, now: Instant, id: ContextId) {
+        // The deadline stands: it is looked at again when it is due, so that this costs nothing.
+        if let Some(context) = self.store.get_mut(id) {
+            context.last_used = context.last_used.max(now);
+        }
+    }
+
+    /// REAP found that the peer answers at `locator`, or no longer trusts that it does (§7.2).
+    pub fn set_probed(&mut self, id: ContextId, locator: Locator, probed: bool) -> Result<(), ChangeRefused> {
+        let context = self.store.get_mut(id).ok_or(ChangeRefused::NoContext)?;
+        let known = context.peer_locators.iter_mut().find(|known| known.locator == locator);
+        known.ok_or(ChangeRefused::Target)?.probed = probed;
+        Ok(())
+    }
+
+    /// REAP chose another current pair. Only a source the peer accepts and a destination that is verified and probed
+    /// will do; the ULIDs themselves always do (§7.2, §11).
+    pub fn set_pair(&mut self, id: ContextId, pair: LocatorPair) -> Result<(), ChangeRefused> {
+        let context = self.store.get_mut(id).ok_or(ChangeRefused::NoContext)?;
+        let source = pair.local.0 == context.ulids.local.0 || context.host.has(pair.local.0);
+        let known = context.peer_locator(pair.peer.0);
+        let target = pair.peer.0 == context.ulids.peer.0 || known.is_some_and(|known| known.usable());
+        match (source, target) {
+            (false, _) => Err(ChangeRefused::Source),
+            (_, false) => Err(ChangeRefused::Target),
+            (true, true) => {
+                context.pair = pair;
+                Ok(())
+            }
+        }
+    }
+
+    /// When [`Endpoint::expire`] has something to do.
+    pub fn deadline(&self) -> Option<Instant> {
+        let contexts = self.store.first_deadline().map(|(at, _)| at);
+        [contexts, self.holddowns.deadline()].into_iter().flatten().min()
+    }
+
+    /// A tag for a new context of these ULIDs, other than `not`.
+    pub(super) fn allocate_tag(
+        &mut self,
+        rng: &mut dyn Rng,
+        ulids: UlidPair,
+        not: Option<ContextTag>,
+    ) -> Option<ContextTag> {
+        let shard = (self.shard_of)(ulids);
+        let taken = |tag| Some(tag) == not || self.store.by_local_tag(tag).is_some();
+        self.tags.allocate(rng, shard, taken)
+    }
+
+    /// Whether another context can be made.
+    pub(super) fn has_room(&self) -> bool {
+        self.store.len() < self.config.contexts_max.min(u32::MAX as usize)
+    }
+}

@@ -1,0 +1,482 @@
+//! Establishment: I1, R1, I2, R2 (RFC 5533 §7.7 to §7.16), in the order of the RFC.
+
+use std::sync::Arc;
+
+use dataplane::wire::shim6::{Addresses, LocatorPreferences, Message, Options, Preference};
+use dataplane::wire::{ContextTag, LocatorPair, UlidPair};
+use rand::Rng;
+
+use super::context::{
+    Context, ContextId, Exchange, LocalHost, PeerLocator, State, incoming_pair, is_unicast, outgoing,
+};
+use super::dispatch::{Incoming, Key};
+use super::endpoint::Endpoint;
+use super::limits::Kind;
+use super::output::{Answer, DropReason, FailReason, How, Output, Verdict};
+use super::peer;
+use super::size;
+use super::timers::backoff;
+use super::validator::Claim;
+use crate::time::Instant;
+
+/// A wish for a context.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Open {
+    /// Both identifiers.
+    pub ulids: UlidPair,
+    /// Forked instance identifier; 0 for the default context.
+    pub fork: u32,
+    /// Locator pairs to try in turn: the first I1 goes on the first, each retransmission on the next, and round again.
+    pub pairs: Vec<LocatorPair>,
+}
+
+/// Why a context is not opened.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
+pub enum OpenRefused {
+    /// There is one, in whatever state.
+    #[error("the context exists")]
+    AlreadyOpen(ContextId),
+    /// The peer did not answer, or does not speak Shim6 (RFC 5533 §7.8).
+    #[error("an earlier exchange failed")]
+    HoldDown {
+        /// When it may be tried again.
+        until: Instant,
+        /// What failed.
+        reason: FailReason,
+    },
+    /// The local ULID is not one of ours.
+    #[error("unknown local ULID")]
+    UnknownHost,
+    /// No pair goes from a locator of the host to a unicast address.
+    #[error("no usable locator pair")]
+    NoLocators,
+    /// No room for another context, or no tag left.
+    #[error("no room for another context")]
+    Full,
+}
+
+impl Endpoint {
+    /// §7.7: opens a context, with an I1 on the first pair.
+    pub fn open(
+        &mut self,
+        now: Instant,
+        rng: &mut dyn Rng,
+        request: Open,
+        out: &mut Vec<Output>,
+    ) -> Result<ContextId, OpenRefused> {
+        let Open { ulids, fork, mut pairs } = request;
+        let host = self.hosts.get(&ulids.local).cloned().ok_or(OpenRefused::UnknownHost)?;
+        if let Some(context) = self.store.by_ulids(ulids, fork) {
+            return Err(OpenRefused::AlreadyOpen(context.id));
+        }
+        if let Some((until, reason)) = self.holddowns.check(now, ulids) {
+            return Err(OpenRefused::HoldDown { until, reason });
+        }
+        pairs.retain(|pair| host.has(pair.local.0) && is_unicast(pair.peer.0));
+        let first = *pairs.first().filter(|_| is_unicast(ulids.peer.0)).ok_or(OpenRefused::NoLocators)?;
+        let tag = self.has_room().then(|| self.allocate_tag(rng, ulids, None)).flatten().ok_or(OpenRefused::Full)?;
+        let mut context = self.blank(now, ulids, fork, tag, host);
+        context.pair = first;
+        context.exchange = Some(Box::new(Exchange::new(now, rng.next_u32(), pairs)));
+        let id = context.id;
+        self.store.insert(context);
+        out.push(Output::Opening { id });
+        self.send_i1(now, rng, id, out);
+        Ok(id)
+    }
+
+    /// §7.7, §7.8: the next I1 of the exchange, on the next pair.
+    pub(super) fn send_i1(&mut self, now: Instant, rng: &mut dyn Rng, id: ContextId, out: &mut Vec<Output>) {
+        let base = self.config.i1_timeout;
+        let Some(context) = self.store.get_mut(id) else { return };
+        let (initiator_tag, ulids, fork) = (context.local_tag, context.ulids, context.fork);
+        let Some(exchange) = context.exchange.as_deref_mut() else { return };
+        let Some(pair) = exchange.advance() else { return };
+        exchange.sent = now;
+        exchange.at = now + backoff(rng, base, exchange.retries);
+        let initiator_nonce = exchange.nonce;
+        // What may answer is what was tried (D22).
+        if context.peer_locator(pair.peer.0).is_none() {
+            context.peer_locators.push(PeerLocator::tried(pair.peer));
+        }
+        context.pair = pair;
+        self.store.settle(id);
+        let options = Options { ulids: naming(ulids, pair), fork: nonzero(fork), ..Options::default() };
+        let message = Message::I1 { initiator_tag, initiator_nonce, options };
+        out.push(Output::Send { context: Some(id), addresses: outgoing(pair), message });
+    }
+
+    /// §7.9: receives an I1.
+    pub(super) fn receive_i1(
+        &mut self,
+        now: Instant,
+        packet: &Incoming<'_>,
+        tag: ContextTag,
+        nonce: u32,
+        options: &Options,
+        out: &mut Vec<Output>,
+    ) -> Verdict {
+        let key = match self.key(packet, options) {
+            Ok(key) => key,
+            Err(reason) => return Verdict::Dropped(reason),
+        };
+        let Some(context) = self.store.by_ulids(key.ulids, key.fork) else {
+            return self.send_r1(now, packet.addresses, tag, nonce, key, out);
+        };
+        match context.state {
+            State::Established => {
+                let known = options.ulids.is_none() || context.peer_locator(packet.addresses.source).is_some();
+                if known && context.peer_tag == Some(tag) {
+                    // Our R2 was lost.
+                    self.send_r2_for_i1(now, context.id, packet.addresses, nonce, out)
+                } else {
+                    // The peer lost the context; ours stays as it is until an I2 proves it.
+                    self.send_r1(now, packet.addresses, tag, nonce, key, out)
+                }
+            }
+            // Both sides asked at once.
+            State::I1Sent | State::I2Sent | State::I2bisSent => {
+                self.send_r2_for_i1(now, context.id, packet.addresses, nonce, out)
+            }
+            // These have no context object and are as IDLE to whatever comes in (App. B).
+            State::Idle | State::EFailed | State::NoSupport => {
+                self.send_r1(now, packet.addresses, tag, nonce, key, out)
+            }
+        }
+    }
+
+    /// §7.10: R1, made from the I1 and the secret alone.
+    fn send_r1(
+        &mut self,
+        now: Instant,
+        addresses: Addresses,
+        tag: ContextTag,
+        nonce: u32,
+        key: Key,
+        out: &mut Vec<Output>,
+    ) -> Verdict {
+        if !self.limiter.allow(now, Kind::R1, addresses.source) {
+            return Verdict::Dropped(DropReason::RateLimited);
+        }
+        let claim = Claim::establish(tag, key.ulids, key.fork, addresses);
+        let (responder_nonce, validator) = self.validators.issue(now, &claim);
+        let options = Options { validator: Some(validator), ..Options::default() };
+        let message = Message::R1 { initiator_nonce: nonce, responder_nonce, options };
+        out.push(Output::Send { context: None, addresses: addresses.swapped(), message });
+        Verdict::Answered(Answer::R1)
+    }
+
+    fn send_r2_for_i1(
+        &mut self,
+        now: Instant,
+        id: ContextId,
+        addresses: Addresses,
+        nonce: u32,
+        out: &mut Vec<Output>,
+    ) -> Verdict {
+        if !self.limiter.allow(now, Kind::R2, addresses.source) {
+            return Verdict::Dropped(DropReason::RateLimited);
+        }
+        self.send_r2(id, addresses, nonce, out);
+        Verdict::Answered(Answer::R2)
+    }
+
+    /// §7.11: receives an R1.
+    pub(super) fn receive_r1(
+        &mut self,
+        now: Instant,
+        rng: &mut dyn Rng,
+        packet: &Incoming<'_>,
+        (initiator_nonce, responder_nonce): (u32, u32),
+        options: &Options,
+        out: &mut Vec<Output>,
+    ) -> Verdict {
+        let Some(validator) = &options.validator else {
+            return Verdict::Dropped(DropReason::NoValidator);
+        };
+        let found = self.store.by_nonce(initiator_nonce).find(|context| context.has_pair(packet.addresses));
+        let Some((id, state)) = found.map(|context| (context.id, context.state)) else {
+            return Verdict::Dropped(DropReason::NoContext);
+        };
+        match state {
+            State::I1Sent => {}
+            // The answer to an I1 that was sent again.
+            State::I2Sent | State::I2bisSent | State::Established => return Verdict::Dropped(DropReason::WrongState),
+            State::Idle | State::EFailed | State::NoSupport => return Verdict::Dropped(DropReason::NoContext),
+        }
+        let pair = incoming_pair(packet.addresses);
+        let Some(message) = self.i2(id, pair, responder_nonce, validator) else {
+            return Verdict::Dropped(DropReason::Oversized);
+        };
+        let wait = backoff(rng, self.config.i2_timeout, 0);
+        let Some(context) = self.store.get_mut(id) else { return Verdict::Dropped(DropReason::NoContext) };
+        context.state = State::I2Sent;
+        context.pair = pair;
+        if let Some(exchange) = context.exchange.as_deref_mut() {
+            exchange.responder_nonce = responder_nonce;
+            exchange.validator.clone_from(validator);
+            exchange.use_pair(pair);
+            exchange.retries = 0;
+            exchange.sent = now;
+            exchange.at = now + wait;
+        }
+        self.store.settle(id);
+        out.push(Output::Send { context: Some(id), addresses: outgoing(pair), message });
+        Verdict::Accepted
+    }
+
+    /// §7.11, §7.12: the I2 of an exchange, the same every time; none if it does not fit in a packet.
+    pub(super) fn i2(
+        &self,
+        id: ContextId,
+        pair: LocatorPair,
+        responder_nonce: u32,
+        validator: &[u8],
+    ) -> Option<Message> {
+        let context = self.store.get(id)?;
+        let exchange = context.exchange.as_deref()?;
+        // If an I1 named the ULIDs, so must the I2, even on another pair.
+        let ulids_pair = context.ulids.as_locators();
+        let named = exchange.used.iter().chain([&pair]).any(|used| *used != ulids_pair);
+        let options = Options {
+            validator: Some(validator.to_vec()),
+            ulids: named.then_some(context.ulids),
+            fork: nonzero(context.fork),
+            ..self.announcement(context)
+        };
+        size::fit(Message::I2 {
+            initiator_tag: context.local_tag,
+            initiator_nonce: exchange.nonce,
+            responder_nonce,
+            options,
+        })
+    }
+
+    /// §7.13: receives an I2.
+    pub(super) fn receive_i2(
+        &mut self,
+        now: Instant,
+        rng: &mut dyn Rng,
+        packet: &Incoming<'_>,
+        offer: Offer,
+        options: &Options,
+        out: &mut Vec<Output>,
+    ) -> Verdict {
+        let key = match self.key(packet, options) {
+            Ok(key) => key,
+            Err(reason) => return Verdict::Dropped(reason),
+        };
+        let claim = Claim::establish(offer.tag, key.ulids, key.fork, packet.addresses);
+        if let Err(reason) = self.check_validator(now, offer.responder_nonce, &claim, options) {
+            return Verdict::Dropped(reason);
+        }
+        self.accept(now, rng, packet, key, offer, options, out)
+    }
+
+    /// §7.14: R2 with everything the peer needs. Never sent again by a timer.
+    pub(super) fn send_r2(&mut self, id: ContextId, addresses: Addresses, nonce: u32, out: &mut Vec<Output>) {
+        let Some(context) = self.store.get(id) else { return };
+        let options = self.announcement(context);
+        let message = Message::R2 { responder_tag: context.local_tag, initiator_nonce: nonce, options };
+        // What a host announces was cut to size when it was set, so an R2 always fits.
+        if let Some(message) = size::fit(message) {
+            out.push(Output::Send { context: Some(id), addresses: addresses.swapped(), message });
+        }
+    }
+
+    /// §7.16: receives an R2.
+    pub(super) fn receive_r2(
+        &mut self,
+        now: Instant,
+        rng: &mut dyn Rng,
+        packet: &Incoming<'_>,
+        (tag, nonce): (ContextTag, u32),
+        options: &Options,
+        out: &mut Vec<Output>,
+    ) -> Verdict {
+        let pair = incoming_pair(packet.addresses);
+        let about = |context: &&Context| context.exchange.iter().any(|exchange| exchange.used.contains(&pair));
+        let Some(context) = self.store.by_nonce(nonce).find(about) else {
+            return Verdict::Dropped(DropReason::NoContext);
+        };
+        let (id, ulids) = (context.id, context.ulids);
+        let how = match context.state {
+            State::I1Sent | State::I2Sent => How::Initiated,
+            State::I2bisSent => How::Recovered,
+            State::Established => return Verdict::Dropped(DropReason::WrongState),
+            State::Idle | State::EFailed | State::NoSupport => return Verdict::Dropped(DropReason::NoContext),
+        };
+        if let Err(reason) = peer::check_parameters(&mut *self.proof, ulids.peer, options) {
+            return Verdict::Dropped(reason);
+        }
+        let told = match peer::prove(&mut *self.proof, ulids.peer, Some(context), options) {
+            Ok(told) => told,
+            Err(refusal) => return self.refuse(now, packet, refusal, out),
+        };
+        let Some(context) = self.store.get_mut(id) else { return Verdict::Dropped(DropReason::NoContext) };
+        context.peer_tag = Some(tag);
+        peer::learn(context, told);
+        context.settle_pair(pair);
+        context.become_established(now, self.config.idle);
+        self.store.settle(id);
+        self.holddowns.release(ulids);
+        self.resolve_confusion(now, rng, id, out);
+        out.push(Output::Ready { id, how });
+        out.push(Output::ControlIn { id });
+        self.send_pending_update(now, rng, id, out);
+        Verdict::Accepted
+    }
+
+    /// What we tell every peer about our locators: always, unless the ULID is all there is (D11).
+    pub(super) fn announcement(&self, context: &Context) -> Options {
+        let host = &context.host;
+        if !host.announces() {
+            return Options { keepalive_timeout: self.config.keepalive_timeout, ..Options::default() };
+        }
+        Options {
+            locators: Some(host.list()),
+            preferences: context.preferences.as_deref().map(|elements| preferences(host, elements)),
+            pds: host.pds.clone(),
+            signature: host.signature.clone(),
+            keepalive_timeout: self.config.keepalive_timeout,
+            ..Options::default()
+        }
+    }
+
+    /// A context that knows nothing of its peer yet.
+    pub(super) fn blank(
+        &self,
+        now: Instant,
+        ulids: UlidPair,
+        fork: u32,
+        local_tag: ContextTag,
+        host: Arc<LocalHost>,
+    ) -> Context {
+        Context {
+            id: self.store.next_id(),
+            state: State::I1Sent,
+            ulids,
+            fork,
+            local_tag,
+            peer_tag: None,
+            preferences: host.preferences.clone(),
+            host,
+            peer_locators: vec![PeerLocator::ulid(ulids.peer)],
+            peer_generation: None,
+            peer_pds: None,
+            peer_keepalive_timeout: None,
+            pair: ulids.as_locators(),
+            last_used: now,
+            exchange: None,
+            update: None,
+            idle_check: now + self.config.idle,
+        }
+    }
+}
+
+/// The fixed part of an I2 or I2bis.
+#[derive(Clone, Copy, Debug)]
+pub(super) struct Offer {
+    /// Initiator CT.
+    pub(super) tag: ContextTag,
+    /// Initiator Nonce, to be echoed.
+    pub(super) nonce: u32,
+    /// Responder Nonce, ours.
+    pub(super) responder_nonce: u32,
+    /// Packet CT of an I2bis.
+    pub(super) packet_tag: Option<ContextTag>,
+}
+
+impl Exchange {
+    /// An exchange that begins with an I1 on the first candidate.
+    pub(super) fn new(now: Instant, nonce: u32, candidates: Vec<LocatorPair>) -> Exchange {
+        let none = dataplane::wire::Ulid(std::net::Ipv6Addr::UNSPECIFIED);
+        Exchange {
+            nonce,
+            pair: UlidPair { local: none, peer: none }.as_locators(),
+            candidates,
+            next: 0,
+            used: Vec::new(),
+            responder_nonce: 0,
+            validator: Vec::new(),
+            packet_tag: ContextTag::truncate(0),
+            retries: 0,
+            at: now,
+            sent: now,
+            fell_back: false,
+        }
+    }
+
+    /// The pair whose turn it is.
+    fn advance(&mut self) -> Option<LocatorPair> {
+        let pair = *self.candidates.get(self.next % self.candidates.len().max(1))?;
+        self.next = (self.next + 1) % self.candidates.len();
+        self.use_pair(pair);
+        Some(pair)
+    }
+
+    /// Remembers that something was sent on `pair` (D20).
+    pub(super) fn use_pair(&mut self, pair: LocatorPair) {
+        self.pair = pair;
+        if !self.used.contains(&pair) {
+            self.used.push(pair);
+        }
+    }
+}
+
+impl Context {
+    /// Lp after the peer told its locators on `arrival`: stays if it still makes sense, else the pair of the exchange
+    /// (D33). A locator that is not the peer's never becomes a destination: its ULID does instead.
+    ///
+    /// The pair of the exchange counts as probed, since the nonces that went both ways on it cannot be guessed.
+    pub(super) fn settle_pair(&mut self, arrival: LocatorPair) {
+        if let Some(known) = self.peer_locators.iter_mut().find(|known| known.locator == arrival.peer) {
+            known.probed = known.verified;
+        }
+        let stays = self.state.carries_payload()
+            && self.peer_locator(self.pair.peer.0).is_some()
+            && self.host.has(self.pair.local.0);
+        if stays {
+            return;
+        }
+        let peer = if self.peer_locator(arrival.peer.0).is_some_and(PeerLocator::usable) {
+            arrival.peer
+        } else {
+            self.ulids.as_locators().peer
+        };
+        self.pair = LocatorPair { local: arrival.local, peer };
+    }
+
+    /// STATE := ESTABLISHED; the exchange is over.
+    pub(super) fn become_established(&mut self, now: Instant, idle: std::time::Duration) {
+        self.state = State::Established;
+        self.exchange = None;
+        self.last_used = self.last_used.max(now);
+        self.idle_check = self.last_used + idle;
+    }
+}
+
+/// The ULID Pair option goes where the addresses do not say it already (§5.4, §5.6, §5.9).
+pub(super) fn naming(ulids: UlidPair, pair: LocatorPair) -> Option<UlidPair> {
+    (ulids.as_locators() != pair).then_some(ulids)
+}
+
+/// The FII option goes with every context but the default one.
+pub(super) fn nonzero(fork: u32) -> Option<u32> {
+    (fork != 0).then_some(fork)
+}
+
+/// Our preferences for the list of `host`, in elements as short as they can be.
+pub(super) fn preferences(host: &LocalHost, elements: &[Preference]) -> LocatorPreferences {
+    let weighted = elements.iter().any(|element| element.weight.is_some());
+    let ranked = weighted || elements.iter().any(|element| element.priority.is_some());
+    // All elements have one length, so what one says the others must say too.
+    let fill = |element: &Preference| Preference {
+        flags: element.flags,
+        priority: element.priority.or(ranked.then_some(0)),
+        weight: element.weight.or(weighted.then_some(0)),
+    };
+    let element_len = 1 + u8::from(ranked) + u8::from(weighted);
+    let elements = elements.iter().map(fill).collect();
+    LocatorPreferences { generation: host.generation, element_len, elements, offset: 0 }
+}

@@ -1,0 +1,187 @@
+//! How much strangers can make us send (decision D36, R5533-323).
+//!
+//! Each kind of answer has one token bucket for everybody and one for each source /64 prefix. The prefixes share a
+//! table of fixed size: two prefixes that fall on the same slot share a bucket, which can only make us send less.
+//! Memory is therefore constant whatever is thrown at us, and the slot of a prefix depends on a key nobody knows.
+
+use std::hash::{DefaultHasher, Hasher};
+use std::net::Ipv6Addr;
+use std::time::Duration;
+
+use super::config::{Limits, Pair};
+use crate::time::Instant;
+
+/// Tokens a second, and how many can be saved up.
+#[derive(Clone, Copy, Debug, PartialEq)]
+pub struct Rate {
+    /// Packets a second.
+    pub per_second: u32,
+    /// Packets at once after a silence.
+    pub burst: u32,
+}
+
+impl Rate {
+    /// From packets a second and packets at once.
+    pub const fn new(per_second: u32, burst: u32) -> Rate {
+        Rate { per_second, burst }
+    }
+}
+
+/// The kinds of answers that are limited.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum Kind {
+    R1,
+    R1bis,
+    R2,
+    Error,
+}
+
+/// One bucket for all and many for prefixes, for each kind.
+pub(super) struct Limiter {
+    key: u64,
+    r1: Buckets,
+    r1bis: Buckets,
+    r2: Buckets,
+    error: Buckets,
+}
+
+impl Limiter {
+    /// Slots for prefixes in each table.
+    const SLOTS: usize = 1024;
+
+    /// `key` must be secret, or strangers can choose whose bucket they empty.
+    pub(super) fn new(limits: &Limits, key: u64) -> Limiter {
+        let buckets = |pair| Buckets::new(pair, Self::SLOTS);
+        Limiter {
+            key,
+            r1: buckets(limits.r1),
+            r1bis: buckets(limits.r1bis),
+            r2: buckets(limits.r2),
+            error: buckets(limits.error),
+        }
+    }
+
+    /// Whether an answer of this kind to `source` may be sent now; if so it has been paid for.
+    pub(super) fn allow(&mut self, now: Instant, kind: Kind, source: Ipv6Addr) -> bool {
+        let slot = self.slot(source);
+        let buckets = match kind {
+            Kind::R1 => &mut self.r1,
+            Kind::R1bis => &mut self.r1bis,
+            Kind::R2 => &mut self.r2,
+            Kind::Error => &mut self.error,
+        };
+        buckets.allow(now, slot)
+    }
+
+    fn slot(&self, source: Ipv6Addr) -> usize {
+        let mut hasher = DefaultHasher::new();
+        hasher.write_u64(self.key);
+        hasher.write_u64((source.to_bits() >> 64) as u64);
+        (hasher.finish() % Self::SLOTS as u64) as usize
+    }
+}
+
+struct Buckets {
+    rates: Pair,
+    total: Bucket,
+    prefixes: Vec<Bucket>,
+}
+
+impl Buckets {
+    fn new(rates: Pair, slots: usize) -> Buckets {
+        let prefixes = vec![Bucket::full(rates.prefix); slots];
+        Buckets { rates, total: Bucket::full(rates.total), prefixes }
+    }
+
+    fn allow(&mut self, now: Instant, slot: usize) -> bool {
+        let Some(prefix) = self.prefixes.get_mut(slot) else { return false };
+        // A prefix that has used up its own share must not eat from everybody's.
+        prefix.refill(now, self.rates.prefix);
+        self.total.refill(now, self.rates.total);
+        let allowed = prefix.has_token() && self.total.has_token();
+        if allowed {
+            prefix.take();
+            self.total.take();
+        }
+        allowed
+    }
+}
+
+/// Tokens in nanoseconds of saved-up time times rate, so that no refill is lost to rounding.
+#[derive(Clone, Copy)]
+struct Bucket {
+    level: u64,
+    refilled: Instant,
+}
+
+impl Bucket {
+    const TOKEN: u64 = 1_000_000_000;
+
+    fn full(rate: Rate) -> Bucket {
+        Bucket { level: u64::from(rate.burst) * Self::TOKEN, refilled: Instant::START }
+    }
+
+    fn refill(&mut self, now: Instant, rate: Rate) {
+        let passed = now.since(self.refilled).min(Duration::from_secs(3600));
+        let gained = (passed.as_nanos() as u64).saturating_mul(u64::from(rate.per_second));
+        self.level = self.level.saturating_add(gained).min(u64::from(rate.burst) * Self::TOKEN);
+        self.refilled = self.refilled.max(now);
+    }
+
+    fn has_token(&self) -> bool {
+        self.level >= Self::TOKEN
+    }
+
+    fn take(&mut self) {
+        self.level -= Self::TOKEN;
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn limiter() -> Limiter {
+        let pair = Pair { prefix: Rate::new(10, 5), total: Rate::new(20, 8) };
+        Limiter::new(&Limits { r1: pair, r1bis: pair, r2: pair, error: pair }, 7)
+    }
+
+    fn source(prefix: u16, host: u16) -> Ipv6Addr {
+        Ipv6Addr::new(0x2001, 0xdb8, 0, prefix, 0, 0, 0, host)
+    }
+
+    fn granted(limiter: &mut Limiter, now: Instant, kind: Kind, source: impl Fn(u16) -> Ipv6Addr) -> usize {
+        (0..100).filter(|i| limiter.allow(now, kind, source(*i))).count()
+    }
+
+    #[test]
+    fn a_prefix_gets_its_burst_and_then_its_rate_whatever_host_part_it_uses() {
+        // R5533-323
+        let mut limiter = limiter();
+        assert_eq!(granted(&mut limiter, Instant::START, Kind::R1, |i| source(1, i)), 5);
+        assert_eq!(granted(&mut limiter, Instant::from_millis(300), Kind::R1, |i| source(1, i)), 3);
+    }
+
+    #[test]
+    fn all_prefixes_together_stay_below_the_total() {
+        // R5533-323
+        let mut limiter = limiter();
+        assert_eq!(granted(&mut limiter, Instant::START, Kind::R1bis, |i| source(i, 0)), 8);
+        assert_eq!(granted(&mut limiter, Instant::from_millis(100), Kind::R1bis, |i| source(i, 0)), 2);
+    }
+
+    #[test]
+    fn kinds_do_not_eat_from_each_other() {
+        let mut limiter = limiter();
+        assert_eq!(granted(&mut limiter, Instant::START, Kind::R1, |i| source(1, i)), 5);
+        assert_eq!(granted(&mut limiter, Instant::START, Kind::Error, |i| source(1, i)), 5);
+        assert_eq!(granted(&mut limiter, Instant::START, Kind::R2, |i| source(1, i)), 5);
+    }
+
+    #[test]
+    fn a_long_silence_saves_up_no_more_than_the_burst() {
+        let mut limiter = limiter();
+        let late = Instant::from_millis(1_000_000_000_000);
+        assert_eq!(granted(&mut limiter, late, Kind::R1, |i| source(1, i)), 5);
+    }
+}

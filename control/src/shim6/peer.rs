@@ -1,0 +1,132 @@
+//! What a peer says about its locators: proved first, believed afterwards (RFC 5533 §7.2, §10.4).
+
+use std::sync::Arc;
+
+use dataplane::wire::Ulid;
+use dataplane::wire::shim6::{ErrorCode, LocatorList, LocatorPreferences, Options, Preference, VerificationMethod};
+
+use super::context::{Context, PeerLocator, may_be_locator};
+use super::output::DropReason;
+use super::proof::LocatorProof;
+
+/// What a message told about its sender, proved.
+pub(super) struct Told {
+    list: Option<LocatorList>,
+    preferences: Option<Vec<Preference>>,
+    pds: Option<Arc<[u8]>>,
+    /// Keepalive Timeout asked for.
+    pub(super) keepalive_timeout: Option<u16>,
+}
+
+/// Why a message is not believed.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum Refusal {
+    /// In silence.
+    Drop(DropReason),
+    /// With an Error pointing at this octet, counted from the Shim6 header.
+    Error { code: ErrorCode, pointer: usize },
+}
+
+/// The first check: CGA parameters, where present, must be those of the peer's ULID (§7.13, §7.16, §7.20, §10.4).
+pub(super) fn check_parameters(proof: &mut dyn LocatorProof, ulid: Ulid, options: &Options) -> Result<(), DropReason> {
+    match &options.pds {
+        Some(pds) if !proof.owns(ulid, pds) => Err(DropReason::BadPds),
+        Some(_) | None => Ok(()),
+    }
+}
+
+/// The costly checks, in the order of §10.4: the list, then the preferences. `known` is the context, if there is one.
+pub(super) fn prove(
+    proof: &mut dyn LocatorProof,
+    ulid: Ulid,
+    known: Option<&Context>,
+    options: &Options,
+) -> Result<Told, Refusal> {
+    // The parameters may have come with an earlier message (D14).
+    let pds = options.pds.as_deref().or(known.and_then(|context| context.peer_pds.as_deref()));
+    if let Some(list) = &options.locators {
+        prove_list(proof, ulid, pds, list, options.signature.as_deref())?;
+    }
+    if let Some(preferences) = &options.preferences {
+        let (generation, count) = match (&options.locators, known) {
+            (Some(list), _) => (Some(list.generation), list.entries.len()),
+            (None, Some(context)) => (context.peer_generation, context.peer_locators.len()),
+            (None, None) => (None, 1),
+        };
+        match_preferences(preferences, generation, count)?;
+    }
+    Ok(Told {
+        list: options.locators.clone(),
+        preferences: options.preferences.as_ref().map(|preferences| preferences.elements.clone()),
+        pds: options.pds.as_deref().map(Arc::from),
+        keepalive_timeout: options.keepalive_timeout,
+    })
+}
+
+fn prove_list(
+    proof: &mut dyn LocatorProof,
+    ulid: Ulid,
+    pds: Option<&[u8]>,
+    list: &LocatorList,
+    signature: Option<&[u8]>,
+) -> Result<(), Refusal> {
+    if list.entries.is_empty() {
+        return Err(Refusal::Drop(DropReason::EmptyList));
+    }
+    let unsupported = |(_, method): &_| matches!(method, VerificationMethod::Other(_));
+    let unprovable = list.entries.iter().position(|(locator, _)| locator.0 != ulid.0);
+    let proved = if let Some(index) = list.entries.iter().position(unsupported) {
+        Err(index)
+    } else if let Some(index) = unprovable.filter(|_| pds.is_none()) {
+        // A list that nothing can be checked against contradicts its methods (D40).
+        Err(index)
+    } else {
+        proof.proves(ulid, pds, list, signature)
+    };
+    proved.map_err(|index| Refusal::Error { code: ErrorCode::VerificationMethod, pointer: list.methods_offset + index })
+}
+
+/// Errors 3 and 4 (§10.4; D34 for messages other than Update Request).
+fn match_preferences(preferences: &LocatorPreferences, generation: Option<u32>, count: usize) -> Result<(), Refusal> {
+    if generation != Some(preferences.generation) {
+        Err(Refusal::Error { code: ErrorCode::Generation, pointer: preferences.offset + 4 })
+    } else if preferences.elements.len() != count {
+        Err(Refusal::Error { code: ErrorCode::PreferenceCount, pointer: preferences.offset + 2 })
+    } else {
+        Ok(())
+    }
+}
+
+/// Writes what was proved into the context; true if Ls(peer) or a preference is not what it was.
+pub(super) fn learn(context: &mut Context, told: Told) -> bool {
+    let before = context.peer_locators.clone();
+    if let Some(list) = told.list {
+        context.peer_locators = replaced(&before, &list);
+        context.peer_generation = Some(list.generation);
+    } else if context.peer_generation.is_none() && !context.state.carries_payload() {
+        // Without a list the peer has only its ULID (D11). What was tried so far is not the peer's word.
+        context.peer_locators = vec![PeerLocator::ulid(context.ulids.peer)];
+    }
+    if let Some(elements) = told.preferences {
+        for (known, preference) in context.peer_locators.iter_mut().zip(elements) {
+            known.preference = preference;
+        }
+    }
+    if told.pds.is_some() {
+        context.peer_pds = told.pds;
+    }
+    context.peer_keepalive_timeout = told.keepalive_timeout;
+    context.peer_locators != before
+}
+
+/// The new list; a locator that was there before is still known to answer, the others are not (D33).
+fn replaced(before: &[PeerLocator], list: &LocatorList) -> Vec<PeerLocator> {
+    let entry = |(locator, method): &_| PeerLocator {
+        locator: *locator,
+        method: Some(*method),
+        verified: may_be_locator(locator.0),
+        probed: before.iter().any(|old| old.locator == *locator && old.probed),
+        preference: Preference::default(),
+    };
+    list.entries.iter().map(entry).collect()
+}

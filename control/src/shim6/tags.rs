@@ -1,0 +1,167 @@
+//! Context tags (RFC 5533 §4.1, §7.1): unique for the box, unguessable, and telling who owns them.
+//!
+//! Payload is delivered by its tag alone, so a tag must be unique over all boxes that share locators, and any worker
+//! must see from the tag which shard owns the context. Hence the layout, top bit first:
+//!
+//! ```text
+//!  46    43 42      37 36                                  0
+//! +--------+----------+-------------------------------------+
+//! |  box   |  shard   |               random                |
+//! +--------+----------+-------------------------------------+
+//! ```
+//!
+//! 37 random bits are more than the 30 of §7.1. A tag given back is not given out again before many others have been.
+
+use std::collections::VecDeque;
+
+use dataplane::wire::ContextTag;
+use hashbrown::HashSet;
+use rand::Rng;
+
+/// Bits that name the box: 46 to 43.
+pub const BOX_BITS: u32 = 4;
+/// Bits that name the shard: 42 to 37.
+pub const SHARD_BITS: u32 = 6;
+/// Bits nobody can guess: 36 to 0.
+pub const RANDOM_BITS: u32 = 37;
+
+const _: () = assert!(BOX_BITS + SHARD_BITS + RANDOM_BITS == ContextTag::BITS);
+const _: () = assert!(RANDOM_BITS >= 30);
+
+/// Box that allocated a tag of ours.
+pub const fn box_of(tag: ContextTag) -> u8 {
+    (tag.value() >> (SHARD_BITS + RANDOM_BITS)) as u8
+}
+
+/// Shard that owns the context of a tag of ours.
+pub const fn shard_of(tag: ContextTag) -> u8 {
+    ((tag.value() >> RANDOM_BITS) & ((1 << SHARD_BITS) - 1)) as u8
+}
+
+/// Where tags come from.
+#[derive(Debug)]
+pub struct TagSpace {
+    box_id: u8,
+    random_bits: u32,
+    resting: VecDeque<ContextTag>,
+    resting_set: HashSet<ContextTag>,
+}
+
+impl TagSpace {
+    /// Tags that rest after use at any time.
+    const RESTING_MAX: usize = 1 << 16;
+    /// Random draws before the space is taken for full.
+    const DRAWS_MAX: usize = 128;
+
+    /// The space of box `box_id`, of which the low four bits count.
+    pub fn new(box_id: u8) -> TagSpace {
+        Self::with_random_bits(box_id, RANDOM_BITS)
+    }
+
+    /// A space with few tags, in which recovery and confusion happen often. For tests only (RFC 5533 App. C.4):
+    /// such tags can be guessed.
+    pub fn with_random_bits(box_id: u8, random_bits: u32) -> TagSpace {
+        TagSpace {
+            box_id: box_id & ((1 << BOX_BITS) - 1),
+            random_bits: random_bits.min(RANDOM_BITS),
+            resting: VecDeque::new(),
+            resting_set: HashSet::new(),
+        }
+    }
+
+    /// A tag for a context of `shard` that is not `taken` and did not lately belong to another; none if the space is
+    /// full.
+    pub(super) fn allocate(
+        &mut self,
+        rng: &mut dyn Rng,
+        shard: u8,
+        taken: impl Fn(ContextTag) -> bool,
+    ) -> Option<ContextTag> {
+        let free = |tag: &ContextTag| !taken(*tag) && !self.resting_set.contains(tag);
+        (0..Self::DRAWS_MAX).map(|_| self.compose(shard, rng.next_u64())).find(free).or_else(|| {
+            // A crowded space is a small one: go through all of it. A large one is never that full.
+            let start = rng.next_u64();
+            let scanned = if self.random_bits <= 16 { 1u64 << self.random_bits } else { 0 };
+            (0..scanned).map(|step| self.compose(shard, start.wrapping_add(step))).find(free)
+        })
+    }
+
+    /// Takes back the tag of a context that is gone.
+    pub(super) fn release(&mut self, tag: ContextTag) {
+        // A small space must not come to rest as a whole.
+        let resting_max = Self::RESTING_MAX.min(1 << self.random_bits.saturating_sub(2).min(31));
+        if self.resting_set.insert(tag) {
+            self.resting.push_back(tag);
+        }
+        while self.resting.len() > resting_max {
+            if let Some(rested) = self.resting.pop_front() {
+                self.resting_set.remove(&rested);
+            }
+        }
+    }
+
+    fn compose(&self, shard: u8, random: u64) -> ContextTag {
+        let shard = u64::from(shard) & ((1 << SHARD_BITS) - 1);
+        let random = random & ((1 << self.random_bits) - 1);
+        ContextTag::truncate(u64::from(self.box_id) << (SHARD_BITS + RANDOM_BITS) | shard << RANDOM_BITS | random)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use rand::SeedableRng;
+    use rand::rngs::StdRng;
+
+    use super::*;
+
+    #[test]
+    fn a_tag_names_its_box_and_its_shard() {
+        let mut rng = StdRng::seed_from_u64(1);
+        let tag = TagSpace::new(11).allocate(&mut rng, 37, |_| false).unwrap();
+        assert_eq!((box_of(tag), shard_of(tag)), (11, 37));
+    }
+
+    #[test]
+    fn a_small_space_is_used_up_without_duplicates() {
+        // R5533-123, R5533-317: seven bits make 128 tags.
+        let mut rng = StdRng::seed_from_u64(2);
+        let mut space = TagSpace::with_random_bits(0, 7);
+        let mut live = HashSet::new();
+        while let Some(tag) = space.allocate(&mut rng, 0, |tag| live.contains(&tag)) {
+            assert!(live.insert(tag));
+        }
+        assert_eq!(live.len(), 128);
+    }
+
+    #[test]
+    fn a_tag_given_back_is_not_given_out_soon() {
+        // R5533-125, R5533-126
+        let mut rng = StdRng::seed_from_u64(3);
+        let mut space = TagSpace::with_random_bits(0, 7);
+        let mut last = VecDeque::new();
+        for _ in 0..10_000 {
+            let tag = space.allocate(&mut rng, 0, |_| false).unwrap();
+            assert!(!last.contains(&tag), "{tag} came back at once");
+            space.release(tag);
+            last.push_back(tag);
+            if last.len() > 32 {
+                last.pop_front();
+            }
+        }
+    }
+
+    #[test]
+    fn every_random_bit_is_random() {
+        // R5533-124: each bit is set in about half of the tags, and differs from its neighbour in about half.
+        let mut rng = StdRng::seed_from_u64(4);
+        let mut space = TagSpace::new(0);
+        let tags: Vec<u64> = (0..4096).map(|_| space.allocate(&mut rng, 0, |_| false).unwrap().value()).collect();
+        for bit in 0..RANDOM_BITS {
+            let ones = tags.iter().filter(|tag| **tag >> bit & 1 == 1).count();
+            assert!((1800..2300).contains(&ones), "bit {bit}: {ones} ones of 4096");
+            let unequal =
+                tags.iter().filter(|tag| (**tag >> bit ^ **tag >> ((bit + 1) % RANDOM_BITS)) & 1 == 1).count();
+            assert!((1800..2300).contains(&unequal), "bits {bit} and next: {unequal} differ of 4096");
+        }
+    }
+}

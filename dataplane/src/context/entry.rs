@@ -1,0 +1,177 @@
+//! One context as a worker sees it: two cache lines.
+
+use crate::wire::{ContextTag, LocatorPair, UlidPair};
+
+/// What a worker may do with packets of a context.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[repr(u8)]
+pub enum Phase {
+    /// Tag allocated, R1 awaited: payload with the tag is dropped (RFC 5533 §12.2, I1-SENT).
+    Opening = 0,
+    /// R2 awaited: payload with the tag is restored and delivered (I2-SENT), nothing is sent yet.
+    Answering = 1,
+    /// Both directions (ESTABLISHED, I2BIS-SENT).
+    Live = 2,
+}
+
+/// Everything control tells a worker about a context. Sent again in full when anything changes.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Install {
+    /// Control's own name for the context; comes back in events.
+    pub handle: u64,
+    /// Identifiers.
+    pub ulids: UlidPair,
+    /// Whether packets from the site with these identifiers use this context: false for forked ones (FII other than 0).
+    pub default: bool,
+    /// Our tag; the key of the entry.
+    pub local_tag: ContextTag,
+    /// The peer's tag. Not used before [`Phase::Live`].
+    pub peer_tag: ContextTag,
+    /// Current pair. Not used before [`Phase::Live`].
+    pub locators: LocatorPair,
+    /// Provider that delegated the local locator, as an index into the snapshot.
+    pub provider: u8,
+    /// Host of the local identifier, as an index into the snapshot.
+    pub host: u32,
+    /// What may be done.
+    pub phase: Phase,
+}
+
+/// A direction of travel, seen from the site.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Direction {
+    /// From the site to the peer.
+    Out,
+    /// From the peer to the site.
+    In,
+}
+
+/// What happened in a context since the last report.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Activity {
+    /// Payload came from the peer.
+    pub received: bool,
+    /// Payload went to the peer.
+    pub sent: bool,
+    /// Which of the two was last.
+    pub last: Direction,
+}
+
+/// A context in the table. The first line is what every packet reads, the second what it writes and sends.
+#[derive(Clone, Debug)]
+#[repr(C, align(64))]
+pub struct Entry {
+    /// Identifiers.
+    pub ulids: UlidPair,
+    /// Our tag.
+    pub local_tag: ContextTag,
+    /// The peer's tag.
+    pub peer_tag: ContextTag,
+    /// Control's name for the context.
+    pub handle: u64,
+    /// Host, as an index into the snapshot.
+    pub host: u32,
+    /// Provider of the current local locator, as an index into the snapshot.
+    pub provider: u8,
+    /// What may be done.
+    pub phase: Phase,
+    digest: u8,
+    default: bool,
+    /// Current pair.
+    pub locators: LocatorPair,
+    /// Packets and octets (IPv6 packets as the host sees them), out then in.
+    pub traffic: [Traffic; 2],
+}
+
+/// Packets and octets in one direction.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+#[repr(C)]
+pub struct Traffic {
+    /// Packets.
+    pub packets: u64,
+    /// Octets of IPv6 packets as the host sees them.
+    pub octets: u64,
+}
+
+const _: () = assert!(size_of::<Entry>() == 128);
+const _: () = assert!(std::mem::offset_of!(Entry, locators) == 64);
+
+const SENT: u8 = 1;
+const RECEIVED: u8 = 2;
+const LAST_OUT: u8 = 4;
+/// The slot stands in the shard's queue of active ones; it does so once, even when the context is gone or another.
+const QUEUED: u8 = 8;
+
+impl Entry {
+    pub(super) fn new(install: &Install) -> Entry {
+        Entry {
+            ulids: install.ulids,
+            local_tag: install.local_tag,
+            peer_tag: install.peer_tag,
+            handle: install.handle,
+            host: install.host,
+            provider: install.provider,
+            phase: install.phase,
+            digest: 0,
+            default: install.default,
+            locators: install.locators,
+            traffic: [Traffic::default(); 2],
+        }
+    }
+
+    /// Takes over what control said anew; counts and unreported activity stay.
+    pub(super) fn update(&mut self, install: &Install) {
+        let (digest, traffic) = (self.digest, self.traffic);
+        *self = Entry { digest, traffic, ..Entry::new(install) };
+    }
+
+    pub(super) fn is_default(&self) -> bool {
+        self.default
+    }
+
+    pub(super) fn set_default(&mut self, default: bool) {
+        self.default = default;
+    }
+
+    /// Whether locators and identifiers are the same, so that packets go unchanged (RFC 5533 §11).
+    pub fn is_plain(&self) -> bool {
+        self.locators == self.ulids.as_locators()
+    }
+
+    /// Notes one packet. True if this is the first since the last report, so the caller has to queue the slot.
+    #[inline]
+    pub(super) fn note(&mut self, direction: Direction, octets: usize) -> bool {
+        let first = self.digest & QUEUED == 0;
+        let (place, bits) = match direction {
+            Direction::Out => (0, SENT | LAST_OUT),
+            Direction::In => (1, RECEIVED),
+        };
+        self.digest = (self.digest & !LAST_OUT) | bits | QUEUED;
+        let traffic = &mut self.traffic[place];
+        traffic.packets = traffic.packets.wrapping_add(1);
+        traffic.octets = traffic.octets.wrapping_add(octets as u64);
+        first
+    }
+
+    /// Makes room for another context in this slot. Unreported activity is forgotten; the place in the queue is not.
+    pub(super) fn replace(&mut self, install: &Install) {
+        let digest = self.digest & QUEUED;
+        *self = Entry { digest, ..Entry::new(install) };
+        self.default = false;
+    }
+
+    /// Forgets unreported activity; the place in the queue stays.
+    pub(super) fn silence(&mut self) {
+        self.digest &= QUEUED;
+    }
+
+    /// The activity since the last call; the slot has left the queue.
+    pub(super) fn take_activity(&mut self) -> Option<Activity> {
+        let digest = std::mem::take(&mut self.digest);
+        (digest & (SENT | RECEIVED) != 0).then_some(Activity {
+            received: digest & RECEIVED != 0,
+            sent: digest & SENT != 0,
+            last: if digest & LAST_OUT != 0 { Direction::Out } else { Direction::In },
+        })
+    }
+}

@@ -1,0 +1,134 @@
+//! Hashing of keys that strangers choose, and the owner of a context.
+
+use crate::wire::{ContextTag, UlidPair};
+
+/// A keyed hash of identifier pairs and tags. The key is random, so that nobody outside can aim at one bucket.
+#[derive(Clone, Copy, Debug)]
+pub struct Hasher {
+    key: [u64; 4],
+}
+
+impl Hasher {
+    /// From 32 random octets.
+    pub fn new(seed: [u8; 32]) -> Hasher {
+        let mut key = [0; 4];
+        for (word, octets) in key.iter_mut().zip(seed.as_chunks::<8>().0) {
+            *word = u64::from_le_bytes(*octets);
+        }
+        Hasher { key }
+    }
+
+    /// Hash of an identifier pair.
+    #[inline]
+    pub fn pair(&self, pair: &UlidPair) -> u64 {
+        let (a, b) = halves(pair.local.0.to_bits());
+        let (c, d) = halves(pair.peer.0.to_bits());
+        let left = fold(a ^ self.key[0], b ^ self.key[1]);
+        let right = fold(c ^ self.key[2], d ^ self.key[3]);
+        fold(left ^ self.key[3], right ^ self.key[0].rotate_left(23))
+    }
+
+    /// Hash of one of our tags.
+    #[inline]
+    pub fn tag(&self, tag: ContextTag) -> u64 {
+        fold(tag.value() ^ self.key[1], self.key[2] | 1)
+    }
+}
+
+fn halves(value: u128) -> (u64, u64) {
+    ((value >> 64) as u64, value as u64)
+}
+
+/// The two halves of a 128-bit product, mixed: every input bit reaches every output bit.
+fn fold(a: u64, b: u64) -> u64 {
+    let product = u128::from(a) * u128::from(b);
+    let (high, low) = halves(product);
+    high ^ low.rotate_left(32) ^ a.wrapping_add(b)
+}
+
+/// Which worker owns a context, from either key.
+///
+/// A tag we allocate is, from its top: box (4 bits), worker (6 bits), random (37 bits). RFC 5533 §7.1 wants at least
+/// 30 unguessable bits and allows structure in the rest.
+#[derive(Clone, Copy, Debug)]
+pub struct Sharding {
+    hasher: Hasher,
+    workers: u8,
+}
+
+impl Sharding {
+    /// Bits of a tag that name the worker.
+    pub const WORKER_BITS: u32 = 6;
+    /// Lowest bit of the worker's number.
+    pub const WORKER_SHIFT: u32 = 37;
+    /// Most workers a box may have.
+    pub const WORKERS_MAX: u8 = 1 << Self::WORKER_BITS;
+
+    /// For `workers` workers (1 to 64; other numbers are brought into that range).
+    pub fn new(hasher: Hasher, workers: u8) -> Sharding {
+        Sharding { hasher, workers: workers.clamp(1, Self::WORKERS_MAX) }
+    }
+
+    /// The keyed hash behind the choice.
+    pub fn hasher(&self) -> &Hasher {
+        &self.hasher
+    }
+
+    /// Owner of a pair, from its hash. Uses the top bits, which the index does not.
+    #[inline]
+    pub fn owner_of_hash(&self, hash: u64) -> u8 {
+        ((u128::from(hash) * u128::from(self.workers)) >> 64) as u8
+    }
+
+    /// Owner of an identifier pair: the number to write into the tags of its contexts.
+    pub fn owner_of_pair(&self, pair: &UlidPair) -> u8 {
+        self.owner_of_hash(self.hasher.pair(pair))
+    }
+
+    /// Owner named by a tag; none if no worker of ours has that number.
+    #[inline]
+    pub fn owner_of_tag(&self, tag: ContextTag) -> Option<u8> {
+        let worker = (tag.value() >> Self::WORKER_SHIFT) as u8 & (Self::WORKERS_MAX - 1);
+        (worker < self.workers).then_some(worker)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::wire::Ulid;
+    use std::net::Ipv6Addr;
+
+    fn pair(n: u128) -> UlidPair {
+        UlidPair { local: Ulid(Ipv6Addr::from_bits(n)), peer: Ulid(Ipv6Addr::from_bits(n.rotate_left(64))) }
+    }
+
+    #[test]
+    fn owners_are_spread_evenly() {
+        let sharding = Sharding::new(Hasher::new([7; 32]), 4);
+        let mut owned = [0u32; 4];
+        for n in 0..40_000 {
+            owned[usize::from(sharding.owner_of_pair(&pair(n)))] += 1;
+        }
+        assert!(owned.iter().all(|&n| (9_500..10_500).contains(&n)), "{owned:?}");
+    }
+
+    #[test]
+    fn low_bits_of_the_hash_are_spread_for_neighbouring_keys() {
+        let hasher = Hasher::new(std::array::from_fn(|i| (i * 37 + 11) as u8));
+        let mut buckets = vec![0u32; 256];
+        for n in 0..25_600 {
+            buckets[(hasher.pair(&pair(n)) & 255) as usize] += 1;
+        }
+        let worst = buckets.iter().max().copied().unwrap_or_default();
+        assert!(worst < 160, "a bucket got {worst} of 100 expected");
+    }
+
+    #[test]
+    fn a_tag_names_its_worker() {
+        let sharding = Sharding::new(Hasher::new([1; 32]), 3);
+        let tag = |worker: u64| ContextTag::truncate(worker << Sharding::WORKER_SHIFT | 0x1234);
+        assert_eq!(sharding.owner_of_tag(tag(2)), Some(2));
+        assert_eq!(sharding.owner_of_tag(tag(3)), None);
+    }
+}

@@ -1,0 +1,18 @@
+//! What a worker knows of its contexts.
+//!
+//! A context has one owner: the worker whose number is the hash of its identifier pair, and that number is written into
+//! the tag we allocate ([`Sharding`]). So both directions of a context meet at one worker, `&mut Shard` is the lock,
+//! and a packet that arrives elsewhere is handed over. A shard is a fixed slab of two-line entries with two indexes,
+//! by identifier pair and by our tag; an index line and two entry lines are all a packet touches.
+
+pub mod entry;
+pub mod hash;
+pub mod hold;
+pub mod index;
+pub mod reference;
+pub mod shard;
+
+pub use entry::{Activity, Direction, Entry, Install, Phase};
+pub use hash::{Hasher, Sharding};
+pub use hold::Hold;
+pub use shard::{Shard, Slot};

@@ -1,0 +1,216 @@
+//! One worker's contexts: a slab of entries and two indexes. Sizes are fixed at the start.
+
+use super::entry::{Activity, Direction, Entry, Install, Traffic};
+use super::hash::Hasher;
+use super::index::{Full, Index};
+use crate::prefetch::prefetch;
+use crate::wire::{ContextTag, UlidPair};
+
+/// Place of a context in its shard.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+pub struct Slot(u32);
+
+/// The contexts one worker owns; whoever holds it mutably is their only writer.
+pub struct Shard {
+    hasher: Hasher,
+    entries: Box<[Entry]>,
+    free: Vec<u32>,
+    pairs: Index,
+    tags: Index,
+    /// Slots with unreported activity, each once. `drain` says how much of it is being reported.
+    active: Vec<u32>,
+    reporting: Vec<u32>,
+}
+
+impl Shard {
+    /// For up to `capacity` contexts. Allocates everything it will ever need.
+    pub fn new(capacity: u32, hasher: Hasher) -> Shard {
+        let capacity = capacity.max(1);
+        let nobody = ContextTag::truncate(0);
+        let unspecified = crate::wire::Ulid(std::net::Ipv6Addr::UNSPECIFIED);
+        let ulids = UlidPair { local: unspecified, peer: unspecified };
+        let empty = Entry::new(&Install {
+            handle: 0,
+            ulids,
+            default: false,
+            local_tag: nobody,
+            peer_tag: nobody,
+            locators: ulids.as_locators(),
+            provider: 0,
+            host: 0,
+            phase: super::Phase::Opening,
+        });
+        Shard {
+            hasher,
+            entries: vec![empty; capacity as usize].into_boxed_slice(),
+            free: (0..capacity).rev().collect(),
+            pairs: Index::new(capacity as usize),
+            tags: Index::new(capacity as usize),
+            active: Vec::with_capacity(capacity as usize),
+            reporting: Vec::with_capacity(capacity as usize),
+        }
+    }
+
+    /// Contexts held.
+    pub fn len(&self) -> usize {
+        self.tags.len()
+    }
+
+    /// Whether no context is held.
+    pub fn is_empty(&self) -> bool {
+        self.tags.is_empty()
+    }
+
+    /// Adds a context, or brings the one with this tag up to date. A pair has at most one default context: an older one
+    /// loses its pair to the newcomer, so a packet never has two answers.
+    pub fn install(&mut self, install: &Install) -> Result<Slot, Full> {
+        let slot = match self.by_tag(self.hasher.tag(install.local_tag), install.local_tag) {
+            Some(slot) => slot,
+            None => self.occupy(install)?,
+        };
+        let pair_hash = self.hasher.pair(&install.ulids);
+        let before = &self.entries[slot.0 as usize];
+        let (was_default, old_ulids) = (before.is_default(), before.ulids);
+        if was_default && (!install.default || old_ulids != install.ulids) {
+            self.pairs.remove(self.hasher.pair(&old_ulids), slot.0);
+        }
+        self.entries[slot.0 as usize].update(install);
+        if install.default {
+            let holder = self.by_pair(pair_hash, &install.ulids);
+            if holder != Some(slot) {
+                if let Some(older) = holder {
+                    self.pairs.remove(pair_hash, older.0);
+                    self.entries[older.0 as usize].set_default(false);
+                }
+                if self.pairs.insert(pair_hash, slot.0).is_err() {
+                    self.entries[slot.0 as usize].set_default(false);
+                    self.remove(install.local_tag);
+                    return Err(Full);
+                }
+            }
+        }
+        Ok(slot)
+    }
+
+    fn occupy(&mut self, install: &Install) -> Result<Slot, Full> {
+        let slot = self.free.pop().ok_or(Full)?;
+        if let Err(full) = self.tags.insert(self.hasher.tag(install.local_tag), slot) {
+            self.free.push(slot);
+            return Err(full);
+        }
+        self.entries[slot as usize].replace(install);
+        Ok(Slot(slot))
+    }
+
+    /// Forgets the context with this tag. False if there was none.
+    pub fn remove(&mut self, tag: ContextTag) -> bool {
+        let hash = self.hasher.tag(tag);
+        let Some(slot) = self.by_tag(hash, tag) else { return false };
+        self.tags.remove(hash, slot.0);
+        let entry = &mut self.entries[slot.0 as usize];
+        entry.silence();
+        if entry.is_default() {
+            let ulids = entry.ulids;
+            self.pairs.remove(self.hasher.pair(&ulids), slot.0);
+        }
+        self.free.push(slot.0);
+        true
+    }
+
+    /// The default context of a pair whose hash is `hash`.
+    #[inline]
+    pub fn by_pair(&self, hash: u64, pair: &UlidPair) -> Option<Slot> {
+        let is_it = |slot: u32| self.entries.get(slot as usize).is_some_and(|entry| entry.ulids == *pair);
+        self.pairs.find(hash, is_it).map(Slot)
+    }
+
+    /// The context with our tag, whose hash is `hash`.
+    #[inline]
+    pub fn by_tag(&self, hash: u64, tag: ContextTag) -> Option<Slot> {
+        let is_it = |slot: u32| self.entries.get(slot as usize).is_some_and(|entry| entry.local_tag == tag);
+        self.tags.find(hash, is_it).map(Slot)
+    }
+
+    /// The keyed hash both indexes use.
+    pub fn hasher(&self) -> &Hasher {
+        &self.hasher
+    }
+
+    /// Asks for the index line of a pair.
+    #[inline]
+    pub fn prefetch_pair(&self, hash: u64) {
+        self.pairs.prefetch(hash);
+    }
+
+    /// Asks for the index line of a tag.
+    #[inline]
+    pub fn prefetch_tag(&self, hash: u64) {
+        self.tags.prefetch(hash);
+    }
+
+    /// Asks for the second line of an entry; finding it has read the first.
+    #[inline]
+    pub fn prefetch_entry(&self, slot: Slot) {
+        if let Some(entry) = self.entries.get(slot.0 as usize) {
+            prefetch(&entry.locators);
+        }
+    }
+
+    /// The context at `slot`.
+    #[inline]
+    pub fn entry(&self, slot: Slot) -> &Entry {
+        &self.entries[slot.0 as usize]
+    }
+
+    /// Notes one packet of `octets` in a context: counts, and the liveness REAP lives on.
+    #[inline]
+    pub fn note(&mut self, slot: Slot, direction: Direction, octets: usize) {
+        if self.entries[slot.0 as usize].note(direction, octets) {
+            self.active.push(slot.0);
+        }
+    }
+
+    /// Starts a new report: what was active until now is handed out by [`Shard::next_activity`].
+    pub fn start_report(&mut self) {
+        if self.reporting.is_empty() {
+            std::mem::swap(&mut self.reporting, &mut self.active);
+        }
+    }
+
+    /// The next context of the running report: control's name for it, what happened, and its totals.
+    pub fn next_activity(&mut self) -> Option<(u64, Activity, [Traffic; 2])> {
+        while let Some(slot) = self.reporting.pop() {
+            let entry = &mut self.entries[slot as usize];
+            if let Some(activity) = entry.take_activity() {
+                return Some((entry.handle, activity, entry.traffic));
+            }
+        }
+        None
+    }
+
+    /// All contexts held, for status reports; walks the whole index.
+    pub fn iter(&self) -> impl Iterator<Item = &Entry> + '_ {
+        self.tags.slots().map(|slot| &self.entries[slot as usize])
+    }
+
+    /// Walks everything and panics when an invariant is broken. For tests.
+    pub fn selfcheck(&self) {
+        let mut held: Vec<u32> = self.tags.slots().collect();
+        held.sort_unstable();
+        let mut all: Vec<u32> = held.iter().chain(&self.free).copied().collect();
+        all.sort_unstable();
+        assert!(all.iter().copied().eq(0..self.entries.len() as u32), "a slot is lost or held twice");
+        for &slot in &held {
+            let entry = &self.entries[slot as usize];
+            assert_eq!(self.by_tag(self.hasher.tag(entry.local_tag), entry.local_tag), Some(Slot(slot)));
+            if entry.is_default() {
+                assert_eq!(self.by_pair(self.hasher.pair(&entry.ulids), &entry.ulids), Some(Slot(slot)));
+            }
+        }
+        assert_eq!(self.pairs.len(), held.iter().filter(|&&s| self.entries[s as usize].is_default()).count());
+        assert!(self.pairs.slots().all(|slot| held.binary_search(&slot).is_ok()), "a pair leads to a free slot");
+        let mut queued: Vec<u32> = self.active.iter().chain(&self.reporting).copied().collect();
+        queued.sort_unstable();
+        assert!(queued.is_sorted_by(|a, b| a < b), "a slot is queued twice, so the queue could grow without bound");
+    }
+}

@@ -1,0 +1,181 @@
+//! Every count, declared once: its name, what it means, and whether it is a reason to drop.
+//!
+//! A worker is the only writer of its own [`Counters`]; anyone may read them at any time. A drop reason is one enum
+//! with four lives: verdict, counter, metric name, and a line in `docs/counters.md` (a test compares them).
+
+use std::sync::atomic::{AtomicU64, Ordering};
+
+macro_rules! counters {
+    ($(#[$meta:meta])* $name:ident { $($variant:ident = $text:literal, $help:literal;)* }) => {
+        $(#[$meta])*
+        #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+        #[repr(u8)]
+        pub enum $name { $(#[doc = $help] $variant),* }
+
+        impl $name {
+            /// All of them, in the order of declaration.
+            pub const ALL: &'static [$name] = &[$($name::$variant),*];
+
+            /// Name in snake case, as it appears in metrics and JSON.
+            pub const fn name(self) -> &'static str {
+                match self { $($name::$variant => $text),* }
+            }
+
+            /// One sentence for the operator.
+            pub const fn help(self) -> &'static str {
+                match self { $($name::$variant => $help),* }
+            }
+        }
+    };
+}
+
+counters! {
+    /// Why a packet was dropped. There is no drop without one of these.
+    DropReason {
+        NotIpv6 = "drop_not_ipv6", "The frame carries something other than IPv6.";
+        WrongMac = "drop_wrong_mac", "The frame was addressed to another station.";
+        MalformedIpv6 = "drop_malformed_ipv6", "The IPv6 header or its length does not fit the frame.";
+        MalformedChain = "drop_malformed_chain", "The extension headers run past the packet or are too many.";
+        BadAddress = "drop_bad_address", "A forwarded packet had a multicast, unspecified, loopback or link-local address where none may be.";
+        HopLimit = "drop_hop_limit", "The hop limit ran out; Time Exceeded was sent if the rate allows.";
+        TooBig = "drop_too_big", "The packet does not fit the next link; Packet Too Big was sent if the rate allows.";
+        NoRoute = "drop_no_route", "The destination is neither an identifier of a known peer nor on the site.";
+        Unreachable = "drop_unreachable", "No context could be set up with the peer; Destination Unreachable was sent if the rate allows.";
+        HoldFull = "drop_hold_full", "Too many packets or pairs are waiting for a context already.";
+        HoldExpired = "drop_hold_expired", "The packet waited too long for a context.";
+        NotOurLocator = "drop_not_our_locator", "A packet from a provider is for an address outside the delegated prefixes.";
+        BadPayloadHeader = "drop_bad_payload_header", "A Shim6 header that is neither a payload header nor a control message (RFC 5533 5.2, 5.3).";
+        UnknownTag = "drop_unknown_tag", "A payload header with a tag of no context; R1bis was sent if the rate allows.";
+        NotReady = "drop_not_ready", "A payload header for a context that still waits for R1 (RFC 5533 12.2, I1-SENT).";
+        ForeignLocators = "drop_foreign_locators", "Strict mode: a payload packet came over locators that are not the context's.";
+        NoTranslation = "drop_no_translation", "A plain packet from a provider to a locator; translation for peers without Shim6 is not enabled.";
+        SpoofedSource = "drop_spoofed_source", "A packet from a provider claims an identifier or a locator of this site as its source.";
+        NextHopUnresolved = "drop_next_hop_unresolved", "The link-layer address of the next hop is not known.";
+        ControlRate = "drop_control_rate", "More packets for the control core than the rate allows.";
+        RingFull = "drop_ring_full", "The ring to the control core or to another worker was full.";
+        TransmitFull = "drop_transmit_full", "The device did not take the packet.";
+        NoBuffer = "drop_no_buffer", "No packet buffer was free, or the packet has no room to grow.";
+    }
+}
+
+counters! {
+    /// What happened besides drops.
+    Count {
+        ReceivedSite = "received_site", "Packets received on site ports.";
+        ReceivedProvider = "received_provider", "Packets received on provider ports.";
+        TranslatedOut = "translated_out", "Packets rewritten from identifiers to locators.";
+        TranslatedIn = "translated_in", "Packets rewritten from locators to identifiers.";
+        PlainOut = "plain_out", "Packets of a context whose locators are its identifiers, sent unchanged.";
+        ForwardedInside = "forwarded_inside", "Packets forwarded between hosts of the site.";
+        Punted = "punted", "Packets given to the control core.";
+        Held = "held", "Packets kept until their context is ready.";
+        Released = "released", "Held packets sent once their context was ready.";
+        HandedOver = "handed_over", "Packets passed to the worker that owns their context.";
+        PacketTooBigSent = "packet_too_big_sent", "ICMPv6 Packet Too Big messages sent.";
+        TimeExceededSent = "time_exceeded_sent", "ICMPv6 Time Exceeded messages sent.";
+        UnreachableSent = "unreachable_sent", "ICMPv6 Destination Unreachable messages sent.";
+        IcmpSuppressed = "icmp_suppressed", "ICMPv6 errors not sent because of RFC 4443 2.4(e) or the rate limit.";
+        UnknownPairs = "unknown_pairs", "Identifier pairs without a context that were told to the control core.";
+        Transmitted = "transmitted", "Packets given to devices.";
+        TableFull = "table_full", "Contexts that found no place in the table.";
+        Contexts = "contexts", "Contexts in the table now.";
+        CommandsApplied = "commands_applied", "Commands of the control core carried out.";
+    }
+}
+
+const TOTAL: usize = DropReason::ALL.len() + Count::ALL.len();
+
+/// One worker's counts. Written by that worker alone.
+#[derive(Debug)]
+pub struct Counters {
+    values: [AtomicU64; TOTAL],
+}
+
+impl Default for Counters {
+    fn default() -> Self {
+        Counters { values: [const { AtomicU64::new(0) }; TOTAL] }
+    }
+}
+
+impl Counters {
+    /// Adds to a count. One writer, so a load and a store are enough and no bus is locked.
+    #[inline]
+    pub fn add(&self, count: Count, amount: u64) {
+        self.bump(DropReason::ALL.len() + count as usize, amount);
+    }
+
+    /// Counts one dropped packet.
+    #[inline]
+    pub fn count_drop(&self, reason: DropReason) {
+        self.bump(reason as usize, 1);
+    }
+
+    #[inline]
+    fn bump(&self, place: usize, amount: u64) {
+        if let Some(value) = self.values.get(place) {
+            value.store(value.load(Ordering::Relaxed).wrapping_add(amount), Ordering::Relaxed);
+        }
+    }
+
+    /// Sets what is not counted but measured.
+    #[inline]
+    pub fn set(&self, count: Count, value: u64) {
+        if let Some(place) = self.values.get(DropReason::ALL.len() + count as usize) {
+            place.store(value, Ordering::Relaxed);
+        }
+    }
+
+    /// All names and what they mean, in the order of declaration.
+    pub fn descriptions() -> impl Iterator<Item = (&'static str, &'static str)> {
+        let drops = DropReason::ALL.iter().map(|reason| (reason.name(), reason.help()));
+        drops.chain(Count::ALL.iter().map(|count| (count.name(), count.help())))
+    }
+
+    /// The present value of a count.
+    pub fn count(&self, count: Count) -> u64 {
+        self.values[DropReason::ALL.len() + count as usize].load(Ordering::Relaxed)
+    }
+
+    /// Packets dropped for a reason.
+    pub fn dropped(&self, reason: DropReason) -> u64 {
+        self.values[reason as usize].load(Ordering::Relaxed)
+    }
+
+    /// All names and values, in the order of declaration.
+    pub fn iter(&self) -> impl Iterator<Item = (&'static str, u64)> + '_ {
+        let drops = DropReason::ALL.iter().map(|&reason| (reason.name(), self.dropped(reason)));
+        drops.chain(Count::ALL.iter().map(|&count| (count.name(), self.count(count))))
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn every_name_is_used_once() {
+        let mut names: Vec<_> = Counters::default().iter().map(|(name, _)| name).collect();
+        names.sort_unstable();
+        let before = names.len();
+        names.dedup();
+        assert_eq!(names.len(), before);
+    }
+
+    #[test]
+    fn every_counter_has_its_line_in_the_documentation() {
+        let path = concat!(env!("CARGO_MANIFEST_DIR"), "/../docs/counters.md");
+        let text = std::fs::read_to_string(path).expect("docs/counters.md");
+        for (name, help) in Counters::descriptions() {
+            assert!(text.contains(&format!("| `{name}` | {help} |")), "docs/counters.md lacks `{name}`");
+        }
+    }
+
+    #[test]
+    fn counts_and_drops_do_not_share_a_place() {
+        let counters = Counters::default();
+        counters.count_drop(DropReason::NotIpv6);
+        counters.add(Count::ReceivedSite, 5);
+        assert_eq!((counters.dropped(DropReason::NotIpv6), counters.count(Count::ReceivedSite)), (1, 5));
+        assert_eq!(counters.iter().map(|(_, value)| value).sum::<u64>(), 6);
+    }
+}

@@ -1,0 +1,294 @@
+//! The only talk between workers and control: commands in, events out, and a snapshot that travels as a command.
+//!
+//! | way | shape |
+//! |---|---|
+//! | control to one worker | bounded ring of [`Command`], drained each turn; what does not fit waits at control, in order |
+//! | control to all workers | an immutable [`Snapshot`], sent by the same ring, so it keeps its place among commands; the worker sends the one it replaces back to be freed |
+//! | worker to control | bounded ring of [`Event`]; when full, the worker counts and goes on |
+//! | worker to worker | bounded ring of [`Handover`]; when full, the packet is dropped and counted |
+//!
+//! There is no other shared state, and no lock a packet could wait on. Order matters in one place: an `Install` releases
+//! the packets held for its pair before any later command is looked at, so they leave in the order they came.
+
+use std::collections::VecDeque;
+use std::net::Ipv6Addr;
+use std::sync::Arc;
+
+use crossbeam::queue::ArrayQueue;
+
+use crate::context::entry::Traffic;
+use crate::context::{Activity, Install};
+use crate::counters::Counters;
+use crate::port::{Frame, Pool};
+use crate::snapshot::{PortId, Snapshot};
+use crate::wire::{ContextTag, LocatorPair, UlidPair};
+
+/// What control tells a worker.
+pub enum Command<F> {
+    /// Add a context, or bring it up to date.
+    Install(Install),
+    /// Forget a context.
+    Remove(ContextTag),
+    /// There will be no context for this pair: answer what is held for it.
+    Refuse(UlidPair),
+    /// Send a packet of control's own.
+    Transmit(PortId, F),
+    /// Use this from now on.
+    Snapshot(Arc<Snapshot>),
+}
+
+/// Why a packet goes to control.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Punt {
+    /// For the box's own host stack.
+    HostStack,
+    /// A Shim6 control message for a managed locator.
+    Shim6,
+    /// An ICMPv6 error for a managed locator.
+    IcmpError,
+}
+
+/// What a worker tells control.
+pub enum Event<F> {
+    /// A host wants to talk to a peer and there is no context; its packets are held.
+    UnknownPair(UlidPair),
+    /// A payload header with a tag that is not ours (any more).
+    UnknownTag {
+        /// The tag.
+        tag: ContextTag,
+        /// The packet's addresses, seen from this side.
+        locators: LocatorPair,
+    },
+    /// A packet for control.
+    Punt(PortId, Punt, F),
+    /// A translated packet whose next hop has no known link-layer address.
+    Unresolved(PortId, Ipv6Addr, F),
+    /// Something was sent or received in a context since the last report.
+    Activity {
+        /// Control's name for the context.
+        handle: u64,
+        /// What happened.
+        activity: Activity,
+        /// Totals, out then in.
+        traffic: [Traffic; 2],
+    },
+    /// A context found no place in the table.
+    TableFull {
+        /// Control's name for the context.
+        handle: u64,
+    },
+    /// A snapshot nobody here uses any more, to be freed by control.
+    Retired(Arc<Snapshot>),
+}
+
+/// A packet for another worker.
+pub enum Handover<F> {
+    /// Came in on this port; the context is yours.
+    Process(PortId, F),
+    /// Ready to go; the port's queue is yours.
+    Transmit(PortId, F),
+}
+
+/// Sizes of the rings.
+#[derive(Clone, Copy, Debug)]
+pub struct RingSizes {
+    /// Commands to one worker.
+    pub commands: usize,
+    /// Events of one worker.
+    pub events: usize,
+    /// Packets from one worker to one other.
+    pub handover: usize,
+}
+
+impl Default for RingSizes {
+    fn default() -> Self {
+        RingSizes { commands: 4096, events: 4096, handover: 1024 }
+    }
+}
+
+/// A worker's end.
+pub struct WorkerLink<F> {
+    pub(crate) commands: Arc<ArrayQueue<Command<F>>>,
+    pub(crate) events: Arc<ArrayQueue<Event<F>>>,
+    /// To every worker, in order of their numbers; the one to itself is unused.
+    pub(crate) to_workers: Vec<Arc<ArrayQueue<Handover<F>>>>,
+    /// From every worker, likewise.
+    pub(crate) from_workers: Vec<Arc<ArrayQueue<Handover<F>>>>,
+    pub(crate) counters: Arc<Counters>,
+}
+
+struct WorkerEnd<F> {
+    commands: Arc<ArrayQueue<Command<F>>>,
+    events: Arc<ArrayQueue<Event<F>>>,
+    backlog: VecDeque<Command<F>>,
+    counters: Arc<Counters>,
+}
+
+/// Control's end.
+pub struct ControlLink<F> {
+    workers: Vec<WorkerEnd<F>>,
+    pool: Box<dyn Pool<F>>,
+}
+
+/// An event as control sees it: packets are octets.
+#[derive(Debug)]
+#[allow(missing_docs, reason = "the variants are those of Event")]
+pub enum Notice<'a> {
+    UnknownPair(UlidPair),
+    UnknownTag { tag: ContextTag, locators: LocatorPair },
+    Punt(PortId, Punt, &'a [u8]),
+    Unresolved(PortId, Ipv6Addr, &'a [u8]),
+    Activity { handle: u64, activity: Activity, traffic: [Traffic; 2] },
+    TableFull { handle: u64 },
+}
+
+/// Control's end without the type of its packets: control names no buffer.
+pub trait Workers: Send {
+    /// How many there are.
+    fn count(&self) -> usize;
+    /// Sends a command to the worker that owns the context.
+    fn install(&mut self, worker: usize, install: Install);
+    /// Forgets a context at its owner.
+    fn remove(&mut self, worker: usize, tag: ContextTag);
+    /// Gives up on a pair at its owner.
+    fn refuse(&mut self, worker: usize, pair: UlidPair);
+    /// Sends an Ethernet frame. False if no buffer was free.
+    fn transmit(&mut self, port: PortId, frame: &[u8]) -> bool;
+    /// Gives all workers a new snapshot.
+    fn publish(&mut self, snapshot: &Arc<Snapshot>);
+    /// Hands up to `limit` events of each worker to `sink` and sends waiting commands; how many events there were.
+    fn poll(&mut self, limit: usize, sink: &mut dyn FnMut(Notice<'_>)) -> usize;
+    /// Commands that wait because a ring was full.
+    fn backlog(&self) -> usize;
+    /// A worker's counters.
+    fn counters(&self, worker: usize) -> Option<&Counters>;
+}
+
+/// Makes the rings between control and `workers` workers.
+pub fn connect<F: Frame>(
+    workers: usize,
+    sizes: RingSizes,
+    pool: Box<dyn Pool<F>>,
+) -> (ControlLink<F>, Vec<WorkerLink<F>>) {
+    let ring = |size| Arc::new(ArrayQueue::new(size));
+    let between: Vec<Vec<Arc<ArrayQueue<Handover<F>>>>> =
+        (0..workers).map(|_| (0..workers).map(|_| Arc::new(ArrayQueue::new(sizes.handover))).collect()).collect();
+    let mut ends = Vec::with_capacity(workers);
+    let mut links = Vec::with_capacity(workers);
+    for me in 0..workers {
+        let (commands, events) = (ring(sizes.commands), Arc::new(ArrayQueue::new(sizes.events)));
+        let counters = Arc::new(Counters::default());
+        ends.push(WorkerEnd {
+            commands: commands.clone(),
+            events: events.clone(),
+            backlog: VecDeque::new(),
+            counters: counters.clone(),
+        });
+        links.push(WorkerLink {
+            commands,
+            events,
+            to_workers: between[me].clone(),
+            from_workers: between.iter().map(|row| row[me].clone()).collect(),
+            counters,
+        });
+    }
+    (ControlLink { workers: ends, pool }, links)
+}
+
+impl<F> WorkerEnd<F> {
+    /// Keeps order: nothing overtakes what already waits.
+    fn send(&mut self, command: Command<F>) {
+        self.flush();
+        if !self.backlog.is_empty() {
+            self.backlog.push_back(command);
+        } else if let Err(command) = self.commands.push(command) {
+            self.backlog.push_back(command);
+        }
+    }
+
+    fn flush(&mut self) {
+        while let Some(command) = self.backlog.pop_front() {
+            if let Err(command) = self.commands.push(command) {
+                self.backlog.push_front(command);
+                return;
+            }
+        }
+    }
+}
+
+impl<F: Frame> ControlLink<F> {
+    fn send(&mut self, worker: usize, command: Command<F>) {
+        if let Some(end) = self.workers.get_mut(worker) {
+            end.send(command);
+        }
+    }
+}
+
+impl<F: Frame> Workers for ControlLink<F> {
+    fn count(&self) -> usize {
+        self.workers.len()
+    }
+
+    fn install(&mut self, worker: usize, install: Install) {
+        self.send(worker, Command::Install(install));
+    }
+
+    fn remove(&mut self, worker: usize, tag: ContextTag) {
+        self.send(worker, Command::Remove(tag));
+    }
+
+    fn refuse(&mut self, worker: usize, pair: UlidPair) {
+        self.send(worker, Command::Refuse(pair));
+    }
+
+    fn transmit(&mut self, port: PortId, frame: &[u8]) -> bool {
+        let Some(packet) = self.pool.allocate(frame) else { return false };
+        // Packets of one flow of control's keep their order by going through one worker; the backlog bound keeps a
+        // stalled worker from eating the pool.
+        let worker = usize::from(port.0) % self.workers.len().max(1);
+        match self.workers.get_mut(worker) {
+            Some(end) if end.backlog.len() < 1024 => {
+                end.send(Command::Transmit(port, packet));
+                true
+            }
+            _ => false,
+        }
+    }
+
+    fn publish(&mut self, snapshot: &Arc<Snapshot>) {
+        for end in &mut self.workers {
+            end.send(Command::Snapshot(snapshot.clone()));
+        }
+    }
+
+    fn poll(&mut self, limit: usize, sink: &mut dyn FnMut(Notice<'_>)) -> usize {
+        let mut seen = 0;
+        for end in &mut self.workers {
+            end.flush();
+            for _ in 0..limit {
+                let Some(event) = end.events.pop() else { break };
+                seen += 1;
+                match event {
+                    Event::UnknownPair(pair) => sink(Notice::UnknownPair(pair)),
+                    Event::UnknownTag { tag, locators } => sink(Notice::UnknownTag { tag, locators }),
+                    Event::Punt(port, why, frame) => sink(Notice::Punt(port, why, frame.bytes())),
+                    Event::Unresolved(port, next_hop, frame) => sink(Notice::Unresolved(port, next_hop, frame.bytes())),
+                    Event::Activity { handle, activity, traffic } => {
+                        sink(Notice::Activity { handle, activity, traffic })
+                    }
+                    Event::TableFull { handle } => sink(Notice::TableFull { handle }),
+                    Event::Retired(snapshot) => drop(snapshot),
+                }
+            }
+        }
+        seen
+    }
+
+    fn backlog(&self) -> usize {
+        self.workers.iter().map(|end| end.backlog.len()).sum()
+    }
+
+    fn counters(&self, worker: usize) -> Option<&Counters> {
+        self.workers.get(worker).map(|end| &*end.counters)
+    }
+}

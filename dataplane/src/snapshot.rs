@@ -1,0 +1,107 @@
+//! What all workers need to know and control decides: ports, providers, hosts. Immutable; replaced as a whole.
+
+use std::collections::HashMap;
+use std::net::Ipv6Addr;
+
+use crate::wire::Ulid;
+use crate::wire::ethernet::Mac;
+
+/// A port of the box, as an index into [`Snapshot::ports`].
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
+pub struct PortId(pub u8);
+
+/// What is behind a port.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Role {
+    /// Hosts of the site.
+    Site,
+    /// One or more providers.
+    Provider,
+}
+
+/// A port as workers see it.
+#[derive(Clone, Debug)]
+pub struct PortView {
+    /// What is behind it.
+    pub role: Role,
+    /// Its link-layer address.
+    pub mac: Mac,
+    /// Largest IPv6 packet it carries.
+    pub mtu: u16,
+    /// The box's own addresses there, link-local ones included.
+    pub own: Vec<Ipv6Addr>,
+    /// Source of ICMPv6 errors sent there.
+    pub icmp_source: Ipv6Addr,
+}
+
+/// A provider as workers see it.
+#[derive(Clone, Debug)]
+pub struct ProviderView {
+    /// Where it is.
+    pub port: PortId,
+    /// First 64 bits of the locators it delegated.
+    pub prefix: u64,
+    /// Its router.
+    pub next_hop: Ipv6Addr,
+    /// The router's link-layer address, once known.
+    pub mac: Option<Mac>,
+}
+
+/// A host of the site as workers see it.
+#[derive(Clone, Copy, Debug)]
+pub struct HostView {
+    /// Its identifier.
+    pub ulid: Ulid,
+    /// Where it is.
+    pub port: PortId,
+    /// Its link-layer address, once known.
+    pub mac: Option<Mac>,
+}
+
+/// A prefix, as a comparison of the first `length` bits.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Block {
+    bits: u128,
+    mask: u128,
+}
+
+impl Block {
+    /// The block of all addresses that share their first `length` bits (at most 128) with `address`.
+    pub fn new(address: Ipv6Addr, length: u8) -> Block {
+        let mask = match length {
+            0 => 0,
+            length => u128::MAX << (128 - u32::from(length.min(128))),
+        };
+        Block { bits: address.to_bits() & mask, mask }
+    }
+
+    /// Whether `address` lies in the block.
+    #[inline]
+    pub fn contains(&self, address: Ipv6Addr) -> bool {
+        address.to_bits() & self.mask == self.bits
+    }
+}
+
+/// Everything workers share. Published whole; an old one goes back to control to be freed.
+#[derive(Clone, Debug)]
+pub struct Snapshot {
+    /// By [`PortId`].
+    pub ports: Vec<PortView>,
+    /// By the index contexts name.
+    pub providers: Vec<ProviderView>,
+    /// By the index contexts name.
+    pub hosts: Vec<HostView>,
+    /// Where a host stands in `hosts`.
+    pub host_index: HashMap<Ulid, u32>,
+    /// The site's identifiers.
+    pub site: Block,
+}
+
+impl Snapshot {
+    /// The provider that delegated an address, if one did.
+    #[inline]
+    pub fn delegated(&self, address: Ipv6Addr) -> bool {
+        let prefix = (address.to_bits() >> 64) as u64;
+        self.providers.iter().any(|provider| provider.prefix == prefix)
+    }
+}

@@ -1,0 +1,468 @@
+//! A packet's path, top to bottom, in both directions.
+//!
+//! A burst goes through one loop per stage; each stage touches memory the one before asked for:
+//!
+//! 1. *parse*: octets to a key (identifier pair, or tag), or the verdict that ends it here;
+//! 2. *locate*: keys to buckets, prefetched;
+//! 3. *resolve*: buckets to contexts, whose second line is prefetched;
+//! 4. *rewrite*: headers in place, and a verdict.
+//!
+//! What the verdict asks for is done by the [worker](crate::worker). A packet with a context never leaves these stages
+//! and costs one index line and two context lines. Everything rare is in `#[cold]` functions at the end.
+
+use std::net::Ipv6Addr;
+
+use crate::context::{Direction, Entry, Phase, Shard, Sharding, Slot};
+use crate::counters::{Count, Counters, DropReason};
+use crate::link::Punt;
+use crate::port::Frame;
+use crate::snapshot::{HostView, PortId, PortView, Snapshot};
+use crate::wire::ethernet::{self, EtherType, Mac};
+use crate::wire::ipv6::{self, chain::Place, protocol};
+use crate::wire::shim6::payload::{self, PayloadError};
+use crate::wire::shim6::{PROTOCOL, PayloadHeader};
+use crate::wire::{ContextTag, Locator, LocatorPair, Ulid, UlidPair};
+
+/// Packets looked at together.
+pub const BURST: usize = 32;
+
+/// What becomes of a packet.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Verdict {
+    /// Look for a context.
+    Lookup,
+    /// Send it.
+    Forward(PortId),
+    /// Send it once the link-layer address of the next hop is known.
+    Unresolved(PortId, Ipv6Addr),
+    /// Keep it until its pair has a context.
+    Hold(UlidPair),
+    /// Give it to control.
+    Punt(Punt),
+    /// Tell control of a tag nobody knows, and drop it.
+    UnknownTag(ContextTag, LocatorPair),
+    /// Give it to the worker that owns its context.
+    HandOver(u8),
+    /// Answer it with an ICMPv6 error, and drop it.
+    Reply(IcmpError),
+    /// Drop it.
+    Drop(DropReason),
+}
+
+/// An ICMPv6 error a packet may be answered with.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum IcmpError {
+    /// Packet Too Big, with the MTU to use.
+    PacketTooBig(u32),
+    /// Time Exceeded in transit.
+    TimeExceeded,
+    /// Destination Unreachable, address unreachable.
+    AddressUnreachable,
+}
+
+/// What a packet is looked up by.
+#[derive(Clone, Copy, Debug)]
+enum Key {
+    None,
+    Pair(UlidPair),
+    /// Tag, place of the payload header, and the packet's addresses.
+    Tag(ContextTag, Place, LocatorPair),
+}
+
+/// Packets on their way, one array per property. Owned by a worker and reused; nothing is allocated after `new`.
+pub struct Batch<F> {
+    /// The packets.
+    pub frames: Vec<F>,
+    keys: Vec<Key>,
+    hashes: Vec<u64>,
+    slots: Vec<Option<Slot>>,
+    /// What becomes of each, in the same order.
+    pub verdicts: Vec<Verdict>,
+}
+
+impl<F> Default for Batch<F> {
+    fn default() -> Self {
+        Batch {
+            frames: Vec::with_capacity(BURST),
+            keys: Vec::with_capacity(BURST),
+            hashes: Vec::with_capacity(BURST),
+            slots: Vec::with_capacity(BURST),
+            verdicts: Vec::with_capacity(BURST),
+        }
+    }
+}
+
+impl<F> Batch<F> {
+    /// Forgets everything but the room it has.
+    pub fn clear(&mut self) {
+        self.frames.clear();
+        self.keys.clear();
+        self.hashes.clear();
+        self.slots.clear();
+        self.verdicts.clear();
+    }
+}
+
+/// Where a burst is: what does not change from packet to packet.
+pub struct Scene<'a> {
+    /// The contexts this worker owns.
+    pub shard: &'a mut Shard,
+    /// Ports, providers, hosts.
+    pub snapshot: &'a Snapshot,
+    /// Who owns what.
+    pub sharding: &'a Sharding,
+    /// This worker.
+    pub worker: u8,
+    /// The port the burst came from.
+    pub port: PortId,
+    /// This worker's counters.
+    pub counters: &'a Counters,
+}
+
+/// From the site: identifiers become locators, and the payload header goes in.
+pub fn outbound<F: Frame>(batch: &mut Batch<F>, scene: &mut Scene<'_>) {
+    parse_outbound(batch, scene);
+    locate_pairs(batch, scene);
+    resolve(batch, scene);
+    rewrite_outbound(batch, scene);
+}
+
+/// From a provider: the payload header goes out, and locators become identifiers.
+pub fn inbound<F: Frame>(batch: &mut Batch<F>, scene: &mut Scene<'_>) {
+    parse_inbound(batch, scene);
+    locate_tags(batch, scene);
+    resolve(batch, scene);
+    rewrite_inbound(batch, scene);
+}
+
+// ---- parse ----
+
+fn parse_outbound<F: Frame>(batch: &mut Batch<F>, scene: &Scene<'_>) {
+    let Some(port) = scene.snapshot.ports.get(usize::from(scene.port.0)) else { return drop_all(batch) };
+    for frame in &mut batch.frames {
+        let (key, verdict) = match read(frame, port.mac) {
+            Ok(packet) => outbound_key(&packet),
+            Err(reason) => (Key::None, Verdict::Drop(reason)),
+        };
+        batch.keys.push(key);
+        batch.verdicts.push(verdict);
+    }
+}
+
+fn outbound_key(packet: &ipv6::View<'_>) -> (Key, Verdict) {
+    let (source, target) = (packet.source(), packet.target());
+    if target.is_multicast() {
+        return (Key::None, Verdict::Punt(Punt::HostStack));
+    }
+    (Key::Pair(UlidPair { local: Ulid(source), peer: Ulid(target) }), Verdict::Lookup)
+}
+
+fn parse_inbound<F: Frame>(batch: &mut Batch<F>, scene: &Scene<'_>) {
+    let Some(port) = scene.snapshot.ports.get(usize::from(scene.port.0)) else { return drop_all(batch) };
+    for frame in &mut batch.frames {
+        let (key, verdict) = match read(frame, port.mac) {
+            Ok(packet) => inbound_key(&packet, port, scene.snapshot),
+            Err(reason) => (Key::None, Verdict::Drop(reason)),
+        };
+        batch.keys.push(key);
+        batch.verdicts.push(verdict);
+    }
+}
+
+fn inbound_key(packet: &ipv6::View<'_>, port: &PortView, snapshot: &Snapshot) -> (Key, Verdict) {
+    let refuse = |reason| (Key::None, Verdict::Drop(reason));
+    let (source, target) = (packet.source(), packet.target());
+    if !snapshot.delegated(target) {
+        return (Key::None, to_box(target, port));
+    }
+    if !may_cross(source) {
+        return refuse(DropReason::BadAddress);
+    }
+    if snapshot.site.contains(source) || snapshot.delegated(source) {
+        return refuse(DropReason::SpoofedSource);
+    }
+    let shim = match packet.shim_header() {
+        Err(_) => return refuse(DropReason::MalformedChain),
+        Ok(Some(shim)) if !shim.under_way => shim.place,
+        Ok(_) => return (Key::None, plain_to_locator(packet, port)),
+    };
+    match PayloadHeader::parse(packet.from_offset(shim.offset)) {
+        Ok(header) => {
+            let locators = LocatorPair { local: Locator(target), peer: Locator(source) };
+            (Key::Tag(header.tag, shim, locators), Verdict::Lookup)
+        }
+        Err(PayloadError::Control) => (Key::None, Verdict::Punt(Punt::Shim6)),
+        Err(_) => refuse(DropReason::BadPayloadHeader),
+    }
+}
+
+/// Checks the frame down to its IPv6 header and cuts off what the link padded.
+#[inline]
+fn read<F: Frame>(frame: &mut F, mac: Mac) -> Result<ipv6::View<'_>, DropReason> {
+    let ether = ethernet::View::new(frame.bytes()).map_err(|_| DropReason::NotIpv6)?;
+    if ether.ether_type() != EtherType::IPV6 {
+        return Err(DropReason::NotIpv6);
+    }
+    let target = ether.target();
+    if target != mac && !target.is_multicast() {
+        return Err(DropReason::WrongMac);
+    }
+    let length = ipv6::View::new(ether.payload()).map_err(|_| DropReason::MalformedIpv6)?.total_len();
+    frame.truncate(ethernet::HEADER_LEN + length);
+    ipv6::View::new(frame.bytes().get(ethernet::HEADER_LEN..).unwrap_or_default())
+        .map_err(|_| DropReason::MalformedIpv6)
+}
+
+// ---- locate ----
+
+fn locate_pairs<F: Frame>(batch: &mut Batch<F>, scene: &Scene<'_>) {
+    for (key, verdict) in batch.keys.iter().zip(&mut batch.verdicts) {
+        let mut hash = 0;
+        if let Key::Pair(pair) = key {
+            hash = scene.shard.hasher().pair(pair);
+            let owner = scene.sharding.owner_of_hash(hash);
+            if owner != scene.worker {
+                *verdict = Verdict::HandOver(owner);
+            } else {
+                scene.shard.prefetch_pair(hash);
+            }
+        }
+        batch.hashes.push(hash);
+    }
+}
+
+fn locate_tags<F: Frame>(batch: &mut Batch<F>, scene: &Scene<'_>) {
+    for (key, verdict) in batch.keys.iter().zip(&mut batch.verdicts) {
+        let mut hash = 0;
+        if let Key::Tag(tag, _, locators) = *key {
+            hash = scene.shard.hasher().tag(tag);
+            match scene.sharding.owner_of_tag(tag) {
+                Some(owner) if owner == scene.worker => scene.shard.prefetch_tag(hash),
+                Some(owner) => *verdict = Verdict::HandOver(owner),
+                None => *verdict = Verdict::UnknownTag(tag, locators),
+            }
+        }
+        batch.hashes.push(hash);
+    }
+}
+
+// ---- resolve ----
+
+fn resolve<F: Frame>(batch: &mut Batch<F>, scene: &Scene<'_>) {
+    for ((key, &hash), verdict) in batch.keys.iter().zip(&batch.hashes).zip(&batch.verdicts) {
+        let slot = match (verdict, key) {
+            (Verdict::Lookup, Key::Pair(pair)) => scene.shard.by_pair(hash, pair),
+            (Verdict::Lookup, Key::Tag(tag, ..)) => scene.shard.by_tag(hash, *tag),
+            _ => None,
+        };
+        if let Some(slot) = slot {
+            scene.shard.prefetch_entry(slot);
+        }
+        batch.slots.push(slot);
+    }
+}
+
+// ---- rewrite ----
+
+fn rewrite_outbound<F: Frame>(batch: &mut Batch<F>, scene: &mut Scene<'_>) {
+    for (at, frame) in batch.frames.iter_mut().enumerate() {
+        let (Verdict::Lookup, Key::Pair(pair)) = (batch.verdicts[at], batch.keys[at]) else { continue };
+        let octets = frame.bytes().len().saturating_sub(ethernet::HEADER_LEN);
+        batch.verdicts[at] = match batch.slots[at].filter(|&slot| scene.shard.entry(slot).phase == Phase::Live) {
+            None => without_context(frame, pair, scene),
+            Some(slot) => {
+                let entry = scene.shard.entry(slot);
+                let verdict = to_locators(frame, entry, scene.snapshot);
+                if matches!(verdict, Verdict::Forward(_) | Verdict::Unresolved(..)) {
+                    let count = if entry.is_plain() { Count::PlainOut } else { Count::TranslatedOut };
+                    scene.counters.add(count, 1);
+                    scene.shard.note(slot, Direction::Out, octets);
+                }
+                verdict
+            }
+        };
+    }
+}
+
+/// RFC 5533 §11: what a live context does to a packet of its pair. A packet that ends in an error is left as it was.
+#[inline]
+fn to_locators<F: Frame>(frame: &mut F, entry: &Entry, snapshot: &Snapshot) -> Verdict {
+    let Some(provider) = snapshot.providers.get(usize::from(entry.provider)) else {
+        return Verdict::Drop(DropReason::NoRoute);
+    };
+    let Some(port) = snapshot.ports.get(usize::from(provider.port.0)) else {
+        return Verdict::Drop(DropReason::NoRoute);
+    };
+    let packet = match ipv6::View::new(frame.bytes().get(ethernet::HEADER_LEN..).unwrap_or_default()) {
+        Ok(packet) => packet,
+        Err(_) => return Verdict::Drop(DropReason::MalformedIpv6),
+    };
+    if packet.hop_limit() <= 1 {
+        return Verdict::Reply(IcmpError::TimeExceeded);
+    }
+    let plain = entry.is_plain();
+    let added = if plain { 0 } else { PayloadHeader::LEN };
+    if packet.total_len() + added > usize::from(port.mtu) {
+        let mtu = usize::from(port.mtu).saturating_sub(added).max(ipv6::MIN_MTU);
+        return Verdict::Reply(IcmpError::PacketTooBig(mtu as u32));
+    }
+    if !plain {
+        let Ok(insertion) = packet.shim_insertion() else { return Verdict::Drop(DropReason::MalformedChain) };
+        if !frame.prepend(added) {
+            return Verdict::Drop(DropReason::NoBuffer);
+        }
+        let packet = frame.bytes_mut().get_mut(ethernet::HEADER_LEN..).unwrap_or_default();
+        if payload::insert(packet, insertion.place, entry.peer_tag).is_err() {
+            return Verdict::Drop(DropReason::MalformedIpv6);
+        }
+    }
+    let Ok(mut packet) = ipv6_of(frame) else { return Verdict::Drop(DropReason::MalformedIpv6) };
+    packet.set_source(entry.locators.local.0);
+    packet.set_target(entry.locators.peer.0);
+    let alive = packet.decrement_hop_limit();
+    debug_assert!(alive, "looked at before the packet was touched");
+    address(frame, port.mac, provider.mac, provider.port, provider.next_hop)
+}
+
+fn rewrite_inbound<F: Frame>(batch: &mut Batch<F>, scene: &mut Scene<'_>) {
+    for (at, frame) in batch.frames.iter_mut().enumerate() {
+        let (Verdict::Lookup, Key::Tag(tag, place, locators)) = (batch.verdicts[at], batch.keys[at]) else { continue };
+        let octets = frame.bytes().len().saturating_sub(ethernet::HEADER_LEN + PayloadHeader::LEN);
+        batch.verdicts[at] = match batch.slots[at] {
+            None => Verdict::UnknownTag(tag, locators),
+            Some(slot) => {
+                let verdict = to_identifiers(frame, scene.shard.entry(slot), place, scene.snapshot);
+                if matches!(verdict, Verdict::Forward(_) | Verdict::Unresolved(..)) {
+                    scene.counters.add(Count::TranslatedIn, 1);
+                    scene.shard.note(slot, Direction::In, octets);
+                }
+                verdict
+            }
+        };
+    }
+}
+
+/// RFC 5533 §12.2: what a context does to a packet with its tag. A packet that ends in an error is left as it was.
+#[inline]
+fn to_identifiers<F: Frame>(frame: &mut F, entry: &Entry, place: Place, snapshot: &Snapshot) -> Verdict {
+    if entry.phase == Phase::Opening {
+        return Verdict::Drop(DropReason::NotReady);
+    }
+    let Some(host) = snapshot.hosts.get(entry.host as usize) else { return Verdict::Drop(DropReason::NoRoute) };
+    let Some(port) = snapshot.ports.get(usize::from(host.port.0)) else { return Verdict::Drop(DropReason::NoRoute) };
+    let packet = frame.bytes().get(ethernet::HEADER_LEN..).unwrap_or_default();
+    if packet.len() > usize::from(port.mtu) + PayloadHeader::LEN {
+        return Verdict::Reply(IcmpError::PacketTooBig(u32::from(port.mtu) + PayloadHeader::LEN as u32));
+    }
+    if packet.get(7).is_none_or(|&hop_limit| hop_limit <= 1) {
+        return Verdict::Reply(IcmpError::TimeExceeded);
+    }
+    let packet = frame.bytes_mut().get_mut(ethernet::HEADER_LEN..).unwrap_or_default();
+    if payload::remove(packet, place).is_err() {
+        return Verdict::Drop(DropReason::MalformedIpv6);
+    }
+    frame.trim_front(PayloadHeader::LEN);
+    let Ok(mut packet) = ipv6_of(frame) else { return Verdict::Drop(DropReason::MalformedIpv6) };
+    packet.set_source(entry.ulids.peer.0);
+    packet.set_target(entry.ulids.local.0);
+    let alive = packet.decrement_hop_limit();
+    debug_assert!(alive, "looked at before the packet was touched");
+    address(frame, port.mac, host.mac, host.port, host.ulid.0)
+}
+
+fn ipv6_of<F: Frame>(frame: &mut F) -> Result<ipv6::ViewMut<'_>, ipv6::Malformed> {
+    ipv6::ViewMut::new(frame.bytes_mut().get_mut(ethernet::HEADER_LEN..).unwrap_or_default())
+}
+
+/// Writes the Ethernet header.
+#[inline]
+fn address<F: Frame>(frame: &mut F, from: Mac, to: Option<Mac>, port: PortId, next_hop: Ipv6Addr) -> Verdict {
+    let Ok(mut ether) = ethernet::ViewMut::new(frame.bytes_mut()) else { return Verdict::Drop(DropReason::NotIpv6) };
+    ether.set(to.unwrap_or(Mac([0; 6])), from, EtherType::IPV6);
+    match to {
+        Some(_) => Verdict::Forward(port),
+        None => Verdict::Unresolved(port, next_hop),
+    }
+}
+
+// ---- what is rare ----
+
+#[cold]
+fn drop_all<F>(batch: &mut Batch<F>) {
+    batch.keys.resize(batch.frames.len(), Key::None);
+    batch.verdicts.resize(batch.frames.len(), Verdict::Drop(DropReason::NoRoute));
+}
+
+/// Addresses a packet may be forwarded from or to.
+fn may_cross(address: Ipv6Addr) -> bool {
+    let link_local = address.segments()[0] & 0xffc0 == 0xfe80;
+    !(address.is_multicast() || address.is_unspecified() || address.is_loopback() || link_local)
+}
+
+/// A packet from a provider whose destination is no locator.
+#[cold]
+fn to_box(target: Ipv6Addr, port: &PortView) -> Verdict {
+    if target.is_multicast() || port.own.contains(&target) {
+        return Verdict::Punt(Punt::HostStack);
+    }
+    Verdict::Drop(DropReason::NotOurLocator)
+}
+
+/// A packet from a provider to a locator, without a Shim6 header.
+#[cold]
+fn plain_to_locator(packet: &ipv6::View<'_>, port: &PortView) -> Verdict {
+    if port.own.contains(&packet.target()) {
+        return Verdict::Punt(Punt::HostStack);
+    }
+    match packet.upper_layer() {
+        Err(_) => Verdict::Drop(DropReason::MalformedChain),
+        Ok(upper) if upper.place.next_header == PROTOCOL => Verdict::Drop(DropReason::BadPayloadHeader),
+        Ok(upper) => {
+            let kind = packet.from_offset(upper.place.offset).first().copied();
+            // ICMPv6 types below 128 are errors (RFC 4443 §2.1).
+            let error =
+                upper.place.next_header == protocol::ICMPV6 && upper.first_fragment && kind.is_some_and(|k| k < 128);
+            if error { Verdict::Punt(Punt::IcmpError) } else { Verdict::Drop(DropReason::NoTranslation) }
+        }
+    }
+}
+
+/// A packet from the site whose pair has no live context.
+#[cold]
+fn without_context<F: Frame>(frame: &mut F, pair: UlidPair, scene: &Scene<'_>) -> Verdict {
+    let (source, target) = (pair.local.0, pair.peer.0);
+    let Some(port) = scene.snapshot.ports.get(usize::from(scene.port.0)) else {
+        return Verdict::Drop(DropReason::NoRoute);
+    };
+    if port.own.contains(&target) {
+        return Verdict::Punt(Punt::HostStack);
+    }
+    if !may_cross(source) || !may_cross(target) {
+        return Verdict::Drop(DropReason::BadAddress);
+    }
+    if !scene.snapshot.site.contains(target) {
+        return Verdict::Hold(pair);
+    }
+    match scene.snapshot.host_index.get(&pair.peer).and_then(|&at| scene.snapshot.hosts.get(at as usize)) {
+        Some(host) => inside(frame, host, scene),
+        None => Verdict::Reply(IcmpError::AddressUnreachable),
+    }
+}
+
+/// From one host of the site to another, when they are not neighbours on one link.
+fn inside<F: Frame>(frame: &mut F, host: &HostView, scene: &Scene<'_>) -> Verdict {
+    let Some(port) = scene.snapshot.ports.get(usize::from(host.port.0)) else {
+        return Verdict::Drop(DropReason::NoRoute);
+    };
+    let Ok(mut packet) = ipv6_of(frame) else { return Verdict::Drop(DropReason::MalformedIpv6) };
+    if packet.view().total_len() > usize::from(port.mtu) {
+        return Verdict::Reply(IcmpError::PacketTooBig(u32::from(port.mtu)));
+    }
+    if packet.view().hop_limit() <= 1 {
+        return Verdict::Reply(IcmpError::TimeExceeded);
+    }
+    let alive = packet.decrement_hop_limit();
+    debug_assert!(alive, "looked at before the packet was touched");
+    scene.counters.add(Count::ForwardedInside, 1);
+    address(frame, port.mac, host.mac, host.port, host.ulid.0)
+}

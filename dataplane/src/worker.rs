@@ -1,0 +1,434 @@
+//! The poll loop of one core: receive, translate, transmit, commands, a step of expiry.
+//!
+//! A worker owns its shard, its queues and its counters. A turn never blocks, allocates or asks the kernel for anything
+//! (what a port does inside is the port's business). Its clock is the number handed to [`Worker::turn`].
+
+use std::sync::Arc;
+
+use crate::bucket::TokenBucket;
+use crate::context::hold::Held;
+use crate::context::{Hold, Phase, Shard, Sharding};
+use crate::counters::{Count, Counters, DropReason};
+use crate::link::{Command, Event, Handover, Punt, WorkerLink};
+use crate::port::{Frame, Pool, Port};
+use crate::reply;
+use crate::snapshot::{PortId, Role, Snapshot};
+use crate::translate::{BURST, Batch, IcmpError, Scene, Verdict, inbound, outbound};
+
+/// Bounds and rates of one worker.
+#[derive(Clone, Copy, Debug)]
+pub struct Limits {
+    /// Contexts of this worker.
+    pub contexts: u32,
+    /// Pairs that may wait for a context.
+    pub hold_pairs: usize,
+    /// Packets that may wait for each; at most [`BURST`].
+    pub hold_depth: usize,
+    /// How long they may wait.
+    pub hold_ms: u64,
+    /// ICMPv6 errors sent per second.
+    pub icmp_per_second: u32,
+    /// Packets per second for control: Shim6 messages, ICMPv6 errors, unknown tags, the host stack; each kind apart.
+    pub punts_per_second: u32,
+    /// Time between two reports of activity.
+    pub report_ms: u64,
+}
+
+impl Default for Limits {
+    fn default() -> Self {
+        Limits {
+            contexts: 1 << 16,
+            hold_pairs: 1024,
+            hold_depth: 16,
+            hold_ms: 12_000,
+            icmp_per_second: 1000,
+            punts_per_second: 20_000,
+            report_ms: 50,
+        }
+    }
+}
+
+/// A device queue, or the worker that has one.
+pub enum Outlet<F> {
+    /// This worker receives and sends here.
+    Own(Box<dyn Port<F>>),
+    /// Another worker does; what is to be sent goes there.
+    Via(u8),
+}
+
+struct PortSlot<F> {
+    outlet: Outlet<F>,
+    sending: Vec<F>,
+}
+
+/// Where packets go when their verdict is known.
+struct Outlets<F> {
+    ports: Vec<PortSlot<F>>,
+    hold: Hold<(PortId, F)>,
+    link: WorkerLink<F>,
+    pool: Box<dyn Pool<F>>,
+    icmp: TokenBucket,
+    punts: [TokenBucket; 4],
+    now: u64,
+}
+
+/// One core's share of the box.
+pub struct Worker<F> {
+    id: u8,
+    limits: Limits,
+    sharding: Sharding,
+    shard: Shard,
+    snapshot: Arc<Snapshot>,
+    batch: Batch<F>,
+    released: Vec<(PortId, F)>,
+    outlets: Outlets<F>,
+    report_due: u64,
+}
+
+/// Commands and events handled in one turn, so that packets never wait long for them.
+const STEPS: usize = 64;
+
+impl<F: Frame> Worker<F> {
+    /// A worker with nothing to do yet. `ports` is in the order of the snapshot's.
+    pub fn new(
+        id: u8,
+        limits: Limits,
+        sharding: Sharding,
+        snapshot: Arc<Snapshot>,
+        ports: Vec<Outlet<F>>,
+        link: WorkerLink<F>,
+        pool: Box<dyn Pool<F>>,
+    ) -> Worker<F> {
+        let depth = limits.hold_depth.clamp(1, BURST);
+        let ports = ports.into_iter().map(|outlet| PortSlot { outlet, sending: Vec::with_capacity(BURST) }).collect();
+        let punts = [TokenBucket::new(limits.punts_per_second, limits.punts_per_second / 8); 4];
+        let icmp = TokenBucket::new(limits.icmp_per_second, limits.icmp_per_second / 8);
+        Worker {
+            id,
+            limits,
+            sharding,
+            shard: Shard::new(limits.contexts, *sharding.hasher()),
+            snapshot,
+            batch: Batch::default(),
+            released: Vec::with_capacity(depth),
+            outlets: Outlets { ports, hold: Hold::new(limits.hold_pairs, depth), link, pool, icmp, punts, now: 0 },
+            report_due: 0,
+        }
+    }
+
+    /// One turn. `now` is in milliseconds and does not run backwards. How many packets and commands there were.
+    pub fn turn(&mut self, now: u64) -> usize {
+        self.outlets.now = now;
+        let mut work = self.commands();
+        work += self.handovers();
+        for port in 0..self.outlets.ports.len() {
+            if let Outlet::Own(device) = &mut self.outlets.ports[port].outlet {
+                device.receive(&mut self.batch.frames);
+                work += self.batch.frames.len();
+                self.process(PortId(port as u8), true);
+            }
+        }
+        self.report();
+        self.expire_one();
+        for port in 0..self.outlets.ports.len() {
+            self.outlets.flush(port);
+        }
+        work
+    }
+
+    /// The contexts, for tests and status.
+    pub fn shard(&self) -> &Shard {
+        &self.shard
+    }
+
+    /// Translates what is in the batch and does what the verdicts ask for.
+    fn process(&mut self, port: PortId, fresh: bool) {
+        if self.batch.frames.is_empty() {
+            return;
+        }
+        let counters = &*self.outlets.link.counters;
+        let role = self.snapshot.ports.get(usize::from(port.0)).map(|port| port.role);
+        if fresh {
+            let count = if role == Some(Role::Site) { Count::ReceivedSite } else { Count::ReceivedProvider };
+            counters.add(count, self.batch.frames.len() as u64);
+        }
+        let (shard, snapshot, sharding) = (&mut self.shard, &*self.snapshot, &self.sharding);
+        let mut scene = Scene { shard, snapshot, sharding, worker: self.id, port, counters };
+        match role {
+            Some(Role::Site) => outbound(&mut self.batch, &mut scene),
+            _ => inbound(&mut self.batch, &mut scene),
+        }
+        for (frame, verdict) in self.batch.frames.drain(..).zip(self.batch.verdicts.drain(..)) {
+            self.outlets.settle(port, frame, verdict, &self.snapshot);
+        }
+        self.batch.clear();
+    }
+
+    fn commands(&mut self) -> usize {
+        let mut done = 0;
+        while done < STEPS
+            && let Some(command) = self.outlets.link.commands.pop()
+        {
+            done += 1;
+            match command {
+                Command::Install(install) => {
+                    if self.shard.install(&install).is_err() {
+                        self.outlets.count(Count::TableFull);
+                        self.outlets.tell(Event::TableFull { handle: install.handle });
+                        self.refuse(&install.ulids);
+                    } else if install.default && install.phase == Phase::Live {
+                        self.release(&install.ulids);
+                    }
+                }
+                Command::Remove(tag) => _ = self.shard.remove(tag),
+                Command::Refuse(pair) => self.refuse(&pair),
+                Command::Transmit(port, frame) => self.outlets.send(port, frame),
+                Command::Snapshot(snapshot) => {
+                    let old = std::mem::replace(&mut self.snapshot, snapshot);
+                    self.outlets.retire(old);
+                }
+            }
+        }
+        if done > 0 {
+            self.outlets.link.counters.add(Count::CommandsApplied, done as u64);
+            self.outlets.link.counters.set(Count::Contexts, self.shard.len() as u64);
+        }
+        done
+    }
+
+    /// Sends what was held for a pair, in the order it came.
+    fn release(&mut self, pair: &crate::wire::UlidPair) {
+        self.outlets.hold.release(pair, &mut self.released);
+        self.outlets.link.counters.add(Count::Released, self.released.len() as u64);
+        // At most a burst: the hold is never deeper.
+        let mut from = None;
+        let mut released = std::mem::take(&mut self.released);
+        for (port, frame) in released.drain(..) {
+            if let Some(before) = from.filter(|&before| before != port) {
+                self.process(before, false);
+            }
+            from = Some(port);
+            self.batch.frames.push(frame);
+        }
+        if let Some(port) = from {
+            self.process(port, false);
+        }
+        self.released = released;
+    }
+
+    /// Answers what was held for a pair that gets no context.
+    fn refuse(&mut self, pair: &crate::wire::UlidPair) {
+        self.outlets.hold.release(pair, &mut self.released);
+        for (port, frame) in self.released.drain(..) {
+            self.outlets.answer(port, frame, IcmpError::AddressUnreachable, &self.snapshot);
+        }
+    }
+
+    fn handovers(&mut self) -> usize {
+        let mut done = 0;
+        for other in 0..self.outlets.link.from_workers.len() {
+            let mut from = None;
+            for _ in 0..BURST {
+                match self.outlets.link.from_workers[other].pop() {
+                    None => break,
+                    Some(Handover::Transmit(port, frame)) => self.outlets.send(port, frame),
+                    Some(Handover::Process(port, frame)) => {
+                        if let Some(before) = from.filter(|&before| before != port) {
+                            self.process(before, false);
+                        }
+                        from = Some(port);
+                        self.batch.frames.push(frame);
+                    }
+                }
+                done += 1;
+            }
+            if let Some(port) = from {
+                self.process(port, false);
+            }
+        }
+        done
+    }
+
+    /// Tells control what was active, a few contexts per turn.
+    fn report(&mut self) {
+        if self.outlets.now >= self.report_due {
+            self.report_due = self.outlets.now + self.limits.report_ms;
+            self.shard.start_report();
+        }
+        for _ in 0..STEPS {
+            if self.outlets.link.events.is_full() {
+                // Activity is not lost: it stays in the entries until there is room.
+                return;
+            }
+            let Some((handle, activity, traffic)) = self.shard.next_activity() else { return };
+            self.outlets.tell(Event::Activity { handle, activity, traffic });
+        }
+    }
+
+    fn expire_one(&mut self) {
+        let oldest = self.outlets.now.saturating_sub(self.limits.hold_ms);
+        self.outlets.hold.expire_step(oldest, &mut self.released);
+        for _ in self.released.drain(..) {
+            self.outlets.link.counters.count_drop(DropReason::HoldExpired);
+        }
+    }
+}
+
+impl<F: Frame> Outlets<F> {
+    fn count(&self, count: Count) {
+        self.link.counters.add(count, 1);
+    }
+
+    fn drop(&self, reason: DropReason) {
+        self.link.counters.count_drop(reason);
+    }
+
+    /// Tells control. False when it has no room to listen.
+    fn tell(&self, event: Event<F>) -> bool {
+        let told = self.link.events.push(event).is_ok();
+        if !told {
+            self.drop(DropReason::RingFull);
+        }
+        told
+    }
+
+    #[inline]
+    fn settle(&mut self, port: PortId, frame: F, verdict: Verdict, snapshot: &Snapshot) {
+        match verdict {
+            Verdict::Forward(to) => self.send(to, frame),
+            Verdict::Drop(reason) => self.drop(reason),
+            // Every packet leaves `translate` with a verdict; one that is still to be looked up has no route.
+            Verdict::Lookup => self.drop(DropReason::NoRoute),
+            other => self.settle_rare(port, frame, other, snapshot),
+        }
+    }
+
+    #[cold]
+    fn settle_rare(&mut self, port: PortId, frame: F, verdict: Verdict, snapshot: &Snapshot) {
+        match verdict {
+            Verdict::Hold(pair) => match self.hold.keep(pair, (port, frame), self.now) {
+                Held::First => {
+                    self.count(Count::Held);
+                    self.count(Count::UnknownPairs);
+                    if !self.tell(Event::UnknownPair(pair)) {
+                        // Control never heard of the pair, so nothing must wait for its answer.
+                        self.hold.forget(&pair);
+                    }
+                }
+                Held::Behind => self.count(Count::Held),
+                Held::Refused(_) => self.drop(DropReason::HoldFull),
+            },
+            Verdict::Punt(why) => {
+                let bucket = match why {
+                    Punt::HostStack => 0,
+                    Punt::Shim6 => 1,
+                    Punt::IcmpError => 2,
+                };
+                if !self.punts[bucket].take(self.now) {
+                    self.drop(DropReason::ControlRate);
+                } else if self.tell(Event::Punt(port, why, frame)) {
+                    self.count(Count::Punted);
+                }
+            }
+            Verdict::UnknownTag(tag, locators) => {
+                self.drop(DropReason::UnknownTag);
+                if self.punts[3].take(self.now) {
+                    self.tell(Event::UnknownTag { tag, locators });
+                }
+            }
+            Verdict::Unresolved(to, next_hop) => {
+                if !self.punts[0].take(self.now) {
+                    self.drop(DropReason::NextHopUnresolved);
+                } else {
+                    self.tell(Event::Unresolved(to, next_hop, frame));
+                }
+            }
+            Verdict::HandOver(worker) => {
+                self.count(Count::HandedOver);
+                self.hand_over(worker, Handover::Process(port, frame));
+            }
+            Verdict::Reply(error) => self.answer(port, frame, error, snapshot),
+            Verdict::Forward(to) => self.send(to, frame),
+            Verdict::Drop(reason) => self.drop(reason),
+            Verdict::Lookup => self.drop(DropReason::NoRoute),
+        }
+    }
+
+    fn hand_over(&mut self, worker: u8, packet: Handover<F>) {
+        let told = self.link.to_workers.get(usize::from(worker)).is_some_and(|ring| ring.push(packet).is_ok());
+        if !told {
+            self.drop(DropReason::RingFull);
+        }
+    }
+
+    #[inline]
+    fn send(&mut self, port: PortId, frame: F) {
+        let at = usize::from(port.0);
+        match self.ports.get_mut(at) {
+            None => self.drop(DropReason::NoRoute),
+            Some(PortSlot { outlet: Outlet::Via(worker), .. }) => {
+                let worker = *worker;
+                self.hand_over(worker, Handover::Transmit(port, frame));
+            }
+            Some(slot) => {
+                slot.sending.push(frame);
+                if slot.sending.len() == slot.sending.capacity() {
+                    self.flush(at);
+                }
+            }
+        }
+    }
+
+    fn flush(&mut self, port: usize) {
+        let PortSlot { outlet: Outlet::Own(device), sending } = &mut self.ports[port] else { return };
+        if sending.is_empty() {
+            return;
+        }
+        let offered = sending.len();
+        device.transmit(sending);
+        let refused = sending.len();
+        sending.clear();
+        self.link.counters.add(Count::Transmitted, (offered - refused) as u64);
+        for _ in 0..refused {
+            self.drop(DropReason::TransmitFull);
+        }
+    }
+
+    /// Sends an ICMPv6 error back where the packet came from, and drops the packet under its reason.
+    fn answer(&mut self, port: PortId, frame: F, error: IcmpError, snapshot: &Snapshot) {
+        let (reason, count) = match error {
+            IcmpError::PacketTooBig(_) => (DropReason::TooBig, Count::PacketTooBigSent),
+            IcmpError::TimeExceeded => (DropReason::HopLimit, Count::TimeExceededSent),
+            IcmpError::AddressUnreachable => (DropReason::Unreachable, Count::UnreachableSent),
+        };
+        self.drop(reason);
+        let mut room = [0; reply::ROOM];
+        let built = snapshot.ports.get(usize::from(port.0)).and_then(|view| {
+            let length = reply::build(frame.bytes(), error, view, &mut room)?;
+            self.icmp.take(self.now).then_some(length)
+        });
+        match built.and_then(|length| self.pool.allocate(room.get(..length)?)) {
+            Some(answer) => {
+                self.count(count);
+                self.send(port, answer);
+            }
+            None => self.count(Count::IcmpSuppressed),
+        }
+    }
+
+    /// Gives a snapshot back to control, which frees it. If control has no room now, this worker holds on to the last
+    /// reference and frees it itself: a leak would be worse than one slow turn.
+    fn retire(&self, snapshot: Arc<Snapshot>) {
+        if let Err(Event::Retired(snapshot)) = self.link.events.push(Event::Retired(snapshot)) {
+            drop(snapshot);
+        }
+    }
+}
+
+/// A worker's counters, to be shared with whoever shows them.
+impl<F> Worker<F> {
+    /// This worker's counters.
+    pub fn counters(&self) -> &Arc<Counters> {
+        &self.outlets.link.counters
+    }
+}
