@@ -24,8 +24,8 @@ struct Cli {
     #[arg(long, value_name = "FILE", default_value = DEFAULT_PATH)]
     config: PathBuf,
     /// What to log, as `info,control::reap=debug`; wins over the configuration.
-    #[arg(long, value_name = "FILTER")]
-    log: Option<EnvFilter>,
+    #[arg(long, value_name = "FILTER", value_parser = log_filter)]
+    log: Option<String>,
     /// Run on ordinary memory, whatever the configuration says of hugepages.
     #[arg(long)]
     no_hugepages: bool,
@@ -51,8 +51,8 @@ fn main() -> ExitCode {
             return ExitCode::FAILURE;
         }
     };
-    // The filter was checked with the rest of the configuration.
-    let filter = cli.log.unwrap_or_else(|| EnvFilter::new(&configuration.site.node.log));
+    // Either was checked where it was read, so nothing in it is passed over here.
+    let filter = EnvFilter::new(cli.log.as_ref().unwrap_or(&configuration.site.node.log));
     let log =
         tracing_subscriber::fmt().with_env_filter(filter).with_writer(io::stderr).with_ansi(io::stderr().is_terminal());
     match cli.log_format {
@@ -85,4 +85,8 @@ fn main() -> ExitCode {
             ExitCode::FAILURE
         }
     }
+}
+
+fn log_filter(text: &str) -> Result<String, tracing_subscriber::filter::ParseError> {
+    EnvFilter::try_new(text).map(|_| text.to_string())
 }

@@ -54,10 +54,10 @@ fn node(source: &mut Source<'_>, section: &Option<Spanned<NodeSection>>, directo
     let workers = number::<u8>(source, &section.workers, limits::WORKERS);
     let cores = cores(source, section, workers);
     let socket = control_socket(source, section, directory);
-    if let Some(log) = &section.log {
-        if let Err(error) = tracing_subscriber::EnvFilter::try_new(log.get_ref()) {
-            source.problem(&log.span(), format!("\"{}\" is not a log filter: {error}", log.get_ref()));
-        }
+    if let Some(log) = &section.log
+        && let Err(error) = tracing_subscriber::EnvFilter::try_new(log.get_ref())
+    {
+        source.problem(&log.span(), format!("\"{}\" is not a log filter: {error}", log.get_ref()));
     }
     let hosts_file = section.hosts_file.as_ref().map_or(limits::HOSTS_FILE, |path| path.get_ref());
     if hosts_file.is_empty() {
@@ -134,10 +134,10 @@ fn reap(source: &mut Source<'_>, section: &Option<Spanned<ReapSection>>) -> Reap
     }
     let probe_interval = millis(source, &section.probe_interval_ms, limits::PROBE_INTERVAL_MS);
     let max_probe = seconds(source, &section.max_probe_s, limits::MAX_PROBE_S);
-    if max_probe < probe_interval {
-        if let Some(field) = section.max_probe_s.as_ref().or(section.probe_interval_ms.as_ref()) {
-            source.problem(&field.span(), "max_probe_s is shorter than probe_interval_ms");
-        }
+    if max_probe < probe_interval
+        && let Some(field) = section.max_probe_s.as_ref().or(section.probe_interval_ms.as_ref())
+    {
+        source.problem(&field.span(), "max_probe_s is shorter than probe_interval_ms");
     }
     Reap {
         send_timeout: seconds(source, &section.send_timeout_s, limits::SEND_TIMEOUT_S),

@@ -50,6 +50,19 @@ pub enum KeyFileError {
     },
 }
 
+impl KeyFileError {
+    /// The same without the file's name, for those who have said it.
+    pub(super) fn reason(&self) -> String {
+        let (KeyFileError::Read { file, .. }
+        | KeyFileError::Mode { file, .. }
+        | KeyFileError::Key { file, .. }
+        | KeyFileError::Exists { file }
+        | KeyFileError::Write { file, .. }) = self;
+        let text = self.to_string();
+        text.strip_prefix(&format!("{}: ", file.display())).unwrap_or(&text).to_string()
+    }
+}
+
 /// The key in `file`, which nobody but its owner may be able to read.
 pub fn load(file: &Path) -> Result<SigningKey, KeyFileError> {
     let wrong = |source| KeyFileError::Read { file: file.to_path_buf(), source };

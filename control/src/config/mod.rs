@@ -19,6 +19,8 @@ mod tests;
 
 use std::path::{Path, PathBuf};
 
+use crate::identity::{Kind, Parameters};
+
 pub use hosts::{Host, Hosts};
 pub use prefix::{LinkAddress, MacAddress, Prefix};
 pub use problem::{Place, Problem, Problems};
@@ -48,8 +50,26 @@ impl Configuration {
         if hosts.is_empty() {
             warnings.push(Problem::of_file(&site.node.hosts_file, "no hosts yet (pshim6ctl host add NAME)"));
         }
+        warnings.extend(key_warnings(&site, &hosts));
         Ok(Configuration { file: file.to_path_buf(), site, hosts, warnings })
     }
+}
+
+/// What is odd about the site's key and the hosts that were made with it. Nothing of it stops the box: the key signs
+/// locators outside a host's set, and sessions within the set do without.
+fn key_warnings(site: &Site, hosts: &Hosts) -> Vec<Problem> {
+    let Some(file) = &site.key else { return Vec::new() };
+    let key = match key::load(file) {
+        Ok(key) => key,
+        Err(error) => return vec![Problem::of_file(file, error.reason())],
+    };
+    let hybrid = hosts.iter().filter(|host| host.identity.kind == Kind::Hybrid);
+    let foreign = hybrid.filter(|host| match Parameters::parse(&host.identity.pds) {
+        Ok(parameters) => parameters.key().der() != key.public_key_der(),
+        Err(_) => true,
+    });
+    let text = |host: &Host| format!("is not the key that host {} was made with; it cannot sign for it", host.name);
+    foreign.map(|host| Problem::of_file(file, text(host))).collect()
 }
 
 impl Site {

@@ -385,11 +385,11 @@ fn ports_in_use(source: &mut Source<'_>, file: &SiteFile) {
 
 fn lan_address(source: &mut Source<'_>, file: &SiteFile, site: &SitePart, ports: &[Option<Port>]) {
     let Some(Some(port)) = ports.get(site.port) else { return };
-    if !port.addresses.iter().any(|own| site.lan.contains(own.address)) {
-        if let Some(list) = &file.ports[site.port].get_ref().addresses {
-            // Hosts may use a link-local gateway, or sit behind another router.
-            source.warning(&list.span(), format!("the box has no address in site.lan {} on this port", site.lan));
-        }
+    if !port.addresses.iter().any(|own| site.lan.contains(own.address))
+        && let Some(list) = &file.ports[site.port].get_ref().addresses
+    {
+        // Hosts may use a link-local gateway, or sit behind another router.
+        source.warning(&list.span(), format!("the box has no address in site.lan {} on this port", site.lan));
     }
 }
 

@@ -130,10 +130,10 @@ fn field_in_value(value: &Spanned<DeValue<'_>>, span: &Span, path: &mut String) 
 /// Removes the key that `span` lies in, wherever below `table`; false when there is none.
 pub(super) fn remove_at(table: &mut DeTable<'_>, span: &Span) -> bool {
     for (_, value) in table.iter_mut() {
-        if let DeValue::Table(inner) = value.get_mut() {
-            if remove_at(inner, span) {
-                return true;
-            }
+        if let DeValue::Table(inner) = value.get_mut()
+            && remove_at(inner, span)
+        {
+            return true;
         }
     }
     let mut entries = table.iter();

@@ -399,10 +399,17 @@ pub struct ErrorView {
     pub text: String,
 }
 
+impl ErrorView {
+    /// With these words.
+    pub fn new(text: impl Into<String>) -> ErrorView {
+        ErrorView { text: text.into() }
+    }
+}
+
 impl Response {
     /// An error with these words.
     pub fn error(text: impl Into<String>) -> Response {
-        Response::Error(ErrorView { text: text.into() })
+        Response::Error(ErrorView::new(text))
     }
 }
 

@@ -12,7 +12,7 @@ use std::io::{self, BufRead, Read};
 
 use serde::{Deserialize, Serialize};
 
-use super::api::{Request, Response};
+use super::api::{ErrorView, Request, Response};
 
 /// The version spoken here.
 pub const VERSION: u32 = 1;
@@ -45,20 +45,20 @@ struct AnyFrame {
 }
 
 /// The request on a line, or the answer to a line that holds none.
-pub(super) fn parse_request(line: &[u8]) -> Result<Request, Response> {
+pub(super) fn parse_request(line: &[u8]) -> Result<Request, ErrorView> {
     match serde_json::from_slice::<AnyFrame>(line) {
         Ok(AnyFrame { version: VERSION }) => {}
         Ok(AnyFrame { version }) => {
             let program = env!("CARGO_PKG_VERSION");
             let text =
                 format!("version {version} of the protocol is not spoken here, only {VERSION} (pshim6d {program})");
-            return Err(Response::error(text));
+            return Err(ErrorView::new(text));
         }
-        Err(error) => return Err(Response::error(format!("not a request: {error}"))),
+        Err(error) => return Err(ErrorView::new(format!("not a request: {error}"))),
     }
     match serde_json::from_slice::<RequestFrame>(line) {
         Ok(frame) => Ok(frame.request),
-        Err(error) => Err(Response::error(format!("not a request: {error}"))),
+        Err(error) => Err(ErrorView::new(format!("not a request: {error}"))),
     }
 }
 
@@ -101,7 +101,7 @@ mod tests {
 
     #[test]
     fn another_version_is_named_before_anything_else_is_looked_at() {
-        let Err(Response::Error(error)) = parse_request(br#"{"version":2,"question":"status"}"#) else { panic!() };
+        let Err(error) = parse_request(br#"{"version":2,"question":"status"}"#) else { panic!() };
         assert!(
             error.text.starts_with("version 2 of the protocol is not spoken here, only 1 (pshim6d "),
             "{}",

@@ -198,7 +198,7 @@ fn converse(mut stream: UnixStream, engine: &Sender<Call>) -> io::Result<()> {
         };
         let response = match frame::parse_request(&line) {
             Ok(request) => ask(engine, request),
-            Err(refusal) => refusal,
+            Err(refusal) => Response::Error(refusal),
         };
         respond(&mut stream, response)?;
     }

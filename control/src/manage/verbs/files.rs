@@ -65,7 +65,10 @@ pub(super) fn check(config: &Path, output: &mut Output<'_>) -> Result<(), VerbEr
     let (ports, providers) = (site.ports.len(), site.providers.len());
     let (peers, hosts) = (site.peers.len(), configuration.hosts.len());
     let config = config.display();
-    writeln!(output.out, "{config}: good: {ports} ports, {providers} providers, {hosts} hosts, {peers} static peers")?;
+    writeln!(
+        output.out,
+        "{config}: good; ports: {ports}, providers: {providers}, hosts: {hosts}, static peers: {peers}"
+    )?;
     Ok(())
 }
 
