@@ -133,8 +133,8 @@ def provider_in_use():
     """Through which provider site a sends this session now, as its box says."""
     hosts = lab.hosts()
     pair = hosts[SENDER]["ulid"], hosts[RECEIVER]["ulid"]
-    for context in box.ctl_json(SITE, "contexts"):
-        if (context["ulid_local"], context["ulid_peer"]) == pair:
+    for context in box.contexts(SITE):
+        if (context["ulid_local"], context["ulid_peer"]) == pair and context["current"]:
             provider = plan.provider_of(context["current"]["local"])
             return provider.name if provider else None
     return None
