@@ -167,7 +167,7 @@ def left_behind():
             command = Path(f"/proc/{pid}/cmdline").read_bytes()
         except OSError:
             continue
-        if str(plan.RUN_DIR).encode() in command:
+        if f"{plan.RUN_DIR}/".encode() in command:
             found.append(f"process {pid}: {command.replace(bytes(1), b' ').decode(errors='replace')}")
     links = net.run(["ip", "-o", "link"]).stdout
     found += [line for line in links.splitlines() if any(f": {name}@" in line for name in ("cust0", "up0", "lan0"))]

@@ -57,8 +57,15 @@ def main():
         if given.keep:
             print("the lab stays up: look around with scripts/lab, end it with `scripts/lab down`")
         else:
-            lab.down(say=lambda text: story.tell(text))
+            take_down(story)
     return conclude(given, result)
+
+
+def take_down(story):
+    try:
+        lab.down(say=story.tell)
+    except net.LabError as error:
+        print(f"demo: {error}", file=sys.stderr)
 
 
 def arguments():
