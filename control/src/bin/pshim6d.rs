@@ -1,12 +1,15 @@
 //! The box: reads its configuration, starts its log and hands both to `control::driver`, which runs it.
 #![forbid(unsafe_code)]
 
-use std::io;
+use std::io::{self, IsTerminal};
+use std::os::unix::process::CommandExt;
 use std::path::PathBuf;
-use std::process::ExitCode;
+use std::process::{Command, ExitCode};
 
 use clap::{Parser, ValueEnum};
+use control::config::site::Hugepages;
 use control::config::{Configuration, DEFAULT_PATH};
+use control::driver::RunError;
 use tracing::{error, info, warn};
 use tracing_subscriber::EnvFilter;
 
@@ -23,6 +26,9 @@ struct Cli {
     /// What to log, as `info,control::reap=debug`; wins over the configuration.
     #[arg(long, value_name = "FILTER")]
     log: Option<EnvFilter>,
+    /// Run on ordinary memory, whatever the configuration says of hugepages.
+    #[arg(long)]
+    no_hugepages: bool,
     /// How log lines look.
     #[arg(long, value_enum, default_value_t = LogFormat::Text)]
     log_format: LogFormat,
@@ -38,7 +44,7 @@ enum LogFormat {
 
 fn main() -> ExitCode {
     let cli = Cli::parse();
-    let configuration = match Configuration::load(&cli.config) {
+    let mut configuration = match Configuration::load(&cli.config) {
         Ok(configuration) => configuration,
         Err(problems) => {
             eprintln!("{problems}");
@@ -47,7 +53,8 @@ fn main() -> ExitCode {
     };
     // The filter was checked with the rest of the configuration.
     let filter = cli.log.unwrap_or_else(|| EnvFilter::new(&configuration.site.node.log));
-    let log = tracing_subscriber::fmt().with_env_filter(filter).with_writer(io::stderr);
+    let log =
+        tracing_subscriber::fmt().with_env_filter(filter).with_writer(io::stderr).with_ansi(io::stderr().is_terminal());
     match cli.log_format {
         LogFormat::Text => log.init(),
         LogFormat::Json => log.json().init(),
@@ -56,10 +63,22 @@ fn main() -> ExitCode {
         warn!("{warning}");
     }
     info!(box_name = configuration.site.node.name, version = env!("CARGO_PKG_VERSION"), "starting");
+    if cli.no_hugepages {
+        configuration.site.eal.hugepages = Hugepages::Never;
+    }
     match control::driver::run(configuration) {
         Ok(()) => {
             info!("stopped");
             ExitCode::SUCCESS
+        }
+        Err(RunError::HugepagesTaken(reason)) => {
+            // DPDK starts once in the life of a process, so the second attempt needs another one.
+            warn!("{reason}; starting again on ordinary memory");
+            let mut arguments = std::env::args_os();
+            let program = arguments.next().unwrap_or_else(|| "pshim6d".into());
+            let error = Command::new(program).args(arguments).arg("--no-hugepages").exec();
+            error!("cannot start again: {error}");
+            ExitCode::FAILURE
         }
         Err(error) => {
             error!("{error}");

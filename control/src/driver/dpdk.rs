@@ -7,7 +7,8 @@ use std::time::Duration;
 
 use dataplane::link::{ControlLink, RingSizes, Workers, connect};
 use dataplane::port::dpdk::{
-    BufferPool, Device, DeviceSpec, Eal, EalConfig, Hugepages, Lcore, Mbuf, Memory, PortConfig, QueuePair, pin,
+    BufferPool, Device, DeviceSpec, Eal, EalConfig, EalError, Hugepages, Lcore, Mbuf, Memory, PortConfig, QueuePair,
+    pin,
 };
 use dataplane::wire::ethernet::Mac;
 use dataplane::worker::{Limits, Outlet, Worker};
@@ -79,7 +80,10 @@ fn start_eal(site: &Site) -> Result<Eal, RunError> {
         extra_args: site.eal.args.clone(),
         ..EalConfig::default()
     })
-    .map_err(hardware)?;
+    .map_err(|error| match (&error, site.eal.hugepages) {
+        (EalError::Start { .. }, site::Hugepages::Auto) => RunError::HugepagesTaken(error.to_string()),
+        _ => hardware(error),
+    })?;
     info!(version = eal.version(), memory = %eal.memory(), "DPDK started");
     Ok(eal)
 }

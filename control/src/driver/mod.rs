@@ -36,6 +36,9 @@ pub enum RunError {
     /// The devices or DPDK.
     #[error("{0}")]
     Hardware(String),
+    /// Hugepages were free a moment ago and DPDK did not get them; ordinary memory would do.
+    #[error("{0}")]
+    HugepagesTaken(String),
     /// The configuration fits the file format, and still cannot be obeyed.
     #[error(transparent)]
     Setup(#[from] SetupError),
