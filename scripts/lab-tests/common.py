@@ -64,7 +64,7 @@ class LabTest(unittest.TestCase):
     def contexts(self, source, destination):
         site = SITES[source[0]]
         pair = self.ulid(source), self.ulid(destination)
-        return [c for c in box.ctl_json(site, "contexts") if (c["ulid_local"], c["ulid_peer"]) == pair]
+        return [c for c in box.contexts(site) if (c["ulid_local"], c["ulid_peer"]) == pair]
 
     def provider_in_use(self, source="a-h1", destination="b-h1"):
         """Through which of its own providers the source's site sends to the destination now."""
@@ -75,7 +75,7 @@ class LabTest(unittest.TestCase):
 
     def counters(self, site="a"):
         """The flat counters of a box."""
-        counters = box.ctl_json(SITES[site], "counters")
+        counters = box.counters(SITES[site])
         self.assertTrue(all(isinstance(value, int) for value in counters.values()), counters)
         return counters
 
@@ -167,7 +167,7 @@ def left_behind():
             command = Path(f"/proc/{pid}/cmdline").read_bytes()
         except OSError:
             continue
-        if str(plan.RUN_DIR).encode() in command:
+        if f"{plan.RUN_DIR}/".encode() in command:
             found.append(f"process {pid}: {command.replace(bytes(1), b' ').decode(errors='replace')}")
     links = net.run(["ip", "-o", "link"]).stdout
     found += [line for line in links.splitlines() if any(f": {name}@" in line for name in ("cust0", "up0", "lan0"))]

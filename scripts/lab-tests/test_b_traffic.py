@@ -87,9 +87,9 @@ class Traffic(LabTest):
         self.assertEqual(self.context("a-h2", "b-h2")["local_tag"], first["local_tag"])
 
     def test_hosts_of_one_site_talk_without_the_box(self):
-        before = len(box.ctl_json(SITES["a"], "contexts"))
+        before = len(box.contexts(SITES["a"]))
         self.assert_pings("a-h1", self.ulid("a-h2"))
-        self.assertEqual(len(box.ctl_json(SITES["a"], "contexts")), before)
+        self.assertEqual(len(box.contexts(SITES["a"])), before)
 
     def test_an_identifier_nobody_has_is_refused(self):
         """A ULID no static peer stands for: the host is told, and no packet leaves with it."""

@@ -79,7 +79,7 @@ class Hostile(LabTest):
 
     def all_contexts(self):
         return [
-            {name: context[name] for name in STABLE} for site in SITES.values() for context in box.ctl_json(site, "contexts")
+            {name: context[name] for name in STABLE} for site in SITES.values() for context in box.contexts(site)
         ]
 
     def unchanged(self, prober, *packets, **options):
@@ -156,7 +156,7 @@ class Hostile(LabTest):
         replies = self.ext.send(packet, wait_s=3, enough=1)
         self.assertEqual([message.type for _, message in replies], [wire.R2])
         ulid = str(ipaddress.IPv6Address(self.ulid_of_ext))
-        self.assertIn(ulid, [context["ulid_peer"] for context in box.ctl_json(SITES["a"], "contexts")])
+        self.assertIn(ulid, [context["ulid_peer"] for context in box.contexts(SITES["a"])])
 
     # --- unknown tags -------------------------------------------------------------------------------------------
 

@@ -195,3 +195,20 @@ def ctl_json(site, *arguments):
     if done.returncode != 0:
         raise LabError(f"{site.box}: pshim6ctl {' '.join(arguments)}: {done.stderr.strip()}")
     return json.loads(done.stdout)
+
+
+def contexts(site):
+    """The box's contexts, with the peer's locators as plain addresses whatever else is told of them."""
+    found = ctl_json(site, "contexts")
+    found = found["contexts"] if isinstance(found, dict) else found
+    for context in found:
+        context["peer_locators"] = [
+            entry["locator"] if isinstance(entry, dict) else entry for entry in context["peer_locators"]
+        ]
+    return found
+
+
+def counters(site):
+    """The box's counters: name -> number, summed over its workers."""
+    found = ctl_json(site, "counters")
+    return found.get("counters", found)

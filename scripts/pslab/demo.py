@@ -57,8 +57,15 @@ def main():
         if given.keep:
             print("the lab stays up: look around with scripts/lab, end it with `scripts/lab down`")
         else:
-            lab.down(say=lambda text: story.tell(text))
+            take_down(story)
     return conclude(given, result)
+
+
+def take_down(story):
+    try:
+        lab.down(say=story.tell)
+    except net.LabError as error:
+        print(f"demo: {error}", file=sys.stderr)
 
 
 def arguments():
@@ -133,8 +140,8 @@ def provider_in_use():
     """Through which provider site a sends this session now, as its box says."""
     hosts = lab.hosts()
     pair = hosts[SENDER]["ulid"], hosts[RECEIVER]["ulid"]
-    for context in box.ctl_json(SITE, "contexts"):
-        if (context["ulid_local"], context["ulid_peer"]) == pair:
+    for context in box.contexts(SITE):
+        if (context["ulid_local"], context["ulid_peer"]) == pair and context["current"]:
             provider = plan.provider_of(context["current"]["local"])
             return provider.name if provider else None
     return None

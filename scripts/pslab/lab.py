@@ -1,9 +1,9 @@
 """What `scripts/lab` does, as functions, so that the demo and the tests use the very same lab."""
 
-import fcntl
 import json
 import os
 import shutil
+import socket
 import subprocess
 import time
 from contextlib import contextmanager
@@ -29,11 +29,29 @@ class Options:
 
 
 @contextmanager
-def locked():
-    """One `up` or `down` at a time. The lock is on this file, so that it leaves nothing behind."""
-    with open(__file__, "rb") as file:
-        fcntl.flock(file, fcntl.LOCK_EX)
+def locked(timeout_s=60.0):
+    """One `up` or `down` of this instance at a time, from whatever checkout. An abstract socket leaves nothing behind."""
+    deadline = time.monotonic() + timeout_s
+    with socket.socket(socket.AF_UNIX) as lock:
+        while True:
+            try:
+                lock.bind(f"\0pshim6-lab-{plan.INSTANCE}")
+                break
+            except OSError:
+                if time.monotonic() > deadline:
+                    raise LabError("another `lab up` or `lab down` is at work") from None
+                time.sleep(0.05)
         yield
+
+
+def check_owner():
+    """A lab that another checkout brought up is that one's to take down."""
+    try:
+        owner = state()["root"]
+    except (LabError, KeyError, ValueError):
+        return  # None, or one that died too early to say whose it is.
+    if owner != str(plan.ROOT) and Path(owner).exists():
+        raise LabError(f"a lab of {owner} is up: take it down there, or set PSHIM6_LAB to a name of your own")
 
 
 def need_root():
@@ -44,9 +62,10 @@ def need_root():
 def up(options, say=print):
     """Brings the lab up; whatever an earlier one left is removed first. Takes itself down when it fails."""
     need_root()
+    if options.boxes and options.build:
+        build(say)
     with locked():
-        if options.boxes and options.build:
-            build(say)
+        check_owner()
         if is_there():
             say("a lab is there already: taking it down first")
             remove()
@@ -63,7 +82,7 @@ def up(options, say=print):
 def raise_lab(options, say):
     """Network, boxes, host addresses, in this order."""
     plan.RUN_DIR.mkdir(parents=True, exist_ok=True)
-    state = {"options": asdict(options), "hosts": {}}
+    state = {"root": str(plan.ROOT), "options": asdict(options), "hosts": {}}
     STATE.write_text(json.dumps(state))
     net.create(options.core_mtu)
     say(f"network: {len(plan.NODES)} nodes")
@@ -99,6 +118,7 @@ def down(say=print):
     """Removes everything a lab made, also after a crash or a half-finished `up`."""
     need_root()
     with locked():
+        check_owner()
         there = is_there()
         remove()
         say("lab is down" if there else "there was no lab")

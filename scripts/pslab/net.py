@@ -20,7 +20,10 @@ class LabError(Exception):
 
 def run(command, check=True, input=None, timeout=None):
     """Runs a command and returns the completed process with its output as text."""
-    done = subprocess.run(command, input=input, text=True, capture_output=True, timeout=timeout)
+    try:
+        done = subprocess.run(command, input=input, text=True, capture_output=True, timeout=timeout)
+    except FileNotFoundError:
+        raise LabError(f"{command[0]} is not there: build, or run scripts/install-deps") from None
     if check and done.returncode != 0:
         shown = " ".join(str(word) for word in command)
         raise LabError(f"`{shown}` failed ({done.returncode}): {(done.stderr or done.stdout).strip()}")
