@@ -78,8 +78,8 @@ const TABLE: &[(Event, [&str; 7])] = &[
     (Event::I2Foreign, ["- .", "- .", "- .", "- .", "- .", "- .", "- ."]),
     // R5533-178, R5533-180
     (Event::I2BadValidator, ["- .", "- .", "- .", "- .", "- .", "- .", "- ."]),
-    // R5533-195, R5533-197
-    (Event::R2, ["- .", "- E", "- E", "- E", "- .", "- .", "- ."]),
+    // R5533-195, R5533-197; an update that was outstanding goes on after recovery
+    (Event::R2, ["- .", "- E", "- E", "UR E", "- .", "- .", "- ."]),
     // R5533-193
     (Event::R2WrongNonce, ["- .", "- .", "- .", "- .", "- .", "- .", "- ."]),
     // R5533-194
