@@ -216,10 +216,16 @@ impl Bench {
         install
     }
 
-    /// Adds a context whose peer is nobody in particular.
+    /// A context whose peer is a box like this one.
+    pub fn context(&self, host: u16, peer: u16, local: PortId) -> Install {
+        self.side.install([&self.sharding; 2], host, peer, local, X)
+    }
+
+    /// Adds such a context.
     pub fn open_alone(&mut self, host: u16, peer: u16, local: PortId) -> Install {
-        let peers = self.sharding;
-        self.open(&peers, host, peer, local, X)
+        let install = self.context(host, peer, local);
+        self.install(install.clone());
+        install
     }
 
     pub fn install(&mut self, install: Install) {
