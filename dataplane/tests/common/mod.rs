@@ -216,9 +216,10 @@ impl Bench {
         install
     }
 
-    /// A context whose peer is a box like this one.
+    /// A context whose peer is a box with one worker.
     pub fn context(&self, host: u16, peer: u16, local: PortId) -> Install {
-        self.side.install([&self.sharding; 2], host, peer, local, X)
+        let theirs = Sharding::new(Hasher::new([0xff; 32]), 1);
+        self.side.install([&self.sharding, &theirs], host, peer, local, X)
     }
 
     /// Adds such a context.
