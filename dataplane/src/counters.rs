@@ -70,6 +70,7 @@ counters! {
         Punted = "punted", "Packets given to the control core.";
         Held = "held", "Packets kept until their context is ready.";
         Released = "released", "Held packets sent once their context was ready.";
+        Replayed = "replayed", "TCP segments sent again because the path of their context was replaced.";
         HandedOver = "handed_over", "Packets passed to the worker that owns their context.";
         PacketTooBigSent = "packet_too_big_sent", "ICMPv6 Packet Too Big messages sent.";
         TimeExceededSent = "time_exceeded_sent", "ICMPv6 Time Exceeded messages sent.";

@@ -170,6 +170,7 @@ impl Control {
             match effect {
                 Effect::Install(worker, install) => self.workers.install(worker, install),
                 Effect::Remove(worker, tag) => self.workers.remove(worker, tag),
+                Effect::Replay(worker, tag) => self.workers.replay(worker, tag),
                 Effect::Refuse(worker, pair) => self.workers.refuse(worker, pair),
                 Effect::Transmit(port, frame) => {
                     if !self.workers.transmit(port, &frame) {
