@@ -99,7 +99,7 @@ fn outcome(workers: usize, queues: Queues, steps: &[Step]) -> Outcome {
         let number = number as u8;
         match *step {
             Step::Out { host, peer, octets } => {
-                let frame = bench.from_host(host, peer, protocol::UDP, &vec![number; octets]);
+                let frame = bench.host_frame(host, peer, protocol::UDP, &vec![number; octets]);
                 arrive(&bench, LAN, host * 7 + peer, &frame);
             }
             Step::In { host, peer, provider } => {
@@ -108,7 +108,7 @@ fn outcome(workers: usize, queues: Queues, steps: &[Step]) -> Outcome {
                 let (source, target) = (Side::B.locator(peer, X), Side::A.locator(host, provider));
                 let packet = packet(source, target, protocol::SHIM6, &[&header[..], &[number; 30]].concat());
                 // Which queue a locator pair falls into has nothing to do with the owner.
-                arrive(&bench, provider, host * 5 + peer * 3, &bench.from_provider(provider, &packet));
+                arrive(&bench, provider, host * 5 + peer * 3, &bench.provider_frame(provider, &packet));
             }
             Step::Open { host, peer } => _ = bench.open_alone(host, peer, if host % 2 == 0 { X } else { Y }),
             Step::Refuse { host, peer } => {
@@ -188,7 +188,7 @@ fn packets_meet_at_the_owner_wherever_they_arrive() {
     for (host, owner) in FEW.zip(&owners) {
         for arrival in 0..4 {
             let before = bench.count(Count::HandedOver);
-            let frame = bench.from_host(host, 2, protocol::UDP, &[0; 20]);
+            let frame = bench.host_frame(host, 2, protocol::UDP, &[0; 20]);
             bench.wires[arrival][usize::from(LAN.0)].send(&frame);
             bench.run();
             assert_eq!(bench.count(Count::HandedOver) - before, u64::from(arrival != *owner));
@@ -209,7 +209,7 @@ fn a_full_ring_between_workers_drops_and_counts() {
     bench.open_alone(host, 2, X);
     bench.run();
     for number in 0..10 {
-        bench.wires[0][0].send(&bench.from_host(host, 2, protocol::UDP, &[number; 20]));
+        bench.wires[0][0].send(&bench.host_frame(host, 2, protocol::UDP, &[number; 20]));
     }
     bench.workers[0].turn(0);
     assert_eq!(bench.dropped(DropReason::RingFull), 6);
@@ -223,7 +223,7 @@ fn a_context_that_moves_in_phases_is_the_same_for_all_workers() {
     for workers in [1, 2, 4] {
         let mut bench = build(workers, Queues::All);
         for host in FEW {
-            bench.wires[usize::from(host) % workers][0].send(&bench.from_host(host, 2, protocol::UDP, &[9; 20]));
+            bench.wires[usize::from(host) % workers][0].send(&bench.host_frame(host, 2, protocol::UDP, &[9; 20]));
         }
         bench.run();
         assert_eq!(bench.take_seen().len(), FEW.len());

@@ -3,7 +3,7 @@
 mod common;
 
 use common::{Bench, LAN, Seen, Setup, Side, X, Y, frame, inner, packet, udp};
-use dataplane::context::{Hasher, Install, Phase, Shard, Sharding};
+use dataplane::context::{Hasher, Install, Phase, Replay, Shard, Sharding};
 use dataplane::counters::{Counters, DropReason};
 use dataplane::link::{Punt, RingSizes, Workers};
 use dataplane::port::memory::{HEADROOM, HeapFrame, MemoryPort};
@@ -27,29 +27,29 @@ type Provoke = fn() -> Bench;
 
 const PROVOKED: &[(DropReason, Provoke)] = &[
     (DropReason::NotIpv6, || {
-        let mut old = Bench::new(Side::A).from_host(1, 2, protocol::UDP, &[0; 20]);
+        let mut old = Bench::new(Side::A).host_frame(1, 2, protocol::UDP, &[0; 20]);
         ViewMut::new(&mut old).unwrap().set_ether_type(EtherType(0x0800));
         one(LAN, &old)
     }),
     (DropReason::NotIpv6, || one(LAN, &[2, 0, 0, 0, 0xa])),
     (DropReason::WrongMac, || {
-        let mut other = Bench::new(Side::A).from_host(1, 2, protocol::UDP, &[0; 20]);
+        let mut other = Bench::new(Side::A).host_frame(1, 2, protocol::UDP, &[0; 20]);
         ViewMut::new(&mut other).unwrap().set_target(Mac([2, 9, 9, 9, 9, 9]));
         one(LAN, &other)
     }),
     (DropReason::MalformedIpv6, || {
-        let whole = Bench::new(Side::A).from_host(1, 2, protocol::UDP, &[0; 20]);
+        let whole = Bench::new(Side::A).host_frame(1, 2, protocol::UDP, &[0; 20]);
         one(LAN, &whole[..whole.len() - 1])
     }),
     (DropReason::MalformedIpv6, || {
-        let mut old = Bench::new(Side::A).from_host(1, 2, protocol::UDP, &[0; 20]);
+        let mut old = Bench::new(Side::A).host_frame(1, 2, protocol::UDP, &[0; 20]);
         old[14] = 0x45;
         one(LAN, &old)
     }),
     (DropReason::MalformedChain, || {
         let mut bench = Bench::new(Side::A);
         bench.open_alone(1, 2, X);
-        let frame = bench.from_host(1, 2, protocol::HOP_BY_HOP, &[protocol::UDP, 200, 0, 0, 0, 0, 0, 0]);
+        let frame = bench.host_frame(1, 2, protocol::HOP_BY_HOP, &[protocol::UDP, 200, 0, 0, 0, 0, 0, 0]);
         give(bench, LAN, &frame)
     }),
     (DropReason::MalformedChain, || arriving(protocol::HOP_BY_HOP, &[protocol::SHIM6, 200, 0, 0, 0, 0, 0, 0])),
@@ -64,26 +64,26 @@ const PROVOKED: &[(DropReason, Provoke)] = &[
         let install = bench.open_alone(1, 2, X);
         let mut packet = tagged(Side::A.locator(1, X), install.local_tag);
         packet[8] = 0xff;
-        let frame = bench.from_provider(X, &packet);
+        let frame = bench.provider_frame(X, &packet);
         give(bench, X, &frame)
     }),
     (DropReason::HopLimit, || {
         let mut bench = Bench::new(Side::A);
         bench.open_alone(1, 2, X);
-        let mut frame = bench.from_host(1, 2, protocol::UDP, &[0; 20]);
+        let mut frame = bench.host_frame(1, 2, protocol::UDP, &[0; 20]);
         frame[14 + 7] = 1;
         give(bench, LAN, &frame)
     }),
     (DropReason::TooBig, || {
         let mut bench = Bench::new(Side::A);
         bench.open_alone(1, 2, X);
-        let frame = bench.from_host(1, 2, protocol::UDP, &[0; 1493 - 40]);
+        let frame = bench.host_frame(1, 2, protocol::UDP, &[0; 1493 - 40]);
         give(bench, LAN, &frame)
     }),
     (DropReason::NoRoute, || {
         let mut bench = Bench::new(Side::A);
         bench.install(Install { provider: 7, ..bench.context(1, 2, X) });
-        let frame = bench.from_host(1, 2, protocol::UDP, &[0; 20]);
+        let frame = bench.host_frame(1, 2, protocol::UDP, &[0; 20]);
         give(bench, LAN, &frame)
     }),
     (DropReason::NoRoute, || {
@@ -92,7 +92,7 @@ const PROVOKED: &[(DropReason, Provoke)] = &[
         let mut snapshot = Side::A.snapshot();
         snapshot.ports.truncate(2);
         bench.control.publish(&std::sync::Arc::new(snapshot));
-        let frame = bench.from_host(1, 2, protocol::UDP, &[0; 20]);
+        let frame = bench.host_frame(1, 2, protocol::UDP, &[0; 20]);
         give(bench, Y, &frame)
     }),
     (DropReason::Unreachable, || {
@@ -113,7 +113,7 @@ const PROVOKED: &[(DropReason, Provoke)] = &[
     }),
     (DropReason::HoldFull, || {
         let bench = give(with_limits(Limits { hold_pairs: 1, ..Limits::default() }), LAN, &held());
-        let another = bench.from_host(2, 2, protocol::UDP, &[0; 20]);
+        let another = bench.host_frame(2, 2, protocol::UDP, &[0; 20]);
         give(bench, LAN, &another)
     }),
     (DropReason::HoldExpired, || {
@@ -127,7 +127,7 @@ const PROVOKED: &[(DropReason, Provoke)] = &[
     (DropReason::NotOurLocator, || {
         let bench = Bench::new(Side::A);
         let stray = packet(Side::B.locator(2, X), Side::B.locator(3, X), protocol::UDP, &[0; 20]);
-        let frame = bench.from_provider(X, &stray);
+        let frame = bench.provider_frame(X, &stray);
         give(bench, X, &frame)
     }),
     (DropReason::BadPayloadHeader, || arriving(protocol::SHIM6, &[protocol::UDP, 1, 0x80, 0, 0, 0, 0, 5])),
@@ -140,7 +140,7 @@ const PROVOKED: &[(DropReason, Provoke)] = &[
         let install = Install { phase: Phase::Opening, ..bench.context(1, 2, X) };
         let packet = tagged(Side::A.locator(1, X), install.local_tag);
         bench.install(install);
-        let frame = bench.from_provider(X, &packet);
+        let frame = bench.provider_frame(X, &packet);
         give(bench, X, &frame)
     }),
     (DropReason::NoTranslation, || arriving(protocol::UDP, &[0; 20])),
@@ -179,7 +179,7 @@ const PROVOKED: &[(DropReason, Provoke)] = &[
             bench.sharding.owner_of_pair(&pair) == 1
         };
         let host = (0..common::HOSTS).find(of_the_other).unwrap();
-        let frame = bench.from_host(host, 2, protocol::UDP, &[0; 20]);
+        let frame = bench.host_frame(host, 2, protocol::UDP, &[0; 20]);
         bench.send(LAN, &frame);
         bench.send(LAN, &frame);
         bench.workers[0].turn(0);
@@ -192,7 +192,7 @@ const PROVOKED: &[(DropReason, Provoke)] = &[
         give(bench, LAN, &held())
     }),
     (DropReason::NoBuffer, || {
-        let frame = Bench::new(Side::A).from_host(1, 2, protocol::UDP, &udp(Side::A.ulid(1), Side::B.ulid(2), 200));
+        let frame = Bench::new(Side::A).host_frame(1, 2, protocol::UDP, &udp(Side::A.ulid(1), Side::B.ulid(2), 200));
         let mut tight = HeapFrame::new(&frame[HEADROOM..]);
         assert!(tight.prepend(HEADROOM) && !tight.prepend(1));
         tight.bytes_mut().copy_from_slice(&frame);
@@ -249,7 +249,7 @@ fn one(port: PortId, frame: &[u8]) -> Bench {
 
 /// A packet of a pair that has no context.
 fn held() -> Vec<u8> {
-    Bench::new(Side::A).from_host(1, 2, protocol::UDP, &[0; 20])
+    Bench::new(Side::A).host_frame(1, 2, protocol::UDP, &[0; 20])
 }
 
 /// A packet for all nodes on the LAN.
@@ -262,7 +262,7 @@ fn to_all() -> Vec<u8> {
 fn arriving(next_header: u8, payload: &[u8]) -> Bench {
     let bench = Bench::new(Side::A);
     let packet = packet(Side::B.locator(2, X), Side::A.locator(1, X), next_header, payload);
-    let frame = bench.from_provider(X, &packet);
+    let frame = bench.provider_frame(X, &packet);
     give(bench, X, &frame)
 }
 
@@ -271,7 +271,7 @@ fn spoofed(source: std::net::Ipv6Addr) -> Bench {
     let install = bench.open_alone(1, 2, X);
     let mut packet = tagged(Side::A.locator(1, X), install.local_tag);
     packet[8..24].copy_from_slice(&source.octets());
-    let frame = bench.from_provider(X, &packet);
+    let frame = bench.provider_frame(X, &packet);
     give(bench, X, &frame)
 }
 
@@ -312,6 +312,7 @@ fn excused_reasons_are_given_nowhere() {
 /// What the stages themselves say, without a worker to act on it.
 struct Stages {
     shard: Shard,
+    replay: Replay,
     sharding: Sharding,
     snapshot: dataplane::snapshot::Snapshot,
     counters: Counters,
@@ -322,6 +323,7 @@ impl Stages {
         let sharding = Sharding::new(Hasher::new([0xa; 32]), 1);
         Stages {
             shard: Shard::new(16, *sharding.hasher()),
+            replay: Replay::new(1, 1514),
             sharding,
             snapshot: Side::A.snapshot(),
             counters: Counters::default(),
@@ -331,8 +333,8 @@ impl Stages {
     fn judge(&mut self, port: PortId, frame: &[u8]) -> Verdict {
         let mut batch = Batch::default();
         batch.frames.push(HeapFrame::new(frame));
-        let Stages { shard, sharding, snapshot, counters } = self;
-        let mut scene = Scene { shard, snapshot, sharding, worker: 0, port, counters };
+        let Stages { shard, replay, sharding, snapshot, counters } = self;
+        let mut scene = Scene { shard, replay, now: 0, snapshot, sharding, worker: 0, port, counters };
         match port {
             LAN => outbound(&mut batch, &mut scene),
             _ => inbound(&mut batch, &mut scene),
@@ -353,7 +355,7 @@ fn every_verdict_is_given() {
     stages.shard.install(&Side::A.install([&stages.sharding, &stages.sharding], 3, 2, Y, X)).unwrap();
     stages.snapshot.providers[1].mac = None;
 
-    let from_host = |host, next_header, payload: &[u8]| bench.from_host(host, 2, next_header, payload);
+    let from_host = |host, next_header, payload: &[u8]| bench.host_frame(host, 2, next_header, payload);
     assert_eq!(stages.judge(LAN, &from_host(1, protocol::UDP, &[0; 20])), Verdict::Forward(X));
     let router = Side::A.router(Y);
     assert_eq!(stages.judge(LAN, &from_host(3, protocol::UDP, &[0; 20])), Verdict::Unresolved(Y, router));
@@ -367,7 +369,7 @@ fn every_verdict_is_given() {
 
     let mut arriving = |next_header, payload: &[u8]| {
         let packet = packet(Side::B.locator(2, X), Side::A.locator(1, X), next_header, payload);
-        stages.judge(X, &bench.from_provider(X, &packet))
+        stages.judge(X, &bench.provider_frame(X, &packet))
     };
     assert_eq!(arriving(protocol::SHIM6, &[59, 1, 1, 0, 0, 0, 0, 0]), Verdict::Punt(Punt::Shim6));
     assert_eq!(arriving(protocol::ICMPV6, &[2, 0, 0, 0]), Verdict::Punt(Punt::IcmpError));
@@ -385,7 +387,7 @@ fn every_verdict_is_given() {
     let tag = ContextTag::truncate(1 << Sharding::WORKER_SHIFT | 0x77);
     let theirs = PayloadHeader { next_header: protocol::UDP, tag }.emit();
     let packet = packet(Side::B.locator(2, X), Side::A.locator(1, X), protocol::SHIM6, &theirs);
-    assert_eq!(stages.judge(X, &bench.from_provider(X, &packet)), Verdict::HandOver(1));
+    assert_eq!(stages.judge(X, &bench.provider_frame(X, &packet)), Verdict::HandOver(1));
 }
 
 #[test]

@@ -200,7 +200,7 @@ fn cross(a: &mut Bench, b: &mut Bench, local: PortId, remote: PortId, packet: &[
     a.run();
     let (port, wire) = a.only();
     assert_eq!(port, local, "the provider that delegated the source carries the packet");
-    b.send(remote, &b.from_provider(remote, inner(&wire)));
+    b.send(remote, &b.provider_frame(remote, inner(&wire)));
     b.run();
     let (port, arrived) = b.only();
     assert_eq!(port, LAN);
@@ -280,7 +280,7 @@ proptest! {
         a.send(LAN, &frame(Side::A.mac(LAN), Side::A.host_mac(1), &packet));
         a.run();
         for wire in a.sent(X) {
-            b.send(Y, &b.from_provider(Y, inner(&wire)));
+            b.send(Y, &b.provider_frame(Y, inner(&wire)));
         }
         b.run();
         let arrived = b.sent(LAN);
@@ -315,7 +315,7 @@ fn a_pair_that_is_its_own_locators_goes_unmodified() {
     install.locators = install.ulids.as_locators();
     a.install(install);
     a.run();
-    let sent = a.from_host(1, 2, protocol::UDP, &[7; 60]);
+    let sent = a.host_frame(1, 2, protocol::UDP, &[7; 60]);
     a.send(LAN, &sent);
     a.run();
     let (port, wire) = a.only();
@@ -327,7 +327,7 @@ fn a_pair_that_is_its_own_locators_goes_unmodified() {
 #[test]
 fn a_packet_over_any_pair_of_locators_finds_its_context() {
     let (mut a, mut b) = two_boxes(X, X);
-    let sent = a.from_host(1, 2, protocol::UDP, &[7; 60]);
+    let sent = a.host_frame(1, 2, protocol::UDP, &[7; 60]);
     a.send(LAN, &sent);
     a.run();
     let (_, wire) = a.only();
@@ -335,7 +335,7 @@ fn a_packet_over_any_pair_of_locators_finds_its_context() {
         let mut moved = inner(&wire).to_vec();
         moved[8..24].copy_from_slice(&Side::A.locator(1, from).octets());
         moved[24..40].copy_from_slice(&Side::B.locator(2, to).octets());
-        b.send(to, &b.from_provider(to, &moved));
+        b.send(to, &b.provider_frame(to, &moved));
         b.run();
         assert_eq!(inner(&b.only().1), with_hop_limit(inner(&sent), 62));
     }

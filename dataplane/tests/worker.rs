@@ -24,7 +24,7 @@ fn pair(host: u16, peer: u16) -> UlidPair {
 
 /// A packet from host 1 of A to host 2 of B, with a number in it.
 fn numbered(bench: &Bench, number: u8) -> Vec<u8> {
-    bench.from_host(1, 2, protocol::UDP, &[number; 40])
+    bench.host_frame(1, 2, protocol::UDP, &[number; 40])
 }
 
 /// The numbers of packets that left, in order.
@@ -36,7 +36,7 @@ fn numbers(frames: &[Vec<u8>]) -> Vec<u8> {
 fn tagged(bench: &Bench, host: u16, tag: ContextTag, payload: &[u8]) -> Vec<u8> {
     let header = PayloadHeader { next_header: protocol::UDP, tag }.emit();
     let target = Side::A.locator(host, X);
-    bench.from_provider(X, &packet(Side::B.locator(2, X), target, protocol::SHIM6, &[&header[..], payload].concat()))
+    bench.provider_frame(X, &packet(Side::B.locator(2, X), target, protocol::SHIM6, &[&header[..], payload].concat()))
 }
 
 // ---- holding ----
@@ -134,7 +134,7 @@ fn what_waits_too_long_is_dropped_and_asked_about_again() {
 #[test]
 fn nothing_waits_for_an_answer_to_a_question_control_never_heard() {
     let mut bench = Setup { rings: RingSizes { events: 1, ..RingSizes::default() }, ..Setup::default() }.build();
-    bench.send(LAN, &bench.from_host(3, 2, protocol::UDP, &[3; 40]));
+    bench.send(LAN, &bench.host_frame(3, 2, protocol::UDP, &[3; 40]));
     bench.send(LAN, &numbered(&bench, 0));
     bench.workers[0].turn(0);
     assert_eq!(bench.dropped(DropReason::RingFull), 1);
@@ -188,7 +188,7 @@ fn check_error(answer: &[u8], (kind, code, word): (u8, u8, u32), invoking: &[u8]
 
 /// A packet of exactly `octets` from host 1 to host 2.
 fn sized(bench: &Bench, octets: usize) -> Vec<u8> {
-    bench.from_host(1, 2, protocol::UDP, &udp(Side::A.ulid(1), Side::B.ulid(2), octets - 48))
+    bench.host_frame(1, 2, protocol::UDP, &udp(Side::A.ulid(1), Side::B.ulid(2), octets - 48))
 }
 
 #[test]
@@ -275,10 +275,10 @@ fn the_last_hop_is_answered_and_not_crossed() {
 fn some_packets_are_never_answered() {
     let mut bench = Bench::new(Side::A);
     bench.open_alone(1, 2, X);
-    let error = bench.from_host(1, 2, protocol::ICMPV6, &[1; 1460]);
-    let redirect = bench.from_host(1, 2, protocol::ICMPV6, &[137; 1460]);
+    let error = bench.host_frame(1, 2, protocol::ICMPV6, &[1; 1460]);
+    let redirect = bench.host_frame(1, 2, protocol::ICMPV6, &[137; 1460]);
     let later_fragment =
-        bench.from_host(1, 2, protocol::FRAGMENT, &[&[protocol::UDP, 0, 5, 1], &[0; 1456][..]].concat());
+        bench.host_frame(1, 2, protocol::FRAGMENT, &[&[protocol::UDP, 0, 5, 1], &[0; 1456][..]].concat());
     let mut to_many = sized(&bench, 1500);
     to_many[..6].copy_from_slice(&Mac::BROADCAST.0);
     for silent in [error, redirect, later_fragment, to_many] {
@@ -288,7 +288,7 @@ fn some_packets_are_never_answered() {
     assert_eq!((bench.sent(LAN).len(), bench.dropped(DropReason::TooBig)), (0, 4));
     assert_eq!(bench.count(Count::IcmpSuppressed), 4);
     // An echo request is no error.
-    bench.send(LAN, &bench.from_host(1, 2, protocol::ICMPV6, &[128; 1460]));
+    bench.send(LAN, &bench.host_frame(1, 2, protocol::ICMPV6, &[128; 1460]));
     bench.run();
     assert_eq!(bench.only().0, LAN);
 }
@@ -313,7 +313,7 @@ fn errors_keep_to_their_rate() {
 fn link_padding_is_cut_off() {
     let mut bench = Bench::new(Side::A);
     let tag = bench.open_alone(1, 2, X).local_tag;
-    let short = bench.from_host(1, 2, protocol::UDP, &[7; 4]);
+    let short = bench.host_frame(1, 2, protocol::UDP, &[7; 4]);
     bench.send(LAN, &[&short[..], &[0xee; 6]].concat());
     bench.run();
     let (_, sent) = bench.only();
@@ -392,7 +392,7 @@ fn activity_waits_for_room_in_the_ring_and_is_not_lost() {
     let mut bench = Setup { rings: RingSizes { events: 2, ..RingSizes::default() }, ..Setup::default() }.build();
     for peer in 0..10 {
         bench.open_alone(1, peer, X);
-        bench.send(LAN, &bench.from_host(1, peer, protocol::UDP, &[0; 20]));
+        bench.send(LAN, &bench.host_frame(1, peer, protocol::UDP, &[0; 20]));
     }
     for turn in 0..100 {
         bench.workers[0].turn(turn * 20);
@@ -417,7 +417,7 @@ fn each_kind_of_packet_for_control_has_its_own_rate() {
     let to_all =
         frame(Mac::for_multicast(group), Side::A.host_mac(1), &packet(Side::A.ulid(1), group, protocol::UDP, &[0; 9]));
     let arriving = |next_header, payload: &[u8]| {
-        bench.from_provider(X, &packet(Side::B.locator(2, X), Side::A.locator(1, X), next_header, payload))
+        bench.provider_frame(X, &packet(Side::B.locator(2, X), Side::A.locator(1, X), next_header, payload))
     };
     let kinds = [
         (LAN, to_all),
@@ -448,7 +448,7 @@ fn commands_that_find_no_room_wait_in_order() {
     bench.run();
     assert_eq!((bench.control.backlog(), bench.count(Count::Contexts)), (0, 50));
     assert_eq!(bench.count(Count::CommandsApplied), 52);
-    bench.send(LAN, &bench.from_host(1, 49, protocol::UDP, &[0; 20]));
+    bench.send(LAN, &bench.host_frame(1, 49, protocol::UDP, &[0; 20]));
     bench.run();
     assert_eq!(bench.only().0, X);
 }

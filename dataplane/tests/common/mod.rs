@@ -305,13 +305,13 @@ impl Bench {
     }
 
     /// A frame from our host to a host of the other side, as it comes from the LAN.
-    pub fn from_host(&self, host: u16, peer: u16, upper: u8, payload: &[u8]) -> Vec<u8> {
+    pub fn host_frame(&self, host: u16, peer: u16, upper: u8, payload: &[u8]) -> Vec<u8> {
         let packet = packet(self.side.ulid(host), self.side.other().ulid(peer), upper, payload);
         frame(self.side.mac(LAN), self.side.host_mac(host), &packet)
     }
 
     /// A frame with a packet of the other side's, as a provider's router hands it over.
-    pub fn from_provider(&self, port: PortId, packet: &[u8]) -> Vec<u8> {
+    pub fn provider_frame(&self, port: PortId, packet: &[u8]) -> Vec<u8> {
         frame(self.side.mac(port), self.side.router_mac(port), packet)
     }
 }
