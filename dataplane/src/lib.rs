@@ -9,7 +9,7 @@ pub mod context;
 pub mod counters;
 pub mod link;
 pub mod port;
-mod prefetch;
+pub mod prefetch;
 pub mod reply;
 pub mod snapshot;
 pub mod translate;
