@@ -140,6 +140,8 @@ fn start_workers(
         hold_pairs: site.node.hold_pairs as usize,
         hold_depth: usize::from(site.node.hold_packets),
         punts_per_second: site.shim6.messages_per_s,
+        punts_per_source_second: site.shim6.messages_per_source_s,
+        strict_locators: site.shim6.strict_locators,
         ..Limits::default()
     };
     let stop = Arc::new(AtomicBool::new(false));
