@@ -47,7 +47,8 @@ pub(super) fn open(configuration: &Configuration, clock: Clock, rng: &mut dyn Rn
         devices.push(device);
         queues.push(own);
     }
-    let setups: Vec<PortSetup> = devices.iter().map(|device| PortSetup { mac: Mac(device.mac().0) }).collect();
+    let setups: Vec<PortSetup> =
+        site.ports.iter().zip(&devices).map(|(port, device)| PortSetup { mac: mac(port, device) }).collect();
     let engine = Engine::new(site, &configuration.hosts, &setups, rng)?;
     let (control, threads, stop) = start_workers(&eal, site, &engine, queues, &pool, clock)?;
     let memory =
@@ -117,6 +118,11 @@ fn open_port(
         warn!(port = port.name, wanted = port.mtu, is = device.mtu(), "the device keeps its own MTU");
     }
     Ok((device, queues))
+}
+
+/// The address in use: the configured one, for which promiscuous mode lets frames in, or the device's own.
+fn mac(port: &site::Port, device: &Device) -> Mac {
+    port.mac.map_or(Mac(device.mac().0), |mac| Mac(mac.0))
 }
 
 type Started = (ControlLink<Mbuf>, Vec<JoinHandle<()>>, Arc<AtomicBool>);
@@ -219,7 +225,7 @@ impl Devices for Hardware {
             PortView {
                 name: port.name.clone(),
                 device: port.device.name().to_owned(),
-                mac: device.mac().to_string(),
+                mac: mac(port, device).to_string(),
                 mtu: port.mtu,
                 link_up: device.link_up(),
                 rx_packets: stats.rx_frames,
