@@ -4,8 +4,12 @@
 //! them together; `driver` is the only place with a clock, sockets and threads.
 #![forbid(unsafe_code)]
 
+pub mod config;
+pub mod driver;
+pub mod engine;
 pub mod host;
 pub mod identity;
+pub mod manage;
 pub mod reap;
 pub mod shim6;
 pub mod time;

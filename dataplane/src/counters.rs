@@ -70,6 +70,7 @@ counters! {
         Punted = "punted", "Packets given to the control core.";
         Held = "held", "Packets kept until their context is ready.";
         Released = "released", "Held packets sent once their context was ready.";
+        Replayed = "replayed", "TCP segments sent again because the path of their context was replaced.";
         HandedOver = "handed_over", "Packets passed to the worker that owns their context.";
         PacketTooBigSent = "packet_too_big_sent", "ICMPv6 Packet Too Big messages sent.";
         TimeExceededSent = "time_exceeded_sent", "ICMPv6 Time Exceeded messages sent.";
@@ -78,6 +79,7 @@ counters! {
         UnknownPairs = "unknown_pairs", "Identifier pairs without a context that were told to the control core.";
         Transmitted = "transmitted", "Packets given to devices.";
         TableFull = "table_full", "Contexts that found no place in the table.";
+        Contexts = "contexts", "Contexts in the table now.";
         CommandsApplied = "commands_applied", "Commands of the control core carried out.";
     }
 }
@@ -116,6 +118,20 @@ impl Counters {
         }
     }
 
+    /// Sets what is not counted but measured.
+    #[inline]
+    pub fn set(&self, count: Count, value: u64) {
+        if let Some(place) = self.values.get(DropReason::ALL.len() + count as usize) {
+            place.store(value, Ordering::Relaxed);
+        }
+    }
+
+    /// All names and what they mean, in the order of declaration.
+    pub fn descriptions() -> impl Iterator<Item = (&'static str, &'static str)> {
+        let drops = DropReason::ALL.iter().map(|reason| (reason.name(), reason.help()));
+        drops.chain(Count::ALL.iter().map(|count| (count.name(), count.help())))
+    }
+
     /// The present value of a count.
     pub fn count(&self, count: Count) -> u64 {
         self.values[DropReason::ALL.len() + count as usize].load(Ordering::Relaxed)
@@ -150,9 +166,7 @@ mod tests {
     fn every_counter_has_its_line_in_the_documentation() {
         let path = concat!(env!("CARGO_MANIFEST_DIR"), "/../docs/counters.md");
         let text = std::fs::read_to_string(path).expect("docs/counters.md");
-        let lines =
-            DropReason::ALL.iter().map(|r| (r.name(), r.help())).chain(Count::ALL.iter().map(|c| (c.name(), c.help())));
-        for (name, help) in lines {
+        for (name, help) in Counters::descriptions() {
             assert!(text.contains(&format!("| `{name}` | {help} |")), "docs/counters.md lacks `{name}`");
         }
     }

@@ -29,6 +29,8 @@ pub enum Command<F> {
     Install(Install),
     /// Forget a context.
     Remove(ContextTag),
+    /// Send the last segment of a context in doubt again: its path was replaced.
+    Replay(ContextTag),
     /// There will be no context for this pair: answer what is held for it.
     Refuse(UlidPair),
     /// Send a packet of control's own.
@@ -150,6 +152,8 @@ pub trait Workers: Send {
     fn install(&mut self, worker: usize, install: Install);
     /// Forgets a context at its owner.
     fn remove(&mut self, worker: usize, tag: ContextTag);
+    /// Has the last segment of a context in doubt sent again.
+    fn replay(&mut self, worker: usize, tag: ContextTag);
     /// Gives up on a pair at its owner.
     fn refuse(&mut self, worker: usize, pair: UlidPair);
     /// Sends an Ethernet frame. False if no buffer was free.
@@ -235,6 +239,10 @@ impl<F: Frame> Workers for ControlLink<F> {
 
     fn remove(&mut self, worker: usize, tag: ContextTag) {
         self.send(worker, Command::Remove(tag));
+    }
+
+    fn replay(&mut self, worker: usize, tag: ContextTag) {
+        self.send(worker, Command::Replay(tag));
     }
 
     fn refuse(&mut self, worker: usize, pair: UlidPair) {

@@ -7,13 +7,15 @@ use std::sync::Arc;
 
 use crate::bucket::TokenBucket;
 use crate::context::hold::Held;
-use crate::context::{Hold, Phase, Shard, Sharding};
+use crate::context::{Hold, Phase, Replay, Shard, Sharding};
 use crate::counters::{Count, Counters, DropReason};
 use crate::link::{Command, Event, Handover, Punt, WorkerLink};
 use crate::port::{Frame, Pool, Port};
 use crate::reply;
 use crate::snapshot::{PortId, Role, Snapshot};
 use crate::translate::{BURST, Batch, IcmpError, Scene, Verdict, inbound, outbound};
+use crate::wire::ContextTag;
+use crate::wire::ethernet;
 
 /// Bounds and rates of one worker.
 #[derive(Clone, Copy, Debug)]
@@ -26,6 +28,8 @@ pub struct Limits {
     pub hold_depth: usize,
     /// How long they may wait.
     pub hold_ms: u64,
+    /// Contexts in doubt whose last TCP segment is kept.
+    pub replays: usize,
     /// ICMPv6 errors sent per second.
     pub icmp_per_second: u32,
     /// Packets per second for control: Shim6 messages, ICMPv6 errors, unknown tags, the host stack; each kind apart.
@@ -41,6 +45,7 @@ impl Default for Limits {
             hold_pairs: 1024,
             hold_depth: 16,
             hold_ms: 12_000,
+            replays: 1024,
             icmp_per_second: 1000,
             punts_per_second: 20_000,
             report_ms: 50,
@@ -81,6 +86,7 @@ pub struct Worker<F> {
     snapshot: Arc<Snapshot>,
     batch: Batch<F>,
     released: Vec<(PortId, F)>,
+    replay: Replay,
     outlets: Outlets<F>,
     report_due: u64,
 }
@@ -102,6 +108,7 @@ impl<F: Frame> Worker<F> {
         let depth = limits.hold_depth.clamp(1, BURST);
         let ports = ports.into_iter().map(|outlet| PortSlot { outlet, sending: Vec::with_capacity(BURST) }).collect();
         let punts = [TokenBucket::new(limits.punts_per_second, limits.punts_per_second / 8); 4];
+        let largest = snapshot.ports.iter().map(|port| usize::from(port.mtu)).max().unwrap_or_default();
         let icmp = TokenBucket::new(limits.icmp_per_second, limits.icmp_per_second / 8);
         Worker {
             id,
@@ -111,6 +118,7 @@ impl<F: Frame> Worker<F> {
             snapshot,
             batch: Batch::default(),
             released: Vec::with_capacity(depth),
+            replay: Replay::new(limits.replays, largest + ethernet::HEADER_LEN),
             outlets: Outlets { ports, hold: Hold::new(limits.hold_pairs, depth), link, pool, icmp, punts, now: 0 },
             report_due: 0,
         }
@@ -152,8 +160,16 @@ impl<F: Frame> Worker<F> {
             let count = if role == Some(Role::Site) { Count::ReceivedSite } else { Count::ReceivedProvider };
             counters.add(count, self.batch.frames.len() as u64);
         }
-        let (shard, snapshot, sharding) = (&mut self.shard, &*self.snapshot, &self.sharding);
-        let mut scene = Scene { shard, snapshot, sharding, worker: self.id, port, counters };
+        let mut scene = Scene {
+            shard: &mut self.shard,
+            replay: &mut self.replay,
+            now: self.outlets.now,
+            snapshot: &self.snapshot,
+            sharding: &self.sharding,
+            worker: self.id,
+            port,
+            counters,
+        };
         match role {
             Some(Role::Site) => outbound(&mut self.batch, &mut scene),
             _ => inbound(&mut self.batch, &mut scene),
@@ -180,7 +196,11 @@ impl<F: Frame> Worker<F> {
                         self.release(&install.ulids);
                     }
                 }
-                Command::Remove(tag) => _ = self.shard.remove(tag),
+                Command::Remove(tag) => {
+                    self.shard.remove(tag);
+                    self.replay.forget(tag);
+                }
+                Command::Replay(tag) => self.replay(tag),
                 Command::Refuse(pair) => self.refuse(&pair),
                 Command::Transmit(port, frame) => self.outlets.send(port, frame),
                 Command::Snapshot(snapshot) => {
@@ -189,7 +209,10 @@ impl<F: Frame> Worker<F> {
                 }
             }
         }
-        self.outlets.link.counters.add(Count::CommandsApplied, done as u64);
+        if done > 0 {
+            self.outlets.link.counters.add(Count::CommandsApplied, done as u64);
+            self.outlets.link.counters.set(Count::Contexts, self.shard.len() as u64);
+        }
         done
     }
 
@@ -211,6 +234,17 @@ impl<F: Frame> Worker<F> {
             self.process(port, false);
         }
         self.released = released;
+    }
+
+    /// Sends the last segment of a context in doubt again. It stays until something comes back.
+    fn replay(&mut self, tag: ContextTag) {
+        let Some((port, octets)) = self.replay.find(tag) else { return };
+        let Some(frame) = self.outlets.pool.allocate(octets) else {
+            return self.outlets.drop(DropReason::NoBuffer);
+        };
+        self.outlets.count(Count::Replayed);
+        self.batch.frames.push(frame);
+        self.process(port, false);
     }
 
     /// Answers what was held for a pair that gets no context.

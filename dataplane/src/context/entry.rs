@@ -101,6 +101,8 @@ const RECEIVED: u8 = 2;
 const LAST_OUT: u8 = 4;
 /// The slot stands in the shard's queue of active ones; it does so once, even when the context is gone or another.
 const QUEUED: u8 = 8;
+/// Something was sent in the last interval and nothing received: the context is in doubt.
+const DOUBT: u8 = 16;
 
 impl Entry {
     pub(super) fn new(install: &Install) -> Entry {
@@ -129,6 +131,12 @@ impl Entry {
         self.default
     }
 
+    /// Whether packets go out and nothing comes back, as far as the last report can tell.
+    #[inline]
+    pub fn is_in_doubt(&self) -> bool {
+        self.digest & DOUBT != 0
+    }
+
     pub(super) fn set_default(&mut self, default: bool) {
         self.default = default;
     }
@@ -146,7 +154,11 @@ impl Entry {
             Direction::Out => (0, SENT | LAST_OUT),
             Direction::In => (1, RECEIVED),
         };
-        self.digest = (self.digest & !LAST_OUT) | bits | QUEUED;
+        let doubt = match direction {
+            Direction::Out => self.digest & DOUBT,
+            Direction::In => 0,
+        };
+        self.digest = (self.digest & !(LAST_OUT | DOUBT)) | bits | QUEUED | doubt;
         let traffic = &mut self.traffic[place];
         traffic.packets = traffic.packets.wrapping_add(1);
         traffic.octets = traffic.octets.wrapping_add(octets as u64);
@@ -168,6 +180,9 @@ impl Entry {
     /// The activity since the last call; the slot has left the queue.
     pub(super) fn take_activity(&mut self) -> Option<Activity> {
         let digest = std::mem::take(&mut self.digest);
+        if digest & (SENT | RECEIVED) == SENT {
+            self.digest = DOUBT;
+        }
         (digest & (SENT | RECEIVED) != 0).then_some(Activity {
             received: digest & RECEIVED != 0,
             sent: digest & SENT != 0,

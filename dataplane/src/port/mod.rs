@@ -1,5 +1,7 @@
 //! Where packets come from and go to: one small trait, with siblings behind it.
 
+#[cfg(feature = "dpdk")]
+pub mod dpdk;
 pub mod memory;
 
 /// A packet in a buffer that can grow at its front.

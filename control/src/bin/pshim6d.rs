@@ -1,0 +1,92 @@
+//! The box: reads its configuration, starts its log and hands both to `control::driver`, which runs it.
+#![forbid(unsafe_code)]
+
+use std::io::{self, IsTerminal};
+use std::os::unix::process::CommandExt;
+use std::path::PathBuf;
+use std::process::{Command, ExitCode};
+
+use clap::{Parser, ValueEnum};
+use control::config::site::Hugepages;
+use control::config::{Configuration, DEFAULT_PATH};
+use control::driver::RunError;
+use tracing::{error, info, warn};
+use tracing_subscriber::EnvFilter;
+
+/// Runs Shim6 for the hosts of a site.
+///
+/// Looks at its configuration, starts DPDK and serves until it is told to stop (SIGTERM, SIGINT). `pshim6ctl` shows
+/// what it is doing.
+#[derive(Debug, Parser)]
+#[command(name = "pshim6d", version)]
+struct Cli {
+    /// The site's configuration.
+    #[arg(long, value_name = "FILE", default_value = DEFAULT_PATH)]
+    config: PathBuf,
+    /// What to log, as `info,control::reap=debug`; wins over the configuration.
+    #[arg(long, value_name = "FILTER", value_parser = log_filter)]
+    log: Option<String>,
+    /// Run on ordinary memory, whatever the configuration says of hugepages.
+    #[arg(long)]
+    no_hugepages: bool,
+    /// How log lines look.
+    #[arg(long, value_enum, default_value_t = LogFormat::Text)]
+    log_format: LogFormat,
+}
+
+#[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum)]
+enum LogFormat {
+    /// For people.
+    Text,
+    /// One JSON object a line.
+    Json,
+}
+
+fn main() -> ExitCode {
+    let cli = Cli::parse();
+    let mut configuration = match Configuration::load(&cli.config) {
+        Ok(configuration) => configuration,
+        Err(problems) => {
+            eprintln!("{problems}");
+            return ExitCode::FAILURE;
+        }
+    };
+    // Either was checked where it was read, so nothing in it is passed over here.
+    let filter = EnvFilter::new(cli.log.as_ref().unwrap_or(&configuration.site.node.log));
+    let log =
+        tracing_subscriber::fmt().with_env_filter(filter).with_writer(io::stderr).with_ansi(io::stderr().is_terminal());
+    match cli.log_format {
+        LogFormat::Text => log.init(),
+        LogFormat::Json => log.json().init(),
+    }
+    for warning in &configuration.warnings {
+        warn!("{warning}");
+    }
+    info!(box_name = configuration.site.node.name, version = env!("CARGO_PKG_VERSION"), "starting");
+    if cli.no_hugepages {
+        configuration.site.eal.hugepages = Hugepages::Never;
+    }
+    match control::driver::run(configuration) {
+        Ok(()) => {
+            info!("stopped");
+            ExitCode::SUCCESS
+        }
+        Err(RunError::HugepagesTaken(reason)) => {
+            // DPDK starts once in the life of a process, so the second attempt needs another one.
+            warn!("{reason}; starting again on ordinary memory");
+            let mut arguments = std::env::args_os();
+            let program = arguments.next().unwrap_or_else(|| "pshim6d".into());
+            let error = Command::new(program).args(arguments).arg("--no-hugepages").exec();
+            error!("cannot start again: {error}");
+            ExitCode::FAILURE
+        }
+        Err(error) => {
+            error!("{error}");
+            ExitCode::FAILURE
+        }
+    }
+}
+
+fn log_filter(text: &str) -> Result<String, tracing_subscriber::filter::ParseError> {
+    EnvFilter::try_new(text).map(|_| text.to_string())
+}

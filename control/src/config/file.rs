@@ -1,0 +1,214 @@
+//! What the TOML said: every field optional, every value with its place, unknown fields refused.
+//!
+//! Each table is read by itself, and read again without the offending key after an error, so that one run of
+//! `pshim6ctl check` names everything that is wrong and not just the first of it.
+
+use serde::Deserialize;
+use serde::de::DeserializeOwned;
+use toml::Spanned;
+use toml::de::{DeValue, ValueDeserializer};
+
+use super::site::{Hugepages, Idle};
+use super::source::{Source, remove_at};
+
+type Text = Option<Spanned<String>>;
+type Number = Option<Spanned<i64>>;
+type Texts = Option<Spanned<Vec<Spanned<String>>>>;
+
+/// The whole file.
+#[derive(Debug, Default)]
+pub(super) struct SiteFile {
+    pub(super) node: Section<NodeSection>,
+    pub(super) eal: Section<EalSection>,
+    pub(super) site: Section<SiteSection>,
+    pub(super) ports: Vec<Spanned<PortSection>>,
+    pub(super) providers: Vec<Spanned<ProviderSection>>,
+    pub(super) peers: Vec<Spanned<PeerSection>>,
+    pub(super) reap: Section<ReapSection>,
+    pub(super) shim6: Section<Shim6Section>,
+}
+
+/// A table that stands in the file once or not at all.
+type Section<T> = Option<Spanned<T>>;
+
+/// `[box]`
+#[derive(Debug, Default, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub(super) struct NodeSection {
+    pub(super) name: Text,
+    pub(super) id: Number,
+    pub(super) workers: Number,
+    pub(super) idle: Option<Idle>,
+    pub(super) cores: Option<Spanned<Vec<Spanned<i64>>>>,
+    pub(super) control_socket: Text,
+    pub(super) hosts_file: Text,
+    pub(super) log: Text,
+    pub(super) contexts_max: Number,
+    pub(super) hold: Option<HoldSection>,
+}
+
+/// `box.hold`
+#[derive(Debug, Default, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub(super) struct HoldSection {
+    pub(super) packets: Number,
+    pub(super) pairs: Number,
+}
+
+/// `[eal]`
+#[derive(Debug, Default, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub(super) struct EalSection {
+    pub(super) memory_mb: Number,
+    pub(super) hugepages: Option<Hugepages>,
+    pub(super) args: Option<Vec<String>>,
+}
+
+/// `[site]`
+#[derive(Debug, Default, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub(super) struct SiteSection {
+    pub(super) prefix: Text,
+    pub(super) lan: Text,
+    pub(super) port: Text,
+    pub(super) key: Text,
+    pub(super) sec: Number,
+}
+
+/// `[[port]]`
+#[derive(Debug, Default, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub(super) struct PortSection {
+    pub(super) name: Text,
+    pub(super) device: Text,
+    pub(super) addresses: Texts,
+    pub(super) mac: Text,
+    pub(super) mtu: Number,
+}
+
+/// `[[provider]]`
+#[derive(Debug, Default, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub(super) struct ProviderSection {
+    pub(super) name: Text,
+    pub(super) port: Text,
+    pub(super) prefix: Text,
+    pub(super) next_hop: Text,
+    pub(super) preference: Number,
+}
+
+/// `[[peer]]`
+#[derive(Debug, Default, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub(super) struct PeerSection {
+    pub(super) name: Text,
+    pub(super) ulid: Text,
+    pub(super) locators: Texts,
+}
+
+/// `[reap]`
+#[derive(Debug, Default, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub(super) struct ReapSection {
+    pub(super) send_timeout_s: Number,
+    pub(super) probe_interval_ms: Number,
+    pub(super) initial_probes: Number,
+    pub(super) max_probe_s: Number,
+}
+
+/// `[shim6]`
+#[derive(Debug, Default, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub(super) struct Shim6Section {
+    pub(super) i1_timeout_ms: Number,
+    pub(super) i1_retries: Number,
+    pub(super) i2_timeout_ms: Number,
+    pub(super) i2_retries: Number,
+    pub(super) i2bis_timeout_ms: Number,
+    pub(super) i2bis_retries: Number,
+    pub(super) update_timeout_ms: Number,
+    pub(super) max_update_timeout_s: Number,
+    pub(super) no_r1_holddown_s: Number,
+    pub(super) icmp_holddown_s: Number,
+    pub(super) validator_lifetime_s: Number,
+    pub(super) idle_context_s: Number,
+    pub(super) answers_per_s: Number,
+    pub(super) answers_per_source_s: Number,
+    pub(super) messages_per_s: Number,
+    pub(super) messages_per_source_s: Number,
+    pub(super) strict_locators: Option<bool>,
+}
+
+const SECTIONS: &str = "[box], [eal], [site], [[port]], [[provider]], [[peer]], [reap], [shim6]";
+
+impl SiteFile {
+    /// The file's fields; what cannot be read is noted in `source` and left out.
+    pub(super) fn read(source: &mut Source<'_>) -> SiteFile {
+        let mut file = SiteFile::default();
+        for (key, value) in source.tree().clone() {
+            match key.get_ref().as_ref() {
+                "box" => file.node = one(source, "box", value),
+                "eal" => file.eal = one(source, "eal", value),
+                "site" => file.site = one(source, "site", value),
+                "port" => file.ports = many(source, "port", value),
+                "provider" => file.providers = many(source, "provider", value),
+                "peer" => file.peers = many(source, "peer", value),
+                "reap" => file.reap = one(source, "reap", value),
+                "shim6" => file.shim6 = one(source, "shim6", value),
+                unknown => {
+                    source.problem_at(&key.span(), unknown.to_string(), format!("unknown; expected one of {SECTIONS}"));
+                }
+            }
+        }
+        file
+    }
+}
+
+/// A table.
+fn one<T: DeserializeOwned + Default>(source: &mut Source<'_>, name: &str, value: Spanned<DeValue<'_>>) -> Section<T> {
+    let span = value.span();
+    let mut table = match value.into_inner() {
+        DeValue::Table(table) => table,
+        DeValue::Array(_) => {
+            source.problem_at(&span, name.to_string(), format!("stands once only, as [{name}]"));
+            return None;
+        }
+        _ => {
+            source.problem_at(&span, name.to_string(), "is a table, not a value");
+            return None;
+        }
+    };
+    loop {
+        let value = Spanned::new(span.clone(), DeValue::Table(table.clone()));
+        match T::deserialize(ValueDeserializer::from(value)) {
+            Ok(section) => return Some(Spanned::new(span, section)),
+            Err(error) => {
+                let place = error.span().unwrap_or_else(|| span.clone());
+                source.problem(&place, error.message());
+                if !remove_at(&mut table, &place) {
+                    return Some(Spanned::new(span, T::default()));
+                }
+            }
+        }
+    }
+}
+
+/// An array of tables.
+fn many<T: DeserializeOwned + Default>(
+    source: &mut Source<'_>,
+    name: &str,
+    value: Spanned<DeValue<'_>>,
+) -> Vec<Spanned<T>> {
+    let span = value.span();
+    match value.into_inner() {
+        DeValue::Array(array) => array
+            .into_iter()
+            .enumerate()
+            .filter_map(|(index, entry)| one(source, &format!("{name}[{index}]"), entry))
+            .collect(),
+        _ => {
+            source.problem_at(&span, name.to_string(), format!("is written [[{name}]], once for each"));
+            Vec::new()
+        }
+    }
+}

@@ -1,0 +1,148 @@
+//! Every number that can be set: its default and what is allowed, in one place.
+//!
+//! `docs/configuration.md` repeats this table for people; a test holds the two together.
+
+/// What a number may be.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Limits {
+    /// The field, with its section: `reap.send_timeout_s`.
+    pub field: &'static str,
+    /// What holds when the file says nothing.
+    pub default: i64,
+    /// The least allowed.
+    pub min: i64,
+    /// The most allowed.
+    pub max: i64,
+}
+
+macro_rules! limits {
+    ($($(#[$meta:meta])* $name:ident $field:literal $default:literal, $min:literal to $max:literal;)*) => {
+        $($(#[$meta])* pub const $name: Limits =
+            Limits { field: $field, default: $default, min: $min, max: $max };)*
+        /// All of them, in the order of the documentation.
+        pub const ALL: &[Limits] = &[$($name),*];
+    };
+}
+
+limits! {
+    /// The box's number among those that share its locators; four bits of every context tag.
+    BOX_ID "box.id" 0, 0 to 15;
+    /// Poll-mode workers.
+    WORKERS "box.workers" 1, 1 to 64;
+    /// Contexts in all shards together.
+    CONTEXTS_MAX "box.contexts_max" 65_536, 1 to 16_777_216;
+    /// First packets held for one ULID pair while its context is being made.
+    HOLD_PACKETS "box.hold.packets" 16, 1 to 1024;
+    /// ULID pairs that may have packets held at one time.
+    HOLD_PAIRS "box.hold.pairs" 1024, 1 to 1_048_576;
+    /// Memory for DPDK.
+    MEMORY_MB "eal.memory_mb" 256, 64 to 1_048_576;
+    /// Security parameter of the hosts' addresses (RFC 3972 §2); RFC 5535 §6 stops at 2.
+    SEC "site.sec" 0, 0 to 2;
+    /// Link MTU: IPv6's least to jumbo frames.
+    MTU "port.mtu" 1500, 1280 to 9216;
+    /// R5534-103, R5534-105; below 10 a warning (R5534-104).
+    SEND_TIMEOUT_S "reap.send_timeout_s" 15, 1 to 100;
+    /// Initial Probe Timeout (RFC 5534 §7).
+    PROBE_INTERVAL_MS "reap.probe_interval_ms" 500, 100 to 10_000;
+    /// Number of Initial Probes (RFC 5534 §7).
+    INITIAL_PROBES "reap.initial_probes" 4, 1 to 16;
+    /// Max Probe Timeout (RFC 5534 §4.3).
+    MAX_PROBE_S "reap.max_probe_s" 60, 1 to 60;
+    /// I1_TIMEOUT (R5533-300).
+    I1_TIMEOUT_MS "shim6.i1_timeout_ms" 4000, 100 to 60_000;
+    /// I1_RETRIES_MAX (R5533-300).
+    I1_RETRIES "shim6.i1_retries" 4, 0 to 10;
+    /// I2_TIMEOUT (R5533-301).
+    I2_TIMEOUT_MS "shim6.i2_timeout_ms" 4000, 100 to 60_000;
+    /// I2_RETRIES_MAX (R5533-301).
+    I2_RETRIES "shim6.i2_retries" 2, 0 to 10;
+    /// I2bis_TIMEOUT (R5533-301).
+    I2BIS_TIMEOUT_MS "shim6.i2bis_timeout_ms" 4000, 100 to 60_000;
+    /// I2bis_RETRIES_MAX (R5533-301).
+    I2BIS_RETRIES "shim6.i2bis_retries" 2, 0 to 10;
+    /// UPDATE_TIMEOUT (R5533-302).
+    UPDATE_TIMEOUT_MS "shim6.update_timeout_ms" 4000, 100 to 60_000;
+    /// MAX_UPDATE_TIMEOUT (R5533-302).
+    MAX_UPDATE_TIMEOUT_S "shim6.max_update_timeout_s" 120, 1 to 120;
+    /// NO_R1_HOLDDOWN_TIME, a maximum (R5533-145, R5533-300).
+    NO_R1_HOLDDOWN_S "shim6.no_r1_holddown_s" 60, 1 to 60;
+    /// ICMP_HOLDDOWN_TIME, a maximum (R5533-147, R5533-300).
+    ICMP_HOLDDOWN_S "shim6.icmp_holddown_s" 600, 1 to 600;
+    /// VALIDATOR_MIN_LIFETIME, a minimum (R5533-177, R5533-302).
+    VALIDATOR_LIFETIME_S "shim6.validator_lifetime_s" 30, 30 to 600;
+    /// Quiet time before a context may be forgotten (RFC 5533 §9, D25).
+    IDLE_CONTEXT_S "shim6.idle_context_s" 300, 300 to 604_800;
+    /// Stateless answers (R1, R1bis, R2 for I1, Error) a second in all (R5533-323).
+    ANSWERS_PER_S "shim6.answers_per_s" 10_000, 1 to 10_000_000;
+    /// The same for one source /64 (R5533-323).
+    ANSWERS_PER_SOURCE_S "shim6.answers_per_source_s" 1000, 1 to 10_000_000;
+    /// Control messages a second that workers hand to control, in all.
+    MESSAGES_PER_S "shim6.messages_per_s" 50_000, 1 to 10_000_000;
+    /// The same for one source /64.
+    MESSAGES_PER_SOURCE_S "shim6.messages_per_source_s" 10_000, 1 to 10_000_000;
+}
+
+/// Most providers of a site: with the site's own prefix sixteen prefixes in an HBA set, whose parameters and locator
+/// list still fit one control message of 1280 octets (RFC 5533 §5.1).
+pub const PROVIDERS_MAX: usize = 15;
+
+/// Most locators of a static peer.
+pub const PEER_LOCATORS_MAX: usize = 32;
+
+/// A Send Timeout under this is warned about (R5534-104).
+pub const SEND_TIMEOUT_ADVISED_S: i64 = 10;
+
+/// Longest path of a Unix socket, less room for the suffix it is made under.
+pub const SOCKET_PATH_OCTETS_MAX: usize = 100;
+
+/// The control socket when the file names none.
+pub const CONTROL_SOCKET: &str = "/run/pshim6/control.sock";
+
+/// The hosts file when the configuration names none, beside the configuration.
+pub const HOSTS_FILE: &str = "hosts.json";
+
+/// The log filter when the file gives none.
+pub const LOG: &str = "info";
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    // R5533-300, R5533-301, R5533-302, R5534-103: the protocols' own numbers are the defaults.
+    #[test]
+    fn defaults_are_those_of_the_rfcs() {
+        assert_eq!((I1_TIMEOUT_MS.default, I1_RETRIES.default), (4000, 4));
+        assert_eq!((I2_TIMEOUT_MS.default, I2_RETRIES.default), (4000, 2));
+        assert_eq!((I2BIS_TIMEOUT_MS.default, I2BIS_RETRIES.default), (4000, 2));
+        assert_eq!((UPDATE_TIMEOUT_MS.default, MAX_UPDATE_TIMEOUT_S.default), (4000, 120));
+        assert_eq!((NO_R1_HOLDDOWN_S.default, ICMP_HOLDDOWN_S.default), (60, 600));
+        assert_eq!((NO_R1_HOLDDOWN_S.max, ICMP_HOLDDOWN_S.max), (60, 600));
+        assert_eq!((VALIDATOR_LIFETIME_S.default, VALIDATOR_LIFETIME_S.min), (30, 30));
+        assert_eq!((SEND_TIMEOUT_S.default, SEND_TIMEOUT_S.max), (15, 100));
+        assert_eq!((PROBE_INTERVAL_MS.default, INITIAL_PROBES.default, MAX_PROBE_S.default), (500, 4, 60));
+    }
+
+    #[test]
+    fn every_default_is_allowed() {
+        for limits in ALL {
+            assert!((limits.min..=limits.max).contains(&limits.default), "{limits:?}");
+        }
+    }
+
+    #[test]
+    fn the_documentation_says_the_same() {
+        let page = include_str!("../../../docs/configuration.md");
+        for Limits { field, default, min, max } in ALL {
+            let (section, name) = field.split_once('.').unwrap();
+            let chapter = page
+                .split("\n## ")
+                .find(|chapter| {
+                    chapter.starts_with(&format!("`[{section}]`")) || chapter.starts_with(&format!("`[[{section}]]`"))
+                })
+                .unwrap_or_else(|| panic!("no chapter for {section}"));
+            let row = format!("| `{name}` | {default} | {min} to {max} |");
+            assert!(chapter.contains(&row), "docs/configuration.md lacks: {row}");
+        }
+    }
+}

@@ -1,0 +1,91 @@
+//! The operator's word: `site.toml` and the hosts file, read into something that can be obeyed or refused in full.
+//!
+//! Configuration ripens in types: `SiteFile` is what the TOML said, [`Site`] what can be obeyed; the engine makes the
+//! workers' snapshot from it. A fault is a [`Problem`] with file, line, column and field, and all faults are told at
+//! once. [`Configuration::load`] is the one way in, for a start and for a reload alike.
+
+mod check;
+mod file;
+pub mod hosts;
+pub mod key;
+pub mod limits;
+mod network;
+pub mod prefix;
+mod problem;
+pub mod site;
+mod source;
+#[cfg(test)]
+mod tests;
+
+use std::path::{Path, PathBuf};
+
+use crate::identity::{Kind, Parameters};
+
+pub use hosts::{Host, Hosts};
+pub use prefix::{LinkAddress, MacAddress, Prefix};
+pub use problem::{Place, Problem, Problems};
+pub use site::Site;
+
+/// Where the configuration is looked for when no other place is named.
+pub const DEFAULT_PATH: &str = "/etc/pshim6/site.toml";
+
+/// Everything the operator said, checked as a whole.
+#[derive(Clone, Debug)]
+pub struct Configuration {
+    /// The file it came from; loading it again is a reload.
+    pub file: PathBuf,
+    /// The box and its site.
+    pub site: Site,
+    /// The static hosts, verified against `site`.
+    pub hosts: Hosts,
+    /// What can be obeyed but should be known.
+    pub warnings: Vec<Problem>,
+}
+
+impl Configuration {
+    /// Reads `file` and the hosts file it names; all of it is good or none of it is taken.
+    pub fn load(file: &Path) -> Result<Configuration, Problems> {
+        let (site, mut warnings) = Site::load(file)?;
+        let hosts = Hosts::load(&site.node.hosts_file, &site)?;
+        if hosts.is_empty() {
+            warnings.push(Problem::of_file(&site.node.hosts_file, "no hosts yet (pshim6ctl host add NAME)"));
+        }
+        warnings.extend(key_warnings(&site, &hosts));
+        Ok(Configuration { file: file.to_path_buf(), site, hosts, warnings })
+    }
+}
+
+/// What is odd about the site's key and the hosts that were made with it. Nothing of it stops the box: the key signs
+/// locators outside a host's set, and sessions within the set do without.
+fn key_warnings(site: &Site, hosts: &Hosts) -> Vec<Problem> {
+    let Some(file) = &site.key else { return Vec::new() };
+    let key = match key::load(file) {
+        Ok(key) => key,
+        Err(error) => return vec![Problem::of_file(file, error.reason())],
+    };
+    let hybrid = hosts.iter().filter(|host| host.identity.kind == Kind::Hybrid);
+    let foreign = hybrid.filter(|host| match Parameters::parse(&host.identity.pds) {
+        Ok(parameters) => parameters.key().der() != key.public_key_der(),
+        Err(_) => true,
+    });
+    let text = |host: &Host| format!("is not the key that host {} was made with; it cannot sign for it", host.name);
+    foreign.map(|host| Problem::of_file(file, text(host))).collect()
+}
+
+impl Site {
+    /// Reads and checks `file`; also what it says that can be obeyed but should be known.
+    pub fn load(file: &Path) -> Result<(Site, Vec<Problem>), Problems> {
+        match std::fs::read_to_string(file) {
+            Ok(text) => Site::parse(file, &text),
+            Err(error) => Err(Problem::of_file(file, format!("cannot be read: {error}")).into()),
+        }
+    }
+
+    /// Checks `text` as the contents of `file`, which gives relative paths their start and problems their name.
+    pub fn parse(file: &Path, text: &str) -> Result<(Site, Vec<Problem>), Problems> {
+        match check::site(file, text) {
+            (Some(site), _, warnings) => Ok((site, warnings)),
+            (None, problems, _) => Err(Problems(problems)),
+        }
+    }
+}

@@ -1,0 +1,219 @@
+//! What can be obeyed: the configuration after every check, with a value for everything.
+//!
+//! Plain data. The engine turns it into the settings of its machines; nothing here knows them.
+
+use std::net::Ipv6Addr;
+use std::path::PathBuf;
+use std::time::Duration;
+
+use dataplane::wire::{Locator, Ulid};
+
+use super::prefix::{LinkAddress, MacAddress, Prefix};
+
+/// One box and the site it serves.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Site {
+    /// The box itself (`[box]`).
+    pub node: Node,
+    /// What DPDK's environment is started with (`[eal]`).
+    pub eal: Eal,
+    /// The block of identifiers (`site.prefix`), at most 64 bits long.
+    pub prefix: Prefix,
+    /// The /64 the hosts live in, inside `prefix` (`site.lan`).
+    pub lan: Prefix,
+    /// Index in `ports` of the port towards the hosts (`site.port`).
+    pub lan_port: usize,
+    /// The site's key pair for hybrid CGA/HBA addresses (`site.key`); without it hosts get HBA-only addresses.
+    pub key: Option<PathBuf>,
+    /// Security parameter of addresses made from now on, 0 to 2 (`site.sec`).
+    pub sec: u8,
+    /// In the order of the file.
+    pub ports: Vec<Port>,
+    /// In the order of the file; never empty.
+    pub providers: Vec<Provider>,
+    /// Peers whose locators are known without DNS.
+    pub peers: Vec<Peer>,
+    /// RFC 5534's numbers (`[reap]`).
+    pub reap: Reap,
+    /// RFC 5533's numbers (`[shim6]`).
+    pub shim6: Shim6,
+}
+
+/// The box (`[box]`).
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Node {
+    /// Its name, for people.
+    pub name: String,
+    /// Its number among the boxes that share its locators, 0 to 15.
+    pub id: u8,
+    /// Poll-mode workers, 1 to 64.
+    pub workers: u8,
+    /// What a worker does when nothing arrives.
+    pub idle: Idle,
+    /// Core of each worker, as many as `workers`; none when the system chooses.
+    pub cores: Option<Vec<u16>>,
+    /// Where `pshim6ctl` finds the daemon.
+    pub control_socket: PathBuf,
+    /// The static hosts.
+    pub hosts_file: PathBuf,
+    /// What is logged, as `tracing` filters are written: `info,control::reap=debug`.
+    pub log: String,
+    /// Contexts in all shards together.
+    pub contexts_max: u32,
+    /// First packets held for one pair.
+    pub hold_packets: u16,
+    /// Pairs with held packets at one time.
+    pub hold_pairs: u32,
+}
+
+/// What a worker does when nothing arrives.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, serde::Deserialize, serde::Serialize)]
+#[serde(rename_all = "lowercase")]
+pub enum Idle {
+    /// Sleeps a little, longer the longer it is quiet: for small machines and laboratories.
+    Sleep,
+    /// Polls on: for a core of its own.
+    Poll,
+}
+
+/// Whether DPDK's memory comes from hugepages.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, serde::Deserialize, serde::Serialize)]
+#[serde(rename_all = "lowercase")]
+pub enum Hugepages {
+    /// When there are enough, else without.
+    Auto,
+    /// Not even when present.
+    Never,
+    /// Or do not start.
+    Require,
+}
+
+/// What DPDK's environment is started with (`[eal]`).
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Eal {
+    /// Memory in megabytes.
+    pub memory_mb: u32,
+    /// Where it comes from.
+    pub hugepages: Hugepages,
+    /// Further arguments, handed on as they are.
+    pub args: Vec<String>,
+}
+
+/// A device and our addresses on its link (`[[port]]`).
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Port {
+    /// Its name in this file.
+    pub name: String,
+    /// What DPDK opens.
+    pub device: Device,
+    /// The box's own addresses there, at least one.
+    pub addresses: Vec<LinkAddress>,
+    /// The Ethernet address to use; none for the device's own.
+    pub mac: Option<MacAddress>,
+    /// The link's MTU in octets.
+    pub mtu: u16,
+}
+
+/// What DPDK opens.
+#[derive(Clone, Debug, PartialEq, Eq, Hash)]
+pub enum Device {
+    /// A PCI function by its full address, `0000:3b:00.0`.
+    Pci(String),
+    /// A software device as `--vdev` takes it: `net_af_packet0,iface=a-x`.
+    Virtual(String),
+}
+
+/// One way out (`[[provider]]`).
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Provider {
+    /// Its name in this file.
+    pub name: String,
+    /// Index in `Site::ports`; no port serves two providers or a provider and the hosts.
+    pub port: usize,
+    /// The /64 it delegated; one locator of every host lies in it.
+    pub prefix: Prefix,
+    /// The provider's router: on the port's link, or link-local.
+    pub next_hop: Ipv6Addr,
+    /// Lower comes first.
+    pub preference: u16,
+}
+
+/// A peer whose locators are known without DNS (`[[peer]]`).
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Peer {
+    /// For people.
+    pub name: Option<String>,
+    /// What our hosts call it.
+    pub ulid: Ulid,
+    /// Where it can be reached; routable, distinct, never empty.
+    pub locators: Vec<Locator>,
+}
+
+/// RFC 5534's numbers (`[reap]`).
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Reap {
+    /// Send Timeout, also told to the peer as our Keepalive Timeout.
+    pub send_timeout: Duration,
+    /// Initial Probe Timeout.
+    pub probe_interval: Duration,
+    /// Number of Initial Probes.
+    pub initial_probes: u8,
+    /// Max Probe Timeout.
+    pub max_probe: Duration,
+}
+
+/// RFC 5533's numbers (`[shim6]`).
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Shim6 {
+    /// I1_TIMEOUT.
+    pub i1_timeout: Duration,
+    /// I1_RETRIES_MAX.
+    pub i1_retries: u8,
+    /// I2_TIMEOUT.
+    pub i2_timeout: Duration,
+    /// I2_RETRIES_MAX.
+    pub i2_retries: u8,
+    /// I2bis_TIMEOUT.
+    pub i2bis_timeout: Duration,
+    /// I2bis_RETRIES_MAX.
+    pub i2bis_retries: u8,
+    /// UPDATE_TIMEOUT.
+    pub update_timeout: Duration,
+    /// MAX_UPDATE_TIMEOUT.
+    pub max_update_timeout: Duration,
+    /// NO_R1_HOLDDOWN_TIME.
+    pub no_r1_holddown: Duration,
+    /// ICMP_HOLDDOWN_TIME.
+    pub icmp_holddown: Duration,
+    /// VALIDATOR_MIN_LIFETIME.
+    pub validator_lifetime: Duration,
+    /// Quiet time before a context may be forgotten.
+    pub idle_context: Duration,
+    /// Stateless answers (R1, R1bis, R2 for I1, Error) a second, in all.
+    pub answers_per_s: u32,
+    /// The same for one source /64.
+    pub answers_per_source_s: u32,
+    /// Control messages a second that workers hand to control, in all.
+    pub messages_per_s: u32,
+    /// The same for one source /64.
+    pub messages_per_source_s: u32,
+    /// Whether payload packets must carry locators of their context (R5533-328).
+    pub strict_locators: bool,
+}
+
+impl Site {
+    /// The prefixes every host's HBA set is made over, in this order: the hosts' own, then the providers'.
+    pub fn hba_prefixes(&self) -> impl Iterator<Item = Prefix> + '_ {
+        std::iter::once(self.lan).chain(self.providers.iter().map(|provider| provider.prefix))
+    }
+}
+
+impl Device {
+    /// What DPDK calls the device: the PCI address, or a software device's name without its arguments.
+    pub fn name(&self) -> &str {
+        match self {
+            Device::Pci(address) => address,
+            Device::Virtual(text) => text.split(',').next().unwrap_or(text),
+        }
+    }
+}

@@ -1,0 +1,303 @@
+//! The one place with a clock, sockets, threads and randomness: it runs the engine against the world.
+//!
+//! One thread (this one) owns the engine. It takes in what the workers noticed, what the operator asks for and the
+//! passing of time, and carries out the engine's effects. The workers run in threads of their own; the management socket
+//! in a few more that only carry questions and answers.
+
+#[cfg(feature = "dpdk")]
+mod dpdk;
+
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::time::{Duration, Instant as WallInstant};
+
+use crossbeam::channel::{Receiver, RecvTimeoutError, bounded};
+use dataplane::counters::{Count, Counters, DropReason};
+use dataplane::link::Workers;
+use rand::rngs::SysRng;
+use rand::{Rng, SeedableRng, rngs::StdRng};
+use signal_hook::consts::{SIGHUP, SIGINT, SIGTERM};
+use tracing::{debug, error, info, warn};
+
+use crate::config::{Configuration, Problems, Site};
+use crate::engine::{Effect, Engine, SetupError, Story};
+use crate::manage::api::{CountersView, MemoryView, PortView, ReloadedView, Request, Response, StatusView, WorkerView};
+use crate::manage::server::{Call, Server, ServerError};
+use crate::time::Instant;
+
+/// Events of one worker handled before the others get their turn.
+const EVENTS_PER_TURN: usize = 256;
+/// Longest sleep of the control thread while workers may have something to say.
+const NAP: Duration = Duration::from_millis(1);
+
+/// Why the box cannot run.
+#[derive(Debug, thiserror::Error)]
+pub enum RunError {
+    /// The devices or DPDK.
+    #[error("{0}")]
+    Hardware(String),
+    /// Hugepages were free a moment ago and DPDK did not get them; ordinary memory would do.
+    #[error("{0}")]
+    HugepagesTaken(String),
+    /// The configuration fits the file format, and still cannot be obeyed.
+    #[error(transparent)]
+    Setup(#[from] SetupError),
+    /// The management socket.
+    #[error(transparent)]
+    Socket(#[from] ServerError),
+    /// The operating system gives no signals, threads or random numbers.
+    #[error("{0}")]
+    System(String),
+}
+
+/// The devices of a running box, for status.
+pub(crate) trait Devices {
+    /// One view per port, in the order of the configuration.
+    fn ports(&self) -> Vec<PortView>;
+    /// Where memory comes from.
+    fn memory(&self) -> MemoryView;
+    /// Stops and joins the workers.
+    fn stop(&mut self);
+}
+
+/// Time since the box started.
+#[derive(Clone, Copy, Debug)]
+pub(crate) struct Clock(WallInstant);
+
+impl Clock {
+    fn start() -> Clock {
+        Clock(WallInstant::now())
+    }
+
+    fn now(self) -> Instant {
+        Instant(self.0.elapsed())
+    }
+
+    /// Milliseconds, as workers count.
+    #[cfg_attr(not(feature = "dpdk"), allow(dead_code, reason = "only workers on devices need it"))]
+    fn millis(self) -> u64 {
+        u64::try_from(self.0.elapsed().as_millis()).unwrap_or(u64::MAX)
+    }
+}
+
+/// Runs a box until SIGTERM or SIGINT. SIGHUP reloads hosts and peers.
+pub fn run(configuration: Configuration) -> Result<(), RunError> {
+    let system = |error: std::io::Error| RunError::System(error.to_string());
+    let stop = Arc::new(AtomicBool::new(false));
+    let hangup = Arc::new(AtomicBool::new(false));
+    for signal in [SIGTERM, SIGINT] {
+        signal_hook::flag::register(signal, stop.clone()).map_err(system)?;
+    }
+    signal_hook::flag::register(SIGHUP, hangup.clone()).map_err(system)?;
+    let mut rng = StdRng::try_from_rng(&mut SysRng).map_err(|error| RunError::System(error.to_string()))?;
+    let clock = Clock::start();
+    let (engine, workers, devices) = open(&configuration, clock, &mut rng)?;
+    let (calls_in, calls) = bounded(64);
+    let server = Server::start(&configuration.site.node.control_socket, calls_in)?;
+    info!(socket = %server.path().display(), "serving");
+    let mut control = Control { configuration, clock, rng, engine, workers, devices, effects: Vec::new() };
+    control.serve(&calls, &stop, &hangup);
+    drop(server);
+    control.devices.stop();
+    Ok(())
+}
+
+#[cfg(feature = "dpdk")]
+fn open(
+    configuration: &Configuration,
+    clock: Clock,
+    rng: &mut dyn Rng,
+) -> Result<(Engine, Box<dyn Workers>, Box<dyn Devices>), RunError> {
+    dpdk::open(configuration, clock, rng)
+}
+
+#[cfg(not(feature = "dpdk"))]
+fn open(
+    _: &Configuration,
+    _: Clock,
+    _: &mut dyn Rng,
+) -> Result<(Engine, Box<dyn Workers>, Box<dyn Devices>), RunError> {
+    Err(RunError::Hardware("this program was built without the `dpdk` feature and has no ports to run on".into()))
+}
+
+struct Control {
+    configuration: Configuration,
+    clock: Clock,
+    rng: StdRng,
+    engine: Engine,
+    workers: Box<dyn Workers>,
+    devices: Box<dyn Devices>,
+    effects: Vec<Effect>,
+}
+
+impl Control {
+    fn serve(&mut self, calls: &Receiver<Call>, stop: &AtomicBool, hangup: &AtomicBool) {
+        self.engine.start(self.clock.now(), &mut self.effects);
+        while !stop.load(Ordering::Relaxed) {
+            let events = self.turn();
+            if hangup.swap(false, Ordering::Relaxed) {
+                match self.reload() {
+                    Ok(view) => info!(hosts = view.hosts, peers = view.peers, "reloaded"),
+                    Err(problems) => error!("not reloaded: {problems}"),
+                }
+            }
+            // A busy box comes back at once; a quiet one sleeps until something is due, but never long, for workers do
+            // not wake it.
+            let due = self.engine.deadline().map_or(NAP, |due| due.since(self.clock.now()));
+            let nap = if events > 0 { Duration::ZERO } else { due.min(NAP) };
+            match calls.recv_timeout(nap) {
+                Ok(call) => self.answer(call),
+                Err(RecvTimeoutError::Timeout) => {}
+                Err(RecvTimeoutError::Disconnected) => std::thread::sleep(nap),
+            }
+        }
+    }
+
+    /// Takes in what happened, lets time pass, carries out what follows. How many events there were.
+    fn turn(&mut self) -> usize {
+        let Control { clock, rng, engine, workers, effects, .. } = self;
+        let events = workers.poll(EVENTS_PER_TURN, &mut |notice| engine.notice(clock.now(), rng, notice, effects));
+        let now = clock.now();
+        if engine.deadline().is_some_and(|due| due <= now) {
+            engine.expire(now, rng, effects);
+        }
+        self.carry_out();
+        events
+    }
+
+    fn carry_out(&mut self) {
+        for effect in self.effects.drain(..) {
+            match effect {
+                Effect::Install(worker, install) => self.workers.install(worker, install),
+                Effect::Remove(worker, tag) => self.workers.remove(worker, tag),
+                Effect::Replay(worker, tag) => self.workers.replay(worker, tag),
+                Effect::Refuse(worker, pair) => self.workers.refuse(worker, pair),
+                Effect::Transmit(port, frame) => {
+                    if !self.workers.transmit(port, &frame) {
+                        warn!(port = port.0, "no buffer for a packet of the control core");
+                    }
+                }
+                Effect::Publish(snapshot) => self.workers.publish(&snapshot),
+                Effect::Story(story) => tell(&story),
+            }
+        }
+    }
+
+    fn answer(&mut self, call: Call) {
+        let now = self.clock.now();
+        let response = match &call.request {
+            Request::Status => Response::Status(self.status(now)),
+            Request::Hosts => Response::Hosts(self.engine.hosts_view()),
+            Request::Contexts(filter) => Response::Contexts(self.engine.contexts_view(now, filter)),
+            Request::Paths => Response::Paths(self.engine.paths_view(now)),
+            Request::Counters => Response::Counters(self.counters()),
+            Request::Reload => match self.reload() {
+                Ok(view) => Response::Reloaded(view),
+                Err(problems) => Response::error(problems.to_string()),
+            },
+        };
+        call.answer(response);
+    }
+
+    fn status(&self, now: Instant) -> StatusView {
+        let site = &self.configuration.site;
+        let mut providers = self.engine.providers_view();
+        for (view, provider) in providers.iter_mut().zip(&site.providers) {
+            view.port = site.ports.get(provider.port).map(|port| port.name.clone()).unwrap_or_default();
+        }
+        StatusView {
+            name: site.node.name.clone(),
+            version: env!("CARGO_PKG_VERSION").to_owned(),
+            ready: self.engine.serves(),
+            uptime_s: now.0.as_secs(),
+            workers: (0..self.workers.count()).filter_map(|at| self.worker_view(at)).collect(),
+            ports: self.devices.ports(),
+            providers,
+            memory: self.devices.memory(),
+            contexts: self.engine.context_counts(site.node.contexts_max),
+            hosts: self.engine.hosts_view().hosts.len() as u64,
+        }
+    }
+
+    fn worker_view(&self, at: usize) -> Option<WorkerView> {
+        let counters = self.workers.counters(at)?;
+        let core = self.configuration.site.node.cores.as_ref().and_then(|cores| cores.get(at).copied());
+        Some(WorkerView {
+            id: u16::try_from(at).unwrap_or(u16::MAX),
+            core,
+            contexts: counters.count(Count::Contexts),
+            packets_in: counters.count(Count::ReceivedSite) + counters.count(Count::ReceivedProvider),
+            packets_out: counters.count(Count::Transmitted),
+            dropped: DropReason::ALL.iter().map(|reason| counters.dropped(*reason)).sum(),
+        })
+    }
+
+    fn counters(&self) -> CountersView {
+        let mut view = CountersView::default();
+        for worker in (0..self.workers.count()).filter_map(|at| self.workers.counters(at)) {
+            let own: std::collections::BTreeMap<String, u64> =
+                worker.iter().map(|(name, value)| (name.to_owned(), value)).collect();
+            for (name, value) in &own {
+                *view.counters.entry(name.clone()).or_default() += value;
+            }
+            view.workers.push(own);
+        }
+        for (name, help) in Counters::descriptions() {
+            view.descriptions.insert(name.to_owned(), help.to_owned());
+        }
+        for (name, help, value) in self.engine.tally().iter() {
+            view.counters.insert(name.to_owned(), value);
+            view.descriptions.insert(name.to_owned(), help.to_owned());
+        }
+        view
+    }
+
+    /// Reads the configuration again. Hosts and peers are taken over, whole or not at all; the rest needs a restart, and
+    /// the answer says so.
+    fn reload(&mut self) -> Result<ReloadedView, Problems> {
+        let new = Configuration::load(&self.configuration.file)?;
+        let mut notes: Vec<String> = new.warnings.iter().map(ToString::to_string).collect();
+        if needs_restart(&self.configuration.site, &new.site) {
+            let text =
+                "other settings than hosts and peers changed: nothing was taken over; restart pshim6d to use them";
+            return Err(crate::config::Problem::of_file(&new.file, text).into());
+        }
+        let now = self.clock.now();
+        let Control { rng, engine, effects, .. } = self;
+        if let Err(error) = engine.reload(now, rng, &new.site, &new.hosts, effects) {
+            notes.push(error.to_string());
+        }
+        self.carry_out();
+        let view = ReloadedView { hosts: new.hosts.len() as u64, peers: new.site.peers.len() as u64, notes };
+        self.configuration = new;
+        Ok(view)
+    }
+}
+
+/// Whether anything but the peers differs.
+fn needs_restart(old: &Site, new: &Site) -> bool {
+    let mut like_old = new.clone();
+    like_old.peers.clone_from(&old.peers);
+    like_old != *old
+}
+
+fn tell(story: &Story) {
+    match story {
+        Story::Ready(ulids, pair, how) => {
+            info!(local = %ulids.local, peer = %ulids.peer, from = %pair.local, to = %pair.peer, ?how, "context ready");
+        }
+        Story::Failed(ulids, reason) => warn!(local = %ulids.local, peer = %ulids.peer, ?reason, "no context"),
+        Story::Gone(ulids, reason) => info!(local = %ulids.local, peer = %ulids.peer, ?reason, "context gone"),
+        Story::Exploring(ulids, pair, reason) => {
+            info!(local = %ulids.local, peer = %ulids.peer, from = %pair.local, to = %pair.peer, ?reason, "exploring");
+        }
+        Story::Moved(ulids, old, new) => info!(
+            local = %ulids.local, peer = %ulids.peer,
+            old_from = %old.local, old_to = %old.peer, from = %new.local, to = %new.peer,
+            "moved to another pair"
+        ),
+        Story::Router(name, true) => info!(provider = name, "router answers"),
+        Story::Router(name, false) => warn!(provider = name, "router does not answer"),
+        Story::PeerError(code, pointer) => debug!(code, pointer, "a peer sent an Error"),
+    }
+}

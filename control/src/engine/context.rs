@@ -1,0 +1,420 @@
+//! What follows when a context changes: the workers' entry, its REAP machine, and what others on its path should know.
+
+use std::cmp::Reverse;
+use std::time::Duration;
+
+use dataplane::context::entry::Traffic;
+use dataplane::context::{self as table, Install, Phase};
+use dataplane::wire::shim6::{Addresses, Message, Options, Preference, Probe};
+use dataplane::wire::{Locator, LocatorPair};
+use rand::Rng;
+
+use super::{Effect, Engine, Event, Story};
+use crate::reap::{
+    Activity, Direction, LocalLocator, Output as ReapOutput, PathBook, PathKey, PeerLocator, Reap, State, Verdict,
+};
+use crate::shim6::{Context, ContextId, How, Output, State as Shim6State};
+use crate::time::Instant;
+
+/// When the last segment of a context is sent again after it found a path.
+const WAKE_AFTER: [Duration; 3] = [Duration::from_millis(10), Duration::from_millis(200), Duration::from_millis(800)];
+
+/// What hangs on a context besides what the endpoint keeps.
+pub(super) struct Attached {
+    /// What the owning worker was told last.
+    pub(super) installed: Option<Install>,
+    /// From ESTABLISHED on.
+    pub(super) reap: Option<Reap>,
+    /// Totals as last reported, out then in.
+    pub(super) traffic: [Traffic; 2],
+    /// The one valid place in the queue of REAP deadlines.
+    queued: Option<Instant>,
+}
+
+impl Attached {
+    fn new() -> Attached {
+        Attached { installed: None, reap: None, traffic: Default::default(), queued: None }
+    }
+}
+
+impl Engine {
+    /// Carries out what the endpoint wants.
+    pub(super) fn follow(&mut self, now: Instant, rng: &mut dyn Rng, outputs: Vec<Output>, effects: &mut Vec<Effect>) {
+        for output in outputs {
+            match output {
+                Output::Send { context, addresses, message } => {
+                    self.send_message(now, addresses, &message, effects);
+                    self.sync_if(context, effects);
+                }
+                Output::Opening { id } => {
+                    self.attached.insert(id, Attached::new());
+                    self.sync(id, effects);
+                }
+                Output::Ready { id, how } => self.ready(now, rng, id, how, effects),
+                Output::LocatorsChanged { id } => self.locators_changed(now, rng, id, effects),
+                Output::Suspended { id } => {
+                    if let Some(reap) = self.attached.get_mut(&id).and_then(|attached| attached.reap.as_mut()) {
+                        reap.stop();
+                    }
+                    self.sync(id, effects);
+                }
+                Output::Failed { ulids, fork, reason } => {
+                    self.tally.count(Event::OpenFailed);
+                    if fork == 0 {
+                        effects.push(Effect::Refuse(self.owner(&ulids), ulids));
+                    }
+                    effects.push(Effect::Story(Story::Failed(ulids, reason)));
+                }
+                Output::Gone { id, ulids, local_tag, reason, .. } => {
+                    self.tally.count(Event::ContextGone);
+                    self.attached.remove(&id);
+                    effects.push(Effect::Remove(self.owner(&ulids), local_tag));
+                    effects.push(Effect::Story(Story::Gone(ulids, reason)));
+                }
+                Output::Reap { id, addresses, message } => {
+                    self.reap_message(now, rng, id, addresses, &message, effects)
+                }
+                Output::ControlIn { id } => {
+                    self.reap(now, rng, id, effects, |reap, rng, out| reap.payload_in(now, rng, out))
+                }
+                Output::ControlOut { id } => {
+                    self.reap(now, rng, id, effects, |reap, rng, out| reap.payload_out(now, rng, out));
+                }
+                Output::ErrorReceived { .. } => self.tally.count(Event::ErrorsReceived),
+            }
+        }
+    }
+
+    /// ESTABLISHED: REAP begins, or goes on where the pair is still the one it knows.
+    fn ready(&mut self, now: Instant, rng: &mut dyn Rng, id: ContextId, how: How, effects: &mut Vec<Effect>) {
+        let Some(context) = self.endpoint.context(id) else { return };
+        self.tally.count(if how == How::Recovered { Event::ContextRecovered } else { Event::ContextReady });
+        effects.push(Effect::Story(Story::Ready(context.ulids, context.pair, how)));
+        let (pair, timeout) = (context.pair, context.peer_keepalive_timeout);
+        let (local, peer) = self.locators(context);
+        let attached = self.attached.entry(id).or_insert_with(Attached::new);
+        let kept = attached.reap.take().filter(|reap| reap.current() == pair);
+        let fresh = kept.is_none();
+        let mut reap = kept.unwrap_or_else(|| Reap::new(&self.reap_config, pair, &local[..], &peer[..]));
+        // The exchange itself went over this pair and back (docs/decisions: handshake as presence proof).
+        reap.set_confirmed(pair);
+        if let Some(seconds) = timeout {
+            reap.set_keepalive_timeout(seconds);
+        }
+        attached.reap = Some(reap);
+        if !fresh {
+            self.reap(now, rng, id, effects, |reap, rng, out| reap.set_locators(now, rng, local, peer, out));
+        }
+        self.sync(id, effects);
+        if how != How::Initiated {
+            self.wake(now, id);
+        }
+    }
+
+    fn locators_changed(&mut self, now: Instant, rng: &mut dyn Rng, id: ContextId, effects: &mut Vec<Effect>) {
+        let Some(context) = self.endpoint.context(id) else { return };
+        let timeout = context.peer_keepalive_timeout;
+        let (local, peer) = self.locators(context);
+        self.reap(now, rng, id, effects, |reap, rng, out| {
+            if let Some(seconds) = timeout {
+                reap.set_keepalive_timeout(seconds);
+            }
+            reap.set_locators(now, rng, local, peer, out);
+        });
+        self.sync(id, effects);
+    }
+
+    /// The locators REAP may use: ours in order of the providers, the peer's as far as they are proved.
+    fn locators(&self, context: &Context) -> (Vec<LocalLocator>, Vec<PeerLocator>) {
+        let ours = context.host.locators.iter().filter_map(|(locator, _)| {
+            let (_, provider) = self.provider_of(locator.0)?;
+            let preference = u8::try_from(provider.preference).unwrap_or(u8::MAX);
+            Some(LocalLocator { locator: *locator, preference })
+        });
+        let theirs = context.peer_locators.iter().filter(|known| known.verified).map(|known| PeerLocator {
+            locator: known.locator,
+            broken: known.preference.flags & Preference::BROKEN != 0,
+            transient: known.preference.flags & Preference::TRANSIENT != 0,
+            priority: known.preference.priority.unwrap_or_default(),
+        });
+        (ours.collect(), theirs.collect())
+    }
+
+    fn sync_if(&mut self, id: Option<ContextId>, effects: &mut Vec<Effect>) {
+        if let Some(id) = id {
+            self.sync(id, effects);
+        }
+    }
+
+    /// Tells the owning worker what it should know of a context, if that is not what it was told last.
+    pub(super) fn sync(&mut self, id: ContextId, effects: &mut Vec<Effect>) {
+        let Some(context) = self.endpoint.context(id) else { return };
+        let phase = match context.state {
+            Shim6State::I1Sent => Phase::Opening,
+            Shim6State::I2Sent => Phase::Answering,
+            Shim6State::Established | Shim6State::I2bisSent => Phase::Live,
+            Shim6State::Idle | Shim6State::EFailed | Shim6State::NoSupport => return,
+        };
+        let Some((provider, _)) = self.provider_of(context.pair.local.0) else { return };
+        let Some(&host) = self.snapshot.host_index.get(&context.ulids.local) else { return };
+        let install = Install {
+            handle: id.to_bits(),
+            ulids: context.ulids,
+            default: context.fork == 0,
+            local_tag: context.local_tag,
+            peer_tag: context.peer_tag.unwrap_or(context.local_tag),
+            locators: context.pair,
+            provider: provider as u8,
+            host,
+            phase,
+        };
+        let owner = self.owner(&context.ulids);
+        let Some(attached) = self.attached.get_mut(&id) else { return };
+        if attached.installed.as_ref() != Some(&install) {
+            if let Some(old) = attached.installed.as_ref().filter(|old| old.local_tag != install.local_tag) {
+                effects.push(Effect::Remove(owner, old.local_tag));
+            }
+            attached.installed = Some(install.clone());
+            effects.push(Effect::Install(owner, install));
+        }
+    }
+
+    /// What a worker saw in a context since its last report.
+    pub(super) fn activity(
+        &mut self,
+        now: Instant,
+        rng: &mut dyn Rng,
+        id: ContextId,
+        activity: table::Activity,
+        traffic: [Traffic; 2],
+        effects: &mut Vec<Effect>,
+    ) {
+        let Some(context) = self.endpoint.context(id) else { return };
+        let early = activity.received && matches!(context.state, Shim6State::I2Sent | Shim6State::I2bisSent);
+        if let Some(attached) = self.attached.get_mut(&id) {
+            attached.traffic = traffic;
+        }
+        self.endpoint.used(now, id);
+        if early {
+            // RFC 5533 §12.2: the peer is established, so its R2 was lost.
+            let mut out = Vec::new();
+            let verdict = self.endpoint.payload_received(now, id, &mut out);
+            self.tally.shim6(verdict);
+            self.follow(now, rng, out, effects);
+        }
+        let last = match activity.last {
+            table::Direction::In => Direction::Received,
+            table::Direction::Out => Direction::Sent,
+        };
+        let digest = Activity { received: activity.received, sent: activity.sent, last };
+        self.reap(now, rng, id, effects, |reap, rng, out| reap.activity(now, rng, digest, out));
+    }
+
+    fn reap_message(
+        &mut self,
+        now: Instant,
+        rng: &mut dyn Rng,
+        id: ContextId,
+        addresses: Addresses,
+        message: &Message,
+        effects: &mut Vec<Effect>,
+    ) {
+        let mut refused = None;
+        self.reap(now, rng, id, effects, |reap, rng, out| match message {
+            Message::Keepalive { .. } => reap.keepalive(now, rng, out),
+            Message::Probe(probe) => {
+                let (source, target) = (Locator(addresses.source), Locator(addresses.target));
+                refused = reap.probe(now, rng, source, target, probe, out).err();
+            }
+            _ => {}
+        });
+        if let Some(reason) = refused {
+            self.tally.probe_refused(reason);
+        }
+    }
+
+    /// Runs REAP of a context and carries out what it wants. Probes it answers with slow down those that wait for the
+    /// common budget.
+    fn reap(
+        &mut self,
+        now: Instant,
+        rng: &mut dyn Rng,
+        id: ContextId,
+        effects: &mut Vec<Effect>,
+        input: impl FnOnce(&mut Reap, &mut dyn Rng, &mut Vec<ReapOutput>),
+    ) {
+        let probes = self.reap_paid(now, rng, id, effects, |reap, rng, _, out| input(reap, rng, out));
+        self.budget.charge(now, probes);
+    }
+
+    /// The same where the budget has been asked already; also for inputs that ask what other contexts know about paths.
+    /// How many probes were sent.
+    fn reap_paid(
+        &mut self,
+        now: Instant,
+        rng: &mut dyn Rng,
+        id: ContextId,
+        effects: &mut Vec<Effect>,
+        input: impl FnOnce(&mut Reap, &mut dyn Rng, &PathBook, &mut Vec<ReapOutput>),
+    ) -> u32 {
+        let Some(attached) = self.attached.get_mut(&id) else { return 0 };
+        let Some(reap) = attached.reap.as_mut() else { return 0 };
+        let mut out = Vec::new();
+        input(reap, rng, &self.book, &mut out);
+        if out.iter().any(|output| matches!(output, ReapOutput::ExplorationStarted { .. })) {
+            reap.reorder(&|pair| self.book.rank(pair, now));
+        }
+        // A later deadline is found when the earlier place in the queue comes up, so a busy context queues rarely.
+        if let Some(at) = reap.deadline().filter(|at| attached.queued.is_none_or(|queued| *at < queued)) {
+            attached.queued = Some(at);
+            self.due.push(Reverse((at, id)));
+        }
+        let probes = out.iter().filter(|output| matches!(output, ReapOutput::SendProbe { .. })).count();
+        for output in out {
+            self.reap_output(now, id, output, effects);
+        }
+        probes as u32
+    }
+
+    fn reap_output(&mut self, now: Instant, id: ContextId, output: ReapOutput, effects: &mut Vec<Effect>) {
+        let Some(context) = self.endpoint.context(id) else { return };
+        let (ulids, pair, tag) = (context.ulids, context.pair, context.peer_tag);
+        match output {
+            ReapOutput::SendKeepalive { pair } => {
+                let Some(receiver_tag) = tag else { return };
+                self.tally.count(Event::KeepalivesSent);
+                let message = Message::Keepalive { receiver_tag, options: Options::default() };
+                self.send_message(now, along(pair), &message, effects);
+            }
+            ReapOutput::SendProbe { pair, state, sent, received } => {
+                let Some(receiver_tag) = tag else { return };
+                self.tally.count(Event::ProbesSent);
+                let probe = Probe { receiver_tag, state, sent, received, options: Options::default() };
+                self.send_message(now, along(pair), &Message::Probe(probe), effects);
+            }
+            ReapOutput::PairChanged { from, to } => self.pair_changed(id, from, to, effects),
+            ReapOutput::Confirmed { pair } => {
+                let _ = self.endpoint.set_probed(id, pair.peer, true);
+                self.book.confirmed(PathKey::of(pair), now);
+            }
+            ReapOutput::Failed { pair, probed } => {
+                let path = PathKey::of(pair);
+                if self.book.failed(path, id.to_bits(), probed, now) == Verdict::NewlyDead {
+                    self.path_died(id, path);
+                }
+            }
+            ReapOutput::ExplorationStarted { reason } => {
+                self.tally.count(Event::Explorations);
+                effects.push(Effect::Story(Story::Exploring(ulids, pair, reason)));
+            }
+            ReapOutput::AnswerCapped => self.tally.count(Event::ProbeAnswerCapped),
+            ReapOutput::UnmatchedReports { .. } => self.tally.count(Event::ProbeUnmatched),
+            ReapOutput::ExplorationEnded { .. } => self.wake(now, id),
+            ReapOutput::BackedOff => {}
+        }
+    }
+
+    fn pair_changed(&mut self, id: ContextId, from: LocatorPair, to: LocatorPair, effects: &mut Vec<Effect>) {
+        let _ = self.endpoint.set_probed(id, to.peer, true);
+        if self.endpoint.set_pair(id, to).is_err() {
+            // REAP only knows proved locators, so this is a broken invariant; both sides go on from what packets use.
+            self.tally.count(Event::PairChangeRefused);
+            let Some(context) = self.endpoint.context(id) else { return };
+            let (local, peer) = self.locators(context);
+            let reap = Reap::new(&self.reap_config, context.pair, local, peer);
+            if let Some(attached) = self.attached.get_mut(&id) {
+                attached.reap = Some(reap);
+            }
+            return;
+        }
+        self.tally.count(Event::PairChanges);
+        if let Some(context) = self.endpoint.context(id) {
+            effects.push(Effect::Story(Story::Moved(context.ulids, from, to)));
+        }
+        self.sync(id, effects);
+    }
+
+    /// Other contexts on a path that has just proved dead look for another one now instead of waiting for their own
+    /// Send Timeout. Each of them moves only when its own probe is answered.
+    fn path_died(&mut self, witness: ContextId, path: PathKey) {
+        self.tally.count(Event::PathsDead);
+        let on_it = self.attached.iter().filter(|(id, attached)| {
+            let at_rest = |reap: &Reap| reap.state() == State::Operational && PathKey::of(reap.current()) == path;
+            **id != witness && attached.reap.as_ref().is_some_and(at_rest)
+        });
+        self.suspects.extend(on_it.map(|(id, _)| (*id, path)));
+    }
+
+    /// REAP timers, and suspects, at the pace all contexts keep together.
+    pub(super) fn expire_reap(&mut self, now: Instant, rng: &mut dyn Rng, effects: &mut Vec<Effect>) {
+        while let Some(&Reverse((at, id))) = self.due.peek() {
+            if at > now {
+                break;
+            }
+            self.due.pop();
+            let Some(attached) = self.attached.get_mut(&id).filter(|attached| attached.queued == Some(at)) else {
+                continue;
+            };
+            attached.queued = None;
+            let Some(reap) = attached.reap.as_ref() else { continue };
+            let later = match reap.deadline() {
+                None => continue,
+                Some(due) if due > now => due,
+                Some(_) if reap.probe_due(now) && !self.budget.take(now) => self.budget.ready_at().max(now),
+                Some(_) => {
+                    self.reap_paid(now, rng, id, effects, |reap, rng, _, out| reap.expire(now, rng, out));
+                    continue;
+                }
+            };
+            attached.queued = Some(later);
+            self.due.push(Reverse((later, id)));
+            if later == now {
+                break;
+            }
+        }
+        while let Some(&(id, path)) = self.suspects.front() {
+            // Another path may have been found, or the context may explore already.
+            let at_rest = |reap: &Reap| reap.state() == State::Operational && PathKey::of(reap.current()) == path;
+            let still = self.attached.get(&id).is_some_and(|attached| attached.reap.as_ref().is_some_and(at_rest));
+            if still && !self.budget.take(now) {
+                return;
+            }
+            self.suspects.pop_front();
+            if still {
+                self.suspect(now, rng, id, effects);
+            }
+        }
+    }
+
+    /// The context has a working path again: its host's TCP, which waits longer and longer for a sign of life, shall have
+    /// one. The peer may need a moment to move its own direction, so this is tried more than once; a worker that has heard
+    /// from the peer meanwhile has nothing left to send.
+    fn wake(&mut self, now: Instant, id: ContextId) {
+        self.wakes.extend(WAKE_AFTER.map(|delay| Reverse((now + delay, id))));
+    }
+
+    /// Has the last segments sent again of contexts that found a path a moment ago.
+    pub(super) fn expire_wakes(&mut self, now: Instant, effects: &mut Vec<Effect>) {
+        while let Some(&Reverse((at, id))) = self.wakes.peek() {
+            if at > now {
+                return;
+            }
+            self.wakes.pop();
+            if let Some(context) = self.endpoint.context(id) {
+                effects.push(Effect::Replay(self.owner(&context.ulids), context.local_tag));
+            }
+        }
+    }
+
+    /// Evidence from elsewhere against the current pair of a context: test it (RFC 5534 §4.2).
+    pub(super) fn suspect(&mut self, now: Instant, rng: &mut dyn Rng, id: ContextId, effects: &mut Vec<Effect>) {
+        self.reap_paid(now, rng, id, effects, |reap, rng, book, out| {
+            reap.suspect(now, rng, &|pair| book.rank(pair, now), out);
+        });
+    }
+}
+
+/// The addresses of a packet we send on a pair.
+fn along(pair: LocatorPair) -> Addresses {
+    Addresses { source: pair.local.0, target: pair.peer.0 }
+}

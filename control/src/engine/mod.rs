@@ -1,0 +1,302 @@
+//! The engine: everything the control core decides, wired together, still without a clock, a socket or a thread.
+//!
+//! In come [`Notice`]s of the workers, the passing of time and the operator's wishes; out go [`Effect`]s. Between them
+//! the [Shim6 endpoint](crate::shim6), one [REAP machine](crate::reap) per established context, the book of paths that
+//! contexts share, and the box's own [host stack](crate::host). The driver runs it against real workers, the simulator
+//! and the tests against workers with ports in memory: it is the same code.
+//!
+//! | file | what it answers |
+//! |---|---|
+//! | `mod` | what comes in, and where it goes |
+//! | `setup` | what the configuration makes of it |
+//! | `context` | what follows when a context changes: table entries, REAP, paths |
+//! | `icmp` | what an ICMPv6 error about a translated packet becomes |
+//! | `link` | how a packet of the box's own reaches the wire |
+//! | `report` | what the operator sees |
+
+mod context;
+mod icmp;
+mod link;
+mod report;
+mod setup;
+mod tally;
+
+use std::cmp::Reverse;
+use std::collections::{BinaryHeap, VecDeque};
+use std::sync::Arc;
+
+use dataplane::context::{Install, Sharding};
+use dataplane::link::{Notice, Punt};
+use dataplane::snapshot::{Block, PortId, Snapshot};
+use dataplane::wire::ethernet;
+use dataplane::wire::ipv6;
+use dataplane::wire::shim6::{Addresses, ControlPacket, Message, PacketError, ParseError};
+use dataplane::wire::{ContextTag, Locator, LocatorPair, Ulid, UlidPair};
+use hashbrown::HashMap;
+use rand::Rng;
+
+use crate::host::{LinkEvent, Neighbours, Stack};
+use crate::reap::{self, PathBook, PathKey, ProbeBudget};
+use crate::shim6::{self, ContextId, Endpoint, Incoming, Open, OpenRefused, Unreadable};
+use crate::time::Instant;
+use context::Attached;
+pub use setup::{PortSetup, SetupError};
+pub use tally::{Event, Tally};
+
+/// Something for the driver to carry out, in order.
+#[derive(Debug)]
+pub enum Effect {
+    /// Tell a worker of a context.
+    Install(usize, Install),
+    /// Let a worker forget a context.
+    Remove(usize, ContextTag),
+    /// Let a worker send the last segment of a context in doubt again.
+    Replay(usize, ContextTag),
+    /// Let a worker give up on a pair.
+    Refuse(usize, UlidPair),
+    /// Send an Ethernet frame.
+    Transmit(PortId, Vec<u8>),
+    /// Give all workers this snapshot.
+    Publish(Arc<Snapshot>),
+    /// Worth a line in the log.
+    Story(Story),
+}
+
+/// What an operator may want to read about.
+#[derive(Clone, Debug, PartialEq)]
+pub enum Story {
+    /// A context can carry payload.
+    Ready(UlidPair, LocatorPair, shim6::How),
+    /// No context could be set up.
+    Failed(UlidPair, shim6::FailReason),
+    /// A context is gone.
+    Gone(UlidPair, shim6::GoneReason),
+    /// A context looks for another pair.
+    Exploring(UlidPair, LocatorPair, reap::Reason),
+    /// A context goes another way (RFC 5534 §9, R5534-112).
+    Moved(UlidPair, LocatorPair, LocatorPair),
+    /// The router of a provider answers, or does not.
+    Router(String, bool),
+    /// A peer complained.
+    PeerError(u8, u16),
+}
+
+/// A provider as the engine knows it.
+#[derive(Clone, Debug)]
+struct Provider {
+    name: String,
+    port: PortId,
+    prefix: u64,
+    next_hop: std::net::Ipv6Addr,
+    preference: u16,
+    /// False while its router does not answer.
+    up: bool,
+}
+
+/// All of the control core's state.
+pub struct Engine {
+    sharding: Sharding,
+    workers: usize,
+    snapshot: Arc<Snapshot>,
+    providers: Vec<Provider>,
+    lan_port: PortId,
+    host_names: HashMap<Ulid, String>,
+    peers: HashMap<Ulid, Vec<Locator>>,
+    endpoint: Endpoint,
+    attached: HashMap<ContextId, Attached>,
+    reap_config: Arc<reap::Config>,
+    book: PathBook,
+    budget: ProbeBudget,
+    /// Contexts with a REAP deadline; stale entries are skipped.
+    due: BinaryHeap<Reverse<(Instant, ContextId)>>,
+    /// Contexts whose path another context saw fail.
+    suspects: VecDeque<(ContextId, PathKey)>,
+    /// Contexts that have just found a path, whose hosts' TCP should hear of it; in order of time.
+    wakes: BinaryHeap<Reverse<(Instant, ContextId)>>,
+    neighbours: Neighbours,
+    /// What is on the link of each port.
+    links: Vec<Vec<Block>>,
+    stacks: Vec<Stack>,
+    tally: Tally,
+}
+
+impl Engine {
+    /// Takes in what a worker noticed.
+    pub fn notice(&mut self, now: Instant, rng: &mut dyn Rng, notice: Notice<'_>, effects: &mut Vec<Effect>) {
+        match notice {
+            Notice::UnknownPair(ulids) => self.unknown_pair(now, rng, ulids, effects),
+            Notice::UnknownTag { tag, locators } => {
+                let mut out = Vec::new();
+                let verdict = self.endpoint.payload_without_context(now, tag, locators, &mut out);
+                self.tally.shim6(verdict);
+                self.follow(now, rng, out, effects);
+            }
+            Notice::Punt(port, Punt::HostStack, frame) => self.for_the_box(now, port, frame, effects),
+            Notice::Punt(_, Punt::Shim6, frame) => self.control_message(now, rng, frame, effects),
+            Notice::Punt(_, Punt::IcmpError, frame) => self.icmp_error(now, rng, frame, effects),
+            Notice::Unresolved(port, next_hop, frame) => {
+                let mut events = Vec::new();
+                self.neighbours.want(now, port, next_hop);
+                self.neighbours.send(now, port, next_hop, frame.to_vec(), &mut events);
+                self.link_events(events, effects);
+            }
+            Notice::Activity { handle, activity, traffic } => {
+                self.activity(now, rng, ContextId::from_bits(handle), activity, traffic, effects);
+            }
+            Notice::TableFull { handle } => {
+                self.tally.count(Event::TableFull);
+                let mut out = Vec::new();
+                self.endpoint.discard(ContextId::from_bits(handle), shim6::GoneReason::Discarded, &mut out);
+                self.follow(now, rng, out, effects);
+            }
+        }
+    }
+
+    /// Lets everything run whose time has come.
+    pub fn expire(&mut self, now: Instant, rng: &mut dyn Rng, effects: &mut Vec<Effect>) {
+        let mut events = Vec::new();
+        if self.neighbours.deadline().is_some_and(|due| due <= now) {
+            self.neighbours.expire(now, &mut events);
+        }
+        self.link_events(events, effects);
+        if self.endpoint.deadline().is_some_and(|due| due <= now) {
+            let mut out = Vec::new();
+            self.endpoint.expire(now, rng, &mut out);
+            self.follow(now, rng, out, effects);
+        }
+        self.expire_reap(now, rng, effects);
+        self.expire_wakes(now, effects);
+        self.note_refused_neighbours();
+    }
+
+    /// When [`Engine::expire`] has something to do.
+    pub fn deadline(&self) -> Option<Instant> {
+        let reap = self.due.peek().map(|Reverse((at, _))| *at);
+        let suspects = (!self.suspects.is_empty()).then(|| self.budget.ready_at());
+        let wakes = self.wakes.peek().map(|Reverse((at, _))| *at);
+        [reap, suspects, wakes, self.endpoint.deadline(), self.neighbours.deadline()].into_iter().flatten().min()
+    }
+
+    /// What happened so far, by name.
+    pub fn tally(&self) -> &Tally {
+        &self.tally
+    }
+
+    /// Ports, providers and hosts as workers see them now.
+    pub fn snapshot(&self) -> &Arc<Snapshot> {
+        &self.snapshot
+    }
+
+    /// Who owns which context.
+    pub fn sharding(&self) -> &Sharding {
+        &self.sharding
+    }
+
+    fn owner(&self, ulids: &UlidPair) -> usize {
+        usize::from(self.sharding.owner_of_pair(ulids)) % self.workers
+    }
+
+    /// A host wants to talk to a peer (RFC 5533 §7.7).
+    fn unknown_pair(&mut self, now: Instant, rng: &mut dyn Rng, ulids: UlidPair, effects: &mut Vec<Effect>) {
+        let owner = self.owner(&ulids);
+        let pairs = self.candidates(now, ulids);
+        let mut out = Vec::new();
+        let opened = match pairs.is_empty() {
+            true => Err(OpenRefused::NoLocators),
+            false => self.endpoint.open(now, rng, Open { ulids, fork: 0, pairs }, &mut out),
+        };
+        match opened {
+            Ok(_) => self.tally.count(Event::Opened),
+            Err(OpenRefused::AlreadyOpen(id)) => {
+                // The worker asks about what is under way, or it missed the answer: say it again.
+                if let Some(attached) = self.attached.get(&id).and_then(|attached| attached.installed.clone()) {
+                    effects.push(Effect::Install(owner, attached));
+                }
+            }
+            Err(refused) => {
+                self.tally.refused(&refused);
+                effects.push(Effect::Refuse(owner, ulids));
+            }
+        }
+        self.follow(now, rng, out, effects);
+    }
+
+    /// Locator pairs to try for a new context: what is known to be dead last, then most preferred first, then most
+    /// divergent from those before, so that a failed provider at either end costs one retransmission.
+    fn candidates(&self, now: Instant, ulids: UlidPair) -> Vec<LocatorPair> {
+        let (Some(host), Some(peer)) = (self.endpoint.host(ulids.local), self.peers.get(&ulids.peer)) else {
+            return Vec::new();
+        };
+        let mut ranked = Vec::new();
+        let mut local: Vec<Locator> = host.locators.iter().map(|(locator, _)| *locator).collect();
+        local.sort_by_key(|locator| self.provider_of(locator.0).map(|(_, provider)| provider.preference));
+        for (i, &ours) in local.iter().enumerate() {
+            let Some((_, provider)) = self.provider_of(ours.0) else { continue };
+            for (j, &theirs) in peer.iter().enumerate() {
+                let pair = LocatorPair { local: ours, peer: theirs };
+                ranked.push(((!provider.up, self.book.rank(pair, now), i.max(j), i.abs_diff(j), i), pair));
+            }
+        }
+        ranked.sort_by_key(|(rank, _)| *rank);
+        ranked.into_iter().map(|(_, pair)| pair).collect()
+    }
+
+    /// The provider that delegated an address.
+    fn provider_of(&self, address: std::net::Ipv6Addr) -> Option<(usize, &Provider)> {
+        let prefix = (address.to_bits() >> 64) as u64;
+        self.providers.iter().enumerate().find(|(_, provider)| provider.prefix == prefix)
+    }
+
+    fn control_message(&mut self, now: Instant, rng: &mut dyn Rng, frame: &[u8], effects: &mut Vec<Effect>) {
+        let Some(packet) = frame.get(ethernet::HEADER_LEN..) else { return };
+        let parsed = ControlPacket::parse(packet);
+        let (addresses, message, shim6_offset) = match &parsed {
+            Ok(parsed) => (parsed.addresses, Ok(&parsed.message), parsed.offset),
+            Err(PacketError::Message { error, offset }) => match addresses_of(packet) {
+                Some(addresses) => (addresses, Err(unreadable(*error)), *offset),
+                None => return,
+            },
+            Err(error) => return self.tally.unreadable(*error),
+        };
+        if let Err(PacketError::Message { error, .. }) = &parsed {
+            self.tally.unreadable_message(*error);
+        }
+        if let Ok(Message::Error(error)) = message {
+            effects.push(Effect::Story(Story::PeerError(error.code.code(), error.pointer)));
+        }
+        let mut out = Vec::new();
+        let incoming = Incoming { addresses, message, ipv6_packet: packet, shim6_offset };
+        let verdict = self.endpoint.receive(now, rng, incoming, &mut out);
+        self.tally.shim6(verdict);
+        self.follow(now, rng, out, effects);
+    }
+
+    /// Neighbour discovery, and whatever else is addressed to the box itself.
+    fn for_the_box(&mut self, now: Instant, port: PortId, frame: &[u8], effects: &mut Vec<Effect>) {
+        let Some(packet) = frame.get(ethernet::HEADER_LEN..) else { return };
+        let mut events: Vec<LinkEvent> = Vec::new();
+        let discovery = self.neighbours.receive(now, port, packet, &mut events);
+        self.link_events(events, effects);
+        if discovery {
+            return;
+        }
+        let Some(stack) = self.stacks.get_mut(usize::from(port.0)) else { return };
+        let answers: Vec<Vec<u8>> = stack.receive(now, packet).collect();
+        for answer in answers {
+            self.send_from_port(now, port, &answer, effects);
+        }
+    }
+}
+
+fn addresses_of(packet: &[u8]) -> Option<Addresses> {
+    let view = ipv6::View::new(packet).ok()?;
+    Some(Addresses { source: view.source(), target: view.target() })
+}
+
+fn unreadable(error: ParseError) -> Unreadable {
+    match error {
+        ParseError::UnknownType { pointer, .. } => Unreadable::UnknownType { pointer },
+        ParseError::CriticalOption { pointer } => Unreadable::CriticalOption { pointer },
+        _ => Unreadable::Malformed,
+    }
+}

@@ -1,0 +1,180 @@
+//! What the operator sees of the engine: the management views, filled in.
+
+use std::collections::BTreeMap;
+use std::net::Ipv6Addr;
+
+use hashbrown::HashMap;
+
+use super::Engine;
+use crate::manage::api::{
+    ContextCounts, ContextFilter, ContextState, ContextView, ContextsView, HostView, HostsView, PairView, PathView,
+    PathsView, PeerLocatorView, ProviderView, ReapState,
+};
+use crate::reap::{PathKey, State as Reaping, Status};
+use crate::shim6::{Context, State};
+use crate::time::Instant;
+
+impl Engine {
+    /// The hosts served, in order of their names.
+    pub fn hosts_view(&self) -> HostsView {
+        let mut contexts: HashMap<_, u64> = HashMap::new();
+        for context in self.endpoint.contexts() {
+            *contexts.entry(context.ulids.local).or_default() += 1;
+        }
+        let mut hosts: Vec<HostView> = Vec::new();
+        for (ulid, name) in &self.host_names {
+            let Some(host) = self.endpoint.host(*ulid) else { continue };
+            let kind = host.pds.as_deref().and_then(|pds| crate::identity::verify_ulid(*ulid, pds).ok());
+            hosts.push(HostView {
+                name: name.clone(),
+                ulid: ulid.0,
+                locators: host.locators.iter().map(|(locator, _)| locator.0).collect(),
+                kind: kind.map(|kind| format!("{kind:?}").to_lowercase()).unwrap_or_default(),
+                contexts: Some(contexts.get(ulid).copied().unwrap_or_default()),
+            });
+        }
+        hosts.sort_by(|a, b| a.name.cmp(&b.name));
+        HostsView { hosts }
+    }
+
+    /// The contexts that pass a filter.
+    pub fn contexts_view(&self, now: Instant, filter: &ContextFilter) -> ContextsView {
+        let wanted = |context: &&Context| {
+            filter.matches(context.ulids.local.0, context.ulids.peer.0, context_state(context.state))
+        };
+        let mut view = ContextsView::default();
+        for context in self.endpoint.contexts().filter(wanted) {
+            if view.contexts.len() < filter.limit() {
+                view.contexts.push(self.context_view(now, context));
+            } else {
+                view.left_off += 1;
+            }
+        }
+        view
+    }
+
+    fn context_view(&self, now: Instant, context: &Context) -> ContextView {
+        let attached = self.attached.get(&context.id);
+        let [out, inward] = attached.map(|attached| attached.traffic).unwrap_or_default();
+        let reap = attached.and_then(|attached| attached.reap.as_ref());
+        let peer_locators = context.peer_locators.iter().map(|known| PeerLocatorView {
+            locator: known.locator.0,
+            verified: known.verified,
+            probed: known.probed,
+        });
+        ContextView {
+            ulid_local: context.ulids.local.0,
+            ulid_peer: context.ulids.peer.0,
+            fork: context.fork,
+            state: context_state(context.state),
+            local_tag: Some(context.local_tag.to_string()),
+            peer_tag: context.peer_tag.map(|tag| tag.to_string()),
+            current: Some(PairView { local: context.pair.local.0, peer: context.pair.peer.0 }),
+            local_provider: self.provider_of(context.pair.local.0).map(|(_, provider)| provider.name.clone()),
+            local_locators: context.host.locators.iter().map(|(locator, _)| locator.0).collect(),
+            peer_locators: peer_locators.collect(),
+            reap_state: reap.map(|reap| match reap.state() {
+                Reaping::Operational => ReapState::Operational,
+                Reaping::Exploring => ReapState::Exploring,
+                Reaping::InboundOk => ReapState::InboundOk,
+            }),
+            packets_in: inward.packets,
+            packets_out: out.packets,
+            octets_in: inward.octets,
+            octets_out: out.octets,
+            last_used_s: Some(now.since(context.last_used).as_secs()),
+        }
+    }
+
+    /// How many contexts there are, by state.
+    pub fn context_counts(&self, max: u32) -> ContextCounts {
+        let mut counts = ContextCounts { max: max.into(), ..ContextCounts::default() };
+        for context in self.endpoint.contexts() {
+            counts.total += 1;
+            match context.state {
+                State::Established => counts.established += 1,
+                State::I1Sent | State::I2Sent | State::I2bisSent => counts.opening += 1,
+                State::Idle | State::EFailed | State::NoSupport => {}
+            }
+        }
+        counts.failed = self.endpoint.holddowns() as u64;
+        let exploring = |attached: &&super::Attached| {
+            attached.reap.as_ref().is_some_and(|reap| reap.state() != Reaping::Operational)
+        };
+        counts.exploring = self.attached.values().filter(exploring).count() as u64;
+        counts
+    }
+
+    /// The providers; the name of the port is for the caller to fill in.
+    pub fn providers_view(&self) -> Vec<ProviderView> {
+        let mut through: HashMap<u64, u64> = HashMap::new();
+        for context in self.endpoint.contexts() {
+            *through.entry(high_half(context.pair.local.0)).or_default() += 1;
+        }
+        let view = |provider: &super::Provider| ProviderView {
+            name: provider.name.clone(),
+            port: provider.port.0.to_string(),
+            prefix: format!("{}/64", Ipv6Addr::from_bits(u128::from(provider.prefix) << 64)),
+            preference: provider.preference,
+            up: provider.up,
+            next_hop: Some(provider.next_hop),
+            next_hop_resolved: provider.up,
+            contexts: through.get(&provider.prefix).copied().unwrap_or_default(),
+        };
+        self.providers.iter().map(view).collect()
+    }
+
+    /// What is known of paths: those in use, and those with recent evidence.
+    pub fn paths_view(&self, now: Instant) -> PathsView {
+        let mut paths: BTreeMap<PathKey, (u64, Status)> = BTreeMap::new();
+        for (path, status) in self.book.iter(now) {
+            paths.insert(path, (0, status));
+        }
+        for context in self.endpoint.contexts().filter(|context| context.state.carries_payload()) {
+            let path = PathKey::of(context.pair);
+            paths.entry(path).or_insert((0, self.book.status(path, now))).0 += 1;
+        }
+        let view = |(path, (contexts, status)): (PathKey, (u64, Status))| {
+            let (state, evidence) = match status {
+                Status::Working => ("up", "a probe was answered lately"),
+                Status::Unknown => ("unknown", "no recent evidence"),
+                Status::Suspect => ("unknown", "a context saw it fail"),
+                Status::Dead => ("down", "contexts saw it fail"),
+            };
+            let prefix = u64::from_be_bytes(path.local);
+            let provider = self.providers.iter().find(|provider| provider.prefix == prefix);
+            PathView {
+                provider: provider.map(|provider| provider.name.clone()).unwrap_or_default(),
+                peer_prefix: format!("{}/64", Ipv6Addr::from_bits(u128::from(u64::from_be_bytes(path.peer)) << 64)),
+                state: state.to_owned(),
+                evidence: evidence.to_owned(),
+                contexts,
+                last_in_s: None,
+                last_out_s: None,
+                rtt_ms: None,
+            }
+        };
+        PathsView { paths: paths.into_iter().map(view).collect() }
+    }
+
+    /// Whether the box can serve: the router of at least one provider answers.
+    pub fn serves(&self) -> bool {
+        self.providers.iter().any(|provider| provider.up)
+    }
+}
+
+fn high_half(address: Ipv6Addr) -> u64 {
+    (address.to_bits() >> 64) as u64
+}
+
+fn context_state(state: State) -> ContextState {
+    match state {
+        State::Idle => ContextState::Idle,
+        State::I1Sent => ContextState::I1Sent,
+        State::I2Sent => ContextState::I2Sent,
+        State::I2bisSent => ContextState::I2bisSent,
+        State::Established => ContextState::Established,
+        State::EFailed => ContextState::EFailed,
+        State::NoSupport => ContextState::NoSupport,
+    }
+}

@@ -1,0 +1,258 @@
+//! What the configuration makes of the engine, at the start and at a reload.
+
+use std::collections::{BinaryHeap, VecDeque};
+use std::net::Ipv6Addr;
+use std::sync::Arc;
+
+use dataplane::context::{Hasher, Sharding};
+use dataplane::snapshot::{Block, HostView, PortId, PortView, ProviderView, Role, Snapshot};
+use dataplane::wire::Ulid;
+use dataplane::wire::ethernet::Mac;
+use dataplane::wire::shim6::VerificationMethod;
+use hashbrown::HashMap;
+use rand::Rng;
+
+use super::{Effect, Engine, Event, Provider, Tally};
+use crate::config::{Hosts, Site, site};
+use crate::host::{Neighbours, OwnLink, Stack};
+use crate::identity::{HostIdentity, Kind};
+use crate::reap::{self, BookConfig, PathBook, ProbeBudget};
+use crate::shim6::{self, Endpoint, HostRefused, IdentityProof, LocalHost, Rate, RatePair, ShardOf, TagSpace};
+use crate::time::Instant;
+
+/// What a device told about itself when it was opened; in the order of the ports.
+#[derive(Clone, Copy, Debug)]
+pub struct PortSetup {
+    /// The link-layer address in use.
+    pub mac: Mac,
+}
+
+/// Why an engine cannot be set up.
+#[derive(Debug, thiserror::Error)]
+pub enum SetupError {
+    /// A host whose locators the endpoint does not take.
+    #[error("host {name}: {reason}")]
+    Host {
+        /// Its name.
+        name: String,
+        /// What is wrong.
+        reason: HostRefused,
+    },
+    /// More than the dataplane can number.
+    #[error("at most {0} providers and ports")]
+    TooMany(usize),
+}
+
+/// Most ports and providers.
+const PORTS_MAX: usize = 64;
+/// Probes of all contexts together, per second (RFC 5534 §9 estimates one per context at the worst time).
+const PROBES_PER_S: u32 = 5_000;
+
+impl Engine {
+    /// An engine for one site. `ports` is in the order of the site's. Nothing is sent before [`Engine::start`].
+    pub fn new(site: &Site, hosts: &Hosts, ports: &[PortSetup], rng: &mut dyn Rng) -> Result<Engine, SetupError> {
+        if site.ports.len() > PORTS_MAX || site.providers.len() > PORTS_MAX {
+            return Err(SetupError::TooMany(PORTS_MAX));
+        }
+        let mut seed = [0; 32];
+        rng.fill_bytes(&mut seed);
+        let sharding = Sharding::new(Hasher::new(seed), site.node.workers);
+        let mut secret = [0; 32];
+        rng.fill_bytes(&mut secret);
+        let shard_of: ShardOf = Box::new(move |ulids| sharding.owner_of_pair(&ulids));
+        let tags = TagSpace::new(site.node.id);
+        let endpoint = Endpoint::new(shim6_config(site), secret, tags, shard_of, Box::new(IdentityProof));
+        let own: Vec<Vec<(Ipv6Addr, u8)>> =
+            site.ports.iter().zip(ports).map(|(port, setup)| own(port, setup)).collect();
+        let links = ports
+            .iter()
+            .zip(&own)
+            .map(|(setup, own)| OwnLink { mac: setup.mac, own: own.iter().map(|(address, _)| *address).collect() });
+        let stacks = site.ports.iter().zip(&own).map(|(port, own)| Stack::new(own, port.mtu, rng.next_u64())).collect();
+        let on_link =
+            |own: &Vec<(Ipv6Addr, u8)>| own.iter().map(|(address, length)| Block::new(*address, *length)).collect();
+        let mut engine = Engine {
+            sharding,
+            workers: usize::from(site.node.workers.max(1)),
+            snapshot: Arc::new(snapshot(site, ports, &own)),
+            providers: site.providers.iter().map(provider).collect(),
+            lan_port: PortId(site.lan_port as u8),
+            host_names: HashMap::new(),
+            peers: HashMap::new(),
+            endpoint,
+            attached: HashMap::new(),
+            reap_config: Arc::new(reap_config(site)),
+            book: PathBook::new(BookConfig::default()),
+            budget: ProbeBudget::new(PROBES_PER_S, PROBES_PER_S / 10),
+            due: BinaryHeap::new(),
+            suspects: VecDeque::new(),
+            wakes: BinaryHeap::new(),
+            neighbours: Neighbours::new(links.collect()),
+            links: own.iter().map(on_link).collect(),
+            stacks,
+            tally: Tally::default(),
+        };
+        engine.set_peers(site);
+        engine.set_hosts(hosts, rng)?;
+        Ok(engine)
+    }
+
+    /// Begins to look for the providers' routers and gives the workers their first snapshot.
+    pub fn start(&mut self, now: Instant, effects: &mut Vec<Effect>) {
+        let routers: Vec<_> = self.providers.iter().map(|provider| (provider.port, provider.next_hop)).collect();
+        for (port, next_hop) in routers {
+            self.neighbours.want(now, port, next_hop);
+        }
+        effects.push(Effect::Publish(self.snapshot.clone()));
+    }
+
+    /// Takes over hosts and peers from a new configuration of the same site. Contexts of hosts that stay go on; those of
+    /// hosts that are gone go with them (RFC 5533 §1.5).
+    pub fn reload(
+        &mut self,
+        now: Instant,
+        rng: &mut dyn Rng,
+        site: &Site,
+        hosts: &Hosts,
+        effects: &mut Vec<Effect>,
+    ) -> Result<(), SetupError> {
+        let kept: Vec<Ulid> = hosts.iter().map(|host| host.identity.ulid).collect();
+        let gone: Vec<Ulid> = self.host_names.keys().filter(|ulid| !kept.contains(ulid)).copied().collect();
+        let mut out = Vec::new();
+        for ulid in gone {
+            self.endpoint.remove_host(ulid, &mut out);
+            self.host_names.remove(&ulid);
+        }
+        self.follow(now, rng, out, effects);
+        self.set_peers(site);
+        self.set_hosts(hosts, rng)?;
+        effects.push(Effect::Publish(self.snapshot.clone()));
+        Ok(())
+    }
+
+    fn set_peers(&mut self, site: &Site) {
+        self.peers = site.peers.iter().map(|peer| (peer.ulid, peer.locators.clone())).collect();
+    }
+
+    /// Hosts keep their place in the snapshot for as long as the box runs, since contexts refer to it.
+    fn set_hosts(&mut self, hosts: &Hosts, rng: &mut dyn Rng) -> Result<(), SetupError> {
+        for host in hosts {
+            let ulid = host.identity.ulid;
+            if self.endpoint.host(ulid).is_none() {
+                let local = local_host(&host.identity, rng);
+                let refused = |reason| SetupError::Host { name: host.name.clone(), reason };
+                self.endpoint.set_host(local).map_err(refused)?;
+            }
+            self.host_names.insert(ulid, host.name.clone());
+            let snapshot = Arc::make_mut(&mut self.snapshot);
+            if !snapshot.host_index.contains_key(&ulid) {
+                snapshot.host_index.insert(ulid, snapshot.hosts.len() as u32);
+                snapshot.hosts.push(HostView { ulid, port: self.lan_port, mac: None });
+            }
+        }
+        Ok(())
+    }
+
+    /// Notes neighbours that found no room.
+    pub(super) fn note_refused_neighbours(&mut self) {
+        for _ in 0..std::mem::take(&mut self.neighbours.refused) {
+            self.tally.count(Event::NeighbourRefused);
+        }
+    }
+}
+
+fn local_host(identity: &HostIdentity, rng: &mut dyn Rng) -> LocalHost {
+    let method = match identity.kind {
+        Kind::Hba | Kind::Hybrid => VerificationMethod::Hba,
+        Kind::Cga => VerificationMethod::Cga,
+    };
+    LocalHost {
+        ulid: identity.ulid,
+        locators: identity.locators.iter().map(|locator| (*locator, method)).collect(),
+        pds: Some(identity.pds.clone()),
+        generation: rng.next_u32(),
+        signature: None,
+        preferences: None,
+    }
+}
+
+fn provider(provider: &site::Provider) -> Provider {
+    Provider {
+        name: provider.name.clone(),
+        port: PortId(provider.port as u8),
+        prefix: u64::from_be_bytes(provider.prefix.high_half()),
+        next_hop: provider.next_hop,
+        preference: provider.preference,
+        up: false,
+    }
+}
+
+/// The box's addresses on a port: those configured, and a link-local one made from the link-layer address if none is.
+fn own(port: &site::Port, setup: &PortSetup) -> Vec<(Ipv6Addr, u8)> {
+    let mut own: Vec<_> = port.addresses.iter().map(|own| (own.address, own.length)).collect();
+    if !own.iter().any(|(address, _)| address.segments()[0] & 0xffc0 == 0xfe80) {
+        let Mac([a, b, c, d, e, f]) = setup.mac;
+        // RFC 4291 Appendix A.
+        let octets = [0xfe, 0x80, 0, 0, 0, 0, 0, 0, a ^ 2, b, c, 0xff, 0xfe, d, e, f];
+        own.push((Ipv6Addr::from(octets), 64));
+    }
+    own
+}
+
+fn snapshot(site: &Site, ports: &[PortSetup], own: &[Vec<(Ipv6Addr, u8)>]) -> Snapshot {
+    let views = site.ports.iter().zip(ports).zip(own).enumerate().map(|(at, ((port, setup), own))| {
+        let own: Vec<Ipv6Addr> = own.iter().map(|(address, _)| *address).collect();
+        let global = own.iter().find(|address| address.segments()[0] & 0xffc0 != 0xfe80);
+        let icmp_source = global.or(own.first()).copied().unwrap_or(Ipv6Addr::UNSPECIFIED);
+        let role = if at == site.lan_port { Role::Site } else { Role::Provider };
+        PortView { role, mac: setup.mac, mtu: port.mtu, own, icmp_source }
+    });
+    let providers = site.providers.iter().map(provider).map(|provider| ProviderView {
+        port: provider.port,
+        prefix: provider.prefix,
+        next_hop: provider.next_hop,
+        mac: None,
+    });
+    Snapshot {
+        ports: views.collect(),
+        providers: providers.collect(),
+        hosts: Vec::new(),
+        host_index: std::collections::HashMap::new(),
+        site: Block::new(site.prefix.address(), site.prefix.length()),
+    }
+}
+
+fn shim6_config(site: &Site) -> shim6::Config {
+    let wanted = &site.shim6;
+    let one = |rate: u32| Rate { per_second: rate, burst: rate.max(1) };
+    let rates = RatePair { prefix: one(wanted.answers_per_source_s), total: one(wanted.answers_per_s) };
+    shim6::Config {
+        i1_timeout: wanted.i1_timeout,
+        i1_retries_max: wanted.i1_retries.into(),
+        no_r1_holddown: wanted.no_r1_holddown,
+        icmp_holddown: wanted.icmp_holddown,
+        i2_timeout: wanted.i2_timeout,
+        i2_retries_max: wanted.i2_retries.into(),
+        i2bis_timeout: wanted.i2bis_timeout,
+        i2bis_retries_max: wanted.i2bis_retries.into(),
+        validator_lifetime: wanted.validator_lifetime,
+        update_timeout: wanted.update_timeout,
+        update_timeout_max: wanted.max_update_timeout,
+        idle: wanted.idle_context,
+        contexts_max: site.node.contexts_max as usize,
+        keepalive_timeout: reap_config(site).announced_keepalive_timeout(),
+        limits: shim6::Limits { r1: rates, r1bis: rates, r2: rates, error: rates },
+        ..shim6::Config::default()
+    }
+}
+
+fn reap_config(site: &Site) -> reap::Config {
+    reap::Config {
+        // Whole seconds: the option that tells the peer has no finer unit (RFC 5534 §5.3).
+        send_timeout_s: u16::try_from(site.reap.send_timeout.as_secs()).unwrap_or(u16::MAX),
+        initial_probe_timeout: site.reap.probe_interval,
+        initial_probes: site.reap.initial_probes.into(),
+        max_probe_timeout: site.reap.max_probe,
+        ..reap::Config::default()
+    }
+}

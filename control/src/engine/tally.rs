@@ -1,0 +1,216 @@
+//! What the control core counts: every way a message can end, by name.
+
+use std::collections::BTreeMap;
+
+use dataplane::wire::shim6::{PacketError, ParseError};
+
+use crate::reap::ProbeRefused;
+use crate::shim6::{Answer, DropReason, OpenRefused, Verdict};
+
+/// Counts of the control core, besides those of the workers.
+#[derive(Clone, Debug, Default)]
+pub struct Tally {
+    counts: BTreeMap<String, u64>,
+}
+
+/// Something worth counting that is no verdict of another machine.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[allow(missing_docs, reason = "the names say it, and docs/counters.md says it again")]
+pub enum Event {
+    Opened,
+    ContextReady,
+    ContextRecovered,
+    ContextGone,
+    OpenFailed,
+    TableFull,
+    MessagesSent,
+    MessageNotSent,
+    ProbesSent,
+    KeepalivesSent,
+    Explorations,
+    PairChanges,
+    PairChangeRefused,
+    PathsDead,
+    ProbeUnmatched,
+    ProbeAnswerCapped,
+    IcmpTranslated,
+    IcmpActedOn,
+    IcmpNotOurs,
+    IcmpNoSupport,
+    NeighbourRefused,
+    ErrorsReceived,
+}
+
+impl Tally {
+    /// Counts one event.
+    pub fn count(&mut self, event: Event) {
+        self.add(format!("control_{}", snake(&format!("{event:?}"))));
+    }
+
+    /// Counts what became of a Shim6 message.
+    pub fn shim6(&mut self, verdict: Verdict) {
+        let name = match verdict {
+            Verdict::Accepted => "shim6_accepted".to_owned(),
+            Verdict::Dropped(reason) => shim6_drop(reason),
+            Verdict::Answered(Answer::Error(code)) => format!("shim6_answered_error_{}", code.code()),
+            Verdict::Answered(answer) => format!("shim6_answered_{}", snake(&format!("{answer:?}"))),
+        };
+        self.add(name);
+    }
+
+    /// Counts a packet for Shim6 that is no control message at all.
+    pub fn unreadable(&mut self, error: PacketError) {
+        self.add(format!("packet_drop_{}", snake(&format!("{error:?}"))));
+    }
+
+    /// Counts how a control message cannot be read; what follows is counted apart.
+    pub fn unreadable_message(&mut self, error: ParseError) {
+        self.add(format!("message_{}", snake(&format!("{error:?}"))));
+    }
+
+    /// Counts a context that was not opened.
+    pub fn refused(&mut self, refused: &OpenRefused) {
+        let name = match refused {
+            OpenRefused::AlreadyOpen(_) => "already_open",
+            OpenRefused::HoldDown { .. } => "hold_down",
+            OpenRefused::UnknownHost => "unknown_host",
+            OpenRefused::NoLocators => "no_locators",
+            OpenRefused::Full => "full",
+        };
+        self.add(format!("open_refused_{name}"));
+    }
+
+    /// Counts a probe without effect.
+    pub fn probe_refused(&mut self, refused: ProbeRefused) {
+        self.add(format!("probe_drop_{}", snake(&format!("{refused:?}"))));
+    }
+
+    fn add(&mut self, name: String) {
+        debug_assert!(MEANINGS.iter().any(|(known, _)| *known == name), "{name} has no meaning");
+        *self.counts.entry(name).or_default() += 1;
+    }
+
+    /// Every name, what it means, and its count.
+    pub fn iter(&self) -> impl Iterator<Item = (&'static str, &'static str, u64)> {
+        MEANINGS.iter().map(|(name, help)| (*name, *help, self.value(name)))
+    }
+
+    /// One count, zero if nothing of the name happened.
+    pub fn value(&self, name: &str) -> u64 {
+        self.counts.get(name).copied().unwrap_or_default()
+    }
+}
+
+/// Every count of the control core and what it means; `docs/counters.md` says the same.
+pub const MEANINGS: &[(&str, &str)] = &[
+    ("control_opened", "Contexts we began to set up."),
+    ("control_context_ready", "Contexts that became ready, or whose peer brought them up to date."),
+    ("control_context_recovered", "Contexts that came back by R1bis and I2bis."),
+    ("control_context_gone", "Contexts forgotten."),
+    ("control_open_failed", "Exchanges that came to nothing."),
+    ("control_table_full", "Contexts given up because a worker had no room."),
+    ("control_messages_sent", "Shim6 and REAP messages sent."),
+    ("control_message_not_sent", "Shim6 messages that had no provider or did not fit in 1280 octets."),
+    ("control_probes_sent", "REAP Probes sent."),
+    ("control_keepalives_sent", "REAP Keepalives sent."),
+    ("control_explorations", "Times a context began to look for another pair."),
+    ("control_pair_changes", "Times a context moved to another pair."),
+    ("control_pair_change_refused", "Pairs REAP chose and the context may not use."),
+    ("control_paths_dead", "Paths that became dead for all contexts."),
+    ("control_probe_unmatched", "Probes that reported nonces we did not send."),
+    ("control_probe_answer_capped", "Answers to probes not sent because of the rate."),
+    ("control_icmp_translated", "ICMPv6 errors passed on to hosts."),
+    ("control_icmp_acted_on", "ICMPv6 errors that made a context test its path."),
+    ("control_icmp_not_ours", "ICMPv6 errors about no packet of ours, or broken ones."),
+    ("control_icmp_no_support", "ICMPv6 errors that say a peer does not speak Shim6."),
+    ("control_neighbour_refused", "Packets not sent because there are too many neighbours."),
+    ("control_errors_received", "Shim6 Error messages received."),
+    ("shim6_accepted", "Shim6 messages that did what they came for."),
+    ("shim6_answered_r1", "I1 answered by R1."),
+    ("shim6_answered_r2", "I1 answered by R2."),
+    ("shim6_answered_r1bis", "Packets with an unknown tag answered by R1bis."),
+    ("shim6_answered_i2", "Packets answered by our I2 again."),
+    ("shim6_answered_i2bis", "Packets answered by our I2bis again."),
+    ("shim6_answered_error_0", "Messages of unknown type answered by Error 0."),
+    ("shim6_answered_error_1", "Messages with an unknown critical option answered by Error 1."),
+    ("shim6_answered_error_2", "Locator lists that are not proved, answered by Error 2."),
+    ("shim6_answered_error_3", "Preferences of another generation, answered by Error 3."),
+    ("shim6_answered_error_4", "Preferences of the wrong number, answered by Error 4."),
+    ("shim6_answered_error_120", "Messages answered by a debugging Error instead of silence."),
+    ("shim6_drop_bad_address", "Multicast or unspecified address (RFC 5533 12.3)."),
+    ("shim6_drop_malformed", "Not a message the RFC describes."),
+    ("shim6_drop_unknown_host", "For an identifier we do not serve."),
+    ("shim6_drop_foreign_target", "Sent to an address that is no locator of the host."),
+    ("shim6_drop_foreign_source", "Sent from an address that is no locator of the peer."),
+    ("shim6_drop_no_validator", "Responder Validator missing."),
+    ("shim6_drop_stale_nonce", "Responder nonce too old, or never given."),
+    ("shim6_drop_bad_validator", "Responder Validator not ours, or not for this: a forgery."),
+    ("shim6_drop_bad_pds", "CGA parameters that do not belong to the peer's identifier."),
+    ("shim6_drop_empty_list", "A Locator List without locators."),
+    ("shim6_drop_no_context", "No context for it."),
+    ("shim6_drop_wrong_state", "The context is in a state that does not want it."),
+    ("shim6_drop_wrong_nonce", "An acknowledgement of another update."),
+    ("shim6_drop_rate_limited", "Enough answers of the kind were sent lately."),
+    ("shim6_drop_full", "No room for another context, or no tag left."),
+    ("shim6_drop_oversized", "The answer would not fit in 1280 octets."),
+    ("packet_drop_ipv6", "For Shim6, but no IPv6 packet."),
+    ("packet_drop_chain", "For Shim6, with extension headers that cannot be followed."),
+    ("packet_drop_not_shim6", "For Shim6, without a Shim6 header to act on."),
+    ("packet_drop_address", "For Shim6, from or to a multicast or unspecified address."),
+    ("message_truncated", "Shim6 header that runs past the packet."),
+    ("message_bad_discriminator", "Shim6 header with the P or S bit set."),
+    ("message_checksum", "Shim6 header with a wrong checksum."),
+    ("message_too_short", "Shim6 message shorter than the fixed part of its type."),
+    ("message_bad_probe", "Probe with an illegal state or count."),
+    ("message_unknown_type", "Shim6 message of unknown type."),
+    ("message_critical_option", "Shim6 message with an unknown critical option."),
+    ("message_malformed_option", "Shim6 option that runs past the header or contradicts itself."),
+    ("message_duplicate_option", "Shim6 option that is there twice."),
+    ("message_missing_validator", "Shim6 message that lacks its Responder Validator."),
+    ("probe_drop_no_sent_report", "Probe that does not report itself."),
+    ("probe_drop_too_many_reports", "Probe with more than 15 reports of a kind."),
+    ("probe_drop_address_mismatch", "Probe whose first report names other addresses than its packet."),
+    ("open_refused_already_open", "Pairs that have a context already."),
+    ("open_refused_hold_down", "Pairs left alone after a failure."),
+    ("open_refused_unknown_host", "Pairs of an address that is no host of ours."),
+    ("open_refused_no_locators", "Pairs whose peer has no known locators."),
+    ("open_refused_full", "Pairs refused because the box has no room."),
+];
+
+fn shim6_drop(reason: DropReason) -> String {
+    format!("shim6_drop_{}", snake(&format!("{reason:?}")))
+}
+
+/// `BadValidator` as `bad_validator`; `R1bis` as `r1bis`. What a variant carries is left out.
+fn snake(name: &str) -> String {
+    let mut out = String::new();
+    let plain = name.split(|c: char| !c.is_ascii_alphanumeric()).next().unwrap_or_default();
+    for (at, letter) in plain.char_indices() {
+        if letter.is_ascii_uppercase() && at > 0 {
+            out.push('_');
+        }
+        out.push(letter.to_ascii_lowercase());
+    }
+    out
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn every_count_has_its_line_in_the_documentation() {
+        let path = concat!(env!("CARGO_MANIFEST_DIR"), "/../docs/counters.md");
+        let text = std::fs::read_to_string(path).expect("docs/counters.md");
+        for (name, help) in MEANINGS {
+            assert!(text.contains(&format!("| `{name}` | {help} |")), "docs/counters.md lacks `{name}`");
+        }
+    }
+
+    #[test]
+    fn names_are_in_snake_case() {
+        assert_eq!(snake("BadValidator"), "bad_validator");
+        assert_eq!(snake("R1bis"), "r1bis");
+        assert_eq!(snake("TooShort(I1)"), "too_short");
+    }
+}

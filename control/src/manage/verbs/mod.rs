@@ -1,0 +1,220 @@
+//! What `pshim6ctl` does: the command line, and a function for each command.
+//!
+//! `files` works on the operator's files and needs no daemon, `show` asks a running one; both answer a person with a
+//! table or, with `--json`, a program with exactly the types of [`api`](super::api).
+
+mod files;
+pub mod records;
+mod show;
+
+use std::io::{self, Write};
+use std::net::Ipv6Addr;
+use std::path::PathBuf;
+use std::process::ExitCode;
+
+use clap::{Args, Parser, Subcommand};
+use serde::Serialize;
+
+use super::api::{ContextFilter, ContextState};
+use super::client::ClientError;
+use crate::config::hosts::EditError;
+use crate::config::key::KeyFileError;
+use crate::config::{DEFAULT_PATH, Problems};
+
+/// Looks after a P-SHIM6 box: checks its configuration, makes its hosts, and shows what it is doing.
+///
+/// Exit status: 0 when it worked, 1 when it did not, 2 when the command line was wrong.
+#[derive(Debug, Parser)]
+#[command(name = "pshim6ctl", version)]
+pub struct Cli {
+    /// The site's configuration.
+    #[arg(long, global = true, value_name = "FILE", default_value = DEFAULT_PATH)]
+    config: PathBuf,
+    /// Answer in JSON.
+    #[arg(long, global = true)]
+    json: bool,
+    #[command(subcommand)]
+    verb: Verb,
+}
+
+#[derive(Debug, Subcommand)]
+enum Verb {
+    /// Check the configuration and the hosts file; every fault is named with file, line and field.
+    ///
+    /// Needs no daemon. Warnings do not change the exit status.
+    Check,
+    /// The static hosts in the hosts file.
+    #[command(subcommand)]
+    Host(HostVerb),
+    /// The site's key pair.
+    #[command(subcommand)]
+    Key(KeyVerb),
+    /// How the running box is.
+    Status,
+    /// The hosts the running box serves.
+    Hosts,
+    /// The contexts of the running box.
+    Contexts(ContextArgs),
+    /// What the running box knows of each path.
+    Paths,
+    /// The counters of the running box.
+    Counters {
+        /// Those that are zero, too.
+        #[arg(long)]
+        all: bool,
+    },
+    /// Have the running box read its configuration and hosts again: all of it or nothing.
+    Reload,
+}
+
+#[derive(Debug, Subcommand)]
+enum HostVerb {
+    /// Make a host's addresses, write them to the hosts file and print the DNS records to publish.
+    ///
+    /// The addresses are one HBA set over the site's and all providers' prefixes (RFC 5535): hybrid CGA/HBA when
+    /// `site.key` is configured, HBA-only otherwise. A running daemon is told to reload.
+    Add {
+        /// What to call it: letters, digits, - _ and dots.
+        name: String,
+        /// Make the addresses of a host of that name again; they all change.
+        #[arg(long)]
+        replace: bool,
+        /// Make the site's key first if the configured file does not exist.
+        #[arg(long)]
+        make_key: bool,
+        /// Domain to complete the name with in the DNS records.
+        #[arg(long)]
+        domain: Option<String>,
+    },
+    /// Remove a host from the hosts file. A running daemon is told to reload.
+    Remove {
+        /// Its name.
+        name: String,
+    },
+    /// The hosts in the hosts file.
+    List,
+    /// The DNS records to publish.
+    Records {
+        /// Of this host only.
+        name: Option<String>,
+        /// Domain to complete names with.
+        #[arg(long)]
+        domain: Option<String>,
+    },
+}
+
+#[derive(Debug, Subcommand)]
+enum KeyVerb {
+    /// Make the key pair at `site.key`, readable by its owner alone. A key that exists is never overwritten.
+    Make {
+        /// Length of the RSA modulus.
+        #[arg(long, default_value_t = crate::identity::SigningKey::BITS_DEFAULT)]
+        bits: u32,
+    },
+}
+
+#[derive(Args, Debug)]
+struct ContextArgs {
+    /// Only those with this identifier at either end.
+    #[arg(long)]
+    ulid: Option<Ipv6Addr>,
+    /// Only those in this state: idle, i1-sent, i2-sent, i2bis-sent, established, e-failed, no-support.
+    #[arg(long)]
+    state: Option<ContextState>,
+    /// At most this many.
+    #[arg(long, default_value_t = ContextFilter::LIMIT_DEFAULT)]
+    limit: u32,
+}
+
+/// Why a command failed.
+#[derive(Debug, thiserror::Error)]
+pub enum VerbError {
+    /// The configuration or the hosts file is wrong.
+    #[error(transparent)]
+    Files(#[from] Problems),
+    /// The hosts file was not changed.
+    #[error(transparent)]
+    Edit(#[from] EditError),
+    /// There is no key.
+    #[error(transparent)]
+    Key(#[from] KeyFileError),
+    /// The daemon is not there or did not obey.
+    #[error(transparent)]
+    Client(#[from] ClientError),
+    /// The answer could not be written.
+    #[error("the answer cannot be written: {0}")]
+    Write(#[from] io::Error),
+    /// Something else, in words.
+    #[error("{0}")]
+    Words(String),
+    /// Everything was said already.
+    #[error("")]
+    Said,
+}
+
+/// Where answers go, and in which form.
+struct Output<'a> {
+    json: bool,
+    out: &'a mut dyn Write,
+    err: &'a mut dyn Write,
+}
+
+impl Output<'_> {
+    /// Prints `value`: as JSON, or as `text` makes it for people.
+    fn answer<T: Serialize>(&mut self, value: &T, text: impl FnOnce(&T) -> String) -> Result<(), VerbError> {
+        if self.json {
+            let json = serde_json::to_string_pretty(value).map_err(io::Error::from)?;
+            writeln!(self.out, "{json}")?;
+        } else {
+            write!(self.out, "{}", text(value))?;
+        }
+        Ok(())
+    }
+
+    /// Says something beside the answer.
+    fn note(&mut self, text: impl std::fmt::Display) -> Result<(), VerbError> {
+        Ok(writeln!(self.err, "{text}")?)
+    }
+}
+
+/// Runs one command; answers go to `out`, everything else to `err`.
+pub fn run(cli: &Cli, out: &mut dyn Write, err: &mut dyn Write) -> ExitCode {
+    let mut output = Output { json: cli.json, out, err };
+    let result = obey(cli, &mut output).and_then(|()| Ok(output.out.flush()?));
+    match result {
+        Ok(()) => ExitCode::SUCCESS,
+        // `pshim6ctl contexts | head` is no failure.
+        Err(VerbError::Write(error)) if error.kind() == io::ErrorKind::BrokenPipe => ExitCode::SUCCESS,
+        Err(VerbError::Said) => ExitCode::FAILURE,
+        Err(error) => {
+            // Nowhere is left to complain to if this fails.
+            let _ = writeln!(output.err, "{error}");
+            ExitCode::FAILURE
+        }
+    }
+}
+
+fn obey(cli: &Cli, output: &mut Output<'_>) -> Result<(), VerbError> {
+    let config = cli.config.as_path();
+    match &cli.verb {
+        Verb::Check => files::check(config, output),
+        Verb::Host(HostVerb::Add { name, replace, make_key, domain }) => {
+            let wanted = files::Wanted { name, replace: *replace, make_key: *make_key, domain: domain.as_deref() };
+            files::host_add(config, &wanted, output)
+        }
+        Verb::Host(HostVerb::Remove { name }) => files::host_remove(config, name, output),
+        Verb::Host(HostVerb::List) => files::host_list(config, output),
+        Verb::Host(HostVerb::Records { name, domain }) => {
+            files::host_records(config, name.as_deref(), domain.as_deref(), output)
+        }
+        Verb::Key(KeyVerb::Make { bits }) => files::key_make(config, *bits, output),
+        Verb::Status => show::status(config, output),
+        Verb::Hosts => show::hosts(config, output),
+        Verb::Contexts(ContextArgs { ulid, state, limit }) => {
+            show::contexts(config, ContextFilter { ulid: *ulid, state: *state, limit: Some(*limit) }, output)
+        }
+        Verb::Paths => show::paths(config, output),
+        Verb::Counters { all } => show::counters(config, *all, output),
+        Verb::Reload => show::reload(config, output),
+    }
+}

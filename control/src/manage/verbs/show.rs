@@ -1,0 +1,231 @@
+//! Commands that ask a running daemon.
+
+use std::fmt::Display;
+use std::path::Path;
+
+use super::files::hosts_table;
+use super::{Output, VerbError};
+use crate::config::Site;
+use crate::manage::api::{
+    ContextFilter, ContextView, ContextsView, CountersView, PathsView, Request, Response, StatusView,
+};
+use crate::manage::client::Client;
+use crate::manage::table::Table;
+
+/// Asks, and takes the answer that belongs to the question.
+macro_rules! ask {
+    ($config:expr, $request:expr, $answer:ident) => {{
+        let (site, _) = Site::load($config)?;
+        let mut client = Client::connect(&site.node.control_socket)?;
+        match client.call($request)? {
+            Response::$answer(view) => view,
+            _ => return Err(client.wrong_answer().into()),
+        }
+    }};
+}
+
+pub(super) fn status(config: &Path, output: &mut Output<'_>) -> Result<(), VerbError> {
+    let view = ask!(config, Request::Status, Status);
+    output.answer(&view, status_text)
+}
+
+pub(super) fn hosts(config: &Path, output: &mut Output<'_>) -> Result<(), VerbError> {
+    let view = ask!(config, Request::Hosts, Hosts);
+    output.answer(&view, |view| hosts_table(&view.hosts))
+}
+
+pub(super) fn contexts(config: &Path, filter: ContextFilter, output: &mut Output<'_>) -> Result<(), VerbError> {
+    let view = ask!(config, Request::Contexts(filter), Contexts);
+    output.answer(&view, contexts_text)
+}
+
+pub(super) fn paths(config: &Path, output: &mut Output<'_>) -> Result<(), VerbError> {
+    let view = ask!(config, Request::Paths, Paths);
+    output.answer(&view, paths_text)
+}
+
+pub(super) fn counters(config: &Path, all: bool, output: &mut Output<'_>) -> Result<(), VerbError> {
+    let view = ask!(config, Request::Counters, Counters);
+    output.answer(&view, |view| counters_text(view, all))
+}
+
+pub(super) fn reload(config: &Path, output: &mut Output<'_>) -> Result<(), VerbError> {
+    let view = ask!(config, Request::Reload, Reloaded);
+    output.answer(&view, |view| {
+        let mut text = format!("reloaded: {} hosts, {} static peers\n", view.hosts, view.peers);
+        for note in &view.notes {
+            text += &format!("{note}\n");
+        }
+        text
+    })
+}
+
+fn status_text(view: &StatusView) -> String {
+    let ready = if view.ready { "ready" } else { "not ready" };
+    let pages = if view.memory.hugepages { "hugepages" } else { "ordinary pages" };
+    let counts = &view.contexts;
+    let mut text = format!(
+        "{}: {ready}, pshim6d {}, up {}\nmemory: {} MB of {pages}\nhosts: {}\n\
+         contexts: {} of {}: {} established ({} exploring), {} opening, {} failed, {} without support\n",
+        view.name,
+        view.version,
+        duration(view.uptime_s),
+        view.memory.megabytes,
+        view.hosts,
+        counts.total,
+        counts.max,
+        counts.established,
+        counts.exploring,
+        counts.opening,
+        counts.failed,
+        counts.no_support,
+    );
+    let mut providers =
+        Table::new(&["PROVIDER", "STATE", "PORT", "PREFIX", "NEXT HOP", "RESOLVED", ">PREFERENCE", ">CONTEXTS"]);
+    for it in &view.providers {
+        providers.row([
+            it.name.clone(),
+            up(it.up),
+            it.port.clone(),
+            it.prefix.clone(),
+            or_dash(it.next_hop),
+            if it.next_hop_resolved { "yes" } else { "no" }.into(),
+            it.preference.to_string(),
+            it.contexts.to_string(),
+        ]);
+    }
+    let mut ports = Table::new(&["PORT", "LINK", "DEVICE", "MAC", ">MTU", ">RX", ">MISSED", ">TX", ">DROPPED"]);
+    for it in &view.ports {
+        ports.row([
+            it.name.clone(),
+            up(it.link_up),
+            it.device.clone(),
+            it.mac.clone(),
+            it.mtu.to_string(),
+            it.rx_packets.to_string(),
+            it.rx_missed.to_string(),
+            it.tx_packets.to_string(),
+            it.tx_dropped.to_string(),
+        ]);
+    }
+    let mut workers = Table::new(&[">WORKER", ">CORE", ">CONTEXTS", ">IN", ">OUT", ">DROPPED"]);
+    for it in &view.workers {
+        workers.row([
+            it.id.to_string(),
+            or_dash(it.core),
+            it.contexts.to_string(),
+            it.packets_in.to_string(),
+            it.packets_out.to_string(),
+            it.dropped.to_string(),
+        ]);
+    }
+    text += &format!("\n{providers}\n{ports}\n{workers}");
+    text
+}
+
+fn contexts_text(view: &ContextsView) -> String {
+    let mut table = Table::new(&[
+        "ULID",
+        "PEER ULID",
+        "STATE",
+        "REAP",
+        "PROVIDER",
+        "FROM",
+        "TO",
+        "TAG",
+        "PEER TAG",
+        ">IN",
+        ">OUT",
+        ">USED",
+    ]);
+    for it in &view.contexts {
+        table.row(context_row(it));
+    }
+    let mut text = table.to_string();
+    if view.left_off > 0 {
+        text += &format!("and {} more (--limit, --ulid and --state choose)\n", view.left_off);
+    }
+    text
+}
+
+fn context_row(it: &ContextView) -> [String; 12] {
+    let fork = if it.fork == 0 { String::new() } else { format!("#{}", it.fork) };
+    [
+        format!("{}{fork}", it.ulid_local),
+        it.ulid_peer.to_string(),
+        it.state.to_string(),
+        or_dash(it.reap_state),
+        it.local_provider.clone().unwrap_or("-".into()),
+        or_dash(it.current.map(|pair| pair.local)),
+        or_dash(it.current.map(|pair| pair.peer)),
+        it.local_tag.clone().unwrap_or("-".into()),
+        it.peer_tag.clone().unwrap_or("-".into()),
+        it.packets_in.to_string(),
+        it.packets_out.to_string(),
+        it.last_used_s.map_or("-".into(), duration),
+    ]
+}
+
+fn paths_text(view: &PathsView) -> String {
+    let mut table =
+        Table::new(&["PROVIDER", "PEER PREFIX", "STATE", ">CONTEXTS", ">LAST IN", ">LAST OUT", ">RTT", "EVIDENCE"]);
+    for it in &view.paths {
+        table.row([
+            it.provider.clone(),
+            it.peer_prefix.clone(),
+            it.state.clone(),
+            it.contexts.to_string(),
+            it.last_in_s.map_or("-".into(), duration),
+            it.last_out_s.map_or("-".into(), duration),
+            it.rtt_ms.map_or("-".into(), |rtt| format!("{rtt:.1} ms")),
+            it.evidence.clone(),
+        ]);
+    }
+    table.to_string()
+}
+
+fn counters_text(view: &CountersView, all: bool) -> String {
+    let mut table = Table::new(&["COUNTER", ">VALUE", "MEANING"]);
+    for (name, value) in view.counters.iter().filter(|(_, value)| all || **value > 0) {
+        table.row([name.clone(), value.to_string(), view.descriptions.get(name).cloned().unwrap_or_default()]);
+    }
+    if table.is_empty() { "every counter is zero (--all shows them)\n".into() } else { table.to_string() }
+}
+
+/// Seconds as people say them.
+fn duration(seconds: u64) -> String {
+    match (seconds / 86_400, seconds / 3600 % 24, seconds / 60 % 60, seconds % 60) {
+        (0, 0, 0, seconds) => format!("{seconds}s"),
+        (0, 0, minutes, seconds) => format!("{minutes}m{seconds:02}s"),
+        (0, hours, minutes, _) => format!("{hours}h{minutes:02}m"),
+        (days, hours, _, _) => format!("{days}d{hours:02}h"),
+    }
+}
+
+fn up(yes: bool) -> String {
+    if yes { "up" } else { "down" }.into()
+}
+
+fn or_dash(value: Option<impl Display>) -> String {
+    value.map_or("-".into(), |value| value.to_string())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn durations_have_two_units() {
+        assert_eq!([0, 59, 61, 3_660, 90_000].map(duration), ["0s", "59s", "1m01s", "1h01m", "1d01h"]);
+    }
+
+    #[test]
+    fn counters_at_zero_are_shown_on_request_only() {
+        let mut view = CountersView::default();
+        assert_eq!(counters_text(&view, false), "every counter is zero (--all shows them)\n");
+        view.counters = [("drop.hop_limit".to_string(), 0), ("rx.packets".to_string(), 7)].into();
+        view.descriptions = [("rx.packets".to_string(), "packets received".to_string())].into();
+        assert_eq!(counters_text(&view, false), "COUNTER     VALUE  MEANING\nrx.packets      7  packets received\n");
+        assert!(counters_text(&view, true).contains("drop.hop_limit"));
+    }
+}

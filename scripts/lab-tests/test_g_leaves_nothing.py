@@ -1,0 +1,95 @@
+#!/usr/bin/env python3
+"""`lab down` leaves nothing behind, whatever state the boxes are in."""
+
+import os
+import signal
+import subprocess
+import sys
+import time
+import unittest
+
+from common import LabTest, box, lab, left_behind, need_boxes, note, plan
+
+LAB = str(plan.ROOT / "scripts" / "lab")
+
+
+def setUpModule():
+    need_boxes()
+
+
+def machine():
+    """What a box might leave outside the lab: DPDK's runtime files, hugepages that stay taken."""
+    dpdk = sorted(os.listdir("/run/dpdk")) if os.path.isdir("/run/dpdk") else []
+    meminfo = dict(line.split(":") for line in open("/proc/meminfo").read().splitlines())
+    total, free = (int(meminfo[f"HugePages_{name}"]) for name in ("Total", "Free"))
+    return {"dpdk": dpdk, "hugepages taken": total - free}
+
+
+class Down(unittest.TestCase):
+    def setUp(self):
+        lab.down(say=note)
+        self.before = machine()
+
+    def tearDown(self):
+        lab.down(say=note)
+
+    def up(self):
+        lab.up(lab.Options(build=False), say=note)
+
+    def assert_nothing_left(self):
+        self.assertEqual(left_behind(), [])
+        self.assertEqual(machine(), self.before)
+
+    def test_after_an_orderly_life(self):
+        self.up()
+        lab.down(say=note)
+        self.assert_nothing_left()
+
+    def test_after_both_boxes_crashed(self):
+        self.up()
+        for site in plan.SITES.values():
+            self.assertTrue(box.kill(site))
+        lab.down(say=note)
+        self.assert_nothing_left()
+
+    def test_after_an_up_that_was_killed(self):
+        for delay_s in (0.4, 0.8):
+            running = subprocess.Popen([LAB, "up", "--no-build"], stdout=subprocess.DEVNULL, start_new_session=True)
+            time.sleep(delay_s)
+            os.killpg(running.pid, signal.SIGKILL)
+            running.wait()
+            lab.down(say=note)
+            self.assert_nothing_left()
+
+    def test_up_is_quick(self):
+        began = time.monotonic()
+        self.up()
+        self.assertLess(time.monotonic() - began, 8)
+
+
+class Restart(LabTest):
+    def test_kill_and_restart_by_command(self):
+        for words in (["kill-box", "a"], ["restart-box", "a"], ["restart-box", "b"]):
+            done = subprocess.run([LAB, *words], capture_output=True, text=True)
+            self.assertEqual(done.returncode, 0, done.stderr)
+        self.establish()
+        done = subprocess.run([LAB, "ctl", "a", "status", "--json"], capture_output=True, text=True)
+        self.assertEqual(done.returncode, 0, done.stderr)
+
+
+class Demo(unittest.TestCase):
+    """The demo that cannot be saved fails, soon enough, and cleans up."""
+
+    def test_the_demo_fails_when_both_providers_are_cut(self):
+        command = [sys.executable, "-B", str(plan.ROOT / "scripts" / "pslab" / "demo.py")]
+        began = time.monotonic()
+        done = subprocess.run([*command, "--cut-both", "--megabytes", "40"], capture_output=True, text=True, timeout=240)
+        self.assertNotEqual(done.returncode, 0, done.stdout)
+        self.assertIn("FAILED", done.stdout)
+        self.assertIn("CUT", done.stdout)
+        note(f"the broken demo ended after {time.monotonic() - began:.0f} s")
+        self.assertEqual(left_behind(), [])
+
+
+if __name__ == "__main__":
+    unittest.main()

@@ -1,0 +1,214 @@
+"""The two `pshim6d` boxes of the lab: their configuration, their processes and what they say about themselves."""
+
+import json
+import os
+import signal
+import subprocess
+import time
+
+from . import net, plan
+from .net import LabError
+
+READY_TIMEOUT_S = 20.0
+
+
+def binary(name):
+    """Where the release build puts a program; `PSHIM6_BIN` names another folder."""
+    folder = os.environ.get("PSHIM6_BIN", plan.ROOT / "target" / "release")
+    return os.path.join(folder, name)
+
+
+def site_named(name):
+    try:
+        return plan.SITES[name.removesuffix("-box")]
+    except KeyError:
+        raise LabError(f"no site `{name}`: there are {', '.join(plan.SITES)}") from None
+
+
+# --- configuration ---------------------------------------------------------------------------------------------
+
+
+def config_text(site, options, peers=()):
+    """The box's TOML. `peers` are what the other site's `host add` printed."""
+    queues = f",qpairs={options.workers}" if options.workers > 1 else ""
+
+    def port(index, name, iface, addresses, extra=""):
+        listed = ", ".join(f'"{address}"' for address in addresses)
+        device = f"net_af_packet{index},iface={iface},qdisc_bypass=1{queues}"
+        return f'[[port]]\nname = "{name}"\ndevice = "{device}"\naddresses = [{listed}]\n{extra}'
+
+    parts = [
+        f"""# Made by scripts/lab for one run.
+[box]
+name = "{site.box}"
+id = {site.box_id}
+workers = {options.workers}
+idle = "sleep"
+control_socket = "{site.control_socket}"
+hosts_file = "hosts.json"
+log = "{options.log}"
+
+[eal]
+memory_mb = 128
+hugepages = "auto"
+
+[site]
+prefix = "{site.cmula}"
+lan = "{site.lan}"
+port = "lan"
+""",
+        port(0, "lan", "lan0", [f"{site.box_address}/64", "fe80::1/64"], "mtu = 1500\n"),
+    ]
+    for index, provider in enumerate(site.providers, start=1):
+        parts.append(port(index, provider.name, provider.port, [f"{provider.link_box}/64"]))
+    for provider in site.providers:
+        parts.append(
+            f'[[provider]]\nname = "{provider.name}"\nport = "{provider.name}"\n'
+            f'prefix = "{provider.locators}"\nnext_hop = "{provider.link_isp}"\n'
+        )
+    for peer in peers:
+        locators = ", ".join(f'"{locator}"' for locator in peer["locators"])
+        parts.append(f'[[peer]]\nname = "{peer["name"]}"\nulid = "{peer["ulid"]}"\nlocators = [{locators}]\n')
+    parts.append(f"[reap]\nsend_timeout_s = {options.send_timeout}\n")
+    return "\n".join(parts)
+
+
+def configure(options):
+    """Makes the hosts' identities and both configurations. Returns node -> what `host add` printed."""
+    hosts = {}
+    for site in plan.SITES.values():
+        site.run_dir.mkdir(parents=True, exist_ok=True)
+        site.config.write_text(config_text(site, options))
+        for node in site.host_nodes:
+            done = net.run([binary("pshim6ctl"), "--config", str(site.config), "host", "add", node, "--json"])
+            hosts[node] = json.loads(done.stdout)
+    for site in plan.SITES.values():
+        peers = [hosts[node] for other in plan.SITES.values() if other is not site for node in other.host_nodes]
+        site.config.write_text(config_text(site, options, peers))
+        net.run([binary("pshim6ctl"), "--config", str(site.config), "check"])
+    return hosts
+
+
+# --- processes -------------------------------------------------------------------------------------------------
+
+
+def start(site):
+    """Starts the site's daemon in its namespace and remembers its process id."""
+    log = open(site.run_dir / "pshim6d.log", "ab")
+    process = subprocess.Popen(
+        net.inside(site.box, [binary("pshim6d"), "--config", str(site.config)]),
+        stdin=subprocess.DEVNULL,
+        stdout=log,
+        stderr=log,
+        start_new_session=True,
+    )
+    (site.run_dir / "pshim6d.pid").write_text(f"{process.pid}\n")
+    return process
+
+
+def pid(site):
+    """The daemon's process id, or None when it does not run."""
+    try:
+        number = int((site.run_dir / "pshim6d.pid").read_text())
+    except (FileNotFoundError, ValueError):
+        return None
+    try:
+        # A dead child that nobody has waited for still has an entry; its command line is empty.
+        command = open(f"/proc/{number}/cmdline", "rb").read()
+    except OSError:
+        return None
+    return number if b"pshim6d" in command else None
+
+
+def wait_ready(site, timeout_s=READY_TIMEOUT_S):
+    """Waits until the daemon says it is ready; fails at once when it has died."""
+    deadline = time.monotonic() + timeout_s
+    last = "no answer"
+    while time.monotonic() < deadline:
+        done = ctl_process(site, ["status", "--json"])
+        if done.returncode == 0:
+            try:
+                status = json.loads(done.stdout)
+            except json.JSONDecodeError:
+                raise LabError(f"{site.box}: `status --json` is not JSON: {done.stdout!r}") from None
+            if status.get("ready") is True or status.get("state") == "ready":
+                return status
+            last = done.stdout.strip()
+        else:
+            last = done.stderr.strip() or last
+        if pid(site) is None:
+            raise LabError(f"{site.box}: pshim6d ended while starting:\n{log_tail(site)}")
+        time.sleep(0.05)
+    raise LabError(f"{site.box}: not ready after {timeout_s:.0f} s ({last}):\n{log_tail(site)}")
+
+
+def kill(site, number=signal.SIGKILL, timeout_s=5.0):
+    """Ends the daemon, by default as a crash would. Returns whether there was one."""
+    daemon = pid(site)
+    if daemon is None:
+        return False
+    os.kill(daemon, number)
+    deadline = time.monotonic() + timeout_s
+    while pid(site) is not None:
+        try:
+            os.waitpid(daemon, os.WNOHANG)  # Only when the daemon is our own child.
+        except ChildProcessError:
+            pass
+        if time.monotonic() > deadline:
+            raise LabError(f"{site.box}: pshim6d ({daemon}) does not end")
+        time.sleep(0.01)
+    (site.run_dir / "pshim6d.pid").unlink(missing_ok=True)
+    return True
+
+
+def restart(site):
+    """Kills the daemon if it still runs and starts it again with the same configuration."""
+    kill(site)
+    start(site)
+    return wait_ready(site)
+
+
+def log_tail(site, lines=15):
+    """The last lines of the daemon's log."""
+    try:
+        text = (site.run_dir / "pshim6d.log").read_text(errors="replace")
+    except FileNotFoundError:
+        return "(no log)"
+    return "\n".join(text.splitlines()[-lines:])
+
+
+# --- asking ----------------------------------------------------------------------------------------------------
+
+
+def ctl_command(site, arguments):
+    return [binary("pshim6ctl"), "--config", str(site.config), *arguments]
+
+
+def ctl_process(site, arguments):
+    """Runs pshim6ctl and returns the completed process, whatever its exit status."""
+    return subprocess.run(ctl_command(site, arguments), text=True, capture_output=True, timeout=10)
+
+
+def ctl_json(site, *arguments):
+    """Runs pshim6ctl with `--json` and returns what it said."""
+    done = ctl_process(site, [*arguments, "--json"])
+    if done.returncode != 0:
+        raise LabError(f"{site.box}: pshim6ctl {' '.join(arguments)}: {done.stderr.strip()}")
+    return json.loads(done.stdout)
+
+
+def contexts(site):
+    """The box's contexts, with the peer's locators as plain addresses whatever else is told of them."""
+    found = ctl_json(site, "contexts")
+    found = found["contexts"] if isinstance(found, dict) else found
+    for context in found:
+        context["peer_locators"] = [
+            entry["locator"] if isinstance(entry, dict) else entry for entry in context["peer_locators"]
+        ]
+    return found
+
+
+def counters(site):
+    """The box's counters: name -> number, summed over its workers."""
+    found = ctl_json(site, "counters")
+    return found.get("counters", found)

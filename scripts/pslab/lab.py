@@ -1,0 +1,183 @@
+"""What `scripts/lab` does, as functions, so that the demo and the tests use the very same lab."""
+
+import json
+import os
+import shutil
+import socket
+import subprocess
+import time
+from contextlib import contextmanager
+from dataclasses import asdict, dataclass
+from pathlib import Path
+
+from . import box, capture, net, plan
+from .net import LabError
+
+STATE = plan.RUN_DIR / "state.json"
+
+
+@dataclass
+class Options:
+    """How a lab is brought up."""
+
+    send_timeout: int = 15  # REAP's Send Timeout, seconds; the protocol's default
+    workers: int = 1
+    boxes: bool = True
+    build: bool = True
+    log: str = "info"
+    core_mtu: int = 1500
+
+
+@contextmanager
+def locked(timeout_s=60.0):
+    """One `up` or `down` of this instance at a time, from whatever checkout. An abstract socket leaves nothing behind."""
+    deadline = time.monotonic() + timeout_s
+    with socket.socket(socket.AF_UNIX) as lock:
+        while True:
+            try:
+                lock.bind(f"\0pshim6-lab-{plan.INSTANCE}")
+                break
+            except OSError:
+                if time.monotonic() > deadline:
+                    raise LabError("another `lab up` or `lab down` is at work") from None
+                time.sleep(0.05)
+        yield
+
+
+def check_owner():
+    """A lab that another checkout brought up is that one's to take down."""
+    try:
+        owner = state()["root"]
+    except (LabError, KeyError, ValueError):
+        return  # None, or one that died too early to say whose it is.
+    if owner != str(plan.ROOT) and Path(owner).exists():
+        raise LabError(f"a lab of {owner} is up: take it down there, or set PSHIM6_LAB to a name of your own")
+
+
+def need_root():
+    if os.geteuid() != 0:
+        raise LabError("network namespaces need root: use sudo")
+
+
+def up(options, say=print):
+    """Brings the lab up; whatever an earlier one left is removed first. Takes itself down when it fails."""
+    need_root()
+    if options.boxes and options.build:
+        build(say)
+    with locked():
+        check_owner()
+        if is_there():
+            say("a lab is there already: taking it down first")
+            remove()
+        started = time.monotonic()
+        try:
+            hosts = raise_lab(options, say)
+        except BaseException:
+            remove()
+            raise
+        say(f"lab is up after {time.monotonic() - started:.1f} s")
+        return hosts
+
+
+def raise_lab(options, say):
+    """Network, boxes, host addresses, in this order."""
+    plan.RUN_DIR.mkdir(parents=True, exist_ok=True)
+    state = {"root": str(plan.ROOT), "options": asdict(options), "hosts": {}}
+    STATE.write_text(json.dumps(state))
+    net.create(options.core_mtu)
+    say(f"network: {len(plan.NODES)} nodes")
+    if options.boxes:
+        hosts = box.configure(options)
+    else:
+        hosts = {node: {"name": node, "ulid": plain_address(node), "locators": []} for node in host_nodes()}
+    state["hosts"] = hosts
+    STATE.write_text(json.dumps(state, indent=1))
+    for node, host in hosts.items():
+        lines = f"addr add {host['ulid']}/64 dev eth0 nodad\nroute add default via fe80::1 dev eth0\n"
+        net.exec_in(node, ["ip", "-6", "-batch", "-"], input=lines)
+    if options.boxes:
+        for site in plan.SITES.values():
+            box.start(site)
+        for site in plan.SITES.values():
+            box.wait_ready(site)
+            say(f"{site.box}: ready")
+        check_hosts()
+    return hosts
+
+
+def check_hosts():
+    """Every host reaches its own box: neighbour discovery and echo work on every LAN."""
+    for site in plan.SITES.values():
+        for node in site.host_nodes:
+            done = net.exec_in(node, ["ping", "-6", "-c", "1", "-W", "3", site.box_address], check=False)
+            if done.returncode != 0:
+                raise LabError(f"{node} does not reach its box at {site.box_address}:\n{box.log_tail(site)}")
+
+
+def down(say=print):
+    """Removes everything a lab made, also after a crash or a half-finished `up`."""
+    need_root()
+    with locked():
+        check_owner()
+        there = is_there()
+        remove()
+        say("lab is down" if there else "there was no lab")
+
+
+def remove():
+    capture.stop_all()
+    for site in plan.SITES.values():
+        box.kill(site)
+    net.destroy()
+    shutil.rmtree(plan.RUN_DIR, ignore_errors=True)
+
+
+def is_there():
+    return plan.RUN_DIR.exists() or bool(net.existing_namespaces())
+
+
+def state():
+    """What `up` wrote down: its options and the hosts' identities."""
+    try:
+        return json.loads(STATE.read_text())
+    except FileNotFoundError:
+        raise LabError("no lab is up: start one with `scripts/lab up`") from None
+
+
+def hosts():
+    """Node -> {"name", "ulid", "locators", …}."""
+    return state()["hosts"]
+
+
+def host_nodes():
+    return [node for site in plan.SITES.values() for node in site.host_nodes]
+
+
+def plain_address(node):
+    """A LAN address for a host of a lab without boxes, where nobody makes identifiers."""
+    site = plan.SITES[node[0]]
+    return f"{site.block}0:1::{10 + int(node[-1])}"
+
+
+def build(say=print):
+    """Builds the two programs as the owner of the tree would, showing cargo's own progress."""
+    say("building pshim6d and pshim6ctl (release)")
+    script = plan.ROOT / "scripts" / "cargo"
+    done = subprocess.run([script, "build", "--release", "-p", "control", "--features", "dpdk"], cwd=plan.ROOT)
+    if done.returncode != 0:
+        raise LabError("the build failed")
+
+
+def overview():
+    """What is there now, for `list`."""
+    there = set(net.existing_namespaces())
+    options = state()["options"] if STATE.exists() else None
+    return {
+        "up": STATE.exists(),
+        "options": options,
+        "nodes": {node: node in there for node in plan.NODES},
+        "boxes": {site.box: box.pid(site) for site in plan.SITES.values()},
+        "hosts": {node: host["ulid"] for node, host in (hosts() if STATE.exists() else {}).items()},
+        "cuts": net.cuts() if there else {},
+        "run_dir": str(Path(plan.RUN_DIR)),
+    }

@@ -1,0 +1,152 @@
+"""The lab's plan: which nodes there are, how they are wired and which addresses they have.
+
+    a-h1 ─┐            ┌─ x0 isp-x ─┐        ┌─ isp-z z0 ─┐            ┌─ b-h1
+          ├─ a-lan ─ a-box          ├─ core ─┤          b-box ─ b-lan ─┤
+    a-h2 ─┘            └─ y0 isp-y ─┘   │    └─ isp-w w0 ─┘            └─ b-h2
+                                       ext
+
+Nothing here touches the machine; `net` makes it real. Addresses are from the documentation prefix
+2001:db8::/32 (providers) and from fc00::/8 (identifiers, which nobody routes).
+"""
+
+import os
+from dataclasses import dataclass, field
+from pathlib import Path
+
+ROOT = Path(__file__).resolve().parent.parent.parent
+
+# A second lab can live beside the first under another instance name.
+INSTANCE = os.environ.get("PSHIM6_LAB", "ps6")
+RUN_DIR = Path("/run/pshim6-lab" if INSTANCE == "ps6" else f"/run/pshim6-lab-{INSTANCE}")
+
+
+@dataclass(frozen=True)
+class Provider:
+    """One provider of one site: a kernel router with two ports, `cust0` (to the box) and `up0` (to the core)."""
+
+    name: str
+    site: str
+    block: str  # what the provider owns, delegates and lets through its ingress filter
+    index: int
+
+    @property
+    def node(self):
+        return f"isp-{self.name}"
+
+    @property
+    def port(self):
+        """The box's port towards this provider."""
+        return f"{self.name}0"
+
+    @property
+    def locators(self):
+        """The /64 out of the block from which the box makes locators."""
+        return f"{self.block}1::/64"
+
+    @property
+    def prefix(self):
+        return f"{self.block}:/48"
+
+    @property
+    def link_isp(self):
+        return f"{self.block}ffff::1"
+
+    @property
+    def link_box(self):
+        return f"{self.block}ffff::2"
+
+    @property
+    def up_core(self):
+        return f"2001:db8:c:{self.index}::1"
+
+    @property
+    def up_isp(self):
+        return f"2001:db8:c:{self.index}::2"
+
+
+@dataclass(frozen=True)
+class Site:
+    """One site: its identifier block, its LAN and its box."""
+
+    name: str
+    box_id: int
+    block: str
+    providers: tuple
+    hosts: tuple = field(default=("h1", "h2"))
+
+    @property
+    def cmula(self):
+        return f"{self.block}:/48"
+
+    @property
+    def lan(self):
+        return f"{self.block}0:1::/64"
+
+    @property
+    def box_address(self):
+        return f"{self.block}0:1::1"
+
+    @property
+    def box(self):
+        return f"{self.name}-box"
+
+    @property
+    def switch(self):
+        """The helper namespace that holds the LAN's bridge, so that the box's kernel never sees the LAN."""
+        return f"{self.name}-lan"
+
+    @property
+    def host_nodes(self):
+        return tuple(f"{self.name}-{host}" for host in self.hosts)
+
+    @property
+    def run_dir(self):
+        return RUN_DIR / self.name
+
+    @property
+    def config(self):
+        return self.run_dir / "site.toml"
+
+    @property
+    def control_socket(self):
+        return self.run_dir / "control.sock"
+
+
+PROVIDERS = {
+    "x": Provider("x", "a", "2001:db8:a1:", 1),
+    "y": Provider("y", "a", "2001:db8:a2:", 2),
+    "z": Provider("z", "b", "2001:db8:b1:", 3),
+    "w": Provider("w", "b", "2001:db8:b2:", 4),
+}
+
+SITES = {
+    "a": Site("a", 1, "fc00:a:", (PROVIDERS["x"], PROVIDERS["y"])),
+    "b": Site("b", 2, "fc00:b:", (PROVIDERS["z"], PROVIDERS["w"])),
+}
+
+CORE = "core"
+EXT = "ext"
+EXT_CORE_ADDRESS = "2001:db8:e::1"
+EXT_ADDRESS = "2001:db8:e::2"
+
+# What a user names on the command line; the two switches are helpers and stay out of sight.
+NODES = ("a-h1", "a-h2", "a-box", "isp-x", "isp-y", "core", "isp-z", "isp-w", "b-box", "b-h1", "b-h2", "ext")
+HELPERS = tuple(site.switch for site in SITES.values())
+
+
+def namespace(node):
+    """Name of the network namespace that plays `node`."""
+    if node not in NODES and node not in HELPERS:
+        raise KeyError(node)
+    return f"{INSTANCE}-{node}"
+
+
+def provider_of(locator):
+    """The provider whose block holds this address, or None."""
+    import ipaddress
+
+    address = ipaddress.IPv6Address(locator)
+    for provider in PROVIDERS.values():
+        if address in ipaddress.IPv6Network(provider.prefix):
+            return provider
+    return None

@@ -1,0 +1,133 @@
+"""Runs every test there is: format, lints, Rust tests with and without DPDK, docs, fuzz targets, the decoder, the lab.
+
+Each step shows its own output as it runs. The last line adds up what the runners themselves counted; a step that is
+one check (format, lints, a build) counts as one test.
+"""
+
+import argparse
+import os
+import re
+import subprocess
+import sys
+import time
+from dataclasses import dataclass
+from pathlib import Path
+
+ROOT = Path(__file__).resolve().parent.parent.parent
+CARGO = str(ROOT / "scripts" / "cargo")
+PYTHON = [sys.executable, "-B", "-W", "default::ResourceWarning"]
+LAB_TESTS = ROOT / "scripts" / "lab-tests"
+
+
+@dataclass
+class Step:
+    """One command; `kind` says how its result is counted."""
+
+    name: str
+    command: list
+    kind: str = "check"  # check | cargo | unittest
+    environment: dict = None
+
+
+@dataclass
+class Count:
+    passed: int = 0
+    failed: int = 0
+    skipped: int = 0
+
+
+def steps(given):
+    """All steps in order, the quick and telling ones first."""
+    yield Step("decoder", [*PYTHON, str(ROOT / "scripts" / "tests" / "test_decoder.py")], "unittest")
+    yield Step("format", [CARGO, "fmt", "--all", "--check"])
+    yield Step("lints", [CARGO, "clippy", "--workspace", "--all-targets", "--all-features", "--", "-D", "warnings"])
+    yield Step("tests without DPDK", [CARGO, "test", "--no-fail-fast"], "cargo")
+    yield Step("tests with DPDK", [CARGO, "test", "--workspace", "--all-features", "--no-fail-fast"], "cargo")
+    docs = [CARGO, "doc", "--workspace", "--all-features", "--no-deps", "--document-private-items"]
+    yield Step("documentation", docs, environment={"RUSTDOCFLAGS": "-D warnings"})
+    if (ROOT / "fuzz" / "Cargo.toml").exists():
+        yield Step("fuzz targets", [CARGO, "check", "--manifest-path", str(ROOT / "fuzz" / "Cargo.toml")])
+    if given.quick:
+        return
+    yield Step("release build", [CARGO, "build", "--release", "-p", "control", "--features", "dpdk"])
+    for path in sorted(LAB_TESTS.glob("test_*.py")):
+        yield Step(f"lab: {path.stem}", [*PYTHON, str(path)], "unittest")
+
+
+def main():
+    parser = argparse.ArgumentParser(prog="test", description=__doc__)
+    parser.add_argument("--quick", action="store_true", help="leave out the release build and the lab")
+    parser.add_argument("--only", metavar="WORD", help="only steps with this word in their name")
+    given = parser.parse_args()
+    total, failures, started = Count(), [], time.monotonic()
+    for step in steps(given):
+        if given.only and given.only not in step.name:
+            continue
+        print(f"=== {step.name}", flush=True)
+        began = time.monotonic()
+        status, output = run(step)
+        count = counted(step.kind, status, output)
+        total = Count(total.passed + count.passed, total.failed + count.failed, total.skipped + count.skipped)
+        if count.failed:
+            failures.append(step.name)
+        skipped = f", {count.skipped} skipped" if count.skipped else ""
+        took = time.monotonic() - began
+        print(f"--- {step.name}: {count.passed} passed, {count.failed} failed{skipped} ({took:.0f} s)", flush=True)
+    if failures:
+        print(f"failed: {', '.join(failures)}")
+    print(f"all steps took {time.monotonic() - started:.0f} s")
+    skipped = f", {total.skipped} skipped" if total.skipped else ""
+    print(f"{total.passed} passed, {total.failed} failed{skipped}")
+    # Nothing run is no success either.
+    return 0 if total.passed and not total.failed else 1
+
+
+def run(step):
+    """Runs a step, shows its output as it comes and returns (exit status, all output)."""
+    environment = {**os.environ, **(step.environment or {})}
+    process = subprocess.Popen(
+        step.command, cwd=ROOT, env=environment, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True,
+        errors="replace",
+    )  # fmt: skip
+    lines = []
+    for line in process.stdout:
+        sys.stdout.write(line)
+        sys.stdout.flush()
+        lines.append(line)
+    return process.wait(), "".join(lines)
+
+
+def counted(kind, status, output):
+    """What the step's own runner counted. A runner that failed without counting a failure counts as one."""
+    if kind == "check":
+        return Count(passed=int(status == 0), failed=int(status != 0))
+    count = count_cargo(output) if kind == "cargo" else count_unittest(output)
+    if status != 0 and count.failed == 0 or status == 0 and count.passed == 0:
+        count.failed += 1
+    return count
+
+
+def count_cargo(output):
+    """Adds up `test result: ok. 3 passed; 0 failed; 0 ignored; …` of every test binary."""
+    count = Count()
+    for passed, failed, ignored in re.findall(r"^test result: \w+\. (\d+) passed; (\d+) failed; (\d+) ignored", output, re.M):
+        count = Count(count.passed + int(passed), count.failed + int(failed), count.skipped + int(ignored))
+    return count
+
+
+def count_unittest(output):
+    """Reads `Ran 12 tests in …` and `FAILED (failures=1, errors=2, skipped=3)`."""
+    ran = sum(int(number) for number in re.findall(r"^Ran (\d+) tests?", output, re.M))
+    verdict = dict(re.findall(r"(failures|errors|skipped|unexpected successes)=(\d+)", last_verdict(output)))
+    failed = sum(int(verdict.get(name, 0)) for name in ("failures", "errors", "unexpected successes"))
+    skipped = int(verdict.get("skipped", 0))
+    return Count(max(0, ran - failed - skipped), failed, skipped)
+
+
+def last_verdict(output):
+    found = re.findall(r"^(?:OK|FAILED)\b.*$", output, re.M)
+    return found[-1] if found else ""
+
+
+if __name__ == "__main__":
+    sys.exit(main())
