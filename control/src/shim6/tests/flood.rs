@@ -123,7 +123,7 @@ fn failures_have_a_bound() {
     for peer in 2..102 {
         a.open(at(0), peer).unwrap();
     }
-    while a.endpoint.len() > 0 {
+    while !a.endpoint.is_empty() {
         a.expire_next();
     }
     assert_eq!(a.endpoint.holddowns(), 10);

@@ -114,3 +114,62 @@ fn tags_name_the_shard_of_the_pair() {
     assert_eq!((tags::box_of(a.context(2).local_tag), tags::shard_of(a.context(2).local_tag)), (1, 1));
     assert_eq!((tags::box_of(b.context(1).local_tag), tags::shard_of(b.context(1).local_tag)), (2, 1));
 }
+
+#[test]
+fn with_real_keys_and_hashes_two_boxes_agree_and_forgery_shows() {
+    // R5533-133: HBA members by hash, any other address by the signature of the ULID's key.
+    use crate::identity::{HostPrefixes, Sec, SigningKey, make_host, prefix_of};
+
+    let mut rng = StdRng::seed_from_u64(1);
+    let mut make = |site: u16| {
+        let locators = [1, 2].map(|provider| prefix_of(locator(site, provider, 0).0)).to_vec();
+        let prefixes = HostPrefixes { ulid: prefix_of(ulid(site, 0).0), locators };
+        let key = SigningKey::generate(1024).unwrap();
+        let made = make_host(&prefixes, Sec::ZERO, Some(&key), &mut rng).unwrap();
+        let elsewhere = locator(site, 9, 0x55);
+        let hba = made.locators.iter().map(|locator| (*locator, VerificationMethod::Hba));
+        LocalHost {
+            ulid: made.ulid,
+            locators: hba.chain([(elsewhere, VerificationMethod::Cga)]).collect(),
+            pds: Some(made.pds),
+            generation: 77,
+            signature: Some(key.sign_locators(77, &[elsewhere]).unwrap()),
+            preferences: None,
+        }
+    };
+    let (ours, theirs) = (make(1), make(2));
+    let node = |site: u16, host: &LocalHost| {
+        let mut node = Node::new(site);
+        node.endpoint.proof = Box::new(IdentityProof);
+        node.endpoint.set_host(host.clone()).unwrap();
+        node
+    };
+    let (mut a, mut b) = (node(1, &ours), node(2, &theirs));
+    let forged = LocalHost { signature: theirs.signature.clone(), generation: 78, ..ours.clone() };
+    assert_eq!(a.endpoint.set_host(forged), Err(HostRefused::Unproved(2)));
+
+    let ulids = UlidPair { local: ours.ulid, peer: theirs.ulid };
+    let pairs = vec![pair(ours.locators[0].0, theirs.locators[0].0)];
+    let id = a.open_with(at(0), Open { ulids, fork: 0, pairs }).unwrap();
+    let (addresses, i1) = a.sent_one();
+    b.receive(at(0), addresses, &i1);
+    let (addresses, r1) = b.sent_one();
+    a.receive(at(0), addresses, &r1);
+    let (addresses, i2) = a.sent_one();
+    let diverted = altered(&i2, |options| options.locators.as_mut().unwrap().entries[2].0 = locator(3, 3, 3));
+    let resigned = altered(&i2, |options| options.locators.as_mut().unwrap().generation = 78);
+    let swapped = altered(&i2, |options| options.locators.as_mut().unwrap().entries[1].0 = theirs.locators[1].0);
+    for forged in [diverted, resigned, swapped] {
+        assert!(matches!(b.receive(at(0), addresses, &forged), Verdict::Answered(Answer::Error(_))));
+        assert!(b.endpoint.is_empty());
+    }
+    let foreign = altered(&i2, |options| options.pds.clone_from(&theirs.pds));
+    assert_eq!(b.receive(at(0), addresses, &foreign), Verdict::Dropped(DropReason::BadPds));
+    b.receive(at(0), addresses, &i2);
+    converse(at(0), &mut b, &mut a);
+    let context = a.endpoint.context(id).unwrap();
+    assert_eq!(context.state, State::Established);
+    let known: Vec<Locator> = context.peer_locators.iter().map(|known| known.locator).collect();
+    assert_eq!(known, theirs.locators.iter().map(|(locator, _)| *locator).collect::<Vec<_>>());
+    assert!(context.peer_locators.iter().all(|known| known.verified));
+}

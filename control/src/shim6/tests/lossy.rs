@@ -32,7 +32,7 @@ struct Flight {
 }
 
 enum What {
-    Message(Message),
+    Message(Box<Message>),
     Payload(ContextTag),
 }
 
@@ -94,7 +94,7 @@ impl Scene {
     /// Puts what a node just sent on the wire.
     fn launch(&mut self, from: usize) {
         for (addresses, message) in self.nodes[from].sent() {
-            self.fly(1 - from, addresses, || What::Message(message.clone()));
+            self.fly(1 - from, addresses, || What::Message(Box::new(message.clone())));
         }
         self.nodes[from].out.clear();
     }
