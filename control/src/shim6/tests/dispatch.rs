@@ -246,3 +246,21 @@ fn state_and_pair_say_how_payload_is_sent() {
         assert!(!state.carries_payload());
     }
 }
+
+#[test]
+fn messages_shorter_than_their_fixed_part_are_silence() {
+    // R5533-149, R5533-161, R5533-174, R5533-192, R5533-212, R5533-223, R5533-259, R5533-273
+    let (mut a, _) = established();
+    let local_tag = a.context(2).local_tag;
+    for (kind, shortest) in [(1, 16), (2, 16), (3, 24), (4, 16), (5, 16), (6, 32), (64, 16), (65, 16), (66, 16)] {
+        for length in (8..shortest).step_by(8) {
+            let octets = resealed(&keepalive(local_tag), |header| {
+                header.resize(length, 0);
+                header[2] = kind;
+            });
+            let verdict = a.receive_octets(at(1), &octets);
+            assert_eq!(verdict, Verdict::Dropped(DropReason::Malformed), "type {kind} with {length} octets");
+            assert_eq!(a.out, []);
+        }
+    }
+}

@@ -73,7 +73,7 @@ fn the_four_messages_carry_what_they_must() {
 
 #[test]
 fn hosts_with_one_routable_address_need_neither_options_nor_proofs() {
-    // R5533-003, R5533-013, R5533-032, R5533-150
+    // R5533-003, R5533-013, R5533-032, R5533-150, R5533-175
     let single = |site| LocalHost {
         ulid: Ulid(locator(site, 1, 9).0),
         locators: vec![(locator(site, 1, 9), VerificationMethod::Cga)],
