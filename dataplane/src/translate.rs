@@ -338,6 +338,10 @@ fn rewrite_inbound<F: Frame>(batch: &mut Batch<F>, scene: &mut Scene<'_>) {
         batch.verdicts[at] = match batch.slots[at] {
             None => Verdict::UnknownTag(tag, locators),
             Some(slot) => {
+                if !scene.shard.accepts(slot, &locators) {
+                    batch.verdicts[at] = Verdict::Drop(DropReason::ForeignLocators);
+                    continue;
+                }
                 let entry = scene.shard.entry(slot);
                 if entry.is_in_doubt() {
                     scene.replay.forget(tag);

@@ -5,7 +5,7 @@ use std::sync::atomic::{AtomicBool, Ordering};
 use std::thread::{self, JoinHandle};
 use std::time::Duration;
 
-use dataplane::link::{ControlLink, RingSizes, Workers, connect};
+use dataplane::link::{ControlLink, RingSizes, connect};
 use dataplane::port::dpdk::{
     BufferPool, Device, DeviceSpec, Eal, EalConfig, EalError, Hugepages, Lcore, Mbuf, Memory, PortConfig, QueuePair,
     pin,
@@ -15,7 +15,7 @@ use dataplane::worker::{Limits, Outlet, Worker};
 use rand::Rng;
 use tracing::{error, info, warn};
 
-use super::{Clock, Devices, RunError};
+use super::{Clock, Devices, Opened, RunError};
 use crate::config::{Configuration, Site, site};
 use crate::engine::{Engine, PortSetup};
 use crate::manage::api::{MemoryView, PortView};
@@ -35,11 +35,7 @@ struct Hardware {
     threads: Vec<JoinHandle<()>>,
 }
 
-pub(super) fn open(
-    configuration: &Configuration,
-    clock: Clock,
-    rng: &mut dyn Rng,
-) -> Result<(Engine, Box<dyn Workers>, Box<dyn Devices>), RunError> {
+pub(super) fn open(configuration: &Configuration, clock: Clock, rng: &mut dyn Rng) -> Result<Opened, RunError> {
     let site = &configuration.site;
     let eal = start_eal(site)?;
     let pool = make_pool(&eal, site)?;
@@ -140,6 +136,8 @@ fn start_workers(
         hold_pairs: site.node.hold_pairs as usize,
         hold_depth: usize::from(site.node.hold_packets),
         punts_per_second: site.shim6.messages_per_s,
+        punts_per_source_second: site.shim6.messages_per_source_s,
+        strict_locators: site.shim6.strict_locators,
         ..Limits::default()
     };
     let stop = Arc::new(AtomicBool::new(false));

@@ -97,6 +97,8 @@ struct Provider {
 pub struct Engine {
     sharding: Sharding,
     workers: usize,
+    /// Whether workers accept payload only over the locators of its context.
+    strict: bool,
     snapshot: Arc<Snapshot>,
     providers: Vec<Provider>,
     lan_port: PortId,
@@ -136,7 +138,6 @@ impl Engine {
             Notice::Punt(_, Punt::IcmpError, frame) => self.icmp_error(now, rng, frame, effects),
             Notice::Unresolved(port, next_hop, frame) => {
                 let mut events = Vec::new();
-                self.neighbours.want(now, port, next_hop);
                 self.neighbours.send(now, port, next_hop, frame.to_vec(), &mut events);
                 self.link_events(events, effects);
             }

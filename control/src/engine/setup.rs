@@ -74,6 +74,7 @@ impl Engine {
         let mut engine = Engine {
             sharding,
             workers: usize::from(site.node.workers.max(1)),
+            strict: site.shim6.strict_locators,
             snapshot: Arc::new(snapshot(site, ports, &own)),
             providers: site.providers.iter().map(provider).collect(),
             lan_port: PortId(site.lan_port as u8),
