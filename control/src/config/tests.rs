@@ -166,7 +166,7 @@ fn each_wrong_value_is_named_with_its_place() {
             "log = \"control=loud\"",
             "site.toml:3:7: box.log: \"control=loud\" is not a log filter: error parsing level filter: expected one of \"off\", \"error\", \"warn\", \"info\", \"debug\", \"trace\", or a number 0-5",
         ),
-        ("packets = 4", "packets = 0", "site.toml:9:20: box.hold.packets: 0 is out of range: 1 to 1024"),
+        ("packets = 4", "packets = 0", "site.toml:9:20: box.hold.packets: 0 is out of range: 1 to 32"),
         (
             "packets = 4",
             "pakets = 4",
