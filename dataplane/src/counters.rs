@@ -39,7 +39,7 @@ counters! {
         BadAddress = "drop_bad_address", "A forwarded packet had a multicast, unspecified, loopback or link-local address where none may be.";
         HopLimit = "drop_hop_limit", "The hop limit ran out; Time Exceeded was sent if the rate allows.";
         TooBig = "drop_too_big", "The packet does not fit the next link; Packet Too Big was sent if the rate allows.";
-        NoRoute = "drop_no_route", "The destination is neither an identifier of a known peer nor on the site.";
+        NoRoute = "drop_no_route", "The packet or its context names a port, provider or host that the worker does not know.";
         Unreachable = "drop_unreachable", "No context could be set up with the peer; Destination Unreachable was sent if the rate allows.";
         HoldFull = "drop_hold_full", "Too many packets or pairs are waiting for a context already.";
         HoldExpired = "drop_hold_expired", "The packet waited too long for a context; Destination Unreachable was sent if the rate allows.";

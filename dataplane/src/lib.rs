@@ -10,7 +10,7 @@ pub mod counters;
 mod limit;
 pub mod link;
 pub mod port;
-mod prefetch;
+pub mod prefetch;
 pub mod reply;
 pub mod snapshot;
 pub mod translate;
