@@ -7,7 +7,6 @@ import subprocess
 import sys
 import time
 import unittest
-from pathlib import Path
 
 from common import LabTest, box, lab, left_behind, need_boxes, note, plan
 
@@ -18,16 +17,10 @@ def setUpModule():
     need_boxes()
 
 
-def hugepages_taken():
-    """What a box might leave outside the lab; DPDK's own files are in the lab's run folder."""
-    meminfo = dict(line.split(":") for line in Path("/proc/meminfo").read_text().splitlines())
-    return int(meminfo["HugePages_Total"]) - int(meminfo["HugePages_Free"])
-
-
 class Down(unittest.TestCase):
     def setUp(self):
         lab.down(say=note)
-        self.before = hugepages_taken()
+        self.before = lab.reserved_hugepages()
 
     def tearDown(self):
         lab.down(say=note)
@@ -37,7 +30,7 @@ class Down(unittest.TestCase):
 
     def assert_nothing_left(self):
         self.assertEqual(left_behind(), [])
-        self.assertEqual(hugepages_taken(), self.before)
+        self.assertEqual(lab.reserved_hugepages(), self.before)
 
     def test_after_an_orderly_life(self):
         self.up()

@@ -117,11 +117,13 @@ def pid(site):
     except (FileNotFoundError, ValueError):
         return None
     try:
-        # A dead child that nobody has waited for still has an entry; its command line is empty.
+        # A dead child that nobody has waited for still has an entry, in state Z.
+        state = Path(f"/proc/{number}/stat").read_text().rsplit(")", 1)[1].split()[0]
         command = Path(f"/proc/{number}/cmdline").read_bytes()
     except OSError:
         return None
-    return number if b"pshim6d" in command else None
+    # While nsenter becomes pshim6d there is a moment without a command line.
+    return number if state not in "ZX" and (not command or b"pshim6d" in command) else None
 
 
 def wait_ready(site, timeout_s=READY_TIMEOUT_S):
