@@ -8,6 +8,7 @@ import os
 import signal
 import subprocess
 import time
+from pathlib import Path
 
 from . import net, plan
 
@@ -79,7 +80,7 @@ def stop_all():
     for path in PID_DIR.glob("*.pid") if PID_DIR.exists() else []:
         pid = int(path.read_text() or 0)
         try:
-            command = open(f"/proc/{pid}/cmdline", "rb").read()
+            command = Path(f"/proc/{pid}/cmdline").read_bytes()
         except OSError:
             continue
         if b"tcpdump" in command:

@@ -75,6 +75,7 @@ def arguments():
     parser.add_argument(
         "--cut-both", "--break", dest="cut_both", action="store_true", help="cut the second provider too: must fail"
     )
+    parser.add_argument("--no-build", dest="build", action="store_false", help="the programs are built already")
     parser.add_argument("--megabytes", type=int, default=200, metavar="N", help="size of the file (200)")
     parser.add_argument("--rate", type=float, default=10.0, metavar="MB/S", help="pace of the sender (10)")
     return parser.parse_args()
@@ -86,7 +87,7 @@ def interrupt(number, frame):
 
 def show(given, story, folder):
     """Brings the lab up, plays the scene, judges what was captured."""
-    lab.up(lab.Options(send_timeout=SEND_TIMEOUT_S), say=story.tell)
+    lab.up(lab.Options(send_timeout=SEND_TIMEOUT_S, build=given.build), say=story.tell)
     seen = capture.Capture(folder)
     address = lab.hosts()[RECEIVER]["ulid"]
     story.zero = time.time()
