@@ -42,7 +42,7 @@ counters! {
         NoRoute = "drop_no_route", "The packet or its context names a port, provider or host that the worker does not know.";
         Unreachable = "drop_unreachable", "No context could be set up with the peer; Destination Unreachable was sent if the rate allows.";
         HoldFull = "drop_hold_full", "Too many packets or pairs are waiting for a context already.";
-        HoldExpired = "drop_hold_expired", "The packet waited too long for a context.";
+        HoldExpired = "drop_hold_expired", "The packet waited too long for a context; Destination Unreachable was sent if the rate allows.";
         NotOurLocator = "drop_not_our_locator", "A packet from a provider is for an address outside the delegated prefixes.";
         BadPayloadHeader = "drop_bad_payload_header", "A Shim6 header that is neither a payload header nor a control message (RFC 5533 5.2, 5.3).";
         UnknownTag = "drop_unknown_tag", "A payload header with a tag of no context; R1bis was sent if the rate allows.";
@@ -70,6 +70,7 @@ counters! {
         Punted = "punted", "Packets given to the control core.";
         Held = "held", "Packets kept until their context is ready.";
         Released = "released", "Held packets sent once their context was ready.";
+        Replayed = "replayed", "TCP segments sent again because the path of their context was replaced.";
         HandedOver = "handed_over", "Packets passed to the worker that owns their context.";
         PacketTooBigSent = "packet_too_big_sent", "ICMPv6 Packet Too Big messages sent.";
         TimeExceededSent = "time_exceeded_sent", "ICMPv6 Time Exceeded messages sent.";

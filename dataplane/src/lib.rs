@@ -7,6 +7,7 @@
 pub mod bucket;
 pub mod context;
 pub mod counters;
+mod limit;
 pub mod link;
 pub mod port;
 pub mod prefetch;

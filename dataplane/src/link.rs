@@ -17,7 +17,7 @@ use std::sync::Arc;
 use crossbeam::queue::ArrayQueue;
 
 use crate::context::entry::Traffic;
-use crate::context::{Activity, Install};
+use crate::context::{Activity, Install, LocatorSets};
 use crate::counters::Counters;
 use crate::port::{Frame, Pool};
 use crate::snapshot::{PortId, Snapshot};
@@ -29,6 +29,8 @@ pub enum Command<F> {
     Install(Install),
     /// Forget a context.
     Remove(ContextTag),
+    /// Send the last segment of a context in doubt again: its path was replaced.
+    Replay(ContextTag),
     /// There will be no context for this pair: answer what is held for it.
     Refuse(UlidPair),
     /// Send a packet of control's own.
@@ -77,8 +79,16 @@ pub enum Event<F> {
         /// Control's name for the context.
         handle: u64,
     },
-    /// A snapshot nobody here uses any more, to be freed by control.
-    Retired(Arc<Snapshot>),
+    /// Something nobody here uses any more, to be freed by control.
+    Retired(Retired),
+}
+
+/// What a worker gives back: freeing it would be work for the packet path.
+pub enum Retired {
+    /// An old snapshot.
+    Snapshot(Arc<Snapshot>),
+    /// Locators a context accepted.
+    Accepted(Box<LocatorSets>),
 }
 
 /// A packet for another worker.
@@ -150,6 +160,8 @@ pub trait Workers: Send {
     fn install(&mut self, worker: usize, install: Install);
     /// Forgets a context at its owner.
     fn remove(&mut self, worker: usize, tag: ContextTag);
+    /// Has the last segment of a context in doubt sent again.
+    fn replay(&mut self, worker: usize, tag: ContextTag);
     /// Gives up on a pair at its owner.
     fn refuse(&mut self, worker: usize, pair: UlidPair);
     /// Sends an Ethernet frame. False if no buffer was free.
@@ -237,6 +249,10 @@ impl<F: Frame> Workers for ControlLink<F> {
         self.send(worker, Command::Remove(tag));
     }
 
+    fn replay(&mut self, worker: usize, tag: ContextTag) {
+        self.send(worker, Command::Replay(tag));
+    }
+
     fn refuse(&mut self, worker: usize, pair: UlidPair) {
         self.send(worker, Command::Refuse(pair));
     }
@@ -277,7 +293,7 @@ impl<F: Frame> Workers for ControlLink<F> {
                         sink(Notice::Activity { handle, activity, traffic })
                     }
                     Event::TableFull { handle } => sink(Notice::TableFull { handle }),
-                    Event::Retired(snapshot) => drop(snapshot),
+                    Event::Retired(retired) => drop(retired),
                 }
             }
         }

@@ -12,7 +12,7 @@
 
 use std::net::Ipv6Addr;
 
-use crate::context::{Direction, Entry, Phase, Shard, Sharding, Slot};
+use crate::context::{Direction, Entry, Phase, Replay, Shard, Sharding, Slot};
 use crate::counters::{Count, Counters, DropReason};
 use crate::link::Punt;
 use crate::port::Frame;
@@ -107,6 +107,10 @@ impl<F> Batch<F> {
 pub struct Scene<'a> {
     /// The contexts this worker owns.
     pub shard: &'a mut Shard,
+    /// The last segments of contexts in doubt.
+    pub replay: &'a mut Replay,
+    /// Milliseconds.
+    pub now: u64,
     /// Ports, providers, hosts.
     pub snapshot: &'a Snapshot,
     /// Who owns what.
@@ -272,6 +276,9 @@ fn rewrite_outbound<F: Frame>(batch: &mut Batch<F>, scene: &mut Scene<'_>) {
             None => without_context(frame, pair, scene),
             Some(slot) => {
                 let entry = scene.shard.entry(slot);
+                if entry.is_in_doubt() {
+                    keep_for_replay(frame, entry.local_tag, scene.port, scene.now, scene.replay);
+                }
                 let verdict = to_locators(frame, entry, scene.snapshot);
                 if matches!(verdict, Verdict::Forward(_) | Verdict::Unresolved(..)) {
                     let count = if entry.is_plain() { Count::PlainOut } else { Count::TranslatedOut };
@@ -331,7 +338,15 @@ fn rewrite_inbound<F: Frame>(batch: &mut Batch<F>, scene: &mut Scene<'_>) {
         batch.verdicts[at] = match batch.slots[at] {
             None => Verdict::UnknownTag(tag, locators),
             Some(slot) => {
-                let verdict = to_identifiers(frame, scene.shard.entry(slot), place, scene.snapshot);
+                if !scene.shard.accepts(slot, &locators) {
+                    batch.verdicts[at] = Verdict::Drop(DropReason::ForeignLocators);
+                    continue;
+                }
+                let entry = scene.shard.entry(slot);
+                if entry.is_in_doubt() {
+                    scene.replay.forget(tag);
+                }
+                let verdict = to_identifiers(frame, entry, place, scene.snapshot);
                 if matches!(verdict, Verdict::Forward(_) | Verdict::Unresolved(..)) {
                     scene.counters.add(Count::TranslatedIn, 1);
                     scene.shard.note(slot, Direction::In, octets);
@@ -391,6 +406,18 @@ fn address<F: Frame>(frame: &mut F, from: Mac, to: Option<Mac>, port: PortId, ne
 fn drop_all<F>(batch: &mut Batch<F>) {
     batch.keys.resize(batch.frames.len(), Key::None);
     batch.verdicts.resize(batch.frames.len(), Verdict::Drop(DropReason::NoRoute));
+}
+
+/// Keeps a copy of a TCP segment (see [`Replay`]). Datagrams are not kept: TCP expects to see a segment twice, others may
+/// not.
+#[cold]
+fn keep_for_replay<F: Frame>(frame: &F, tag: ContextTag, port: PortId, now: u64, replay: &mut Replay) {
+    let octets = frame.bytes();
+    let Ok(packet) = ipv6::View::new(octets.get(ethernet::HEADER_LEN..).unwrap_or_default()) else { return };
+    let upper = packet.upper_layer();
+    if upper.is_ok_and(|upper| upper.place.next_header == protocol::TCP && upper.first_fragment) {
+        replay.keep(tag, port, octets, now);
+    }
 }
 
 /// Addresses a packet may be forwarded from or to.

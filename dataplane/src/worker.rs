@@ -7,13 +7,16 @@ use std::sync::Arc;
 
 use crate::bucket::TokenBucket;
 use crate::context::hold::Held;
-use crate::context::{Hold, Phase, Shard, Sharding};
+use crate::context::{Hold, Phase, Replay, Shard, Sharding};
 use crate::counters::{Count, Counters, DropReason};
-use crate::link::{Command, Event, Handover, Punt, WorkerLink};
+use crate::limit::SourceLimiter;
+use crate::link::{Command, Event, Handover, Punt, Retired, WorkerLink};
 use crate::port::{Frame, Pool, Port};
 use crate::reply;
 use crate::snapshot::{PortId, Role, Snapshot};
 use crate::translate::{BURST, Batch, IcmpError, Scene, Verdict, inbound, outbound};
+use crate::wire::ContextTag;
+use crate::wire::ethernet;
 
 /// Bounds and rates of one worker.
 #[derive(Clone, Copy, Debug)]
@@ -26,10 +29,16 @@ pub struct Limits {
     pub hold_depth: usize,
     /// How long they may wait.
     pub hold_ms: u64,
+    /// Contexts in doubt whose last TCP segment is kept.
+    pub replays: usize,
     /// ICMPv6 errors sent per second.
     pub icmp_per_second: u32,
     /// Packets per second for control: Shim6 messages, ICMPv6 errors, unknown tags, the host stack; each kind apart.
     pub punts_per_second: u32,
+    /// The same for one source /64.
+    pub punts_per_source_second: u32,
+    /// Whether payload is only accepted over locators of its context (RFC 5533 §16.2, R5533-328).
+    pub strict_locators: bool,
     /// Time between two reports of activity.
     pub report_ms: u64,
 }
@@ -40,9 +49,12 @@ impl Default for Limits {
             contexts: 1 << 16,
             hold_pairs: 1024,
             hold_depth: 16,
-            hold_ms: 12_000,
+            hold_ms: 8_000,
+            replays: 1024,
             icmp_per_second: 1000,
             punts_per_second: 20_000,
+            punts_per_source_second: 2_000,
+            strict_locators: false,
             report_ms: 50,
         }
     }
@@ -69,6 +81,7 @@ struct Outlets<F> {
     pool: Box<dyn Pool<F>>,
     icmp: TokenBucket,
     punts: [TokenBucket; 4],
+    sources: SourceLimiter,
     now: u64,
 }
 
@@ -81,6 +94,7 @@ pub struct Worker<F> {
     snapshot: Arc<Snapshot>,
     batch: Batch<F>,
     released: Vec<(PortId, F)>,
+    replay: Replay,
     outlets: Outlets<F>,
     report_due: u64,
 }
@@ -102,16 +116,28 @@ impl<F: Frame> Worker<F> {
         let depth = limits.hold_depth.clamp(1, BURST);
         let ports = ports.into_iter().map(|outlet| PortSlot { outlet, sending: Vec::with_capacity(BURST) }).collect();
         let punts = [TokenBucket::new(limits.punts_per_second, limits.punts_per_second / 8); 4];
+        let sources = SourceLimiter::new(limits.punts_per_source_second, *sharding.hasher());
+        let largest = snapshot.ports.iter().map(|port| usize::from(port.mtu)).max().unwrap_or_default();
         let icmp = TokenBucket::new(limits.icmp_per_second, limits.icmp_per_second / 8);
         Worker {
             id,
             limits,
             sharding,
-            shard: Shard::new(limits.contexts, *sharding.hasher()),
+            shard: Shard::new(limits.contexts, *sharding.hasher(), limits.strict_locators),
             snapshot,
             batch: Batch::default(),
             released: Vec::with_capacity(depth),
-            outlets: Outlets { ports, hold: Hold::new(limits.hold_pairs, depth), link, pool, icmp, punts, now: 0 },
+            replay: Replay::new(limits.replays, largest + ethernet::HEADER_LEN),
+            outlets: Outlets {
+                ports,
+                hold: Hold::new(limits.hold_pairs, depth),
+                link,
+                pool,
+                icmp,
+                punts,
+                sources,
+                now: 0,
+            },
             report_due: 0,
         }
     }
@@ -152,8 +178,16 @@ impl<F: Frame> Worker<F> {
             let count = if role == Some(Role::Site) { Count::ReceivedSite } else { Count::ReceivedProvider };
             counters.add(count, self.batch.frames.len() as u64);
         }
-        let (shard, snapshot, sharding) = (&mut self.shard, &*self.snapshot, &self.sharding);
-        let mut scene = Scene { shard, snapshot, sharding, worker: self.id, port, counters };
+        let mut scene = Scene {
+            shard: &mut self.shard,
+            replay: &mut self.replay,
+            now: self.outlets.now,
+            snapshot: &self.snapshot,
+            sharding: &self.sharding,
+            worker: self.id,
+            port,
+            counters,
+        };
         match role {
             Some(Role::Site) => outbound(&mut self.batch, &mut scene),
             _ => inbound(&mut self.batch, &mut scene),
@@ -171,21 +205,33 @@ impl<F: Frame> Worker<F> {
         {
             done += 1;
             match command {
-                Command::Install(install) => {
+                Command::Install(mut install) => {
+                    let accepted = install.accepted.take();
                     if self.shard.install(&install).is_err() {
                         self.outlets.count(Count::TableFull);
                         self.outlets.tell(Event::TableFull { handle: install.handle });
                         self.refuse(&install.ulids);
-                    } else if install.default && install.phase == Phase::Live {
-                        self.release(&install.ulids);
+                        self.outlets.retire(accepted.map(Retired::Accepted));
+                    } else {
+                        let old = self.shard.accept(install.local_tag, accepted);
+                        self.outlets.retire(old.map(Retired::Accepted));
+                        if install.default && install.phase == Phase::Live {
+                            self.release(&install.ulids);
+                        }
                     }
                 }
-                Command::Remove(tag) => _ = self.shard.remove(tag),
+                Command::Remove(tag) => {
+                    let old = self.shard.accept(tag, None);
+                    self.outlets.retire(old.map(Retired::Accepted));
+                    self.shard.remove(tag);
+                    self.replay.forget(tag);
+                }
+                Command::Replay(tag) => self.replay(tag),
                 Command::Refuse(pair) => self.refuse(&pair),
                 Command::Transmit(port, frame) => self.outlets.send(port, frame),
                 Command::Snapshot(snapshot) => {
                     let old = std::mem::replace(&mut self.snapshot, snapshot);
-                    self.outlets.retire(old);
+                    self.outlets.retire(Some(Retired::Snapshot(old)));
                 }
             }
         }
@@ -216,11 +262,22 @@ impl<F: Frame> Worker<F> {
         self.released = released;
     }
 
+    /// Sends the last segment of a context in doubt again. It stays until something comes back.
+    fn replay(&mut self, tag: ContextTag) {
+        let Some((port, octets)) = self.replay.find(tag) else { return };
+        let Some(frame) = self.outlets.pool.allocate(octets) else {
+            return self.outlets.drop(DropReason::NoBuffer);
+        };
+        self.outlets.count(Count::Replayed);
+        self.batch.frames.push(frame);
+        self.process(port, false);
+    }
+
     /// Answers what was held for a pair that gets no context.
     fn refuse(&mut self, pair: &crate::wire::UlidPair) {
         self.outlets.hold.release(pair, &mut self.released);
         for (port, frame) in self.released.drain(..) {
-            self.outlets.answer(port, frame, IcmpError::AddressUnreachable, &self.snapshot);
+            self.outlets.answer(port, frame, IcmpError::AddressUnreachable, DropReason::Unreachable, &self.snapshot);
         }
     }
 
@@ -268,8 +325,9 @@ impl<F: Frame> Worker<F> {
     fn expire_one(&mut self) {
         let oldest = self.outlets.now.saturating_sub(self.limits.hold_ms);
         self.outlets.hold.expire_step(oldest, &mut self.released);
-        for _ in self.released.drain(..) {
-            self.outlets.link.counters.count_drop(DropReason::HoldExpired);
+        // The exchange may still come to something, but the host should not wait in the dark.
+        for (port, frame) in self.released.drain(..) {
+            self.outlets.answer(port, frame, IcmpError::AddressUnreachable, DropReason::HoldExpired, &self.snapshot);
         }
     }
 }
@@ -324,7 +382,7 @@ impl<F: Frame> Outlets<F> {
                     Punt::Shim6 => 1,
                     Punt::IcmpError => 2,
                 };
-                if !self.punts[bucket].take(self.now) {
+                if !self.may_punt(bucket, &frame) {
                     self.drop(DropReason::ControlRate);
                 } else if self.tell(Event::Punt(port, why, frame)) {
                     self.count(Count::Punted);
@@ -332,7 +390,7 @@ impl<F: Frame> Outlets<F> {
             }
             Verdict::UnknownTag(tag, locators) => {
                 self.drop(DropReason::UnknownTag);
-                if self.punts[3].take(self.now) {
+                if self.may_punt(3, &frame) {
                     self.tell(Event::UnknownTag { tag, locators });
                 }
             }
@@ -347,11 +405,26 @@ impl<F: Frame> Outlets<F> {
                 self.count(Count::HandedOver);
                 self.hand_over(worker, Handover::Process(port, frame));
             }
-            Verdict::Reply(error) => self.answer(port, frame, error, snapshot),
+            Verdict::Reply(error) => {
+                let reason = match error {
+                    IcmpError::PacketTooBig(_) => DropReason::TooBig,
+                    IcmpError::TimeExceeded => DropReason::HopLimit,
+                    IcmpError::AddressUnreachable => DropReason::Unreachable,
+                };
+                self.answer(port, frame, error, reason, snapshot);
+            }
             Verdict::Forward(to) => self.send(to, frame),
             Verdict::Drop(reason) => self.drop(reason),
             Verdict::Lookup => self.drop(DropReason::NoRoute),
         }
+    }
+
+    /// Whether control shall hear of a packet: it is protected in total and from any single source, in that order of
+    /// cost, the source first, so that one that floods does not use up what is there for all.
+    fn may_punt(&mut self, bucket: usize, frame: &F) -> bool {
+        let source = frame.bytes().get(ethernet::HEADER_LEN + 8..ethernet::HEADER_LEN + 16);
+        let prefix = source.and_then(|octets| octets.first_chunk()).map_or(0, |octets| u64::from_be_bytes(*octets));
+        self.sources.take(prefix, self.now) && self.punts[bucket].take(self.now)
     }
 
     fn hand_over(&mut self, worker: u8, packet: Handover<F>) {
@@ -394,12 +467,12 @@ impl<F: Frame> Outlets<F> {
         }
     }
 
-    /// Sends an ICMPv6 error back where the packet came from, and drops the packet under its reason.
-    fn answer(&mut self, port: PortId, frame: F, error: IcmpError, snapshot: &Snapshot) {
-        let (reason, count) = match error {
-            IcmpError::PacketTooBig(_) => (DropReason::TooBig, Count::PacketTooBigSent),
-            IcmpError::TimeExceeded => (DropReason::HopLimit, Count::TimeExceededSent),
-            IcmpError::AddressUnreachable => (DropReason::Unreachable, Count::UnreachableSent),
+    /// Sends an ICMPv6 error back where the packet came from, and drops the packet for `reason`.
+    fn answer(&mut self, port: PortId, frame: F, error: IcmpError, reason: DropReason, snapshot: &Snapshot) {
+        let count = match error {
+            IcmpError::PacketTooBig(_) => Count::PacketTooBigSent,
+            IcmpError::TimeExceeded => Count::TimeExceededSent,
+            IcmpError::AddressUnreachable => Count::UnreachableSent,
         };
         self.drop(reason);
         let mut room = [0; reply::ROOM];
@@ -416,11 +489,11 @@ impl<F: Frame> Outlets<F> {
         }
     }
 
-    /// Gives a snapshot back to control, which frees it. If control has no room now, this worker holds on to the last
-    /// reference and frees it itself: a leak would be worse than one slow turn.
-    fn retire(&self, snapshot: Arc<Snapshot>) {
-        if let Err(Event::Retired(snapshot)) = self.link.events.push(Event::Retired(snapshot)) {
-            drop(snapshot);
+    /// Gives something back to control, which frees it. If control has no room now it is freed here: a leak would be worse
+    /// than one slow turn.
+    fn retire(&self, retired: Option<Retired>) {
+        if let Some(retired) = retired {
+            drop(self.link.events.push(Event::Retired(retired)));
         }
     }
 }

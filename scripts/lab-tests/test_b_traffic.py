@@ -6,6 +6,7 @@ import subprocess
 import sys
 import time
 import unittest
+from pathlib import Path
 
 from common import MB, SITES, LabTest, Transfer, box, lab, need_boxes, net, note
 
@@ -118,7 +119,7 @@ class Traffic(LabTest):
 
 def cpu_ticks(pid):
     """User and system time of a process, in clock ticks."""
-    fields = open(f"/proc/{pid}/stat").read().rsplit(")", 1)[1].split()
+    fields = Path(f"/proc/{pid}/stat").read_text().rsplit(")", 1)[1].split()
     return int(fields[11]) + int(fields[12])
 
 

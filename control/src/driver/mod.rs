@@ -80,6 +80,9 @@ impl Clock {
     }
 }
 
+/// A box that is ready to run: what decides, what forwards, and what they stand on.
+type Opened = (Engine, Box<dyn Workers>, Box<dyn Devices>);
+
 /// Runs a box until SIGTERM or SIGINT. SIGHUP reloads hosts and peers.
 pub fn run(configuration: Configuration) -> Result<(), RunError> {
     let system = |error: std::io::Error| RunError::System(error.to_string());
@@ -103,20 +106,12 @@ pub fn run(configuration: Configuration) -> Result<(), RunError> {
 }
 
 #[cfg(feature = "dpdk")]
-fn open(
-    configuration: &Configuration,
-    clock: Clock,
-    rng: &mut dyn Rng,
-) -> Result<(Engine, Box<dyn Workers>, Box<dyn Devices>), RunError> {
+fn open(configuration: &Configuration, clock: Clock, rng: &mut dyn Rng) -> Result<Opened, RunError> {
     dpdk::open(configuration, clock, rng)
 }
 
 #[cfg(not(feature = "dpdk"))]
-fn open(
-    _: &Configuration,
-    _: Clock,
-    _: &mut dyn Rng,
-) -> Result<(Engine, Box<dyn Workers>, Box<dyn Devices>), RunError> {
+fn open(_: &Configuration, _: Clock, _: &mut dyn Rng) -> Result<Opened, RunError> {
     Err(RunError::Hardware("this program was built without the `dpdk` feature and has no ports to run on".into()))
 }
 
@@ -170,6 +165,7 @@ impl Control {
             match effect {
                 Effect::Install(worker, install) => self.workers.install(worker, install),
                 Effect::Remove(worker, tag) => self.workers.remove(worker, tag),
+                Effect::Replay(worker, tag) => self.workers.replay(worker, tag),
                 Effect::Refuse(worker, pair) => self.workers.refuse(worker, pair),
                 Effect::Transmit(port, frame) => {
                     if !self.workers.transmit(port, &frame) {

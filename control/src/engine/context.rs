@@ -1,9 +1,10 @@
 //! What follows when a context changes: the workers' entry, its REAP machine, and what others on its path should know.
 
 use std::cmp::Reverse;
+use std::time::Duration;
 
 use dataplane::context::entry::Traffic;
-use dataplane::context::{self as table, Install, Phase};
+use dataplane::context::{self as table, Install, LocatorSets, Phase};
 use dataplane::wire::shim6::{Addresses, Message, Options, Preference, Probe};
 use dataplane::wire::{Locator, LocatorPair};
 use rand::Rng;
@@ -15,6 +16,9 @@ use crate::reap::{
 use crate::shim6::{Context, ContextId, How, Output, State as Shim6State};
 use crate::time::Instant;
 
+/// When the last segment of a context is sent again after it found a path.
+const WAKE_AFTER: [Duration; 3] = [Duration::from_millis(10), Duration::from_millis(200), Duration::from_millis(800)];
+
 /// What hangs on a context besides what the endpoint keeps.
 pub(super) struct Attached {
     /// What the owning worker was told last.
@@ -23,6 +27,14 @@ pub(super) struct Attached {
     pub(super) reap: Option<Reap>,
     /// Totals as last reported, out then in.
     pub(super) traffic: [Traffic; 2],
+    /// The one valid place in the queue of REAP deadlines.
+    queued: Option<Instant>,
+}
+
+impl Attached {
+    fn new() -> Attached {
+        Attached { installed: None, reap: None, traffic: Default::default(), queued: None }
+    }
 }
 
 impl Engine {
@@ -35,7 +47,7 @@ impl Engine {
                     self.sync_if(context, effects);
                 }
                 Output::Opening { id } => {
-                    self.attached.insert(id, Attached { installed: None, reap: None, traffic: Default::default() });
+                    self.attached.insert(id, Attached::new());
                     self.sync(id, effects);
                 }
                 Output::Ready { id, how } => self.ready(now, rng, id, how, effects),
@@ -80,8 +92,7 @@ impl Engine {
         effects.push(Effect::Story(Story::Ready(context.ulids, context.pair, how)));
         let (pair, timeout) = (context.pair, context.peer_keepalive_timeout);
         let (local, peer) = self.locators(context);
-        let new = || Attached { installed: None, reap: None, traffic: Default::default() };
-        let attached = self.attached.entry(id).or_insert_with(new);
+        let attached = self.attached.entry(id).or_insert_with(Attached::new);
         let kept = attached.reap.take().filter(|reap| reap.current() == pair);
         let fresh = kept.is_none();
         let mut reap = kept.unwrap_or_else(|| Reap::new(&self.reap_config, pair, &local[..], &peer[..]));
@@ -95,6 +106,9 @@ impl Engine {
             self.reap(now, rng, id, effects, |reap, rng, out| reap.set_locators(now, rng, local, peer, out));
         }
         self.sync(id, effects);
+        if how != How::Initiated {
+            self.wake(now, id);
+        }
     }
 
     fn locators_changed(&mut self, now: Instant, rng: &mut dyn Rng, id: ContextId, effects: &mut Vec<Effect>) {
@@ -153,6 +167,7 @@ impl Engine {
             provider: provider as u8,
             host,
             phase,
+            accepted: self.strict.then(|| Box::new(locator_sets(context))),
         };
         let owner = self.owner(&context.ulids);
         let Some(attached) = self.attached.get_mut(&id) else { return };
@@ -219,7 +234,8 @@ impl Engine {
         }
     }
 
-    /// Runs REAP of a context and carries out what it wants.
+    /// Runs REAP of a context and carries out what it wants. Probes it answers with slow down those that wait for the
+    /// common budget.
     fn reap(
         &mut self,
         now: Instant,
@@ -228,31 +244,37 @@ impl Engine {
         effects: &mut Vec<Effect>,
         input: impl FnOnce(&mut Reap, &mut dyn Rng, &mut Vec<ReapOutput>),
     ) {
-        self.reap_with_book(now, rng, id, effects, |reap, rng, _, out| input(reap, rng, out));
+        let probes = self.reap_paid(now, rng, id, effects, |reap, rng, _, out| input(reap, rng, out));
+        self.budget.charge(now, probes);
     }
 
-    /// The same for inputs that ask what other contexts know about paths.
-    fn reap_with_book(
+    /// The same where the budget has been asked already; also for inputs that ask what other contexts know about paths.
+    /// How many probes were sent.
+    fn reap_paid(
         &mut self,
         now: Instant,
         rng: &mut dyn Rng,
         id: ContextId,
         effects: &mut Vec<Effect>,
         input: impl FnOnce(&mut Reap, &mut dyn Rng, &PathBook, &mut Vec<ReapOutput>),
-    ) {
-        let Some(reap) = self.attached.get_mut(&id).and_then(|attached| attached.reap.as_mut()) else { return };
-        let before = reap.deadline();
+    ) -> u32 {
+        let Some(attached) = self.attached.get_mut(&id) else { return 0 };
+        let Some(reap) = attached.reap.as_mut() else { return 0 };
         let mut out = Vec::new();
         input(reap, rng, &self.book, &mut out);
         if out.iter().any(|output| matches!(output, ReapOutput::ExplorationStarted { .. })) {
             reap.reorder(&|pair| self.book.rank(pair, now));
         }
-        if let Some(at) = reap.deadline().filter(|at| Some(*at) != before) {
+        // A later deadline is found when the earlier place in the queue comes up, so a busy context queues rarely.
+        if let Some(at) = reap.deadline().filter(|at| attached.queued.is_none_or(|queued| *at < queued)) {
+            attached.queued = Some(at);
             self.due.push(Reverse((at, id)));
         }
+        let probes = out.iter().filter(|output| matches!(output, ReapOutput::SendProbe { .. })).count();
         for output in out {
             self.reap_output(now, id, output, effects);
         }
+        probes as u32
     }
 
     fn reap_output(&mut self, now: Instant, id: ContextId, output: ReapOutput, effects: &mut Vec<Effect>) {
@@ -288,14 +310,22 @@ impl Engine {
             }
             ReapOutput::AnswerCapped => self.tally.count(Event::ProbeAnswerCapped),
             ReapOutput::UnmatchedReports { .. } => self.tally.count(Event::ProbeUnmatched),
-            ReapOutput::ExplorationEnded { .. } | ReapOutput::BackedOff => {}
+            ReapOutput::ExplorationEnded { .. } => self.wake(now, id),
+            ReapOutput::BackedOff => {}
         }
     }
 
     fn pair_changed(&mut self, id: ContextId, from: LocatorPair, to: LocatorPair, effects: &mut Vec<Effect>) {
         let _ = self.endpoint.set_probed(id, to.peer, true);
         if self.endpoint.set_pair(id, to).is_err() {
+            // REAP only knows proved locators, so this is a broken invariant; both sides go on from what packets use.
             self.tally.count(Event::PairChangeRefused);
+            let Some(context) = self.endpoint.context(id) else { return };
+            let (local, peer) = self.locators(context);
+            let reap = Reap::new(&self.reap_config, context.pair, local, peer);
+            if let Some(attached) = self.attached.get_mut(&id) {
+                attached.reap = Some(reap);
+            }
             return;
         }
         self.tally.count(Event::PairChanges);
@@ -313,7 +343,7 @@ impl Engine {
             let at_rest = |reap: &Reap| reap.state() == State::Operational && PathKey::of(reap.current()) == path;
             **id != witness && attached.reap.as_ref().is_some_and(at_rest)
         });
-        self.suspects.extend(on_it.map(|(id, _)| *id));
+        self.suspects.extend(on_it.map(|(id, _)| (*id, path)));
     }
 
     /// REAP timers, and suspects, at the pace all contexts keep together.
@@ -323,32 +353,72 @@ impl Engine {
                 break;
             }
             self.due.pop();
-            let Some(reap) = self.attached.get(&id).and_then(|attached| attached.reap.as_ref()) else { continue };
-            match reap.deadline() {
-                Some(due) if due > now => {
-                    // Moved while it waited: it has, or gets, another place in the queue.
-                    self.due.push(Reverse((due, id)));
-                }
-                Some(_) if reap.probe_due(now) && !self.budget.take(now) => {
-                    self.due.push(Reverse((self.budget.ready_at(), id)));
-                }
+            let Some(attached) = self.attached.get_mut(&id).filter(|attached| attached.queued == Some(at)) else {
+                continue;
+            };
+            attached.queued = None;
+            let Some(reap) = attached.reap.as_ref() else { continue };
+            let later = match reap.deadline() {
+                None => continue,
+                Some(due) if due > now => due,
+                Some(_) if reap.probe_due(now) && !self.budget.take(now) => self.budget.ready_at().max(now),
                 Some(_) => {
-                    self.reap(now, rng, id, effects, |reap, rng, out| reap.expire(now, rng, out));
+                    self.reap_paid(now, rng, id, effects, |reap, rng, _, out| reap.expire(now, rng, out));
+                    continue;
                 }
-                None => {}
+            };
+            attached.queued = Some(later);
+            self.due.push(Reverse((later, id)));
+            if later == now {
+                break;
             }
         }
-        while !self.suspects.is_empty() && self.budget.take(now) {
-            let Some(id) = self.suspects.pop_front() else { return };
-            self.suspect(now, rng, id, effects);
+        while let Some(&(id, path)) = self.suspects.front() {
+            // Another path may have been found, or the context may explore already.
+            let at_rest = |reap: &Reap| reap.state() == State::Operational && PathKey::of(reap.current()) == path;
+            let still = self.attached.get(&id).is_some_and(|attached| attached.reap.as_ref().is_some_and(at_rest));
+            if still && !self.budget.take(now) {
+                return;
+            }
+            self.suspects.pop_front();
+            if still {
+                self.suspect(now, rng, id, effects);
+            }
+        }
+    }
+
+    /// The context has a working path again: its host's TCP, which waits longer and longer for a sign of life, shall have
+    /// one. The peer may need a moment to move its own direction, so this is tried more than once; a worker that has heard
+    /// from the peer meanwhile has nothing left to send.
+    fn wake(&mut self, now: Instant, id: ContextId) {
+        self.wakes.extend(WAKE_AFTER.map(|delay| Reverse((now + delay, id))));
+    }
+
+    /// Has the last segments sent again of contexts that found a path a moment ago.
+    pub(super) fn expire_wakes(&mut self, now: Instant, effects: &mut Vec<Effect>) {
+        while let Some(&Reverse((at, id))) = self.wakes.peek() {
+            if at > now {
+                return;
+            }
+            self.wakes.pop();
+            if let Some(context) = self.endpoint.context(id) {
+                effects.push(Effect::Replay(self.owner(&context.ulids), context.local_tag));
+            }
         }
     }
 
     /// Evidence from elsewhere against the current pair of a context: test it (RFC 5534 §4.2).
     pub(super) fn suspect(&mut self, now: Instant, rng: &mut dyn Rng, id: ContextId, effects: &mut Vec<Effect>) {
-        self.reap_with_book(now, rng, id, effects, |reap, rng, book, out| {
+        self.reap_paid(now, rng, id, effects, |reap, rng, book, out| {
             reap.suspect(now, rng, &|pair| book.rank(pair, now), out);
         });
+    }
+}
+
+fn locator_sets(context: &Context) -> LocatorSets {
+    LocatorSets {
+        local: context.host.locators.iter().map(|(locator, _)| *locator).collect(),
+        peer: context.peer_locators.iter().map(|known| known.locator).collect(),
     }
 }
 

@@ -17,7 +17,6 @@
 mod context;
 mod icmp;
 mod link;
-mod proof;
 mod report;
 mod setup;
 mod tally;
@@ -37,7 +36,7 @@ use hashbrown::HashMap;
 use rand::Rng;
 
 use crate::host::{LinkEvent, Neighbours, Stack};
-use crate::reap::{self, PathBook, ProbeBudget};
+use crate::reap::{self, PathBook, PathKey, ProbeBudget};
 use crate::shim6::{self, ContextId, Endpoint, Incoming, Open, OpenRefused, Unreadable};
 use crate::time::Instant;
 use context::Attached;
@@ -51,6 +50,8 @@ pub enum Effect {
     Install(usize, Install),
     /// Let a worker forget a context.
     Remove(usize, ContextTag),
+    /// Let a worker send the last segment of a context in doubt again.
+    Replay(usize, ContextTag),
     /// Let a worker give up on a pair.
     Refuse(usize, UlidPair),
     /// Send an Ethernet frame.
@@ -96,6 +97,8 @@ struct Provider {
 pub struct Engine {
     sharding: Sharding,
     workers: usize,
+    /// Whether workers accept payload only over the locators of its context.
+    strict: bool,
     snapshot: Arc<Snapshot>,
     providers: Vec<Provider>,
     lan_port: PortId,
@@ -109,7 +112,9 @@ pub struct Engine {
     /// Contexts with a REAP deadline; stale entries are skipped.
     due: BinaryHeap<Reverse<(Instant, ContextId)>>,
     /// Contexts whose path another context saw fail.
-    suspects: VecDeque<ContextId>,
+    suspects: VecDeque<(ContextId, PathKey)>,
+    /// Contexts that have just found a path, whose hosts' TCP should hear of it; in order of time.
+    wakes: BinaryHeap<Reverse<(Instant, ContextId)>>,
     neighbours: Neighbours,
     /// What is on the link of each port.
     links: Vec<Vec<Block>>,
@@ -133,7 +138,6 @@ impl Engine {
             Notice::Punt(_, Punt::IcmpError, frame) => self.icmp_error(now, rng, frame, effects),
             Notice::Unresolved(port, next_hop, frame) => {
                 let mut events = Vec::new();
-                self.neighbours.want(now, port, next_hop);
                 self.neighbours.send(now, port, next_hop, frame.to_vec(), &mut events);
                 self.link_events(events, effects);
             }
@@ -162,6 +166,7 @@ impl Engine {
             self.follow(now, rng, out, effects);
         }
         self.expire_reap(now, rng, effects);
+        self.expire_wakes(now, effects);
         self.note_refused_neighbours();
     }
 
@@ -169,7 +174,8 @@ impl Engine {
     pub fn deadline(&self) -> Option<Instant> {
         let reap = self.due.peek().map(|Reverse((at, _))| *at);
         let suspects = (!self.suspects.is_empty()).then(|| self.budget.ready_at());
-        [reap, suspects, self.endpoint.deadline(), self.neighbours.deadline()].into_iter().flatten().min()
+        let wakes = self.wakes.peek().map(|Reverse((at, _))| *at);
+        [reap, suspects, wakes, self.endpoint.deadline(), self.neighbours.deadline()].into_iter().flatten().min()
     }
 
     /// What happened so far, by name.

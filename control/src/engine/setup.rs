@@ -12,13 +12,12 @@ use dataplane::wire::shim6::VerificationMethod;
 use hashbrown::HashMap;
 use rand::Rng;
 
-use super::proof::IdentityProof;
 use super::{Effect, Engine, Event, Provider, Tally};
 use crate::config::{Hosts, Site, site};
 use crate::host::{Neighbours, OwnLink, Stack};
 use crate::identity::{HostIdentity, Kind};
 use crate::reap::{self, BookConfig, PathBook, ProbeBudget};
-use crate::shim6::{self, Endpoint, HostRefused, LocalHost, Rate, RatePair, ShardOf, TagSpace};
+use crate::shim6::{self, Endpoint, HostRefused, IdentityProof, LocalHost, Rate, RatePair, ShardOf, TagSpace};
 use crate::time::Instant;
 
 /// What a device told about itself when it was opened; in the order of the ports.
@@ -75,6 +74,7 @@ impl Engine {
         let mut engine = Engine {
             sharding,
             workers: usize::from(site.node.workers.max(1)),
+            strict: site.shim6.strict_locators,
             snapshot: Arc::new(snapshot(site, ports, &own)),
             providers: site.providers.iter().map(provider).collect(),
             lan_port: PortId(site.lan_port as u8),
@@ -87,6 +87,7 @@ impl Engine {
             budget: ProbeBudget::new(PROBES_PER_S, PROBES_PER_S / 10),
             due: BinaryHeap::new(),
             suspects: VecDeque::new(),
+            wakes: BinaryHeap::new(),
             neighbours: Neighbours::new(links.collect()),
             links: own.iter().map(on_link).collect(),
             stacks,

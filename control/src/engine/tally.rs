@@ -102,7 +102,7 @@ impl Tally {
 }
 
 /// Every count of the control core and what it means; `docs/counters.md` says the same.
-pub const MEANINGS: &[(&str, &str)] = &[
+const MEANINGS: &[(&str, &str)] = &[
     ("control_opened", "Contexts we began to set up."),
     ("control_context_ready", "Contexts that became ready, or whose peer brought them up to date."),
     ("control_context_recovered", "Contexts that came back by R1bis and I2bis."),

@@ -68,6 +68,8 @@ struct Entry {
 pub struct Neighbours {
     links: Vec<OwnLink>,
     entries: HashMap<(PortId, Ipv6Addr), Entry>,
+    /// No entry is due before this; it may be earlier than any is.
+    due: Option<Instant>,
     /// Packets and addresses refused because a bound was reached.
     pub refused: u64,
 }
@@ -75,7 +77,7 @@ pub struct Neighbours {
 impl Neighbours {
     /// For these ports, in the order of their numbers.
     pub fn new(links: Vec<OwnLink>) -> Neighbours {
-        Neighbours { links, entries: HashMap::new(), refused: 0 }
+        Neighbours { links, entries: HashMap::new(), due: None, refused: 0 }
     }
 
     /// The link-layer address of a neighbour, if known.
@@ -149,6 +151,9 @@ impl Neighbours {
 
     /// Asks what is due to be asked.
     pub fn expire(&mut self, now: Instant, out: &mut Vec<LinkEvent>) {
+        if self.due.is_none_or(|due| due > now) {
+            return;
+        }
         let mut forget = Vec::new();
         for (&(port, address), entry) in &mut self.entries {
             if entry.due > now {
@@ -176,16 +181,20 @@ impl Neighbours {
         for key in forget {
             self.entries.remove(&key);
         }
+        self.due = self.entries.values().map(|entry| entry.due).min();
     }
 
     /// When [`Neighbours::expire`] has something to do.
     pub fn deadline(&self) -> Option<Instant> {
-        self.entries.values().map(|entry| entry.due).min()
+        self.due
     }
 
     fn entry(&mut self, now: Instant, port: PortId, address: Ipv6Addr) -> Option<&mut Entry> {
         if self.entries.len() >= ENTRIES_MAX && !self.entries.contains_key(&(port, address)) {
             return None;
+        }
+        if !self.entries.contains_key(&(port, address)) {
+            self.due = Some(self.due.map_or(now, |due| due.min(now)));
         }
         let new = || Entry { mac: None, due: now, asked: 0, wanted: false, waiting: VecDeque::new() };
         Some(self.entries.entry((port, address)).or_insert_with(new))
@@ -204,6 +213,7 @@ impl Neighbours {
         if entry.mac.is_some_and(|known| known != mac) && !may_change {
             // RFC 4861 §7.2.5: without the override flag a different address only casts doubt.
             entry.due = entry.due.min(now);
+            self.due = self.due.min(Some(now));
             return;
         }
         entry.asked = 0;

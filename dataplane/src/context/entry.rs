@@ -1,6 +1,6 @@
 //! One context as a worker sees it: two cache lines.
 
-use crate::wire::{ContextTag, LocatorPair, UlidPair};
+use crate::wire::{ContextTag, Locator, LocatorPair, UlidPair};
 
 /// What a worker may do with packets of a context.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -35,6 +35,24 @@ pub struct Install {
     pub host: u32,
     /// What may be done.
     pub phase: Phase,
+    /// In strict mode, the locators payload may come over (RFC 5533 §16.2, R5533-328).
+    pub accepted: Option<Box<LocatorSets>>,
+}
+
+/// Ls(local) and Ls(peer) of a context.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct LocatorSets {
+    /// Ours.
+    pub local: Vec<Locator>,
+    /// The peer's.
+    pub peer: Vec<Locator>,
+}
+
+impl LocatorSets {
+    /// Whether both ends of a pair are in the sets.
+    pub fn contain(&self, pair: &LocatorPair) -> bool {
+        self.local.contains(&pair.local) && self.peer.contains(&pair.peer)
+    }
 }
 
 /// A direction of travel, seen from the site.
@@ -101,6 +119,8 @@ const RECEIVED: u8 = 2;
 const LAST_OUT: u8 = 4;
 /// The slot stands in the shard's queue of active ones; it does so once, even when the context is gone or another.
 const QUEUED: u8 = 8;
+/// Something was sent in the last interval and nothing received: the context is in doubt.
+const DOUBT: u8 = 16;
 
 impl Entry {
     pub(super) fn new(install: &Install) -> Entry {
@@ -129,6 +149,12 @@ impl Entry {
         self.default
     }
 
+    /// Whether packets go out and nothing comes back, as far as the last report can tell.
+    #[inline]
+    pub fn is_in_doubt(&self) -> bool {
+        self.digest & DOUBT != 0
+    }
+
     pub(super) fn set_default(&mut self, default: bool) {
         self.default = default;
     }
@@ -146,7 +172,11 @@ impl Entry {
             Direction::Out => (0, SENT | LAST_OUT),
             Direction::In => (1, RECEIVED),
         };
-        self.digest = (self.digest & !LAST_OUT) | bits | QUEUED;
+        let doubt = match direction {
+            Direction::Out => self.digest & DOUBT,
+            Direction::In => 0,
+        };
+        self.digest = (self.digest & !(LAST_OUT | DOUBT)) | bits | QUEUED | doubt;
         let traffic = &mut self.traffic[place];
         traffic.packets = traffic.packets.wrapping_add(1);
         traffic.octets = traffic.octets.wrapping_add(octets as u64);
@@ -168,6 +198,9 @@ impl Entry {
     /// The activity since the last call; the slot has left the queue.
     pub(super) fn take_activity(&mut self) -> Option<Activity> {
         let digest = std::mem::take(&mut self.digest);
+        if digest & (SENT | RECEIVED) == SENT {
+            self.digest = DOUBT;
+        }
         (digest & (SENT | RECEIVED) != 0).then_some(Activity {
             received: digest & RECEIVED != 0,
             sent: digest & SENT != 0,

@@ -10,9 +10,11 @@ pub mod hash;
 pub mod hold;
 pub mod index;
 pub mod reference;
+pub mod replay;
 pub mod shard;
 
-pub use entry::{Activity, Direction, Entry, Install, Phase};
+pub use entry::{Activity, Direction, Entry, Install, LocatorSets, Phase};
 pub use hash::{Hasher, Sharding};
 pub use hold::Hold;
+pub use replay::Replay;
 pub use shard::{Shard, Slot};

@@ -1,0 +1,239 @@
+//! Several workers give the same result as one: the same frames to each port, each pair's in the order it sent them.
+
+mod common;
+
+use std::collections::BTreeMap;
+use std::net::Ipv6Addr;
+
+use common::{Bench, LAN, Seen, Setup, Side, X, Y, inner, packet, view};
+use dataplane::context::{Activity, Install, Phase};
+use dataplane::counters::{Count, DropReason};
+use dataplane::link::{RingSizes, Workers};
+use dataplane::port::Port;
+use dataplane::port::memory::{HeapFrame, MemoryPort};
+use dataplane::snapshot::PortId;
+use dataplane::wire::ipv6::{self, protocol};
+use dataplane::wire::shim6::PayloadHeader;
+use dataplane::worker::{Limits, Outlet};
+use proptest::collection::vec;
+use proptest::prelude::*;
+use proptest::sample::select;
+
+/// What the test does, in terms that do not depend on how many workers there are.
+#[derive(Clone, Debug)]
+enum Step {
+    /// A host sends a packet of `octets` to a peer.
+    Out { host: u16, peer: u16, octets: usize },
+    /// A peer sends a packet to a host, over the provider it finds best.
+    In { host: u16, peer: u16, provider: PortId },
+    /// Control sets up a context.
+    Open { host: u16, peer: u16 },
+    /// Control gives up on a pair.
+    Refuse { host: u16, peer: u16 },
+    /// Control forgets a context.
+    Close { host: u16, peer: u16 },
+    /// The workers get to work.
+    Run,
+}
+
+const FEW: std::ops::Range<u16> = 0..6;
+
+fn step() -> impl Strategy<Value = Step> {
+    prop_oneof![
+        8 => (FEW, FEW, select(vec![20usize, 200, 1452, 1460]))
+            .prop_map(|(host, peer, octets)| Step::Out { host, peer, octets }),
+        8 => (FEW, FEW, select(vec![X, Y])).prop_map(|(host, peer, provider)| Step::In { host, peer, provider }),
+        4 => (FEW, FEW).prop_map(|(host, peer)| Step::Open { host, peer }),
+        1 => (FEW, FEW).prop_map(|(host, peer)| Step::Refuse { host, peer }),
+        1 => (FEW, FEW).prop_map(|(host, peer)| Step::Close { host, peer }),
+        6 => Just(Step::Run),
+    ]
+}
+
+/// How the workers share the ports.
+#[derive(Clone, Copy, Debug)]
+enum Queues {
+    /// Each worker has a queue on every port, and the device spreads flows over them.
+    All,
+    /// The devices have one queue each, served by the first worker.
+    One,
+}
+
+fn limits() -> Limits {
+    // The hold must not be what decides: one worker has as much room as all of several together.
+    Limits {
+        contexts: 256,
+        hold_pairs: 64,
+        icmp_per_second: 1_000_000,
+        punts_per_second: 1_000_000,
+        ..Limits::default()
+    }
+}
+
+fn build(workers: usize, queues: Queues) -> Bench {
+    let setup = Setup { side: Side::A, workers, limits: limits(), rings: RingSizes::default() };
+    match queues {
+        Queues::All => setup.build(),
+        Queues::One => {
+            let (ports, wires): (Vec<_>, Vec<_>) = (0..3).map(|_| MemoryPort::new()).unzip();
+            let own = |port| Outlet::Own(Box::new(port) as Box<dyn Port<HeapFrame>>);
+            let mut outlets = vec![ports.into_iter().map(own).collect::<Vec<_>>()];
+            outlets.extend((1..workers).map(|_| (0..3).map(|_| Outlet::Via(0)).collect()));
+            setup.build_on(vec![wires], outlets, Side::A.snapshot())
+        }
+    }
+}
+
+/// Puts a frame where the device would: all frames of a flow into one queue, whichever worker that belongs to.
+fn arrive(bench: &Bench, port: PortId, flow: u16, frame: &[u8]) {
+    let queue = usize::from(flow) % bench.wires.len();
+    bench.wires[queue][usize::from(port.0)].send(frame);
+}
+
+/// Frames to each port by pair of addresses, in order; and what control was told, in no order.
+type Outcome = (BTreeMap<(PortId, Ipv6Addr, Ipv6Addr), Vec<Vec<u8>>>, Vec<String>, Vec<(DropReason, u64)>);
+
+fn outcome(workers: usize, queues: Queues, steps: &[Step]) -> Outcome {
+    let mut bench = build(workers, queues);
+    for (number, step) in steps.iter().enumerate() {
+        let number = number as u8;
+        match *step {
+            Step::Out { host, peer, octets } => {
+                let frame = bench.host_frame(host, peer, protocol::UDP, &vec![number; octets]);
+                arrive(&bench, LAN, host * 7 + peer, &frame);
+            }
+            Step::In { host, peer, provider } => {
+                let tag = bench.context(host, peer, X).local_tag;
+                let header = PayloadHeader { next_header: protocol::UDP, tag }.emit();
+                let (source, target) = (Side::B.locator(peer, X), Side::A.locator(host, provider));
+                let packet = packet(source, target, protocol::SHIM6, &[&header[..], &[number; 30]].concat());
+                // Which queue a locator pair falls into has nothing to do with the owner.
+                arrive(&bench, provider, host * 5 + peer * 3, &bench.provider_frame(provider, &packet));
+            }
+            Step::Open { host, peer } => _ = bench.open_alone(host, peer, if host % 2 == 0 { X } else { Y }),
+            Step::Refuse { host, peer } => {
+                let pair = bench.context(host, peer, X).ulids;
+                let owner = usize::from(bench.sharding.owner_of_pair(&pair));
+                bench.control.refuse(owner, pair);
+            }
+            Step::Close { host, peer } => {
+                let context = bench.context(host, peer, X);
+                let owner = usize::from(bench.sharding.owner_of_pair(&context.ulids));
+                bench.control.remove(owner, context.local_tag);
+            }
+            Step::Run => bench.run(),
+        }
+    }
+    bench.run();
+    bench.wait(50);
+    for worker in &bench.workers {
+        worker.shard().selfcheck();
+    }
+    let mut frames: BTreeMap<_, Vec<_>> = BTreeMap::new();
+    for port in [LAN, X, Y] {
+        for frame in bench.sent(port) {
+            let answer = view(&frame).next_header() == protocol::ICMPV6;
+            // An answer belongs to the pair of the packet it quotes.
+            let about = if answer { ipv6::View::of_quote(&view(&frame).payload()[8..]).unwrap() } else { view(&frame) };
+            frames.entry((port, about.source(), about.target())).or_default().push(inner(&frame).to_vec());
+        }
+    }
+    // Tags of ours name the worker that owns them, so they are looked at no closer than that they are there.
+    let told = bench.take_seen().into_iter().map(|seen| match seen {
+        Seen::UnknownTag(_, locators) => format!("unknown tag {locators:?}"),
+        // Packets of the two directions that arrive in one turn have no order.
+        Seen::Activity(handle, Activity { received, sent, .. }, traffic) => {
+            format!("activity {handle} {received} {sent} {traffic:?}")
+        }
+        other => format!("{other:?}"),
+    });
+    let mut told: Vec<String> = told.collect();
+    told.sort();
+    let drops = DropReason::ALL.iter().map(|reason| (*reason, bench.dropped(*reason))).collect();
+    (frames, told, drops)
+}
+
+proptest! {
+    #![proptest_config(ProptestConfig { cases: 128, ..ProptestConfig::default() })]
+
+    #[test]
+    fn several_workers_give_the_same_result_as_one(steps in vec(step(), 1..200)) {
+        // What happens between two runs of the workers happens in no particular order when there are several.
+        let ordered: Vec<Step> = steps
+            .into_iter()
+            .flat_map(|step| match step {
+                Step::Open { .. } | Step::Refuse { .. } | Step::Close { .. } => vec![Step::Run, step, Step::Run],
+                packet => vec![packet],
+            })
+            .collect();
+        let one = outcome(1, Queues::All, &ordered);
+        for workers in [2, 4] {
+            for queues in [Queues::All, Queues::One] {
+                prop_assert_eq!(&outcome(workers, queues, &ordered), &one, "{} workers, {:?}", workers, queues);
+            }
+        }
+    }
+}
+
+#[test]
+fn packets_meet_at_the_owner_wherever_they_arrive() {
+    let mut bench = build(4, Queues::All);
+    let owners: Vec<usize> =
+        FEW.map(|host| usize::from(bench.sharding.owner_of_pair(&bench.context(host, 2, X).ulids))).collect();
+    assert!((0..4).filter(|worker| owners.contains(worker)).count() > 1, "the pairs below have several owners");
+    for host in FEW {
+        bench.open_alone(host, 2, X);
+    }
+    bench.run();
+    for (host, owner) in FEW.zip(&owners) {
+        for arrival in 0..4 {
+            let before = bench.count(Count::HandedOver);
+            let frame = bench.host_frame(host, 2, protocol::UDP, &[0; 20]);
+            bench.wires[arrival][usize::from(LAN.0)].send(&frame);
+            bench.run();
+            assert_eq!(bench.count(Count::HandedOver) - before, u64::from(arrival != *owner));
+            let left: Vec<usize> = (0..4).filter(|worker| bench.wires[*worker][1].receive().is_some()).collect();
+            assert_eq!(left, [*owner], "the owner sends it through its own queue");
+        }
+    }
+    let counted: u64 = bench.workers.iter().map(|worker| worker.counters().count(Count::ReceivedSite)).sum();
+    assert_eq!((counted, bench.drops()), (24, 0), "a packet handed over is not received twice");
+}
+
+#[test]
+fn a_full_ring_between_workers_drops_and_counts() {
+    let rings = RingSizes { handover: 4, ..RingSizes::default() };
+    let mut bench = Setup { workers: 2, rings, limits: limits(), ..Setup::default() }.build();
+    let host = FEW.into_iter().find(|host| bench.sharding.owner_of_pair(&bench.context(*host, 2, X).ulids) == 1);
+    let host = host.unwrap();
+    bench.open_alone(host, 2, X);
+    bench.run();
+    for number in 0..10 {
+        bench.wires[0][0].send(&bench.host_frame(host, 2, protocol::UDP, &[number; 20]));
+    }
+    bench.workers[0].turn(0);
+    assert_eq!(bench.dropped(DropReason::RingFull), 6);
+    bench.run();
+    let numbers: Vec<u8> = bench.sent(X).iter().map(|frame| frame[frame.len() - 1]).collect();
+    assert_eq!(numbers, [0, 1, 2, 3], "what found room keeps its order");
+}
+
+#[test]
+fn a_context_that_moves_in_phases_is_the_same_for_all_workers() {
+    for workers in [1, 2, 4] {
+        let mut bench = build(workers, Queues::All);
+        for host in FEW {
+            bench.wires[usize::from(host) % workers][0].send(&bench.host_frame(host, 2, protocol::UDP, &[9; 20]));
+        }
+        bench.run();
+        assert_eq!(bench.take_seen().len(), FEW.len());
+        for phase in [Phase::Opening, Phase::Answering, Phase::Live] {
+            for host in FEW {
+                let install = Install { phase, ..bench.context(host, 2, X) };
+                bench.install(install);
+            }
+            bench.run();
+        }
+        assert_eq!((bench.sent(X).len(), bench.drops()), (FEW.len(), 0));
+    }
+}
