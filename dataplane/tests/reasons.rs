@@ -3,7 +3,7 @@
 mod common;
 
 use common::{Bench, LAN, Seen, Setup, Side, X, Y, frame, inner, packet, udp};
-use dataplane::context::{Hasher, Install, Phase, Replay, Shard, Sharding};
+use dataplane::context::{Hasher, Install, LocatorSets, Phase, Replay, Shard, Sharding};
 use dataplane::counters::{Counters, DropReason};
 use dataplane::link::{Punt, RingSizes, Workers};
 use dataplane::port::memory::{HEADROOM, HeapFrame, MemoryPort};
@@ -17,15 +17,13 @@ use dataplane::wire::{ContextTag, Locator, LocatorPair, Ulid, UlidPair};
 use dataplane::worker::{Limits, Outlet};
 
 /// Reasons no packet can provoke, and why that is so.
-const NEVER: &[(DropReason, &str)] = &[(
-    DropReason::ForeignLocators,
-    "R5533-328: locators of payload packets are not checked by default, and the strict mode is still to come",
-)];
+const NEVER: &[(DropReason, &str)] = &[];
 
 /// How a reason is provoked. The box must have dropped exactly one packet afterwards, for that reason.
 type Provoke = fn() -> Bench;
 
 const PROVOKED: &[(DropReason, Provoke)] = &[
+    (DropReason::ForeignLocators, || strict(Y)),
     (DropReason::NotIpv6, || {
         let mut old = Bench::new(Side::A).host_frame(1, 2, protocol::UDP, &[0; 20]);
         ViewMut::new(&mut old).unwrap().set_ether_type(EtherType(0x0800));
@@ -275,6 +273,20 @@ fn spoofed(source: std::net::Ipv6Addr) -> Bench {
     give(bench, X, &frame)
 }
 
+/// A strict box whose context accepts the peer's locator at X, and payload with its tag from the locator at `from`.
+fn strict(from: PortId) -> Bench {
+    let mut bench = with_limits(Limits { strict_locators: true, ..Limits::default() });
+    let mut install = bench.context(1, 2, X);
+    let sets = LocatorSets { local: vec![install.locators.local], peer: vec![install.locators.peer] };
+    install.accepted = Some(Box::new(sets));
+    let mut packet = tagged(Side::A.locator(1, X), install.local_tag);
+    packet[8..24].copy_from_slice(&Side::B.locator(2, from).octets());
+    bench.install(install);
+    bench.run();
+    let frame = bench.provider_frame(X, &packet);
+    give(bench, X, &frame)
+}
+
 /// A UDP packet under a payload header, from the other side.
 fn tagged(target: std::net::Ipv6Addr, tag: ContextTag) -> Vec<u8> {
     let header = PayloadHeader { next_header: protocol::UDP, tag }.emit();
@@ -297,6 +309,13 @@ fn each_packet_is_dropped_for_its_reason_and_counted_once() {
         let counted: Vec<_> = DropReason::ALL.iter().filter(|reason| bench.dropped(**reason) > 0).collect();
         assert_eq!((counted, bench.drops()), (vec![reason], 1), "case {at}");
     }
+}
+
+/// R5533-328
+#[test]
+fn a_strict_box_takes_payload_over_the_locators_of_its_context() {
+    let bench = strict(X);
+    assert_eq!((bench.drops(), bench.sent(LAN).len()), (0, 1));
 }
 
 /// An excuse holds only as long as no code gives the reason.
@@ -322,7 +341,7 @@ impl Stages {
     fn new() -> Stages {
         let sharding = Sharding::new(Hasher::new([0xa; 32]), 1);
         Stages {
-            shard: Shard::new(16, *sharding.hasher()),
+            shard: Shard::new(16, *sharding.hasher(), false),
             replay: Replay::new(1, 1514),
             sharding,
             snapshot: Side::A.snapshot(),
