@@ -176,7 +176,7 @@ impl Engine {
         }
         self.expire_reap(now, rng, effects);
         self.expire_wakes(now, effects);
-        self.note_refused_neighbours();
+        self.note_neighbours();
     }
 
     /// When [`Engine::expire`] has something to do.

@@ -154,8 +154,11 @@ impl Engine {
         Ok(())
     }
 
-    /// Notes neighbours that found no room.
-    pub(super) fn note_refused_neighbours(&mut self) {
+    /// Notes packets to neighbours that found no room or no answer.
+    pub(super) fn note_neighbours(&mut self) {
+        for _ in 0..std::mem::take(&mut self.neighbours.unanswered) {
+            self.tally.count(Event::NeighbourUnanswered);
+        }
         for _ in 0..std::mem::take(&mut self.neighbours.refused) {
             self.tally.count(Event::NeighbourRefused);
         }
