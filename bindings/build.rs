@@ -17,6 +17,7 @@ const TESTED: &str = "22.11";
 const FUNCTIONS: &[&str] = &[
     // EAL and devices
     "rte_eal_init",
+    "rte_eal_get_runtime_dir",
     "rte_dev_probe",
     "rte_dev_remove",
     "rte_strerror",

@@ -4,15 +4,18 @@
 //! started such that nothing of it outlives the process anyway.
 
 use std::collections::BTreeSet;
-use std::ffi::CString;
+use std::ffi::{CStr, CString, OsStr};
+use std::fs;
 use std::os::raw::{c_char, c_int};
+use std::os::unix::ffi::OsStrExt;
+use std::path::Path;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
 use crate::device::DeviceSpec;
 use crate::error::{EalError, Errno};
 use crate::lcore::{self, Affinity};
-use crate::memory::{self, Hugepages, Memory};
+use crate::memory::{self, Hugepages, Memory, Turn};
 use crate::port;
 use crate::sys;
 
@@ -93,13 +96,17 @@ impl Eal {
             let spent = SPENT.load(Ordering::Acquire);
             return Err(if spent { EalError::Spent } else { EalError::AlreadyStarted });
         }
+        let turn = Turn::wait(config.hugepages);
         let memory = memory::decide(config.hugepages, config.memory_mb).inspect_err(|_| {
             // DPDK saw nothing of this attempt.
             TAKEN.store(false, Ordering::Release);
         })?;
         let core = config.main_core.or_else(|| before.as_ref()?.first()).unwrap_or(0);
         let arguments = arguments(&config, &memory, core);
-        start(&arguments).map_err(|errno| {
+        let started = start(&arguments);
+        drop(turn);
+        remove_runtime_dir();
+        started.map_err(|errno| {
             SPENT.store(true, Ordering::Release);
             EalError::start(arguments.clone(), errno)
         })?;
@@ -127,7 +134,7 @@ impl Eal {
     /// DPDK's name and version.
     pub fn version(&self) -> String {
         // SAFETY: returns a pointer to a constant NUL-terminated string.
-        unsafe { std::ffi::CStr::from_ptr(sys::rte_version()) }.to_string_lossy().into_owned()
+        unsafe { CStr::from_ptr(sys::rte_version()) }.to_string_lossy().into_owned()
     }
 
     /// Attaches one more device while running.
@@ -202,6 +209,20 @@ fn start(arguments: &[String]) -> Result<(), Errno> {
     // leaked too. `TAKEN` makes this the only call in the process.
     let answer = unsafe { sys::rte_eal_init(argc, argv.leak().as_mut_ptr()) };
     if answer < 0 { Err(Errno::last()) } else { Ok(()) }
+}
+
+/// Removes the folder that DPDK makes for files it shares with other processes.
+///
+/// It is made even when nothing is shared, and would stay behind, one for every life of the daemon; nobody could clean
+/// up after a crash. A folder that is in use after all, because of some further argument, is not empty and stays.
+fn remove_runtime_dir() {
+    // SAFETY: answers a pointer to a static NUL-terminated array, empty until the folder was made. DPDK writes it only
+    // in `rte_eal_init`, which has returned and is called only once.
+    let folder = unsafe { CStr::from_ptr(sys::rte_eal_get_runtime_dir()) };
+    let folder = Path::new(OsStr::from_bytes(folder.to_bytes()));
+    if !folder.as_os_str().is_empty() {
+        let _ = fs::remove_dir(folder);
+    }
 }
 
 #[cfg(test)]

@@ -36,6 +36,18 @@ fn collect(queue: &mut QueuePair, wanted: usize) -> Vec<Mbuf> {
     burst
 }
 
+#[test]
+fn a_started_eal_leaves_no_folder() {
+    let _ = testing::eal();
+    let name = format!("pshim6-{}", std::process::id());
+    // Where DPDK puts it: for root, and for others with and without a session.
+    let session = std::env::var("XDG_RUNTIME_DIR").unwrap_or_else(|_| "/tmp".into());
+    for folder in ["/var/run", session.as_str()] {
+        let folder = PathBuf::from(folder).join("dpdk").join(&name);
+        assert!(!folder.exists(), "{}", folder.display());
+    }
+}
+
 struct Folder(PathBuf);
 
 impl Folder {

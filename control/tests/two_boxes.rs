@@ -399,7 +399,8 @@ fn contexts_tell_each_other_that_a_path_is_dead() {
         moves += usize::from(moved(story));
         suspicions += usize::from(suspected(story));
     }
-    assert_eq!(scene.nodes[0].tally("control_paths_dead"), 1);
+    // Provider 0 leads to both of the peer's, and whoever explores may see either fail.
+    assert!((1..=2).contains(&scene.nodes[0].tally("control_paths_dead")));
     assert!(suspicions > 800, "{suspicions} contexts were told");
     assert_eq!(moves, 900, "and each moved, when its own probe was answered");
     // R5534-114: of the probes by which a context begins to look around, 500 at once and 5000 a second; more wait for

@@ -39,10 +39,10 @@ counters! {
         BadAddress = "drop_bad_address", "A forwarded packet had a multicast, unspecified, loopback or link-local address where none may be.";
         HopLimit = "drop_hop_limit", "The hop limit ran out; Time Exceeded was sent if the rate allows.";
         TooBig = "drop_too_big", "The packet does not fit the next link; Packet Too Big was sent if the rate allows.";
-        NoRoute = "drop_no_route", "The destination is neither an identifier of a known peer nor on the site.";
+        NoRoute = "drop_no_route", "The packet or its context names a port, provider or host that the worker does not know.";
         Unreachable = "drop_unreachable", "No context could be set up with the peer; Destination Unreachable was sent if the rate allows.";
         HoldFull = "drop_hold_full", "Too many packets or pairs are waiting for a context already.";
-        HoldExpired = "drop_hold_expired", "The packet waited too long for a context.";
+        HoldExpired = "drop_hold_expired", "The packet waited too long for a context; Destination Unreachable was sent if the rate allows.";
         NotOurLocator = "drop_not_our_locator", "A packet from a provider is for an address outside the delegated prefixes.";
         BadPayloadHeader = "drop_bad_payload_header", "A Shim6 header that is neither a payload header nor a control message (RFC 5533 5.2, 5.3).";
         UnknownTag = "drop_unknown_tag", "A payload header with a tag of no context; R1bis was sent if the rate allows.";

@@ -7,9 +7,10 @@
 pub mod bucket;
 pub mod context;
 pub mod counters;
+mod limit;
 pub mod link;
 pub mod port;
-mod prefetch;
+pub mod prefetch;
 pub mod reply;
 pub mod snapshot;
 pub mod translate;

@@ -17,7 +17,7 @@ use std::sync::Arc;
 use crossbeam::queue::ArrayQueue;
 
 use crate::context::entry::Traffic;
-use crate::context::{Activity, Install};
+use crate::context::{Activity, Install, LocatorSets};
 use crate::counters::Counters;
 use crate::port::{Frame, Pool};
 use crate::snapshot::{PortId, Snapshot};
@@ -79,8 +79,16 @@ pub enum Event<F> {
         /// Control's name for the context.
         handle: u64,
     },
-    /// A snapshot nobody here uses any more, to be freed by control.
-    Retired(Arc<Snapshot>),
+    /// Something nobody here uses any more, to be freed by control.
+    Retired(Retired),
+}
+
+/// What a worker gives back: freeing it would be work for the packet path.
+pub enum Retired {
+    /// An old snapshot.
+    Snapshot(Arc<Snapshot>),
+    /// Locators a context accepted.
+    Accepted(Box<LocatorSets>),
 }
 
 /// A packet for another worker.
@@ -285,7 +293,7 @@ impl<F: Frame> Workers for ControlLink<F> {
                         sink(Notice::Activity { handle, activity, traffic })
                     }
                     Event::TableFull { handle } => sink(Notice::TableFull { handle }),
-                    Event::Retired(snapshot) => drop(snapshot),
+                    Event::Retired(retired) => drop(retired),
                 }
             }
         }

@@ -9,7 +9,8 @@ use crate::bucket::TokenBucket;
 use crate::context::hold::Held;
 use crate::context::{Hold, Phase, Replay, Shard, Sharding};
 use crate::counters::{Count, Counters, DropReason};
-use crate::link::{Command, Event, Handover, Punt, WorkerLink};
+use crate::limit::SourceLimiter;
+use crate::link::{Command, Event, Handover, Punt, Retired, WorkerLink};
 use crate::port::{Frame, Pool, Port};
 use crate::reply;
 use crate::snapshot::{PortId, Role, Snapshot};
@@ -34,6 +35,10 @@ pub struct Limits {
     pub icmp_per_second: u32,
     /// Packets per second for control: Shim6 messages, ICMPv6 errors, unknown tags, the host stack; each kind apart.
     pub punts_per_second: u32,
+    /// The same for one source /64.
+    pub punts_per_source_second: u32,
+    /// Whether payload is only accepted over locators of its context (RFC 5533 §16.2, R5533-328).
+    pub strict_locators: bool,
     /// Time between two reports of activity.
     pub report_ms: u64,
 }
@@ -44,10 +49,12 @@ impl Default for Limits {
             contexts: 1 << 16,
             hold_pairs: 1024,
             hold_depth: 16,
-            hold_ms: 12_000,
+            hold_ms: 8_000,
             replays: 1024,
             icmp_per_second: 1000,
             punts_per_second: 20_000,
+            punts_per_source_second: 2_000,
+            strict_locators: false,
             report_ms: 50,
         }
     }
@@ -74,6 +81,7 @@ struct Outlets<F> {
     pool: Box<dyn Pool<F>>,
     icmp: TokenBucket,
     punts: [TokenBucket; 4],
+    sources: SourceLimiter,
     now: u64,
 }
 
@@ -108,18 +116,28 @@ impl<F: Frame> Worker<F> {
         let depth = limits.hold_depth.clamp(1, BURST);
         let ports = ports.into_iter().map(|outlet| PortSlot { outlet, sending: Vec::with_capacity(BURST) }).collect();
         let punts = [TokenBucket::new(limits.punts_per_second, limits.punts_per_second / 8); 4];
+        let sources = SourceLimiter::new(limits.punts_per_source_second, *sharding.hasher());
         let largest = snapshot.ports.iter().map(|port| usize::from(port.mtu)).max().unwrap_or_default();
         let icmp = TokenBucket::new(limits.icmp_per_second, limits.icmp_per_second / 8);
         Worker {
             id,
             limits,
             sharding,
-            shard: Shard::new(limits.contexts, *sharding.hasher()),
+            shard: Shard::new(limits.contexts, *sharding.hasher(), limits.strict_locators),
             snapshot,
             batch: Batch::default(),
             released: Vec::with_capacity(depth),
             replay: Replay::new(limits.replays, largest + ethernet::HEADER_LEN),
-            outlets: Outlets { ports, hold: Hold::new(limits.hold_pairs, depth), link, pool, icmp, punts, now: 0 },
+            outlets: Outlets {
+                ports,
+                hold: Hold::new(limits.hold_pairs, depth),
+                link,
+                pool,
+                icmp,
+                punts,
+                sources,
+                now: 0,
+            },
             report_due: 0,
         }
     }
@@ -187,16 +205,24 @@ impl<F: Frame> Worker<F> {
         {
             done += 1;
             match command {
-                Command::Install(install) => {
+                Command::Install(mut install) => {
+                    let accepted = install.accepted.take();
                     if self.shard.install(&install).is_err() {
                         self.outlets.count(Count::TableFull);
                         self.outlets.tell(Event::TableFull { handle: install.handle });
                         self.refuse(&install.ulids);
-                    } else if install.default && install.phase == Phase::Live {
-                        self.release(&install.ulids);
+                        self.outlets.retire(accepted.map(Retired::Accepted));
+                    } else {
+                        let old = self.shard.accept(install.local_tag, accepted);
+                        self.outlets.retire(old.map(Retired::Accepted));
+                        if install.default && install.phase == Phase::Live {
+                            self.release(&install.ulids);
+                        }
                     }
                 }
                 Command::Remove(tag) => {
+                    let old = self.shard.accept(tag, None);
+                    self.outlets.retire(old.map(Retired::Accepted));
                     self.shard.remove(tag);
                     self.replay.forget(tag);
                 }
@@ -205,7 +231,7 @@ impl<F: Frame> Worker<F> {
                 Command::Transmit(port, frame) => self.outlets.send(port, frame),
                 Command::Snapshot(snapshot) => {
                     let old = std::mem::replace(&mut self.snapshot, snapshot);
-                    self.outlets.retire(old);
+                    self.outlets.retire(Some(Retired::Snapshot(old)));
                 }
             }
         }
@@ -251,7 +277,7 @@ impl<F: Frame> Worker<F> {
     fn refuse(&mut self, pair: &crate::wire::UlidPair) {
         self.outlets.hold.release(pair, &mut self.released);
         for (port, frame) in self.released.drain(..) {
-            self.outlets.answer(port, frame, IcmpError::AddressUnreachable, &self.snapshot);
+            self.outlets.answer(port, frame, IcmpError::AddressUnreachable, DropReason::Unreachable, &self.snapshot);
         }
     }
 
@@ -299,8 +325,9 @@ impl<F: Frame> Worker<F> {
     fn expire_one(&mut self) {
         let oldest = self.outlets.now.saturating_sub(self.limits.hold_ms);
         self.outlets.hold.expire_step(oldest, &mut self.released);
-        for _ in self.released.drain(..) {
-            self.outlets.link.counters.count_drop(DropReason::HoldExpired);
+        // The exchange may still come to something, but the host should not wait in the dark.
+        for (port, frame) in self.released.drain(..) {
+            self.outlets.answer(port, frame, IcmpError::AddressUnreachable, DropReason::HoldExpired, &self.snapshot);
         }
     }
 }
@@ -355,7 +382,7 @@ impl<F: Frame> Outlets<F> {
                     Punt::Shim6 => 1,
                     Punt::IcmpError => 2,
                 };
-                if !self.punts[bucket].take(self.now) {
+                if !self.may_punt(bucket, &frame) {
                     self.drop(DropReason::ControlRate);
                 } else if self.tell(Event::Punt(port, why, frame)) {
                     self.count(Count::Punted);
@@ -363,7 +390,7 @@ impl<F: Frame> Outlets<F> {
             }
             Verdict::UnknownTag(tag, locators) => {
                 self.drop(DropReason::UnknownTag);
-                if self.punts[3].take(self.now) {
+                if self.may_punt(3, &frame) {
                     self.tell(Event::UnknownTag { tag, locators });
                 }
             }
@@ -378,11 +405,26 @@ impl<F: Frame> Outlets<F> {
                 self.count(Count::HandedOver);
                 self.hand_over(worker, Handover::Process(port, frame));
             }
-            Verdict::Reply(error) => self.answer(port, frame, error, snapshot),
+            Verdict::Reply(error) => {
+                let reason = match error {
+                    IcmpError::PacketTooBig(_) => DropReason::TooBig,
+                    IcmpError::TimeExceeded => DropReason::HopLimit,
+                    IcmpError::AddressUnreachable => DropReason::Unreachable,
+                };
+                self.answer(port, frame, error, reason, snapshot);
+            }
             Verdict::Forward(to) => self.send(to, frame),
             Verdict::Drop(reason) => self.drop(reason),
             Verdict::Lookup => self.drop(DropReason::NoRoute),
         }
+    }
+
+    /// Whether control shall hear of a packet: it is protected in total and from any single source, in that order of
+    /// cost, the source first, so that one that floods does not use up what is there for all.
+    fn may_punt(&mut self, bucket: usize, frame: &F) -> bool {
+        let source = frame.bytes().get(ethernet::HEADER_LEN + 8..ethernet::HEADER_LEN + 16);
+        let prefix = source.and_then(|octets| octets.first_chunk()).map_or(0, |octets| u64::from_be_bytes(*octets));
+        self.sources.take(prefix, self.now) && self.punts[bucket].take(self.now)
     }
 
     fn hand_over(&mut self, worker: u8, packet: Handover<F>) {
@@ -425,12 +467,12 @@ impl<F: Frame> Outlets<F> {
         }
     }
 
-    /// Sends an ICMPv6 error back where the packet came from, and drops the packet under its reason.
-    fn answer(&mut self, port: PortId, frame: F, error: IcmpError, snapshot: &Snapshot) {
-        let (reason, count) = match error {
-            IcmpError::PacketTooBig(_) => (DropReason::TooBig, Count::PacketTooBigSent),
-            IcmpError::TimeExceeded => (DropReason::HopLimit, Count::TimeExceededSent),
-            IcmpError::AddressUnreachable => (DropReason::Unreachable, Count::UnreachableSent),
+    /// Sends an ICMPv6 error back where the packet came from, and drops the packet for `reason`.
+    fn answer(&mut self, port: PortId, frame: F, error: IcmpError, reason: DropReason, snapshot: &Snapshot) {
+        let count = match error {
+            IcmpError::PacketTooBig(_) => Count::PacketTooBigSent,
+            IcmpError::TimeExceeded => Count::TimeExceededSent,
+            IcmpError::AddressUnreachable => Count::UnreachableSent,
         };
         self.drop(reason);
         let mut room = [0; reply::ROOM];
@@ -447,11 +489,11 @@ impl<F: Frame> Outlets<F> {
         }
     }
 
-    /// Gives a snapshot back to control, which frees it. If control has no room now, this worker holds on to the last
-    /// reference and frees it itself: a leak would be worse than one slow turn.
-    fn retire(&self, snapshot: Arc<Snapshot>) {
-        if let Err(Event::Retired(snapshot)) = self.link.events.push(Event::Retired(snapshot)) {
-            drop(snapshot);
+    /// Gives something back to control, which frees it. If control has no room now it is freed here: a leak would be worse
+    /// than one slow turn.
+    fn retire(&self, retired: Option<Retired>) {
+        if let Some(retired) = retired {
+            drop(self.link.events.push(Event::Retired(retired)));
         }
     }
 }

@@ -5,11 +5,13 @@ import os
 import signal
 import subprocess
 import time
+from pathlib import Path
 
 from . import net, plan
 from .net import LabError
 
 READY_TIMEOUT_S = 20.0
+CHILDREN = {}  # Daemons this process started, by process id: only it can wait for their end.
 
 
 def binary(name):
@@ -94,16 +96,18 @@ def configure(options):
 
 def start(site):
     """Starts the site's daemon in its namespace and remembers its process id."""
-    log = open(site.run_dir / "pshim6d.log", "ab")
-    process = subprocess.Popen(
-        net.inside(site.box, [binary("pshim6d"), "--config", str(site.config)]),
-        stdin=subprocess.DEVNULL,
-        stdout=log,
-        stderr=log,
-        start_new_session=True,
-    )
+    with open(site.run_dir / "pshim6d.log", "ab") as log:
+        process = subprocess.Popen(
+            net.inside(site.box, [binary("pshim6d"), "--config", str(site.config)]),
+            stdin=subprocess.DEVNULL,
+            stdout=log,
+            stderr=log,
+            start_new_session=True,
+            # Where DPDK makes a folder while it starts: a daemon killed just then must not leave it behind.
+            env={**os.environ, "RUNTIME_DIRECTORY": str(plan.RUN_DIR)},
+        )
     (site.run_dir / "pshim6d.pid").write_text(f"{process.pid}\n")
-    return process
+    CHILDREN[process.pid] = process
 
 
 def pid(site):
@@ -113,11 +117,13 @@ def pid(site):
     except (FileNotFoundError, ValueError):
         return None
     try:
-        # A dead child that nobody has waited for still has an entry; its command line is empty.
-        command = open(f"/proc/{number}/cmdline", "rb").read()
+        # A dead child that nobody has waited for still has an entry, in state Z.
+        state = Path(f"/proc/{number}/stat").read_text().rsplit(")", 1)[1].split()[0]
+        command = Path(f"/proc/{number}/cmdline").read_bytes()
     except OSError:
         return None
-    return number if b"pshim6d" in command else None
+    # While nsenter becomes pshim6d there is a moment without a command line.
+    return number if state not in "ZX" and (not command or b"pshim6d" in command) else None
 
 
 def wait_ready(site, timeout_s=READY_TIMEOUT_S):
@@ -150,13 +156,12 @@ def kill(site, number=signal.SIGKILL, timeout_s=5.0):
     os.kill(daemon, number)
     deadline = time.monotonic() + timeout_s
     while pid(site) is not None:
-        try:
-            os.waitpid(daemon, os.WNOHANG)  # Only when the daemon is our own child.
-        except ChildProcessError:
-            pass
         if time.monotonic() > deadline:
             raise LabError(f"{site.box}: pshim6d ({daemon}) does not end")
         time.sleep(0.01)
+    child = CHILDREN.pop(daemon, None)
+    if child:
+        child.wait(timeout_s)
     (site.run_dir / "pshim6d.pid").unlink(missing_ok=True)
     return True
 

@@ -8,6 +8,7 @@ import os
 import signal
 import subprocess
 import time
+from pathlib import Path
 
 from . import net, plan
 
@@ -36,6 +37,9 @@ class Capture:
     def start(self, node, kind, snap, expression):
         path = os.path.join(self.folder, f"{node}.{kind}.pcap")
         command = ["tcpdump", "-i", "cust0", "-n", "-U", "-Z", "root", "-B", "16384", "-s", str(snap), "-w", path]
+        if kind == "control":
+            # These are few, and a reader of the running capture wants them at once, not a buffer at a time.
+            command.append("--immediate-mode")
         log = open(os.path.join(self.folder, f"{node}.{kind}.log"), "w+")
         process = subprocess.Popen(
             net.inside(node, [*command, expression]), stdin=subprocess.DEVNULL, stdout=log, stderr=log
@@ -79,7 +83,7 @@ def stop_all():
     for path in PID_DIR.glob("*.pid") if PID_DIR.exists() else []:
         pid = int(path.read_text() or 0)
         try:
-            command = open(f"/proc/{pid}/cmdline", "rb").read()
+            command = Path(f"/proc/{pid}/cmdline").read_bytes()
         except OSError:
             continue
         if b"tcpdump" in command:

@@ -14,6 +14,7 @@ from . import box, capture, net, plan
 from .net import LabError
 
 STATE = plan.RUN_DIR / "state.json"
+HUGEPAGES = Path("/proc/sys/vm/nr_hugepages")
 
 
 @dataclass
@@ -82,7 +83,7 @@ def up(options, say=print):
 def raise_lab(options, say):
     """Network, boxes, host addresses, in this order."""
     plan.RUN_DIR.mkdir(parents=True, exist_ok=True)
-    state = {"root": str(plan.ROOT), "options": asdict(options), "hosts": {}}
+    state = {"root": str(plan.ROOT), "options": asdict(options), "hosts": {}, "hugepages": reserved_hugepages()}
     STATE.write_text(json.dumps(state))
     net.create(options.core_mtu)
     say(f"network: {len(plan.NODES)} nodes")
@@ -129,7 +130,30 @@ def remove():
     for site in plan.SITES.values():
         box.kill(site)
     net.destroy()
+    give_back_hugepages()
     shutil.rmtree(plan.RUN_DIR, ignore_errors=True)
+
+
+def reserved_hugepages():
+    """Pages of 2 MB the kernel keeps for whoever asks; 0 where it knows none."""
+    try:
+        return int(HUGEPAGES.read_text())
+    except (OSError, ValueError):
+        return 0
+
+
+def give_back_hugepages():
+    """What the daemons had the kernel reserve stays reserved when they end; puts back what was before `up`."""
+    try:
+        before = state()["hugepages"]
+    except (LabError, KeyError, ValueError):
+        return
+    if reserved_hugepages() > before:
+        try:
+            # Pages that others use meanwhile are left to them.
+            HUGEPAGES.write_text(f"{before}\n")
+        except OSError as error:
+            raise LabError(f"could not give back hugepages: {error}") from None
 
 
 def is_there():

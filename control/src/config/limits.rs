@@ -31,8 +31,8 @@ limits! {
     WORKERS "box.workers" 1, 1 to 64;
     /// Contexts in all shards together.
     CONTEXTS_MAX "box.contexts_max" 65_536, 1 to 16_777_216;
-    /// First packets held for one ULID pair while its context is being made.
-    HOLD_PACKETS "box.hold.packets" 16, 1 to 1024;
+    /// First packets held for one ULID pair while its context is being made; at most a burst.
+    HOLD_PACKETS "box.hold.packets" 16, 1 to 32;
     /// ULID pairs that may have packets held at one time.
     HOLD_PAIRS "box.hold.pairs" 1024, 1 to 1_048_576;
     /// Memory for DPDK.
@@ -42,7 +42,7 @@ limits! {
     /// Link MTU: IPv6's least to jumbo frames.
     MTU "port.mtu" 1500, 1280 to 9216;
     /// R5534-103, R5534-105; below 10 a warning (R5534-104).
-    SEND_TIMEOUT_S "reap.send_timeout_s" 15, 1 to 100;
+    SEND_TIMEOUT_S "reap.send_timeout_s" 15, 3 to 100;
     /// Initial Probe Timeout (RFC 5534 §7).
     PROBE_INTERVAL_MS "reap.probe_interval_ms" 500, 100 to 10_000;
     /// Number of Initial Probes (RFC 5534 §7).
@@ -87,6 +87,8 @@ limits! {
 /// list still fit one control message of 1280 octets (RFC 5533 §5.1).
 pub const PROVIDERS_MAX: usize = 15;
 
+/// Least MTU of a provider's port: every host may send 1280 octets, and the payload header adds eight.
+pub const PROVIDER_MTU_MIN: u16 = 1288;
 /// Most locators of a static peer.
 pub const PEER_LOCATORS_MAX: usize = 32;
 

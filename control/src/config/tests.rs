@@ -166,7 +166,7 @@ fn each_wrong_value_is_named_with_its_place() {
             "log = \"control=loud\"",
             "site.toml:3:7: box.log: \"control=loud\" is not a log filter: error parsing level filter: expected one of \"off\", \"error\", \"warn\", \"info\", \"debug\", \"trace\", or a number 0-5",
         ),
-        ("packets = 4", "packets = 0", "site.toml:9:20: box.hold.packets: 0 is out of range: 1 to 1024"),
+        ("packets = 4", "packets = 0", "site.toml:9:20: box.hold.packets: 0 is out of range: 1 to 32"),
         (
             "packets = 4",
             "pakets = 4",
@@ -236,6 +236,11 @@ fn each_wrong_value_is_named_with_its_place() {
             "02-00",
             "site.toml:27:7: port[0].mac: \"02-00\" is not an Ethernet address: six pairs of hex digits with colons between are expected",
         ),
+        (
+            "mtu = 9000",
+            "mtu = 1287",
+            "site.toml:42:8: provider[0].port: port x has an MTU of 1287; a provider's link needs 1288: hosts may send 1280 octets, and 8 are added",
+        ),
         ("mtu = 9000", "mtu = 1279", "site.toml:33:7: port[1].mtu: 1279 is out of range: 1280 to 9216"),
         (
             "name = \"y\"",
@@ -296,7 +301,7 @@ fn each_wrong_value_is_named_with_its_place() {
         (
             "send_timeout_s = 20",
             "send_timeout_s = 101",
-            "site.toml:58:18: reap.send_timeout_s: 101 is out of range: 1 to 100",
+            "site.toml:58:18: reap.send_timeout_s: 101 is out of range: 3 to 100",
         ),
         (
             "send_timeout_s = 20",

@@ -5,7 +5,7 @@ use std::sync::atomic::{AtomicBool, Ordering};
 use std::thread::{self, JoinHandle};
 use std::time::Duration;
 
-use dataplane::link::{ControlLink, RingSizes, Workers, connect};
+use dataplane::link::{ControlLink, RingSizes, connect};
 use dataplane::port::dpdk::{
     BufferPool, Device, DeviceSpec, Eal, EalConfig, EalError, Hugepages, Lcore, Mbuf, Memory, PortConfig, QueuePair,
     pin,
@@ -15,7 +15,7 @@ use dataplane::worker::{Limits, Outlet, Worker};
 use rand::Rng;
 use tracing::{error, info, warn};
 
-use super::{Clock, Devices, RunError};
+use super::{Clock, Devices, Opened, RunError};
 use crate::config::{Configuration, Site, site};
 use crate::engine::{Engine, PortSetup};
 use crate::manage::api::{MemoryView, PortView};
@@ -35,11 +35,7 @@ struct Hardware {
     threads: Vec<JoinHandle<()>>,
 }
 
-pub(super) fn open(
-    configuration: &Configuration,
-    clock: Clock,
-    rng: &mut dyn Rng,
-) -> Result<(Engine, Box<dyn Workers>, Box<dyn Devices>), RunError> {
+pub(super) fn open(configuration: &Configuration, clock: Clock, rng: &mut dyn Rng) -> Result<Opened, RunError> {
     let site = &configuration.site;
     let eal = start_eal(site)?;
     let pool = make_pool(&eal, site)?;
@@ -51,7 +47,8 @@ pub(super) fn open(
         devices.push(device);
         queues.push(own);
     }
-    let setups: Vec<PortSetup> = devices.iter().map(|device| PortSetup { mac: Mac(device.mac().0) }).collect();
+    let setups: Vec<PortSetup> =
+        site.ports.iter().zip(&devices).map(|(port, device)| PortSetup { mac: mac(port, device) }).collect();
     let engine = Engine::new(site, &configuration.hosts, &setups, rng)?;
     let (control, threads, stop) = start_workers(&eal, site, &engine, queues, &pool, clock)?;
     let memory =
@@ -123,6 +120,11 @@ fn open_port(
     Ok((device, queues))
 }
 
+/// The address in use: the configured one, for which promiscuous mode lets frames in, or the device's own.
+fn mac(port: &site::Port, device: &Device) -> Mac {
+    port.mac.map_or(Mac(device.mac().0), |mac| Mac(mac.0))
+}
+
 type Started = (ControlLink<Mbuf>, Vec<JoinHandle<()>>, Arc<AtomicBool>);
 
 fn start_workers(
@@ -140,6 +142,8 @@ fn start_workers(
         hold_pairs: site.node.hold_pairs as usize,
         hold_depth: usize::from(site.node.hold_packets),
         punts_per_second: site.shim6.messages_per_s,
+        punts_per_source_second: site.shim6.messages_per_source_s,
+        strict_locators: site.shim6.strict_locators,
         ..Limits::default()
     };
     let stop = Arc::new(AtomicBool::new(false));
@@ -221,7 +225,7 @@ impl Devices for Hardware {
             PortView {
                 name: port.name.clone(),
                 device: port.device.name().to_owned(),
-                mac: device.mac().to_string(),
+                mac: mac(port, device).to_string(),
                 mtu: port.mtu,
                 link_up: device.link_up(),
                 rx_packets: stats.rx_frames,
@@ -233,6 +237,10 @@ impl Devices for Hardware {
             }
         });
         views.collect()
+    }
+
+    fn links(&self) -> Vec<bool> {
+        self.devices.iter().map(Device::link_up).collect()
     }
 
     fn memory(&self) -> MemoryView {

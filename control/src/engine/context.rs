@@ -4,7 +4,7 @@ use std::cmp::Reverse;
 use std::time::Duration;
 
 use dataplane::context::entry::Traffic;
-use dataplane::context::{self as table, Install, Phase};
+use dataplane::context::{self as table, Install, LocatorSets, Phase};
 use dataplane::wire::shim6::{Addresses, Message, Options, Preference, Probe};
 use dataplane::wire::{Locator, LocatorPair};
 use rand::Rng;
@@ -167,6 +167,7 @@ impl Engine {
             provider: provider as u8,
             host,
             phase,
+            accepted: self.strict.then(|| Box::new(locator_sets(context))),
         };
         let owner = self.owner(&context.ulids);
         let Some(attached) = self.attached.get_mut(&id) else { return };
@@ -411,6 +412,13 @@ impl Engine {
         self.reap_paid(now, rng, id, effects, |reap, rng, book, out| {
             reap.suspect(now, rng, &|pair| book.rank(pair, now), out);
         });
+    }
+}
+
+fn locator_sets(context: &Context) -> LocatorSets {
+    LocatorSets {
+        local: context.host.locators.iter().map(|(locator, _)| *locator).collect(),
+        peer: context.peer_locators.iter().map(|known| known.locator).collect(),
     }
 }
 

@@ -74,6 +74,7 @@ impl Engine {
         let mut engine = Engine {
             sharding,
             workers: usize::from(site.node.workers.max(1)),
+            strict: site.shim6.strict_locators,
             snapshot: Arc::new(snapshot(site, ports, &own)),
             providers: site.providers.iter().map(provider).collect(),
             lan_port: PortId(site.lan_port as u8),
@@ -153,8 +154,11 @@ impl Engine {
         Ok(())
     }
 
-    /// Notes neighbours that found no room.
-    pub(super) fn note_refused_neighbours(&mut self) {
+    /// Notes packets to neighbours that found no room or no answer.
+    pub(super) fn note_neighbours(&mut self) {
+        for _ in 0..std::mem::take(&mut self.neighbours.unanswered) {
+            self.tally.count(Event::NeighbourUnanswered);
+        }
         for _ in 0..std::mem::take(&mut self.neighbours.refused) {
             self.tally.count(Event::NeighbourRefused);
         }
@@ -183,7 +187,8 @@ fn provider(provider: &site::Provider) -> Provider {
         prefix: u64::from_be_bytes(provider.prefix.high_half()),
         next_hop: provider.next_hop,
         preference: provider.preference,
-        up: false,
+        router: false,
+        link: true,
     }
 }
 

@@ -94,8 +94,7 @@ impl Endpoint {
         let host = self.hosts.get(&key.ulids.local).cloned()?;
         let tag = self.has_room().then(|| self.allocate_tag(rng, key.ulids, offer.packet_tag)).flatten()?;
         let mut context = self.blank(now, key.ulids, key.fork, tag, host);
-        context.peer_tag = Some(offer.tag);
-        peer::learn(&mut context, told);
+        peer::learn_exchange(&mut context, offer.tag, told);
         context.settle_pair(incoming_pair(packet.addresses));
         context.become_established(now, self.config.idle);
         let id = context.id;
@@ -116,14 +115,13 @@ impl Endpoint {
         how: How,
     ) -> Option<How> {
         let context = self.store.get_mut(id)?;
-        let new_tag = context.peer_tag.replace(offer.tag) != Some(offer.tag);
         let old_pair = context.pair;
-        let new_locators = peer::learn(context, told);
+        let told_news = peer::learn_exchange(context, offer.tag, told);
         // In I2-SENT the current pair is the one on which our own I2 waits for its R2.
         if context.state != State::I2Sent {
             context.settle_pair(incoming_pair(packet.addresses));
         }
-        let changed = new_tag || new_locators || context.pair != old_pair;
+        let changed = told_news || context.pair != old_pair;
         let how = match context.state {
             State::I1Sent => {
                 context.become_established(now, self.config.idle);

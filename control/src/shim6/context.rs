@@ -160,6 +160,8 @@ pub struct Context {
     pub last_used: Instant,
     /// The exchange under way; present exactly in I1-SENT, I2-SENT and I2BIS-SENT.
     pub(super) exchange: Option<Box<Exchange>>,
+    /// Whether the peer was told of our locators in any message, and so may know them even if we do not know that.
+    pub(super) told: bool,
     /// News for the peer that it has not acknowledged.
     pub(super) update: Option<Box<Update>>,
     /// When to look whether it is idle.

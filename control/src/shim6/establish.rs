@@ -212,6 +212,7 @@ impl Endpoint {
         let Some(context) = self.store.get_mut(id) else { return Verdict::Dropped(DropReason::NoContext) };
         context.state = State::I2Sent;
         context.pair = pair;
+        context.told = true;
         if let Some(exchange) = context.exchange.as_deref_mut() {
             exchange.responder_nonce = responder_nonce;
             exchange.validator.clone_from(validator);
@@ -282,6 +283,9 @@ impl Endpoint {
         if let Some(message) = size::fit(message) {
             out.push(Output::Send { context: Some(id), addresses: addresses.swapped(), message });
         }
+        if let Some(context) = self.store.get_mut(id) {
+            context.told = true;
+        }
     }
 
     /// §7.16: receives an R2.
@@ -314,8 +318,7 @@ impl Endpoint {
             Err(refusal) => return self.refuse(now, packet, refusal, out),
         };
         let Some(context) = self.store.get_mut(id) else { return Verdict::Dropped(DropReason::NoContext) };
-        context.peer_tag = Some(tag);
-        peer::learn(context, told);
+        peer::learn_exchange(context, tag, told);
         context.settle_pair(pair);
         context.become_established(now, self.config.idle);
         self.store.settle(id);
@@ -368,6 +371,7 @@ impl Endpoint {
             pair: ulids.as_locators(),
             last_used: now,
             exchange: None,
+            told: false,
             update: None,
             idle_check: now + self.config.idle,
         }
@@ -450,6 +454,7 @@ impl Context {
     /// STATE := ESTABLISHED; the exchange is over.
     pub(super) fn become_established(&mut self, now: Instant, idle: std::time::Duration) {
         self.state = State::Established;
+        self.told = true;
         self.exchange = None;
         self.last_used = self.last_used.max(now);
         self.idle_check = self.last_used + idle;

@@ -2,8 +2,8 @@
 
 use std::sync::Arc;
 
-use dataplane::wire::Ulid;
 use dataplane::wire::shim6::{ErrorCode, LocatorList, LocatorPreferences, Options, Preference, VerificationMethod};
+use dataplane::wire::{ContextTag, Ulid};
 
 use super::context::{Context, PeerLocator, may_be_locator};
 use super::output::DropReason;
@@ -97,12 +97,38 @@ fn match_preferences(preferences: &LocatorPreferences, generation: Option<u32>, 
     }
 }
 
+/// Generations this little older than the current one belong to lists that it replaced. A sender counts them up by one
+/// (§5.15.2); one that draws them at random (§10.1) falls here once in 2^28.
+const LATE_MAX: u32 = 16;
+
+/// Writes what an I2, I2bis or R2 told into the context; true if anything about the peer is not what it was.
+///
+/// With another tag the peer starts anew. With the same one the message may be a late copy, so it must not undo what
+/// Update Requests have told since: of a list that is known already nothing is taken, not even the preferences with it.
+pub(super) fn learn_exchange(context: &mut Context, tag: ContextTag, mut told: Told) -> bool {
+    let new_tag = context.peer_tag.replace(tag) != Some(tag);
+    if new_tag {
+        // Whatever its generation, the list is the first of its kind.
+        context.peer_generation = context.peer_generation.filter(|_| told.list.is_none());
+    } else if told.list.as_ref().is_some_and(|list| context.peer_generation == Some(list.generation)) {
+        told.list = None;
+        told.preferences = None;
+    }
+    learn(context, told) || new_tag
+}
+
 /// Writes what was proved into the context; true if Ls(peer) or a preference is not what it was.
-pub(super) fn learn(context: &mut Context, told: Told) -> bool {
+pub(super) fn learn(context: &mut Context, mut told: Told) -> bool {
     let before = context.peer_locators.clone();
+    // A copy that was late, or an old signed list replayed, must not undo what was told since.
+    let age = |list: &LocatorList| context.peer_generation.map_or(0, |newest| newest.wrapping_sub(list.generation));
+    if told.list.as_ref().is_some_and(|list| (1..=LATE_MAX).contains(&age(list))) {
+        told.list = None;
+        told.preferences = None;
+    }
     if let Some(list) = told.list {
-        context.peer_locators = replaced(&before, &list);
         context.peer_generation = Some(list.generation);
+        context.peer_locators = replaced(&before, &list);
     } else if context.peer_generation.is_none() && !context.state.carries_payload() {
         // Without a list the peer has only its ULID (D11). What was tried so far is not the peer's word.
         context.peer_locators = vec![PeerLocator::ulid(context.ulids.peer)];

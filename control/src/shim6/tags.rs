@@ -89,7 +89,7 @@ impl TagSpace {
     /// Takes back the tag of a context that is gone.
     pub(super) fn release(&mut self, tag: ContextTag) {
         // A small space must not come to rest as a whole.
-        let resting_max = Self::RESTING_MAX.min(1 << self.random_bits.saturating_sub(2).min(31));
+        let resting_max = Self::RESTING_MAX.min((1 << self.random_bits.min(30)) / 4);
         if self.resting_set.insert(tag) {
             self.resting.push_back(tag);
         }

@@ -85,9 +85,10 @@ impl Endpoint {
         context.peer_tag = None;
         context.peer_generation = None;
         context.peer_locators = vec![PeerLocator::ulid(context.ulids.peer)];
-        // Nobody has to acknowledge what the next I2 tells anyway.
-        if let Some(update) = context.update.take() {
-            context.adopt(*update);
+        // The exchange tells again what the peer may know already; the peer may answer the I1 with R2 at once, and then
+        // it has heard nothing newer. News follows when the context is established.
+        if let Some(update) = context.update.as_deref_mut() {
+            update.at = None;
         }
         self.store.settle(id);
         if carried {
@@ -139,7 +140,7 @@ fn candidates(context: &Context, max: usize) -> Vec<LocatorPair> {
     }
     let mut pairs: Vec<LocatorPair> =
         exchange.map(|exchange| exchange.pair).into_iter().chain([context.pair]).collect();
-    let host = context.newest_host();
+    let host = &context.host;
     let peers = || context.peer_locators.iter().filter(|known| known.usable()).map(|known| known.locator);
     let all = host.locators.iter().flat_map(|(local, _)| peers().map(|peer| LocatorPair { local: *local, peer }));
     pairs.extend(all);

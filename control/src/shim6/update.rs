@@ -74,8 +74,8 @@ impl Endpoint {
             retries: 0,
             at: None,
         };
-        if context.state == State::I1Sent {
-            // The peer has been told nothing yet.
+        if context.state == State::I1Sent && !context.told {
+            // What the peer will be told first is the newest there is.
             context.adopt(update);
         } else {
             context.update = Some(Box::new(update));

@@ -188,7 +188,7 @@ impl World {
                 }
                 self.turn(site);
             }
-            Due::AtCore(packet) => self.from_core(packet),
+            Due::AtCore(packet) => self.out_of_core(packet),
             Due::ToHost(host, frame) => self.at_host(host, &frame),
             Due::Send(stream) => self.send_next(stream),
             Due::Tick(site) => {
@@ -208,7 +208,7 @@ impl World {
         for (port, frame) in frames {
             match port {
                 0 => self.on_lan(site, frame),
-                port => self.to_provider(site, port, frame),
+                port => self.toward_provider(site, port, frame),
             }
         }
     }

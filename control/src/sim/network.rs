@@ -129,7 +129,7 @@ impl World {
     }
 
     /// A box sent a frame to one of its providers.
-    pub(super) fn to_provider(&mut self, site: SiteId, port: usize, frame: Vec<u8>) {
+    pub(super) fn toward_provider(&mut self, site: SiteId, port: usize, frame: Vec<u8>) {
         let mine = |provider: &Provider| (provider.site, provider.port) == (site, port);
         let Some(number) = self.providers.iter().position(mine) else { return };
         let Some(octets) = packet::packet_in(&frame) else { return self.violation(site, "no IPv6 packet in a frame") };
@@ -205,7 +205,7 @@ impl World {
     }
 
     /// A packet reached the core and goes on to whoever it is for.
-    pub(super) fn from_core(&mut self, octets: Vec<u8>) {
+    pub(super) fn out_of_core(&mut self, octets: Vec<u8>) {
         let target = ipv6::View::new(&octets).ok().map(|view| view.target());
         let Some(number) = target.and_then(|target| self.provider_of(target)) else {
             self.lost += 1;

@@ -1,6 +1,6 @@
 //! One context as a worker sees it: two cache lines.
 
-use crate::wire::{ContextTag, LocatorPair, UlidPair};
+use crate::wire::{ContextTag, Locator, LocatorPair, UlidPair};
 
 /// What a worker may do with packets of a context.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -35,6 +35,24 @@ pub struct Install {
     pub host: u32,
     /// What may be done.
     pub phase: Phase,
+    /// In strict mode, the locators payload may come over (RFC 5533 §16.2, R5533-328).
+    pub accepted: Option<Box<LocatorSets>>,
+}
+
+/// Ls(local) and Ls(peer) of a context.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct LocatorSets {
+    /// Ours.
+    pub local: Vec<Locator>,
+    /// The peer's.
+    pub peer: Vec<Locator>,
+}
+
+impl LocatorSets {
+    /// Whether both ends of a pair are in the sets.
+    pub fn contain(&self, pair: &LocatorPair) -> bool {
+        self.local.contains(&pair.local) && self.peer.contains(&pair.peer)
+    }
 }
 
 /// A direction of travel, seen from the site.

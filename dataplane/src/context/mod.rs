@@ -13,7 +13,7 @@ pub mod reference;
 pub mod replay;
 pub mod shard;
 
-pub use entry::{Activity, Direction, Entry, Install, Phase};
+pub use entry::{Activity, Direction, Entry, Install, LocatorSets, Phase};
 pub use hash::{Hasher, Sharding};
 pub use hold::Hold;
 pub use replay::Replay;

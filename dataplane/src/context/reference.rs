@@ -62,7 +62,18 @@ mod tests {
         let ulids = UlidPair { local: Ulid(address(1)), peer: Ulid(address(u16::from(pair) + 2)) };
         let locators = LocatorPair { local: Locator(address(100)), peer: Locator(address(tag as u16)) };
         let (local_tag, peer_tag) = (ContextTag::truncate(tag), ContextTag::truncate(tag + 1));
-        Install { handle: tag, ulids, default, local_tag, peer_tag, locators, provider: 0, host: 0, phase: Phase::Live }
+        Install {
+            handle: tag,
+            ulids,
+            default,
+            local_tag,
+            peer_tag,
+            locators,
+            provider: 0,
+            host: 0,
+            phase: Phase::Live,
+            accepted: None,
+        }
     }
 
     #[derive(Clone, Debug)]
@@ -85,7 +96,7 @@ mod tests {
     proptest! {
         #[test]
         fn the_fast_table_answers_as_the_slow_one(steps in prop::collection::vec(step(), 1..200)) {
-            let mut fast = Shard::new(32, Hasher::new([3; 32]));
+            let mut fast = Shard::new(32, Hasher::new([3; 32]), false);
             let mut slow = Reference::default();
             for step in steps {
                 match step {
@@ -128,7 +139,7 @@ mod tests {
 
     #[test]
     fn a_full_shard_refuses_and_stays_whole() {
-        let mut shard = Shard::new(4, Hasher::new([9; 32]));
+        let mut shard = Shard::new(4, Hasher::new([9; 32]), false);
         for n in 0..4 {
             assert!(shard.install(&install(n, n as u8, true)).is_ok());
         }

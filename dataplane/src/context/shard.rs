@@ -1,10 +1,10 @@
 //! One worker's contexts: a slab of entries and two indexes. Sizes are fixed at the start.
 
-use super::entry::{Activity, Direction, Entry, Install, Traffic};
+use super::entry::{Activity, Direction, Entry, Install, LocatorSets, Traffic};
 use super::hash::Hasher;
 use super::index::{Full, Index};
 use crate::prefetch::prefetch;
-use crate::wire::{ContextTag, UlidPair};
+use crate::wire::{ContextTag, LocatorPair, UlidPair};
 
 /// Place of a context in its shard.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
@@ -14,6 +14,8 @@ pub struct Slot(u32);
 pub struct Shard {
     hasher: Hasher,
     entries: Box<[Entry]>,
+    /// One place per entry in strict mode, else none: what is rarely wanted does not make entries larger.
+    accepted: Box<[Option<Box<LocatorSets>>]>,
     free: Vec<u32>,
     pairs: Index,
     tags: Index,
@@ -23,8 +25,9 @@ pub struct Shard {
 }
 
 impl Shard {
-    /// For up to `capacity` contexts. Allocates everything it will ever need.
-    pub fn new(capacity: u32, hasher: Hasher) -> Shard {
+    /// For up to `capacity` contexts. Allocates everything it will ever need. `strict` says whether payload is only
+    /// accepted over the locators of its context.
+    pub fn new(capacity: u32, hasher: Hasher, strict: bool) -> Shard {
         let capacity = capacity.max(1);
         let nobody = ContextTag::truncate(0);
         let unspecified = crate::wire::Ulid(std::net::Ipv6Addr::UNSPECIFIED);
@@ -39,10 +42,12 @@ impl Shard {
             provider: 0,
             host: 0,
             phase: super::Phase::Opening,
+            accepted: None,
         });
         Shard {
             hasher,
             entries: vec![empty; capacity as usize].into_boxed_slice(),
+            accepted: (0..if strict { capacity } else { 0 }).map(|_| None).collect(),
             free: (0..capacity).rev().collect(),
             pairs: Index::new(capacity as usize),
             tags: Index::new(capacity as usize),
@@ -117,6 +122,23 @@ impl Shard {
         true
     }
 
+    /// Replaces the locators a context accepts payload over, and gives back the old ones: they are for control to free.
+    /// Without strict mode they come back as they are.
+    pub fn accept(&mut self, tag: ContextTag, mut sets: Option<Box<LocatorSets>>) -> Option<Box<LocatorSets>> {
+        if let Some(slot) = self.by_tag(self.hasher.tag(tag), tag)
+            && let Some(place) = self.accepted.get_mut(slot.0 as usize)
+        {
+            std::mem::swap(place, &mut sets);
+        }
+        sets
+    }
+
+    /// Whether a context accepts payload over a pair: always, but in strict mode (RFC 5533 §16.2).
+    #[inline]
+    pub fn accepts(&self, slot: Slot, pair: &LocatorPair) -> bool {
+        self.accepted.is_empty() || self.accepted[slot.0 as usize].as_ref().is_some_and(|sets| sets.contain(pair))
+    }
+
     /// The default context of a pair whose hash is `hash`.
     #[inline]
     pub fn by_pair(&self, hash: u64, pair: &UlidPair) -> Option<Slot> {
@@ -148,10 +170,22 @@ impl Shard {
         self.tags.prefetch(hash);
     }
 
-    /// Asks for the second line of an entry; finding it has read the first.
+    /// Asks for both lines of the entries a pair may lead to, once its index lines are here.
     #[inline]
-    pub fn prefetch_entry(&self, slot: Slot) {
-        if let Some(entry) = self.entries.get(slot.0 as usize) {
+    pub fn prefetch_by_pair(&self, hash: u64) {
+        self.pairs.candidates(hash, |slot| self.prefetch_entry(slot));
+    }
+
+    /// The same for a tag.
+    #[inline]
+    pub fn prefetch_by_tag(&self, hash: u64) {
+        self.tags.candidates(hash, |slot| self.prefetch_entry(slot));
+    }
+
+    #[inline]
+    fn prefetch_entry(&self, slot: u32) {
+        if let Some(entry) = self.entries.get(slot as usize) {
+            prefetch(entry);
             prefetch(&entry.locators);
         }
     }

@@ -3,6 +3,7 @@
 #[cfg(feature = "dpdk")]
 pub mod dpdk;
 pub mod memory;
+pub mod pcap;
 
 /// A packet in a buffer that can grow at its front.
 pub trait Frame: Sized + Send + 'static {

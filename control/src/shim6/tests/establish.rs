@@ -73,7 +73,7 @@ fn the_four_messages_carry_what_they_must() {
 
 #[test]
 fn hosts_with_one_routable_address_need_neither_options_nor_proofs() {
-    // R5533-003, R5533-013, R5533-032, R5533-150
+    // R5533-003, R5533-013, R5533-032, R5533-150, R5533-175
     let single = |site| LocalHost {
         ulid: Ulid(locator(site, 1, 9).0),
         locators: vec![(locator(site, 1, 9), VerificationMethod::Cga)],
@@ -168,8 +168,7 @@ fn each_i1_goes_on_the_next_pair_and_any_of_them_may_be_answered() {
 #[test]
 fn an_r2_counts_only_on_a_pair_that_was_used() {
     // R5533-193, R5533-327
-    let (a, mut b) = up_to_i2();
-    let mut a = a;
+    let (mut a, mut b) = up_to_i2();
     pass(at(0), &a, &mut b);
     let (addresses, r2) = b.sent_one();
     let elsewhere = Addresses { source: locator(2, 2, 1).0, ..addresses };
@@ -226,7 +225,6 @@ fn lists_that_do_not_prove_true_change_nothing_and_are_told_where_they_fail() {
     let (a, mut b) = up_to_i2();
     let (addresses, good) = a.sent_one();
     let spoil = |change: fn(&mut LocatorList)| altered(&good, |options| change(options.locators.as_mut().unwrap()));
-    let forged = Locator(Ipv6Addr::new(0x2001, 0xdb8, 9, 9, 0, 0, 0, 0xbad));
     let cases = [
         // A hash that is wrong, a method nobody knows, a signature that is missing, and nothing to prove with.
         (spoil(|list| list.entries[1].0 = Locator(Ipv6Addr::new(0x2001, 0xdb8, 9, 9, 0, 0, 0, 0xbad))), 1),
@@ -251,7 +249,6 @@ fn lists_that_do_not_prove_true_change_nothing_and_are_told_where_they_fail() {
     // R5533-179
     let foreign = altered(&good, |options| options.pds = Some(ulid(3, 1).0.octets().to_vec()));
     assert_eq!(b.receive(at(0), addresses, &foreign), Verdict::Dropped(DropReason::BadPds));
-    assert!(b.endpoint.find_by_peer(tag(0), pair(locator(2, 1, 1), forged)).is_none());
     assert_eq!(b.receive(at(0), addresses, &good), Verdict::Accepted);
 }
 
@@ -269,7 +266,7 @@ impl ListOffset for ControlPacket {
 #[test]
 fn a_bad_list_leaves_an_existing_context_as_it_was() {
     // R5533-185, R5533-188, R5533-196: in an I2 to ESTABLISHED and I1-SENT, and in an R2.
-    let (a, mut b) = up_to_i2();
+    let (mut a, mut b) = up_to_i2();
     let (addresses, i2) = a.sent_one();
     let bad = altered(&i2, |options| options.locators.as_mut().unwrap().entries[1].1 = VerificationMethod::Other(9));
     let error = Verdict::Answered(Answer::Error(ErrorCode::VerificationMethod));
@@ -280,7 +277,6 @@ fn a_bad_list_leaves_an_existing_context_as_it_was() {
     let before = b.context(1).peer_locators.clone();
     assert_eq!(b.receive(at(0), addresses, &bad), error);
     assert_eq!(b.context(1).peer_locators, before);
-    let (mut a, _) = (a, ());
     assert_eq!(b.receive(at(0), addresses, &i2), Verdict::Accepted);
     let (back, r2) = b.sent_one();
     let bad =
@@ -341,11 +337,11 @@ fn a_lost_r2_is_made_up_for_by_the_i2_or_the_i1() {
 #[test]
 fn a_peer_that_starts_anew_replaces_its_tag_and_list_in_place() {
     // R5533-154, R5533-156, R5533-187, D33
-    let (mut a, mut b) = established();
+    let (a, mut b) = established();
     let id = b.context(1).id;
     b.endpoint.set_probed(id, locator(1, 2, 1), true).unwrap();
     let old = a.context(2).local_tag;
-    let mut a = Node::with_tags(1, Config::default(), TagSpace::new(1), 99 + u64::from(a.out.drain(..).count() as u8));
+    let mut a = Node::with_tags(1, Config::default(), TagSpace::new(1), 99);
     a.open(at(100), 2).unwrap();
     assert_ne!(a.context(2).local_tag, old);
     pass(at(100), &a, &mut b);

@@ -1,1 +1,152 @@
+//! Strangers cost nothing but what we allow (spec part 5, R5533-151, -312, -323).
+
+use dataplane::wire::shim6::ErrorCode;
+
 use super::*;
+
+/// No limits, so that what is counted is memory and not rates.
+fn unlimited() -> Config {
+    let plenty = RatePair { prefix: Rate::new(1 << 20, 1 << 20), total: Rate::new(1 << 20, 1 << 20) };
+    Config { limits: Limits { r1: plenty, r1bis: plenty, r2: plenty, error: plenty }, ..Config::default() }
+}
+
+fn stranger(number: u32) -> (Addresses, Ulid) {
+    let (high, low) = ((number >> 16) as u16, number as u16);
+    (between(locator(high.wrapping_add(7), low, 1), locator(1, 1, 1)), ulid(high.wrapping_add(7), low))
+}
+
+fn i1_of(number: u32) -> (Addresses, Message) {
+    let (addresses, sender) = stranger(number);
+    let options = Options { ulids: Some(UlidPair { local: sender, peer: ulid(1, 1) }), ..Options::NONE };
+    let message = Message::I1 { initiator_tag: tag(number.into()), initiator_nonce: number, options };
+    (addresses, message)
+}
+
+fn receive(node: &mut Node, now: Instant, addresses: Addresses, message: &Message) -> Verdict {
+    node.out.clear();
+    let packet = Incoming { addresses, message: Ok(message), ipv6_packet: &[0; 64], shim6_offset: 40 };
+    node.endpoint.receive(now, &mut node.rng, packet, &mut node.out)
+}
+
+#[test]
+fn a_hundred_thousand_i1s_and_lost_packets_leave_nothing_behind() {
+    // R5533-151, R5533-158, R5533-210, R5533-312
+    let mut a = Node::with(1, unlimited());
+    for number in 0..100_000 {
+        let (addresses, i1) = i1_of(number);
+        assert_eq!(receive(&mut a, at(1), addresses, &i1), Verdict::Answered(Answer::R1));
+        let lost = Message::Keepalive { receiver_tag: tag(number.into()), options: Options::NONE };
+        assert_eq!(receive(&mut a, at(1), addresses, &lost), Verdict::Answered(Answer::R1bis));
+    }
+    assert_eq!((a.endpoint.len(), a.endpoint.holddowns(), a.endpoint.deadline()), (0, 0, None));
+    a.endpoint.selfcheck();
+}
+
+#[test]
+fn the_answer_to_an_i1_depends_on_nothing_that_came_before() {
+    // R5533-158
+    let (addresses, i1) = i1_of(5);
+    let mut calm = Node::with(1, unlimited());
+    receive(&mut calm, at(3), addresses, &i1);
+    let mut busy = Node::with(1, unlimited());
+    for number in 6..100 {
+        let (addresses, i1) = i1_of(number);
+        receive(&mut busy, at(2), addresses, &i1);
+    }
+    receive(&mut busy, at(3), addresses, &i1);
+    assert_eq!(calm.out, busy.out);
+}
+
+#[test]
+fn every_kind_of_answer_to_strangers_is_limited() {
+    // R5533-323
+    let few = RatePair { prefix: Rate::new(1, 3), total: Rate::new(1, 5) };
+    let config = Config { limits: Limits { r1: few, r1bis: few, r2: few, error: few }, ..Config::default() };
+    let mut a = Node::with(1, config);
+    a.open(at(0), 2).unwrap();
+    let limited = Verdict::Dropped(DropReason::RateLimited);
+    let count = |a: &mut Node, now: u64, make: &dyn Fn(u32) -> (Addresses, Message)| {
+        let verdicts = (0..50).map(|number| {
+            let (addresses, message) = make(number);
+            receive(a, at(now), addresses, &message)
+        });
+        verdicts.filter(|verdict| *verdict != limited).count()
+    };
+    let one = |message: Message| move |_| (stranger(1).0, message.clone());
+    let lost = |number: u32| Message::Keepalive { receiver_tag: tag(number.into()), options: Options::NONE };
+    assert_eq!(count(&mut a, 0, &one(i1_of(1).1)), 3);
+    assert_eq!(count(&mut a, 0, &|number| i1_of(number + 2)), 2);
+    assert_eq!(count(&mut a, 0, &one(lost(1))), 3);
+    assert_eq!(count(&mut a, 0, &|number| (stranger(number + 2).0, lost(1))), 2);
+    let options = Options { ulids: Some(a.ulids(2).mirrored()), ..Options::NONE };
+    let crossing = Message::I1 { initiator_tag: tag(1), initiator_nonce: 1, options };
+    assert_eq!(count(&mut a, 0, &one(crossing)), 3);
+    // Two seconds later there are two more for one prefix.
+    assert_eq!(count(&mut a, 2, &one(i1_of(1).1)), 2);
+}
+
+#[test]
+fn errors_are_limited_too() {
+    // R5533-323
+    let mut a = Node::new(1);
+    let addresses = stranger(1).0;
+    let mut errors = 0;
+    for _ in 0..100 {
+        let message = Err(Unreadable::UnknownType { pointer: 2 });
+        let packet = Incoming { addresses, message, ipv6_packet: &[0; 56], shim6_offset: 40 };
+        let verdict = a.endpoint.receive(at(0), &mut a.rng, packet, &mut a.out);
+        errors += usize::from(verdict == Verdict::Answered(Answer::Error(ErrorCode::UnknownMessage)));
+    }
+    assert_eq!((errors, a.sent().len()), (20, 20));
+}
+
+#[test]
+fn contexts_have_a_bound() {
+    let mut a = Node::with(1, Config { contexts_max: 3, ..unlimited() });
+    for peer in 2..5 {
+        a.open(at(0), peer).unwrap();
+    }
+    assert_eq!(a.open(at(0), 5), Err(OpenRefused::Full));
+    let mut b = Node::new(6);
+    b.open(at(0), 1).unwrap();
+    converse(at(0), &mut b, &mut a);
+    assert_eq!((b.state(at(0), 1), a.endpoint.len()), (State::I2Sent, 3));
+    // Room made is room used.
+    a.endpoint.discard(a.context(2).id, GoneReason::Discarded, &mut Vec::new());
+    assert!(a.open(at(0), 5).is_ok());
+    a.endpoint.selfcheck();
+}
+
+#[test]
+fn failures_have_a_bound() {
+    let mut a = Node::with(1, Config { holddowns_max: 10, i1_retries_max: 0, ..unlimited() });
+    for peer in 2..102 {
+        a.open(at(0), peer).unwrap();
+    }
+    while !a.endpoint.is_empty() {
+        a.expire_next();
+    }
+    assert_eq!(a.endpoint.holddowns(), 10);
+}
+
+#[test]
+fn a_replayed_i2_changes_nothing() {
+    // Spec part 5, item 4: an I2 seen on the wire, sent again while its validator is young.
+    let (mut a, mut b) = (Node::new(1), Node::new(2));
+    a.open(at(0), 2).unwrap();
+    let (addresses, i1) = a.sent_one();
+    b.receive(at(0), addresses, &i1);
+    let (addresses, r1) = b.sent_one();
+    a.receive(at(0), addresses, &r1);
+    let (addresses, i2) = a.sent_one();
+    converse(at(0), &mut a, &mut b);
+    let before = (b.context(1).local_tag, b.context(1).peer_tag, b.context(1).peer_locators.clone());
+    for _ in 0..3 {
+        assert_eq!(b.receive(at(20), addresses, &i2), Verdict::Accepted);
+        assert!(!b.out.iter().any(|output| matches!(output, Output::Ready { .. })));
+        let (back, r2) = b.sent_one();
+        assert_eq!(a.receive(at(20), back, &r2), Verdict::Dropped(DropReason::NoContext));
+    }
+    assert_eq!(before, (b.context(1).local_tag, b.context(1).peer_tag, b.context(1).peer_locators.clone()));
+    assert_eq!(b.receive(at(40), addresses, &i2), Verdict::Dropped(DropReason::StaleNonce));
+}

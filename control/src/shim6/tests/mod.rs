@@ -14,8 +14,9 @@ mod update;
 use std::net::Ipv6Addr;
 use std::time::Duration;
 
+use dataplane::wire::ipv6::View;
 use dataplane::wire::shim6::{
-    Addresses, ControlPacket, LocatorList, Message, Options, VerificationMethod, emit_packet,
+    Addresses, ControlPacket, LocatorList, Message, Options, PacketError, VerificationMethod, emit_packet,
 };
 use dataplane::wire::{ContextTag, Locator, LocatorPair, Ulid, UlidPair};
 use rand::SeedableRng;
@@ -156,6 +157,21 @@ impl Node {
         let verdict = self.endpoint.receive(now, &mut self.rng, packet, &mut self.out);
         self.endpoint.selfcheck();
         verdict
+    }
+
+    /// The same for octets that may be no message.
+    fn receive_octets(&mut self, now: Instant, octets: &[u8]) -> Verdict {
+        let (message, shim6_offset) = match ControlPacket::parse(octets) {
+            Ok(parsed) => (Ok(parsed.message), parsed.offset),
+            Err(PacketError::Message { error, offset }) => (Err(Unreadable::from(error)), offset),
+            Err(other) => panic!("{other}"),
+        };
+        let view = View::new(octets).unwrap();
+        let addresses = Addresses { source: view.source(), target: view.target() };
+        let message = message.as_ref().map_err(|error| *error);
+        self.out.clear();
+        let packet = Incoming { addresses, message, ipv6_packet: octets, shim6_offset };
+        self.endpoint.receive(now, &mut self.rng, packet, &mut self.out)
     }
 
     fn expire(&mut self, now: Instant) {

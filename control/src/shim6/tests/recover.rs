@@ -1,1 +1,254 @@
+//! R1bis and I2bis (spec 6.M).
+
 use super::*;
+
+/// `b` lost everything; `a` has not noticed.
+fn forgetful() -> (Node, Node) {
+    let (a, _) = established();
+    (a, Node::with_tags(2, Config::default(), TagSpace::new(2), 77))
+}
+
+/// Payload of `from` on its current pair reaches `to`.
+fn payload(now: Instant, from: &Node, to: &mut Node) -> Verdict {
+    let context = from.context(to.site);
+    let (tag, pair) = (context.peer_tag.unwrap(), context.pair.mirrored());
+    to.out.clear();
+    let Node { endpoint, out, .. } = to;
+    match endpoint.find_by_local_tag(tag).map(|context| context.id) {
+        Some(id) => endpoint.payload_received(now, id, out),
+        None => endpoint.payload_without_context(now, tag, pair, out),
+    }
+}
+
+#[test]
+fn a_context_lost_at_the_receiver_comes_back_by_itself() {
+    // R5533-208, R5533-210, R5533-215, R5533-227
+    let (mut a, mut b) = forgetful();
+    let id = a.context(2).id;
+    let lost = a.context(2).peer_tag.unwrap();
+    assert_eq!(payload(at(9), &a, &mut b), Verdict::Answered(Answer::R1bis));
+    assert!(b.endpoint.is_empty());
+    // R5533-066, R5533-069
+    let (addresses, r1bis) = b.sent_one();
+    assert_eq!(addresses, between(locator(2, 1, 1), locator(1, 1, 1)));
+    let Message::R1bis { packet_tag, responder_nonce: resp, options } = r1bis.clone() else { panic!("{r1bis:?}") };
+    assert_eq!(packet_tag, lost);
+
+    a.receive(at(9), addresses, &r1bis);
+    // R5533-070, R5533-074, R5533-075, R5533-076, R5533-199, R5533-216, R5533-217, R5533-219
+    let (addresses, i2bis) = a.sent_one();
+    assert_eq!(addresses, between(locator(1, 1, 1), locator(2, 1, 1)));
+    let Message::I2bis { initiator_tag, packet_tag, responder_nonce, options: told, .. } = i2bis.clone() else {
+        panic!("{i2bis:?}")
+    };
+    assert_eq!((initiator_tag, packet_tag, responder_nonce), (a.context(2).local_tag, lost, resp));
+    assert_eq!((told.validator, told.ulids), (options.validator, Some(a.ulids(2))));
+    assert_eq!((told.locators.map(|list| list.entries), told.pds), (Some(host(1, 1).locators), host(1, 1).pds));
+    // Until the R2 payload goes on as before.
+    let context = a.context(2);
+    assert_eq!((context.state, context.peer_tag), (State::I2bisSent, Some(lost)));
+    assert!(context.tags_payload());
+    // R5533-214: a second R1bis.
+    let back = addresses.swapped();
+    assert_eq!(a.receive(at(9), back, &r1bis), Verdict::Dropped(DropReason::WrongState));
+
+    b.receive(at(9), addresses, &i2bis);
+    let there = b.context(1).id;
+    assert!(b.has(&Output::Ready { id: there, how: How::Recovered }));
+    // R5533-228
+    assert_ne!(b.context(1).local_tag, lost);
+    let (addresses, r2) = b.sent_one();
+    assert_eq!(a.receive(at(9), addresses, &r2), Verdict::Accepted);
+    assert!(a.has(&Output::Ready { id, how: How::Recovered }));
+    assert_agreed(&a, &b);
+}
+
+#[test]
+fn the_new_tag_is_never_the_lost_one() {
+    // R5533-228, with so few tags that chance would hit it soon.
+    for seed in 0..50 {
+        let mut a = Node::with_tags(1, Config::default(), TagSpace::with_random_bits(1, 3), seed);
+        let mut b = Node::with_tags(2, Config::default(), TagSpace::with_random_bits(2, 1), seed + 100);
+        a.open(at(0), 2).unwrap();
+        converse(at(0), &mut a, &mut b);
+        let lost = a.context(2).peer_tag.unwrap();
+        let mut b = Node::with_tags(2, Config::default(), TagSpace::with_random_bits(2, 1), seed + 200);
+        payload(at(1), &a, &mut b);
+        converse(at(1), &mut b, &mut a);
+        assert_agreed(&a, &b);
+        assert_ne!(b.context(1).local_tag, lost);
+    }
+}
+
+#[test]
+fn an_r1bis_counts_only_with_the_peers_tag_and_locators() {
+    // R5533-213, R5533-316
+    let (mut a, mut b) = forgetful();
+    payload(at(9), &a, &mut b);
+    let (addresses, good) = b.sent_one();
+    let Message::R1bis { packet_tag, responder_nonce, options } = good.clone() else { panic!("{good:?}") };
+    let other_tag = Message::R1bis { packet_tag: tag(packet_tag.value() ^ 1), responder_nonce, options };
+    let dropped = Verdict::Dropped(DropReason::NoContext);
+    assert_eq!(a.receive(at(9), addresses, &other_tag), dropped);
+    assert_eq!(a.receive(at(9), Addresses { source: locator(3, 1, 1).0, ..addresses }, &good), dropped);
+    assert_eq!(a.receive(at(9), Addresses { target: locator(1, 3, 1).0, ..addresses }, &good), dropped);
+    assert_eq!(a.context(2).state, State::Established);
+    // R5533-326: any pair of the two sets will do, since probes go everywhere.
+    let elsewhere = between(locator(2, 2, 1), locator(1, 2, 1));
+    assert_eq!(a.receive(at(9), elsewhere, &good), Verdict::Accepted);
+    // R5533-216: the I2bis goes where the R1bis came from, not on the current pair.
+    assert_eq!(a.sent_one().0, elsewhere.swapped());
+}
+
+#[test]
+fn recovery_over_another_pair_than_the_current_one() {
+    // R5533-074, R5533-217, R5533-327: a probe of the second pair meets a peer that lost the context.
+    let (mut a, mut b) = forgetful();
+    let receiver_tag = a.context(2).peer_tag.unwrap();
+    let probe = Message::Keepalive { receiver_tag, options: Options::NONE };
+    b.receive(at(9), between(locator(1, 2, 1), locator(2, 2, 1)), &probe);
+    converse(at(9), &mut b, &mut a);
+    assert_agreed(&a, &b);
+    // D33: the current pair stays where it was; the other one has proved itself too.
+    assert_eq!(a.context(2).pair, pair(locator(1, 1, 1), locator(2, 1, 1)));
+    assert!(a.context(2).peer_locators[1].usable());
+    assert_eq!(b.context(1).pair, pair(locator(2, 2, 1), locator(1, 2, 1)));
+}
+
+#[test]
+fn an_i2bis_counts_only_with_a_young_validator_for_exactly_it() {
+    // R5533-104, R5533-224, R5533-225, R5533-226
+    let (mut a, mut b) = forgetful();
+    payload(at(9), &a, &mut b);
+    let (addresses, r1bis) = b.sent_one();
+    a.receive(at(9), addresses, &r1bis);
+    let (addresses, good) = a.sent_one();
+    let Message::I2bis { initiator_tag, initiator_nonce, responder_nonce, packet_tag, options } = good.clone() else {
+        panic!("{good:?}")
+    };
+    let packet_tag = tag(packet_tag.value() ^ 1);
+    let retagged = Message::I2bis { initiator_tag, initiator_nonce, responder_nonce, packet_tag, options };
+    let bad = Verdict::Dropped(DropReason::BadValidator);
+    assert_eq!(b.receive(at(10), addresses, &retagged), bad);
+    let forged = altered(&good, |options| options.validator.as_mut().unwrap()[0] ^= 1);
+    assert_eq!(b.receive(at(10), addresses, &forged), bad);
+    assert_eq!(b.receive(at(10), Addresses { source: locator(1, 2, 1).0, ..addresses }, &good), bad);
+    assert_eq!(b.receive(at(10), Addresses { target: locator(2, 2, 1).0, ..addresses }, &good), bad);
+    assert_eq!(b.receive(at(40), addresses, &good), Verdict::Dropped(DropReason::StaleNonce));
+    let foreign = altered(&good, |options| options.pds = Some(ulid(3, 1).0.octets().to_vec()));
+    assert_eq!(b.receive(at(10), addresses, &foreign), Verdict::Dropped(DropReason::BadPds));
+    // R5533-229: and with a list that is true.
+    let untrue =
+        altered(&good, |options| options.locators.as_mut().unwrap().entries[1].1 = VerificationMethod::Other(3));
+    assert!(matches!(b.receive(at(10), addresses, &untrue), Verdict::Answered(Answer::Error(_))));
+    assert!(b.endpoint.is_empty());
+    assert_eq!(b.receive(at(38), addresses, &good), Verdict::Accepted);
+}
+
+#[test]
+fn a_bad_list_in_an_i2bis_changes_no_context() {
+    // R5533-232, R5533-235
+    let (mut a, mut b) = forgetful();
+    payload(at(9), &a, &mut b);
+    let (addresses, r1bis) = b.sent_one();
+    a.receive(at(9), addresses, &r1bis);
+    let (addresses, good) = a.sent_one();
+    let untrue =
+        altered(&good, |options| options.locators.as_mut().unwrap().entries[1].1 = VerificationMethod::Other(3));
+    b.open(at(9), 1).unwrap();
+    assert!(matches!(b.receive(at(9), addresses, &untrue), Verdict::Answered(Answer::Error(_))));
+    assert_eq!(b.state(at(9), 1), State::I1Sent);
+    b.receive(at(9), addresses, &good);
+    let before = b.context(1).peer_locators.clone();
+    assert!(matches!(b.receive(at(9), addresses, &untrue), Verdict::Answered(Answer::Error(_))));
+    assert_eq!(b.context(1).peer_locators, before);
+}
+
+#[test]
+fn both_ends_may_recover_at_once() {
+    // R5533-233, R5533-234: each believes that the other lost the context.
+    let (mut a, mut b) = established();
+    let r1bis = |node: &Node, peer| Message::R1bis {
+        packet_tag: node.context(peer).peer_tag.unwrap(),
+        responder_nonce: 0,
+        options: Options { validator: Some(vec![1]), ..Options::NONE },
+    };
+    let (for_a, for_b) = (r1bis(&a, 2), r1bis(&b, 1));
+    // Neither validator is the other's, so only timers and I1 lead out of this.
+    a.receive(at(9), between(locator(2, 1, 1), locator(1, 1, 1)), &for_a);
+    b.receive(at(9), between(locator(1, 1, 1), locator(2, 1, 1)), &for_b);
+    let (from_a, from_b) = (a.sent_one(), b.sent_one());
+    let bad = |verdict| matches!(verdict, Verdict::Dropped(DropReason::BadValidator | DropReason::StaleNonce));
+    assert!(bad(b.receive(at(9), from_a.0, &from_a.1)));
+    assert!(bad(a.receive(at(9), from_b.0, &from_b.1)));
+    while a.context(2).state != State::I1Sent {
+        a.expire_next();
+    }
+    let now = at(60);
+    converse(now, &mut a, &mut b);
+    assert_eq!(b.context(1).state, State::I2bisSent, "an I1 is answered with R2 and changes nothing");
+    assert_eq!(a.context(2).state, State::Established);
+    while b.context(1).state != State::I1Sent {
+        b.expire_next();
+    }
+    converse(now, &mut b, &mut a);
+    assert_agreed(&a, &b);
+}
+
+#[test]
+fn a_sender_that_lost_its_context_asks_anew_and_the_holder_keeps_the_rest() {
+    // Spec 2.7: I1 with a new tag, R1, I2, replaced in place.
+    let (mut a, b) = established();
+    let (id, old) = (a.context(2).id, b.context(1).local_tag);
+    let mut b = Node::with_tags(2, Config::default(), TagSpace::new(2), 55);
+    b.open(at(50), 1).unwrap();
+    converse(at(50), &mut b, &mut a);
+    assert_agreed(&a, &b);
+    assert_eq!(a.context(2).id, id);
+    assert_ne!(a.context(2).peer_tag, Some(old));
+}
+
+#[test]
+fn payload_in_a_flood_leads_to_one_i2_a_second() {
+    // R5533-290: the peer is established and sends, its R2 was lost.
+    let (mut a, mut b) = (Node::new(1), Node::new(2));
+    a.open(at(0), 2).unwrap();
+    for _ in 0..2 {
+        let (addresses, message) = a.sent_one();
+        b.receive(at(0), addresses, &message);
+        let (addresses, message) = b.sent_one();
+        if matches!(message, Message::R1 { .. }) {
+            a.receive(at(0), addresses, &message);
+        }
+    }
+    let id = a.context(2).id;
+    let mut sent = 0;
+    for packet in 0..1000 {
+        a.out.clear();
+        let Node { endpoint, out, .. } = &mut a;
+        let verdict = endpoint.payload_received(Instant::from_millis(500 + packet), id, out);
+        assert_eq!(verdict, Verdict::Accepted, "it is delivered all the same");
+        sent += a.sent().len();
+    }
+    assert_eq!(sent, 1);
+    let now = at(2);
+    payload(now, &b, &mut a);
+    converse(now, &mut a, &mut b);
+    assert_agreed(&a, &b);
+}
+
+#[test]
+fn a_fork_is_recovered_as_a_fork() {
+    // R5533-218
+    let (mut a, mut b) = established();
+    let id = a.open_with(at(1), Open { ulids: a.ulids(2), fork: 7, pairs: vec![a.pair(2)] }).unwrap();
+    converse(at(1), &mut a, &mut b);
+    let mut b = Node::with_tags(2, Config::default(), TagSpace::new(2), 66);
+    let context = a.endpoint.context(id).unwrap();
+    let (tag, pair) = (context.peer_tag.unwrap(), context.pair.mirrored());
+    b.endpoint.payload_without_context(at(2), tag, pair, &mut b.out);
+    converse(at(2), &mut b, &mut a);
+    let there = b.endpoint.find(b.ulids(1), 7).unwrap();
+    assert_eq!(a.endpoint.context(id).unwrap().peer_tag, Some(there.local_tag));
+    assert!(b.endpoint.find(b.ulids(1), 0).is_none());
+}

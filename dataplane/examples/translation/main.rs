@@ -1,0 +1,202 @@
+//! What the translation of a packet costs, beside a loop that only touches the same memory. Run by `perf/run`, which
+//! says in `perf/README.md` what is and what is not measured.
+//!
+//! ```text
+//! translation [--rounds N] [--sizes N,N,…]               times, as JSON
+//! translation --only KIND DIRECTION LAPS [--idle]        the same work for counting instructions; prints the packets
+//! ```
+
+mod floor;
+mod site;
+
+use std::process::ExitCode;
+use std::time::Instant;
+
+use floor::Floor;
+use site::{Frames, Stages, Turns};
+
+/// Bursts in a lap, all prepared before the clock starts.
+const BURSTS: usize = 64;
+/// Laps in a sample. A lap is a millisecond of the workers' time, so they begin one report of activity in each sample.
+const LAPS: u32 = 50;
+
+/// Which way packets go.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Direction {
+    Egress,
+    Ingress,
+}
+
+/// Something that can send prepared packets through.
+trait Subject {
+    /// Sends all of them through. This is what the clock sees.
+    fn run(&mut self, direction: Direction, frames: &mut Frames);
+    /// Collects the packets when the clock has stopped; panics if anything but the expected happened to them.
+    fn rest(&mut self, direction: Direction, frames: &mut Frames);
+    /// What is done now and then on other occasions.
+    fn tidy(&mut self) {}
+}
+
+const KINDS: [&str; 3] = ["stages", "worker", "floor"];
+
+fn subject(kind: &str, contexts: u32) -> Option<Box<dyn Subject>> {
+    match kind {
+        "stages" => Some(Box::new(Stages::new(contexts))),
+        "worker" => Some(Box::new(Turns::new(contexts))),
+        "floor" => Some(Box::new(Floor::new(contexts))),
+        _ => None,
+    }
+}
+
+/// A generator of contexts in random order (xorshift64*).
+struct Order(u64);
+
+impl Order {
+    fn next(&mut self, below: u32) -> u32 {
+        self.0 ^= self.0 >> 12;
+        self.0 ^= self.0 << 25;
+        self.0 ^= self.0 >> 27;
+        // The upper half of the product with the bound is even enough and needs no division.
+        let random = self.0.wrapping_mul(0x2545_f491_4f6c_dd1d) >> 32;
+        ((random * u64::from(below)) >> 32) as u32
+    }
+}
+
+impl Direction {
+    fn other(self) -> Direction {
+        match self {
+            Direction::Egress => Direction::Ingress,
+            Direction::Ingress => Direction::Egress,
+        }
+    }
+}
+
+/// Sends packets through and says how long that took, in nanoseconds per packet.
+fn pass(subject: &mut dyn Subject, direction: Direction, frames: &mut Frames) -> f64 {
+    let began = Instant::now();
+    subject.run(direction, frames);
+    let spent = began.elapsed().as_secs_f64();
+    subject.rest(direction, frames);
+    spent * 1e9 / frames.len() as f64
+}
+
+/// One lap of fresh packets. What counts is their own direction; an answer to each follows without the clock, since
+/// traffic that nothing comes back from is treated as an exception.
+fn lap(subject: &mut dyn Subject, direction: Direction, frames: &mut Frames, contexts: u32, order: &mut Order) -> f64 {
+    frames.choose(|| order.next(contexts));
+    frames.prepare(direction);
+    let time = pass(subject, direction, frames);
+    frames.prepare(direction.other());
+    pass(subject, direction.other(), frames);
+    subject.tidy();
+    time
+}
+
+fn median(values: &[f64]) -> f64 {
+    let mut sorted = values.to_vec();
+    sorted.sort_by(f64::total_cmp);
+    sorted.get(sorted.len() / 2).copied().unwrap_or(f64::NAN)
+}
+
+fn list(values: &[f64]) -> String {
+    let texts: Vec<String> = values.iter().map(|value| format!("{value:.2}")).collect();
+    format!("[{}]", texts.join(","))
+}
+
+/// All kinds in turn, lap by lap, so that whatever else the machine does hits all of them. A sample is the median of its
+/// laps: one in which the machine did something else altogether does not count.
+fn measure(contexts: u32, direction: Direction, rounds: usize) -> String {
+    let mut frames = Frames::new(BURSTS);
+    let mut subjects: Vec<_> = KINDS.iter().filter_map(|kind| subject(kind, contexts)).collect();
+    let mut times = vec![Vec::new(); subjects.len()];
+    let mut order = Order(0x9e37_79b9_7f4a_7c15);
+    for round in 0..=rounds {
+        let mut laps = vec![Vec::new(); subjects.len()];
+        for _ in 0..LAPS {
+            for (subject, laps) in subjects.iter_mut().zip(&mut laps) {
+                laps.push(lap(&mut **subject, direction, &mut frames, contexts, &mut order));
+            }
+        }
+        // The first round warms up.
+        for (times, laps) in times.iter_mut().zip(&laps).filter(|_| round > 0) {
+            times.push(median(laps));
+        }
+    }
+    let parts: Vec<String> = KINDS
+        .iter()
+        .zip(&times)
+        .map(|(kind, own)| {
+            let ratios: Vec<f64> = own.iter().zip(&times[2]).map(|(own, floor)| own / floor).collect();
+            let (ns, ratio) = (median(own), median(&ratios));
+            format!("\"{kind}\":{{\"ns\":{ns:.2},\"to_floor\":{ratio:.3},\"samples_ns\":{}}}", list(own))
+        })
+        .collect();
+    let name = format!("{direction:?}").to_lowercase();
+    format!("{{\"contexts\":{contexts},\"direction\":\"{name}\",{}}}", parts.join(","))
+}
+
+fn direction(text: &str) -> Option<Direction> {
+    match text {
+        "egress" => Some(Direction::Egress),
+        "ingress" => Some(Direction::Ingress),
+        _ => None,
+    }
+}
+
+/// The work of one kind alone; with `idle` everything around it and not the work itself.
+fn only(words: &[&str]) -> Option<()> {
+    let ([kind, way, laps] | [kind, way, laps, "--idle"]) = words else { return None };
+    let (direction, laps, idle) = (direction(way)?, laps.parse::<u32>().ok()?, words.len() == 4);
+    let contexts = 1024;
+    let mut subject = subject(kind, contexts)?;
+    let mut frames = Frames::new(BURSTS);
+    let mut order = Order(7);
+    for _ in 0..laps {
+        frames.choose(|| order.next(contexts));
+        frames.prepare(direction);
+        if !idle {
+            pass(&mut *subject, direction, &mut frames);
+        }
+    }
+    println!("{}", u64::from(laps) * frames.len() as u64);
+    Some(())
+}
+
+fn times(words: &[&str]) -> Option<()> {
+    let (mut rounds, mut sizes) = (9, vec![1 << 10, 1 << 16, 1 << 20]);
+    for pair in words.chunks(2) {
+        match pair {
+            ["--rounds", value] => rounds = value.parse().ok().filter(|&rounds: &usize| rounds > 0)?,
+            ["--sizes", value] => {
+                let parsed: Option<Vec<u32>> = value.split(',').map(|size| size.parse().ok()).collect();
+                // The floor files its contexts by arithmetic that wants a power of two.
+                sizes = parsed.filter(|sizes| sizes.iter().all(|size| size.is_power_of_two() && *size >= 64))?;
+            }
+            _ => return None,
+        }
+    }
+    let mut results = Vec::new();
+    for &contexts in &sizes {
+        for direction in [Direction::Egress, Direction::Ingress] {
+            eprintln!("{contexts} contexts, {direction:?}");
+            results.push(measure(contexts, direction, rounds));
+        }
+    }
+    println!("{{\"rounds\":{rounds},\"results\":[{}]}}", results.join(",\n"));
+    Some(())
+}
+
+fn main() -> ExitCode {
+    let words: Vec<String> = std::env::args().skip(1).collect();
+    let words: Vec<&str> = words.iter().map(String::as_str).collect();
+    let done = match words.as_slice() {
+        ["--only", rest @ ..] => only(rest),
+        words => times(words),
+    };
+    if done.is_none() {
+        eprintln!("usage: translation [--rounds N] [--sizes N,N,…] | --only KIND egress|ingress LAPS [--idle]");
+        eprintln!("KIND: {}; sizes: powers of two from 64", KINDS.join(", "));
+        return ExitCode::from(2);
+    }
+    ExitCode::SUCCESS
+}

@@ -1,0 +1,294 @@
+//! A site with many contexts and prepared packets for them, and the real code that translates them.
+
+use std::net::Ipv6Addr;
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+
+use dataplane::context::{Hasher, Install, Phase, Replay, Shard, Sharding};
+use dataplane::counters::{Count, Counters};
+use dataplane::link::{ControlLink, RingSizes, Workers, connect};
+use dataplane::port::memory::{HeapFrame, HeapPool};
+use dataplane::port::{Frame, Port};
+use dataplane::snapshot::{Block, HostView, PortId, PortView, ProviderView, Role, Snapshot};
+use dataplane::translate::{BURST, Batch, Scene, Verdict, inbound, outbound};
+use dataplane::wire::ethernet::Mac;
+use dataplane::wire::shim6::PayloadHeader;
+use dataplane::wire::{ContextTag, Locator, LocatorPair, Ulid, UlidPair};
+use dataplane::worker::{Limits, Outlet, Worker};
+
+use super::{Direction, Subject};
+
+const SITE: PortId = PortId(0);
+const PROVIDER: PortId = PortId(1);
+const BOX_MAC: Mac = Mac([2, 0, 0, 0, 0, 1]);
+const OTHER_MAC: Mac = Mac([2, 0, 0, 0, 0, 2]);
+/// Hosts of the site; contexts are dealt out to them in turn.
+const HOSTS: u32 = 256;
+/// A packet from the site: Ethernet, IPv6, and ten octets that say UDP.
+pub(super) const PLAIN: usize = 64;
+
+fn address(high: u64, low: u64) -> Ipv6Addr {
+    Ipv6Addr::from_bits(u128::from(high) << 64 | u128::from(low))
+}
+
+fn ulids(context: u32) -> UlidPair {
+    let local = address(0xfc00_000a_0000_0001, u64::from(context % HOSTS) + 16);
+    UlidPair { local: Ulid(local), peer: Ulid(address(0xfc00_000b_0000_0001, context.into())) }
+}
+
+fn locators(context: u32) -> LocatorPair {
+    let local = address(0x2001_0db8_00a1_0001, u64::from(context % HOSTS) + 16);
+    LocatorPair { local: Locator(local), peer: Locator(address(0x2001_0db8_00b1_0001, context.into())) }
+}
+
+/// Our tag: worker 0 of box 0, and 37 bits that look random. Low bits are a permutation, so none occurs twice.
+fn tag(context: u32) -> ContextTag {
+    let scattered = u64::from(context).wrapping_mul(0x9e37_79b9_7f4a_7c15);
+    ContextTag::truncate(scattered & ((1 << Sharding::WORKER_SHIFT) - 1))
+}
+
+fn install(context: u32) -> Install {
+    Install {
+        handle: context.into(),
+        ulids: ulids(context),
+        default: true,
+        local_tag: tag(context),
+        peer_tag: ContextTag::truncate(u64::from(context) << 8 | 1),
+        locators: locators(context),
+        provider: 0,
+        host: context % HOSTS,
+        phase: Phase::Live,
+        accepted: None,
+    }
+}
+
+fn snapshot() -> Snapshot {
+    let port = |role| PortView {
+        role,
+        mac: BOX_MAC,
+        mtu: 1500,
+        own: vec![address(0xfe80 << 48, 1)],
+        icmp_source: address(0xfe80 << 48, 1),
+    };
+    let provider = ProviderView {
+        port: PROVIDER,
+        prefix: 0x2001_0db8_00a1_0001,
+        next_hop: address(0xfe80 << 48, 2),
+        mac: Some(OTHER_MAC),
+    };
+    let hosts: Vec<HostView> =
+        (0..HOSTS).map(|host| HostView { ulid: ulids(host).local, port: SITE, mac: Some(OTHER_MAC) }).collect();
+    Snapshot {
+        ports: vec![port(Role::Site), port(Role::Provider)],
+        providers: vec![provider],
+        host_index: hosts.iter().zip(0..).map(|(host, at)| (host.ulid, at)).collect(),
+        hosts,
+        site: Block::new(address(0xfc00_000a_0000_0000, 0), 48),
+    }
+}
+
+fn sharding() -> Sharding {
+    Sharding::new(Hasher::new(std::array::from_fn(|at| (at * 41 + 7) as u8)), 1)
+}
+
+/// Packets of a lap. They are written anew before each, and keep their buffers.
+pub(super) struct Frames {
+    pub(super) all: Vec<HeapFrame>,
+    chosen: Vec<u32>,
+}
+
+impl Frames {
+    pub(super) fn new(bursts: usize) -> Frames {
+        let all: Vec<_> = (0..bursts * BURST).map(|_| HeapFrame::new(&[0; PLAIN])).collect();
+        Frames { chosen: vec![0; all.len()], all }
+    }
+
+    pub(super) fn len(&self) -> usize {
+        self.all.len()
+    }
+
+    /// Chooses a context for each.
+    pub(super) fn choose(&mut self, mut choose: impl FnMut() -> u32) {
+        self.chosen.fill_with(&mut choose);
+    }
+
+    /// Makes each a packet of the context chosen for it.
+    pub(super) fn prepare(&mut self, direction: Direction) {
+        for (frame, &context) in self.all.iter_mut().zip(&self.chosen) {
+            let (ulids, locators) = (ulids(context), locators(context));
+            let (source, target, shim) = match direction {
+                Direction::Egress => (ulids.local.0, ulids.peer.0, None),
+                Direction::Ingress => (locators.peer.0, locators.local.0, Some(tag(context))),
+            };
+            let header = shim.map(|tag| PayloadHeader { next_header: 17, tag }.emit());
+            let room = header.map_or(0, |header| header.len());
+            resize(frame, PLAIN + room);
+            let octets = frame.bytes_mut();
+            octets[..6].copy_from_slice(&BOX_MAC.0);
+            octets[6..12].copy_from_slice(&OTHER_MAC.0);
+            octets[12..14].copy_from_slice(&[0x86, 0xdd]);
+            octets[14..20].copy_from_slice(&[0x60, 0, 0, 0, 0, 10 + room as u8]);
+            octets[20..22].copy_from_slice(&[if room == 0 { 17 } else { 140 }, 64]);
+            octets[22..38].copy_from_slice(&source.octets());
+            octets[38..54].copy_from_slice(&target.octets());
+            if let Some(header) = header {
+                octets[54..62].copy_from_slice(&header);
+            }
+            octets[54 + room..].copy_from_slice(b"\x04\0\x04\0\0\x0a\0\0ok");
+        }
+    }
+}
+
+fn resize(frame: &mut HeapFrame, length: usize) {
+    let now = frame.bytes().len();
+    match length.checked_sub(now) {
+        Some(more) => assert!(frame.prepend(more), "a buffer has no room in front"),
+        None => frame.trim_front(now - length),
+    }
+}
+
+fn counted(direction: Direction, counters: &Counters) -> u64 {
+    counters.count(match direction {
+        Direction::Egress => Count::TranslatedOut,
+        Direction::Ingress => Count::TranslatedIn,
+    })
+}
+
+/// The stages of `translate` alone: a burst with its verdicts, nothing sent.
+pub(super) struct Stages {
+    shard: Shard,
+    snapshot: Snapshot,
+    sharding: Sharding,
+    counters: Counters,
+    replay: Replay,
+    batches: Vec<Batch<HeapFrame>>,
+    expected: [u64; 2],
+}
+
+impl Stages {
+    pub(super) fn new(contexts: u32) -> Stages {
+        let sharding = sharding();
+        let mut shard = Shard::new(contexts, *sharding.hasher(), false);
+        for context in 0..contexts {
+            shard.install(&install(context)).expect("the table has room for what it was made for");
+        }
+        let (snapshot, counters) = (snapshot(), Counters::default());
+        let replay = Replay::new(Limits::default().replays, 1514);
+        Stages { shard, snapshot, sharding, counters, replay, batches: Vec::new(), expected: [0; 2] }
+    }
+}
+
+impl Subject for Stages {
+    fn run(&mut self, direction: Direction, frames: &mut Frames) {
+        self.batches.resize_with(frames.len() / BURST, Batch::default);
+        let Stages { shard, snapshot, sharding, counters, replay, batches, .. } = self;
+        let port = if direction == Direction::Egress { SITE } else { PROVIDER };
+        let mut scene = Scene { shard, replay, now: 0, snapshot, sharding, worker: 0, port, counters };
+        for batch in batches {
+            // Taking 32 buffers from a list stands for what reception would do.
+            let from = frames.all.len() - BURST;
+            batch.frames.extend(frames.all.drain(from..));
+            match direction {
+                Direction::Egress => outbound(batch, &mut scene),
+                Direction::Ingress => inbound(batch, &mut scene),
+            }
+        }
+    }
+
+    fn rest(&mut self, direction: Direction, frames: &mut Frames) {
+        for batch in &mut self.batches {
+            assert!(
+                batch.verdicts.iter().all(|verdict| matches!(verdict, Verdict::Forward(_))),
+                "a packet is not sent"
+            );
+            self.expected[direction as usize] += batch.frames.len() as u64;
+            frames.all.append(&mut batch.frames);
+            batch.clear();
+        }
+        assert_eq!(counted(direction, &self.counters), self.expected[direction as usize]);
+    }
+
+    fn tidy(&mut self) {
+        // As a worker does every 50 ms.
+        self.shard.start_report();
+        while self.shard.next_activity().is_some() {}
+    }
+}
+
+type Tray = Arc<Mutex<Vec<HeapFrame>>>;
+
+fn open(tray: &Tray) -> MutexGuard<'_, Vec<HeapFrame>> {
+    tray.lock().unwrap_or_else(PoisonError::into_inner)
+}
+
+/// A port that gives out prepared packets and keeps what is sent.
+struct TrayPort {
+    waiting: Tray,
+    sent: Tray,
+}
+
+impl Port<HeapFrame> for TrayPort {
+    fn receive(&mut self, burst: &mut Vec<HeapFrame>) {
+        let mut waiting = open(&self.waiting);
+        let from = waiting.len().saturating_sub(burst.capacity() - burst.len());
+        burst.extend(waiting.drain(from..));
+    }
+
+    fn transmit(&mut self, burst: &mut Vec<HeapFrame>) {
+        open(&self.sent).append(burst);
+    }
+}
+
+/// Whole turns of a worker between ports made of lists: with rings, timers, reports and sending.
+pub(super) struct Turns {
+    worker: Worker<HeapFrame>,
+    control: ControlLink<HeapFrame>,
+    waiting: [Tray; 2],
+    sent: Tray,
+    now: u64,
+    expected: [u64; 2],
+}
+
+impl Turns {
+    pub(super) fn new(contexts: u32) -> Turns {
+        let (mut control, mut links) = connect(1, RingSizes::default(), Box::new(HeapPool));
+        let (waiting, sent) = ([Tray::default(), Tray::default()], Tray::default());
+        let port = |tray: &Tray| {
+            Outlet::Own(Box::new(TrayPort { waiting: tray.clone(), sent: sent.clone() }) as Box<dyn Port<HeapFrame>>)
+        };
+        let ports = waiting.iter().map(port).collect();
+        let limits = Limits { contexts, ..Limits::default() };
+        let link = links.pop().expect("one worker was asked for");
+        let mut worker = Worker::new(0, limits, sharding(), Arc::new(snapshot()), ports, link, Box::new(HeapPool));
+        for context in 0..contexts {
+            control.install(0, install(context));
+            if context % 64 == 63 {
+                worker.turn(0);
+            }
+        }
+        while worker.shard().len() < contexts as usize {
+            control.poll(64, &mut |_| {});
+            assert!(worker.turn(0) > 0, "a context did not arrive");
+        }
+        Turns { worker, control, waiting, sent, now: 0, expected: [0; 2] }
+    }
+}
+
+impl Subject for Turns {
+    fn run(&mut self, direction: Direction, frames: &mut Frames) {
+        let waiting = &self.waiting[usize::from(direction == Direction::Ingress)];
+        std::mem::swap(&mut *open(waiting), &mut frames.all);
+        while self.worker.turn(self.now) > 0 {}
+    }
+
+    fn rest(&mut self, direction: Direction, frames: &mut Frames) {
+        frames.all.clear();
+        std::mem::swap(&mut *open(&self.sent), &mut frames.all);
+        self.expected[direction as usize] += frames.len() as u64;
+        assert_eq!(counted(direction, self.worker.counters()), self.expected[direction as usize]);
+        while self.control.poll(4096, &mut |_| {}) > 0 {}
+    }
+
+    fn tidy(&mut self) {
+        self.now += 1;
+    }
+}
