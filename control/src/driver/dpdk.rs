@@ -11,13 +11,13 @@ use dataplane::port::dpdk::{
     pin,
 };
 use dataplane::wire::ethernet::Mac;
-use dataplane::worker::{Limits, Outlet, Worker};
+use dataplane::worker::{Outlet, Worker};
 use rand::Rng;
 use tracing::{error, info, warn};
 
 use super::{Clock, Devices, Opened, RunError};
 use crate::config::{Configuration, Site, site};
-use crate::engine::{Engine, PortSetup};
+use crate::engine::{Engine, PortSetup, worker_limits};
 use crate::manage::api::{MemoryView, PortView};
 
 /// Buffers kept by each thread's cache.
@@ -137,15 +137,7 @@ fn start_workers(
 ) -> Result<Started, RunError> {
     let count = usize::from(site.node.workers);
     let (control, links) = connect(count, RingSizes::default(), Box::new(pool.clone()));
-    let limits = Limits {
-        contexts: site.node.contexts_max.div_ceil(count as u32).saturating_mul(if count > 1 { 2 } else { 1 }),
-        hold_pairs: site.node.hold_pairs as usize,
-        hold_depth: usize::from(site.node.hold_packets),
-        punts_per_second: site.shim6.messages_per_s,
-        punts_per_source_second: site.shim6.messages_per_source_s,
-        strict_locators: site.shim6.strict_locators,
-        ..Limits::default()
-    };
+    let limits = worker_limits(site);
     let stop = Arc::new(AtomicBool::new(false));
     let mut outlets: Vec<Vec<Outlet<Mbuf>>> = (0..count).map(|_| Vec::new()).collect();
     for own in queues {
