@@ -30,7 +30,8 @@ fn plan(rng: &mut StdRng) -> Plan {
         let third = SitePlan { hosts: 1, providers: 1 + upto(rng, 2) as u16, workers: 1 };
         sites.push(third);
     }
-    Plan { sites, send_timeout_s: [3, 3, 5, 15][upto(rng, 4) as usize], ..Plan::default() }
+    let strict = upto(rng, 4) == 0;
+    Plan { sites, send_timeout_s: [3, 3, 5, 15][upto(rng, 4) as usize], shim6: format!("strict_locators = {strict}") }
 }
 
 /// Some streams between hosts of different sites, at different paces.

@@ -128,6 +128,24 @@ fn a_peer_that_never_answers_is_unreachable_and_left_alone() {
     assert!(scene.until_back(&[stream], s(5)) < s(1));
 }
 
+#[test]
+fn the_box_answers_for_itself_and_hosts_reach_each_other_through_it() {
+    let sites = vec![SitePlan { hosts: 2, ..SitePlan::default() }, SitePlan::default()];
+    let mut scene = Scene::new(&Plan { sites, ..Plan::default() }, 2);
+    let own = scene.nodes[0].engine.snapshot().ports[0].own[0];
+    let host = scene.hosts[0].ulid;
+    let ask = |target| packet::icmp(host, target, 64, &[128, 0, 0, 0, 0, 7, 0, 1, b'h', b'i']);
+    scene.send(0, &ask(own));
+    scene.run(ms(20));
+    let [(_, answer)] = &scene.hosts[0].inbox[..] else { panic!("{:?}", scene.hosts[0].inbox) };
+    assert_eq!((&answer[8..24], answer[40], &answer[48..]), (&own.octets()[..], 129, &b"hi"[..]));
+    let inside = ask(scene.hosts[1].ulid);
+    scene.send(0, &inside);
+    scene.run(ms(20));
+    assert_eq!(scene.hosts[1].inbox.len(), 1);
+    assert_eq!(scene.captured.len(), 0, "nobody outside hears of it");
+}
+
 // ---- failing ----
 
 #[test]
