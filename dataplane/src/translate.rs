@@ -4,8 +4,9 @@
 //!
 //! 1. *parse*: octets to a key (identifier pair, or tag), or the verdict that ends it here;
 //! 2. *locate*: keys to buckets, prefetched;
-//! 3. *resolve*: buckets to contexts, whose second line is prefetched;
-//! 4. *rewrite*: headers in place, and a verdict.
+//! 3. *approach*: buckets to the contexts that may be meant, prefetched;
+//! 4. *resolve*: the context that is meant;
+//! 5. *rewrite*: headers in place, and a verdict.
 //!
 //! What the verdict asks for is done by the [worker](crate::worker). A packet with a context never leaves these stages
 //! and costs one index line and two context lines. Everything rare is in `#[cold]` functions at the end.
@@ -127,6 +128,7 @@ pub struct Scene<'a> {
 pub fn outbound<F: Frame>(batch: &mut Batch<F>, scene: &mut Scene<'_>) {
     parse_outbound(batch, scene);
     locate_pairs(batch, scene);
+    approach(batch, scene);
     resolve(batch, scene);
     rewrite_outbound(batch, scene);
 }
@@ -135,6 +137,7 @@ pub fn outbound<F: Frame>(batch: &mut Batch<F>, scene: &mut Scene<'_>) {
 pub fn inbound<F: Frame>(batch: &mut Batch<F>, scene: &mut Scene<'_>) {
     parse_inbound(batch, scene);
     locate_tags(batch, scene);
+    approach(batch, scene);
     resolve(batch, scene);
     rewrite_inbound(batch, scene);
 }
@@ -250,6 +253,18 @@ fn locate_tags<F: Frame>(batch: &mut Batch<F>, scene: &Scene<'_>) {
     }
 }
 
+// ---- approach ----
+
+fn approach<F: Frame>(batch: &mut Batch<F>, scene: &Scene<'_>) {
+    for ((key, &hash), verdict) in batch.keys.iter().zip(&batch.hashes).zip(&batch.verdicts) {
+        match (verdict, key) {
+            (Verdict::Lookup, Key::Pair(_)) => scene.shard.prefetch_by_pair(hash),
+            (Verdict::Lookup, Key::Tag(..)) => scene.shard.prefetch_by_tag(hash),
+            _ => {}
+        }
+    }
+}
+
 // ---- resolve ----
 
 fn resolve<F: Frame>(batch: &mut Batch<F>, scene: &Scene<'_>) {
@@ -259,9 +274,6 @@ fn resolve<F: Frame>(batch: &mut Batch<F>, scene: &Scene<'_>) {
             (Verdict::Lookup, Key::Tag(tag, ..)) => scene.shard.by_tag(hash, *tag),
             _ => None,
         };
-        if let Some(slot) = slot {
-            scene.shard.prefetch_entry(slot);
-        }
         batch.slots.push(slot);
     }
 }

@@ -52,8 +52,8 @@ impl Default for Limits {
             hold_ms: 8_000,
             replays: 1024,
             icmp_per_second: 1000,
-            punts_per_second: 20_000,
-            punts_per_source_second: 2_000,
+            punts_per_second: 50_000,
+            punts_per_source_second: 10_000,
             strict_locators: false,
             report_ms: 50,
         }

@@ -239,6 +239,10 @@ impl Devices for Hardware {
         views.collect()
     }
 
+    fn links(&self) -> Vec<bool> {
+        self.devices.iter().map(Device::link_up).collect()
+    }
+
     fn memory(&self) -> MemoryView {
         self.memory.clone()
     }

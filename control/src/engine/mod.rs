@@ -75,8 +75,8 @@ pub enum Story {
     Exploring(UlidPair, LocatorPair, reap::Reason),
     /// A context goes another way (RFC 5534 §9, R5534-112).
     Moved(UlidPair, LocatorPair, LocatorPair),
-    /// The router of a provider answers, or does not.
-    Router(String, bool),
+    /// A provider's router can be reached, or not.
+    Provider(String, bool),
     /// A peer complained.
     PeerError(u8, u16),
 }
@@ -89,8 +89,17 @@ struct Provider {
     prefix: u64,
     next_hop: std::net::Ipv6Addr,
     preference: u16,
-    /// False while its router does not answer.
-    up: bool,
+    /// Whether its router answers.
+    router: bool,
+    /// Whether the port's link is up, as far as the device can tell.
+    link: bool,
+}
+
+impl Provider {
+    /// Whether packets can be sent there; what happens to them further on is another question.
+    fn is_up(&self) -> bool {
+        self.router && self.link
+    }
 }
 
 /// All of the control core's state.
@@ -139,7 +148,7 @@ impl Engine {
             Notice::Unresolved(port, next_hop, frame) => {
                 let mut events = Vec::new();
                 self.neighbours.send(now, port, next_hop, frame.to_vec(), &mut events);
-                self.link_events(events, effects);
+                self.link_events(now, events, effects);
             }
             Notice::Activity { handle, activity, traffic } => {
                 self.activity(now, rng, ContextId::from_bits(handle), activity, traffic, effects);
@@ -159,7 +168,7 @@ impl Engine {
         if self.neighbours.deadline().is_some_and(|due| due <= now) {
             self.neighbours.expire(now, &mut events);
         }
-        self.link_events(events, effects);
+        self.link_events(now, events, effects);
         if self.endpoint.deadline().is_some_and(|due| due <= now) {
             let mut out = Vec::new();
             self.endpoint.expire(now, rng, &mut out);
@@ -235,7 +244,7 @@ impl Engine {
             let Some((_, provider)) = self.provider_of(ours.0) else { continue };
             for (j, &theirs) in peer.iter().enumerate() {
                 let pair = LocatorPair { local: ours, peer: theirs };
-                ranked.push(((!provider.up, self.book.rank(pair, now), i.max(j), i.abs_diff(j), i), pair));
+                ranked.push(((!provider.is_up(), self.book.rank(pair, now), i.max(j), i.abs_diff(j), i), pair));
             }
         }
         ranked.sort_by_key(|(rank, _)| *rank);
@@ -277,7 +286,7 @@ impl Engine {
         let Some(packet) = frame.get(ethernet::HEADER_LEN..) else { return };
         let mut events: Vec<LinkEvent> = Vec::new();
         let discovery = self.neighbours.receive(now, port, packet, &mut events);
-        self.link_events(events, effects);
+        self.link_events(now, events, effects);
         if discovery {
             return;
         }

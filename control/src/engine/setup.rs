@@ -187,7 +187,8 @@ fn provider(provider: &site::Provider) -> Provider {
         prefix: u64::from_be_bytes(provider.prefix.high_half()),
         next_hop: provider.next_hop,
         preference: provider.preference,
-        up: false,
+        router: false,
+        link: true,
     }
 }
 
