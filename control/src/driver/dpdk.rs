@@ -11,13 +11,13 @@ use dataplane::port::dpdk::{
     pin,
 };
 use dataplane::wire::ethernet::Mac;
-use dataplane::worker::{Limits, Outlet, Worker};
+use dataplane::worker::{Outlet, Worker};
 use rand::Rng;
 use tracing::{error, info, warn};
 
 use super::{Clock, Devices, Opened, RunError};
 use crate::config::{Configuration, Site, site};
-use crate::engine::{Engine, PortSetup};
+use crate::engine::{Engine, PortSetup, worker_limits};
 use crate::manage::api::{MemoryView, PortView};
 
 /// Buffers kept by each thread's cache.
@@ -96,7 +96,8 @@ fn make_pool(eal: &Eal, site: &Site) -> Result<BufferPool, RunError> {
     let rings = RingSizes::default();
     let descriptors = site.ports.len() as u32 * workers * 2 * u32::from(DESCRIPTORS);
     let caches = (workers + 1) * CACHE * 3 / 2;
-    let waiting = workers * hold_pairs(site) * u32::from(site.node.hold_packets);
+    let limits = worker_limits(site);
+    let waiting = workers * limits.hold_pairs as u32 * u32::from(site.node.hold_packets);
     let between = (rings.events + rings.commands + rings.handover * (workers as usize - 1)) as u32 * workers;
     let count = descriptors + caches + waiting + between + 1024;
     let largest = site.ports.iter().map(|port| usize::from(port.mtu)).max().unwrap_or(1500);
@@ -107,11 +108,6 @@ fn make_pool(eal: &Eal, site: &Site) -> Result<BufferPool, RunError> {
             site.eal.memory_mb
         ))
     })
-}
-
-/// Each worker's share of the pairs that may wait.
-fn hold_pairs(site: &Site) -> u32 {
-    site.node.hold_pairs.div_ceil(u32::from(site.node.workers)).max(1)
 }
 
 fn open_port(
@@ -159,15 +155,7 @@ fn start_workers(
 ) -> Result<Started, RunError> {
     let count = usize::from(site.node.workers);
     let (control, links) = connect(count, RingSizes::default(), Box::new(pool.clone()));
-    let limits = Limits {
-        contexts: site.node.contexts_max.div_ceil(count as u32).saturating_mul(if count > 1 { 2 } else { 1 }),
-        hold_pairs: hold_pairs(site) as usize,
-        hold_depth: usize::from(site.node.hold_packets),
-        punts_per_second: site.shim6.messages_per_s,
-        punts_per_source_second: site.shim6.messages_per_source_s,
-        strict_locators: site.shim6.strict_locators,
-        ..Limits::default()
-    };
+    let limits = worker_limits(site);
     let stop = Arc::new(AtomicBool::new(false));
     let mut outlets: Vec<Vec<Outlet<Mbuf>>> = (0..count).map(|_| Vec::new()).collect();
     for own in queues {

@@ -40,7 +40,7 @@ use crate::reap::{self, PathBook, PathKey, ProbeBudget};
 use crate::shim6::{self, ContextId, Endpoint, Incoming, Open, OpenRefused, Unreadable};
 use crate::time::Instant;
 use context::Attached;
-pub use setup::{PortSetup, SetupError};
+pub use setup::{PortSetup, SetupError, worker_limits};
 pub use tally::{Event, Tally};
 
 /// Something for the driver to carry out, in order.

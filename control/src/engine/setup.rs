@@ -9,6 +9,7 @@ use dataplane::snapshot::{Block, HostView, PortId, PortView, ProviderView, Role,
 use dataplane::wire::Ulid;
 use dataplane::wire::ethernet::Mac;
 use dataplane::wire::shim6::VerificationMethod;
+use dataplane::worker::Limits;
 use hashbrown::HashMap;
 use rand::Rng;
 
@@ -178,6 +179,21 @@ impl Engine {
         for _ in 0..std::mem::take(&mut self.neighbours.refused) {
             self.tally.count(Event::NeighbourRefused);
         }
+    }
+}
+
+/// Bounds and rates of each of a site's workers.
+pub fn worker_limits(site: &Site) -> Limits {
+    let workers = u32::from(site.node.workers.max(1));
+    Limits {
+        // Hashes do not spread contexts evenly, so of several workers each has room for more than its share.
+        contexts: site.node.contexts_max.div_ceil(workers).saturating_mul(if workers > 1 { 2 } else { 1 }),
+        hold_pairs: site.node.hold_pairs.div_ceil(workers).max(1) as usize,
+        hold_depth: usize::from(site.node.hold_packets),
+        punts_per_second: site.shim6.messages_per_s,
+        punts_per_source_second: site.shim6.messages_per_source_s,
+        strict_locators: site.shim6.strict_locators,
+        ..Limits::default()
     }
 }
 
