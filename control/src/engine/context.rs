@@ -13,7 +13,7 @@ use super::{Effect, Engine, Event, Story};
 use crate::reap::{
     Activity, Direction, LocalLocator, Output as ReapOutput, PathBook, PathKey, PeerLocator, Reap, State, Verdict,
 };
-use crate::shim6::{Context, ContextId, How, Output, State as Shim6State};
+use crate::shim6::{Context, ContextId, GoneReason, How, Output, State as Shim6State};
 use crate::time::Instant;
 
 /// When the last segment of a context is sent again after it found a path.
@@ -67,6 +67,9 @@ impl Engine {
                 }
                 Output::Gone { id, ulids, local_tag, reason, .. } => {
                     self.tally.count(Event::ContextGone);
+                    if reason == GoneReason::Displaced {
+                        self.tally.count(Event::ContextDisplaced);
+                    }
                     self.attached.remove(&id);
                     effects.push(Effect::Remove(self.owner(&ulids), local_tag));
                     effects.push(Effect::Story(Story::Gone(ulids, reason)));
@@ -343,7 +346,10 @@ impl Engine {
             let at_rest = |reap: &Reap| reap.state() == State::Operational && PathKey::of(reap.current()) == path;
             **id != witness && attached.reap.as_ref().is_some_and(at_rest)
         });
-        self.suspects.extend(on_it.map(|(id, _)| (*id, path)));
+        let mut on_it: Vec<(ContextId, PathKey)> = on_it.map(|(id, _)| (*id, path)).collect();
+        // One order for one history, so that the simulator can live it again.
+        on_it.sort_unstable();
+        self.suspects.extend(on_it);
     }
 
     /// REAP timers, and suspects, at the pace all contexts keep together.

@@ -159,13 +159,17 @@ impl Engine {
             return;
         }
         let mut paths = BTreeSet::new();
+        let mut suspects = Vec::new();
         for (id, attached) in &self.attached {
             let Some(path) = attached.reap.as_ref().map(|reap| PathKey::of(reap.current())) else { continue };
             if path.local == prefix {
                 paths.insert(path);
-                self.suspects.push_back((*id, path));
+                suspects.push((*id, path));
             }
         }
+        // One order for one history, so that the simulator can live it again.
+        suspects.sort_unstable();
+        self.suspects.extend(suspects);
         for path in paths {
             // Whoever is on the path is in the queue already, so it does not matter whether this is news.
             let _ = self.book.down(path, now);
