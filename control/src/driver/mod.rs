@@ -265,7 +265,7 @@ impl Control {
     /// the answer says so.
     fn reload(&mut self) -> Result<ReloadedView, Problems> {
         let new = Configuration::load(&self.configuration.file)?;
-        let mut notes: Vec<String> = new.warnings.iter().map(ToString::to_string).collect();
+        let notes: Vec<String> = new.warnings.iter().map(ToString::to_string).collect();
         if needs_restart(&self.configuration.site, &new.site) {
             let text =
                 "other settings than hosts and peers changed: nothing was taken over; restart pshim6d to use them";
@@ -274,7 +274,8 @@ impl Control {
         let now = self.clock.now();
         let Control { rng, engine, effects, .. } = self;
         if let Err(error) = engine.reload(now, rng, &new.site, &new.hosts, effects) {
-            notes.push(error.to_string());
+            let text = format!("nothing was taken over: {error}");
+            return Err(crate::config::Problem::of_file(&new.site.node.hosts_file, text).into());
         }
         self.carry_out();
         let view = ReloadedView { hosts: new.hosts.len() as u64, peers: new.site.peers.len() as u64, notes };
