@@ -13,7 +13,7 @@ use super::{Effect, Engine, Event, Story};
 use crate::reap::{
     Activity, Direction, LocalLocator, Output as ReapOutput, PathBook, PathKey, PeerLocator, Reap, State, Verdict,
 };
-use crate::shim6::{Context, ContextId, How, Output, State as Shim6State};
+use crate::shim6::{Context, ContextId, GoneReason, How, Output, State as Shim6State};
 use crate::time::Instant;
 
 /// When the last segment of a context is sent again after it found a path.
@@ -81,6 +81,9 @@ impl Engine {
                 }
                 Output::Gone { id, ulids, local_tag, reason, .. } => {
                     self.tally.count(Event::ContextGone);
+                    if reason == GoneReason::Displaced {
+                        self.tally.count(Event::ContextDisplaced);
+                    }
                     self.attached.remove(&id);
                     effects.push(Effect::Remove(self.owner(&ulids), local_tag));
                     effects.push(Effect::Story(Story::Gone(ulids, reason)));

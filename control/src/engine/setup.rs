@@ -18,7 +18,7 @@ use crate::config::{Hosts, Site, site};
 use crate::host::{Neighbours, OwnLink, Stack};
 use crate::identity::{HostIdentity, Kind};
 use crate::reap::{self, BookConfig, PathBook, ProbeBudget};
-use crate::shim6::{self, Endpoint, HostRefused, IdentityProof, LocalHost, Rate, RatePair, ShardOf, TagSpace};
+use crate::shim6::{self, Endpoint, HostRefused, IdentityProof, LocalHost, ProofMemory, Rate, RatePair, ShardOf, TagSpace};
 use crate::time::Instant;
 
 /// What a device told about itself when it was opened; in the order of the ports.
@@ -64,7 +64,8 @@ impl Engine {
         rng.fill_bytes(&mut secret);
         let shard_of: ShardOf = Box::new(move |ulids| sharding.owner_of_pair(&ulids));
         let tags = TagSpace::new(site.node.id);
-        let endpoint = Endpoint::new(shim6_config(site), secret, tags, shard_of, Box::new(IdentityProof));
+        let proof = Box::new(ProofMemory::new(IdentityProof));
+        let endpoint = Endpoint::new(shim6_config(site), secret, tags, shard_of, proof);
         let own: Vec<Vec<(Ipv6Addr, u8)>> =
             site.ports.iter().zip(ports).map(|(port, setup)| own(port, setup)).collect();
         let links = ports
@@ -281,6 +282,9 @@ fn shim6_config(site: &Site) -> shim6::Config {
         update_timeout_max: wanted.max_update_timeout,
         idle: wanted.idle_context,
         contexts_max: site.node.contexts_max as usize,
+        forks_max: wanted.forks_max.into(),
+        accepted_per_prefix_percent: wanted.accepted_per_prefix_percent,
+        initiated_reserve_percent: wanted.initiated_reserve_percent,
         keepalive_timeout: reap_config(site).announced_keepalive_timeout(),
         limits: shim6::Limits { r1: rates, r1bis: rates, r2: rates, error: rates },
         ..shim6::Config::default()
