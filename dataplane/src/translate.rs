@@ -59,6 +59,8 @@ pub enum IcmpError {
     TimeExceeded,
     /// Destination Unreachable, address unreachable.
     AddressUnreachable,
+    /// Destination Unreachable, source address failed ingress policy.
+    SourcePolicy,
 }
 
 /// What a packet is looked up by.
@@ -214,7 +216,12 @@ fn read<F: Frame>(frame: &mut F, mac: Mac) -> Result<ipv6::View<'_>, DropReason>
     if target != mac && !target.is_multicast() {
         return Err(DropReason::WrongMac);
     }
-    let length = ipv6::View::new(ether.payload()).map_err(|_| DropReason::MalformedIpv6)?.total_len();
+    let packet = ipv6::View::new(ether.payload()).map_err(|_| DropReason::MalformedIpv6)?;
+    // What is for one is not forwarded when it came as if it were for many: every router on the link would.
+    if target.is_multicast() && !packet.target().is_multicast() {
+        return Err(DropReason::WrongMac);
+    }
+    let length = packet.total_len();
     frame.truncate(ethernet::HEADER_LEN + length);
     ipv6::View::new(frame.bytes().get(ethernet::HEADER_LEN..).unwrap_or_default())
         .map_err(|_| DropReason::MalformedIpv6)
@@ -414,6 +421,12 @@ fn address<F: Frame>(frame: &mut F, from: Mac, to: Option<Mac>, port: PortId, ne
 
 // ---- what is rare ----
 
+/// What comes from a port that nobody has a use for.
+#[cold]
+pub fn nowhere<F>(batch: &mut Batch<F>) {
+    drop_all(batch);
+}
+
 #[cold]
 fn drop_all<F>(batch: &mut Batch<F>) {
     batch.keys.resize(batch.frames.len(), Key::None);
@@ -426,8 +439,11 @@ fn drop_all<F>(batch: &mut Batch<F>) {
 fn keep_for_replay<F: Frame>(frame: &F, tag: ContextTag, port: PortId, now: u64, replay: &mut Replay) {
     let octets = frame.bytes();
     let Ok(packet) = ipv6::View::new(octets.get(ethernet::HEADER_LEN..).unwrap_or_default()) else { return };
-    let upper = packet.upper_layer();
-    if upper.is_ok_and(|upper| upper.place.next_header == protocol::TCP && upper.first_fragment) {
+    let Ok(upper) = packet.upper_layer() else { return };
+    let segment = packet.from_offset(upper.place.offset);
+    // A reset ends a connection; repeated later it might meet another.
+    let reset = segment.get(13).is_none_or(|flags| flags & 0x04 != 0);
+    if upper.place.next_header == protocol::TCP && upper.first_fragment && !reset {
         replay.keep(tag, port, octets, now);
     }
 }
@@ -478,6 +494,9 @@ fn without_context<F: Frame>(frame: &mut F, pair: UlidPair, scene: &Scene<'_>) -
     }
     if !may_cross(source) || !may_cross(target) {
         return Verdict::Drop(DropReason::BadAddress);
+    }
+    if !scene.snapshot.host_index.contains_key(&pair.local) {
+        return Verdict::Reply(IcmpError::SourcePolicy);
     }
     if !scene.snapshot.site.contains(target) {
         return Verdict::Hold(pair);

@@ -31,6 +31,12 @@ const PROVOKED: &[(DropReason, Provoke)] = &[
         ViewMut::new(&mut other).unwrap().set_target(Mac([2, 9, 9, 9, 9, 9]));
         one(LAN, &other)
     }),
+    (DropReason::WrongMac, || {
+        // For one station, but sent to all on the link: every router there would forward it.
+        let mut to_all = Bench::new(Side::A).host_frame(1, 2, protocol::UDP, &[0; 20]);
+        ViewMut::new(&mut to_all).unwrap().set_target(Mac::BROADCAST);
+        one(LAN, &to_all)
+    }),
     (DropReason::MalformedIpv6, || {
         let whole = Bench::new(Side::A).host_frame(1, 2, protocol::UDP, &[0; 20]);
         one(LAN, &whole[..whole.len() - 1])
@@ -144,21 +150,31 @@ const PROVOKED: &[(DropReason, Provoke)] = &[
     (DropReason::NoTranslation, || arriving(protocol::UDP, &[0; 20])),
     (DropReason::SpoofedSource, || spoofed(Side::A.ulid(3))),
     (DropReason::SpoofedSource, || spoofed(Side::A.locator(3, X))),
+    (DropReason::SpoofedSource, || {
+        // From the site, with a source no host was given; answered by Destination Unreachable, source policy.
+        let bench = Bench::new(Side::A);
+        let stranger = packet(Side::A.ulid(999), Side::B.ulid(2), protocol::UDP, &[0; 20]);
+        let bench = give(bench, LAN, &frame(Side::A.mac(LAN), Side::A.host_mac(1), &stranger));
+        let (_, answer) = bench.only();
+        assert_eq!(inner(&answer)[40..42], [1, 5]);
+        bench
+    }),
     (DropReason::NextHopUnresolved, || {
-        // One packet may ask control for the address; the one after it is over the rate.
-        let mut bench = with_limits(Limits { punts_per_second: 8, ..Limits::default() });
+        // Some packets may ask control for the address; the one after them is over the rate.
+        let mut bench = with_limits(Limits { pairs_per_host_second: 8, ..Limits::default() });
         let mut snapshot = Side::A.snapshot();
         snapshot.providers[0].mac = None;
         bench.control.publish(&std::sync::Arc::new(snapshot));
         bench.open_alone(1, 2, X);
         bench.run();
-        let bench = give(give(bench, LAN, &held()), LAN, &held());
-        assert!(matches!(bench.seen[..], [Seen::Unresolved(X, ..)]), "{:?}", bench.seen);
+        let bench = (0..9).fold(bench, |bench, _| give(bench, LAN, &held()));
+        assert_eq!(bench.seen.len(), 8);
+        assert!(bench.seen.iter().all(|seen| matches!(seen, Seen::Unresolved(X, ..))), "{:?}", bench.seen);
         bench
     }),
     (DropReason::ControlRate, || {
         let bench = with_limits(Limits { punts_per_second: 8, ..Limits::default() });
-        give(give(bench, LAN, &to_all()), LAN, &to_all())
+        (0..9).fold(bench, |bench, _| give(bench, LAN, &to_all()))
     }),
     (DropReason::RingFull, || {
         let rings = RingSizes { events: 1, ..RingSizes::default() };

@@ -155,18 +155,19 @@ impl Engine {
             return;
         }
         effects.push(Effect::Story(Story::Provider(provider.name.clone(), up)));
+        let paths: BTreeSet<PathKey> =
+            self.book.iter(now).map(|(path, _)| path).filter(|path| path.local == prefix).collect();
         if up {
+            // What was known of paths through it was known of a link that was down.
+            for path in paths {
+                self.book.forget(path);
+            }
             return;
         }
-        let mut paths = BTreeSet::new();
-        for (id, attached) in &self.attached {
-            let Some(path) = attached.reap.as_ref().map(|reap| PathKey::of(reap.current())) else { continue };
-            if path.local == prefix {
-                paths.insert(path);
-                self.suspects.push_back((*id, path));
-            }
-        }
-        for path in paths {
+        self.suspect_all(|_, path| path.local == prefix);
+        for path in
+            self.suspects.iter().map(|(_, path)| *path).filter(|path| path.local == prefix).collect::<BTreeSet<_>>()
+        {
             // Whoever is on the path is in the queue already, so it does not matter whether this is news.
             let _ = self.book.down(path, now);
         }

@@ -120,6 +120,8 @@ pub struct Engine {
     budget: ProbeBudget,
     /// Contexts with a REAP deadline; stale entries are skipped.
     due: BinaryHeap<Reverse<(Instant, ContextId)>>,
+    /// Contexts with a probe to send, in the order they asked; they go on as the common budget allows.
+    waiting: VecDeque<ContextId>,
     /// Contexts whose path another context saw fail.
     suspects: VecDeque<(ContextId, PathKey)>,
     /// Contexts that have just found a path, whose hosts' TCP should hear of it; in order of time.
@@ -182,7 +184,8 @@ impl Engine {
     /// When [`Engine::expire`] has something to do.
     pub fn deadline(&self) -> Option<Instant> {
         let reap = self.due.peek().map(|Reverse((at, _))| *at);
-        let suspects = (!self.suspects.is_empty()).then(|| self.budget.ready_at());
+        let paced = !self.suspects.is_empty() || !self.waiting.is_empty();
+        let suspects = paced.then(|| self.budget.ready_at());
         let wakes = self.wakes.peek().map(|Reverse((at, _))| *at);
         [reap, suspects, wakes, self.endpoint.deadline(), self.neighbours.deadline()].into_iter().flatten().min()
     }

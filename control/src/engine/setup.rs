@@ -18,7 +18,7 @@ use crate::config::{Hosts, Site, site};
 use crate::host::{Neighbours, OwnLink, Stack};
 use crate::identity::{HostIdentity, Kind};
 use crate::reap::{self, BookConfig, PathBook, ProbeBudget};
-use crate::shim6::{self, Endpoint, HostRefused, IdentityProof, LocalHost, Rate, RatePair, ShardOf, TagSpace};
+use crate::shim6::{self, Endpoint, HostRefused, IdentityProof, LocalHost, ProofMemory, Rate, RatePair, ShardOf, TagSpace};
 use crate::time::Instant;
 
 /// What a device told about itself when it was opened; in the order of the ports.
@@ -26,6 +26,8 @@ use crate::time::Instant;
 pub struct PortSetup {
     /// The link-layer address in use.
     pub mac: Mac,
+    /// The largest IPv6 packet it carries.
+    pub mtu: u16,
 }
 
 /// Why an engine cannot be set up.
@@ -62,14 +64,15 @@ impl Engine {
         rng.fill_bytes(&mut secret);
         let shard_of: ShardOf = Box::new(move |ulids| sharding.owner_of_pair(&ulids));
         let tags = TagSpace::new(site.node.id);
-        let endpoint = Endpoint::new(shim6_config(site), secret, tags, shard_of, Box::new(IdentityProof));
+        let proof = Box::new(ProofMemory::new(IdentityProof));
+        let endpoint = Endpoint::new(shim6_config(site), secret, tags, shard_of, proof);
         let own: Vec<Vec<(Ipv6Addr, u8)>> =
             site.ports.iter().zip(ports).map(|(port, setup)| own(port, setup)).collect();
         let links = ports
             .iter()
             .zip(&own)
             .map(|(setup, own)| OwnLink { mac: setup.mac, own: own.iter().map(|(address, _)| *address).collect() });
-        let stacks = site.ports.iter().zip(&own).map(|(port, own)| Stack::new(own, port.mtu, rng.next_u64())).collect();
+        let stacks = ports.iter().zip(&own).map(|(setup, own)| Stack::new(own, setup.mtu, rng.next_u64())).collect();
         let on_link =
             |own: &Vec<(Ipv6Addr, u8)>| own.iter().map(|(address, length)| Block::new(*address, *length)).collect();
         let mut engine = Engine {
@@ -87,6 +90,7 @@ impl Engine {
             book: PathBook::new(BookConfig::default()),
             budget: ProbeBudget::new(PROBES_PER_S, PROBES_PER_S / 10),
             due: BinaryHeap::new(),
+            waiting: VecDeque::new(),
             suspects: VecDeque::new(),
             wakes: BinaryHeap::new(),
             neighbours: Neighbours::new(links.collect()),
@@ -118,16 +122,19 @@ impl Engine {
         hosts: &Hosts,
         effects: &mut Vec<Effect>,
     ) -> Result<(), SetupError> {
+        self.set_hosts(hosts, rng)?;
         let kept: Vec<Ulid> = hosts.iter().map(|host| host.identity.ulid).collect();
-        let gone: Vec<Ulid> = self.host_names.keys().filter(|ulid| !kept.contains(ulid)).copied().collect();
+        let mut gone: Vec<Ulid> = self.host_names.keys().filter(|ulid| !kept.contains(ulid)).copied().collect();
+        gone.sort_unstable();
         let mut out = Vec::new();
         for ulid in gone {
             self.endpoint.remove_host(ulid, &mut out);
             self.host_names.remove(&ulid);
+            // The place among the hosts stays, since contexts name it; nobody is found there any more.
+            Arc::make_mut(&mut self.snapshot).host_index.remove(&ulid);
         }
         self.follow(now, rng, out, effects);
         self.set_peers(site);
-        self.set_hosts(hosts, rng)?;
         effects.push(Effect::Publish(self.snapshot.clone()));
         Ok(())
     }
@@ -136,15 +143,25 @@ impl Engine {
         self.peers = site.peers.iter().map(|peer| (peer.ulid, peer.locators.clone())).collect();
     }
 
-    /// Hosts keep their place in the snapshot for as long as the box runs, since contexts refer to it.
+    /// Takes in hosts that are new: all of them or, when one is refused, none. Hosts keep their place in the snapshot for as
+    /// long as the box runs, since contexts refer to it.
     fn set_hosts(&mut self, hosts: &Hosts, rng: &mut dyn Rng) -> Result<(), SetupError> {
+        let mut added = Vec::new();
         for host in hosts {
             let ulid = host.identity.ulid;
-            if self.endpoint.host(ulid).is_none() {
-                let local = local_host(&host.identity, rng);
-                let refused = |reason| SetupError::Host { name: host.name.clone(), reason };
-                self.endpoint.set_host(local).map_err(refused)?;
+            if self.endpoint.host(ulid).is_some() {
+                continue;
             }
+            if let Err(reason) = self.endpoint.set_host(local_host(&host.identity, rng)) {
+                // Hosts taken in a moment ago have no contexts yet, so nothing follows from their going.
+                let mut nothing = Vec::new();
+                added.iter().for_each(|ulid| self.endpoint.remove_host(*ulid, &mut nothing));
+                return Err(SetupError::Host { name: host.name.clone(), reason });
+            }
+            added.push(ulid);
+        }
+        for host in hosts {
+            let ulid = host.identity.ulid;
             self.host_names.insert(ulid, host.name.clone());
             let snapshot = Arc::make_mut(&mut self.snapshot);
             if !snapshot.host_index.contains_key(&ulid) {
@@ -172,7 +189,7 @@ pub fn worker_limits(site: &Site) -> Limits {
     Limits {
         // Hashes do not spread contexts evenly, so of several workers each has room for more than its share.
         contexts: site.node.contexts_max.div_ceil(workers).saturating_mul(if workers > 1 { 2 } else { 1 }),
-        hold_pairs: site.node.hold_pairs as usize,
+        hold_pairs: site.node.hold_pairs.div_ceil(workers).max(1) as usize,
         hold_depth: usize::from(site.node.hold_packets),
         punts_per_second: site.shim6.messages_per_s,
         punts_per_source_second: site.shim6.messages_per_source_s,
@@ -221,12 +238,16 @@ fn own(port: &site::Port, setup: &PortSetup) -> Vec<(Ipv6Addr, u8)> {
 }
 
 fn snapshot(site: &Site, ports: &[PortSetup], own: &[Vec<(Ipv6Addr, u8)>]) -> Snapshot {
-    let views = site.ports.iter().zip(ports).zip(own).enumerate().map(|(at, ((port, setup), own))| {
+    let views = ports.iter().zip(own).enumerate().map(|(at, (setup, own))| {
         let own: Vec<Ipv6Addr> = own.iter().map(|(address, _)| *address).collect();
         let global = own.iter().find(|address| address.segments()[0] & 0xffc0 != 0xfe80);
         let icmp_source = global.or(own.first()).copied().unwrap_or(Ipv6Addr::UNSPECIFIED);
-        let role = if at == site.lan_port { Role::Site } else { Role::Provider };
-        PortView { role, mac: setup.mac, mtu: port.mtu, own, icmp_source }
+        let role = match at {
+            at if at == site.lan_port => Role::Site,
+            at if site.providers.iter().any(|provider| provider.port == at) => Role::Provider,
+            _ => Role::Unused,
+        };
+        PortView { role, mac: setup.mac, mtu: setup.mtu, own, icmp_source }
     });
     let providers = site.providers.iter().map(provider).map(|provider| ProviderView {
         port: provider.port,
@@ -261,6 +282,9 @@ fn shim6_config(site: &Site) -> shim6::Config {
         update_timeout_max: wanted.max_update_timeout,
         idle: wanted.idle_context,
         contexts_max: site.node.contexts_max as usize,
+        forks_max: wanted.forks_max.into(),
+        accepted_per_prefix_percent: wanted.accepted_per_prefix_percent,
+        initiated_reserve_percent: wanted.initiated_reserve_percent,
         keepalive_timeout: reap_config(site).announced_keepalive_timeout(),
         limits: shim6::Limits { r1: rates, r1bis: rates, r2: rates, error: rates },
         ..shim6::Config::default()

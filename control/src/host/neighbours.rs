@@ -175,10 +175,12 @@ impl Neighbours {
             return;
         }
         let mut forget = Vec::new();
-        for (&(port, address), entry) in &mut self.entries {
-            if entry.due > now {
-                continue;
-            }
+        let due = self.entries.iter().filter(|(_, entry)| entry.due <= now);
+        let mut due: Vec<(PortId, Ipv6Addr)> = due.map(|(key, _)| *key).collect();
+        // One order for one history, so that the simulator can live it again.
+        due.sort_unstable();
+        for (port, address) in due {
+            let Some(entry) = self.entries.get_mut(&(port, address)) else { continue };
             let Some(link) = self.links.get(usize::from(port.0)) else { continue };
             if entry.asked >= SOLICITATIONS_MAX {
                 entry.asked = 0;

@@ -45,7 +45,7 @@ impl Node {
     pub(super) fn new(blueprint: Blueprint, seed: u64) -> Node {
         let mut rng = StdRng::seed_from_u64(seed);
         let Blueprint { site, hosts, macs } = &blueprint;
-        let setups: Vec<PortSetup> = macs.iter().map(|mac| PortSetup { mac: *mac }).collect();
+        let setups: Vec<PortSetup> = macs.iter().map(|mac| PortSetup { mac: *mac, mtu: 1500 }).collect();
         let mut engine = Engine::new(site, hosts, &setups, &mut rng).expect("a plan the engine takes");
         let count = usize::from(site.node.workers);
         let (control, links) = connect(count, RingSizes::default(), Box::new(HeapPool));
