@@ -11,7 +11,7 @@ use dataplane::link::{RingSizes, Workers};
 use dataplane::wire::ethernet::Mac;
 use dataplane::wire::ipv6::protocol;
 use dataplane::wire::shim6::PayloadHeader;
-use dataplane::wire::{ContextTag, Ulid, UlidPair, checksum};
+use dataplane::wire::{ContextTag, Locator, LocatorPair, Ulid, UlidPair, checksum};
 use dataplane::worker::Limits;
 
 fn limited(limits: Limits) -> Bench {
@@ -511,4 +511,51 @@ fn a_removed_context_is_gone_in_both_directions() {
     let seen = bench.take_seen();
     assert_eq!(seen, [Seen::UnknownPair(pair(1, 2)), Seen::UnknownTag(install.local_tag, install.locators)]);
     assert_eq!(bench.sent(LAN).len() + bench.sent(X).len(), 0);
+}
+
+/// A TCP segment of a host, with these flags and a number to tell it by.
+fn segment(bench: &Bench, flags: u8, number: u8) -> Vec<u8> {
+    let mut tcp = [0; 24];
+    (tcp[13], tcp[23]) = (flags, number);
+    bench.host_frame(1, 2, protocol::TCP, &tcp)
+}
+
+const ACK: u8 = 0x10;
+const RST: u8 = 0x04;
+
+#[test]
+fn a_context_from_which_nothing_comes_back_keeps_its_last_segment_for_a_new_path() {
+    let mut bench = Bench::new(Side::A);
+    let install = bench.open_alone(1, 2, X);
+    let (tag, old) = (install.local_tag, install.clone());
+    let send = |bench: &mut Bench, flags, number| {
+        bench.wait(200);
+        bench.send(LAN, &segment(bench, flags, number));
+        bench.run();
+        bench.sent(X).len()
+    };
+    // The first silent report casts doubt; a reset would end a connection, so it is never kept.
+    for (flags, number) in [(ACK, 1), (ACK, 2), (ACK, 3), (RST, 4)] {
+        assert_eq!(send(&mut bench, flags, number), 1);
+    }
+    bench.install(Install {
+        locators: LocatorPair { local: Locator(Side::A.locator(1, Y)), ..old.locators },
+        provider: 1,
+        ..old
+    });
+    bench.control.replay(0, tag);
+    bench.run();
+    let (port, again) = bench.only();
+    assert_eq!((port, again.last()), (Y, Some(&3)), "the newest segment, over the new path");
+    assert_eq!(bench.count(Count::Replayed), 1);
+
+    // Something comes back: there is no doubt, and nothing to send again.
+    let header = PayloadHeader { next_header: protocol::TCP, tag }.emit();
+    let back = packet(Side::B.locator(2, X), Side::A.locator(1, Y), protocol::SHIM6, &[&header[..], &[0; 24]].concat());
+    bench.send(Y, &bench.provider_frame(Y, &back));
+    bench.run();
+    assert_eq!(bench.sent(LAN).len(), 1);
+    bench.control.replay(0, tag);
+    bench.run();
+    assert_eq!((bench.sent(Y).len(), bench.count(Count::Replayed)), (0, 1));
 }
