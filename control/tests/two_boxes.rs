@@ -425,7 +425,9 @@ fn a_router_that_is_silent_for_a_while_does_not_matter() {
 #[test]
 fn contexts_tell_each_other_that_a_path_is_dead() {
     let sites = vec![SitePlan { hosts: 30, ..SitePlan::default() }; 2];
-    let mut scene = Scene::new(&Plan { sites, ..Plan::default() }, 70);
+    // One peer site has nearly the whole table, which decision 0015 allows only if the operator does.
+    let shim6 = "accepted_per_prefix_percent = 100\ninitiated_reserve_percent = 0".to_owned();
+    let mut scene = Scene::new(&Plan { sites, shim6, ..Plan::default() }, 70);
     let mut streams = Vec::new();
     for from in 0..30 {
         for to in 30..60 {
@@ -498,6 +500,25 @@ fn more_workers_change_nothing() {
             assert!(scene.nodes.iter().all(|node| node.dropped(reason) == 0), "{reason:?}");
         }
     }
+}
+
+#[test]
+fn a_peer_site_gets_its_share_and_is_refused_by_name_beyond_it() {
+    // Decision 0015: 12 % of 1024 contexts for one /64, and the rest is refused, counted, and harms nothing.
+    let sites = vec![SitePlan { hosts: 15, ..SitePlan::default() }; 2];
+    let mut scene = Scene::new(&Plan { sites, ..Plan::default() }, 71);
+    for (from, to) in (0..15).flat_map(|from| (15..30).map(move |to| (from, to))) {
+        scene.stream(from, to, ms(400));
+    }
+    scene.run(s(3));
+    let contexts = scene.nodes[1].contexts(scene.now);
+    assert_eq!(contexts.len(), 122);
+    assert!(contexts.iter().all(|context| context.state == ContextState::Established));
+    assert!(scene.nodes[1].tally("shim6_drop_too_many_from_prefix") > 0);
+    // What the box wants itself is not concerned, even with a peer that was refused.
+    let stream = scene.stream(29, 14, ms(20));
+    assert!(scene.until_back(&[stream], s(5)) < s(1));
+    assert!(scene.nodes[1].contexts(scene.now).len() > 122);
 }
 
 #[test]
