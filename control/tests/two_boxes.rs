@@ -504,9 +504,10 @@ fn more_workers_change_nothing() {
 
 #[test]
 fn a_peer_site_gets_its_share_and_is_refused_by_name_beyond_it() {
-    // Decision 0015: 12 % of 1024 contexts for one /64, and the rest is refused, counted, and harms nothing.
+    // Decision 0015, with a smaller share than the default: 12 % of 1024 contexts for one /64, and the rest is refused, counted, and harms nothing.
     let sites = vec![SitePlan { hosts: 15, ..SitePlan::default() }; 2];
-    let mut scene = Scene::new(&Plan { sites, ..Plan::default() }, 71);
+    let shim6 = "accepted_per_prefix_percent = 12".to_owned();
+    let mut scene = Scene::new(&Plan { sites, shim6, ..Plan::default() }, 71);
     for (from, to) in (0..15).flat_map(|from| (15..30).map(move |to| (from, to))) {
         scene.stream(from, to, ms(400));
     }

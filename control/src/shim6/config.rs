@@ -179,7 +179,7 @@ impl Default for Config {
             resend_interval: Duration::from_secs(1),
             contexts_max: 1 << 20,
             forks_max: 4,
-            accepted_per_prefix_percent: 12,
+            accepted_per_prefix_percent: 50,
             initiated_reserve_percent: 12,
             unused_min: Duration::from_secs(5),
             holddowns_max: 1 << 16,

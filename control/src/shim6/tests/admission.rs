@@ -91,7 +91,7 @@ impl Node {
 }
 
 fn table(contexts_max: usize) -> Node {
-    Node::with(1, Config { contexts_max, ..unlimited() })
+    Node::with(1, Config { contexts_max, accepted_per_prefix_percent: 12, ..unlimited() })
 }
 
 fn dropped(reason: DropReason) -> Verdict {
