@@ -205,12 +205,12 @@ fn own(port: &site::Port, setup: &PortSetup) -> Vec<(Ipv6Addr, u8)> {
 }
 
 fn snapshot(site: &Site, ports: &[PortSetup], own: &[Vec<(Ipv6Addr, u8)>]) -> Snapshot {
-    let views = site.ports.iter().zip(ports).zip(own).enumerate().map(|(at, ((port, setup), own))| {
-        let own: Vec<Ipv6Addr> = own.iter().map(|(address, _)| *address).collect();
-        let global = own.iter().find(|address| address.segments()[0] & 0xffc0 != 0xfe80);
-        let icmp_source = global.or(own.first()).copied().unwrap_or(Ipv6Addr::UNSPECIFIED);
+    let own: Vec<Vec<Ipv6Addr>> =
+        own.iter().map(|own| own.iter().map(|(address, _)| *address).collect::<Vec<_>>()).collect();
+    let views = site.ports.iter().zip(ports).zip(&own).enumerate().map(|(at, ((port, setup), addresses))| {
+        let icmp_source = icmp_source(at, site.lan_port, &own);
         let role = if at == site.lan_port { Role::Site } else { Role::Provider };
-        PortView { role, mac: setup.mac, mtu: port.mtu, own, icmp_source }
+        PortView { role, mac: setup.mac, mtu: port.mtu, own: addresses.clone(), icmp_source }
     });
     let providers = site.providers.iter().map(provider).map(|provider| ProviderView {
         port: provider.port,
@@ -225,6 +225,17 @@ fn snapshot(site: &Site, ports: &[PortSetup], own: &[Vec<(Ipv6Addr, u8)>]) -> Sn
         host_index: std::collections::HashMap::new(),
         site: Block::new(site.prefix.address(), site.prefix.length()),
     }
+}
+
+/// Source of ICMPv6 errors that leave through a port. A provider's port that has only link-local addresses borrows one
+/// from another port, since its errors have to cross routers (RFC 4291 §2.5.6); the site's identifiers are no use there.
+fn icmp_source(at: usize, lan_port: usize, own: &[Vec<Ipv6Addr>]) -> Ipv6Addr {
+    let link_local = |address: &Ipv6Addr| address.segments()[0] & 0xffc0 == 0xfe80;
+    let routable = |own: &Vec<Ipv6Addr>| own.iter().find(|own| !link_local(own) && !own.is_unique_local()).copied();
+    let Some(mine) = own.get(at) else { return Ipv6Addr::UNSPECIFIED };
+    let global = mine.iter().find(|address| !link_local(address)).copied();
+    let borrowed = || own.iter().find_map(routable).filter(|_| at != lan_port);
+    global.or_else(borrowed).or(mine.first().copied()).unwrap_or(Ipv6Addr::UNSPECIFIED)
 }
 
 fn shim6_config(site: &Site) -> shim6::Config {
@@ -259,5 +270,22 @@ fn reap_config(site: &Site) -> reap::Config {
         initial_probes: site.reap.initial_probes.into(),
         max_probe_timeout: site.reap.max_probe,
         ..reap::Config::default()
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn errors_to_providers_come_from_an_address_routers_carry() {
+        let own = ["fe80::1 fc00:a:0:1::1", "fe80::2", "fe80::3 2001:db8:ff00:2::2", "fe80::4 2001:db8:ff00:3::2"];
+        let parse = |text: &&str| text.split(' ').map(|address| address.parse().unwrap()).collect::<Vec<Ipv6Addr>>();
+        let own: Vec<_> = own.iter().map(parse).collect();
+        assert_eq!(icmp_source(0, 0, &own), own[0][1], "hosts know the site's addresses");
+        assert_eq!(icmp_source(1, 0, &own), own[2][1], "borrowed");
+        assert_eq!(icmp_source(3, 0, &own), own[3][1], "its own");
+        assert_eq!(icmp_source(1, 0, &own[..2]), own[1][0], "there is nothing better");
+        assert_eq!(icmp_source(1, 1, &own), own[1][0], "the site's port borrows nothing");
     }
 }
