@@ -460,3 +460,71 @@ fn contexts_nobody_uses_are_forgotten_on_both_sides() {
     assert!(scene.until_back(&[stream], s(5)) < s(1));
     assert!(scene.nodes.iter().all(|node| node.contexts(scene.now)[0].state == ContextState::Established));
 }
+
+// ---- neighbours that do not answer ----
+
+/// Nobody answers for a host any more.
+fn unplug(scene: &mut Scene, host: usize) {
+    scene.hosts[host].site = usize::MAX;
+}
+
+#[test]
+fn a_peer_hears_that_a_host_does_not_answer() {
+    let mut scene = Scene::new(&Plan::default(), 1);
+    unplug(&mut scene, 1);
+    let sent = packet::udp(scene.hosts[0].ulid, scene.hosts[1].ulid, (9, 9), b"hello?");
+    scene.send(0, &sent);
+    scene.run(s(5));
+    let (kind, code, _, quote) = scene.error_at(0);
+    assert_eq!((kind, code, quote.len()), (1, 3, sent.len()));
+    // The packet as it arrived: two boxes have taken one from its hop limit each, and nothing else is different.
+    let hop_limit = 7;
+    assert_eq!((&quote[..hop_limit], &quote[hop_limit + 1..]), (&sent[..hop_limit], &sent[hop_limit + 1..]));
+    assert_eq!(scene.nodes[1].tally("control_neighbour_unanswered"), 1);
+    assert_eq!(scene.nodes[1].tally("control_neighbour_errors_sent"), 1);
+}
+
+#[test]
+fn a_host_hears_that_another_host_does_not_answer() {
+    let two = SitePlan { hosts: 2, ..SitePlan::default() };
+    let mut scene = Scene::new(&Plan { sites: vec![two, SitePlan::default()], ..Plan::default() }, 1);
+    unplug(&mut scene, 1);
+    let sent = packet::udp(scene.hosts[0].ulid, scene.hosts[1].ulid, (9, 9), b"hello?");
+    scene.send(0, &sent);
+    scene.run(s(5));
+    let (kind, code, ..) = scene.error_at(0);
+    assert_eq!((kind, code), (1, 3));
+    assert_eq!(scene.nodes[0].tally("control_neighbour_errors_sent"), 1);
+}
+
+#[test]
+fn a_host_hears_that_the_only_router_does_not_answer() {
+    let one = SitePlan { providers: 1, ..SitePlan::default() };
+    let (mut scene, streams) = Scene::talking(&Plan { sites: vec![one; 2], ..Plan::default() }, 1);
+    streams.iter().for_each(|stream| scene.stop(*stream));
+    scene.providers[0].router_up = false;
+    // RFC 4861: an answer is believed for 30 s, then there are three questions.
+    scene.run(s(35));
+    scene.hosts[0].inbox.clear();
+    let sent = packet::udp(scene.hosts[0].ulid, scene.hosts[1].ulid, (9, 9), b"hello?");
+    scene.send(0, &sent);
+    scene.run(s(5));
+    let (kind, code, _, quote) = scene.error_at(0);
+    assert_eq!((kind, code, &quote[40..]), (1, 3, &sent[40..]), "without locators and payload header");
+}
+
+/// Strangers' echo requests do not keep the box from finding its hosts (RFC 4861 §7.2.2).
+#[test]
+fn invented_neighbours_do_not_use_up_the_room_for_hosts() {
+    let mut scene = Scene::new(&Plan::default(), 1);
+    let lan = scene.nodes[0].engine.snapshot().ports[0].own[0];
+    for number in 0..500u128 {
+        let nobody = std::net::Ipv6Addr::from_bits(lan.to_bits() | 0x0abc_0000_0000 | number << 8);
+        let echo = packet::icmp(nobody, lan, 64, &[128, 0, 0, 0, 0, 1, 0, 1]);
+        scene.send(0, &echo);
+        scene.run(ms(5));
+    }
+    assert!(scene.nodes[0].tally("control_neighbour_refused") > 0);
+    let stream = scene.stream(1, 0, ms(20));
+    scene.until_back(&[stream], s(1));
+}

@@ -12,6 +12,7 @@
 //! | `context` | what follows when a context changes: table entries, REAP, paths |
 //! | `icmp` | what an ICMPv6 error about a translated packet becomes |
 //! | `link` | how a packet of the box's own reaches the wire |
+//! | `unreachable` | who hears of a packet whose next hop does not answer |
 //! | `report` | what the operator sees |
 
 mod context;
@@ -20,11 +21,13 @@ mod link;
 mod report;
 mod setup;
 mod tally;
+mod unreachable;
 
 use std::cmp::Reverse;
 use std::collections::{BinaryHeap, VecDeque};
 use std::sync::Arc;
 
+use dataplane::bucket::TokenBucket;
 use dataplane::context::{Install, Sharding};
 use dataplane::link::{Notice, Punt};
 use dataplane::snapshot::{Block, PortId, Snapshot};
@@ -35,7 +38,7 @@ use dataplane::wire::{ContextTag, Locator, LocatorPair, Ulid, UlidPair};
 use hashbrown::HashMap;
 use rand::Rng;
 
-use crate::host::{LinkEvent, Neighbours, Stack};
+use crate::host::{GivenUp, LinkEvent, Neighbours, Stack};
 use crate::reap::{self, PathBook, PathKey, ProbeBudget};
 use crate::shim6::{self, ContextId, Endpoint, Incoming, Open, OpenRefused, Unreadable};
 use crate::time::Instant;
@@ -128,6 +131,8 @@ pub struct Engine {
     /// What is on the link of each port.
     links: Vec<Vec<Block>>,
     stacks: Vec<Stack>,
+    /// ICMPv6 errors about packets given up (RFC 4443 §2.4 (f)).
+    errors: TokenBucket,
     tally: Tally,
 }
 
@@ -145,11 +150,7 @@ impl Engine {
             Notice::Punt(port, Punt::HostStack, frame) => self.for_the_box(now, port, frame, effects),
             Notice::Punt(_, Punt::Shim6, frame) => self.control_message(now, rng, frame, effects),
             Notice::Punt(_, Punt::IcmpError, frame) => self.icmp_error(now, rng, frame, effects),
-            Notice::Unresolved(port, next_hop, frame) => {
-                let mut events = Vec::new();
-                self.neighbours.send(now, port, next_hop, frame.to_vec(), &mut events);
-                self.link_events(now, events, effects);
-            }
+            Notice::Unresolved(port, next_hop, frame) => self.send_frame(now, port, next_hop, frame.to_vec(), effects),
             Notice::Activity { handle, activity, traffic } => {
                 self.activity(now, rng, ContextId::from_bits(handle), activity, traffic, effects);
             }
@@ -168,7 +169,10 @@ impl Engine {
         if self.neighbours.deadline().is_some_and(|due| due <= now) {
             self.neighbours.expire(now, &mut events);
         }
+        let silent = |event: &mut LinkEvent| matches!(event, LinkEvent::Undeliverable(_, _, GivenUp::Unanswered));
+        let given_up: Vec<LinkEvent> = events.extract_if(.., silent).collect();
         self.link_events(now, events, effects);
+        self.given_up(now, rng, given_up, effects);
         if self.endpoint.deadline().is_some_and(|due| due <= now) {
             let mut out = Vec::new();
             self.endpoint.expire(now, rng, &mut out);
@@ -176,7 +180,6 @@ impl Engine {
         }
         self.expire_reap(now, rng, effects);
         self.expire_wakes(now, effects);
-        self.note_neighbours();
     }
 
     /// When [`Engine::expire`] has something to do.

@@ -4,6 +4,7 @@ use std::collections::{BinaryHeap, VecDeque};
 use std::net::Ipv6Addr;
 use std::sync::Arc;
 
+use dataplane::bucket::TokenBucket;
 use dataplane::context::{Hasher, Sharding};
 use dataplane::snapshot::{Block, HostView, PortId, PortView, ProviderView, Role, Snapshot};
 use dataplane::wire::Ulid;
@@ -12,7 +13,7 @@ use dataplane::wire::shim6::VerificationMethod;
 use hashbrown::HashMap;
 use rand::Rng;
 
-use super::{Effect, Engine, Event, Provider, Tally};
+use super::{Effect, Engine, Provider, Tally};
 use crate::config::{Hosts, Site, site};
 use crate::host::{Neighbours, OwnLink, Stack};
 use crate::identity::{HostIdentity, Kind};
@@ -47,6 +48,8 @@ pub enum SetupError {
 const PORTS_MAX: usize = 64;
 /// Probes of all contexts together, per second (RFC 5534 §9 estimates one per context at the worst time).
 const PROBES_PER_S: u32 = 5_000;
+/// ICMPv6 errors about packets whose next hop does not answer, per second.
+const ERRORS_PER_S: u32 = 100;
 
 impl Engine {
     /// An engine for one site. `ports` is in the order of the site's. Nothing is sent before [`Engine::start`].
@@ -64,10 +67,11 @@ impl Engine {
         let endpoint = Endpoint::new(shim6_config(site), secret, tags, shard_of, Box::new(IdentityProof));
         let own: Vec<Vec<(Ipv6Addr, u8)>> =
             site.ports.iter().zip(ports).map(|(port, setup)| own(port, setup)).collect();
-        let links = ports
+        let links: Vec<OwnLink> = ports
             .iter()
             .zip(&own)
-            .map(|(setup, own)| OwnLink { mac: setup.mac, own: own.iter().map(|(address, _)| *address).collect() });
+            .map(|(setup, own)| OwnLink { mac: setup.mac, own: own.iter().map(|(address, _)| *address).collect() })
+            .collect();
         let stacks = site.ports.iter().zip(&own).map(|(port, own)| Stack::new(own, port.mtu, rng.next_u64())).collect();
         let on_link =
             |own: &Vec<(Ipv6Addr, u8)>| own.iter().map(|(address, length)| Block::new(*address, *length)).collect();
@@ -88,9 +92,10 @@ impl Engine {
             due: BinaryHeap::new(),
             suspects: VecDeque::new(),
             wakes: BinaryHeap::new(),
-            neighbours: Neighbours::new(links.collect()),
+            neighbours: Neighbours::new(links),
             links: own.iter().map(on_link).collect(),
             stacks,
+            errors: TokenBucket::new(ERRORS_PER_S, ERRORS_PER_S / 5),
             tally: Tally::default(),
         };
         engine.set_peers(site);
@@ -118,7 +123,8 @@ impl Engine {
         effects: &mut Vec<Effect>,
     ) -> Result<(), SetupError> {
         let kept: Vec<Ulid> = hosts.iter().map(|host| host.identity.ulid).collect();
-        let gone: Vec<Ulid> = self.host_names.keys().filter(|ulid| !kept.contains(ulid)).copied().collect();
+        let mut gone: Vec<Ulid> = self.host_names.keys().filter(|ulid| !kept.contains(ulid)).copied().collect();
+        gone.sort();
         let mut out = Vec::new();
         for ulid in gone {
             self.endpoint.remove_host(ulid, &mut out);
@@ -152,16 +158,6 @@ impl Engine {
             }
         }
         Ok(())
-    }
-
-    /// Notes packets to neighbours that found no room or no answer.
-    pub(super) fn note_neighbours(&mut self) {
-        for _ in 0..std::mem::take(&mut self.neighbours.unanswered) {
-            self.tally.count(Event::NeighbourUnanswered);
-        }
-        for _ in 0..std::mem::take(&mut self.neighbours.refused) {
-            self.tally.count(Event::NeighbourRefused);
-        }
     }
 }
 

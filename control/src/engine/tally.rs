@@ -37,8 +37,11 @@ pub enum Event {
     IcmpActedOn,
     IcmpNotOurs,
     IcmpNoSupport,
+    IcmpSuppressed,
     NeighbourRefused,
+    NeighbourOvertaken,
     NeighbourUnanswered,
+    NeighbourErrorsSent,
     ErrorsReceived,
 }
 
@@ -124,8 +127,14 @@ const MEANINGS: &[(&str, &str)] = &[
     ("control_icmp_acted_on", "ICMPv6 errors that made a context test its path."),
     ("control_icmp_not_ours", "ICMPv6 errors about no packet of ours, or broken ones."),
     ("control_icmp_no_support", "ICMPv6 errors that say a peer does not speak Shim6."),
-    ("control_neighbour_refused", "Packets not sent because there are too many neighbours."),
+    ("control_icmp_suppressed", "ICMPv6 errors of the box not sent because of RFC 4443 2.4(e) or the rate limit."),
+    ("control_neighbour_refused", "Packets not sent because the box has to find too many strangers on the link."),
+    ("control_neighbour_overtaken", "Packets given up because more came while their next hop was looked for."),
     ("control_neighbour_unanswered", "Packets given up because their next hop did not answer neighbour discovery."),
+    (
+        "control_neighbour_errors_sent",
+        "Packets given up whose sender was told, or whose context looks for another way.",
+    ),
     ("control_errors_received", "Shim6 Error messages received."),
     ("shim6_accepted", "Shim6 messages that did what they came for."),
     ("shim6_answered_r1", "I1 answered by R1."),

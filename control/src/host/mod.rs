@@ -7,5 +7,5 @@
 pub mod neighbours;
 pub mod stack;
 
-pub use neighbours::{LinkEvent, Neighbours, OwnLink};
+pub use neighbours::{GivenUp, Kind, LinkEvent, Neighbours, OwnLink};
 pub use stack::Stack;
