@@ -294,7 +294,11 @@ impl Engine {
             return;
         }
         let Some(stack) = self.stacks.get_mut(usize::from(port.0)) else { return };
-        let answers: Vec<Vec<u8>> = stack.receive(now, packet).collect();
+        let to_many = ethernet::View::new(frame).is_ok_and(|frame| frame.target().is_multicast());
+        let answers = stack.receive(now, packet, to_many);
+        for _ in 0..std::mem::take(&mut stack.suppressed) {
+            self.tally.count(Event::IcmpSuppressed);
+        }
         for answer in answers {
             self.send_from_port(now, port, &answer, effects);
         }
