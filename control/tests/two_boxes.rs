@@ -528,3 +528,19 @@ fn invented_neighbours_do_not_use_up_the_room_for_hosts() {
     let stream = scene.stream(1, 0, ms(20));
     scene.until_back(&[stream], s(1));
 }
+
+/// RFC 4861 §7.2.1, RFC 3810 §6: a switch that snoops lets solicitations through to the box.
+#[test]
+fn groups_are_reported_on_every_port_and_when_somebody_asks() {
+    let mut scene = Scene::new(&Plan::default(), 1);
+    scene.run(s(10));
+    let reported = |scene: &Scene| scene.nodes[0].tally("control_listener_reports");
+    assert_eq!(reported(&scene), 2 * 3, "twice on three ports");
+    let (querier, all) = ("fe80::9".parse().unwrap(), "ff02::1".parse().unwrap());
+    let query = [&[130, 0, 0, 0, 3, 232, 0, 0][..], &[0; 16], &[2, 125, 0, 0]].concat();
+    let message = packet::icmp(querier, all, 1, &query)[40..].to_vec();
+    let asked = packet::ipv6(querier, all, 0, 1, &[&[58, 0, 5, 2, 0, 0, 1, 0], &message[..]].concat());
+    scene.send(0, &asked);
+    scene.run(ms(1010));
+    assert_eq!(reported(&scene), 2 * 3 + 1, "on the port that was asked on");
+}

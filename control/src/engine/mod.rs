@@ -38,7 +38,7 @@ use dataplane::wire::{ContextTag, Locator, LocatorPair, Ulid, UlidPair};
 use hashbrown::HashMap;
 use rand::Rng;
 
-use crate::host::{GivenUp, LinkEvent, Neighbours, Stack};
+use crate::host::{GivenUp, LinkEvent, Listener, Neighbours, Stack};
 use crate::reap::{self, PathBook, PathKey, ProbeBudget};
 use crate::shim6::{self, ContextId, Endpoint, Incoming, Open, OpenRefused, Unreadable};
 use crate::time::Instant;
@@ -128,6 +128,7 @@ pub struct Engine {
     /// Contexts that have just found a path, whose hosts' TCP should hear of it; in order of time.
     wakes: BinaryHeap<Reverse<(Instant, ContextId)>>,
     neighbours: Neighbours,
+    listener: Listener,
     /// What is on the link of each port.
     links: Vec<Vec<Block>>,
     stacks: Vec<Stack>,
@@ -147,7 +148,7 @@ impl Engine {
                 self.tally.shim6(verdict);
                 self.follow(now, rng, out, effects);
             }
-            Notice::Punt(port, Punt::HostStack, frame) => self.for_the_box(now, port, frame, effects),
+            Notice::Punt(port, Punt::HostStack, frame) => self.for_the_box(now, rng, port, frame, effects),
             Notice::Punt(_, Punt::Shim6, frame) => self.control_message(now, rng, frame, effects),
             Notice::Punt(_, Punt::IcmpError, frame) => self.icmp_error(now, rng, frame, effects),
             Notice::Unresolved(port, next_hop, frame) => self.send_frame(now, port, next_hop, frame.to_vec(), effects),
@@ -173,6 +174,7 @@ impl Engine {
         let given_up: Vec<LinkEvent> = events.extract_if(.., silent).collect();
         self.link_events(now, events, effects);
         self.given_up(now, rng, given_up, effects);
+        self.report_groups(now, effects);
         if self.endpoint.deadline().is_some_and(|due| due <= now) {
             let mut out = Vec::new();
             self.endpoint.expire(now, rng, &mut out);
@@ -187,7 +189,8 @@ impl Engine {
         let reap = self.due.peek().map(|Reverse((at, _))| *at);
         let suspects = (!self.suspects.is_empty()).then(|| self.budget.ready_at());
         let wakes = self.wakes.peek().map(|Reverse((at, _))| *at);
-        [reap, suspects, wakes, self.endpoint.deadline(), self.neighbours.deadline()].into_iter().flatten().min()
+        let host = [self.neighbours.deadline(), self.listener.deadline()];
+        [reap, suspects, wakes, self.endpoint.deadline()].into_iter().chain(host).flatten().min()
     }
 
     /// What happened so far, by name.
@@ -285,12 +288,12 @@ impl Engine {
     }
 
     /// Neighbour discovery, and whatever else is addressed to the box itself.
-    fn for_the_box(&mut self, now: Instant, port: PortId, frame: &[u8], effects: &mut Vec<Effect>) {
+    fn for_the_box(&mut self, now: Instant, rng: &mut dyn Rng, port: PortId, frame: &[u8], effects: &mut Vec<Effect>) {
         let Some(packet) = frame.get(ethernet::HEADER_LEN..) else { return };
         let mut events: Vec<LinkEvent> = Vec::new();
         let discovery = self.neighbours.receive(now, port, packet, &mut events);
         self.link_events(now, events, effects);
-        if discovery {
+        if discovery || self.listener.receive(now, rng, port, packet) {
             return;
         }
         let Some(stack) = self.stacks.get_mut(usize::from(port.0)) else { return };
@@ -301,6 +304,19 @@ impl Engine {
         }
         for answer in answers {
             self.send_from_port(now, port, &answer, effects);
+        }
+    }
+
+    /// Says to which groups the box listens, where it is time to.
+    fn report_groups(&mut self, now: Instant, effects: &mut Vec<Effect>) {
+        if self.listener.deadline().is_none_or(|due| due > now) {
+            return;
+        }
+        let mut reports = Vec::new();
+        self.listener.expire(now, &mut reports);
+        for (port, frame) in reports {
+            self.tally.count(Event::ListenerReports);
+            effects.push(Effect::Transmit(port, frame));
         }
     }
 }

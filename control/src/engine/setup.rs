@@ -15,7 +15,7 @@ use rand::Rng;
 
 use super::{Effect, Engine, Provider, Tally};
 use crate::config::{Hosts, Site, site};
-use crate::host::{Neighbours, OwnLink, Stack};
+use crate::host::{Listener, Neighbours, OwnLink, Stack};
 use crate::identity::{HostIdentity, Kind};
 use crate::reap::{self, BookConfig, PathBook, ProbeBudget};
 use crate::shim6::{self, Endpoint, HostRefused, IdentityProof, LocalHost, Rate, RatePair, ShardOf, TagSpace};
@@ -92,6 +92,7 @@ impl Engine {
             due: BinaryHeap::new(),
             suspects: VecDeque::new(),
             wakes: BinaryHeap::new(),
+            listener: Listener::new(&links),
             neighbours: Neighbours::new(links),
             links: own.iter().map(on_link).collect(),
             stacks,
@@ -103,12 +104,13 @@ impl Engine {
         Ok(engine)
     }
 
-    /// Begins to look for the providers' routers and gives the workers their first snapshot.
+    /// Begins to look for the providers' routers, says which groups the box listens to, and gives the workers their first snapshot.
     pub fn start(&mut self, now: Instant, effects: &mut Vec<Effect>) {
         let routers: Vec<_> = self.providers.iter().map(|provider| (provider.port, provider.next_hop)).collect();
         for (port, next_hop) in routers {
             self.neighbours.want(now, port, next_hop);
         }
+        self.listener.start(now);
         effects.push(Effect::Publish(self.snapshot.clone()));
     }
 

@@ -17,6 +17,7 @@ use dataplane::snapshot::PortId;
 use dataplane::wire::ethernet::{self, Mac};
 
 use crate::time::Instant;
+pub(crate) use message::solicited_node;
 use message::{Read, advertise, read, solicit};
 
 /// Gap between two solicitations (RFC 4861 §10, RETRANS_TIMER).
