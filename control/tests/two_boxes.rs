@@ -11,7 +11,8 @@ use control::reap::Reason;
 use control::shim6::How;
 use control::sim::{Captured, Plan, SitePlan, Way, packet};
 use dataplane::counters::{Count, DropReason};
-use dataplane::wire::ipv6::View;
+use dataplane::wire::checksum;
+use dataplane::wire::ipv6::{View, protocol};
 use dataplane::wire::shim6::{Message, ProbeState};
 
 /// The Send Timeout of these worlds, and how long traffic may stay away when a path fails: a probe to the failed pair,
@@ -239,6 +240,38 @@ fn an_idle_context_is_silent() {
     scene.cut(failed, BOTH);
     let stream = scene.stream(0, 1, ms(50));
     assert!(scene.until_back(&[stream], s(60)) <= OUTAGE_MAX);
+}
+
+#[test]
+fn tcp_hears_of_a_new_path_before_it_would_ask_again() {
+    let (mut scene, streams) = Scene::talking(&Plan::default(), 12);
+    streams.into_iter().for_each(|stream| scene.stop(stream));
+    scene.run(s(10));
+    let hosts = (scene.hosts[0].ulid, scene.hosts[1].ulid);
+    let segment = |number: u8| {
+        let mut segment = vec![0; 20];
+        (segment[0], segment[4], segment[12]) = (9, number, 5 << 4);
+        let sum = checksum::upper_layer(hosts.0, hosts.1, protocol::TCP, &segment);
+        segment[16..18].copy_from_slice(&sum.to_be_bytes());
+        packet::ipv6(hosts.0, hosts.1, protocol::TCP, 64, &segment)
+    };
+    let failed = scene.in_use(0);
+    scene.cut(failed, BOTH);
+    let since = scene.now;
+    // As a host's TCP does: each wait is twice the one before, and the next attempt would come after 6.3 s (RFC 6298).
+    for (number, wait) in [(1, 300), (2, 600), (3, 1200)] {
+        scene.send(0, &segment(number));
+        scene.run(ms(wait));
+    }
+    scene.send(0, &segment(4));
+    let datagram = packet::udp(hosts.0, hosts.1, (9, 9), b"once");
+    scene.send(0, &datagram);
+    scene.run(s(4));
+    let got = &scene.hosts[1].inbox;
+    assert!(!got.is_empty() && got[0].0.since(since) < OUTAGE_MAX + ms(900), "{got:?}");
+    // The newest one, perhaps more than once; a datagram is not repeated.
+    assert!(got.iter().all(|(_, packet)| (packet[6], packet[44]) == (protocol::TCP, 4)), "{got:?}");
+    assert!(scene.nodes[0].count(Count::Replayed) >= 1);
 }
 
 // ---- forgetting ----

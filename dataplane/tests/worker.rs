@@ -11,7 +11,7 @@ use dataplane::link::{RingSizes, Workers};
 use dataplane::wire::ethernet::Mac;
 use dataplane::wire::ipv6::protocol;
 use dataplane::wire::shim6::PayloadHeader;
-use dataplane::wire::{ContextTag, Ulid, UlidPair, checksum};
+use dataplane::wire::{ContextTag, Locator, LocatorPair, Ulid, UlidPair, checksum};
 use dataplane::worker::Limits;
 
 fn limited(limits: Limits) -> Bench {
@@ -275,21 +275,29 @@ fn the_last_hop_is_answered_and_not_crossed() {
 fn some_packets_are_never_answered() {
     let mut bench = Bench::new(Side::A);
     bench.open_alone(1, 2, X);
+    // The first octet of an ICMPv6 message is its type: errors are below 128, 137 is a redirect.
     let error = bench.host_frame(1, 2, protocol::ICMPV6, &[1; 1460]);
     let redirect = bench.host_frame(1, 2, protocol::ICMPV6, &[137; 1460]);
+    let later_fragment =
+        bench.host_frame(1, 2, protocol::FRAGMENT, &[&[protocol::ICMPV6, 0, 5, 1], &[0; 1456][..]].concat());
     let group = "ff0e::1".parse().unwrap();
     let to_many =
         frame(Mac::for_multicast(group), Side::A.host_mac(1), &packet(Side::A.ulid(1), group, 59, &[0; 1460]));
-    for silent in [error, redirect, to_many] {
+    for silent in [error, redirect, later_fragment, to_many] {
         bench.send(LAN, &silent);
     }
     bench.run();
-    assert_eq!((bench.sent(LAN).len(), bench.dropped(DropReason::TooBig)), (0, 2));
-    assert_eq!(bench.count(Count::IcmpSuppressed), 2);
-    // An echo request is no error.
-    bench.send(LAN, &bench.host_frame(1, 2, protocol::ICMPV6, &[128; 1460]));
-    bench.run();
-    assert_eq!(bench.only().0, LAN);
+    assert_eq!(bench.sent(LAN).len(), 0);
+    assert_eq!((bench.dropped(DropReason::TooBig), bench.count(Count::IcmpSuppressed)), (3, 3));
+    // An echo request is no error, and a later fragment of UDP hides none.
+    let fragment = [&[protocol::UDP, 0, 5, 1], &[0; 1456][..]].concat();
+    for answered in
+        [bench.host_frame(1, 2, protocol::ICMPV6, &[128; 1460]), bench.host_frame(1, 2, protocol::FRAGMENT, &fragment)]
+    {
+        bench.send(LAN, &answered);
+        bench.run();
+        check_error(&bench.only().1, (2, 0, 1492), inner(&answered));
+    }
 }
 
 #[test]
@@ -503,4 +511,51 @@ fn a_removed_context_is_gone_in_both_directions() {
     let seen = bench.take_seen();
     assert_eq!(seen, [Seen::UnknownPair(pair(1, 2)), Seen::UnknownTag(install.local_tag, install.locators)]);
     assert_eq!(bench.sent(LAN).len() + bench.sent(X).len(), 0);
+}
+
+/// A TCP segment of a host, with these flags and a number to tell it by.
+fn segment(bench: &Bench, flags: u8, number: u8) -> Vec<u8> {
+    let mut tcp = [0; 24];
+    (tcp[13], tcp[23]) = (flags, number);
+    bench.host_frame(1, 2, protocol::TCP, &tcp)
+}
+
+const ACK: u8 = 0x10;
+const RST: u8 = 0x04;
+
+#[test]
+fn a_context_from_which_nothing_comes_back_keeps_its_last_segment_for_a_new_path() {
+    let mut bench = Bench::new(Side::A);
+    let install = bench.open_alone(1, 2, X);
+    let (tag, old) = (install.local_tag, install.clone());
+    let send = |bench: &mut Bench, flags, number| {
+        bench.wait(200);
+        bench.send(LAN, &segment(bench, flags, number));
+        bench.run();
+        bench.sent(X).len()
+    };
+    // The first silent report casts doubt; a reset would end a connection, so it is never kept.
+    for (flags, number) in [(ACK, 1), (ACK, 2), (ACK, 3), (RST, 4)] {
+        assert_eq!(send(&mut bench, flags, number), 1);
+    }
+    bench.install(Install {
+        locators: LocatorPair { local: Locator(Side::A.locator(1, Y)), ..old.locators },
+        provider: 1,
+        ..old
+    });
+    bench.control.replay(0, tag);
+    bench.run();
+    let (port, again) = bench.only();
+    assert_eq!((port, again.last()), (Y, Some(&3)), "the newest segment, over the new path");
+    assert_eq!(bench.count(Count::Replayed), 1);
+
+    // Something comes back: there is no doubt, and nothing to send again.
+    let header = PayloadHeader { next_header: protocol::TCP, tag }.emit();
+    let back = packet(Side::B.locator(2, X), Side::A.locator(1, Y), protocol::SHIM6, &[&header[..], &[0; 24]].concat());
+    bench.send(Y, &bench.provider_frame(Y, &back));
+    bench.run();
+    assert_eq!(bench.sent(LAN).len(), 1);
+    bench.control.replay(0, tag);
+    bench.run();
+    assert_eq!((bench.sent(Y).len(), bench.count(Count::Replayed)), (0, 1));
 }

@@ -53,8 +53,10 @@ fn main() -> ExitCode {
     };
     // Either was checked where it was read, so nothing in it is passed over here.
     let filter = EnvFilter::new(cli.log.as_ref().unwrap_or(&configuration.site.node.log));
+    // Lines wait in a bounded queue for a thread of their own: a stalled reader of our log must not stall the box.
+    let (writer, flushed_at_the_end) = tracing_appender::non_blocking(io::stderr());
     let log =
-        tracing_subscriber::fmt().with_env_filter(filter).with_writer(io::stderr).with_ansi(io::stderr().is_terminal());
+        tracing_subscriber::fmt().with_env_filter(filter).with_writer(writer).with_ansi(io::stderr().is_terminal());
     match cli.log_format {
         LogFormat::Text => log.init(),
         LogFormat::Json => log.json().init(),
@@ -74,6 +76,7 @@ fn main() -> ExitCode {
         Err(RunError::HugepagesTaken(reason)) => {
             // DPDK starts once in the life of a process, so the second attempt needs another one.
             warn!("{reason}; starting again on ordinary memory");
+            drop(flushed_at_the_end);
             let mut arguments = std::env::args_os();
             let program = arguments.next().unwrap_or_else(|| "pshim6d".into());
             let error = Command::new(program).args(arguments).arg("--no-hugepages").exec();

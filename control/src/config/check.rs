@@ -165,6 +165,17 @@ fn shim6(source: &mut Source<'_>, section: &Option<Spanned<Shim6Section>>) -> Sh
         idle_context: seconds(source, &section.idle_context_s, limits::IDLE_CONTEXT_S),
         answers_per_s: number(source, &section.answers_per_s, limits::ANSWERS_PER_S),
         answers_per_source_s: number(source, &section.answers_per_source_s, limits::ANSWERS_PER_SOURCE_S),
+        forks_max: number(source, &section.forks_max, limits::FORKS_MAX),
+        accepted_per_prefix_percent: number(
+            source,
+            &section.accepted_per_prefix_percent,
+            limits::ACCEPTED_PER_PREFIX_PERCENT,
+        ),
+        initiated_reserve_percent: number(
+            source,
+            &section.initiated_reserve_percent,
+            limits::INITIATED_RESERVE_PERCENT,
+        ),
         messages_per_s: number(source, &section.messages_per_s, limits::MESSAGES_PER_S),
         messages_per_source_s: number(source, &section.messages_per_source_s, limits::MESSAGES_PER_SOURCE_S),
         strict_locators: section.strict_locators.unwrap_or(false),

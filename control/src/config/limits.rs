@@ -77,6 +77,12 @@ limits! {
     ANSWERS_PER_S "shim6.answers_per_s" 10_000, 1 to 10_000_000;
     /// The same for one source /64 (R5533-323).
     ANSWERS_PER_SOURCE_S "shim6.answers_per_source_s" 1000, 1 to 10_000_000;
+    /// Forked contexts of one pair before peers may ask for no more.
+    FORKS_MAX "shim6.forks_max" 4, 0 to 65_535;
+    /// What one /64 may have of the contexts, if its peers asked for them; never fewer than 64.
+    ACCEPTED_PER_PREFIX_PERCENT "shim6.accepted_per_prefix_percent" 12, 1 to 100;
+    /// What only contexts the box initiates may have.
+    INITIATED_RESERVE_PERCENT "shim6.initiated_reserve_percent" 12, 0 to 90;
     /// Control messages a second that workers hand to control, in all.
     MESSAGES_PER_S "shim6.messages_per_s" 50_000, 1 to 10_000_000;
     /// The same for one source /64.

@@ -193,6 +193,12 @@ pub struct Shim6 {
     pub answers_per_s: u32,
     /// The same for one source /64.
     pub answers_per_source_s: u32,
+    /// Forked contexts of one pair before peers may ask for no more.
+    pub forks_max: u16,
+    /// What one /64 may have of the contexts, if its peers asked for them, in percent.
+    pub accepted_per_prefix_percent: u8,
+    /// What only contexts the box initiates may have, in percent.
+    pub initiated_reserve_percent: u8,
     /// Control messages a second that workers hand to control, in all.
     pub messages_per_s: u32,
     /// The same for one source /64.

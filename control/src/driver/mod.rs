@@ -6,6 +6,7 @@
 
 #[cfg(feature = "dpdk")]
 mod dpdk;
+mod stories;
 
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
@@ -18,13 +19,14 @@ use dataplane::snapshot::PortId;
 use rand::rngs::SysRng;
 use rand::{Rng, SeedableRng, rngs::StdRng};
 use signal_hook::consts::{SIGHUP, SIGINT, SIGTERM};
-use tracing::{debug, error, info, warn};
+use tracing::{error, info, warn};
 
 use crate::config::{Configuration, Problems, Site};
-use crate::engine::{Effect, Engine, SetupError, Story};
+use crate::engine::{Effect, Engine, SetupError};
 use crate::manage::api::{CountersView, MemoryView, PortView, ReloadedView, Request, Response, StatusView, WorkerView};
 use crate::manage::server::{Call, Server, ServerError};
 use crate::time::Instant;
+use stories::Stories;
 
 /// Events of one worker handled before the others get their turn.
 const EVENTS_PER_TURN: usize = 256;
@@ -103,8 +105,17 @@ pub fn run(configuration: Configuration) -> Result<(), RunError> {
     let (calls_in, calls) = bounded(64);
     let server = Server::start(&configuration.site.node.control_socket, calls_in)?;
     info!(socket = %server.path().display(), "serving");
-    let mut control =
-        Control { configuration, clock, rng, engine, workers, devices, effects: Vec::new(), links_due: Instant::START };
+    let mut control = Control {
+        configuration,
+        clock,
+        rng,
+        engine,
+        workers,
+        devices,
+        effects: Vec::new(),
+        stories: Stories::default(),
+        links_due: Instant::START,
+    };
     control.serve(&calls, &stop, &hangup);
     drop(server);
     control.devices.stop();
@@ -129,6 +140,7 @@ struct Control {
     workers: Box<dyn Workers>,
     devices: Box<dyn Devices>,
     effects: Vec<Effect>,
+    stories: Stories,
     /// When the devices are next asked about their links.
     links_due: Instant,
 }
@@ -187,7 +199,7 @@ impl Control {
                     }
                 }
                 Effect::Publish(snapshot) => self.workers.publish(&snapshot),
-                Effect::Story(story) => tell(&story),
+                Effect::Story(story) => self.stories.tell(self.clock.now(), &story),
             }
         }
     }
@@ -265,7 +277,7 @@ impl Control {
     /// the answer says so.
     fn reload(&mut self) -> Result<ReloadedView, Problems> {
         let new = Configuration::load(&self.configuration.file)?;
-        let mut notes: Vec<String> = new.warnings.iter().map(ToString::to_string).collect();
+        let notes: Vec<String> = new.warnings.iter().map(ToString::to_string).collect();
         if needs_restart(&self.configuration.site, &new.site) {
             let text =
                 "other settings than hosts and peers changed: nothing was taken over; restart pshim6d to use them";
@@ -274,7 +286,8 @@ impl Control {
         let now = self.clock.now();
         let Control { rng, engine, effects, .. } = self;
         if let Err(error) = engine.reload(now, rng, &new.site, &new.hosts, effects) {
-            notes.push(error.to_string());
+            let text = format!("nothing was taken over: {error}");
+            return Err(crate::config::Problem::of_file(&new.site.node.hosts_file, text).into());
         }
         self.carry_out();
         let view = ReloadedView { hosts: new.hosts.len() as u64, peers: new.site.peers.len() as u64, notes };
@@ -288,25 +301,4 @@ fn needs_restart(old: &Site, new: &Site) -> bool {
     let mut like_old = new.clone();
     like_old.peers.clone_from(&old.peers);
     like_old != *old
-}
-
-fn tell(story: &Story) {
-    match story {
-        Story::Ready(ulids, pair, how) => {
-            info!(local = %ulids.local, peer = %ulids.peer, from = %pair.local, to = %pair.peer, ?how, "context ready");
-        }
-        Story::Failed(ulids, reason) => warn!(local = %ulids.local, peer = %ulids.peer, ?reason, "no context"),
-        Story::Gone(ulids, reason) => info!(local = %ulids.local, peer = %ulids.peer, ?reason, "context gone"),
-        Story::Exploring(ulids, pair, reason) => {
-            info!(local = %ulids.local, peer = %ulids.peer, from = %pair.local, to = %pair.peer, ?reason, "exploring");
-        }
-        Story::Moved(ulids, old, new) => info!(
-            local = %ulids.local, peer = %ulids.peer,
-            old_from = %old.local, old_to = %old.peer, from = %new.local, to = %new.peer,
-            "moved to another pair"
-        ),
-        Story::Provider(name, true) => info!(provider = name, "router answers"),
-        Story::Provider(name, false) => warn!(provider = name, "link down, or router does not answer"),
-        Story::PeerError(code, pointer) => debug!(code, pointer, "a peer sent an Error"),
-    }
 }

@@ -57,6 +57,22 @@ impl Engine {
         self.send_frame(now, port, next_hop, frame, effects);
     }
 
+    /// A worker does not know where a next hop is. It may have been known here before it was one: who has just become a
+    /// host may have talked to the box before.
+    pub(super) fn unresolved(
+        &mut self,
+        now: Instant,
+        port: PortId,
+        next_hop: Ipv6Addr,
+        frame: &[u8],
+        effects: &mut Vec<Effect>,
+    ) {
+        if let Some(mac) = self.neighbours.mac(port, next_hop) {
+            self.link_events(now, vec![LinkEvent::Resolved(port, next_hop, mac)], effects);
+        }
+        self.send_frame(now, port, next_hop, frame.to_vec(), effects);
+    }
+
     /// Sends an Ethernet frame to a neighbour, who is looked for if need be.
     pub(super) fn send_frame(
         &mut self,
@@ -176,18 +192,19 @@ impl Engine {
             return;
         }
         effects.push(Effect::Story(Story::Provider(provider.name.clone(), up)));
+        let paths: BTreeSet<PathKey> =
+            self.book.iter(now).map(|(path, _)| path).filter(|path| path.local == prefix).collect();
         if up {
+            // What was known of paths through it was known of a link that was down.
+            for path in paths {
+                self.book.forget(path);
+            }
             return;
         }
-        let paths = self.attached.iter().filter_map(|(id, attached)| {
-            let path = PathKey::of(attached.reap.as_ref()?.current());
-            (path.local == prefix).then_some((*id, path))
-        });
-        // In order: the map has none that would be the same another time.
-        let suspects: BTreeSet<_> = paths.collect();
-        let paths: BTreeSet<PathKey> = suspects.iter().map(|(_, path)| *path).collect();
-        self.suspects.extend(suspects);
-        for path in paths {
+        self.suspect_all(|_, path| path.local == prefix);
+        for path in
+            self.suspects.iter().map(|(_, path)| *path).filter(|path| path.local == prefix).collect::<BTreeSet<_>>()
+        {
             // Whoever is on the path is in the queue already, so it does not matter whether this is news.
             let _ = self.book.down(path, now);
         }
@@ -233,5 +250,23 @@ mod tests {
         let again = vec![LinkEvent::Resolved(wan, router, mac), LinkEvent::Resolved(lan, host, mac)];
         engine.link_events(now, again, &mut effects);
         assert!(Arc::ptr_eq(&before, &engine.snapshot) && effects.is_empty());
+    }
+
+    #[test]
+    fn what_is_known_of_a_next_hop_is_told_to_a_worker_that_asks() {
+        let mut world = World::new(&Plan::default(), 1);
+        let (host, lan) = (world.hosts[0].ulid, PortId(0));
+        // Known to neighbour discovery, and then forgotten by the snapshot alone, as when a host comes back.
+        let stream = world.stream(1, 0, std::time::Duration::from_millis(20));
+        world.run(std::time::Duration::from_secs(2));
+        world.stop(stream);
+        let now = world.now;
+        let engine = &mut world.nodes[0].engine;
+        let at = engine.host_at(lan, host).unwrap();
+        Arc::make_mut(&mut engine.snapshot).hosts[at].mac = None;
+        let mut effects = Vec::new();
+        engine.unresolved(now, lan, host, &[0; 60], &mut effects);
+        assert!(matches!(effects[..], [Effect::Publish(_), Effect::Transmit(PortId(0), _)]), "{effects:?}");
+        assert!(engine.snapshot.hosts[at].mac.is_some());
     }
 }

@@ -43,7 +43,7 @@ use crate::reap::{self, PathBook, PathKey, ProbeBudget};
 use crate::shim6::{self, ContextId, Endpoint, Incoming, Open, OpenRefused, Unreadable};
 use crate::time::Instant;
 use context::Attached;
-pub use setup::{PortSetup, SetupError};
+pub use setup::{PortSetup, SetupError, worker_limits};
 pub use tally::{Event, Tally};
 
 /// Something for the driver to carry out, in order.
@@ -123,6 +123,8 @@ pub struct Engine {
     budget: ProbeBudget,
     /// Contexts with a REAP deadline; stale entries are skipped.
     due: BinaryHeap<Reverse<(Instant, ContextId)>>,
+    /// Contexts with a probe to send, in the order they asked; they go on as the common budget allows.
+    waiting: VecDeque<ContextId>,
     /// Contexts whose path another context saw fail.
     suspects: VecDeque<(ContextId, PathKey)>,
     /// Contexts that have just found a path, whose hosts' TCP should hear of it; in order of time.
@@ -151,7 +153,7 @@ impl Engine {
             Notice::Punt(port, Punt::HostStack, frame) => self.for_the_box(now, rng, port, frame, effects),
             Notice::Punt(_, Punt::Shim6, frame) => self.control_message(now, rng, frame, effects),
             Notice::Punt(_, Punt::IcmpError, frame) => self.icmp_error(now, rng, frame, effects),
-            Notice::Unresolved(port, next_hop, frame) => self.send_frame(now, port, next_hop, frame.to_vec(), effects),
+            Notice::Unresolved(port, next_hop, frame) => self.unresolved(now, port, next_hop, frame, effects),
             Notice::Activity { handle, activity, traffic } => {
                 self.activity(now, rng, ContextId::from_bits(handle), activity, traffic, effects);
             }
@@ -187,7 +189,8 @@ impl Engine {
     /// When [`Engine::expire`] has something to do.
     pub fn deadline(&self) -> Option<Instant> {
         let reap = self.due.peek().map(|Reverse((at, _))| *at);
-        let suspects = (!self.suspects.is_empty()).then(|| self.budget.ready_at());
+        let paced = !self.suspects.is_empty() || !self.waiting.is_empty();
+        let suspects = paced.then(|| self.budget.ready_at());
         let wakes = self.wakes.peek().map(|Reverse((at, _))| *at);
         let host = [self.neighbours.deadline(), self.listener.deadline()];
         [reap, suspects, wakes, self.endpoint.deadline()].into_iter().chain(host).flatten().min()

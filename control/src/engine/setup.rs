@@ -10,6 +10,7 @@ use dataplane::snapshot::{Block, HostView, PortId, PortView, ProviderView, Role,
 use dataplane::wire::Ulid;
 use dataplane::wire::ethernet::Mac;
 use dataplane::wire::shim6::VerificationMethod;
+use dataplane::worker::Limits;
 use hashbrown::HashMap;
 use rand::Rng;
 
@@ -18,7 +19,9 @@ use crate::config::{Hosts, Site, site};
 use crate::host::{Listener, Neighbours, OwnLink, Stack};
 use crate::identity::{HostIdentity, Kind};
 use crate::reap::{self, BookConfig, PathBook, ProbeBudget};
-use crate::shim6::{self, Endpoint, HostRefused, IdentityProof, LocalHost, Rate, RatePair, ShardOf, TagSpace};
+use crate::shim6::{
+    self, Endpoint, HostRefused, IdentityProof, LocalHost, ProofMemory, Rate, RatePair, ShardOf, TagSpace,
+};
 use crate::time::Instant;
 
 /// What a device told about itself when it was opened; in the order of the ports.
@@ -26,6 +29,8 @@ use crate::time::Instant;
 pub struct PortSetup {
     /// The link-layer address in use.
     pub mac: Mac,
+    /// The largest IPv6 packet it carries.
+    pub mtu: u16,
 }
 
 /// Why an engine cannot be set up.
@@ -64,7 +69,8 @@ impl Engine {
         rng.fill_bytes(&mut secret);
         let shard_of: ShardOf = Box::new(move |ulids| sharding.owner_of_pair(&ulids));
         let tags = TagSpace::new(site.node.id);
-        let endpoint = Endpoint::new(shim6_config(site), secret, tags, shard_of, Box::new(IdentityProof));
+        let proof = Box::new(ProofMemory::new(IdentityProof));
+        let endpoint = Endpoint::new(shim6_config(site), secret, tags, shard_of, proof);
         let own: Vec<Vec<(Ipv6Addr, u8)>> =
             site.ports.iter().zip(ports).map(|(port, setup)| own(port, setup)).collect();
         let links: Vec<OwnLink> = ports
@@ -72,7 +78,7 @@ impl Engine {
             .zip(&own)
             .map(|(setup, own)| OwnLink { mac: setup.mac, own: own.iter().map(|(address, _)| *address).collect() })
             .collect();
-        let stacks = site.ports.iter().zip(&own).map(|(port, own)| Stack::new(own, port.mtu, rng.next_u64())).collect();
+        let stacks = ports.iter().zip(&own).map(|(setup, own)| Stack::new(own, setup.mtu, rng.next_u64())).collect();
         let on_link =
             |own: &Vec<(Ipv6Addr, u8)>| own.iter().map(|(address, length)| Block::new(*address, *length)).collect();
         let mut engine = Engine {
@@ -90,9 +96,10 @@ impl Engine {
             book: PathBook::new(BookConfig::default()),
             budget: ProbeBudget::new(PROBES_PER_S, PROBES_PER_S / 10),
             due: BinaryHeap::new(),
+            waiting: VecDeque::new(),
             suspects: VecDeque::new(),
             wakes: BinaryHeap::new(),
-            listener: Listener::new(&links),
+            listener: Listener::new(&links, |at| role(site, at) != Role::Unused),
             neighbours: Neighbours::new(links),
             links: own.iter().map(on_link).collect(),
             stacks,
@@ -124,17 +131,20 @@ impl Engine {
         hosts: &Hosts,
         effects: &mut Vec<Effect>,
     ) -> Result<(), SetupError> {
+        self.set_hosts(hosts, rng)?;
         let kept: Vec<Ulid> = hosts.iter().map(|host| host.identity.ulid).collect();
         let mut gone: Vec<Ulid> = self.host_names.keys().filter(|ulid| !kept.contains(ulid)).copied().collect();
-        gone.sort();
+        gone.sort_unstable();
         let mut out = Vec::new();
         for ulid in gone {
             self.endpoint.remove_host(ulid, &mut out);
             self.host_names.remove(&ulid);
+            // The place among the hosts stays, since contexts name it; nobody is found there any more.
+            Arc::make_mut(&mut self.snapshot).host_index.remove(&ulid);
+            self.neighbours.forget(self.lan_port, ulid.0);
         }
         self.follow(now, rng, out, effects);
         self.set_peers(site);
-        self.set_hosts(hosts, rng)?;
         effects.push(Effect::Publish(self.snapshot.clone()));
         Ok(())
     }
@@ -143,15 +153,25 @@ impl Engine {
         self.peers = site.peers.iter().map(|peer| (peer.ulid, peer.locators.clone())).collect();
     }
 
-    /// Hosts keep their place in the snapshot for as long as the box runs, since contexts refer to it.
+    /// Takes in hosts that are new: all of them or, when one is refused, none. Hosts keep their place in the snapshot for as
+    /// long as the box runs, since contexts refer to it.
     fn set_hosts(&mut self, hosts: &Hosts, rng: &mut dyn Rng) -> Result<(), SetupError> {
+        let mut added = Vec::new();
         for host in hosts {
             let ulid = host.identity.ulid;
-            if self.endpoint.host(ulid).is_none() {
-                let local = local_host(&host.identity, rng);
-                let refused = |reason| SetupError::Host { name: host.name.clone(), reason };
-                self.endpoint.set_host(local).map_err(refused)?;
+            if self.endpoint.host(ulid).is_some() {
+                continue;
             }
+            if let Err(reason) = self.endpoint.set_host(local_host(&host.identity, rng)) {
+                // Hosts taken in a moment ago have no contexts yet, so nothing follows from their going.
+                let mut nothing = Vec::new();
+                added.iter().for_each(|ulid| self.endpoint.remove_host(*ulid, &mut nothing));
+                return Err(SetupError::Host { name: host.name.clone(), reason });
+            }
+            added.push(ulid);
+        }
+        for host in hosts {
+            let ulid = host.identity.ulid;
             self.host_names.insert(ulid, host.name.clone());
             let snapshot = Arc::make_mut(&mut self.snapshot);
             if !snapshot.host_index.contains_key(&ulid) {
@@ -160,6 +180,21 @@ impl Engine {
             }
         }
         Ok(())
+    }
+}
+
+/// Bounds and rates of each of a site's workers.
+pub fn worker_limits(site: &Site) -> Limits {
+    let workers = u32::from(site.node.workers.max(1));
+    Limits {
+        // Hashes do not spread contexts evenly, so of several workers each has room for more than its share.
+        contexts: site.node.contexts_max.div_ceil(workers).saturating_mul(if workers > 1 { 2 } else { 1 }),
+        hold_pairs: site.node.hold_pairs.div_ceil(workers).max(1) as usize,
+        hold_depth: usize::from(site.node.hold_packets),
+        punts_per_second: site.shim6.messages_per_s,
+        punts_per_source_second: site.shim6.messages_per_source_s,
+        strict_locators: site.shim6.strict_locators,
+        ..Limits::default()
     }
 }
 
@@ -202,13 +237,24 @@ fn own(port: &site::Port, setup: &PortSetup) -> Vec<(Ipv6Addr, u8)> {
     own
 }
 
+/// What is behind a port, by its place in the configuration.
+fn role(site: &Site, at: usize) -> Role {
+    match at {
+        at if at == site.lan_port => Role::Site,
+        at if site.providers.iter().any(|provider| provider.port == at) => Role::Provider,
+        _ => Role::Unused,
+    }
+}
+
 fn snapshot(site: &Site, ports: &[PortSetup], own: &[Vec<(Ipv6Addr, u8)>]) -> Snapshot {
-    let own: Vec<Vec<Ipv6Addr>> =
-        own.iter().map(|own| own.iter().map(|(address, _)| *address).collect::<Vec<_>>()).collect();
-    let views = site.ports.iter().zip(ports).zip(&own).enumerate().map(|(at, ((port, setup), addresses))| {
-        let icmp_source = icmp_source(at, site.lan_port, &own);
-        let role = if at == site.lan_port { Role::Site } else { Role::Provider };
-        PortView { role, mac: setup.mac, mtu: port.mtu, own: addresses.clone(), icmp_source }
+    let addresses = |own: &Vec<(Ipv6Addr, u8)>| own.iter().map(|(address, _)| *address).collect::<Vec<Ipv6Addr>>();
+    let own: Vec<Vec<Ipv6Addr>> = own.iter().map(addresses).collect();
+    let outer = own.iter().enumerate().filter(|(at, _)| role(site, *at) == Role::Provider);
+    let lenders: Vec<Ipv6Addr> = outer.flat_map(|(_, own)| own.iter().copied()).collect();
+    let views = ports.iter().zip(own).enumerate().map(|(at, (setup, own))| {
+        let role = role(site, at);
+        let icmp_source = icmp_source(role, &own, &lenders);
+        PortView { role, mac: setup.mac, mtu: setup.mtu, own, icmp_source }
     });
     let providers = site.providers.iter().map(provider).map(|provider| ProviderView {
         port: provider.port,
@@ -226,14 +272,13 @@ fn snapshot(site: &Site, ports: &[PortSetup], own: &[Vec<(Ipv6Addr, u8)>]) -> Sn
 }
 
 /// Source of ICMPv6 errors that leave through a port. A provider's port that has only link-local addresses borrows one
-/// from another port, since its errors have to cross routers (RFC 4291 §2.5.6); the site's identifiers are no use there.
-fn icmp_source(at: usize, lan_port: usize, own: &[Vec<Ipv6Addr>]) -> Ipv6Addr {
-    let link_local = |address: &Ipv6Addr| address.segments()[0] & 0xffc0 == 0xfe80;
-    let routable = |own: &Vec<Ipv6Addr>| own.iter().find(|own| !link_local(own) && !own.is_unique_local()).copied();
-    let Some(mine) = own.get(at) else { return Ipv6Addr::UNSPECIFIED };
-    let global = mine.iter().find(|address| !link_local(address)).copied();
-    let borrowed = || own.iter().find_map(routable).filter(|_| at != lan_port);
-    global.or_else(borrowed).or(mine.first().copied()).unwrap_or(Ipv6Addr::UNSPECIFIED)
+/// from another such port, since its errors have to cross routers (RFC 4291 §2.5.6).
+fn icmp_source(role: Role, mine: &[Ipv6Addr], lenders: &[Ipv6Addr]) -> Ipv6Addr {
+    let link_local = |address: &&Ipv6Addr| address.segments()[0] & 0xffc0 == 0xfe80;
+    let global = mine.iter().find(|address| !link_local(address));
+    let routable = lenders.iter().find(|address| !link_local(address) && !address.is_unique_local());
+    let borrowed = routable.filter(|_| role == Role::Provider);
+    global.or(borrowed).or(mine.first()).copied().unwrap_or(Ipv6Addr::UNSPECIFIED)
 }
 
 fn shim6_config(site: &Site) -> shim6::Config {
@@ -254,6 +299,9 @@ fn shim6_config(site: &Site) -> shim6::Config {
         update_timeout_max: wanted.max_update_timeout,
         idle: wanted.idle_context,
         contexts_max: site.node.contexts_max as usize,
+        forks_max: wanted.forks_max.into(),
+        accepted_per_prefix_percent: wanted.accepted_per_prefix_percent,
+        initiated_reserve_percent: wanted.initiated_reserve_percent,
         keepalive_timeout: reap_config(site).announced_keepalive_timeout(),
         limits: shim6::Limits { r1: rates, r1bis: rates, r2: rates, error: rates },
         ..shim6::Config::default()
@@ -277,13 +325,14 @@ mod tests {
 
     #[test]
     fn errors_to_providers_come_from_an_address_routers_carry() {
-        let own = ["fe80::1 fc00:a:0:1::1", "fe80::2", "fe80::3 2001:db8:ff00:2::2", "fe80::4 2001:db8:ff00:3::2"];
-        let parse = |text: &&str| text.split(' ').map(|address| address.parse().unwrap()).collect::<Vec<Ipv6Addr>>();
-        let own: Vec<_> = own.iter().map(parse).collect();
-        assert_eq!(icmp_source(0, 0, &own), own[0][1], "hosts know the site's addresses");
-        assert_eq!(icmp_source(1, 0, &own), own[2][1], "borrowed");
-        assert_eq!(icmp_source(3, 0, &own), own[3][1], "its own");
-        assert_eq!(icmp_source(1, 0, &own[..2]), own[1][0], "there is nothing better");
-        assert_eq!(icmp_source(1, 1, &own), own[1][0], "the site's port borrows nothing");
+        let parse = |text: &str| text.split(' ').map(|address| address.parse().unwrap()).collect::<Vec<Ipv6Addr>>();
+        let bare = parse("fe80::2");
+        let full = parse("fe80::3 2001:db8:ff00:2::2");
+        let lenders = parse("fe80::2 fe80::3 fc00:b::1 2001:db8:ff00:1::2 2001:db8:ff00:2::2");
+        assert_eq!(icmp_source(Role::Provider, &full, &lenders), full[1], "its own");
+        assert_eq!(icmp_source(Role::Provider, &bare, &lenders), lenders[3], "borrowed");
+        assert_eq!(icmp_source(Role::Provider, &bare, &bare), bare[0], "there is nothing better");
+        assert_eq!(icmp_source(Role::Site, &parse("fe80::1 fc00:a::1"), &lenders), parse("fc00:a::1")[0]);
+        assert_eq!(icmp_source(Role::Site, &bare, &lenders), bare[0], "hosts hear of no other link");
     }
 }

@@ -64,10 +64,12 @@ struct Membership {
 }
 
 impl Listener {
-    /// For these ports, in the order of their numbers. Nothing is reported before [`Listener::start`].
-    pub fn new(links: &[OwnLink]) -> Listener {
-        let membership = |link: &OwnLink| {
-            let groups: BTreeSet<Ipv6Addr> = link.own.iter().map(|own| solicited_node(*own)).collect();
+    /// For these ports, in the order of their numbers, as far as they are in use. Nothing is reported before
+    /// [`Listener::start`].
+    pub fn new(links: &[OwnLink], in_use: impl Fn(usize) -> bool) -> Listener {
+        let membership = |(at, link): (usize, &OwnLink)| {
+            let own = link.own.iter().filter(|_| in_use(at));
+            let groups: BTreeSet<Ipv6Addr> = own.map(|own| solicited_node(*own)).collect();
             let source = link.own.iter().find(|own| is_link_local(**own)).copied();
             Membership {
                 mac: link.mac,
@@ -77,12 +79,12 @@ impl Listener {
                 due: None,
             }
         };
-        Listener { ports: links.iter().map(membership).collect() }
+        Listener { ports: links.iter().enumerate().map(membership).collect() }
     }
 
     /// Begins to report.
     pub fn start(&mut self, now: Instant) {
-        for port in &mut self.ports {
+        for port in self.ports.iter_mut().filter(|port| !port.groups.is_empty()) {
             port.due = Some(now);
         }
     }
@@ -203,7 +205,8 @@ mod tests {
 
     fn listener() -> Listener {
         let own = ["2001:db8:ff00:1::2", "fe80::ff:fe00:1"].map(|address| address.parse().unwrap()).to_vec();
-        Listener::new(&[OwnLink { mac: Mac([2, 0, 0, 0, 0, 1]), own }])
+        let link = OwnLink { mac: Mac([2, 0, 0, 0, 0, 1]), own };
+        Listener::new(&[link.clone(), link], |at| at == 0)
     }
 
     fn due(listener: &mut Listener, now: Instant) -> Vec<(PortId, Vec<u8>)> {

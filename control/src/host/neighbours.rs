@@ -136,6 +136,13 @@ impl Neighbours {
         }
     }
 
+    /// Looks after an address of the configuration no longer.
+    pub fn forget(&mut self, port: PortId, address: Ipv6Addr) {
+        if let Some((_, table)) = self.links.get_mut(usize::from(port.0)) {
+            table.configured.remove(&address);
+        }
+    }
+
     /// Sends an Ethernet frame to a neighbour: at once if its address is known, else when it is. The frame's destination
     /// is filled in here.
     pub fn send(
@@ -149,14 +156,9 @@ impl Neighbours {
         let Some((link, table)) = self.links.get_mut(usize::from(port.0)) else {
             return out.push(LinkEvent::Undeliverable(port, frame, GivenUp::NoRoom));
         };
-        let stranger = table.strangers.get(&next_hop).and_then(|entry| entry.mac);
         let Some(entry) = table.entry(now, next_hop, kind) else {
             return out.push(LinkEvent::Undeliverable(port, frame, GivenUp::NoRoom));
         };
-        if let Some(mac) = stranger.filter(|_| kind == Kind::Configured) {
-            // Nobody cared while it was a stranger.
-            out.push(LinkEvent::Resolved(port, next_hop, mac));
-        }
         if let Some(mac) = entry.mac {
             return deliver(port, mac, frame, out);
         }

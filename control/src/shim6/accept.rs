@@ -2,17 +2,17 @@
 //! tells its tag and locators.
 //!
 //! The order of the checks is that of D30, cheapest first: validator (before coming here), CGA parameters, state and
-//! source, list, signature.
+//! source, whether there is room, list, signature.
 
 use dataplane::wire::Locator;
 use dataplane::wire::shim6::Options;
 use rand::Rng;
 
-use super::context::{Context, ContextId, State, incoming_pair};
+use super::context::{Accepted, Context, ContextId, State, incoming_pair};
 use super::dispatch::{Incoming, Key};
 use super::endpoint::Endpoint;
 use super::establish::Offer;
-use super::output::{DropReason, How, Output, Verdict};
+use super::output::{DropReason, GoneReason, How, Output, Verdict};
 use super::peer::{self, Told};
 use super::validator::{Claim, Invalid};
 use crate::time::Instant;
@@ -53,6 +53,13 @@ impl Endpoint {
         if !is_source(context, key, source, options) {
             return Verdict::Dropped(DropReason::ForeignSource);
         }
+        let displaced = match context {
+            Some(_) => None,
+            None => match self.admit(now, key, source.0) {
+                Ok(displaced) => displaced,
+                Err(reason) => return Verdict::Dropped(reason),
+            },
+        };
         let told = match peer::prove(&mut *self.proof, key.ulids.peer, context, options) {
             Ok(told) => told,
             Err(refusal) => return self.refuse(now, packet, refusal, out),
@@ -60,10 +67,15 @@ impl Endpoint {
         let how = if offer.packet_tag.is_some() { How::Recovered } else { How::Accepted };
         let (id, how) = match context.map(|context| context.id) {
             Some(id) => (id, self.accept_into(now, id, packet, offer, told, how)),
-            None => match self.accept_new(now, rng, packet, key, offer, told) {
-                Some(id) => (id, Some(how)),
-                None => return Verdict::Dropped(DropReason::Full),
-            },
+            None => {
+                if let Some(displaced) = displaced {
+                    self.discard(displaced, GoneReason::Displaced, out);
+                }
+                match self.accept_new(now, rng, packet, key, offer, told) {
+                    Some(id) => (id, Some(how)),
+                    None => return Verdict::Dropped(DropReason::Full),
+                }
+            }
         };
         self.resolve_confusion(now, rng, id, out);
         if let Some(how) = how {
@@ -92,8 +104,9 @@ impl Endpoint {
         told: Told,
     ) -> Option<ContextId> {
         let host = self.hosts.get(&key.ulids.local).cloned()?;
-        let tag = self.has_room().then(|| self.allocate_tag(rng, key.ulids, offer.packet_tag)).flatten()?;
+        let tag = self.allocate_tag(rng, key.ulids, offer.packet_tag)?;
         let mut context = self.blank(now, key.ulids, key.fork, tag, host);
+        context.accepted = Some(Accepted::from(packet.addresses.source, now));
         peer::learn_exchange(&mut context, offer.tag, told);
         context.settle_pair(incoming_pair(packet.addresses));
         context.become_established(now, self.config.idle);

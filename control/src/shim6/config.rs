@@ -37,6 +37,15 @@ pub struct Config {
     pub resend_interval: Duration,
     /// Most contexts at any time.
     pub contexts_max: usize,
+    /// Most forked contexts of one ULID pair while peers may ask for another.
+    pub forks_max: usize,
+    /// Most contexts accepted from one /64, in percent of `contexts_max`, but never fewer than 64.
+    pub accepted_per_prefix_percent: u8,
+    /// What only contexts that we initiate may use, in percent of `contexts_max`.
+    pub initiated_reserve_percent: u8,
+    /// How long an accepted context that nobody uses stays at least, when space is short. Longer than workers take to
+    /// report what they saw.
+    pub unused_min: Duration,
     /// Most pairs and peers remembered as unanswering; the one to be forgotten first makes room.
     pub holddowns_max: usize,
     /// Whether a peer that does not speak Shim6 is left alone by all local ULIDs, not only the one that asked (D23).
@@ -106,6 +115,9 @@ pub enum ConfigError {
     /// §10.2.
     #[error("update_timeout_max is less than update_timeout")]
     UpdateCeiling,
+    /// Nothing has more parts than a hundred in a hundred.
+    #[error("a share is more than 100 percent")]
+    Share,
 }
 
 impl Config {
@@ -126,9 +138,25 @@ impl Config {
             Err(ConfigError::ZeroTimeout)
         } else if self.update_timeout_max < self.update_timeout {
             Err(ConfigError::UpdateCeiling)
+        } else if self.accepted_per_prefix_percent.max(self.initiated_reserve_percent) > 100 {
+            Err(ConfigError::Share)
         } else {
             Ok(())
         }
+    }
+
+    /// Contexts that one /64 may have asked for.
+    pub(super) fn accepted_per_prefix_max(&self) -> usize {
+        self.share(self.accepted_per_prefix_percent).max(64)
+    }
+
+    /// Contexts that only we may initiate.
+    pub(super) fn initiated_reserve(&self) -> usize {
+        self.share(self.initiated_reserve_percent)
+    }
+
+    fn share(&self, percent: u8) -> usize {
+        self.contexts_max / 100 * usize::from(percent) + self.contexts_max % 100 * usize::from(percent) / 100
     }
 }
 
@@ -150,6 +178,10 @@ impl Default for Config {
             idle: Duration::from_secs(300),
             resend_interval: Duration::from_secs(1),
             contexts_max: 1 << 20,
+            forks_max: 4,
+            accepted_per_prefix_percent: 12,
+            initiated_reserve_percent: 12,
+            unused_min: Duration::from_secs(5),
             holddowns_max: 1 << 16,
             share_no_support: true,
             confusion: ConfusionPolicy::Discard,
@@ -205,6 +237,8 @@ mod tests {
         assert_eq!(with(|c| c.idle = Duration::from_secs(299)), Err(ConfigError::Idle));
         assert_eq!(with(|c| c.i2_timeout = Duration::ZERO), Err(ConfigError::ZeroTimeout));
         assert_eq!(with(|c| c.update_timeout_max = Duration::from_secs(3)), Err(ConfigError::UpdateCeiling));
+        assert_eq!(with(|c| c.initiated_reserve_percent = 101), Err(ConfigError::Share));
+        assert_eq!(with(|c| c.accepted_per_prefix_percent = 101), Err(ConfigError::Share));
         assert_eq!(with(|c| c.idle = Duration::from_secs(3600)), Ok(()));
     }
 }

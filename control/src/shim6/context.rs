@@ -166,6 +166,19 @@ pub struct Context {
     pub(super) update: Option<Box<Update>>,
     /// When to look whether it is idle.
     pub(super) idle_check: Instant,
+    /// Present if the peer asked for it; absent if we initiated it.
+    pub(super) accepted: Option<Accepted>,
+}
+
+/// What is kept of a context that the peer asked for.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) struct Accepted {
+    /// The /64 of the locator that the I2 or I2bis came from.
+    pub(super) prefix: u64,
+    /// When it came.
+    pub(super) since: Instant,
+    /// Whether payload went either way since, or the peer said anything about the context.
+    pub(super) used: bool,
 }
 
 /// An exchange under way (§6.2: what each STATE keeps).
@@ -243,6 +256,13 @@ impl Context {
         let exchange = self.exchange.as_ref().map(|exchange| exchange.at);
         let update = self.update.as_ref().and_then(|update| update.at);
         [exchange, update].into_iter().flatten().fold(self.idle_check, Instant::min)
+    }
+
+    /// Where from and since when, if the peer asked for it and nobody has used it since. An exchange under way means
+    /// that somebody wants it.
+    pub(super) fn unused(&self) -> Option<(u64, Instant)> {
+        let accepted = self.accepted.filter(|accepted| !accepted.used && self.state == State::Established)?;
+        Some((accepted.prefix, accepted.since))
     }
 
     /// The newest list, acknowledged or not.

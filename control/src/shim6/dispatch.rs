@@ -140,6 +140,7 @@ impl Endpoint {
             Message::Keepalive { receiver_tag, .. } => match self.tagged(now, packet, *receiver_tag, out) {
                 // A Keepalive is valid in ESTABLISHED alone (RFC 5534 §5.1).
                 Ok(id) if self.store.get(id).is_some_and(|context| context.state == State::Established) => {
+                    self.touch(id);
                     out.push(Output::Reap { id, addresses: packet.addresses, message: message.clone() });
                     Verdict::Accepted
                 }
@@ -148,6 +149,7 @@ impl Endpoint {
             },
             Message::Probe(probe) => match self.tagged(now, packet, probe.receiver_tag, out) {
                 Ok(id) => {
+                    self.touch(id);
                     out.push(Output::Reap { id, addresses: packet.addresses, message: message.clone() });
                     Verdict::Accepted
                 }

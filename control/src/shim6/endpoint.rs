@@ -214,6 +214,7 @@ impl Endpoint {
         if let Some(context) = self.store.get_mut(id) {
             context.last_used = context.last_used.max(now);
         }
+        self.touch(id);
     }
 
     /// REAP found that the peer answers at `locator`, or no longer trusts that it does (§7.2).
@@ -257,10 +258,5 @@ impl Endpoint {
         let shard = (self.shard_of)(ulids);
         let taken = |tag| Some(tag) == not || self.store.by_local_tag(tag).is_some();
         self.tags.allocate(rng, shard, taken)
-    }
-
-    /// Whether another context can be made.
-    pub(super) fn has_room(&self) -> bool {
-        self.store.len() < self.config.contexts_max.min(u32::MAX as usize)
     }
 }

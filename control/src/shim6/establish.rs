@@ -74,7 +74,8 @@ impl Endpoint {
         }
         pairs.retain(|pair| host.has(pair.local.0) && is_unicast(pair.peer.0));
         let first = *pairs.first().filter(|_| is_unicast(ulids.peer.0)).ok_or(OpenRefused::NoLocators)?;
-        let tag = self.has_room().then(|| self.allocate_tag(rng, ulids, None)).flatten().ok_or(OpenRefused::Full)?;
+        let room = self.make_room(now, out);
+        let tag = room.then(|| self.allocate_tag(rng, ulids, None)).flatten().ok_or(OpenRefused::Full)?;
         let mut context = self.blank(now, ulids, fork, tag, host);
         context.pair = first;
         context.exchange = Some(Box::new(Exchange::new(now, rng.next_u32(), pairs)));
@@ -374,6 +375,7 @@ impl Endpoint {
             told: false,
             update: None,
             idle_check: now + self.config.idle,
+            accepted: None,
         }
     }
 }

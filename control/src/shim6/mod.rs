@@ -22,10 +22,11 @@
 //! ```
 //!
 //! Files follow the RFC: [`establish`](self) for I1, R1, I2 and R2, `recover` for R1bis and I2bis (with `accept` for what
-//! I2 and I2bis share), `update` for UR and UA, `timers` for what happens by itself, `dispatch` for which context gets a
+//! I2 and I2bis share, and `admission` for who gets a new context), `update` for UR and UA, `timers` for what happens by itself, `dispatch` for which context gets a
 //! packet, `confusion` for tags given twice.
 
 mod accept;
+mod admission;
 mod config;
 mod confusion;
 mod context;
@@ -55,5 +56,5 @@ pub use endpoint::{ChangeRefused, Endpoint, HostRefused, ShardOf};
 pub use establish::{Open, OpenRefused};
 pub use limits::Rate;
 pub use output::{Answer, DropReason, FailReason, GoneReason, How, Output, Verdict};
-pub use proof::{IdentityProof, LocatorProof};
+pub use proof::{IdentityProof, LocatorProof, ProofMemory};
 pub use tags::TagSpace;

@@ -127,6 +127,8 @@ pub enum GoneReason {
     NoAnswer,
     /// The peer does not speak Shim6.
     NoSupport,
+    /// The peer asked for it, nobody used it, and another needed its place (decision 0015).
+    Displaced,
     /// The engine wanted it so.
     Discarded,
 }
@@ -190,6 +192,12 @@ pub enum DropReason {
     WrongNonce,
     /// Enough answers of this kind have been sent lately (D36).
     RateLimited,
+    /// The pair of ULIDs has as many forked contexts as a peer may ask for (decision 0015).
+    TooManyForks,
+    /// As many contexts as may be were accepted from the /64 it came from (decision 0015).
+    TooManyFromPrefix,
+    /// The room left is for contexts that we initiate (decision 0015).
+    Reserved,
     /// No room for another context, or no tag left.
     Full,
     /// The answer would not fit in 1280 octets.

@@ -21,6 +21,12 @@ pub(super) struct Store {
     by_peer_tag: BTreeSet<(ContextTag, u32)>,
     by_nonce: BTreeSet<(u32, u32)>,
     by_deadline: BTreeSet<(Instant, u32)>,
+    /// How many were accepted from each /64.
+    accepted_from: BTreeMap<u64, usize>,
+    /// Accepted and not used, the oldest first.
+    unused: BTreeSet<(Instant, u32)>,
+    /// The same for each /64.
+    unused_of: BTreeSet<((u64, Instant), u32)>,
 }
 
 #[derive(Default)]
@@ -36,6 +42,7 @@ struct Indexed {
     peer_tag: Option<ContextTag>,
     nonce: Option<u32>,
     deadline: Option<Instant>,
+    unused: Option<(u64, Instant)>,
 }
 
 impl Store {
@@ -59,6 +66,9 @@ impl Store {
         }
         self.by_ulids.insert((context.ulids, context.fork), id.index);
         self.by_local_tag.insert(context.local_tag, id.index);
+        if let Some(accepted) = context.accepted {
+            *self.accepted_from.entry(accepted.prefix).or_default() += 1;
+        }
         if let Some(slot) = self.slots.get_mut(id.index()) {
             slot.context = Some(Box::new(context));
         }
@@ -72,6 +82,13 @@ impl Store {
         self.settle(id);
         self.by_ulids.remove(&(context.ulids, context.fork));
         self.by_local_tag.remove(&context.local_tag);
+        if let Some(accepted) = context.accepted {
+            let left = self.accepted_from(accepted.prefix).saturating_sub(1);
+            match left {
+                0 => self.accepted_from.remove(&accepted.prefix),
+                left => self.accepted_from.insert(accepted.prefix, left),
+            };
+        }
         self.free.push(id.index);
         Some(context)
     }
@@ -95,11 +112,15 @@ impl Store {
             peer_tag: context.peer_tag,
             nonce: context.exchange.as_ref().map(|exchange| exchange.nonce),
             deadline: Some(context.deadline()),
+            unused: context.unused(),
         });
         slot.indexed = new;
         replace(&mut self.by_peer_tag, id.index, old.peer_tag, new.peer_tag);
         replace(&mut self.by_nonce, id.index, old.nonce, new.nonce);
         replace(&mut self.by_deadline, id.index, old.deadline, new.deadline);
+        let since = |unused: Option<(u64, Instant)>| unused.map(|(_, since)| since);
+        replace(&mut self.unused, id.index, since(old.unused), since(new.unused));
+        replace(&mut self.unused_of, id.index, old.unused, new.unused);
     }
 
     pub(super) fn by_ulids(&self, ulids: UlidPair, fork: u32) -> Option<&Context> {
@@ -127,6 +148,28 @@ impl Store {
         self.by_ulids.range((least, 0)..=(most, u32::MAX)).filter_map(|(_, index)| self.at(*index))
     }
 
+    /// Number of forked contexts of these ULIDs, which does not count the default one.
+    pub(super) fn forks(&self, ulids: UlidPair) -> usize {
+        self.by_ulids.range((ulids, 1)..=(ulids, u32::MAX)).count()
+    }
+
+    /// Number of contexts accepted from a /64.
+    pub(super) fn accepted_from(&self, prefix: u64) -> usize {
+        self.accepted_from.get(&prefix).copied().unwrap_or_default()
+    }
+
+    /// The accepted context that has been unused for longest, and since when.
+    pub(super) fn oldest_unused(&self) -> Option<(Instant, ContextId)> {
+        let (since, index) = self.unused.first()?;
+        Some((*since, self.at(*index)?.id))
+    }
+
+    /// The same among those from a /64.
+    pub(super) fn oldest_unused_of(&self, prefix: u64) -> Option<(Instant, ContextId)> {
+        let ((of, since), index) = self.unused_of.range(((prefix, Instant::START), 0)..).next()?;
+        if *of == prefix { Some((*since, self.at(*index)?.id)) } else { None }
+    }
+
     /// The earliest deadline and whose it is.
     pub(super) fn first_deadline(&self) -> Option<(Instant, ContextId)> {
         let (at, index) = self.by_deadline.first()?;
@@ -151,6 +194,9 @@ impl Store {
         assert_eq!(count + self.free.len(), self.slots.len(), "a slot is used or free");
         assert_eq!(self.iter().filter(|c| c.peer_tag.is_some()).count(), self.by_peer_tag.len());
         assert_eq!(self.iter().filter(|c| c.exchange.is_some()).count(), self.by_nonce.len());
+        assert_eq!(self.iter().filter(|c| c.accepted.is_some()).count(), self.accepted_from.values().sum::<usize>());
+        let unused = self.iter().filter(|c| c.unused().is_some()).count();
+        assert_eq!([self.unused.len(), self.unused_of.len()], [unused; 2], "one place each");
         for context in self.iter() {
             let index = context.id.index;
             assert_eq!(self.get(context.id).map(|found| found.local_tag), Some(context.local_tag));
@@ -159,6 +205,9 @@ impl Store {
             assert!(self.by_deadline.contains(&(context.deadline(), index)));
             assert!(context.peer_tag.is_none_or(|tag| self.by_peer_tag.contains(&(tag, index))));
             assert!(context.exchange.iter().all(|exchange| self.by_nonce.contains(&(exchange.nonce, index))));
+            if let Some((prefix, since)) = context.unused() {
+                assert!(self.unused.contains(&(since, index)) && self.unused_of.contains(&((prefix, since), index)));
+            }
             let asking = matches!(context.state, State::I1Sent | State::I2Sent | State::I2bisSent);
             assert_eq!(context.exchange.is_some(), asking, "an exchange while one is under way");
             assert!(asking || context.state == State::Established, "no object for {:?}", context.state);

@@ -180,6 +180,7 @@ impl Endpoint {
         let Some(receiver_tag) = self.store.get(id).and_then(|context| context.peer_tag) else {
             return Verdict::Dropped(DropReason::WrongState);
         };
+        self.touch(id);
         out.push(Output::ControlIn { id });
         let message = Message::UpdateAck { receiver_tag, request_nonce, options: Options::default() };
         out.push(Output::Send { context: Some(id), addresses: packet.addresses.swapped(), message });
@@ -195,6 +196,7 @@ impl Endpoint {
         };
         context.adopt(*update);
         self.store.settle(id);
+        self.touch(id);
         out.push(Output::ControlIn { id });
         out.push(Output::LocatorsChanged { id });
         Verdict::Accepted

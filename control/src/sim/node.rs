@@ -10,7 +10,7 @@ use rand::SeedableRng;
 use rand::rngs::StdRng;
 
 use crate::config::{Hosts, Site};
-use crate::engine::{Effect, Engine, PortSetup, Story};
+use crate::engine::{Effect, Engine, PortSetup, Story, worker_limits};
 use crate::manage::api::{ContextFilter, ContextView};
 use crate::time::Instant;
 
@@ -45,18 +45,12 @@ impl Node {
     pub(super) fn new(blueprint: Blueprint, seed: u64) -> Node {
         let mut rng = StdRng::seed_from_u64(seed);
         let Blueprint { site, hosts, macs } = &blueprint;
-        let setups: Vec<PortSetup> = macs.iter().map(|mac| PortSetup { mac: *mac }).collect();
+        let setups: Vec<PortSetup> = macs.iter().map(|mac| PortSetup { mac: *mac, mtu: 1500 }).collect();
         let mut engine = Engine::new(site, hosts, &setups, &mut rng).expect("a plan the engine takes");
         let count = usize::from(site.node.workers);
         let (control, links) = connect(count, RingSizes::default(), Box::new(HeapPool));
-        let limits = Limits {
-            contexts: site.node.contexts_max,
-            hold_pairs: site.node.hold_pairs as usize,
-            hold_depth: usize::from(site.node.hold_packets),
-            punts_per_second: site.shim6.messages_per_s,
-            replays: 64,
-            ..Limits::default()
-        };
+        // What a small machine would keep, so that worlds begin quickly.
+        let limits = Limits { replays: 64, ..worker_limits(site) };
         let mut wires = Vec::new();
         let mut workers = Vec::new();
         for (id, link) in links.into_iter().enumerate() {

@@ -1,7 +1,9 @@
 //! Ports made of queues in memory: for tests, simulations and benches. No device, no root.
 
 use std::collections::VecDeque;
-use std::sync::{Arc, Mutex, PoisonError};
+use std::sync::Arc;
+
+use parking_lot::Mutex;
 
 use super::{Frame, Pool, Port};
 
@@ -90,19 +92,19 @@ impl MemoryPort {
 impl Wire {
     /// Sends a frame to the port.
     pub fn send(&self, bytes: &[u8]) {
-        self.to_port.lock().unwrap_or_else(PoisonError::into_inner).push_back(HeapFrame::new(bytes));
+        self.to_port.lock().push_back(HeapFrame::new(bytes));
     }
 
     /// Takes the next frame the port sent.
     pub fn receive(&self) -> Option<Vec<u8>> {
-        let frame = self.from_port.lock().unwrap_or_else(PoisonError::into_inner).pop_front();
+        let frame = self.from_port.lock().pop_front();
         frame.map(|frame| frame.bytes().to_vec())
     }
 }
 
 impl Port<HeapFrame> for MemoryPort {
     fn receive(&mut self, burst: &mut Vec<HeapFrame>) {
-        let mut queue = self.inbound.lock().unwrap_or_else(PoisonError::into_inner);
+        let mut queue = self.inbound.lock();
         while burst.len() < burst.capacity() {
             let Some(frame) = queue.pop_front() else { break };
             burst.push(frame);
@@ -110,6 +112,6 @@ impl Port<HeapFrame> for MemoryPort {
     }
 
     fn transmit(&mut self, burst: &mut Vec<HeapFrame>) {
-        self.outbound.lock().unwrap_or_else(PoisonError::into_inner).extend(burst.drain(..));
+        self.outbound.lock().extend(burst.drain(..));
     }
 }

@@ -247,14 +247,15 @@ fn strangers_that_answer_are_bounded_and_forgotten_too() {
         assert_eq!(us.mac(PORT, stranger(number)), Some(link(2).mac));
     }
     assert_eq!(us.links[0].1.strangers.len(), STRANGERS_MAX);
-    // One of them becomes a host: what is known of it is news.
-    out.clear();
+    // One of them becomes a host.
     us.send(Instant::START, (PORT, stranger(999)), Kind::Configured, vec![0; 60], &mut out);
-    assert_eq!(out[0], LinkEvent::Resolved(PORT, stranger(999), link(2).mac));
+    assert_eq!(us.mac(PORT, stranger(999)), Some(link(2).mac));
     out.clear();
     us.expire(Instant::START + REACHABLE_TIME, &mut out);
     assert!(us.links[0].1.strangers.is_empty());
     assert_eq!(packets(&out).len(), 1, "only the host is asked whether it is still there");
+    us.forget(PORT, stranger(999));
+    assert_eq!(us.mac(PORT, stranger(999)), None);
 }
 
 #[test]

@@ -5,7 +5,7 @@ use dataplane::wire::shim6::ErrorCode;
 use super::*;
 
 /// No limits, so that what is counted is memory and not rates.
-fn unlimited() -> Config {
+pub(super) fn unlimited() -> Config {
     let plenty = RatePair { prefix: Rate::new(1 << 20, 1 << 20), total: Rate::new(1 << 20, 1 << 20) };
     Config { limits: Limits { r1: plenty, r1bis: plenty, r2: plenty, error: plenty }, ..Config::default() }
 }

@@ -140,7 +140,7 @@ fn with_real_keys_and_hashes_two_boxes_agree_and_forgery_shows() {
     let (ours, theirs) = (make(1), make(2));
     let node = |site: u16, host: &LocalHost| {
         let mut node = Node::new(site);
-        node.endpoint.proof = Box::new(IdentityProof);
+        node.endpoint.proof = Box::new(ProofMemory::new(IdentityProof));
         node.endpoint.set_host(host.clone()).unwrap();
         node
     };

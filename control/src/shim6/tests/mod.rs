@@ -1,11 +1,13 @@
 //! Two nodes, or one node and a peer made by hand. Every message between them goes through its octets.
 
+mod admission;
 mod confusion;
 mod dispatch;
 mod establish;
 mod flood;
 mod hosts;
 mod lossy;
+mod proof;
 mod recover;
 mod table;
 mod timers;
