@@ -22,7 +22,7 @@ const UNRECOGNIZED_NEXT_HEADER: u8 = 1;
 /// Type, code, checksum and the word after them.
 const ICMP_HEADER: usize = 8;
 
-struct Quoted {
+pub(super) struct Quoted {
     id: ContextId,
     /// Offset of the payload header in the quoted packet.
     place: ipv6::chain::Place,
@@ -61,7 +61,7 @@ impl Engine {
     }
 
     /// The context whose packet is quoted: by the peer's tag and both locators, never by our own tag (RFC 5533 §8).
-    fn quoted_context(&self, quote: &[u8]) -> Option<Quoted> {
+    pub(super) fn quoted_context(&self, quote: &[u8]) -> Option<Quoted> {
         let view = ipv6::View::of_quote(quote).ok()?;
         let place = view.shim_header().ok()??.place;
         let header = PayloadHeader::parse(view.from_offset(place.offset)).ok()?;

@@ -5,12 +5,13 @@ use std::net::Ipv6Addr;
 use std::sync::Arc;
 
 use dataplane::snapshot::PortId;
+use dataplane::wire::Ulid;
 use dataplane::wire::ethernet::{self, EtherType, Mac};
 use dataplane::wire::ipv6;
 use dataplane::wire::shim6::{Addresses, Message, emit_packet};
 
 use super::{Effect, Engine, Event, Provider, Story};
-use crate::host::LinkEvent;
+use crate::host::{GivenUp, Kind, LinkEvent};
 use crate::reap::PathKey;
 use crate::time::Instant;
 
@@ -53,9 +54,45 @@ impl Engine {
         if let Ok(mut ether) = ethernet::ViewMut::new(&mut frame) {
             ether.set(Mac([0; 6]), view.mac, EtherType::IPV6);
         }
+        self.send_frame(now, port, next_hop, frame, effects);
+    }
+
+    /// A worker does not know where a next hop is. It may have been known here before it was one: who has just become a
+    /// host may have talked to the box before.
+    pub(super) fn unresolved(
+        &mut self,
+        now: Instant,
+        port: PortId,
+        next_hop: Ipv6Addr,
+        frame: &[u8],
+        effects: &mut Vec<Effect>,
+    ) {
+        if let Some(mac) = self.neighbours.mac(port, next_hop) {
+            self.link_events(now, vec![LinkEvent::Resolved(port, next_hop, mac)], effects);
+        }
+        self.send_frame(now, port, next_hop, frame.to_vec(), effects);
+    }
+
+    /// Sends an Ethernet frame to a neighbour, who is looked for if need be.
+    pub(super) fn send_frame(
+        &mut self,
+        now: Instant,
+        port: PortId,
+        next_hop: Ipv6Addr,
+        frame: Vec<u8>,
+        effects: &mut Vec<Effect>,
+    ) {
+        let router = self.providers.iter().any(|provider| (provider.port, provider.next_hop) == (port, next_hop));
+        let kind = if router || self.host_at(port, next_hop).is_some() { Kind::Configured } else { Kind::Stranger };
         let mut events = Vec::new();
-        self.neighbours.send(now, port, next_hop, frame, &mut events);
+        self.neighbours.send(now, (port, next_hop), kind, frame, &mut events);
         self.link_events(now, events, effects);
+    }
+
+    /// The place of a host behind a port in the snapshot.
+    pub(super) fn host_at(&self, port: PortId, address: Ipv6Addr) -> Option<usize> {
+        let at = *self.snapshot.host_index.get(&Ulid(address))? as usize;
+        self.snapshot.hosts.get(at).filter(|host| host.port == port).map(|_| at)
     }
 
     /// Sends a packet of the host stack of `port`: to the neighbour itself, or to the provider's router when the
@@ -75,30 +112,32 @@ impl Engine {
 
     /// Carries out what neighbour discovery wants, and tells the workers of new link-layer addresses.
     pub(super) fn link_events(&mut self, now: Instant, events: Vec<LinkEvent>, effects: &mut Vec<Effect>) {
+        let mut frames = Vec::new();
         let mut changed = false;
         for event in events {
             match event {
-                LinkEvent::Send(port, frame) => {
-                    if changed {
-                        // What was learned goes out before the packets that waited for it, so that those which follow
-                        // through the workers do not find the old state.
-                        effects.push(Effect::Publish(self.snapshot.clone()));
-                        changed = false;
-                    }
-                    effects.push(Effect::Transmit(port, frame));
-                }
+                LinkEvent::Send(port, frame) => frames.push(Effect::Transmit(port, frame)),
                 LinkEvent::Resolved(port, address, mac) => {
                     changed |= self.set_mac(now, port, address, Some(mac), effects);
                 }
                 LinkEvent::Lost(port, address) => changed |= self.set_mac(now, port, address, None, effects),
+                LinkEvent::Undeliverable(_, _, why) => self.tally.count(match why {
+                    GivenUp::Unanswered => Event::NeighbourUnanswered,
+                    GivenUp::Overtaken => Event::NeighbourOvertaken,
+                    GivenUp::NoRoom => Event::NeighbourRefused,
+                }),
             }
         }
+        // What was learned goes out once, and before the packets that waited for it, so that those which follow through
+        // the workers do not find the old state.
         if changed {
             effects.push(Effect::Publish(self.snapshot.clone()));
         }
+        effects.extend(frames);
     }
 
-    /// Notes a link-layer address in the snapshot. Whether workers have to be told.
+    /// Notes a link-layer address in the snapshot. Whether workers have to be told. The snapshot is shared with them, so
+    /// changing it copies it whole: neighbours that are not in it must not cause that.
     fn set_mac(
         &mut self,
         now: Instant,
@@ -107,26 +146,24 @@ impl Engine {
         mac: Option<Mac>,
         effects: &mut Vec<Effect>,
     ) -> bool {
-        let snapshot = Arc::make_mut(&mut self.snapshot);
-        let mut changed = false;
-        let mut routers = Vec::new();
-        for (at, view) in snapshot.providers.iter_mut().enumerate() {
-            if (view.port, view.next_hop) == (port, address) {
-                view.mac = mac;
-                changed = true;
-                routers.push(at);
-            }
+        let views = self.snapshot.providers.iter().enumerate();
+        let news = views.filter(|(_, view)| (view.port, view.next_hop) == (port, address) && view.mac != mac);
+        let routers: Vec<usize> = news.map(|(at, _)| at).collect();
+        let host = self.host_at(port, address).filter(|&at| self.snapshot.hosts[at].mac != mac);
+        if routers.is_empty() && host.is_none() {
+            return false;
         }
-        let ulid = dataplane::wire::Ulid(address);
-        let host = snapshot.host_index.get(&ulid).and_then(|&at| snapshot.hosts.get_mut(at as usize));
-        if let Some(host) = host.filter(|host| host.port == port) {
-            host.mac = mac;
-            changed = true;
+        let snapshot = Arc::make_mut(&mut self.snapshot);
+        for &at in &routers {
+            snapshot.providers[at].mac = mac;
+        }
+        if let Some(at) = host {
+            snapshot.hosts[at].mac = mac;
         }
         for at in routers {
             self.provider_state(now, at, |provider| provider.router = mac.is_some(), effects);
         }
-        changed
+        true
     }
 
     /// The device of a port says that its link is up or down.
@@ -171,5 +208,65 @@ impl Engine {
             // Whoever is on the path is in the queue already, so it does not matter whether this is news.
             let _ = self.book.down(path, now);
         }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::sim::{Plan, World};
+
+    fn published(effects: &[Effect]) -> usize {
+        effects.iter().filter(|effect| matches!(effect, Effect::Publish(_))).count()
+    }
+
+    #[test]
+    fn only_neighbours_of_the_configuration_change_the_snapshot_and_all_of_them_at_once() {
+        let mut world = World::new(&Plan::default(), 1);
+        let (host, now) = (world.hosts[0].ulid, world.now);
+        let engine = &mut world.nodes[0].engine;
+        let (lan, wan) = (PortId(0), engine.providers[0].port);
+        let (router, stranger) = (engine.providers[0].next_hop, "fc00:a:0:1::77".parse().unwrap());
+        let mac = Mac([2, 0, 0, 0, 0, 9]);
+        let before = engine.snapshot.clone();
+        let mut effects = Vec::new();
+        let elsewhere = vec![LinkEvent::Resolved(lan, stranger, mac), LinkEvent::Resolved(wan, host, mac)];
+        engine.link_events(now, elsewhere, &mut effects);
+        assert!(Arc::ptr_eq(&before, &engine.snapshot));
+        assert_eq!(published(&effects), 0);
+        let learned = vec![
+            LinkEvent::Resolved(wan, router, mac),
+            LinkEvent::Send(wan, vec![0; 60]),
+            LinkEvent::Resolved(lan, host, mac),
+            LinkEvent::Send(lan, vec![0; 60]),
+        ];
+        engine.link_events(now, learned, &mut effects);
+        assert_eq!(published(&effects), 1);
+        let first = effects.iter().find(|effect| !matches!(effect, Effect::Story(_)));
+        assert!(matches!(first, Some(Effect::Publish(_))), "before the packets that waited");
+        // The same again is no news.
+        let before = engine.snapshot.clone();
+        effects.clear();
+        let again = vec![LinkEvent::Resolved(wan, router, mac), LinkEvent::Resolved(lan, host, mac)];
+        engine.link_events(now, again, &mut effects);
+        assert!(Arc::ptr_eq(&before, &engine.snapshot) && effects.is_empty());
+    }
+
+    #[test]
+    fn what_is_known_of_a_next_hop_is_told_to_a_worker_that_asks() {
+        let mut world = World::new(&Plan::default(), 1);
+        let (host, lan) = (world.hosts[0].ulid, PortId(0));
+        // Known to neighbour discovery, and then forgotten by the snapshot alone, as when a host comes back.
+        let stream = world.stream(1, 0, std::time::Duration::from_millis(20));
+        world.run(std::time::Duration::from_secs(2));
+        world.stop(stream);
+        let now = world.now;
+        let engine = &mut world.nodes[0].engine;
+        let at = engine.host_at(lan, host).unwrap();
+        Arc::make_mut(&mut engine.snapshot).hosts[at].mac = None;
+        let mut effects = Vec::new();
+        engine.unresolved(now, lan, host, &[0; 60], &mut effects);
+        assert!(matches!(effects[..], [Effect::Publish(_), Effect::Transmit(PortId(0), _)]), "{effects:?}");
+        assert!(engine.snapshot.hosts[at].mac.is_some());
     }
 }

@@ -12,6 +12,7 @@
 //! | `context` | what follows when a context changes: table entries, REAP, paths |
 //! | `icmp` | what an ICMPv6 error about a translated packet becomes |
 //! | `link` | how a packet of the box's own reaches the wire |
+//! | `unreachable` | who hears of a packet whose next hop does not answer |
 //! | `report` | what the operator sees |
 
 mod context;
@@ -20,11 +21,13 @@ mod link;
 mod report;
 mod setup;
 mod tally;
+mod unreachable;
 
 use std::cmp::Reverse;
 use std::collections::{BinaryHeap, VecDeque};
 use std::sync::Arc;
 
+use dataplane::bucket::TokenBucket;
 use dataplane::context::{Install, Sharding};
 use dataplane::link::{Notice, Punt};
 use dataplane::snapshot::{Block, PortId, Snapshot};
@@ -35,7 +38,7 @@ use dataplane::wire::{ContextTag, Locator, LocatorPair, Ulid, UlidPair};
 use hashbrown::HashMap;
 use rand::Rng;
 
-use crate::host::{LinkEvent, Neighbours, Stack};
+use crate::host::{GivenUp, LinkEvent, Listener, Neighbours, Stack};
 use crate::reap::{self, PathBook, PathKey, ProbeBudget};
 use crate::shim6::{self, ContextId, Endpoint, Incoming, Open, OpenRefused, Unreadable};
 use crate::time::Instant;
@@ -127,9 +130,12 @@ pub struct Engine {
     /// Contexts that have just found a path, whose hosts' TCP should hear of it; in order of time.
     wakes: BinaryHeap<Reverse<(Instant, ContextId)>>,
     neighbours: Neighbours,
+    listener: Listener,
     /// What is on the link of each port.
     links: Vec<Vec<Block>>,
     stacks: Vec<Stack>,
+    /// ICMPv6 errors about packets given up (RFC 4443 §2.4 (f)).
+    errors: TokenBucket,
     tally: Tally,
 }
 
@@ -144,14 +150,10 @@ impl Engine {
                 self.tally.shim6(verdict);
                 self.follow(now, rng, out, effects);
             }
-            Notice::Punt(port, Punt::HostStack, frame) => self.for_the_box(now, port, frame, effects),
+            Notice::Punt(port, Punt::HostStack, frame) => self.for_the_box(now, rng, port, frame, effects),
             Notice::Punt(_, Punt::Shim6, frame) => self.control_message(now, rng, frame, effects),
             Notice::Punt(_, Punt::IcmpError, frame) => self.icmp_error(now, rng, frame, effects),
-            Notice::Unresolved(port, next_hop, frame) => {
-                let mut events = Vec::new();
-                self.neighbours.send(now, port, next_hop, frame.to_vec(), &mut events);
-                self.link_events(now, events, effects);
-            }
+            Notice::Unresolved(port, next_hop, frame) => self.unresolved(now, port, next_hop, frame, effects),
             Notice::Activity { handle, activity, traffic } => {
                 self.activity(now, rng, ContextId::from_bits(handle), activity, traffic, effects);
             }
@@ -170,7 +172,11 @@ impl Engine {
         if self.neighbours.deadline().is_some_and(|due| due <= now) {
             self.neighbours.expire(now, &mut events);
         }
+        let silent = |event: &mut LinkEvent| matches!(event, LinkEvent::Undeliverable(_, _, GivenUp::Unanswered));
+        let given_up: Vec<LinkEvent> = events.extract_if(.., silent).collect();
         self.link_events(now, events, effects);
+        self.given_up(now, rng, given_up, effects);
+        self.report_groups(now, effects);
         if self.endpoint.deadline().is_some_and(|due| due <= now) {
             let mut out = Vec::new();
             self.endpoint.expire(now, rng, &mut out);
@@ -178,7 +184,6 @@ impl Engine {
         }
         self.expire_reap(now, rng, effects);
         self.expire_wakes(now, effects);
-        self.note_neighbours();
     }
 
     /// When [`Engine::expire`] has something to do.
@@ -187,7 +192,8 @@ impl Engine {
         let paced = !self.suspects.is_empty() || !self.waiting.is_empty();
         let suspects = paced.then(|| self.budget.ready_at());
         let wakes = self.wakes.peek().map(|Reverse((at, _))| *at);
-        [reap, suspects, wakes, self.endpoint.deadline(), self.neighbours.deadline()].into_iter().flatten().min()
+        let host = [self.neighbours.deadline(), self.listener.deadline()];
+        [reap, suspects, wakes, self.endpoint.deadline()].into_iter().chain(host).flatten().min()
     }
 
     /// What happened so far, by name.
@@ -285,18 +291,35 @@ impl Engine {
     }
 
     /// Neighbour discovery, and whatever else is addressed to the box itself.
-    fn for_the_box(&mut self, now: Instant, port: PortId, frame: &[u8], effects: &mut Vec<Effect>) {
+    fn for_the_box(&mut self, now: Instant, rng: &mut dyn Rng, port: PortId, frame: &[u8], effects: &mut Vec<Effect>) {
         let Some(packet) = frame.get(ethernet::HEADER_LEN..) else { return };
         let mut events: Vec<LinkEvent> = Vec::new();
         let discovery = self.neighbours.receive(now, port, packet, &mut events);
         self.link_events(now, events, effects);
-        if discovery {
+        if discovery || self.listener.receive(now, rng, port, packet) {
             return;
         }
         let Some(stack) = self.stacks.get_mut(usize::from(port.0)) else { return };
-        let answers: Vec<Vec<u8>> = stack.receive(now, packet).collect();
+        let to_many = ethernet::View::new(frame).is_ok_and(|frame| frame.target().is_multicast());
+        let answers = stack.receive(now, packet, to_many);
+        for _ in 0..std::mem::take(&mut stack.suppressed) {
+            self.tally.count(Event::IcmpSuppressed);
+        }
         for answer in answers {
             self.send_from_port(now, port, &answer, effects);
+        }
+    }
+
+    /// Says to which groups the box listens, where it is time to.
+    fn report_groups(&mut self, now: Instant, effects: &mut Vec<Effect>) {
+        if self.listener.deadline().is_none_or(|due| due > now) {
+            return;
+        }
+        let mut reports = Vec::new();
+        self.listener.expire(now, &mut reports);
+        for (port, frame) in reports {
+            self.tally.count(Event::ListenerReports);
+            effects.push(Effect::Transmit(port, frame));
         }
     }
 }

@@ -4,6 +4,7 @@ use std::collections::{BinaryHeap, VecDeque};
 use std::net::Ipv6Addr;
 use std::sync::Arc;
 
+use dataplane::bucket::TokenBucket;
 use dataplane::context::{Hasher, Sharding};
 use dataplane::snapshot::{Block, HostView, PortId, PortView, ProviderView, Role, Snapshot};
 use dataplane::wire::Ulid;
@@ -13,9 +14,9 @@ use dataplane::worker::Limits;
 use hashbrown::HashMap;
 use rand::Rng;
 
-use super::{Effect, Engine, Event, Provider, Tally};
+use super::{Effect, Engine, Provider, Tally};
 use crate::config::{Hosts, Site, site};
-use crate::host::{Neighbours, OwnLink, Stack};
+use crate::host::{Listener, Neighbours, OwnLink, Stack};
 use crate::identity::{HostIdentity, Kind};
 use crate::reap::{self, BookConfig, PathBook, ProbeBudget};
 use crate::shim6::{
@@ -52,6 +53,8 @@ pub enum SetupError {
 const PORTS_MAX: usize = 64;
 /// Probes of all contexts together, per second (RFC 5534 §9 estimates one per context at the worst time).
 const PROBES_PER_S: u32 = 5_000;
+/// ICMPv6 errors about packets whose next hop does not answer, per second.
+const ERRORS_PER_S: u32 = 100;
 
 impl Engine {
     /// An engine for one site. `ports` is in the order of the site's. Nothing is sent before [`Engine::start`].
@@ -70,10 +73,11 @@ impl Engine {
         let endpoint = Endpoint::new(shim6_config(site), secret, tags, shard_of, proof);
         let own: Vec<Vec<(Ipv6Addr, u8)>> =
             site.ports.iter().zip(ports).map(|(port, setup)| own(port, setup)).collect();
-        let links = ports
+        let links: Vec<OwnLink> = ports
             .iter()
             .zip(&own)
-            .map(|(setup, own)| OwnLink { mac: setup.mac, own: own.iter().map(|(address, _)| *address).collect() });
+            .map(|(setup, own)| OwnLink { mac: setup.mac, own: own.iter().map(|(address, _)| *address).collect() })
+            .collect();
         let stacks = ports.iter().zip(&own).map(|(setup, own)| Stack::new(own, setup.mtu, rng.next_u64())).collect();
         let on_link =
             |own: &Vec<(Ipv6Addr, u8)>| own.iter().map(|(address, length)| Block::new(*address, *length)).collect();
@@ -95,9 +99,11 @@ impl Engine {
             waiting: VecDeque::new(),
             suspects: VecDeque::new(),
             wakes: BinaryHeap::new(),
-            neighbours: Neighbours::new(links.collect()),
+            listener: Listener::new(&links, |at| role(site, at) != Role::Unused),
+            neighbours: Neighbours::new(links),
             links: own.iter().map(on_link).collect(),
             stacks,
+            errors: TokenBucket::new(ERRORS_PER_S, ERRORS_PER_S / 5),
             tally: Tally::default(),
         };
         engine.set_peers(site);
@@ -105,12 +111,13 @@ impl Engine {
         Ok(engine)
     }
 
-    /// Begins to look for the providers' routers and gives the workers their first snapshot.
+    /// Begins to look for the providers' routers, says which groups the box listens to, and gives the workers their first snapshot.
     pub fn start(&mut self, now: Instant, effects: &mut Vec<Effect>) {
         let routers: Vec<_> = self.providers.iter().map(|provider| (provider.port, provider.next_hop)).collect();
         for (port, next_hop) in routers {
             self.neighbours.want(now, port, next_hop);
         }
+        self.listener.start(now);
         effects.push(Effect::Publish(self.snapshot.clone()));
     }
 
@@ -134,6 +141,7 @@ impl Engine {
             self.host_names.remove(&ulid);
             // The place among the hosts stays, since contexts name it; nobody is found there any more.
             Arc::make_mut(&mut self.snapshot).host_index.remove(&ulid);
+            self.neighbours.forget(self.lan_port, ulid.0);
         }
         self.follow(now, rng, out, effects);
         self.set_peers(site);
@@ -172,16 +180,6 @@ impl Engine {
             }
         }
         Ok(())
-    }
-
-    /// Notes packets to neighbours that found no room or no answer.
-    pub(super) fn note_neighbours(&mut self) {
-        for _ in 0..std::mem::take(&mut self.neighbours.unanswered) {
-            self.tally.count(Event::NeighbourUnanswered);
-        }
-        for _ in 0..std::mem::take(&mut self.neighbours.refused) {
-            self.tally.count(Event::NeighbourRefused);
-        }
     }
 }
 
@@ -239,16 +237,23 @@ fn own(port: &site::Port, setup: &PortSetup) -> Vec<(Ipv6Addr, u8)> {
     own
 }
 
+/// What is behind a port, by its place in the configuration.
+fn role(site: &Site, at: usize) -> Role {
+    match at {
+        at if at == site.lan_port => Role::Site,
+        at if site.providers.iter().any(|provider| provider.port == at) => Role::Provider,
+        _ => Role::Unused,
+    }
+}
+
 fn snapshot(site: &Site, ports: &[PortSetup], own: &[Vec<(Ipv6Addr, u8)>]) -> Snapshot {
+    let addresses = |own: &Vec<(Ipv6Addr, u8)>| own.iter().map(|(address, _)| *address).collect::<Vec<Ipv6Addr>>();
+    let own: Vec<Vec<Ipv6Addr>> = own.iter().map(addresses).collect();
+    let outer = own.iter().enumerate().filter(|(at, _)| role(site, *at) == Role::Provider);
+    let lenders: Vec<Ipv6Addr> = outer.flat_map(|(_, own)| own.iter().copied()).collect();
     let views = ports.iter().zip(own).enumerate().map(|(at, (setup, own))| {
-        let own: Vec<Ipv6Addr> = own.iter().map(|(address, _)| *address).collect();
-        let global = own.iter().find(|address| address.segments()[0] & 0xffc0 != 0xfe80);
-        let icmp_source = global.or(own.first()).copied().unwrap_or(Ipv6Addr::UNSPECIFIED);
-        let role = match at {
-            at if at == site.lan_port => Role::Site,
-            at if site.providers.iter().any(|provider| provider.port == at) => Role::Provider,
-            _ => Role::Unused,
-        };
+        let role = role(site, at);
+        let icmp_source = icmp_source(role, &own, &lenders);
         PortView { role, mac: setup.mac, mtu: setup.mtu, own, icmp_source }
     });
     let providers = site.providers.iter().map(provider).map(|provider| ProviderView {
@@ -264,6 +269,16 @@ fn snapshot(site: &Site, ports: &[PortSetup], own: &[Vec<(Ipv6Addr, u8)>]) -> Sn
         host_index: std::collections::HashMap::new(),
         site: Block::new(site.prefix.address(), site.prefix.length()),
     }
+}
+
+/// Source of ICMPv6 errors that leave through a port. A provider's port that has only link-local addresses borrows one
+/// from another such port, since its errors have to cross routers (RFC 4291 §2.5.6).
+fn icmp_source(role: Role, mine: &[Ipv6Addr], lenders: &[Ipv6Addr]) -> Ipv6Addr {
+    let link_local = |address: &&Ipv6Addr| address.segments()[0] & 0xffc0 == 0xfe80;
+    let global = mine.iter().find(|address| !link_local(address));
+    let routable = lenders.iter().find(|address| !link_local(address) && !address.is_unique_local());
+    let borrowed = routable.filter(|_| role == Role::Provider);
+    global.or(borrowed).or(mine.first()).copied().unwrap_or(Ipv6Addr::UNSPECIFIED)
 }
 
 fn shim6_config(site: &Site) -> shim6::Config {
@@ -301,5 +316,23 @@ fn reap_config(site: &Site) -> reap::Config {
         initial_probes: site.reap.initial_probes.into(),
         max_probe_timeout: site.reap.max_probe,
         ..reap::Config::default()
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn errors_to_providers_come_from_an_address_routers_carry() {
+        let parse = |text: &str| text.split(' ').map(|address| address.parse().unwrap()).collect::<Vec<Ipv6Addr>>();
+        let bare = parse("fe80::2");
+        let full = parse("fe80::3 2001:db8:ff00:2::2");
+        let lenders = parse("fe80::2 fe80::3 fc00:b::1 2001:db8:ff00:1::2 2001:db8:ff00:2::2");
+        assert_eq!(icmp_source(Role::Provider, &full, &lenders), full[1], "its own");
+        assert_eq!(icmp_source(Role::Provider, &bare, &lenders), lenders[3], "borrowed");
+        assert_eq!(icmp_source(Role::Provider, &bare, &bare), bare[0], "there is nothing better");
+        assert_eq!(icmp_source(Role::Site, &parse("fe80::1 fc00:a::1"), &lenders), parse("fc00:a::1")[0]);
+        assert_eq!(icmp_source(Role::Site, &bare, &lenders), bare[0], "hosts hear of no other link");
     }
 }

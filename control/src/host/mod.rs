@@ -1,11 +1,13 @@
 //! The box as an IPv6 node of its own: neighbour discovery and a small host stack on every port.
 //!
 //! `neighbours` speaks RFC 4861 for the box, in both directions: it answers for the box's own addresses and finds the
-//! link-layer addresses of next hops and hosts. `stack` is smoltcp on top of that, one interface per port, fed with IPv6
+//! link-layer addresses of next hops and hosts. `mld` (RFC 3810) sees to it that solicitations arrive. `stack` is smoltcp on top of that, one interface per port, fed with IPv6
 //! packets; it answers echo requests and will carry the box's own UDP and TCP services.
 
+pub mod mld;
 pub mod neighbours;
 pub mod stack;
 
-pub use neighbours::{LinkEvent, Neighbours, OwnLink};
+pub use mld::Listener;
+pub use neighbours::{GivenUp, Kind, LinkEvent, Neighbours, OwnLink};
 pub use stack::Stack;

@@ -7,6 +7,9 @@
 use std::collections::VecDeque;
 use std::net::Ipv6Addr;
 
+use dataplane::bucket::TokenBucket;
+use dataplane::wire::icmpv6::{self, Message};
+use dataplane::wire::ipv6::{self, protocol};
 use smoltcp::iface::{Config, Interface, SocketSet};
 use smoltcp::phy::{Device, DeviceCapabilities, Medium, RxToken, TxToken};
 use smoltcp::time::Instant as SmolInstant;
@@ -16,12 +19,18 @@ use crate::time::Instant;
 
 /// Packets that may wait in either direction; more are dropped, as by any full device.
 const QUEUE_MAX: usize = 64;
+/// ICMPv6 errors a second, and at once (RFC 4443 §2.4 (f)).
+const ERRORS_PER_S: u32 = 10;
+const ERRORS_BURST: u32 = 10;
 
 /// One port's host stack.
 pub struct Stack {
     interface: Interface,
     sockets: SocketSet<'static>,
     device: Queues,
+    errors: TokenBucket,
+    /// ICMPv6 errors that were not sent, because RFC 4443 §2.4 (e) forbids them or enough were sent lately.
+    pub suppressed: u64,
 }
 
 struct Queues {
@@ -43,15 +52,31 @@ impl Stack {
                 let _ = list.push(IpCidr::new(IpAddress::Ipv6(address), length));
             }
         });
-        Stack { interface, sockets: SocketSet::new(Vec::new()), device }
+        let errors = TokenBucket::new(ERRORS_PER_S, ERRORS_BURST);
+        Stack { interface, sockets: SocketSet::new(Vec::new()), device, errors, suppressed: 0 }
     }
 
-    /// Takes in one IPv6 packet for the box and gives the packets the stack answers with.
-    pub fn receive(&mut self, now: Instant, packet: &[u8]) -> impl Iterator<Item = Vec<u8>> + '_ {
+    /// Takes in one IPv6 packet for the box and gives the packets the stack answers with. `to_many` says that it came
+    /// in a multicast frame.
+    pub fn receive(&mut self, now: Instant, packet: &[u8], to_many: bool) -> Vec<Vec<u8>> {
         if self.device.inbound.len() < QUEUE_MAX {
             self.device.inbound.push_back(packet.to_vec());
         }
-        self.run(now)
+        let mut answers: Vec<Vec<u8>> = self.run(now).collect();
+        answers.retain(|answer| {
+            let sent = error_in(answer).is_none_or(|error| self.may_send(now, error, packet, to_many));
+            self.suppressed += u64::from(!sent);
+            sent
+        });
+        answers
+    }
+
+    /// RFC 4443 §2.4 (e) and (f). smoltcp looks at neither, and sees a protocol it does not know in every fragment.
+    fn may_send(&mut self, now: Instant, error: icmpv6::Error, packet: &[u8], to_many: bool) -> bool {
+        let Ok(view) = ipv6::View::new(packet) else { return false };
+        let later_fragment = view.upper_layer().is_ok_and(|upper| !upper.first_fragment);
+        let allowed = !later_fragment && icmpv6::may_answer(error, &view, to_many).is_ok();
+        allowed && self.errors.take(now.0.as_millis() as u64)
     }
 
     /// Lets the stack's timers run.
@@ -80,6 +105,15 @@ impl Device for Queues {
 
     fn transmit(&mut self, _: SmolInstant) -> Option<Sending<'_>> {
         (self.outbound.len() < QUEUE_MAX).then_some(Sending(&mut self.outbound))
+    }
+}
+
+/// The ICMPv6 error in a packet, if it is one.
+fn error_in(packet: &[u8]) -> Option<icmpv6::Error> {
+    let view = ipv6::View::new(packet).ok().filter(|view| view.next_header() == protocol::ICMPV6)?;
+    match Message::parse(&icmpv6::View::new(view.payload()).ok()?) {
+        Message::Error { error, .. } => Some(error),
+        _ => None,
     }
 }
 
@@ -123,11 +157,52 @@ mod tests {
         let own: Ipv6Addr = "fc00:a:0:1::1".parse().unwrap();
         let host: Ipv6Addr = "fc00:a:0:1::5".parse().unwrap();
         let mut stack = Stack::new(&[(own, 64)], 1500, 1);
-        let answers: Vec<_> = stack.receive(Instant::START, &echo_request(host, own)).collect();
+        let answers = stack.receive(Instant::START, &echo_request(host, own), false);
         let [answer] = answers.as_slice() else { panic!("{answers:?}") };
         assert_eq!((answer[40], &answer[8..24], &answer[24..40]), (129, &own.octets()[..], &host.octets()[..]));
         assert!(checksum::upper_layer_verifies(own, host, 58, &answer[40..]));
         let other = "fc00:a:0:1::2".parse().unwrap();
-        assert_eq!(stack.receive(Instant::START, &echo_request(host, other)).count(), 0);
+        assert!(stack.receive(Instant::START, &echo_request(host, other), false).is_empty());
+    }
+
+    fn packet(next_header: u8, target: Ipv6Addr, payload: &[u8]) -> Vec<u8> {
+        let header = ipv6::Repr {
+            source: "fc00:a:0:1::5".parse().unwrap(),
+            target,
+            next_header,
+            payload_len: payload.len() as u16,
+            hop_limit: 64,
+            traffic_class: 0,
+            flow_label: 0,
+        };
+        [&header.emit()[..], payload].concat()
+    }
+
+    #[test]
+    fn errors_are_few_and_never_about_what_was_sent_to_many() {
+        let own: Ipv6Addr = "fc00:a:0:1::1".parse().unwrap();
+        let all: Ipv6Addr = "ff02::1".parse().unwrap();
+        let mut stack = Stack::new(&[(own, 64)], 1500, 1);
+        let mut errors = |now, packet: &[u8], to_many| {
+            (stack.receive(now, packet, to_many).len() as u64, std::mem::take(&mut stack.suppressed))
+        };
+        let unknown = packet(200, own, &[0; 64]);
+        assert_eq!(errors(Instant::START, &unknown, false), (1, 0));
+        assert_eq!(errors(Instant::START, &unknown, true), (0, 1), "in a multicast frame");
+        assert_eq!(errors(Instant::START, &packet(200, all, &[0; 64]), true), (0, 1));
+        // A fragment: 17, reserved, offset 8 units, identification.
+        let later = [&[17, 0, 0, 64, 0, 0, 0, 1][..], &[0; 64]].concat();
+        assert_eq!(errors(Instant::START, &packet(44, own, &later), false), (0, 1));
+        let (mut sent, mut suppressed) = (0, 0);
+        for _ in 0..1000 {
+            let (more, fewer) = errors(Instant::START, &unknown, false);
+            (sent, suppressed) = (sent + more, suppressed + fewer);
+        }
+        assert_eq!((sent, suppressed), (u64::from(ERRORS_BURST) - 1, 1001 - u64::from(ERRORS_BURST)));
+        let later = Instant::START + std::time::Duration::from_secs(1);
+        assert_eq!(errors(later, &unknown, false), (1, 0));
+        // Answers that are no errors are not held back.
+        let host = "fc00:a:0:1::5".parse().unwrap();
+        assert!((0..100).all(|_| errors(later, &echo_request(host, own), false) == (1, 0)));
     }
 }
