@@ -31,7 +31,12 @@ fn plan(rng: &mut StdRng) -> Plan {
         sites.push(third);
     }
     let strict = upto(rng, 4) == 0;
-    Plan { sites, send_timeout_s: [3, 3, 5, 15][upto(rng, 4) as usize], shim6: format!("strict_locators = {strict}") }
+    Plan {
+        sites,
+        send_timeout_s: [3, 3, 5, 15][upto(rng, 4) as usize],
+        shim6: format!("strict_locators = {strict}"),
+        ..Plan::default()
+    }
 }
 
 /// Some streams between hosts of different sites, at different paces.

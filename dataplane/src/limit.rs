@@ -9,10 +9,54 @@ use crate::context::Hasher;
 use crate::link::Punt;
 use crate::snapshot::PortId;
 use crate::wire::{ContextTag, Ulid};
-use crate::worker::Limits;
 
 /// Buckets; sources whose hashes meet share one, which makes the limit stricter, never looser.
 const BUCKETS: usize = 4096;
+
+/// Bounds and rates of one worker.
+#[derive(Clone, Copy, Debug)]
+pub struct Limits {
+    /// Contexts of this worker.
+    pub contexts: u32,
+    /// Pairs that may wait for a context.
+    pub hold_pairs: usize,
+    /// Packets that may wait for each; at most [`BURST`](crate::translate::BURST).
+    pub hold_depth: usize,
+    /// How long they may wait.
+    pub hold_ms: u64,
+    /// Contexts in doubt whose last TCP segment is kept.
+    pub replays: usize,
+    /// ICMPv6 errors sent per second.
+    pub icmp_per_second: u32,
+    /// Packets per second for control: Shim6 messages, ICMPv6 errors, unknown tags, the host stack; each kind apart.
+    pub punts_per_second: u32,
+    /// The same for one source /64.
+    pub punts_per_source_second: u32,
+    /// New pairs one host may have looked up per second, and packets per second for one unknown next hop.
+    pub pairs_per_host_second: u32,
+    /// Whether payload is only accepted over locators of its context (RFC 5533 §16.2, R5533-328).
+    pub strict_locators: bool,
+    /// Time between two reports of activity.
+    pub report_ms: u64,
+}
+
+impl Default for Limits {
+    fn default() -> Self {
+        Limits {
+            contexts: 1 << 16,
+            hold_pairs: 1024,
+            hold_depth: 16,
+            hold_ms: 8_000,
+            replays: 1024,
+            icmp_per_second: 1000,
+            punts_per_second: 50_000,
+            punts_per_source_second: 10_000,
+            pairs_per_host_second: 400,
+            strict_locators: false,
+            report_ms: 50,
+        }
+    }
+}
 
 /// A rate per source in bounded memory.
 struct SourceLimiter {

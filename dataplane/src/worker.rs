@@ -9,6 +9,7 @@ use crate::context::hold::Held;
 use crate::context::{Hold, Phase, Replay, Shard, Sharding};
 use crate::counters::{Count, Counters, DropReason};
 use crate::limit::Guard;
+pub use crate::limit::Limits;
 use crate::link::{Command, Event, Handover, Retired, WorkerLink};
 use crate::port::{Frame, Pool, Port};
 use crate::reply;
@@ -16,51 +17,6 @@ use crate::snapshot::{PortId, Role, Snapshot};
 use crate::translate::{BURST, Batch, IcmpError, Scene, Verdict, inbound, nowhere, outbound};
 use crate::wire::ContextTag;
 use crate::wire::ethernet;
-
-/// Bounds and rates of one worker.
-#[derive(Clone, Copy, Debug)]
-pub struct Limits {
-    /// Contexts of this worker.
-    pub contexts: u32,
-    /// Pairs that may wait for a context.
-    pub hold_pairs: usize,
-    /// Packets that may wait for each; at most [`BURST`].
-    pub hold_depth: usize,
-    /// How long they may wait.
-    pub hold_ms: u64,
-    /// Contexts in doubt whose last TCP segment is kept.
-    pub replays: usize,
-    /// ICMPv6 errors sent per second.
-    pub icmp_per_second: u32,
-    /// Packets per second for control: Shim6 messages, ICMPv6 errors, unknown tags, the host stack; each kind apart.
-    pub punts_per_second: u32,
-    /// The same for one source /64.
-    pub punts_per_source_second: u32,
-    /// New pairs one host may have looked up per second, and packets per second for one unknown next hop.
-    pub pairs_per_host_second: u32,
-    /// Whether payload is only accepted over locators of its context (RFC 5533 §16.2, R5533-328).
-    pub strict_locators: bool,
-    /// Time between two reports of activity.
-    pub report_ms: u64,
-}
-
-impl Default for Limits {
-    fn default() -> Self {
-        Limits {
-            contexts: 1 << 16,
-            hold_pairs: 1024,
-            hold_depth: 16,
-            hold_ms: 8_000,
-            replays: 1024,
-            icmp_per_second: 1000,
-            punts_per_second: 50_000,
-            punts_per_source_second: 10_000,
-            pairs_per_host_second: 400,
-            strict_locators: false,
-            report_ms: 50,
-        }
-    }
-}
 
 /// A device queue, or the worker that has one.
 pub enum Outlet<F> {

@@ -18,7 +18,9 @@ use crate::config::{Hosts, Site, site};
 use crate::host::{Neighbours, OwnLink, Stack};
 use crate::identity::{HostIdentity, Kind};
 use crate::reap::{self, BookConfig, PathBook, ProbeBudget};
-use crate::shim6::{self, Endpoint, HostRefused, IdentityProof, LocalHost, ProofMemory, Rate, RatePair, ShardOf, TagSpace};
+use crate::shim6::{
+    self, Endpoint, HostRefused, IdentityProof, LocalHost, ProofMemory, Rate, RatePair, ShardOf, TagSpace,
+};
 use crate::time::Instant;
 
 /// What a device told about itself when it was opened; in the order of the ports.
