@@ -115,3 +115,32 @@ fn whatever_happened_sessions_come_back() {
         live(seed);
     }
 }
+
+/// All that boxes said to each other and told their operators, in order.
+fn history(seed: u64) -> Vec<String> {
+    let sites = vec![SitePlan { hosts: 6, providers: 3, ..SitePlan::default() }; 2];
+    let mut scene = Scene::new(&Plan { sites, ..Plan::default() }, seed);
+    for host in 0..6 {
+        scene.stream(host, 6 + host, ms(20));
+        scene.stream(6 + host, (host + 1) % 6, ms(50));
+    }
+    scene.run(s(2));
+    scene.cut(0, &[Way::Out, Way::In]);
+    scene.run(s(10));
+    scene.providers[1].router_up = false;
+    scene.run(s(60));
+    scene.restart(1);
+    scene.run(s(10));
+    let said = scene.captured.iter().map(|captured| format!("{captured:?}"));
+    said.chain(scene.stories.iter().map(|story| format!("{story:?}"))).collect()
+}
+
+#[test]
+fn the_same_seed_is_the_same_life() {
+    let (one, other) = (history(1), history(1));
+    assert!(one.len() > 100);
+    for (at, (one, other)) in one.iter().zip(&other).enumerate() {
+        assert_eq!(one, other, "line {at}");
+    }
+    assert_eq!(one.len(), other.len());
+}

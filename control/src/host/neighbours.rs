@@ -395,6 +395,19 @@ mod tests {
         assert_eq!(a.deadline(), None, "nobody wants it, nothing remembers it");
     }
 
+    #[test]
+    fn what_is_due_at_one_time_is_asked_in_one_order() {
+        let mut us = Neighbours::new(vec![link(1)]);
+        let address = |last: u16| Ipv6Addr::new(0xfe80, 0, 0, 0, 0, 0, 0, last);
+        for last in (100..120).rev() {
+            us.want(Instant::START, PORT, address(last));
+        }
+        let mut out = Vec::new();
+        us.expire(Instant::START + RETRANS_TIMER, &mut out);
+        let asked: Vec<&[u8]> = packets(&out).iter().map(|packet| &packet[48..64]).collect();
+        assert_eq!(asked, (100..120).map(|last| address(last).octets()).collect::<Vec<_>>());
+    }
+
     /// One neighbour that is wanted and known since `Instant::START`.
     fn known() -> (Neighbours, Ipv6Addr) {
         let (mut us, peer) = (Neighbours::new(vec![link(1)]), link(2).own[0]);
