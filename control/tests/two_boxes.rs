@@ -9,7 +9,7 @@ use control::engine::Story;
 use control::manage::api::{ContextState, ReapState};
 use control::reap::Reason;
 use control::shim6::How;
-use control::sim::{Captured, Plan, SitePlan, Way, packet};
+use control::sim::{Captured, Plan, SitePlan, Way, World, packet};
 use dataplane::counters::{Count, DropReason};
 use dataplane::wire::checksum;
 use dataplane::wire::ipv6::{View, protocol};
@@ -341,6 +341,25 @@ fn both_boxes_may_restart() {
     assert!(took < s(5), "{took:?}");
     scene.run(s(5));
     scene.check_mirrored();
+}
+
+/// R5533-214: while an I2bis is under way, further R1bis are dropped, also those of a peer that restarted once more and no
+/// longer accepts the validator in it. The exchange has to fail before a new one begins: 28 s, as the RFC has it.
+#[test]
+fn a_peer_that_restarts_again_during_the_recovery_costs_the_whole_exchange() {
+    let mut scene = Scene::new(&Plan::default(), 52);
+    let stream = scene.stream(0, 1, ms(20));
+    scene.run(s(2));
+    scene.restart(1);
+    let before = scene.captured.len();
+    let asked = |world: &World| world.captured[before..].iter().any(|it| matches!(it.message, Message::R1bis { .. }));
+    assert!(scene.run_until(s(1), asked).is_some());
+    scene.restart(1);
+    let took = scene.until_back(&[stream], s(60));
+    assert!((s(20)..s(30)).contains(&took), "{took:?}");
+    scene.run(s(1));
+    scene.check_mirrored();
+    scene.lossless(&[stream], s(5));
 }
 
 #[test]

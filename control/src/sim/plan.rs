@@ -20,6 +20,8 @@ pub struct Plan {
     pub sites: Vec<SitePlan>,
     /// Send Timeout of all boxes, in seconds.
     pub send_timeout_s: u16,
+    /// Contexts each box has room for.
+    pub contexts_max: u32,
     /// Lines for the `[shim6]` section of all boxes.
     pub shim6: String,
 }
@@ -44,7 +46,7 @@ impl Default for SitePlan {
 impl Default for Plan {
     /// Two sites with two providers and one host each, and the Send Timeout of the demonstration.
     fn default() -> Plan {
-        Plan { sites: vec![SitePlan::default(); 2], send_timeout_s: 3, shim6: String::new() }
+        Plan { sites: vec![SitePlan::default(); 2], send_timeout_s: 3, contexts_max: 1024, shim6: String::new() }
     }
 }
 
@@ -103,10 +105,11 @@ impl Plan {
     fn toml(&self, site: SiteId, hosts: &[Vec<Named>]) -> String {
         let SitePlan { providers, workers, .. } = self.sites[site];
         let mut text = format!(
-            "[box]\nname = \"box-{site}\"\nworkers = {workers}\ncontexts_max = 1024\nhold = {{ packets = 16, pairs = 256 }}\n\
+            "[box]\nname = \"box-{site}\"\nworkers = {workers}\ncontexts_max = {}\nhold = {{ packets = 16, pairs = 256 }}\n\
              [site]\nprefix = \"{}/48\"\nlan = \"{}/64\"\nport = \"lan\"\n\
              [reap]\nsend_timeout_s = {}\n[shim6]\n{}\n\
              [[port]]\nname = \"lan\"\ndevice = \"net_null0\"\naddresses = [\"{}/64\"]\n",
+            self.contexts_max,
             prefix(site),
             lan(site),
             self.send_timeout_s,
