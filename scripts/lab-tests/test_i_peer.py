@@ -124,6 +124,7 @@ class PeerTest(LabTest):
                 output += process.stdout.read().splitlines()
 
     def messages(self, peer, since=0, way="in"):
+        peer.settle(0.1)
         return [event["message"] for event in peer.found(way, since)]
 
 
@@ -251,6 +252,7 @@ class Responder(PeerTest):
         self.introduce(peer)
         # Five pings and five answers: those sent before the context was there have waited.
         self.assert_pings("a-h1", peer.ulid, count=5)
+        peer.settle(0.1)
         self.assertEqual([event["sequence"] for event in peer.found("echo_request")], [1, 2, 3, 4, 5])
         self.assertEqual(self.messages(peer)[:2], ["I1", "I2"])
         self.assert_agreed(peer)
@@ -574,6 +576,7 @@ class Updates(PeerTest):
         with self.udp_port(4008, "silent"):
             peer.order("udp", source=9, destination=4008, octets="00")
             began = peer.wait("in", since, message="Keepalive", timeout_s=8)["t"] - peer.events[since - 1]["t"]
+            print(peer.shown())
         self.assertGreater(began, 3.5)
 
 

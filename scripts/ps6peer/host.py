@@ -354,7 +354,8 @@ class Host:
         if context.pair is None or context.pair[1] not in context.reap.peers:
             context.reap.pair = (packet.destination, packet.source)
         context.reap.incoming(self.now)
-        self.tell("established", role="responder", peer_tag=context.peer_tag)
+        if context.state == ESTABLISHED:
+            self.tell("established", role="responder", peer_tag=context.peer_tag)
         self.send_r2(context, packet, message)
 
     def send_r2(self, context, packet, message):
