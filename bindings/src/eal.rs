@@ -15,7 +15,7 @@ use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use crate::device::DeviceSpec;
 use crate::error::{EalError, Errno};
 use crate::lcore::{self, Affinity};
-use crate::memory::{self, Hugepages, Memory};
+use crate::memory::{self, Hugepages, Memory, Turn};
 use crate::port;
 use crate::sys;
 
@@ -96,6 +96,7 @@ impl Eal {
             let spent = SPENT.load(Ordering::Acquire);
             return Err(if spent { EalError::Spent } else { EalError::AlreadyStarted });
         }
+        let turn = Turn::wait(config.hugepages);
         let memory = memory::decide(config.hugepages, config.memory_mb).inspect_err(|_| {
             // DPDK saw nothing of this attempt.
             TAKEN.store(false, Ordering::Release);
@@ -103,6 +104,7 @@ impl Eal {
         let core = config.main_core.or_else(|| before.as_ref()?.first()).unwrap_or(0);
         let arguments = arguments(&config, &memory, core);
         let started = start(&arguments);
+        drop(turn);
         remove_runtime_dir();
         started.map_err(|errno| {
             SPENT.store(true, Ordering::Release);

@@ -1,7 +1,9 @@
 //! Whether hugepages can be had, decided before the EAL starts: a start that runs out of memory cannot be repeated.
 
+use std::fs::{self, File, TryLockError};
 use std::path::Path;
-use std::{fmt, fs, ptr};
+use std::time::{Duration, Instant};
+use std::{fmt, ptr, thread};
 
 use crate::error::EalError;
 use crate::sys;
@@ -10,6 +12,8 @@ const SYSFS: &str = "/sys/kernel/mm/hugepages";
 const MB: u64 = 1 << 20;
 /// What is reserved at run time: 1 GB pages are hardly ever obtainable after boot.
 const SMALL: u64 = 2 * MB;
+/// How long to wait for others to start; a start takes well under a second.
+const PATIENCE: Duration = Duration::from_secs(5);
 
 /// What to do about hugepages.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
@@ -50,6 +54,33 @@ impl fmt::Display for Memory {
                 write!(f, "{size_mb} MB in hugepages ({reserved} pages of 2 MB reserved for it just now)")
             }
             Memory::Ordinary { size_mb, reason } => write!(f, "{size_mb} MB in ordinary pages: {reason}"),
+        }
+    }
+}
+
+/// This process's turn to count and reserve hugepages; over when dropped.
+///
+/// Two boxes that start together would both see the same free pages and both count on them, or both raise the kernel's
+/// number from the same value, and one would start a second time, on ordinary memory. So a turn lasts until the EAL has
+/// mapped its pages. It is a lock on sysfs itself: no file is made, and the kernel ends it with the process.
+pub(crate) struct Turn(#[expect(dead_code, reason = "held for its lock")] Option<File>);
+
+impl Turn {
+    /// Waits for the turn. Goes on without when it does not come: anybody on the machine may take this lock and keep it.
+    pub(crate) fn wait(hugepages: Hugepages) -> Turn {
+        Turn((hugepages != Hugepages::Never).then(|| lock(Path::new(SYSFS), PATIENCE)).flatten())
+    }
+}
+
+/// Locks a folder, trying for as long as `patience`. None when that fails.
+fn lock(folder: &Path, patience: Duration) -> Option<File> {
+    let file = File::open(folder).ok()?;
+    let deadline = Instant::now() + patience;
+    loop {
+        match file.try_lock() {
+            Ok(()) => return Some(file),
+            Err(TryLockError::WouldBlock) if Instant::now() < deadline => thread::sleep(Duration::from_millis(5)),
+            Err(_) => return None,
         }
     }
 }
@@ -181,6 +212,19 @@ mod tests {
     fn free_pages_that_others_have_a_claim_on_do_not_count() {
         let tree = Tree::new("claimed", 10, 4);
         assert_eq!(free_octets(&tree.0), 6 * SMALL);
+    }
+
+    #[test]
+    fn turns_are_taken_one_after_the_other() {
+        let tree = Tree::new("turns", 10, 0);
+        let first = lock(&tree.0, Duration::ZERO).expect("nobody else has it");
+        assert!(lock(&tree.0, Duration::from_millis(20)).is_none());
+        let others = thread::spawn({
+            let folder = tree.0.clone();
+            move || lock(&folder, Duration::from_secs(30)).is_some()
+        });
+        drop(first);
+        assert!(others.join().unwrap());
     }
 
     #[test]

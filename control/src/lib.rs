@@ -12,4 +12,5 @@ pub mod identity;
 pub mod manage;
 pub mod reap;
 pub mod shim6;
+pub mod sim;
 pub mod time;

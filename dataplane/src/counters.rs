@@ -33,7 +33,7 @@ counters! {
     /// Why a packet was dropped. There is no drop without one of these.
     DropReason {
         NotIpv6 = "drop_not_ipv6", "The frame carries something other than IPv6.";
-        WrongMac = "drop_wrong_mac", "The frame was addressed to another station.";
+        WrongMac = "drop_wrong_mac", "The frame was addressed to another station, or to many although its packet is for one.";
         MalformedIpv6 = "drop_malformed_ipv6", "The IPv6 header or its length does not fit the frame.";
         MalformedChain = "drop_malformed_chain", "The extension headers run past the packet or are too many.";
         BadAddress = "drop_bad_address", "A forwarded packet had a multicast, unspecified, loopback or link-local address where none may be.";
@@ -49,7 +49,7 @@ counters! {
         NotReady = "drop_not_ready", "A payload header for a context that still waits for R1 (RFC 5533 12.2, I1-SENT).";
         ForeignLocators = "drop_foreign_locators", "Strict mode: a payload packet came over locators that are not the context's.";
         NoTranslation = "drop_no_translation", "A plain packet from a provider to a locator; translation for peers without Shim6 is not enabled.";
-        SpoofedSource = "drop_spoofed_source", "A packet from a provider claims an identifier or a locator of this site as its source.";
+        SpoofedSource = "drop_spoofed_source", "A packet has a source its side cannot have: from a provider one of this site, from the site one that no host was given.";
         NextHopUnresolved = "drop_next_hop_unresolved", "The link-layer address of the next hop is not known.";
         ControlRate = "drop_control_rate", "More packets for the control core than the rate allows.";
         RingFull = "drop_ring_full", "The ring to the control core or to another worker was full.";

@@ -1,29 +1,111 @@
-//! What one source may cost the control core.
+//! What strangers, hosts and links may cost the control core.
+//!
+//! Control is one thread, so whoever can make it work can take it away from others. Each source has its share; each kind
+//! of work has its total; and the host stack, on which neighbour discovery and so every path depends, has its total for
+//! each port, so that a flood on one link does not make the box lose its routers on another.
 
 use crate::bucket::TokenBucket;
 use crate::context::Hasher;
-use crate::wire::ContextTag;
+use crate::link::Punt;
+use crate::snapshot::PortId;
+use crate::wire::{ContextTag, Ulid};
+use crate::worker::Limits;
 
 /// Buckets; sources whose hashes meet share one, which makes the limit stricter, never looser.
 const BUCKETS: usize = 4096;
 
-/// A rate per source /64 in bounded memory.
-pub(crate) struct SourceLimiter {
+/// A rate per source in bounded memory.
+struct SourceLimiter {
     buckets: Box<[TokenBucket]>,
     hasher: Hasher,
 }
 
+/// All limits of one worker. Times are in milliseconds.
+pub(crate) struct Guard {
+    sources: SourceLimiter,
+    hosts: SourceLimiter,
+    stack: Vec<TokenBucket>,
+    shim6: TokenBucket,
+    icmp_errors: TokenBucket,
+    unknown_tags: TokenBucket,
+    unresolved: TokenBucket,
+    answers: TokenBucket,
+}
+
+impl Guard {
+    /// For `ports` ports. The key of `hasher` keeps strangers from choosing whom they share a bucket with.
+    pub(crate) fn new(limits: &Limits, ports: usize, hasher: Hasher) -> Guard {
+        let total = bucket(limits.punts_per_second);
+        Guard {
+            sources: SourceLimiter::new(limits.punts_per_source_second, hasher),
+            hosts: SourceLimiter::new(limits.pairs_per_host_second, hasher),
+            stack: vec![total; ports],
+            shim6: total,
+            icmp_errors: total,
+            unknown_tags: total,
+            unresolved: total,
+            answers: bucket(limits.icmp_per_second),
+        }
+    }
+
+    /// Whether control shall have a packet with this source address. The source is asked first, so that one that floods
+    /// does not use up what is there for all.
+    pub(crate) fn punt(&mut self, why: Punt, port: PortId, source: Option<u128>, now: u64) -> bool {
+        let total = match why {
+            Punt::HostStack => match self.stack.get_mut(usize::from(port.0)) {
+                Some(total) => total,
+                None => return false,
+            },
+            Punt::Shim6 => &mut self.shim6,
+            Punt::IcmpError => &mut self.icmp_errors,
+        };
+        self.sources.take(who(source, port), now) && total.take(now)
+    }
+
+    /// Whether control shall hear of a tag nobody knows.
+    pub(crate) fn unknown_tag(&mut self, port: PortId, source: Option<u128>, now: u64) -> bool {
+        self.sources.take(who(source, port), now) && self.unknown_tags.take(now)
+    }
+
+    /// Whether control shall have a packet whose next hop is not known.
+    pub(crate) fn unresolved(&mut self, next_hop: u128, now: u64) -> bool {
+        self.hosts.take(next_hop as u64 ^ (next_hop >> 64) as u64, now) && self.unresolved.take(now)
+    }
+
+    /// Whether control shall hear that a host wants to talk to someone new.
+    pub(crate) fn opening(&mut self, host: Ulid, now: u64) -> bool {
+        let bits = host.0.to_bits();
+        self.hosts.take(bits as u64 ^ (bits >> 64) as u64, now)
+    }
+
+    /// Whether one more ICMPv6 error may be sent (RFC 4443 §2.4 (f)).
+    pub(crate) fn answer(&mut self, now: u64) -> bool {
+        self.answers.take(now)
+    }
+}
+
+/// A rate with bursts of an eighth of a second, but never so small that a handful of packets is too many.
+fn bucket(per_second: u32) -> TokenBucket {
+    TokenBucket::new(per_second, (per_second / 8).max(8))
+}
+
+/// A source is a /64, as sites are; but on a link everyone's is fe80::/64, so there it is the station.
+fn who(source: Option<u128>, port: PortId) -> u64 {
+    let source = source.unwrap_or_default();
+    let prefix = (source >> 64) as u64;
+    let link_local = prefix >> 54 == 0xfe80 >> 6;
+    let who = if link_local { source as u64 } else { prefix };
+    who ^ u64::from(port.0) << 56
+}
+
 impl SourceLimiter {
-    /// `per_second` for each source, with bursts of a quarter of that. The key of `hasher` keeps strangers from choosing
-    /// whom they share a bucket with.
-    pub(crate) fn new(per_second: u32, hasher: Hasher) -> SourceLimiter {
-        let bucket = TokenBucket::new(per_second, (per_second / 4).max(1));
+    fn new(per_second: u32, hasher: Hasher) -> SourceLimiter {
+        let bucket = TokenBucket::new(per_second, (per_second / 4).max(8));
         SourceLimiter { buckets: vec![bucket; BUCKETS].into_boxed_slice(), hasher }
     }
 
-    /// Takes one from the source's share. `prefix` is the first half of its address, `now` in milliseconds.
-    pub(crate) fn take(&mut self, prefix: u64, now: u64) -> bool {
-        let hash = self.hasher.tag(ContextTag::truncate(prefix)) ^ self.hasher.tag(ContextTag::truncate(prefix >> 32));
+    fn take(&mut self, who: u64, now: u64) -> bool {
+        let hash = self.hasher.tag(ContextTag::truncate(who)) ^ self.hasher.tag(ContextTag::truncate(who >> 32)) << 1;
         let place = (hash >> 20) as usize % BUCKETS;
         self.buckets.get_mut(place).is_some_and(|bucket| bucket.take(now))
     }
@@ -33,12 +115,37 @@ impl SourceLimiter {
 mod tests {
     use super::*;
 
+    fn guard() -> Guard {
+        let limits = Limits { punts_per_second: 800, punts_per_source_second: 40, ..Limits::default() };
+        Guard::new(&limits, 2, Hasher::new([5; 32]))
+    }
+
     #[test]
     fn one_source_does_not_use_up_the_share_of_another() {
-        let mut limiter = SourceLimiter::new(40, Hasher::new([5; 32]));
-        let flood = (0..1000).filter(|_| limiter.take(0x2001_0db8_0001_0000, 0)).count();
-        assert_eq!(flood, 10);
-        let others = (2..100u64).filter(|n| limiter.take(0x2001_0db8_0000_0000 | n << 16, 0)).count();
-        assert!(others >= 97, "{others} of 98");
+        let mut guard = guard();
+        let mut from =
+            |site: u128| guard.punt(Punt::Shim6, PortId(1), Some(0x2001_0db8_u128 << 96 | site << 64 | 1), 0);
+        assert_eq!((0..1000).filter(|_| from(1)).count(), 10);
+        let others = (2..50).filter(|site| from(*site)).count();
+        assert!(others >= 46, "{others} of 48");
+    }
+
+    #[test]
+    fn stations_on_a_link_are_told_apart_and_so_are_links() {
+        let mut guard = guard();
+        let mut from =
+            |port, station: u128| guard.punt(Punt::HostStack, PortId(port), Some(0xfe80_u128 << 112 | station), 0);
+        assert_eq!((0..1000).filter(|_| from(0, 7)).count(), 10);
+        assert!(from(0, 8), "another station on the link");
+        assert!(from(1, 7), "the same number on another link");
+        // Many stations use up what there is for the link, and for it alone.
+        assert_eq!((1000..2000).filter(|station| from(0, *station)).count(), 100 - 11);
+        assert!(from(1, 9));
+    }
+
+    #[test]
+    fn small_rates_are_rates() {
+        let mut guard = Guard::new(&Limits { punts_per_second: 1, ..Limits::default() }, 1, Hasher::new([1; 32]));
+        assert!(guard.punt(Punt::HostStack, PortId(0), None, 0));
     }
 }

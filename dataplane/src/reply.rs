@@ -18,6 +18,7 @@ pub fn build(frame: &[u8], error: IcmpError, port: &PortView, room: &mut [u8; RO
     let packet = ipv6::View::new(asked.payload()).ok()?;
     let error = match error {
         IcmpError::AddressUnreachable => Error::DestinationUnreachable { code: icmpv6::unreachable::ADDRESS },
+        IcmpError::SourcePolicy => Error::DestinationUnreachable { code: icmpv6::unreachable::SOURCE_POLICY },
         IcmpError::PacketTooBig(mtu) => Error::PacketTooBig { mtu },
         IcmpError::TimeExceeded => Error::TimeExceeded { code: icmpv6::exceeded::HOP_LIMIT },
     };

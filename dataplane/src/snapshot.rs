@@ -17,6 +17,8 @@ pub enum Role {
     Site,
     /// One or more providers.
     Provider,
+    /// Nothing that is configured: whatever comes from there is dropped.
+    Unused,
 }
 
 /// A port as workers see it.

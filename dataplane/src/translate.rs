@@ -4,8 +4,9 @@
 //!
 //! 1. *parse*: octets to a key (identifier pair, or tag), or the verdict that ends it here;
 //! 2. *locate*: keys to buckets, prefetched;
-//! 3. *resolve*: buckets to contexts, whose second line is prefetched;
-//! 4. *rewrite*: headers in place, and a verdict.
+//! 3. *approach*: buckets to the contexts that may be meant, prefetched;
+//! 4. *resolve*: the context that is meant;
+//! 5. *rewrite*: headers in place, and a verdict.
 //!
 //! What the verdict asks for is done by the [worker](crate::worker). A packet with a context never leaves these stages
 //! and costs one index line and two context lines. Everything rare is in `#[cold]` functions at the end.
@@ -58,6 +59,8 @@ pub enum IcmpError {
     TimeExceeded,
     /// Destination Unreachable, address unreachable.
     AddressUnreachable,
+    /// Destination Unreachable, source address failed ingress policy.
+    SourcePolicy,
 }
 
 /// What a packet is looked up by.
@@ -127,6 +130,7 @@ pub struct Scene<'a> {
 pub fn outbound<F: Frame>(batch: &mut Batch<F>, scene: &mut Scene<'_>) {
     parse_outbound(batch, scene);
     locate_pairs(batch, scene);
+    approach(batch, scene);
     resolve(batch, scene);
     rewrite_outbound(batch, scene);
 }
@@ -135,6 +139,7 @@ pub fn outbound<F: Frame>(batch: &mut Batch<F>, scene: &mut Scene<'_>) {
 pub fn inbound<F: Frame>(batch: &mut Batch<F>, scene: &mut Scene<'_>) {
     parse_inbound(batch, scene);
     locate_tags(batch, scene);
+    approach(batch, scene);
     resolve(batch, scene);
     rewrite_inbound(batch, scene);
 }
@@ -211,7 +216,12 @@ fn read<F: Frame>(frame: &mut F, mac: Mac) -> Result<ipv6::View<'_>, DropReason>
     if target != mac && !target.is_multicast() {
         return Err(DropReason::WrongMac);
     }
-    let length = ipv6::View::new(ether.payload()).map_err(|_| DropReason::MalformedIpv6)?.total_len();
+    let packet = ipv6::View::new(ether.payload()).map_err(|_| DropReason::MalformedIpv6)?;
+    // What is for one is not forwarded when it came as if it were for many: every router on the link would.
+    if target.is_multicast() && !packet.target().is_multicast() {
+        return Err(DropReason::WrongMac);
+    }
+    let length = packet.total_len();
     frame.truncate(ethernet::HEADER_LEN + length);
     ipv6::View::new(frame.bytes().get(ethernet::HEADER_LEN..).unwrap_or_default())
         .map_err(|_| DropReason::MalformedIpv6)
@@ -250,6 +260,18 @@ fn locate_tags<F: Frame>(batch: &mut Batch<F>, scene: &Scene<'_>) {
     }
 }
 
+// ---- approach ----
+
+fn approach<F: Frame>(batch: &mut Batch<F>, scene: &Scene<'_>) {
+    for ((key, &hash), verdict) in batch.keys.iter().zip(&batch.hashes).zip(&batch.verdicts) {
+        match (verdict, key) {
+            (Verdict::Lookup, Key::Pair(_)) => scene.shard.prefetch_by_pair(hash),
+            (Verdict::Lookup, Key::Tag(..)) => scene.shard.prefetch_by_tag(hash),
+            _ => {}
+        }
+    }
+}
+
 // ---- resolve ----
 
 fn resolve<F: Frame>(batch: &mut Batch<F>, scene: &Scene<'_>) {
@@ -259,9 +281,6 @@ fn resolve<F: Frame>(batch: &mut Batch<F>, scene: &Scene<'_>) {
             (Verdict::Lookup, Key::Tag(tag, ..)) => scene.shard.by_tag(hash, *tag),
             _ => None,
         };
-        if let Some(slot) = slot {
-            scene.shard.prefetch_entry(slot);
-        }
         batch.slots.push(slot);
     }
 }
@@ -402,6 +421,12 @@ fn address<F: Frame>(frame: &mut F, from: Mac, to: Option<Mac>, port: PortId, ne
 
 // ---- what is rare ----
 
+/// What comes from a port that nobody has a use for.
+#[cold]
+pub fn nowhere<F>(batch: &mut Batch<F>) {
+    drop_all(batch);
+}
+
 #[cold]
 fn drop_all<F>(batch: &mut Batch<F>) {
     batch.keys.resize(batch.frames.len(), Key::None);
@@ -414,8 +439,11 @@ fn drop_all<F>(batch: &mut Batch<F>) {
 fn keep_for_replay<F: Frame>(frame: &F, tag: ContextTag, port: PortId, now: u64, replay: &mut Replay) {
     let octets = frame.bytes();
     let Ok(packet) = ipv6::View::new(octets.get(ethernet::HEADER_LEN..).unwrap_or_default()) else { return };
-    let upper = packet.upper_layer();
-    if upper.is_ok_and(|upper| upper.place.next_header == protocol::TCP && upper.first_fragment) {
+    let Ok(upper) = packet.upper_layer() else { return };
+    let segment = packet.from_offset(upper.place.offset);
+    // A reset ends a connection; repeated later it might meet another.
+    let reset = segment.get(13).is_none_or(|flags| flags & 0x04 != 0);
+    if upper.place.next_header == protocol::TCP && upper.first_fragment && !reset {
         replay.keep(tag, port, octets, now);
     }
 }
@@ -466,6 +494,9 @@ fn without_context<F: Frame>(frame: &mut F, pair: UlidPair, scene: &Scene<'_>) -
     }
     if !may_cross(source) || !may_cross(target) {
         return Verdict::Drop(DropReason::BadAddress);
+    }
+    if !scene.snapshot.host_index.contains_key(&pair.local) {
+        return Verdict::Reply(IcmpError::SourcePolicy);
     }
     if !scene.snapshot.site.contains(target) {
         return Verdict::Hold(pair);

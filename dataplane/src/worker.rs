@@ -5,16 +5,15 @@
 
 use std::sync::Arc;
 
-use crate::bucket::TokenBucket;
 use crate::context::hold::Held;
 use crate::context::{Hold, Phase, Replay, Shard, Sharding};
 use crate::counters::{Count, Counters, DropReason};
-use crate::limit::SourceLimiter;
-use crate::link::{Command, Event, Handover, Punt, Retired, WorkerLink};
+use crate::limit::Guard;
+use crate::link::{Command, Event, Handover, Retired, WorkerLink};
 use crate::port::{Frame, Pool, Port};
 use crate::reply;
 use crate::snapshot::{PortId, Role, Snapshot};
-use crate::translate::{BURST, Batch, IcmpError, Scene, Verdict, inbound, outbound};
+use crate::translate::{BURST, Batch, IcmpError, Scene, Verdict, inbound, nowhere, outbound};
 use crate::wire::ContextTag;
 use crate::wire::ethernet;
 
@@ -37,6 +36,8 @@ pub struct Limits {
     pub punts_per_second: u32,
     /// The same for one source /64.
     pub punts_per_source_second: u32,
+    /// New pairs one host may have looked up per second, and packets per second for one unknown next hop.
+    pub pairs_per_host_second: u32,
     /// Whether payload is only accepted over locators of its context (RFC 5533 §16.2, R5533-328).
     pub strict_locators: bool,
     /// Time between two reports of activity.
@@ -52,8 +53,9 @@ impl Default for Limits {
             hold_ms: 8_000,
             replays: 1024,
             icmp_per_second: 1000,
-            punts_per_second: 20_000,
-            punts_per_source_second: 2_000,
+            punts_per_second: 50_000,
+            punts_per_source_second: 10_000,
+            pairs_per_host_second: 400,
             strict_locators: false,
             report_ms: 50,
         }
@@ -79,9 +81,7 @@ struct Outlets<F> {
     hold: Hold<(PortId, F)>,
     link: WorkerLink<F>,
     pool: Box<dyn Pool<F>>,
-    icmp: TokenBucket,
-    punts: [TokenBucket; 4],
-    sources: SourceLimiter,
+    guard: Guard,
     now: u64,
 }
 
@@ -115,10 +115,8 @@ impl<F: Frame> Worker<F> {
     ) -> Worker<F> {
         let depth = limits.hold_depth.clamp(1, BURST);
         let ports = ports.into_iter().map(|outlet| PortSlot { outlet, sending: Vec::with_capacity(BURST) }).collect();
-        let punts = [TokenBucket::new(limits.punts_per_second, limits.punts_per_second / 8); 4];
-        let sources = SourceLimiter::new(limits.punts_per_source_second, *sharding.hasher());
         let largest = snapshot.ports.iter().map(|port| usize::from(port.mtu)).max().unwrap_or_default();
-        let icmp = TokenBucket::new(limits.icmp_per_second, limits.icmp_per_second / 8);
+        let guard = Guard::new(&limits, snapshot.ports.len(), *sharding.hasher());
         Worker {
             id,
             limits,
@@ -128,16 +126,7 @@ impl<F: Frame> Worker<F> {
             batch: Batch::default(),
             released: Vec::with_capacity(depth),
             replay: Replay::new(limits.replays, largest + ethernet::HEADER_LEN),
-            outlets: Outlets {
-                ports,
-                hold: Hold::new(limits.hold_pairs, depth),
-                link,
-                pool,
-                icmp,
-                punts,
-                sources,
-                now: 0,
-            },
+            outlets: Outlets { ports, hold: Hold::new(limits.hold_pairs, depth), link, pool, guard, now: 0 },
             report_due: 0,
         }
     }
@@ -190,7 +179,8 @@ impl<F: Frame> Worker<F> {
         };
         match role {
             Some(Role::Site) => outbound(&mut self.batch, &mut scene),
-            _ => inbound(&mut self.batch, &mut scene),
+            Some(Role::Provider) => inbound(&mut self.batch, &mut scene),
+            Some(Role::Unused) | None => nowhere(&mut self.batch),
         }
         for (frame, verdict) in self.batch.frames.drain(..).zip(self.batch.verdicts.drain(..)) {
             self.outlets.settle(port, frame, verdict, &self.snapshot);
@@ -264,7 +254,7 @@ impl<F: Frame> Worker<F> {
 
     /// Sends the last segment of a context in doubt again. It stays until something comes back.
     fn replay(&mut self, tag: ContextTag) {
-        let Some((port, octets)) = self.replay.find(tag) else { return };
+        let Some((port, octets)) = self.replay.find(tag, self.outlets.now) else { return };
         let Some(frame) = self.outlets.pool.allocate(octets) else {
             return self.outlets.drop(DropReason::NoBuffer);
         };
@@ -364,6 +354,9 @@ impl<F: Frame> Outlets<F> {
     #[cold]
     fn settle_rare(&mut self, port: PortId, frame: F, verdict: Verdict, snapshot: &Snapshot) {
         match verdict {
+            Verdict::Hold(pair) if !self.hold.knows(&pair) && !self.guard.opening(pair.local, self.now) => {
+                self.drop(DropReason::HoldFull);
+            }
             Verdict::Hold(pair) => match self.hold.keep(pair, (port, frame), self.now) {
                 Held::First => {
                     self.count(Count::Held);
@@ -377,12 +370,7 @@ impl<F: Frame> Outlets<F> {
                 Held::Refused(_) => self.drop(DropReason::HoldFull),
             },
             Verdict::Punt(why) => {
-                let bucket = match why {
-                    Punt::HostStack => 0,
-                    Punt::Shim6 => 1,
-                    Punt::IcmpError => 2,
-                };
-                if !self.may_punt(bucket, &frame) {
+                if !self.guard.punt(why, port, source(&frame), self.now) {
                     self.drop(DropReason::ControlRate);
                 } else if self.tell(Event::Punt(port, why, frame)) {
                     self.count(Count::Punted);
@@ -390,12 +378,12 @@ impl<F: Frame> Outlets<F> {
             }
             Verdict::UnknownTag(tag, locators) => {
                 self.drop(DropReason::UnknownTag);
-                if self.may_punt(3, &frame) {
+                if self.guard.unknown_tag(port, source(&frame), self.now) {
                     self.tell(Event::UnknownTag { tag, locators });
                 }
             }
             Verdict::Unresolved(to, next_hop) => {
-                if !self.punts[0].take(self.now) {
+                if !self.guard.unresolved(next_hop.to_bits(), self.now) {
                     self.drop(DropReason::NextHopUnresolved);
                 } else {
                     self.tell(Event::Unresolved(to, next_hop, frame));
@@ -410,6 +398,7 @@ impl<F: Frame> Outlets<F> {
                     IcmpError::PacketTooBig(_) => DropReason::TooBig,
                     IcmpError::TimeExceeded => DropReason::HopLimit,
                     IcmpError::AddressUnreachable => DropReason::Unreachable,
+                    IcmpError::SourcePolicy => DropReason::SpoofedSource,
                 };
                 self.answer(port, frame, error, reason, snapshot);
             }
@@ -417,14 +406,6 @@ impl<F: Frame> Outlets<F> {
             Verdict::Drop(reason) => self.drop(reason),
             Verdict::Lookup => self.drop(DropReason::NoRoute),
         }
-    }
-
-    /// Whether control shall hear of a packet: it is protected in total and from any single source, in that order of
-    /// cost, the source first, so that one that floods does not use up what is there for all.
-    fn may_punt(&mut self, bucket: usize, frame: &F) -> bool {
-        let source = frame.bytes().get(ethernet::HEADER_LEN + 8..ethernet::HEADER_LEN + 16);
-        let prefix = source.and_then(|octets| octets.first_chunk()).map_or(0, |octets| u64::from_be_bytes(*octets));
-        self.sources.take(prefix, self.now) && self.punts[bucket].take(self.now)
     }
 
     fn hand_over(&mut self, worker: u8, packet: Handover<F>) {
@@ -472,13 +453,13 @@ impl<F: Frame> Outlets<F> {
         let count = match error {
             IcmpError::PacketTooBig(_) => Count::PacketTooBigSent,
             IcmpError::TimeExceeded => Count::TimeExceededSent,
-            IcmpError::AddressUnreachable => Count::UnreachableSent,
+            IcmpError::AddressUnreachable | IcmpError::SourcePolicy => Count::UnreachableSent,
         };
         self.drop(reason);
         let mut room = [0; reply::ROOM];
         let built = snapshot.ports.get(usize::from(port.0)).and_then(|view| {
             let length = reply::build(frame.bytes(), error, view, &mut room)?;
-            self.icmp.take(self.now).then_some(length)
+            self.guard.answer(self.now).then_some(length)
         });
         match built.and_then(|length| self.pool.allocate(room.get(..length)?)) {
             Some(answer) => {
@@ -496,6 +477,12 @@ impl<F: Frame> Outlets<F> {
             drop(self.link.events.push(Event::Retired(retired)));
         }
     }
+}
+
+/// The source address of a packet.
+fn source<F: Frame>(frame: &F) -> Option<u128> {
+    let octets = frame.bytes().get(ethernet::HEADER_LEN + 8..)?.first_chunk()?;
+    Some(u128::from_be_bytes(*octets))
 }
 
 /// A worker's counters, to be shared with whoever shows them.

@@ -32,6 +32,33 @@ for size in map(int, sys.argv[2:]):
 print("echoed")
 """
 
+STREAM_S, STREAM_GAP_S = 40, 0.05
+
+UDP_STREAM = """
+import socket, sys, time
+s = socket.socket(socket.AF_INET6, socket.SOCK_DGRAM)
+address, seconds, gap = sys.argv[1], float(sys.argv[2]), float(sys.argv[3])
+for number in range(round(seconds / gap)):
+    s.sendto(number.to_bytes(4, "big"), (address, 9))
+    time.sleep(gap)
+"""
+
+UDP_HEAR = """
+import socket, time
+s = socket.socket(socket.AF_INET6, socket.SOCK_DGRAM)
+s.bind(("::", 9))
+print("listening", flush=True)
+seen, silence, last = set(), 0, None
+try:
+    while True:
+        seen.add(s.recv(65535))
+        now = time.monotonic()
+        silence, last = max(silence, now - (last or now)), now
+        s.settimeout(3)
+except TimeoutError:
+    print(len(seen), silence)
+"""
+
 
 def setUpModule():
     need_boxes()
@@ -57,6 +84,17 @@ class Traffic(LabTest):
             )  # fmt: skip
             self.assertEqual(done.stdout.strip(), "echoed", done.stderr)
             echo.kill()
+
+    def test_a_stream_outlives_the_neighbours(self):
+        """Neighbours are believed for 30 s; asking them again must not be felt, nor must silence one way."""
+        self.establish("a-h1", "b-h1")
+        hearing = self.serve("b-h1", UDP_HEAR)
+        arguments = [self.ulid("b-h1"), str(STREAM_S), str(STREAM_GAP_S)]
+        net.exec_in("a-h1", [sys.executable, "-c", UDP_STREAM, *arguments])
+        received, silence_s = hearing.stdout.readline().split()
+        note(f"{int(received)} datagrams in {STREAM_S} s, longest silence {1000 * float(silence_s):.0f} ms")
+        self.assertEqual(int(received), round(STREAM_S / STREAM_GAP_S))
+        self.assertLess(float(silence_s), 1)
 
     def serve(self, node, program):
         running = subprocess.Popen(net.inside(node, [sys.executable, "-c", program]), stdout=subprocess.PIPE)

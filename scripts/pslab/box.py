@@ -152,6 +152,7 @@ def kill(site, number=signal.SIGKILL, timeout_s=5.0):
     """Ends the daemon, by default as a crash would. Returns whether there was one."""
     daemon = pid(site)
     if daemon is None:
+        bury_children()
         return False
     os.kill(daemon, number)
     deadline = time.monotonic() + timeout_s
@@ -159,11 +160,16 @@ def kill(site, number=signal.SIGKILL, timeout_s=5.0):
         if time.monotonic() > deadline:
             raise LabError(f"{site.box}: pshim6d ({daemon}) does not end")
         time.sleep(0.01)
-    child = CHILDREN.pop(daemon, None)
-    if child:
-        child.wait(timeout_s)
+    bury_children()
     (site.run_dir / "pshim6d.pid").unlink(missing_ok=True)
     return True
+
+
+def bury_children():
+    """Waits for daemons of ours that have ended, by whatever hand."""
+    for number, child in list(CHILDREN.items()):
+        if child.poll() is not None:
+            del CHILDREN[number]
 
 
 def restart(site):

@@ -37,6 +37,9 @@ class Capture:
     def start(self, node, kind, snap, expression):
         path = os.path.join(self.folder, f"{node}.{kind}.pcap")
         command = ["tcpdump", "-i", "cust0", "-n", "-U", "-Z", "root", "-B", "16384", "-s", str(snap), "-w", path]
+        if kind == "control":
+            # These are few, and a reader of the running capture wants them at once, not a buffer at a time.
+            command.append("--immediate-mode")
         log = open(os.path.join(self.folder, f"{node}.{kind}.log"), "w+")
         process = subprocess.Popen(
             net.inside(node, [*command, expression]), stdin=subprocess.DEVNULL, stdout=log, stderr=log

@@ -93,7 +93,7 @@ def show(given, story, folder):
     story.zero = time.time()
     story.tell(f"{SENDER} opens a TCP session to {RECEIVER} ({address}): {given.megabytes} MB")
     running = Transfer(SENDER, RECEIVER, address, given.megabytes * MB, given.rate * MB, patience_s=PATIENCE_S)
-    ticker = Ticker(running, story)
+    ticker = Ticker(running, story, seen)
     try:
         scene = play(given, story, running, seen)
         outcome = running.wait(timeout_s=given.megabytes / given.rate * 3 + 2 * PATIENCE_S)
@@ -127,14 +127,37 @@ def play(given, story, running, seen):
     return {"cut": name, "cut_at": cut_at}
 
 
-def first_handshake(seen):
-    """The first complete handshake captured so far, or None. The captures go on; a half-written record is no fault."""
-    time.sleep(0.3)
+def so_far(seen):
+    """What the decoder makes of the control messages captured until now, or None while a record is half written."""
     try:
         control = [path for path in seen.files if path.endswith(".control.pcap")]
-        return next(iter(shim6_decode.decode(control, "fc00::/7").handshakes), None)
+        return shim6_decode.decode(control, "fc00::/7")
     except shim6_decode.pcap.CaptureError:
         return None
+
+
+def first_handshake(seen):
+    """The first complete handshake captured so far, or None."""
+    time.sleep(0.3)
+    decoded = so_far(seen)
+    return next(iter(decoded.handshakes), None) if decoded else None
+
+
+def tell_search(story, seen, began, ended):
+    """Tells what the boxes tried while nothing arrived: each pair of providers once, with the answer it got."""
+    decoded = so_far(seen)
+    probes = [probe for probe in decoded.explored if began <= probe["time"] <= ended] if decoded else []
+    told = set()
+    for probe in probes:
+        source, destination = plan.provider_of(probe["source"]), plan.provider_of(probe["destination"])
+        if not source or not destination:
+            continue
+        text = f"REAP: {source.site}-box probes {source.name} -> {destination.name}, state {probe['state']}"
+        if probe["received"]:
+            text += ", and reports what it received"
+        if text not in told:
+            told.add(text)
+            story.tell(text, probe["time"])
 
 
 def provider_in_use():
@@ -151,9 +174,9 @@ def provider_in_use():
 class Ticker(threading.Thread):
     """Tells how far the transfer is every two seconds, and at once when a silence ended."""
 
-    def __init__(self, running, story):
+    def __init__(self, running, story, seen):
         super().__init__(daemon=True)
-        self.running, self.story, self.over = running, story, threading.Event()
+        self.running, self.story, self.seen, self.over = running, story, seen, threading.Event()
         self.start()
 
     def run(self):
@@ -162,11 +185,12 @@ class Ticker(threading.Thread):
             with self.running.lock:
                 gaps = [event for event in self.running.events if event["event"] == "gap"]
             for gap in gaps[told:]:
+                tell_search(self.story, self.seen, gap["began"], gap["time"])
                 self.story.tell(f"traffic is back after {gap['ms']:.0f} ms of silence", gap["time"])
             told = len(gaps)
             if time.time() - self.story.zero >= due:
                 received, due = self.running.received, due + 2.0
-                self.story.tell(f"{received / MB:6.0f} MB arrived" if received != last else "       silence")
+                self.story.tell(f"{received / MB:6.0f} MB arrived" if received != last else "       silence …")
                 last = received
 
     def stop(self):
@@ -202,7 +226,7 @@ def judge(given, story, scene, outcome, summary):
     if scene["moved_to"] not in (None, scene["cut"]):
         story.tell(f"the session went from provider {scene['cut']} to provider {scene['moved_to']}")
     messages = ", ".join(f"{name} {count}" for name, count in summary["messages"].items())
-    story.tell(f"captured at the providers: {messages}")
+    story.tell(f"captured at the providers of both sites, so that each counts twice: {messages}")
     return {
         "session_survived": outcome["complete"] and dropped > 0,
         "outage_ms": outcome["outage_ms"],

@@ -72,6 +72,7 @@ class Tracker:
     probes: set = field(default_factory=set)  # keys of every probe's first record
     handshakes: list = field(default_factory=list)
     moves: list = field(default_factory=list)  # changes of locator pair of payload
+    explored: list = field(default_factory=list)  # every probe at the first place it was seen
     started: dict = field(default_factory=dict)  # (ULID pair, tag) -> time of the first I1
 
     def frame(self, frame):
@@ -269,6 +270,15 @@ class Tracker:
         for report in message.received:
             if report.key not in self.probes:
                 self.unless_midstream(faults, "probe-received", f"report of a received probe {report.nonce:08x} never seen")
+        if message.sent[0].key not in self.probes:
+            self.explored.append({
+                "time": frame.time,
+                "source": show(found.source),
+                "destination": show(found.destination),
+                "state": wire.STATES.get(message.state),
+                "sent": len(message.sent),
+                "received": len(message.received),
+            })
         self.probes.add(message.sent[0].key)
 
     def check_tag(self, tag, found, name, faults):
@@ -360,6 +370,7 @@ class Tracker:
             "handshakes": self.handshakes,
             "contexts": contexts,
             "moves": self.moves,
+            "probes": self.explored,
             "violation_counts": dict(sorted(self.counts.items())),
             "violations": [
                 {"rule": found.rule, "text": found.text, "file": found.file, "packet": found.number, "time": found.time}

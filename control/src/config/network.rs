@@ -218,6 +218,16 @@ fn provider(
     let port = required(source, &span, "port", &section.port).and_then(|name| reference(source, name, &file.ports));
     let prefix = required(source, &span, "prefix", &section.prefix).and_then(|text| provider_prefix(source, text));
     let on_port = port.and_then(|port| ports.get(port)?.as_ref());
+    if let (Some(on_port), Some(prefix), Some(text)) = (on_port, prefix, &section.prefix)
+        && let Some(own) = on_port.addresses.iter().find(|own| prefix.contains(own.address))
+    {
+        source.problem(
+            &text.span(),
+            format!(
+                "{prefix} holds the box's own address {own}: the delegated /64 is for locators, the link needs another"
+            ),
+        );
+    }
     if let (Some(on_port), Some(text)) = (on_port, &section.port)
         && on_port.mtu < limits::PROVIDER_MTU_MIN
     {

@@ -265,6 +265,11 @@ fn each_wrong_value_is_named_with_its_place() {
             "fd00:a2:1::/64",
             "site.toml:49:10: provider[1].prefix: fd00:a2:1::/64 is in fc00::/7, which no provider routes (RFC 4193)",
         ),
+        (
+            "2001:db8:a2:1::/64",
+            "2001:db8:ab::/64",
+            "site.toml:49:10: provider[1].prefix: 2001:db8:ab::/64 holds the box's own address 2001:db8:ab::2/64: the delegated /64 is for locators, the link needs another",
+        ),
         ("2001:db8:a2:1::/64", "fe80::/64", "site.toml:49:10: provider[1].prefix: fe80::/64 is not routable"),
         (
             "2001:db8:a2:1::/64",

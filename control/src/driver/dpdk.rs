@@ -47,8 +47,12 @@ pub(super) fn open(configuration: &Configuration, clock: Clock, rng: &mut dyn Rn
         devices.push(device);
         queues.push(own);
     }
-    let setups: Vec<PortSetup> =
-        site.ports.iter().zip(&devices).map(|(port, device)| PortSetup { mac: mac(port, device) }).collect();
+    let setups: Vec<PortSetup> = site
+        .ports
+        .iter()
+        .zip(&devices)
+        .map(|(port, device)| PortSetup { mac: mac(port, device), mtu: mtu(port, device) })
+        .collect();
     let engine = Engine::new(site, &configuration.hosts, &setups, rng)?;
     let (control, threads, stop) = start_workers(&eal, site, &engine, queues, &pool, clock)?;
     let memory =
@@ -85,16 +89,29 @@ fn start_eal(site: &Site) -> Result<Eal, RunError> {
     Ok(eal)
 }
 
-/// Enough buffers for every descriptor, every thread's cache and the packets that wait or are on their way.
+/// Enough buffers for everything that may hold one at the same time: descriptors, each thread's cache, packets that wait
+/// for a context, and the rings. Less would stop the ports from receiving when all bounds are reached.
 fn make_pool(eal: &Eal, site: &Site) -> Result<BufferPool, RunError> {
     let workers = u32::from(site.node.workers);
-    let rings = site.ports.len() as u32 * workers * 2 * u32::from(DESCRIPTORS);
-    let caches = (workers + 1) * CACHE * 2;
-    let waiting = (site.node.hold_pairs * u32::from(site.node.hold_packets)).min(4096);
-    let count = (rings + caches + waiting + 4096).next_power_of_two() - 1;
+    let rings = RingSizes::default();
+    let descriptors = site.ports.len() as u32 * workers * 2 * u32::from(DESCRIPTORS);
+    let caches = (workers + 1) * CACHE * 3 / 2;
+    let waiting = workers * hold_pairs(site) * u32::from(site.node.hold_packets);
+    let between = (rings.events + rings.commands + rings.handover * (workers as usize - 1)) as u32 * workers;
+    let count = descriptors + caches + waiting + between + 1024;
     let largest = site.ports.iter().map(|port| usize::from(port.mtu)).max().unwrap_or(1500);
-    let room = u16::try_from((largest + BESIDES).max(2048 + 128)).map_err(hardware)?;
-    BufferPool::create(eal, "packets", count, CACHE, room).map_err(hardware)
+    let room = u16::try_from((largest + BESIDES).max(2048)).map_err(hardware)?;
+    BufferPool::create(eal, "packets", count, CACHE, room).map_err(|error| {
+        RunError::Hardware(format!(
+            "{count} packet buffers do not fit in {} MB: {error}; give eal.memory_mb more, or box.hold and box.workers less",
+            site.eal.memory_mb
+        ))
+    })
+}
+
+/// Each worker's share of the pairs that may wait.
+fn hold_pairs(site: &Site) -> u32 {
+    site.node.hold_pairs.div_ceil(u32::from(site.node.workers)).max(1)
 }
 
 fn open_port(
@@ -115,7 +132,7 @@ fn open_port(
     };
     let (device, queues) = Device::configure(eal, name, pool, &config).map_err(failed)?;
     if device.mtu() != port.mtu {
-        warn!(port = port.name, wanted = port.mtu, is = device.mtu(), "the device keeps its own MTU");
+        warn!(port = port.name, wanted = port.mtu, is = device.mtu(), "the device keeps its own MTU, which is used");
     }
     Ok((device, queues))
 }
@@ -123,6 +140,11 @@ fn open_port(
 /// The address in use: the configured one, for which promiscuous mode lets frames in, or the device's own.
 fn mac(port: &site::Port, device: &Device) -> Mac {
     port.mac.map_or(Mac(device.mac().0), |mac| Mac(mac.0))
+}
+
+/// The MTU in use: packets the device would drop have to be answered by Packet Too Big.
+fn mtu(port: &site::Port, device: &Device) -> u16 {
+    port.mtu.min(device.mtu())
 }
 
 type Started = (ControlLink<Mbuf>, Vec<JoinHandle<()>>, Arc<AtomicBool>);
@@ -139,7 +161,7 @@ fn start_workers(
     let (control, links) = connect(count, RingSizes::default(), Box::new(pool.clone()));
     let limits = Limits {
         contexts: site.node.contexts_max.div_ceil(count as u32).saturating_mul(if count > 1 { 2 } else { 1 }),
-        hold_pairs: site.node.hold_pairs as usize,
+        hold_pairs: hold_pairs(site) as usize,
         hold_depth: usize::from(site.node.hold_packets),
         punts_per_second: site.shim6.messages_per_s,
         punts_per_source_second: site.shim6.messages_per_source_s,
@@ -226,7 +248,7 @@ impl Devices for Hardware {
                 name: port.name.clone(),
                 device: port.device.name().to_owned(),
                 mac: mac(port, device).to_string(),
-                mtu: port.mtu,
+                mtu: mtu(port, device),
                 link_up: device.link_up(),
                 rx_packets: stats.rx_frames,
                 rx_octets: stats.rx_octets,
@@ -237,6 +259,10 @@ impl Devices for Hardware {
             }
         });
         views.collect()
+    }
+
+    fn links(&self) -> Vec<bool> {
+        self.devices.iter().map(Device::link_up).collect()
     }
 
     fn memory(&self) -> MemoryView {

@@ -14,6 +14,7 @@ use std::time::{Duration, Instant as WallInstant};
 use crossbeam::channel::{Receiver, RecvTimeoutError, bounded};
 use dataplane::counters::{Count, Counters, DropReason};
 use dataplane::link::Workers;
+use dataplane::snapshot::PortId;
 use rand::rngs::SysRng;
 use rand::{Rng, SeedableRng, rngs::StdRng};
 use signal_hook::consts::{SIGHUP, SIGINT, SIGTERM};
@@ -27,6 +28,8 @@ use crate::time::Instant;
 
 /// Events of one worker handled before the others get their turn.
 const EVENTS_PER_TURN: usize = 256;
+/// How often devices are asked about their links.
+const LINK_POLL: Duration = Duration::from_millis(100);
 /// Longest sleep of the control thread while workers may have something to say.
 const NAP: Duration = Duration::from_millis(1);
 
@@ -54,6 +57,8 @@ pub enum RunError {
 pub(crate) trait Devices {
     /// One view per port, in the order of the configuration.
     fn ports(&self) -> Vec<PortView>;
+    /// Whether each port's link is up, in the same order.
+    fn links(&self) -> Vec<bool>;
     /// Where memory comes from.
     fn memory(&self) -> MemoryView;
     /// Stops and joins the workers.
@@ -98,7 +103,8 @@ pub fn run(configuration: Configuration) -> Result<(), RunError> {
     let (calls_in, calls) = bounded(64);
     let server = Server::start(&configuration.site.node.control_socket, calls_in)?;
     info!(socket = %server.path().display(), "serving");
-    let mut control = Control { configuration, clock, rng, engine, workers, devices, effects: Vec::new() };
+    let mut control =
+        Control { configuration, clock, rng, engine, workers, devices, effects: Vec::new(), links_due: Instant::START };
     control.serve(&calls, &stop, &hangup);
     drop(server);
     control.devices.stop();
@@ -123,6 +129,8 @@ struct Control {
     workers: Box<dyn Workers>,
     devices: Box<dyn Devices>,
     effects: Vec<Effect>,
+    /// When the devices are next asked about their links.
+    links_due: Instant,
 }
 
 impl Control {
@@ -153,6 +161,12 @@ impl Control {
         let Control { clock, rng, engine, workers, effects, .. } = self;
         let events = workers.poll(EVENTS_PER_TURN, &mut |notice| engine.notice(clock.now(), rng, notice, effects));
         let now = clock.now();
+        if self.links_due <= now {
+            self.links_due = now + LINK_POLL;
+            for (port, up) in self.devices.links().into_iter().enumerate() {
+                engine.link_state(now, PortId(port as u8), up, effects);
+            }
+        }
         if engine.deadline().is_some_and(|due| due <= now) {
             engine.expire(now, rng, effects);
         }
@@ -251,7 +265,7 @@ impl Control {
     /// the answer says so.
     fn reload(&mut self) -> Result<ReloadedView, Problems> {
         let new = Configuration::load(&self.configuration.file)?;
-        let mut notes: Vec<String> = new.warnings.iter().map(ToString::to_string).collect();
+        let notes: Vec<String> = new.warnings.iter().map(ToString::to_string).collect();
         if needs_restart(&self.configuration.site, &new.site) {
             let text =
                 "other settings than hosts and peers changed: nothing was taken over; restart pshim6d to use them";
@@ -260,7 +274,8 @@ impl Control {
         let now = self.clock.now();
         let Control { rng, engine, effects, .. } = self;
         if let Err(error) = engine.reload(now, rng, &new.site, &new.hosts, effects) {
-            notes.push(error.to_string());
+            let text = format!("nothing was taken over: {error}");
+            return Err(crate::config::Problem::of_file(&new.site.node.hosts_file, text).into());
         }
         self.carry_out();
         let view = ReloadedView { hosts: new.hosts.len() as u64, peers: new.site.peers.len() as u64, notes };
@@ -291,8 +306,8 @@ fn tell(story: &Story) {
             old_from = %old.local, old_to = %old.peer, from = %new.local, to = %new.peer,
             "moved to another pair"
         ),
-        Story::Router(name, true) => info!(provider = name, "router answers"),
-        Story::Router(name, false) => warn!(provider = name, "router does not answer"),
+        Story::Provider(name, true) => info!(provider = name, "router answers"),
+        Story::Provider(name, false) => warn!(provider = name, "link down, or router does not answer"),
         Story::PeerError(code, pointer) => debug!(code, pointer, "a peer sent an Error"),
     }
 }

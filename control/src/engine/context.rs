@@ -19,6 +19,9 @@ use crate::time::Instant;
 /// When the last segment of a context is sent again after it found a path.
 const WAKE_AFTER: [Duration; 3] = [Duration::from_millis(10), Duration::from_millis(200), Duration::from_millis(800)];
 
+/// REAP deadlines looked at in one call, so that events of the workers never wait long.
+const EXPIRED_PER_TURN: usize = 256;
+
 /// What hangs on a context besides what the endpoint keeps.
 pub(super) struct Attached {
     /// What the owning worker was told last.
@@ -29,11 +32,22 @@ pub(super) struct Attached {
     pub(super) traffic: [Traffic; 2],
     /// The one valid place in the queue of REAP deadlines.
     queued: Option<Instant>,
+    /// Stands in the queue of those that wait for a probe to be allowed.
+    waiting: bool,
+    /// Stands in the queue of suspects.
+    pub(super) suspected: bool,
 }
 
 impl Attached {
     fn new() -> Attached {
-        Attached { installed: None, reap: None, traffic: Default::default(), queued: None }
+        Attached {
+            installed: None,
+            reap: None,
+            traffic: Default::default(),
+            queued: None,
+            waiting: false,
+            suspected: false,
+        }
     }
 }
 
@@ -266,9 +280,8 @@ impl Engine {
             reap.reorder(&|pair| self.book.rank(pair, now));
         }
         // A later deadline is found when the earlier place in the queue comes up, so a busy context queues rarely.
-        if let Some(at) = reap.deadline().filter(|at| attached.queued.is_none_or(|queued| *at < queued)) {
-            attached.queued = Some(at);
-            self.due.push(Reverse((at, id)));
+        if !attached.waiting {
+            self.requeue(id);
         }
         let probes = out.iter().filter(|output| matches!(output, ReapOutput::SendProbe { .. })).count();
         for output in out {
@@ -339,39 +352,55 @@ impl Engine {
     /// Send Timeout. Each of them moves only when its own probe is answered.
     fn path_died(&mut self, witness: ContextId, path: PathKey) {
         self.tally.count(Event::PathsDead);
-        let on_it = self.attached.iter().filter(|(id, attached)| {
-            let at_rest = |reap: &Reap| reap.state() == State::Operational && PathKey::of(reap.current()) == path;
-            **id != witness && attached.reap.as_ref().is_some_and(at_rest)
-        });
-        self.suspects.extend(on_it.map(|(id, _)| (*id, path)));
+        self.suspect_all(|id, current| id != witness && current == path);
     }
 
-    /// REAP timers, and suspects, at the pace all contexts keep together.
-    pub(super) fn expire_reap(&mut self, now: Instant, rng: &mut dyn Rng, effects: &mut Vec<Effect>) {
-        while let Some(&Reverse((at, id))) = self.due.peek() {
-            if at > now {
-                break;
+    /// Puts every context at rest whose current path is meant by `which` into the queue of suspects, once.
+    pub(super) fn suspect_all(&mut self, which: impl Fn(ContextId, PathKey) -> bool) {
+        let mut meant: Vec<(ContextId, PathKey)> = Vec::new();
+        for (id, attached) in &mut self.attached {
+            let Some(reap) = attached.reap.as_ref().filter(|reap| reap.state() == State::Operational) else { continue };
+            let path = PathKey::of(reap.current());
+            if which(*id, path) && !std::mem::replace(&mut attached.suspected, true) {
+                meant.push((*id, path));
             }
+        }
+        // In an order that does not depend on the table's, so that a simulation can be repeated.
+        meant.sort_unstable();
+        self.suspects.extend(meant);
+    }
+
+    /// REAP timers, those that waited for a probe to be allowed, and suspects, at the pace all contexts keep together. A
+    /// call does a bounded amount of work; what is left is due at once again.
+    pub(super) fn expire_reap(&mut self, now: Instant, rng: &mut dyn Rng, effects: &mut Vec<Effect>) {
+        for _ in 0..EXPIRED_PER_TURN {
+            let Some(&Reverse((at, id))) = self.due.peek().filter(|Reverse((at, _))| *at <= now) else { break };
             self.due.pop();
             let Some(attached) = self.attached.get_mut(&id).filter(|attached| attached.queued == Some(at)) else {
                 continue;
             };
             attached.queued = None;
             let Some(reap) = attached.reap.as_ref() else { continue };
-            let later = match reap.deadline() {
-                None => continue,
-                Some(due) if due > now => due,
-                Some(_) if reap.probe_due(now) && !self.budget.take(now) => self.budget.ready_at().max(now),
-                Some(_) => {
-                    self.reap_paid(now, rng, id, effects, |reap, rng, _, out| reap.expire(now, rng, out));
-                    continue;
+            match reap.deadline() {
+                None => {}
+                Some(due) if due > now => {
+                    attached.queued = Some(due);
+                    self.due.push(Reverse((due, id)));
                 }
-            };
-            attached.queued = Some(later);
-            self.due.push(Reverse((later, id)));
-            if later == now {
-                break;
+                Some(_) if attached.waiting => {}
+                Some(_) if reap.probe_due(now) => {
+                    attached.waiting = true;
+                    self.waiting.push_back(id);
+                }
+                Some(_) => _ = self.reap_paid(now, rng, id, effects, |reap, rng, _, out| reap.expire(now, rng, out)),
             }
+        }
+        while !self.waiting.is_empty() && self.budget.take(now) {
+            let Some(id) = self.waiting.pop_front() else { break };
+            if let Some(attached) = self.attached.get_mut(&id) {
+                attached.waiting = false;
+            }
+            self.reap_paid(now, rng, id, effects, |reap, rng, _, out| reap.expire(now, rng, out));
         }
         while let Some(&(id, path)) = self.suspects.front() {
             // Another path may have been found, or the context may explore already.
@@ -381,9 +410,22 @@ impl Engine {
                 return;
             }
             self.suspects.pop_front();
+            if let Some(attached) = self.attached.get_mut(&id) {
+                attached.suspected = false;
+            }
             if still {
                 self.suspect(now, rng, id, effects);
             }
+        }
+    }
+
+    /// Gives a context its place in the queue of deadlines.
+    fn requeue(&mut self, id: ContextId) {
+        let Some(attached) = self.attached.get_mut(&id) else { return };
+        let deadline = attached.reap.as_ref().and_then(Reap::deadline);
+        if let Some(at) = deadline.filter(|at| attached.queued.is_none_or(|queued| *at < queued)) {
+            attached.queued = Some(at);
+            self.due.push(Reverse((at, id)));
         }
     }
 

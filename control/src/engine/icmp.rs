@@ -112,7 +112,7 @@ impl Engine {
             target: host,
             next_header: protocol::ICMPV6,
             payload_len: u16::try_from(message.len()).ok()?,
-            hop_limit: view.hop_limit().saturating_sub(1).max(1),
+            hop_limit: view.hop_limit().checked_sub(1).filter(|left| *left > 0)?,
             traffic_class: view.traffic_class(),
             flow_label: view.flow_label(),
         };

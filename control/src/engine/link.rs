@@ -1,5 +1,6 @@
 //! How packets of the box's own reach the wire, and what neighbour discovery says.
 
+use std::collections::BTreeSet;
 use std::net::Ipv6Addr;
 use std::sync::Arc;
 
@@ -8,8 +9,9 @@ use dataplane::wire::ethernet::{self, EtherType, Mac};
 use dataplane::wire::ipv6;
 use dataplane::wire::shim6::{Addresses, Message, emit_packet};
 
-use super::{Effect, Engine, Event, Story};
+use super::{Effect, Engine, Event, Provider, Story};
 use crate::host::LinkEvent;
+use crate::reap::PathKey;
 use crate::time::Instant;
 
 /// Hop limit of control messages.
@@ -53,7 +55,7 @@ impl Engine {
         }
         let mut events = Vec::new();
         self.neighbours.send(now, port, next_hop, frame, &mut events);
-        self.link_events(events, effects);
+        self.link_events(now, events, effects);
     }
 
     /// Sends a packet of the host stack of `port`: to the neighbour itself, or to the provider's router when the
@@ -72,7 +74,7 @@ impl Engine {
     }
 
     /// Carries out what neighbour discovery wants, and tells the workers of new link-layer addresses.
-    pub(super) fn link_events(&mut self, events: Vec<LinkEvent>, effects: &mut Vec<Effect>) {
+    pub(super) fn link_events(&mut self, now: Instant, events: Vec<LinkEvent>, effects: &mut Vec<Effect>) {
         let mut changed = false;
         for event in events {
             match event {
@@ -85,8 +87,10 @@ impl Engine {
                     }
                     effects.push(Effect::Transmit(port, frame));
                 }
-                LinkEvent::Resolved(port, address, mac) => changed |= self.set_mac(port, address, Some(mac), effects),
-                LinkEvent::Lost(port, address) => changed |= self.set_mac(port, address, None, effects),
+                LinkEvent::Resolved(port, address, mac) => {
+                    changed |= self.set_mac(now, port, address, Some(mac), effects);
+                }
+                LinkEvent::Lost(port, address) => changed |= self.set_mac(now, port, address, None, effects),
             }
         }
         if changed {
@@ -95,17 +99,22 @@ impl Engine {
     }
 
     /// Notes a link-layer address in the snapshot. Whether workers have to be told.
-    fn set_mac(&mut self, port: PortId, address: Ipv6Addr, mac: Option<Mac>, effects: &mut Vec<Effect>) -> bool {
+    fn set_mac(
+        &mut self,
+        now: Instant,
+        port: PortId,
+        address: Ipv6Addr,
+        mac: Option<Mac>,
+        effects: &mut Vec<Effect>,
+    ) -> bool {
         let snapshot = Arc::make_mut(&mut self.snapshot);
         let mut changed = false;
-        for (view, provider) in snapshot.providers.iter_mut().zip(&mut self.providers) {
+        let mut routers = Vec::new();
+        for (at, view) in snapshot.providers.iter_mut().enumerate() {
             if (view.port, view.next_hop) == (port, address) {
                 view.mac = mac;
                 changed = true;
-                if provider.up != mac.is_some() {
-                    provider.up = mac.is_some();
-                    effects.push(Effect::Story(Story::Router(provider.name.clone(), provider.up)));
-                }
+                routers.push(at);
             }
         }
         let ulid = dataplane::wire::Ulid(address);
@@ -114,6 +123,53 @@ impl Engine {
             host.mac = mac;
             changed = true;
         }
+        for at in routers {
+            self.provider_state(now, at, |provider| provider.router = mac.is_some(), effects);
+        }
         changed
+    }
+
+    /// The device of a port says that its link is up or down.
+    pub fn link_state(&mut self, now: Instant, port: PortId, up: bool, effects: &mut Vec<Effect>) {
+        for at in 0..self.providers.len() {
+            if self.providers[at].port == port {
+                self.provider_state(now, at, |provider| provider.link = up, effects);
+            }
+        }
+    }
+
+    /// Changes what is known of a provider and draws the conclusions (RFC 5534 §3.1, §4.2): contexts that send through a
+    /// provider which is known to be down look for another pair now, at the pace all contexts keep.
+    fn provider_state(
+        &mut self,
+        now: Instant,
+        at: usize,
+        change: impl FnOnce(&mut Provider),
+        effects: &mut Vec<Effect>,
+    ) {
+        let Some(provider) = self.providers.get_mut(at) else { return };
+        let before = provider.is_up();
+        change(provider);
+        let (up, prefix) = (provider.is_up(), provider.prefix.to_be_bytes());
+        if up == before {
+            return;
+        }
+        effects.push(Effect::Story(Story::Provider(provider.name.clone(), up)));
+        let paths: BTreeSet<PathKey> =
+            self.book.iter(now).map(|(path, _)| path).filter(|path| path.local == prefix).collect();
+        if up {
+            // What was known of paths through it was known of a link that was down.
+            for path in paths {
+                self.book.forget(path);
+            }
+            return;
+        }
+        self.suspect_all(|_, path| path.local == prefix);
+        for path in
+            self.suspects.iter().map(|(_, path)| *path).filter(|path| path.local == prefix).collect::<BTreeSet<_>>()
+        {
+            // Whoever is on the path is in the queue already, so it does not matter whether this is news.
+            let _ = self.book.down(path, now);
+        }
     }
 }

@@ -75,8 +75,8 @@ pub enum Story {
     Exploring(UlidPair, LocatorPair, reap::Reason),
     /// A context goes another way (RFC 5534 §9, R5534-112).
     Moved(UlidPair, LocatorPair, LocatorPair),
-    /// The router of a provider answers, or does not.
-    Router(String, bool),
+    /// A provider's router can be reached, or not.
+    Provider(String, bool),
     /// A peer complained.
     PeerError(u8, u16),
 }
@@ -89,8 +89,17 @@ struct Provider {
     prefix: u64,
     next_hop: std::net::Ipv6Addr,
     preference: u16,
-    /// False while its router does not answer.
-    up: bool,
+    /// Whether its router answers.
+    router: bool,
+    /// Whether the port's link is up, as far as the device can tell.
+    link: bool,
+}
+
+impl Provider {
+    /// Whether packets can be sent there; what happens to them further on is another question.
+    fn is_up(&self) -> bool {
+        self.router && self.link
+    }
 }
 
 /// All of the control core's state.
@@ -111,6 +120,8 @@ pub struct Engine {
     budget: ProbeBudget,
     /// Contexts with a REAP deadline; stale entries are skipped.
     due: BinaryHeap<Reverse<(Instant, ContextId)>>,
+    /// Contexts with a probe to send, in the order they asked; they go on as the common budget allows.
+    waiting: VecDeque<ContextId>,
     /// Contexts whose path another context saw fail.
     suspects: VecDeque<(ContextId, PathKey)>,
     /// Contexts that have just found a path, whose hosts' TCP should hear of it; in order of time.
@@ -139,7 +150,7 @@ impl Engine {
             Notice::Unresolved(port, next_hop, frame) => {
                 let mut events = Vec::new();
                 self.neighbours.send(now, port, next_hop, frame.to_vec(), &mut events);
-                self.link_events(events, effects);
+                self.link_events(now, events, effects);
             }
             Notice::Activity { handle, activity, traffic } => {
                 self.activity(now, rng, ContextId::from_bits(handle), activity, traffic, effects);
@@ -159,7 +170,7 @@ impl Engine {
         if self.neighbours.deadline().is_some_and(|due| due <= now) {
             self.neighbours.expire(now, &mut events);
         }
-        self.link_events(events, effects);
+        self.link_events(now, events, effects);
         if self.endpoint.deadline().is_some_and(|due| due <= now) {
             let mut out = Vec::new();
             self.endpoint.expire(now, rng, &mut out);
@@ -167,13 +178,14 @@ impl Engine {
         }
         self.expire_reap(now, rng, effects);
         self.expire_wakes(now, effects);
-        self.note_refused_neighbours();
+        self.note_neighbours();
     }
 
     /// When [`Engine::expire`] has something to do.
     pub fn deadline(&self) -> Option<Instant> {
         let reap = self.due.peek().map(|Reverse((at, _))| *at);
-        let suspects = (!self.suspects.is_empty()).then(|| self.budget.ready_at());
+        let paced = !self.suspects.is_empty() || !self.waiting.is_empty();
+        let suspects = paced.then(|| self.budget.ready_at());
         let wakes = self.wakes.peek().map(|Reverse((at, _))| *at);
         [reap, suspects, wakes, self.endpoint.deadline(), self.neighbours.deadline()].into_iter().flatten().min()
     }
@@ -235,7 +247,7 @@ impl Engine {
             let Some((_, provider)) = self.provider_of(ours.0) else { continue };
             for (j, &theirs) in peer.iter().enumerate() {
                 let pair = LocatorPair { local: ours, peer: theirs };
-                ranked.push(((!provider.up, self.book.rank(pair, now), i.max(j), i.abs_diff(j), i), pair));
+                ranked.push(((!provider.is_up(), self.book.rank(pair, now), i.max(j), i.abs_diff(j), i), pair));
             }
         }
         ranked.sort_by_key(|(rank, _)| *rank);
@@ -277,7 +289,7 @@ impl Engine {
         let Some(packet) = frame.get(ethernet::HEADER_LEN..) else { return };
         let mut events: Vec<LinkEvent> = Vec::new();
         let discovery = self.neighbours.receive(now, port, packet, &mut events);
-        self.link_events(events, effects);
+        self.link_events(now, events, effects);
         if discovery {
             return;
         }

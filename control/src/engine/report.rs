@@ -5,7 +5,7 @@ use std::net::Ipv6Addr;
 
 use hashbrown::HashMap;
 
-use super::Engine;
+use super::{Engine, Provider};
 use crate::manage::api::{
     ContextCounts, ContextFilter, ContextState, ContextView, ContextsView, HostView, HostsView, PairView, PathView,
     PathsView, PeerLocatorView, ProviderView, ReapState,
@@ -111,14 +111,14 @@ impl Engine {
         for context in self.endpoint.contexts() {
             *through.entry(high_half(context.pair.local.0)).or_default() += 1;
         }
-        let view = |provider: &super::Provider| ProviderView {
+        let view = |provider: &Provider| ProviderView {
             name: provider.name.clone(),
             port: provider.port.0.to_string(),
             prefix: format!("{}/64", Ipv6Addr::from_bits(u128::from(provider.prefix) << 64)),
             preference: provider.preference,
-            up: provider.up,
+            up: provider.is_up(),
             next_hop: Some(provider.next_hop),
-            next_hop_resolved: provider.up,
+            next_hop_resolved: provider.router,
             contexts: through.get(&provider.prefix).copied().unwrap_or_default(),
         };
         self.providers.iter().map(view).collect()
@@ -159,7 +159,7 @@ impl Engine {
 
     /// Whether the box can serve: the router of at least one provider answers.
     pub fn serves(&self) -> bool {
-        self.providers.iter().any(|provider| provider.up)
+        self.providers.iter().any(Provider::is_up)
     }
 }
 

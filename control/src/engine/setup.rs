@@ -25,6 +25,8 @@ use crate::time::Instant;
 pub struct PortSetup {
     /// The link-layer address in use.
     pub mac: Mac,
+    /// The largest IPv6 packet it carries.
+    pub mtu: u16,
 }
 
 /// Why an engine cannot be set up.
@@ -68,7 +70,7 @@ impl Engine {
             .iter()
             .zip(&own)
             .map(|(setup, own)| OwnLink { mac: setup.mac, own: own.iter().map(|(address, _)| *address).collect() });
-        let stacks = site.ports.iter().zip(&own).map(|(port, own)| Stack::new(own, port.mtu, rng.next_u64())).collect();
+        let stacks = ports.iter().zip(&own).map(|(setup, own)| Stack::new(own, setup.mtu, rng.next_u64())).collect();
         let on_link =
             |own: &Vec<(Ipv6Addr, u8)>| own.iter().map(|(address, length)| Block::new(*address, *length)).collect();
         let mut engine = Engine {
@@ -86,6 +88,7 @@ impl Engine {
             book: PathBook::new(BookConfig::default()),
             budget: ProbeBudget::new(PROBES_PER_S, PROBES_PER_S / 10),
             due: BinaryHeap::new(),
+            waiting: VecDeque::new(),
             suspects: VecDeque::new(),
             wakes: BinaryHeap::new(),
             neighbours: Neighbours::new(links.collect()),
@@ -117,16 +120,19 @@ impl Engine {
         hosts: &Hosts,
         effects: &mut Vec<Effect>,
     ) -> Result<(), SetupError> {
+        self.set_hosts(hosts, rng)?;
         let kept: Vec<Ulid> = hosts.iter().map(|host| host.identity.ulid).collect();
-        let gone: Vec<Ulid> = self.host_names.keys().filter(|ulid| !kept.contains(ulid)).copied().collect();
+        let mut gone: Vec<Ulid> = self.host_names.keys().filter(|ulid| !kept.contains(ulid)).copied().collect();
+        gone.sort_unstable();
         let mut out = Vec::new();
         for ulid in gone {
             self.endpoint.remove_host(ulid, &mut out);
             self.host_names.remove(&ulid);
+            // The place among the hosts stays, since contexts name it; nobody is found there any more.
+            Arc::make_mut(&mut self.snapshot).host_index.remove(&ulid);
         }
         self.follow(now, rng, out, effects);
         self.set_peers(site);
-        self.set_hosts(hosts, rng)?;
         effects.push(Effect::Publish(self.snapshot.clone()));
         Ok(())
     }
@@ -135,15 +141,25 @@ impl Engine {
         self.peers = site.peers.iter().map(|peer| (peer.ulid, peer.locators.clone())).collect();
     }
 
-    /// Hosts keep their place in the snapshot for as long as the box runs, since contexts refer to it.
+    /// Takes in hosts that are new: all of them or, when one is refused, none. Hosts keep their place in the snapshot for as
+    /// long as the box runs, since contexts refer to it.
     fn set_hosts(&mut self, hosts: &Hosts, rng: &mut dyn Rng) -> Result<(), SetupError> {
+        let mut added = Vec::new();
         for host in hosts {
             let ulid = host.identity.ulid;
-            if self.endpoint.host(ulid).is_none() {
-                let local = local_host(&host.identity, rng);
-                let refused = |reason| SetupError::Host { name: host.name.clone(), reason };
-                self.endpoint.set_host(local).map_err(refused)?;
+            if self.endpoint.host(ulid).is_some() {
+                continue;
             }
+            if let Err(reason) = self.endpoint.set_host(local_host(&host.identity, rng)) {
+                // Hosts taken in a moment ago have no contexts yet, so nothing follows from their going.
+                let mut nothing = Vec::new();
+                added.iter().for_each(|ulid| self.endpoint.remove_host(*ulid, &mut nothing));
+                return Err(SetupError::Host { name: host.name.clone(), reason });
+            }
+            added.push(ulid);
+        }
+        for host in hosts {
+            let ulid = host.identity.ulid;
             self.host_names.insert(ulid, host.name.clone());
             let snapshot = Arc::make_mut(&mut self.snapshot);
             if !snapshot.host_index.contains_key(&ulid) {
@@ -154,8 +170,11 @@ impl Engine {
         Ok(())
     }
 
-    /// Notes neighbours that found no room.
-    pub(super) fn note_refused_neighbours(&mut self) {
+    /// Notes packets to neighbours that found no room or no answer.
+    pub(super) fn note_neighbours(&mut self) {
+        for _ in 0..std::mem::take(&mut self.neighbours.unanswered) {
+            self.tally.count(Event::NeighbourUnanswered);
+        }
         for _ in 0..std::mem::take(&mut self.neighbours.refused) {
             self.tally.count(Event::NeighbourRefused);
         }
@@ -184,7 +203,8 @@ fn provider(provider: &site::Provider) -> Provider {
         prefix: u64::from_be_bytes(provider.prefix.high_half()),
         next_hop: provider.next_hop,
         preference: provider.preference,
-        up: false,
+        router: false,
+        link: true,
     }
 }
 
@@ -201,12 +221,16 @@ fn own(port: &site::Port, setup: &PortSetup) -> Vec<(Ipv6Addr, u8)> {
 }
 
 fn snapshot(site: &Site, ports: &[PortSetup], own: &[Vec<(Ipv6Addr, u8)>]) -> Snapshot {
-    let views = site.ports.iter().zip(ports).zip(own).enumerate().map(|(at, ((port, setup), own))| {
+    let views = ports.iter().zip(own).enumerate().map(|(at, (setup, own))| {
         let own: Vec<Ipv6Addr> = own.iter().map(|(address, _)| *address).collect();
         let global = own.iter().find(|address| address.segments()[0] & 0xffc0 != 0xfe80);
         let icmp_source = global.or(own.first()).copied().unwrap_or(Ipv6Addr::UNSPECIFIED);
-        let role = if at == site.lan_port { Role::Site } else { Role::Provider };
-        PortView { role, mac: setup.mac, mtu: port.mtu, own, icmp_source }
+        let role = match at {
+            at if at == site.lan_port => Role::Site,
+            at if site.providers.iter().any(|provider| provider.port == at) => Role::Provider,
+            _ => Role::Unused,
+        };
+        PortView { role, mac: setup.mac, mtu: setup.mtu, own, icmp_source }
     });
     let providers = site.providers.iter().map(provider).map(|provider| ProviderView {
         port: provider.port,

@@ -38,6 +38,7 @@ pub enum Event {
     IcmpNotOurs,
     IcmpNoSupport,
     NeighbourRefused,
+    NeighbourUnanswered,
     ErrorsReceived,
 }
 
@@ -124,6 +125,7 @@ const MEANINGS: &[(&str, &str)] = &[
     ("control_icmp_not_ours", "ICMPv6 errors about no packet of ours, or broken ones."),
     ("control_icmp_no_support", "ICMPv6 errors that say a peer does not speak Shim6."),
     ("control_neighbour_refused", "Packets not sent because there are too many neighbours."),
+    ("control_neighbour_unanswered", "Packets given up because their next hop did not answer neighbour discovery."),
     ("control_errors_received", "Shim6 Error messages received."),
     ("shim6_accepted", "Shim6 messages that did what they came for."),
     ("shim6_answered_r1", "I1 answered by R1."),

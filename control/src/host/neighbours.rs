@@ -23,6 +23,8 @@ use crate::time::Instant;
 const RETRANS_TIMER: Duration = Duration::from_secs(1);
 /// How long an answer is believed (REACHABLE_TIME).
 const REACHABLE_TIME: Duration = Duration::from_secs(30);
+/// How long an address that nobody confirmed is used before asking (DELAY_FIRST_PROBE_TIME).
+const DELAY_FIRST_PROBE: Duration = Duration::from_secs(5);
 /// Solicitations before an address counts as gone (MAX_MULTICAST_SOLICIT, MAX_UNICAST_SOLICIT).
 const SOLICITATIONS_MAX: u8 = 3;
 /// Gap between attempts to find an address that did not answer but is still wanted.
@@ -72,12 +74,23 @@ pub struct Neighbours {
     due: Option<Instant>,
     /// Packets and addresses refused because a bound was reached.
     pub refused: u64,
+    /// Packets given up because their neighbour did not answer, or too many waited for it.
+    pub unanswered: u64,
+}
+
+/// What a message says about a link-layer address.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Claim {
+    /// An answer to us: the neighbour hears us (§7.2.5, solicited). `may_change` is the override flag.
+    Answer { may_change: bool },
+    /// The neighbour speaks, and that is all we know.
+    Hearsay { may_change: bool },
 }
 
 impl Neighbours {
     /// For these ports, in the order of their numbers.
     pub fn new(links: Vec<OwnLink>) -> Neighbours {
-        Neighbours { links, entries: HashMap::new(), due: None, refused: 0 }
+        Neighbours { links, entries: HashMap::new(), due: None, refused: 0, unanswered: 0 }
     }
 
     /// The link-layer address of a neighbour, if known.
@@ -105,8 +118,11 @@ impl Neighbours {
                 if entry.waiting.len() >= WAITING_MAX {
                     // RFC 4861 §7.2.2: the oldest makes room.
                     entry.waiting.pop_front();
+                    entry.waiting.push_back(frame);
+                    self.unanswered += 1;
+                } else {
+                    entry.waiting.push_back(frame);
                 }
-                entry.waiting.push_back(frame);
                 self.expire(now, out);
             }
         }
@@ -131,7 +147,7 @@ impl Neighbours {
             Ok(Icmpv6Repr::Ndisc(NdiscRepr::NeighborSolicit { target_addr, lladdr })) => {
                 let from = lladdr.and_then(mac_of);
                 if let Some(mac) = from.filter(|_| !source.is_unspecified()) {
-                    self.learn(now, port, source, mac, true, out);
+                    self.learn(now, port, source, mac, Claim::Hearsay { may_change: true }, out);
                 }
                 self.answer(port, source, target_addr, from, out);
             }
@@ -140,8 +156,12 @@ impl Neighbours {
                 if solicited && target.is_multicast() {
                     return true;
                 }
-                if let Some(mac) = lladdr.and_then(mac_of) {
-                    self.learn(now, port, target_addr, mac, flags.contains(NdiscNeighborFlags::OVERRIDE), out);
+                let may_change = flags.contains(NdiscNeighborFlags::OVERRIDE);
+                let claim = if solicited { Claim::Answer { may_change } } else { Claim::Hearsay { may_change } };
+                // §7.2.4: the answer to a unicast solicitation may leave out the address it was sent to.
+                let known = || self.mac(port, target_addr).filter(|_| solicited);
+                if let Some(mac) = lladdr.map_or_else(known, mac_of) {
+                    self.learn(now, port, target_addr, mac, claim, out);
                 }
             }
             _ => {}
@@ -161,16 +181,22 @@ impl Neighbours {
             }
             let Some(link) = self.links.get(usize::from(port.0)) else { continue };
             if entry.asked >= SOLICITATIONS_MAX {
-                if entry.mac.take().is_some() {
+                entry.asked = 0;
+                self.unanswered += entry.waiting.drain(..).count() as u64;
+                let lost = entry.mac.take().is_some();
+                if lost {
                     out.push(LinkEvent::Lost(port, address));
                 }
-                entry.asked = 0;
-                entry.waiting.clear();
-                entry.due = now + SEARCH_AGAIN;
                 if !entry.wanted {
                     forget.push((port, address));
+                    continue;
                 }
-                continue;
+                // §7.3.3: what has gone is looked for anew and at once, as it may answer from another link-layer
+                // address; what nobody answers for is asked about less often.
+                if !lost {
+                    entry.due = now + SEARCH_AGAIN;
+                    continue;
+                }
             }
             entry.asked += 1;
             entry.due = now + RETRANS_TIMER;
@@ -200,24 +226,37 @@ impl Neighbours {
         Some(self.entries.entry((port, address)).or_insert_with(new))
     }
 
+    /// RFC 4861 §7.2.3 and §7.2.5: what a link-layer address somebody told of does to the one we have.
     fn learn(
         &mut self,
         now: Instant,
         port: PortId,
         address: Ipv6Addr,
         mac: Mac,
-        may_change: bool,
+        claim: Claim,
         out: &mut Vec<LinkEvent>,
     ) {
         let Some(entry) = self.entries.get_mut(&(port, address)) else { return };
-        if entry.mac.is_some_and(|known| known != mac) && !may_change {
-            // RFC 4861 §7.2.5: without the override flag a different address only casts doubt.
+        let (answered, may_change) = match claim {
+            Claim::Answer { may_change } => (true, may_change),
+            Claim::Hearsay { may_change } => (false, may_change),
+        };
+        let changes = entry.mac != Some(mac);
+        if entry.mac.is_some() && changes && !may_change {
+            // §7.2.5: without the override flag a different address only casts doubt.
             entry.due = entry.due.min(now);
             self.due = self.due.min(Some(now));
             return;
         }
-        entry.asked = 0;
-        entry.due = now + REACHABLE_TIME;
+        if answered {
+            entry.asked = 0;
+            entry.due = now + REACHABLE_TIME;
+        } else if changes {
+            // Good enough to send with, not to believe that the neighbour hears us.
+            entry.asked = 0;
+            entry.due = now + DELAY_FIRST_PROBE;
+            self.due = self.due.min(Some(entry.due));
+        }
         if entry.mac.replace(mac) != Some(mac) {
             out.push(LinkEvent::Resolved(port, address, mac));
         }
@@ -352,6 +391,99 @@ mod tests {
         a.expire(now, &mut out);
         assert_eq!(out, [LinkEvent::Lost(PORT, peer)]);
         assert_eq!(a.deadline(), None, "nobody wants it, nothing remembers it");
+    }
+
+    /// One neighbour that is wanted and known since `Instant::START`.
+    fn known() -> (Neighbours, Ipv6Addr) {
+        let (mut us, peer) = (Neighbours::new(vec![link(1)]), link(2).own[0]);
+        us.want(Instant::START, PORT, peer);
+        us.expire(Instant::START, &mut Vec::new());
+        advertise(&mut us, Instant::START, NdiscNeighborFlags::SOLICITED | NdiscNeighborFlags::OVERRIDE, Some(2));
+        assert_eq!(us.mac(PORT, peer), Some(link(2).mac));
+        (us, peer)
+    }
+
+    /// Link 2 advertises its first address, with the link-layer address of link `mac` or none.
+    fn advertise(us: &mut Neighbours, now: Instant, flags: NdiscNeighborFlags, mac: Option<u8>) -> Vec<LinkEvent> {
+        let lladdr = mac.map(|last| RawHardwareAddress::from(EthernetAddress(link(last).mac.0)));
+        let (source, target) = (link(2).own[0], link(1).own[0]);
+        let advert = NdiscRepr::NeighborAdvert { flags, target_addr: source, lladdr };
+        let frame = frame(link(2).mac, link(1).mac, source, target, advert).unwrap();
+        let mut out = Vec::new();
+        assert!(us.receive(now, PORT, &frame[ethernet::HEADER_LEN..], &mut out));
+        out
+    }
+
+    /// Lets time pass until it asks somebody; returns when.
+    fn next_question(us: &mut Neighbours) -> Instant {
+        let mut out = Vec::new();
+        while let Some(due) = us.deadline() {
+            us.expire(due, &mut out);
+            if !out.is_empty() {
+                return due;
+            }
+        }
+        panic!("nothing to ask");
+    }
+
+    /// Linux answers a unicast solicitation like this.
+    #[test]
+    fn an_answer_without_a_link_layer_address_confirms_the_known_one() {
+        let (mut us, peer) = known();
+        let mut now = Instant::START;
+        for _ in 0..5 {
+            now = next_question(&mut us);
+            assert_eq!(advertise(&mut us, now, NdiscNeighborFlags::SOLICITED, None), []);
+        }
+        assert_eq!(now, Instant::START + 5 * REACHABLE_TIME);
+        assert_eq!(us.mac(PORT, peer), Some(link(2).mac));
+        // To somebody who knows no address it says nothing.
+        let mut other = Neighbours::new(vec![link(1)]);
+        other.want(now, PORT, peer);
+        assert_eq!(advertise(&mut other, now, NdiscNeighborFlags::SOLICITED, None), []);
+        assert_eq!(other.mac(PORT, peer), None);
+    }
+
+    /// RFC 4861 §7.3.1: only an answer shows that the neighbour hears us.
+    #[test]
+    fn hearing_a_neighbour_does_not_confirm_it() {
+        let (mut us, peer) = known();
+        let later = Instant::START + Duration::from_secs(20);
+        assert_eq!(advertise(&mut us, later, NdiscNeighborFlags::OVERRIDE, Some(2)), []);
+        let question = solicit(&link(2), link(1).own[0], Some(link(1).mac)).unwrap();
+        assert!(us.receive(later, PORT, &question[ethernet::HEADER_LEN..], &mut Vec::new()));
+        assert_eq!(next_question(&mut us), Instant::START + REACHABLE_TIME);
+        // A new address is used at once and asked soon.
+        let resolved = advertise(&mut us, later, NdiscNeighborFlags::OVERRIDE, Some(3));
+        assert_eq!(resolved, [LinkEvent::Resolved(PORT, peer, link(3).mac)]);
+        assert_eq!(next_question(&mut us), later + DELAY_FIRST_PROBE);
+    }
+
+    #[test]
+    fn a_wanted_neighbour_that_went_silent_is_looked_for_at_once() {
+        let (mut us, peer) = known();
+        let mut out = Vec::new();
+        let mut now = Instant::START + REACHABLE_TIME;
+        for _ in 0..SOLICITATIONS_MAX {
+            us.expire(now, &mut out);
+            now = now + RETRANS_TIMER;
+        }
+        out.clear();
+        us.expire(now, &mut out);
+        assert_eq!(out.first(), Some(&LinkEvent::Lost(PORT, peer)));
+        let [search] = packets(&out)[..] else { panic!("{out:?}") };
+        assert_eq!(search[24], 0xff, "multicast, as it may have another link-layer address now");
+        // What waits for it is counted when it is given up: one that found no room, then all others.
+        for _ in 0..=WAITING_MAX {
+            us.send(now, PORT, peer, vec![0; 60], &mut Vec::new());
+        }
+        assert_eq!(us.unanswered, 1);
+        for _ in 0..SOLICITATIONS_MAX {
+            now = now + RETRANS_TIMER;
+            us.expire(now, &mut out);
+        }
+        assert_eq!(us.unanswered, 1 + WAITING_MAX as u64);
+        assert_eq!(us.deadline(), Some(now + SEARCH_AGAIN));
     }
 
     #[test]

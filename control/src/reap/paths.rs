@@ -179,6 +179,11 @@ impl PathBook {
         self.verdict(was_dead, true)
     }
 
+    /// What was known about this path was about circumstances that are no more.
+    pub fn forget(&mut self, path: PathKey) {
+        self.entries.remove(&path);
+    }
+
     /// What is known about this path now.
     pub fn status(&self, path: PathKey, now: Instant) -> Status {
         match self.entries.get(&path) {

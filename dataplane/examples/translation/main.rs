@@ -17,7 +17,7 @@ use site::{Frames, Stages, Turns};
 
 /// Bursts in a lap, all prepared before the clock starts.
 const BURSTS: usize = 64;
-/// Laps in a sample: at one millisecond each, workers report activity once in a sample.
+/// Laps in a sample. A lap is a millisecond of the workers' time, so they begin one report of activity in each sample.
 const LAPS: u32 = 50;
 
 /// Which way packets go.
@@ -31,8 +31,10 @@ enum Direction {
 trait Subject {
     /// Sends all of them through. This is what the clock sees.
     fn run(&mut self, direction: Direction, frames: &mut Frames);
-    /// Tidies up when the clock has stopped; panics if anything but the expected happened.
+    /// Collects the packets when the clock has stopped; panics if anything but the expected happened to them.
     fn rest(&mut self, direction: Direction, frames: &mut Frames);
+    /// What is done now and then on other occasions.
+    fn tidy(&mut self) {}
 }
 
 const KINDS: [&str; 3] = ["stages", "worker", "floor"];
@@ -60,28 +62,34 @@ impl Order {
     }
 }
 
-/// Nanoseconds per packet over `laps` laps of fresh packets.
-fn sample(
-    subject: &mut dyn Subject,
-    direction: Direction,
-    frames: &mut Frames,
-    contexts: u32,
-    order: &mut Order,
-    laps: u32,
-    idle: bool,
-) -> f64 {
-    let mut spent = 0.0;
-    for _ in 0..laps {
-        frames.prepare(direction, || order.next(contexts));
-        if idle {
-            continue;
+impl Direction {
+    fn other(self) -> Direction {
+        match self {
+            Direction::Egress => Direction::Ingress,
+            Direction::Ingress => Direction::Egress,
         }
-        let began = Instant::now();
-        subject.run(direction, frames);
-        spent += began.elapsed().as_secs_f64();
-        subject.rest(direction, frames);
     }
-    spent * 1e9 / (f64::from(laps) * frames.len() as f64)
+}
+
+/// Sends packets through and says how long that took, in nanoseconds per packet.
+fn pass(subject: &mut dyn Subject, direction: Direction, frames: &mut Frames) -> f64 {
+    let began = Instant::now();
+    subject.run(direction, frames);
+    let spent = began.elapsed().as_secs_f64();
+    subject.rest(direction, frames);
+    spent * 1e9 / frames.len() as f64
+}
+
+/// One lap of fresh packets. What counts is their own direction; an answer to each follows without the clock, since
+/// traffic that nothing comes back from is treated as an exception.
+fn lap(subject: &mut dyn Subject, direction: Direction, frames: &mut Frames, contexts: u32, order: &mut Order) -> f64 {
+    frames.choose(|| order.next(contexts));
+    frames.prepare(direction);
+    let time = pass(subject, direction, frames);
+    frames.prepare(direction.other());
+    pass(subject, direction.other(), frames);
+    subject.tidy();
+    time
 }
 
 fn median(values: &[f64]) -> f64 {
@@ -95,19 +103,23 @@ fn list(values: &[f64]) -> String {
     format!("[{}]", texts.join(","))
 }
 
-/// All kinds in turn, again and again, so that whatever else the machine does hits all of them.
+/// All kinds in turn, lap by lap, so that whatever else the machine does hits all of them. A sample is the median of its
+/// laps: one in which the machine did something else altogether does not count.
 fn measure(contexts: u32, direction: Direction, rounds: usize) -> String {
     let mut frames = Frames::new(BURSTS);
     let mut subjects: Vec<_> = KINDS.iter().filter_map(|kind| subject(kind, contexts)).collect();
     let mut times = vec![Vec::new(); subjects.len()];
+    let mut order = Order(0x9e37_79b9_7f4a_7c15);
     for round in 0..=rounds {
-        for (subject, times) in subjects.iter_mut().zip(&mut times) {
-            let mut order = Order(0x9e37_79b9_7f4a_7c15 ^ round as u64);
-            let time = sample(&mut **subject, direction, &mut frames, contexts, &mut order, LAPS, false);
-            // The first round warms up.
-            if round > 0 {
-                times.push(time);
+        let mut laps = vec![Vec::new(); subjects.len()];
+        for _ in 0..LAPS {
+            for (subject, laps) in subjects.iter_mut().zip(&mut laps) {
+                laps.push(lap(&mut **subject, direction, &mut frames, contexts, &mut order));
             }
+        }
+        // The first round warms up.
+        for (times, laps) in times.iter_mut().zip(&laps).filter(|_| round > 0) {
+            times.push(median(laps));
         }
     }
     let parts: Vec<String> = KINDS
@@ -134,11 +146,18 @@ fn direction(text: &str) -> Option<Direction> {
 /// The work of one kind alone; with `idle` everything around it and not the work itself.
 fn only(words: &[&str]) -> Option<()> {
     let ([kind, way, laps] | [kind, way, laps, "--idle"]) = words else { return None };
-    let (direction, laps, idle) = (direction(way)?, laps.parse().ok()?, words.len() == 4);
+    let (direction, laps, idle) = (direction(way)?, laps.parse::<u32>().ok()?, words.len() == 4);
     let contexts = 1024;
     let mut subject = subject(kind, contexts)?;
     let mut frames = Frames::new(BURSTS);
-    sample(&mut *subject, direction, &mut frames, contexts, &mut Order(7), laps, idle);
+    let mut order = Order(7);
+    for _ in 0..laps {
+        frames.choose(|| order.next(contexts));
+        frames.prepare(direction);
+        if !idle {
+            pass(&mut *subject, direction, &mut frames);
+        }
+    }
     println!("{}", u64::from(laps) * frames.len() as u64);
     Some(())
 }

@@ -3,7 +3,7 @@
 use std::net::Ipv6Addr;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
-use dataplane::context::{Hasher, Install, Phase, Shard, Sharding};
+use dataplane::context::{Hasher, Install, Phase, Replay, Shard, Sharding};
 use dataplane::counters::{Count, Counters};
 use dataplane::link::{ControlLink, RingSizes, Workers, connect};
 use dataplane::port::memory::{HeapFrame, HeapPool};
@@ -57,6 +57,7 @@ fn install(context: u32) -> Install {
         provider: 0,
         host: context % HOSTS,
         phase: Phase::Live,
+        accepted: None,
     }
 }
 
@@ -92,21 +93,27 @@ fn sharding() -> Sharding {
 /// Packets of a lap. They are written anew before each, and keep their buffers.
 pub(super) struct Frames {
     pub(super) all: Vec<HeapFrame>,
+    chosen: Vec<u32>,
 }
 
 impl Frames {
     pub(super) fn new(bursts: usize) -> Frames {
-        Frames { all: (0..bursts * BURST).map(|_| HeapFrame::new(&[0; PLAIN])).collect() }
+        let all: Vec<_> = (0..bursts * BURST).map(|_| HeapFrame::new(&[0; PLAIN])).collect();
+        Frames { chosen: vec![0; all.len()], all }
     }
 
     pub(super) fn len(&self) -> usize {
         self.all.len()
     }
 
-    /// Makes each a packet of a context that `choose` names.
-    pub(super) fn prepare(&mut self, direction: Direction, mut choose: impl FnMut() -> u32) {
-        for frame in &mut self.all {
-            let context = choose();
+    /// Chooses a context for each.
+    pub(super) fn choose(&mut self, mut choose: impl FnMut() -> u32) {
+        self.chosen.fill_with(&mut choose);
+    }
+
+    /// Makes each a packet of the context chosen for it.
+    pub(super) fn prepare(&mut self, direction: Direction) {
+        for (frame, &context) in self.all.iter_mut().zip(&self.chosen) {
             let (ulids, locators) = (ulids(context), locators(context));
             let (source, target, shim) = match direction {
                 Direction::Egress => (ulids.local.0, ulids.peer.0, None),
@@ -152,28 +159,30 @@ pub(super) struct Stages {
     snapshot: Snapshot,
     sharding: Sharding,
     counters: Counters,
+    replay: Replay,
     batches: Vec<Batch<HeapFrame>>,
-    expected: u64,
+    expected: [u64; 2],
 }
 
 impl Stages {
     pub(super) fn new(contexts: u32) -> Stages {
         let sharding = sharding();
-        let mut shard = Shard::new(contexts, *sharding.hasher());
+        let mut shard = Shard::new(contexts, *sharding.hasher(), false);
         for context in 0..contexts {
             shard.install(&install(context)).expect("the table has room for what it was made for");
         }
         let (snapshot, counters) = (snapshot(), Counters::default());
-        Stages { shard, snapshot, sharding, counters, batches: Vec::new(), expected: 0 }
+        let replay = Replay::new(Limits::default().replays, 1514);
+        Stages { shard, snapshot, sharding, counters, replay, batches: Vec::new(), expected: [0; 2] }
     }
 }
 
 impl Subject for Stages {
     fn run(&mut self, direction: Direction, frames: &mut Frames) {
         self.batches.resize_with(frames.len() / BURST, Batch::default);
-        let Stages { shard, snapshot, sharding, counters, batches, .. } = self;
+        let Stages { shard, snapshot, sharding, counters, replay, batches, .. } = self;
         let port = if direction == Direction::Egress { SITE } else { PROVIDER };
-        let mut scene = Scene { shard, snapshot, sharding, worker: 0, port, counters };
+        let mut scene = Scene { shard, replay, now: 0, snapshot, sharding, worker: 0, port, counters };
         for batch in batches {
             // Taking 32 buffers from a list stands for what reception would do.
             let from = frames.all.len() - BURST;
@@ -191,12 +200,15 @@ impl Subject for Stages {
                 batch.verdicts.iter().all(|verdict| matches!(verdict, Verdict::Forward(_))),
                 "a packet is not sent"
             );
-            self.expected += batch.frames.len() as u64;
+            self.expected[direction as usize] += batch.frames.len() as u64;
             frames.all.append(&mut batch.frames);
             batch.clear();
         }
-        assert_eq!(counted(direction, &self.counters), self.expected);
-        // As a worker does every 50 ms, and on other occasions than this one's clock sees.
+        assert_eq!(counted(direction, &self.counters), self.expected[direction as usize]);
+    }
+
+    fn tidy(&mut self) {
+        // As a worker does every 50 ms.
         self.shard.start_report();
         while self.shard.next_activity().is_some() {}
     }
@@ -233,7 +245,7 @@ pub(super) struct Turns {
     waiting: [Tray; 2],
     sent: Tray,
     now: u64,
-    expected: u64,
+    expected: [u64; 2],
 }
 
 impl Turns {
@@ -257,7 +269,7 @@ impl Turns {
             control.poll(64, &mut |_| {});
             assert!(worker.turn(0) > 0, "a context did not arrive");
         }
-        Turns { worker, control, waiting, sent, now: 0, expected: 0 }
+        Turns { worker, control, waiting, sent, now: 0, expected: [0; 2] }
     }
 }
 
@@ -265,15 +277,18 @@ impl Subject for Turns {
     fn run(&mut self, direction: Direction, frames: &mut Frames) {
         let waiting = &self.waiting[usize::from(direction == Direction::Ingress)];
         std::mem::swap(&mut *open(waiting), &mut frames.all);
-        self.now += 1;
         while self.worker.turn(self.now) > 0 {}
     }
 
     fn rest(&mut self, direction: Direction, frames: &mut Frames) {
         frames.all.clear();
         std::mem::swap(&mut *open(&self.sent), &mut frames.all);
-        self.expected += frames.len() as u64;
-        assert_eq!(counted(direction, self.worker.counters()), self.expected);
+        self.expected[direction as usize] += frames.len() as u64;
+        assert_eq!(counted(direction, self.worker.counters()), self.expected[direction as usize]);
         while self.control.poll(4096, &mut |_| {}) > 0 {}
+    }
+
+    fn tidy(&mut self) {
+        self.now += 1;
     }
 }

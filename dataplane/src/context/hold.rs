@@ -64,6 +64,11 @@ impl<F> Hold<F> {
         Held::First
     }
 
+    /// Whether packets of a pair wait.
+    pub fn knows(&self, pair: &UlidPair) -> bool {
+        self.places.contains_key(pair)
+    }
+
     /// Moves the packets of a pair to `out`, in order, and forgets the pair.
     pub fn release(&mut self, pair: &UlidPair, out: &mut Vec<F>) {
         let Some(waiting) = self.places.remove(pair).and_then(|place| {

@@ -49,11 +49,28 @@ impl Index {
         self.len == 0
     }
 
-    /// Asks for the first candidate bucket of `hash`.
+    /// Asks for both buckets of `hash`.
     #[inline]
     pub fn prefetch(&self, hash: u64) {
-        if let Some(bucket) = self.buckets.get(self.places(hash).0) {
-            prefetch(bucket);
+        let (first, second) = self.places(hash);
+        for place in [first, second] {
+            if let Some(bucket) = self.buckets.get(place) {
+                prefetch(bucket);
+            }
+        }
+    }
+
+    /// Hands over the slots whose signature fits `hash`: the right one if it is there, rarely another.
+    #[inline]
+    pub fn candidates(&self, hash: u64, mut see: impl FnMut(u32)) {
+        let (first, second) = self.places(hash);
+        for place in [first, second] {
+            let Some(bucket) = self.buckets.get(place) else { return };
+            let mut hits = bucket.matching(signature(hash));
+            while hits != 0 {
+                see(bucket.slots[hits.trailing_zeros() as usize % WAYS]);
+                hits &= hits - 1;
+            }
         }
     }
 

@@ -15,8 +15,11 @@ use crate::wire::ContextTag;
 
 /// Milliseconds between two copies for one context.
 const INTERVAL_MS: u64 = 100;
+/// Milliseconds after which a segment says nothing any more about what its connection waits for.
+const STALE_MS: u64 = 60_000;
 
 struct Kept {
+    tag: ContextTag,
     port: PortId,
     at: u64,
     frame: Vec<u8>,
@@ -27,13 +30,16 @@ pub struct Replay {
     places: HashMap<ContextTag, usize>,
     kept: Vec<Kept>,
     free: Vec<usize>,
+    sweep: usize,
 }
 
 impl Replay {
     /// For `contexts` contexts and frames of up to `octets`.
     pub fn new(contexts: usize, octets: usize) -> Replay {
-        let kept = (0..contexts).map(|_| Kept { port: PortId(0), at: 0, frame: Vec::with_capacity(octets) }).collect();
-        Replay { places: HashMap::with_capacity(contexts * 2), kept, free: (0..contexts).rev().collect() }
+        let kept = (0..contexts)
+            .map(|_| Kept { tag: ContextTag::truncate(0), port: PortId(0), at: 0, frame: Vec::with_capacity(octets) })
+            .collect();
+        Replay { places: HashMap::with_capacity(contexts * 2), kept, free: (0..contexts).rev().collect(), sweep: 0 }
     }
 
     /// Keeps a copy of `frame`, which came in on `port`, unless a fresh one is there or there is no room. Whether it did.
@@ -42,6 +48,9 @@ impl Replay {
             Some(&place) if now.saturating_sub(self.kept[place].at) < INTERVAL_MS => return false,
             Some(&place) => place,
             None => {
+                if self.free.is_empty() {
+                    self.drop_stale(now);
+                }
                 let Some(place) = self.free.pop() else { return false };
                 self.places.insert(tag, place);
                 place
@@ -54,14 +63,14 @@ impl Replay {
             return false;
         }
         kept.frame.extend_from_slice(frame);
-        (kept.port, kept.at) = (port, now);
+        (kept.tag, kept.port, kept.at) = (tag, port, now);
         true
     }
 
-    /// What is kept for a context.
-    pub fn find(&self, tag: ContextTag) -> Option<(PortId, &[u8])> {
+    /// What is kept for a context, unless it is old.
+    pub fn find(&self, tag: ContextTag, now: u64) -> Option<(PortId, &[u8])> {
         let kept = self.places.get(&tag).and_then(|&place| self.kept.get(place))?;
-        Some((kept.port, &kept.frame))
+        (now.saturating_sub(kept.at) <= STALE_MS).then_some((kept.port, &kept.frame))
     }
 
     /// Something came back, or the context is gone.
@@ -69,6 +78,15 @@ impl Replay {
         if let Some(place) = self.places.remove(&tag) {
             self.free.push(place);
         }
+    }
+
+    /// One-way contexts would hold their places for good. Looks at one place per call.
+    fn drop_stale(&mut self, now: u64) {
+        self.sweep = (self.sweep + 1) % self.kept.len().max(1);
+        let Some(kept) = self.kept.get(self.sweep).filter(|kept| now.saturating_sub(kept.at) > STALE_MS) else {
+            return;
+        };
+        self.forget(kept.tag);
     }
 
     /// Contexts with a segment.
@@ -93,12 +111,13 @@ mod tests {
         assert!(replay.keep(tag(1), PortId(0), &[1; 60], 1000));
         assert!(!replay.keep(tag(1), PortId(0), &[2; 60], 1050), "a fresh copy is there");
         assert!(replay.keep(tag(1), PortId(3), &[3; 60], 1100));
-        assert_eq!(replay.find(tag(1)), Some((PortId(3), &[3; 60][..])));
+        assert_eq!(replay.find(tag(1), 1100), Some((PortId(3), &[3; 60][..])));
         assert!(!replay.keep(tag(2), PortId(0), &[0; 101], 1100), "larger than any buffer");
         assert!(replay.keep(tag(2), PortId(0), &[0; 100], 1100));
         assert!(!replay.keep(tag(3), PortId(0), &[0; 10], 1100), "no room");
+        assert_eq!(replay.find(tag(1), 61_101), None, "too old");
         replay.forget(tag(1));
-        assert_eq!((replay.find(tag(1)), replay.len()), (None, 1));
+        assert_eq!((replay.find(tag(1), 1100), replay.len()), (None, 1));
         assert!(replay.keep(tag(3), PortId(0), &[0; 10], 1100));
     }
 }

@@ -170,10 +170,22 @@ impl Shard {
         self.tags.prefetch(hash);
     }
 
-    /// Asks for the second line of an entry; finding it has read the first.
+    /// Asks for both lines of the entries a pair may lead to, once its index lines are here.
     #[inline]
-    pub fn prefetch_entry(&self, slot: Slot) {
-        if let Some(entry) = self.entries.get(slot.0 as usize) {
+    pub fn prefetch_by_pair(&self, hash: u64) {
+        self.pairs.candidates(hash, |slot| self.prefetch_entry(slot));
+    }
+
+    /// The same for a tag.
+    #[inline]
+    pub fn prefetch_by_tag(&self, hash: u64) {
+        self.tags.candidates(hash, |slot| self.prefetch_entry(slot));
+    }
+
+    #[inline]
+    fn prefetch_entry(&self, slot: u32) {
+        if let Some(entry) = self.entries.get(slot as usize) {
+            prefetch(entry);
             prefetch(&entry.locators);
         }
     }

@@ -217,7 +217,7 @@ pub enum Message<'a> {
 pub enum Error {
     /// The packet cannot be delivered (RFC 4443 §3.1).
     DestinationUnreachable {
-        /// One of [`unreachable`].
+        /// One of [`mod@unreachable`].
         code: u8,
     },
     /// The next link takes no packet of this length (§3.2).

@@ -130,6 +130,7 @@ impl Side {
             provider: local.0 - 1,
             host: host.into(),
             phase: Phase::Live,
+            accepted: None,
         }
     }
 }

@@ -1,0 +1,261 @@
+//! Providers, and the core between them. The core itself never fails; a provider's two legs can.
+
+use std::net::Ipv6Addr;
+use std::time::Duration;
+
+use dataplane::wire::ethernet::Mac;
+use dataplane::wire::ipv6::{self, protocol};
+use dataplane::wire::shim6::{ControlPacket, Message, PacketError};
+use rand::Rng;
+
+use super::{CABLE, Due, ProviderId, SiteId, World, packet};
+use crate::time::Instant;
+
+/// Which way a packet goes through a provider, seen from its customer.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Way {
+    /// From the customer.
+    Out,
+    /// To the customer.
+    In,
+}
+
+/// What happens to packets on one way through a provider.
+#[derive(Clone, Copy, Debug)]
+pub struct Leg {
+    /// Nothing gets through.
+    pub cut: bool,
+    /// Share of packets lost, in percent.
+    pub loss: u32,
+    /// Share of packets that arrive twice, in percent.
+    pub duplicates: u32,
+    /// How long every packet takes.
+    pub delay: Duration,
+    /// How much longer a packet may take: packets overtake each other within this time.
+    pub jitter: Duration,
+}
+
+impl Default for Leg {
+    fn default() -> Leg {
+        Leg { cut: false, loss: 0, duplicates: 0, delay: Duration::from_millis(5), jitter: Duration::ZERO }
+    }
+}
+
+/// A provider of one site.
+#[derive(Clone, Debug)]
+pub struct Provider {
+    /// Its customer.
+    pub site: SiteId,
+    /// The customer's port.
+    pub port: usize,
+    /// First 64 bits of the addresses it delegated.
+    pub prefix: u64,
+    /// Its router on the customer's link.
+    pub router: Ipv6Addr,
+    /// The customer's address on that link.
+    pub customer: Ipv6Addr,
+    /// The router's link-layer address.
+    pub router_mac: Mac,
+    /// The customer's.
+    pub customer_mac: Mac,
+    /// Whether its router answers at all.
+    pub router_up: bool,
+    /// Largest packet it carries.
+    pub mtu: usize,
+    /// From the customer.
+    pub out: Leg,
+    /// To the customer.
+    pub inward: Leg,
+    /// Packets it took from the customer, for other sites.
+    pub carried: u64,
+}
+
+/// A control message a box sent.
+#[derive(Clone, Debug)]
+pub struct Captured {
+    /// When.
+    pub at: Instant,
+    /// Through whom.
+    pub provider: ProviderId,
+    /// From and to whom.
+    pub addresses: (Ipv6Addr, Ipv6Addr),
+    /// What it says.
+    pub message: Message,
+}
+
+impl World {
+    /// Cuts a provider in the given ways.
+    pub fn cut(&mut self, provider: ProviderId, ways: &[Way]) {
+        for way in ways {
+            self.leg(provider, *way).cut = true;
+        }
+    }
+
+    /// Ends all cuts of a provider.
+    pub fn heal(&mut self, provider: ProviderId) {
+        self.leg(provider, Way::Out).cut = false;
+        self.leg(provider, Way::In).cut = false;
+    }
+
+    /// Does the same to both legs of every provider.
+    pub fn all_legs(&mut self, change: impl Fn(&mut Leg)) {
+        for provider in &mut self.providers {
+            change(&mut provider.out);
+            change(&mut provider.inward);
+        }
+    }
+
+    /// One way through a provider.
+    ///
+    /// # Panics
+    /// When there is no such provider.
+    pub fn leg(&mut self, provider: ProviderId, way: Way) -> &mut Leg {
+        let provider = &mut self.providers[provider];
+        match way {
+            Way::Out => &mut provider.out,
+            Way::In => &mut provider.inward,
+        }
+    }
+
+    /// A packet appears at a provider's customer as if it had come from far away.
+    pub fn inject(&mut self, provider: ProviderId, packet: &[u8]) {
+        self.deliver(provider, packet.to_vec(), self.now + CABLE);
+    }
+
+    /// The provider through which an address is reached.
+    pub fn provider_of(&self, address: Ipv6Addr) -> Option<ProviderId> {
+        let prefix = (address.to_bits() >> 64) as u64;
+        self.providers.iter().position(|provider| provider.prefix == prefix || provider.customer == address)
+    }
+
+    /// A box sent a frame to one of its providers.
+    pub(super) fn toward_provider(&mut self, site: SiteId, port: usize, frame: Vec<u8>) {
+        let mine = |provider: &Provider| (provider.site, provider.port) == (site, port);
+        let Some(number) = self.providers.iter().position(mine) else { return };
+        let Some(octets) = packet::packet_in(&frame) else { return self.violation(site, "no IPv6 packet in a frame") };
+        let Ok(view) = ipv6::View::new(octets) else { return };
+        let provider = &self.providers[number];
+        if view.target().is_multicast() || view.target() == provider.router {
+            return self.at_router(number, octets);
+        }
+        if frame[..6] != provider.router_mac.0 || frame[6..12] != provider.customer_mac.0 {
+            return self.violation(site, &format!("a packet to {} in a frame for nobody", view.target()));
+        }
+        if !provider.router_up {
+            self.lost += 1;
+            return;
+        }
+        self.forward(number, octets);
+    }
+
+    /// A packet for the router itself: it answers neighbour discovery.
+    fn at_router(&mut self, number: ProviderId, octets: &[u8]) {
+        let provider = &self.providers[number];
+        let asked = packet::solicited(octets).filter(|asked| *asked == provider.router && provider.router_up);
+        let Some(answer) = asked.and_then(|asked| packet::advertisement(octets, asked, provider.router_mac)) else {
+            return;
+        };
+        let frame = packet::frame(provider.customer_mac, provider.router_mac, &answer);
+        let (site, port) = (provider.site, provider.port);
+        self.later(self.now + CABLE, Due::ToBox(site, port, frame));
+    }
+
+    /// A packet from the customer to the world: strict about its source, and about what belongs inside a site.
+    fn forward(&mut self, number: ProviderId, octets: &[u8]) {
+        let Ok(view) = ipv6::View::new(octets) else { return };
+        let (source, target) = (view.source(), view.target());
+        let Provider { site, prefix, customer, router, mtu, .. } = self.providers[number];
+        if (source.to_bits() >> 64) as u64 != prefix && source != customer {
+            return self.violation(site, &format!("{source} is no source for provider {number} (to {target})"));
+        }
+        if target.is_unique_local() {
+            return self.violation(site, &format!("identifier {target} left its site"));
+        }
+        self.capture(number, octets);
+        if octets.len() > mtu {
+            let error = packet::error_about(octets, router, 2, 0, mtu as u32);
+            if let Some(error) = error {
+                self.deliver(number, error, self.now + CABLE);
+            }
+            return;
+        }
+        self.providers[number].carried += 1;
+        let mut octets = octets.to_vec();
+        octets[7] = octets[7].saturating_sub(1);
+        for at in self.through(number, Way::Out) {
+            self.later(at, Due::AtCore(octets.clone()));
+        }
+    }
+
+    /// Notes control messages, and that every one of them can be read.
+    fn capture(&mut self, number: ProviderId, octets: &[u8]) {
+        let site = self.providers[number].site;
+        match ControlPacket::parse(octets) {
+            Ok(control) => self.captured.push(Captured {
+                at: self.now,
+                provider: number,
+                addresses: (control.addresses.source, control.addresses.target),
+                message: control.message,
+            }),
+            Err(PacketError::NotShim6) => {}
+            // A payload header is no control message either, and is told apart by its P bit.
+            Err(_) if is_payload(octets) => {}
+            Err(error) => self.violation(site, &format!("a control message that cannot be read: {error}")),
+        }
+    }
+
+    /// A packet reached the core and goes on to whoever it is for.
+    pub(super) fn out_of_core(&mut self, octets: Vec<u8>) {
+        let target = ipv6::View::new(&octets).ok().map(|view| view.target());
+        let Some(number) = target.and_then(|target| self.provider_of(target)) else {
+            self.lost += 1;
+            return;
+        };
+        for at in self.through(number, Way::In) {
+            self.deliver(number, octets.clone(), at);
+        }
+    }
+
+    /// When a packet gets through one way of a provider: once, twice, or never.
+    fn through(&mut self, number: ProviderId, way: Way) -> Vec<Instant> {
+        let leg = *self.leg(number, way);
+        if leg.cut || self.chance(leg.loss) {
+            self.lost += 1;
+            return Vec::new();
+        }
+        let copies = if self.chance(leg.duplicates) { 2 } else { 1 };
+        (0..copies).map(|_| self.now + leg.delay + leg.jitter.mul_f64(self.share())).collect()
+    }
+
+    fn chance(&mut self, percent: u32) -> bool {
+        percent > 0 && self.rng.next_u32() % 100 < percent
+    }
+
+    /// From zero to nearly one.
+    fn share(&mut self) -> f64 {
+        f64::from(self.rng.next_u32()) / (f64::from(u32::MAX) + 1.0)
+    }
+
+    fn deliver(&mut self, number: ProviderId, mut octets: Vec<u8>, at: Instant) {
+        let provider = &self.providers[number];
+        if !provider.router_up {
+            return;
+        }
+        if let Some(hop_limit) = octets.get_mut(7) {
+            *hop_limit = hop_limit.saturating_sub(1);
+        }
+        let frame = packet::frame(provider.customer_mac, provider.router_mac, &octets);
+        let (site, port) = (provider.site, provider.port);
+        self.later(at, Due::ToBox(site, port, frame));
+    }
+}
+
+/// Whether a packet's Shim6 header is a payload header.
+fn is_payload(octets: &[u8]) -> bool {
+    let Ok(view) = ipv6::View::new(octets) else { return false };
+    let shim = view.shim_header().ok().flatten();
+    shim.is_some_and(|shim| {
+        shim.place.next_header == protocol::SHIM6
+            && view.from_offset(shim.place.offset).get(2).is_some_and(|p| p & 0x80 != 0)
+    })
+}

@@ -1,0 +1,76 @@
+//! The few packets the world makes itself: neighbour discovery, datagrams, errors of routers.
+
+use std::net::Ipv6Addr;
+
+use dataplane::wire::checksum;
+use dataplane::wire::ethernet::{self, EtherType, Mac};
+use dataplane::wire::ipv6::{self, protocol};
+
+/// An Ethernet frame with a packet in it.
+pub fn frame(to: Mac, from: Mac, packet: &[u8]) -> Vec<u8> {
+    let [high, low] = EtherType::IPV6.0.to_be_bytes();
+    [&to.0[..], &from.0, &[high, low], packet].concat()
+}
+
+/// The packet in a frame, without padding.
+pub fn packet_in(frame: &[u8]) -> Option<&[u8]> {
+    let packet = frame.get(ethernet::HEADER_LEN..)?;
+    packet.get(..ipv6::View::new(packet).ok()?.total_len())
+}
+
+/// An IPv6 packet.
+pub fn ipv6(source: Ipv6Addr, target: Ipv6Addr, next_header: u8, hop_limit: u8, payload: &[u8]) -> Vec<u8> {
+    let header = ipv6::Repr {
+        source,
+        target,
+        next_header,
+        payload_len: payload.len() as u16,
+        hop_limit,
+        traffic_class: 0,
+        flow_label: 0,
+    };
+    [&header.emit()[..], payload].concat()
+}
+
+/// An ICMPv6 message with its checksum, in a packet.
+pub fn icmp(source: Ipv6Addr, target: Ipv6Addr, hop_limit: u8, message: &[u8]) -> Vec<u8> {
+    let mut message = message.to_vec();
+    message[2..4].fill(0);
+    let sum = checksum::upper_layer(source, target, protocol::ICMPV6, &message);
+    message[2..4].copy_from_slice(&sum.to_be_bytes());
+    ipv6(source, target, protocol::ICMPV6, hop_limit, &message)
+}
+
+/// A UDP datagram with its checksum, in a packet.
+pub fn udp(source: Ipv6Addr, target: Ipv6Addr, ports: (u16, u16), payload: &[u8]) -> Vec<u8> {
+    let length = (payload.len() + 8) as u16;
+    let fields = [ports.0, ports.1, length, 0].map(u16::to_be_bytes).concat();
+    let mut datagram = [&fields[..], payload].concat();
+    let sum = checksum::for_udp(checksum::upper_layer(source, target, protocol::UDP, &datagram));
+    datagram[6..8].copy_from_slice(&sum.to_be_bytes());
+    ipv6(source, target, protocol::UDP, 64, &datagram)
+}
+
+/// What a neighbour solicitation asks for (RFC 4861 §4.3), if the packet is one.
+pub fn solicited(packet: &[u8]) -> Option<Ipv6Addr> {
+    let view = ipv6::View::new(packet).ok()?;
+    let message = view.payload();
+    let is_one = view.next_header() == protocol::ICMPV6 && message.first() == Some(&135) && view.hop_limit() == 255;
+    let octets: &[u8; 16] = message.get(8..24)?.first_chunk()?;
+    is_one.then(|| Ipv6Addr::from(*octets))
+}
+
+/// The answer to a solicitation (RFC 4861 §4.4): `address` is at `mac`.
+pub fn advertisement(solicitation: &[u8], address: Ipv6Addr, mac: Mac) -> Option<Vec<u8>> {
+    let asker = ipv6::View::new(solicitation).ok()?.source();
+    // Solicited and override; the target link-layer address option.
+    let message = [&[136, 0, 0, 0, 0x60, 0, 0, 0][..], &address.octets(), &[2, 1], &mac.0].concat();
+    Some(icmp(address, asker, 255, &message))
+}
+
+/// A router's error about a packet (RFC 4443 §2.4, §3): as much of it as fits.
+pub fn error_about(packet: &[u8], router: Ipv6Addr, kind: u8, code: u8, word: u32) -> Option<Vec<u8>> {
+    let source = ipv6::View::new(packet).ok()?.source();
+    let quote = &packet[..packet.len().min(ipv6::MIN_MTU - ipv6::HEADER_LEN - 8)];
+    Some(icmp(router, source, 64, &[&[kind, code, 0, 0][..], &word.to_be_bytes(), quote].concat()))
+}

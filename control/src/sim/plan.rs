@@ -1,0 +1,203 @@
+//! What a world is made of. A site is configured by the text an operator would write, so worlds test that too.
+
+use std::fmt::Write;
+use std::net::Ipv6Addr;
+use std::path::Path;
+
+use dataplane::wire::ethernet::Mac;
+use rand::Rng;
+
+use super::node::Blueprint;
+use super::{Host, Leg, Provider, SiteId};
+use crate::config::hosts::Hex;
+use crate::config::{Hosts, Site};
+use crate::identity::{HostIdentity, HostPrefixes, Sec, make_host};
+
+/// What a world is made of.
+#[derive(Clone, Debug)]
+pub struct Plan {
+    /// The sites. Every host knows how to reach every host of the others.
+    pub sites: Vec<SitePlan>,
+    /// Send Timeout of all boxes, in seconds.
+    pub send_timeout_s: u16,
+    /// Lines for the `[shim6]` section of all boxes.
+    pub shim6: String,
+}
+
+/// What a site is made of.
+#[derive(Clone, Copy, Debug)]
+pub struct SitePlan {
+    /// Its hosts.
+    pub hosts: u16,
+    /// Its providers.
+    pub providers: u16,
+    /// Workers of its box.
+    pub workers: u8,
+}
+
+impl Default for SitePlan {
+    fn default() -> SitePlan {
+        SitePlan { hosts: 1, providers: 2, workers: 1 }
+    }
+}
+
+impl Default for Plan {
+    /// Two sites with two providers and one host each, and the Send Timeout of the demonstration.
+    fn default() -> Plan {
+        Plan { sites: vec![SitePlan::default(); 2], send_timeout_s: 3, shim6: String::new() }
+    }
+}
+
+/// A plan carried out.
+pub(super) struct Made {
+    pub(super) sites: Vec<Blueprint>,
+    pub(super) providers: Vec<Provider>,
+    pub(super) hosts: Vec<Host>,
+}
+
+/// A host that has been made, and its name.
+struct Named {
+    name: String,
+    identity: HostIdentity,
+}
+
+impl Plan {
+    pub(super) fn make(&self, rng: &mut dyn Rng) -> Made {
+        let hosts: Vec<Vec<Named>> = (0..self.sites.len()).map(|site| self.make_hosts(site, rng)).collect();
+        let mut made = Made { sites: Vec::new(), providers: Vec::new(), hosts: Vec::new() };
+        for (site, plan) in self.sites.iter().enumerate() {
+            let text = self.toml(site, &hosts);
+            let file = Path::new("site.toml");
+            let (configured, _) = Site::parse(file, &text).unwrap_or_else(|problems| panic!("{problems}\n{text}"));
+            let listed = json(&hosts[site]);
+            let known = Hosts::parse(Path::new("hosts.json"), &listed, &configured);
+            let known = known.unwrap_or_else(|problems| panic!("{problems}\n{listed}"));
+            let macs = (0..=plan.providers).map(|port| mac(0, site, port)).collect();
+            made.sites.push(Blueprint { site: configured, hosts: known, macs });
+            made.providers.extend((1..=plan.providers).map(|port| provider(site, port)));
+            made.hosts.extend(hosts[site].iter().zip(0..).map(|(host, number)| Host {
+                site,
+                ulid: host.identity.ulid.0,
+                locators: host.identity.locators.iter().map(|locator| locator.0).collect(),
+                mac: mac(2, site, number),
+                inbox: Vec::new(),
+            }));
+        }
+        made
+    }
+
+    fn make_hosts(&self, site: SiteId, rng: &mut dyn Rng) -> Vec<Named> {
+        let plan = self.sites[site];
+        let prefixes = HostPrefixes {
+            ulid: high_half(lan(site)),
+            locators: (1..=plan.providers).map(|port| high_half(delegated(site, port))).collect(),
+        };
+        let host = |number: u16| {
+            let identity = make_host(&prefixes, Sec::default(), None, rng).expect("an identity");
+            Named { name: format!("host-{site}-{number}"), identity }
+        };
+        (0..plan.hosts).map(host).collect()
+    }
+
+    /// The configuration of a site's box.
+    fn toml(&self, site: SiteId, hosts: &[Vec<Named>]) -> String {
+        let SitePlan { providers, workers, .. } = self.sites[site];
+        let mut text = format!(
+            "[box]\nname = \"box-{site}\"\nworkers = {workers}\ncontexts_max = 1024\nhold = {{ packets = 16, pairs = 256 }}\n\
+             [site]\nprefix = \"{}/48\"\nlan = \"{}/64\"\nport = \"lan\"\n\
+             [reap]\nsend_timeout_s = {}\n[shim6]\n{}\n\
+             [[port]]\nname = \"lan\"\ndevice = \"net_null0\"\naddresses = [\"{}/64\"]\n",
+            prefix(site),
+            lan(site),
+            self.send_timeout_s,
+            self.shim6,
+            address(lan(site), 1),
+        );
+        for port in 1..=providers {
+            let (link, delegated) = (link(site, port), delegated(site, port));
+            let _ = write!(
+                text,
+                "[[port]]\nname = \"wan-{port}\"\ndevice = \"net_null{port}\"\naddresses = [\"{}/64\"]\n\
+                 [[provider]]\nname = \"isp-{site}-{port}\"\nport = \"wan-{port}\"\nprefix = \"{delegated}/64\"\n\
+                 next_hop = \"{}\"\n",
+                address(link, 2),
+                address(link, 1),
+            );
+        }
+        let others = hosts.iter().enumerate().filter(|(other, _)| *other != site);
+        for host in others.flat_map(|(_, hosts)| hosts) {
+            let locators: Vec<String> = host.identity.locators.iter().map(|locator| format!("\"{locator}\"")).collect();
+            let _ = write!(
+                text,
+                "[[peer]]\nname = \"{}\"\nulid = \"{}\"\nlocators = [{}]\n",
+                host.name,
+                host.identity.ulid,
+                locators.join(", ")
+            );
+        }
+        text
+    }
+}
+
+/// The hosts file.
+fn json(hosts: &[Named]) -> String {
+    let entry = |host: &Named| {
+        let HostIdentity { ulid, locators, pds, .. } = &host.identity;
+        let locators: Vec<String> = locators.iter().map(|locator| format!("\"{locator}\"")).collect();
+        let (name, locators) = (&host.name, locators.join(", "));
+        format!("{{\"name\": \"{name}\", \"ulid\": \"{ulid}\", \"locators\": [{locators}], \"pds\": \"{}\"}}", Hex(pds))
+    };
+    let entries: Vec<String> = hosts.iter().map(entry).collect();
+    format!("{{\"version\": 1, \"hosts\": [{}]}}", entries.join(",\n"))
+}
+
+fn provider(site: SiteId, port: u16) -> Provider {
+    let link = link(site, port);
+    Provider {
+        site,
+        port: usize::from(port),
+        prefix: u64::from_be_bytes(high_half(delegated(site, port))),
+        router: address(link, 1),
+        customer: address(link, 2),
+        router_mac: mac(1, site, port),
+        customer_mac: mac(0, site, port),
+        router_up: true,
+        mtu: 1500,
+        out: Leg::default(),
+        inward: Leg::default(),
+        carried: 0,
+    }
+}
+
+/// The block of a site's identifiers.
+fn prefix(site: SiteId) -> Ipv6Addr {
+    Ipv6Addr::new(0xfc00, 0xa + site as u16, 0, 0, 0, 0, 0, 0)
+}
+
+fn lan(site: SiteId) -> Ipv6Addr {
+    Ipv6Addr::new(0xfc00, 0xa + site as u16, 0, 1, 0, 0, 0, 0)
+}
+
+/// What the provider at a port delegated.
+fn delegated(site: SiteId, port: u16) -> Ipv6Addr {
+    Ipv6Addr::new(0x2001, 0xdb8, 0xa + site as u16, port, 0, 0, 0, 0)
+}
+
+/// The link between a box and its provider at a port.
+fn link(site: SiteId, port: u16) -> Ipv6Addr {
+    Ipv6Addr::new(0x2001, 0xdb8, 0xff00 + site as u16, port, 0, 0, 0, 0)
+}
+
+fn address(prefix: Ipv6Addr, last: u16) -> Ipv6Addr {
+    Ipv6Addr::from_bits(prefix.to_bits() | u128::from(last))
+}
+
+fn high_half(address: Ipv6Addr) -> [u8; 8] {
+    crate::identity::prefix_of(address)
+}
+
+/// Boxes, routers and hosts have link-layer addresses of kinds 0, 1 and 2.
+fn mac(kind: u8, site: SiteId, number: u16) -> Mac {
+    let [high, low] = number.to_be_bytes();
+    Mac([2, kind, 0, site as u8, high, low])
+}
