@@ -576,7 +576,6 @@ class Updates(PeerTest):
         with self.udp_port(4008, "silent"):
             peer.order("udp", source=9, destination=4008, octets="00")
             began = peer.wait("in", since, message="Keepalive", timeout_s=8)["t"] - peer.events[since - 1]["t"]
-            print(peer.shown())
         self.assertGreater(began, 3.5)
 
 
