@@ -2,6 +2,7 @@
 
 import json
 import os
+import secrets
 import select
 import subprocess
 import sys
@@ -11,7 +12,7 @@ import time
 from common import HERE, net
 
 PREFIXES = ("2001:db8:e::/64", "2001:db8:e:1::/64")
-SPARE = "2001:db8:e:2::77"
+SPARE_PREFIX = "2001:db8:e:2:"
 PEER = [sys.executable, "-B", str(HERE.parent / "peer")]
 
 
@@ -33,7 +34,9 @@ class Peer:
         with tempfile.NamedTemporaryFile("w", suffix=".json") as file:
             json.dump(identity, file)
             file.flush()
-            command = [*PEER, "run", file.name, "--configure", "eth0", "--spare", SPARE, *arguments]
+            # Of its own, since what an earlier peer left behind may still be spoken to.
+            self.spare = f"{SPARE_PREFIX}:{secrets.randbits(16) | 0x1000:x}:{secrets.randbits(16) | 0x1000:x}"
+            command = [*PEER, "run", file.name, "--configure", "eth0", "--spare", self.spare, *arguments]
             pipe = subprocess.PIPE
             self.process = subprocess.Popen(net.inside("ext", command), stdin=pipe, stdout=pipe, stderr=None)
             self.events, self.replies, self.rest = [], [], b""

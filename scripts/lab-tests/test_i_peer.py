@@ -10,10 +10,11 @@ import ipaddress
 import subprocess
 import sys
 import time
+import types
 import unittest
 
-from common import SITES, LabTest, box, need_boxes, net, note
-from remote import SPARE, Peer, make_identity, wire_core
+from common import SITES, LabTest, box, need_boxes, net, note, plan
+from remote import Peer, make_identity, wire_core
 
 from ps6peer import wire
 
@@ -154,6 +155,31 @@ class Initiator(PeerTest):
                 peer.order("udp", source=9, destination=4007, octets=f"{index:04x}")
                 peer.wait("udp", port=9, octets=f"{index:04x}")
         self.assertEqual(self.messages(peer), ["R1", "R2"])
+
+    def test_fragments_both_ways(self):
+        """The payload header goes before the Fragment header (§4.6), in every fragment."""
+        peer = self.opened()
+        # The first ones are answered with Packet Too Big, by the box for its 8 octets.
+        self.ping("a-h1", peer.ulid, "-s", "3000", count=2, wait_s=1)
+        since = peer.mark()
+        self.assert_pings("a-h1", peer.ulid, "-s", "3000")
+        peer.settle(0.1)
+        self.assertEqual({event["next_header"] for event in peer.found("payload_in", since)}, {44})
+        self.echoes(peer, size=2500)
+
+    def test_both_judges_agree(self):
+        """What the peer and the box say to each other also passes the decoder, which neither of them knows."""
+        with self.capturing(providers=["x", "y"]) as seen:
+            peer = self.opened("hybrid")
+            self.echoes(peer)
+            peer.order("update", locators=[*peer.addresses, peer.spare], methods=[1, 1, 2], preferences=["00", "00", "01"])
+            peer.wait("updated")
+            peer.order("explore")
+            peer.wait("reap", new="Operational")
+            self.assert_pings("a-h1", peer.ulid)
+        summary = self.judge(seen.files, ulids=None)
+        for name in ("I1", "R1", "I2", "R2", "Probe"):
+            self.assertGreater(summary["messages"].get(name, 0), 0, summary["messages"])
 
     def test_i1_makes_no_state(self):
         peer = self.peer()
@@ -296,6 +322,24 @@ class Responder(PeerTest):
         self.assert_agreed(peer)
         self.echoes(peer)
 
+    def test_only_the_second_address_is_known(self):
+        """The ULID is none of the locators the box was told: it goes into the ULID pair option."""
+        peer = self.peer()
+        self.introduce(peer, peer.addresses[1:])
+        self.assert_pings("a-h1", peer.ulid)
+        self.assertEqual(peer.wait("in", message="I1")["destination"], peer.addresses[1])
+        self.assert_agreed(peer)
+
+    def test_a_host_without_shim6(self):
+        """ext's kernel answers with a Parameter Problem; a-h1 is told at once, and nobody asks ext again (§7.8)."""
+        ulid = plan.EXT_ADDRESS
+        self.introduce(types.SimpleNamespace(ulid=ulid, addresses=[ulid]))
+        for _ in range(2):
+            began = time.monotonic()
+            done = self.ping("a-h1", ulid, count=1, wait_s=5)
+            self.assertIn("unreachable", done.stdout.lower())
+            self.assertLess(time.monotonic() - began, 2)
+
     def test_a_peer_that_says_nothing_of_its_locators(self):
         peer = self.peer("hba", "--no-list")
         self.introduce(peer, [peer.ulid])
@@ -388,13 +432,6 @@ class Reachability(PeerTest):
             peer.settle(2 * PEER_TIMEOUT_S)
         self.assertEqual(self.messages(peer, since) + self.messages(peer, since, "out"), [])
 
-    def recovered(self, peer, since, timeout_s):
-        """Waits until a-h1's pings and our echoes are answered again; returns the peer's states on the way."""
-        peer.wait("reap", since, new="Operational", timeout_s=timeout_s)
-        self.echoes(peer)
-        self.assert_pings("a-h1", peer.ulid)
-        return peer.order("contexts")[0]["visited"]
-
     def failing(self, rules, peer=None):
         """A conversation both ways in which the rules begin to hold; returns the peer and the time it took."""
         peer = peer or self.opened()
@@ -419,7 +456,6 @@ class Reachability(PeerTest):
 
     def test_our_first_address_fails(self):
         """Both ends see it; both have to end with our second address."""
-        first = None
         peer = self.opened()
         first, second = peer.addresses
         self.failing([deaf(first), mute(first)], peer)
@@ -448,6 +484,19 @@ class Reachability(PeerTest):
                     peer.settle(0.5)
                 self.recovered_now(peer)
                 net.heal("x")
+
+    def test_a_complaint_without_cause(self):
+        """We explore though all is well: InboundOk, Operational (§6.7 to 6.9)."""
+        peer = self.opened()
+        for _ in range(20):
+            since = peer.mark()
+            peer.order("explore")
+            answer = peer.wait("in", since, message="Probe")
+            self.assertEqual(answer["state"], wire.INBOUND_OK)
+            self.assertTrue(answer["received"], answer)
+            peer.wait("reap", since, new="Operational")
+            self.assertLess(peer.found("reap", since)[-1]["t"] - peer.found("reap", since)[0]["t"], 0.5)
+        self.recovered_now(peer)
 
     def test_only_one_way_each(self):
         """The hard case of §4.2: no pair works both ways; each end sends on one the other only receives on."""
@@ -536,7 +585,7 @@ class Updates(PeerTest):
     def test_a_new_locator_by_signature(self):
         peer = self.opened("hybrid")
         since = peer.mark()
-        peer.order("update", locators=[*peer.addresses, SPARE], methods=[wire.HBA, wire.HBA, wire.CGA])
+        peer.order("update", locators=[*peer.addresses, peer.spare], methods=[wire.HBA, wire.HBA, wire.CGA])
         peer.wait("updated", since)
         self.assert_agreed(peer)
         # It becomes the only one that works.
@@ -546,7 +595,7 @@ class Updates(PeerTest):
             peer.wait("reap", since, new="Operational", timeout_s=25)
         self.echoes(peer)
         self.assert_pings("a-h1", peer.ulid)
-        self.assertEqual(self.of(peer)[0]["current"]["peer"], SPARE)
+        self.assertEqual(self.of(peer)[0]["current"]["peer"], peer.spare)
 
     def test_a_locator_is_taken_back(self):
         peer = self.opened("hybrid")
@@ -559,11 +608,11 @@ class Updates(PeerTest):
     def test_a_broken_signature(self):
         # The list is the first option: its methods are at 40 + 16 + 9, the third is the one that is not proved.
         peer = self.opened("hybrid")
-        self.refused(peer, 2, 40 + 16 + 9 + 2, locators=[*peer.addresses, SPARE], methods=[1, 1, 2], spoil=True)
+        self.refused(peer, 2, 40 + 16 + 9 + 2, locators=[*peer.addresses, peer.spare], methods=[1, 1, 2], spoil=True)
 
     def test_a_locator_outside_the_set(self):
         peer = self.opened()
-        order = {"locators": [*peer.addresses, SPARE], "methods": [1, 1, 1]}
+        order = {"locators": [*peer.addresses, peer.spare], "methods": [1, 1, 1]}
         self.refused(peer, 2, 40 + 16 + 9 + 2, **order)
 
     def test_a_new_send_timeout(self):
@@ -577,6 +626,61 @@ class Updates(PeerTest):
             peer.order("udp", source=9, destination=4008, octets="00")
             began = peer.wait("in", since, message="Keepalive", timeout_s=8)["t"] - peer.events[since - 1]["t"]
         self.assertGreater(began, 3.5)
+
+
+class Errors(PeerTest):
+    """What the box does not know (§5.14, §5.15, §12.3), said within a context."""
+
+    def answer(self, peer, octets):
+        since = peer.mark()
+        peer.order("raw", octets=octets.hex(), source=peer.ulid, destination=self.host["locators"][0])
+        with contextlib.suppress(AssertionError):
+            told = peer.wait("in", since, timeout_s=1)
+            return told["message"], told.get("code"), told.get("pointer")
+        return None
+
+    def test_errors(self):
+        peer = self.opened()
+        head = wire.tag48(peer.order("contexts")[0]["peer_tag"])
+        unknown = wire.option(4711, b"abc")
+        critical = wire.option(4711, b"abc", critical=1)
+        for kind, rest in ((wire.UPDATE, b"\0\0\0\1"), (wire.KEEPALIVE, bytes(4))):
+            self.assertEqual(self.answer(peer, wire.control(kind, head + rest, critical)), ("Error", 1, 40 + 16), kind)
+        # Not critical: as if it were not there. An option that has no place in the message counts as unknown.
+        self.dislikes_expected = ["no outstanding request"]
+        self.assertEqual(self.answer(peer, wire.control(wire.UPDATE, head + b"\0\0\0\1", unknown))[0], "UA")
+        self.assertIsNone(self.answer(peer, wire.control(wire.KEEPALIVE, head + bytes(4), unknown)))
+        misplaced = wire.option(wire.FORK, bytes(4), critical=1)
+        self.assertEqual(self.answer(peer, wire.control(wire.UPDATE, head + b"\0\0\0\2", misplaced)), ("Error", 1, 56))
+        for kind in (60, 127):
+            self.assertEqual(self.answer(peer, wire.control(kind, head + bytes(4))), ("Error", 0, 42), kind)
+        self.assert_agreed(peer)
+        self.echoes(peer)
+
+    def test_the_fullest_probe(self):
+        """15 sent probes, 1256 octets: taken, and the one that arrived is reported back."""
+        peer = self.opened()
+        there = ipaddress.IPv6Address(self.host["locators"][0])
+        told = [wire.Report(ipaddress.IPv6Address(peer.ulid), there, 100 + number, number) for number in range(15)]
+        octets = wire.probe(peer.order("contexts")[0]["peer_tag"], wire.EXPLORING, told, [])
+        self.dislikes_expected = ["was never sent"]
+        since = peer.mark()
+        peer.order("raw", octets=octets.hex(), source=peer.ulid, destination=str(there))
+        answer = peer.wait("in", since, message="Probe")
+        self.assertEqual(answer["state"], wire.INBOUND_OK)
+        self.assertEqual([report["nonce"] for report in answer["received"]], [100])
+
+    def test_reserved_fields_are_ignored(self):
+        """Zero on transmit, ignored on receipt: with every reserved bit set the messages mean the same."""
+        peer = self.opened()
+        self.dislikes_expected = ["no outstanding request"]
+        head = bytearray(wire.tag48(peer.order("contexts")[0]["peer_tag"]))
+        head[0] |= 0x80
+        self.assertEqual(self.answer(peer, wire.control(wire.UPDATE, bytes(head) + b"\0\0\0\1", code=0x7F))[0], "UA")
+        pair = b"\xff" * 4 + ipaddress.IPv6Address(peer.ulid).packed + ipaddress.IPv6Address(self.host["ulid"]).packed
+        octets = wire.control(wire.I1, b"\x80" + bytes(4) + b"\5" + b"\0\0\0\7", wire.option(wire.ULID_PAIR, pair), code=0x7F)
+        self.dislikes_expected.append("nobody asked for")
+        self.assertEqual(self.answer(peer, octets)[0], "R1")
 
 
 if __name__ == "__main__":

@@ -55,6 +55,7 @@ class Host:
         self.contexts, self.secret = [], secrets.token_bytes(16)
         self.answer = "R1"  # to I1: "R1", "I1" (as if we had begun too), "R2" or nothing
         self.echoes = True
+        self.fragments = {}
         self.now = 0.0
         self.foreign_tags = set()
 
@@ -93,8 +94,8 @@ class Host:
         try:
             packet = wire.parse_ipv6(octets)
             if packet.next_header != wire.SHIM6:
-                return
-            if len(packet.body) > 2 and packet.body[2] & 0x80:
+                self.plain(packet)
+            elif len(packet.body) > 2 and packet.body[2] & 0x80:
                 self.payload(packet)
             else:
                 self.control(packet)
@@ -102,6 +103,13 @@ class Host:
             self.dislike(f"malformed: {fault}")
         except identity.Unproved as fault:
             self.dislike(f"not proved: {fault}")
+
+    def plain(self, packet):
+        """§12.1: a packet between the ULIDs themselves belongs to their context too."""
+        context = self.by_pair(packet.destination, packet.source)
+        if context and context.state in (ESTABLISHED, I2BIS_SENT):
+            context.reap.incoming(self.now)
+            self.upper(context, packet.next_header, packet.body)
 
     def control(self, packet):
         if len(packet.whole) > wire.MAX_CONTROL:
@@ -433,6 +441,10 @@ class Host:
 
     def upper(self, context, protocol, body):
         """Our upper layer: echo requests and UDP to port 7 are answered, everything is told."""
+        if protocol == wire.FRAGMENT:
+            protocol, body = self.reassemble(context, body)
+            if body is None:
+                return
         if protocol not in (wire.ICMPV6, wire.UDP):
             self.tell("upper", protocol=protocol, octets=body.hex())
             return
@@ -467,11 +479,28 @@ class Host:
         if context.state not in (ESTABLISHED, I2BIS_SENT):
             self.tell("not_sent", state=context.state)
             return
-        if context.pair == (context.local, context.peer):
-            self.send(*context.pair, octets, protocol)
-        else:
-            self.send(*context.pair, wire.payload_header(protocol, context.peer_tag) + octets)
+        for following, part in wire.fragments(protocol, octets):
+            if context.pair == (context.local, context.peer):
+                self.send(*context.pair, part, following)
+            else:
+                self.send(*context.pair, wire.payload_header(following, context.peer_tag) + part)
         context.reap.outgoing(self.now)
+
+    def reassemble(self, context, body):
+        """(protocol, octets) of a packet whose fragments are all there, else (_, None)."""
+        protocol, offset, more, number, part = wire.parse_fragment(body)
+        parts = self.fragments.setdefault((context.local_tag, number), {})
+        parts[offset] = part
+        if not more:
+            parts["end"] = offset + len(part)
+        octets, at = b"", 0
+        while at in parts:
+            octets += parts[at]
+            at = len(octets)
+        if at != parts.get("end"):
+            return protocol, None
+        del self.fragments[context.local_tag, number]
+        return protocol, octets
 
     # --- timers and sending -------------------------------------------------------------------------------------
 

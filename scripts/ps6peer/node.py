@@ -148,6 +148,10 @@ class Node:
         """Changes the current pair without asking anybody."""
         self.context(peer).reap.pair = IPv6Address(local), IPv6Address(peer_locator)
 
+    def do_explore(self, peer=None):
+        """As if our Send Timer had run out."""
+        self.context(peer).reap.send_at = time.monotonic()
+
     def do_update(self, locators=None, methods=None, preferences=None, generation=None, pds=False, spoil=False,
                   timeout=None, peer=None):  # fmt: skip
         """Sends an Update Request. `spoil` breaks the signature; `generation` is for the preferences."""

@@ -6,7 +6,7 @@ from . import wire
 from .wire import EXPLORING, INBOUND_OK, OPERATIONAL, Report
 
 INITIAL_PROBE_TIMEOUT, NUMBER_OF_INITIAL_PROBES, MAX_PROBE_TIMEOUT = 0.5, 4, 60.0
-REPORTS = 4  # at most so many of each kind in a Probe
+REPORTS = 4  # at most so many of each kind in a Probe; 15 would fit
 
 
 class Reap:
@@ -171,7 +171,7 @@ class Reap:
         unseen = [report for report in self.sent if report not in self.seen_by_peer]
         self.sent = [*self.sent, mine][-64:]
         reports = [mine, *unseen[: -REPORTS : -1]]
-        self.send("probe", self.state, pair, reports, self.received[-REPORTS:])
+        self.send("probe", self.state, pair, reports, self.received[-REPORTS :])
         if self.state != OPERATIONAL:
             self.probes += 1
             doubled = max(0, self.probes - NUMBER_OF_INITIAL_PROBES)

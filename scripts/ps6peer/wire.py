@@ -4,12 +4,14 @@ Parsing is done twice at once: what a receiver has to do with a message (drop it
 never have sent. The latter is told to `dislike`, a function that takes one sentence.
 """
 
+import secrets
 import struct
 from dataclasses import dataclass, field
 from ipaddress import IPv6Address
 
-SHIM6, NO_NEXT, ICMPV6, UDP = 140, 59, 58, 17
+SHIM6, NO_NEXT, ICMPV6, UDP, FRAGMENT = 140, 59, 58, 17, 44
 MAX_CONTROL = 1280  # octets of a whole packet with a control message (RFC 5533 §5.1)
+FRAGMENT_SIZE = 1280 - 40 - 8 - 8  # what fits next to a payload header anywhere; a multiple of 8
 TAG_BITS = (1 << 47) - 1
 
 I1, R1, I2, R2, R1BIS, I2BIS = 1, 2, 3, 4, 5, 6
@@ -200,6 +202,17 @@ def payload_header(next_header, tag):
     return bytes((next_header, 0)) + head
 
 
+def fragments(protocol, octets):
+    """(next header, body) of each packet it takes to carry an upper-layer packet."""
+    if len(octets) <= FRAGMENT_SIZE:
+        yield protocol, octets
+        return
+    number = secrets.randbits(32)
+    for at in range(0, len(octets), FRAGMENT_SIZE):
+        more = at + FRAGMENT_SIZE < len(octets)
+        yield FRAGMENT, struct.pack("!BBHI", protocol, 0, at | more, number) + octets[at : at + FRAGMENT_SIZE]
+
+
 # --- parsing ---------------------------------------------------------------------------------------------------
 
 
@@ -208,6 +221,14 @@ def parse_payload(octets):
     if len(octets) < 8 or octets[1] != 0:
         raise Malformed(f"a payload header of {8 * (octets[1] + 1)} octets")
     return octets[0], int.from_bytes(octets[2:8], "big") & TAG_BITS, octets[8:]
+
+
+def parse_fragment(octets):
+    """(protocol, offset, more to come, identification, part) of a Fragment header and what follows."""
+    if len(octets) < 8:
+        raise Malformed("a Fragment header is cut short")
+    protocol, _, place, number = struct.unpack("!BBHI", octets[:8])
+    return protocol, place & ~7, place & 1, number, octets[8:]
 
 
 def parse_control(octets, dislike):
