@@ -109,9 +109,9 @@ class LabTest(unittest.TestCase):
         self.assertTrue(result["sha256_match"], result)
         return result
 
-    def judge(self, files, midstream=False):
+    def judge(self, files, midstream=False, ulids=ULIDS):
         """Has the strict decoder judge captures; any violation fails the test."""
-        summary = shim6_decode.decode(files, ULIDS, midstream).summary()
+        summary = shim6_decode.decode(files, ulids, midstream).summary()
         shown = "\n".join(f"{v['file']}:{v['packet']}: [{v['rule']}] {v['text']}" for v in summary["violations"][:20])
         self.assertTrue(summary["ok"], f"{summary['violation_counts']}\n{shown}")
         return summary

@@ -39,6 +39,7 @@ class Count:
 def steps(given):
     """All steps in order, the quick and telling ones first."""
     yield Step("decoder", [*PYTHON, str(ROOT / "scripts" / "tests" / "test_decoder.py")], "unittest")
+    yield Step("independent peer", [*PYTHON, str(ROOT / "scripts" / "tests" / "test_peer.py")], "unittest")
     yield Step("format", [CARGO, "fmt", "--all", "--check"])
     yield Step("lints", [CARGO, "clippy", "--workspace", "--all-targets", "--all-features", "--", "-D", "warnings"])
     yield Step("tests without DPDK", [CARGO, "test", "--no-fail-fast"], "cargo")
