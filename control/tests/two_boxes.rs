@@ -403,19 +403,42 @@ fn packet_too_big_from_a_router_reaches_the_host_less_the_header() {
     assert_eq!(scene.nodes[0].tally("control_icmp_translated"), 1);
 }
 
+/// A packet of UDP as box 0 sends it now for its first context.
+fn payload_of(scene: &Scene) -> Vec<u8> {
+    let context = scene.context(0);
+    let pair = context.current.unwrap();
+    let tag = u64::from_str_radix(&context.peer_tag.unwrap(), 16).unwrap();
+    let tag = dataplane::wire::ContextTag::new(tag).unwrap();
+    let header = dataplane::wire::shim6::PayloadHeader { next_header: 17, tag }.emit();
+    packet::ipv6(pair.local, pair.peer, 140, 63, &[&header[..], &[0; 40]].concat())
+}
+
+/// R5533-238, R5533-239: what is wrong with the payload header, or with the number that names it, is the box's to mend; a
+/// fault behind it is the host's, who gets it with the pointer into its own packet.
+#[test]
+fn a_parameter_problem_goes_to_whoever_made_the_field() {
+    for (seed, code, pointer, told) in [(63, 1, 6, None), (64, 0, 40, None), (65, 0, 47, None), (66, 0, 48, Some(40))] {
+        let (mut scene, streams) = Scene::talking(&Plan::default(), seed);
+        let provider = scene.in_use(0);
+        let error = packet::error_about(&payload_of(&scene), scene.context(0).current.unwrap().peer, 4, code, pointer);
+        scene.inject(provider, &error.unwrap());
+        scene.run(ms(100));
+        match told {
+            None => assert_eq!(scene.hosts[0].inbox.len(), 0, "pointer {pointer}"),
+            Some(moved) => assert_eq!(scene.error_at(0).2, moved),
+        }
+        assert_eq!(scene.nodes[0].tally("control_icmp_acted_on"), u64::from(told.is_none()));
+        scene.lossless(&streams, s(5));
+    }
+}
+
 #[test]
 fn a_router_that_finds_the_peer_unreachable_makes_the_box_look_for_another_path() {
     let (mut scene, streams) = Scene::talking(&Plan::default(), 61);
     let provider = scene.in_use(0);
     scene.cut(provider, BOTH);
-    let context = scene.context(0);
-    let pair = context.current.unwrap();
     // What the cut provider's router says about a packet of ours: no route to destination.
-    let tag = u64::from_str_radix(&context.peer_tag.unwrap(), 16).unwrap();
-    let tag = dataplane::wire::ContextTag::new(tag).unwrap();
-    let header = dataplane::wire::shim6::PayloadHeader { next_header: 17, tag }.emit();
-    let ours = packet::ipv6(pair.local, pair.peer, 140, 63, &[&header[..], &[0; 40]].concat());
-    let error = packet::error_about(&ours, scene.providers[provider].router, 1, 0, 0).unwrap();
+    let error = packet::error_about(&payload_of(&scene), scene.providers[provider].router, 1, 0, 0).unwrap();
     scene.inject(provider, &error);
     let took = scene.until_back(&streams, s(60));
     assert!(took < SEND_TIMEOUT, "sooner than silence would have told: {took:?}");

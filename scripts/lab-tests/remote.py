@@ -77,9 +77,9 @@ class Peer:
         return len(self.events)
 
     def settle(self, seconds):
-        """Lets time pass and listens."""
+        """Lets time pass and listens, as long as there is somebody to listen to."""
         deadline = time.monotonic() + seconds
-        while True:
+        while not self.process.stdout.closed:
             self.read(deadline - time.monotonic())
             if time.monotonic() >= deadline:
                 return
@@ -103,6 +103,9 @@ class Peer:
         return "\n".join(json.dumps(event)[:600] for event in self.events[since:][-40:])
 
     def close(self):
+        """Ends the peer, if it has not been ended: its kernel knows no Shim6 then."""
+        if self.process.stdout.closed:
+            return
         self.process.stdin.close()
         self.process.wait(5)
         self.process.stdout.close()

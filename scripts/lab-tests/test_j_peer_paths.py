@@ -302,6 +302,17 @@ class Errors(PeerTest):
         self.assertEqual(answer["state"], wire.INBOUND_OK)
         self.assertEqual([report["nonce"] for report in answer["received"]], [100])
 
+    def test_a_host_is_not_told_that_shim6_is_unknown(self):
+        """RFC 5533 §8: when the peer is gone its kernel complains about the payload header, which a-h1 never sent."""
+        peer = self.opened()
+        with self.pinging(peer) as output:
+            peer.settle(1)
+            before = self.counters()["control_icmp_acted_on"]
+            peer.close()
+            time.sleep(2)
+            self.assertGreater(self.counters()["control_icmp_acted_on"], before)
+        self.assertNotIn("parameter problem", "\n".join(output).lower())
+
     def test_reserved_fields_are_ignored(self):
         """Zero on transmit, ignored on receipt: with every reserved bit set the messages mean the same."""
         peer = self.opened()

@@ -28,6 +28,17 @@ pub(super) struct Quoted {
     place: ipv6::chain::Place,
 }
 
+impl Quoted {
+    /// Whether a Parameter Problem points at the payload header or at the field that names it: both are the shim's, and
+    /// the host, which sent neither, would take it for its own packet's fault (R5533-238).
+    fn is_about_shim(&self, icmp: &[u8]) -> bool {
+        let header = self.place.offset..self.place.offset + PayloadHeader::LEN;
+        let pointer = icmp.get(4..ICMP_HEADER).and_then(|word| word.try_into().ok()).map(u32::from_be_bytes);
+        let pointer = pointer.and_then(|pointer| usize::try_from(pointer).ok());
+        pointer.is_some_and(|pointer| pointer == self.place.predecessor || header.contains(&pointer))
+    }
+}
+
 impl Engine {
     /// An ICMPv6 error that a provider's network sent to one of our locators.
     pub(super) fn icmp_error(&mut self, now: Instant, rng: &mut dyn Rng, frame: &[u8], effects: &mut Vec<Effect>) {
@@ -47,6 +58,7 @@ impl Engine {
         let about_path = match kind {
             DESTINATION_UNREACHABLE => code != PORT_UNREACHABLE,
             TIME_EXCEEDED => true,
+            PARAMETER_PROBLEM => quoted.is_about_shim(icmp),
             _ => false,
         };
         if about_path && self.has_alternative(quoted.id) {
