@@ -36,6 +36,7 @@ fn read(source: &mut Source<'_>, directory: &Path) -> Option<Site> {
         lan_port: network.lan_port,
         key: network.key,
         sec: network.sec,
+        mss_clamp: file.site.as_ref().and_then(|section| section.get_ref().mss_clamp).unwrap_or(false),
         ports: network.ports,
         providers: network.providers,
         peers: network.peers,
@@ -179,6 +180,7 @@ fn shim6(source: &mut Source<'_>, section: &Option<Spanned<Shim6Section>>) -> Sh
         messages_per_s: number(source, &section.messages_per_s, limits::MESSAGES_PER_S),
         messages_per_source_s: number(source, &section.messages_per_source_s, limits::MESSAGES_PER_SOURCE_S),
         strict_locators: section.strict_locators.unwrap_or(false),
+        icmp_errors_to_hosts: section.icmp_errors_to_hosts.unwrap_or(false),
     };
     let not_above = [
         // R5533-147: "no support" is remembered longer than "no answer".

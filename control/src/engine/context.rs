@@ -36,6 +36,8 @@ pub(super) struct Attached {
     waiting: bool,
     /// Stands in the queue of suspects.
     pub(super) suspected: bool,
+    /// A pair of locators on which a router has no room for the payload header behind 1280 octets.
+    pub(super) narrow: Option<LocatorPair>,
 }
 
 impl Attached {
@@ -47,6 +49,7 @@ impl Attached {
             queued: None,
             waiting: false,
             suspected: false,
+            narrow: None,
         }
     }
 }
@@ -174,6 +177,7 @@ impl Engine {
         };
         let Some((provider, _)) = self.provider_of(context.pair.local.0) else { return };
         let Some(&host) = self.snapshot.host_index.get(&context.ulids.local) else { return };
+        let Some(attached) = self.attached.get(&id) else { return };
         let install = Install {
             handle: id.to_bits(),
             ulids: context.ulids,
@@ -184,6 +188,7 @@ impl Engine {
             provider: provider as u8,
             host,
             phase,
+            narrow: attached.narrow == Some(context.pair),
             accepted: self.strict.then(|| Box::new(locator_sets(context))),
         };
         let owner = self.owner(&context.ulids);

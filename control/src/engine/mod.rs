@@ -11,6 +11,7 @@
 //! | `setup` | what the configuration makes of it |
 //! | `context` | what follows when a context changes: table entries, REAP, paths |
 //! | `icmp` | what an ICMPv6 error about a translated packet becomes |
+//! | `quote` | the octets of such an error without the shim |
 //! | `link` | how a packet of the box's own reaches the wire |
 //! | `unreachable` | who hears of a packet whose next hop does not answer |
 //! | `report` | what the operator sees |
@@ -18,6 +19,7 @@
 mod context;
 mod icmp;
 mod link;
+mod quote;
 mod report;
 mod setup;
 mod tally;
@@ -111,6 +113,8 @@ pub struct Engine {
     workers: usize,
     /// Whether workers accept payload only over the locators of its context.
     strict: bool,
+    /// Whether hosts get the ICMPv6 errors the box acts on itself (RFC 5533 §8).
+    icmp_errors_to_hosts: bool,
     snapshot: Arc<Snapshot>,
     providers: Vec<Provider>,
     lan_port: PortId,
