@@ -187,6 +187,7 @@ impl Engine {
             locators: context.pair,
             provider: provider as u8,
             host,
+            inside: None,
             phase,
             narrow: attached.narrow == Some(context.pair),
             accepted: self.strict.then(|| Box::new(locator_sets(context))),
