@@ -73,6 +73,7 @@ pub(super) struct SiteSection {
     pub(super) port: Text,
     pub(super) key: Text,
     pub(super) sec: Number,
+    pub(super) quarantine_s: Number,
 }
 
 /// `[[port]]`
@@ -140,6 +141,7 @@ pub(super) struct Shim6Section {
     pub(super) messages_per_s: Number,
     pub(super) messages_per_source_s: Number,
     pub(super) strict_locators: Option<bool>,
+    pub(super) announce_down: Option<bool>,
 }
 
 const SECTIONS: &str = "[box], [eal], [site], [[port]], [[provider]], [[peer]], [reap], [shim6]";
