@@ -168,6 +168,7 @@ fn a_daemon_that_does_not_run_is_named() {
     }
 }
 
+// R5533-307
 #[test]
 fn hosts_are_made_listed_and_removed() {
     let room = Room::new("hosts", SITE);
@@ -211,6 +212,7 @@ fn hosts_are_made_listed_and_removed() {
     assert_eq!(room.ctl("check").status, 0);
 }
 
+// R5533-307
 #[test]
 fn a_site_with_a_key_gets_hybrid_hosts() {
     let room = Room::new("key", &SITE.replace("[site]\n", "[site]\nkey = \"site-key.pem\"\nsec = 1\n"));

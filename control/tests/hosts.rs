@@ -112,7 +112,7 @@ fn a_machine_that_is_known_to_be_another_is_refused_with_the_reason() {
 #[test]
 fn a_reload_that_is_refused_changes_nothing() {
     let mut scene = Scene::new(&two_hosts_each(), 5);
-    let streams = [scene.stream(0, 2, ms(20)), scene.stream(1, 2, ms(20))];
+    let streams = [scene.stream(0, 2, ms(20)), scene.stream(2, 1, ms(20))];
     scene.run(s(2));
     let before = scene.nodes[0].engine.hosts_view(scene.now);
     let refused = scene.reload(0, |_, hosts| {

@@ -38,6 +38,7 @@ fn read(source: &mut Source<'_>, directory: &Path) -> Option<Site> {
         key: network.key,
         sec: network.sec,
         quarantine,
+        mss_clamp: file.site.as_ref().and_then(|section| section.get_ref().mss_clamp).unwrap_or(false),
         ports: network.ports,
         providers: network.providers,
         peers: network.peers,
@@ -182,6 +183,7 @@ fn shim6(source: &mut Source<'_>, section: &Option<Spanned<Shim6Section>>) -> Sh
         messages_per_source_s: number(source, &section.messages_per_source_s, limits::MESSAGES_PER_SOURCE_S),
         strict_locators: section.strict_locators.unwrap_or(false),
         announce_down: section.announce_down.unwrap_or(true),
+        icmp_errors_to_hosts: section.icmp_errors_to_hosts.unwrap_or(false),
     };
     let not_above = [
         // R5533-147: "no support" is remembered longer than "no answer".

@@ -74,6 +74,7 @@ pub(super) struct SiteSection {
     pub(super) key: Text,
     pub(super) sec: Number,
     pub(super) quarantine_s: Number,
+    pub(super) mss_clamp: Option<bool>,
 }
 
 /// `[[port]]`
@@ -142,6 +143,7 @@ pub(super) struct Shim6Section {
     pub(super) messages_per_source_s: Number,
     pub(super) strict_locators: Option<bool>,
     pub(super) announce_down: Option<bool>,
+    pub(super) icmp_errors_to_hosts: Option<bool>,
 }
 
 const SECTIONS: &str = "[box], [eal], [site], [[port]], [[provider]], [[peer]], [reap], [shim6]";

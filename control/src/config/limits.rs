@@ -96,8 +96,6 @@ limits! {
 /// list still fit one control message of 1280 octets (RFC 5533 §5.1).
 pub const PROVIDERS_MAX: usize = 15;
 
-/// Least MTU of a provider's port: every host may send 1280 octets, and the payload header adds eight.
-pub const PROVIDER_MTU_MIN: u16 = 1288;
 /// Most locators of a static peer.
 pub const PEER_LOCATORS_MAX: usize = 32;
 

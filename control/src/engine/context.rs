@@ -38,6 +38,8 @@ pub(super) struct Attached {
     pub(super) suspected: bool,
     /// Stands in the queue of those that have something to hear.
     pub(super) news: bool,
+    /// A pair of locators on which a router has no room for the payload header behind 1280 octets.
+    pub(super) narrow: Option<LocatorPair>,
 }
 
 impl Attached {
@@ -50,6 +52,7 @@ impl Attached {
             waiting: false,
             suspected: false,
             news: false,
+            narrow: None,
         }
     }
 }
@@ -191,6 +194,7 @@ impl Engine {
         };
         let Some((provider, _)) = self.provider_of(context.pair.local.0) else { return };
         let Some(&host) = self.snapshot.host_index.get(&context.ulids.local) else { return };
+        let Some(attached) = self.attached.get(&id) else { return };
         let install = Install {
             handle: id.to_bits(),
             ulids: context.ulids,
@@ -201,6 +205,7 @@ impl Engine {
             provider: provider as u8,
             host,
             phase,
+            narrow: attached.narrow == Some(context.pair),
             accepted: self.strict.then(|| Box::new(locator_sets(context))),
         };
         let owner = self.owner(&context.ulids);

@@ -12,6 +12,7 @@
 //! | `hosts` | hosts that come and go, and who may have their addresses |
 //! | `context` | what follows when a context changes: table entries, REAP, paths |
 //! | `icmp` | what an ICMPv6 error about a translated packet becomes |
+//! | `quote` | the octets of such an error without the shim |
 //! | `link` | how a packet of the box's own reaches the wire |
 //! | `unreachable` | who hears of a packet whose next hop does not answer |
 //! | `steer` | which providers contexts should use, and how peers hear of it |
@@ -21,6 +22,7 @@ mod context;
 mod hosts;
 mod icmp;
 mod link;
+mod quote;
 mod report;
 mod setup;
 mod steer;
@@ -127,6 +129,8 @@ pub struct Engine {
     workers: usize,
     /// Whether workers accept payload only over the locators of its context.
     strict: bool,
+    /// Whether hosts get the ICMPv6 errors the box acts on itself (RFC 5533 §8).
+    icmp_errors_to_hosts: bool,
     snapshot: Arc<Snapshot>,
     providers: Vec<Provider>,
     lan_port: PortId,

@@ -99,6 +99,7 @@ impl Engine {
             sharding,
             workers: usize::from(site.node.workers.max(1)),
             strict: site.shim6.strict_locators,
+            icmp_errors_to_hosts: site.shim6.icmp_errors_to_hosts,
             snapshot: Arc::new(snapshot(site, ports, &own)),
             providers: site.providers.iter().map(provider).collect(),
             lan_port: PortId(site.lan_port as u8),
@@ -220,6 +221,7 @@ fn snapshot(site: &Site, ports: &[PortSetup], own: &[Vec<(Ipv6Addr, u8)>]) -> Sn
         hosts: Vec::new(),
         host_index: std::collections::HashMap::new(),
         site: Block::new(site.prefix.address(), site.prefix.length()),
+        mss_clamp: site.mss_clamp,
     }
 }
 

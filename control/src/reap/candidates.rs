@@ -263,7 +263,7 @@ mod tests {
         assert_eq!(found, [(1, 1), (0, 0), (0, 1), (1, 0)]);
     }
 
-    // R5534-039, R5534-040
+    // R5534-039, R5534-040, R5533-113: of a peer's locators the one with the lower priority comes first.
     #[test]
     fn preferences_of_both_sides_move_pairs() {
         let config = Config { order: Order::Preferred, ..Config::default() };

@@ -35,6 +35,8 @@ pub struct Install {
     pub host: u32,
     /// What may be done.
     pub phase: Phase,
+    /// Whether a router on the current pair's path has no room for the payload header behind 1280 octets.
+    pub narrow: bool,
     /// In strict mode, the locators payload may come over (RFC 5533 §16.2, R5533-328).
     pub accepted: Option<Box<LocatorSets>>,
 }
@@ -94,7 +96,7 @@ pub struct Entry {
     /// What may be done.
     pub phase: Phase,
     digest: u8,
-    default: bool,
+    flags: u8,
     /// Current pair.
     pub locators: LocatorPair,
     /// Packets and octets (IPv6 packets as the host sees them), out then in.
@@ -113,6 +115,10 @@ pub struct Traffic {
 
 const _: () = assert!(size_of::<Entry>() == 128);
 const _: () = assert!(std::mem::offset_of!(Entry, locators) == 64);
+
+/// Of the flags: packets of the pair use this context; its path carries 1280 octets and no more.
+const DEFAULT: u8 = 1;
+const NARROW: u8 = 2;
 
 const SENT: u8 = 1;
 const RECEIVED: u8 = 2;
@@ -133,7 +139,7 @@ impl Entry {
             provider: install.provider,
             phase: install.phase,
             digest: 0,
-            default: install.default,
+            flags: if install.default { DEFAULT } else { 0 } | if install.narrow { NARROW } else { 0 },
             locators: install.locators,
             traffic: [Traffic::default(); 2],
         }
@@ -146,7 +152,13 @@ impl Entry {
     }
 
     pub(super) fn is_default(&self) -> bool {
-        self.default
+        self.flags & DEFAULT != 0
+    }
+
+    /// Whether its path carries 1280 octets and no more (RFC 8200 §5).
+    #[inline]
+    pub fn is_narrow(&self) -> bool {
+        self.flags & NARROW != 0
     }
 
     /// Whether packets go out and nothing comes back, as far as the last report can tell.
@@ -156,7 +168,7 @@ impl Entry {
     }
 
     pub(super) fn set_default(&mut self, default: bool) {
-        self.default = default;
+        self.flags = self.flags & !DEFAULT | if default { DEFAULT } else { 0 };
     }
 
     /// Whether locators and identifiers are the same, so that packets go unchanged (RFC 5533 §11).
@@ -187,7 +199,7 @@ impl Entry {
     pub(super) fn replace(&mut self, install: &Install) {
         let digest = self.digest & QUEUED;
         *self = Entry { digest, ..Entry::new(install) };
-        self.default = false;
+        self.set_default(false);
     }
 
     /// Forgets unreported activity; the place in the queue stays.

@@ -72,6 +72,7 @@ mod tests {
             provider: 0,
             host: 0,
             phase: Phase::Live,
+            narrow: false,
             accepted: None,
         }
     }

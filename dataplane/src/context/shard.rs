@@ -42,6 +42,7 @@ impl Shard {
             provider: 0,
             host: 0,
             phase: super::Phase::Opening,
+            narrow: false,
             accepted: None,
         });
         Shard {

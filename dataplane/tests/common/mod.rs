@@ -105,6 +105,7 @@ impl Side {
             hosts,
             host_index,
             site: Block::new(self.ulid(0), 48),
+            mss_clamp: false,
         }
     }
 
@@ -130,6 +131,7 @@ impl Side {
             provider: local.0 - 1,
             host: host.into(),
             phase: Phase::Live,
+            narrow: false,
             accepted: None,
         }
     }

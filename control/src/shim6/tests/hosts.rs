@@ -148,7 +148,7 @@ fn tags_name_the_shard_of_the_pair() {
 
 #[test]
 fn with_real_keys_and_hashes_two_boxes_agree_and_forgery_shows() {
-    // R5533-133: HBA members by hash, any other address by the signature of the ULID's key.
+    // R5533-133, R5533-012: HBA members by hash, any other address by the signature of the ULID's key.
     use crate::identity::{HostPrefixes, Sec, SigningKey, make_host, prefix_of};
 
     let mut rng = StdRng::seed_from_u64(1);
@@ -186,7 +186,9 @@ fn with_real_keys_and_hashes_two_boxes_agree_and_forgery_shows() {
     b.receive(at(0), addresses, &i1);
     let (addresses, r1) = b.sent_one();
     a.receive(at(0), addresses, &r1);
+    // R5533-060, R5533-170
     let (addresses, i2) = a.sent_one();
+    assert_eq!(options_of(&mut i2.clone()).signature, ours.signature);
     let diverted = altered(&i2, |options| options.locators.as_mut().unwrap().entries[2].0 = locator(3, 3, 3));
     let resigned = altered(&i2, |options| options.locators.as_mut().unwrap().generation = 78);
     let swapped = altered(&i2, |options| options.locators.as_mut().unwrap().entries[1].0 = theirs.locators[1].0);
@@ -197,6 +199,10 @@ fn with_real_keys_and_hashes_two_boxes_agree_and_forgery_shows() {
     let foreign = altered(&i2, |options| options.pds.clone_from(&theirs.pds));
     assert_eq!(b.receive(at(0), addresses, &foreign), Verdict::Dropped(DropReason::BadPds));
     b.receive(at(0), addresses, &i2);
+    // R5533-065
+    let (_, mut r2) = b.sent_one();
+    let told = options_of(&mut r2);
+    assert_eq!((&told.pds, &told.signature), (&theirs.pds, &theirs.signature));
     converse(at(0), &mut b, &mut a);
     let context = a.endpoint.context(id).unwrap();
     assert_eq!(context.state, State::Established);

@@ -89,6 +89,7 @@ fn preferences_are_told_and_heard_without_a_list() {
     assert_eq!((&options.locators, &options.pds), (&None, &None));
     let told = options.preferences.as_ref().unwrap();
     assert_eq!((told.generation, told.element_len), (100, 3));
+    // R5533-278
     converse(at(1), &mut a, &mut b);
     assert!(!a.context(2).update_outstanding());
     let preference = |index: usize| b.context(1).peer_locators[index].preference;
@@ -102,7 +103,7 @@ fn preferences_are_told_and_heard_without_a_list() {
 
 #[test]
 fn news_takes_the_place_of_what_is_outstanding_and_says_it_again() {
-    // R5533-251, R5533-256, R5533-257, R5533-258: the example of §10.3.
+    // R5533-249, R5533-250, R5533-251, R5533-256, R5533-257, R5533-258: the example of §10.3.
     let (mut a, mut b) = established();
     announce(&mut a, at(1), moved(101, &[1, 3]));
     let first = a.sent_one();
