@@ -106,6 +106,7 @@ impl Side {
             hosts,
             host_index,
             site: Block::new(self.ulid(0), 48),
+            mss_clamp: false,
             nat: None,
         }
     }
@@ -133,6 +134,7 @@ impl Side {
             host: host.into(),
             inside: None,
             phase: Phase::Live,
+            narrow: false,
             accepted: None,
         }
     }
