@@ -331,3 +331,7 @@ fn tick(now: u64) -> u32 {
 fn ticks(ms: u64) -> u32 {
     u32::try_from(ms / TICK_MS).unwrap_or(u32::MAX)
 }
+
+#[cfg(test)]
+#[path = "flows_tests.rs"]
+mod tests;
