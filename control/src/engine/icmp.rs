@@ -2,7 +2,8 @@
 //!
 //! The packet it quotes has locators and a payload header that the host never saw. Both are taken out of the quote, and
 //! the error goes to the host as if the shim were not there; a Packet Too Big is made smaller by the header. Errors
-//! about a path are a reason to test it, and go to the host only when there is no other path to try.
+//! about a path are a reason to test it, and go to the host only when there is no other path to try, or when the operator
+//! wants no such hints.
 
 use dataplane::wire::ipv6::{self, protocol};
 use dataplane::wire::shim6::PayloadHeader;
@@ -61,9 +62,9 @@ impl Engine {
             PARAMETER_PROBLEM => quoted.is_about_shim(icmp),
             _ => false,
         };
-        if about_path && self.has_alternative(quoted.id) {
+        if about_path && self.hints.icmp && self.has_alternative(quoted.id) {
             self.tally.count(Event::IcmpActedOn);
-            return self.suspect(now, rng, quoted.id, effects);
+            return self.hint(now, rng, quoted.id, effects);
         }
         if let Some((host, translated)) = self.translate_error(&view, icmp, &quoted) {
             self.tally.count(Event::IcmpTranslated);
@@ -82,7 +83,7 @@ impl Engine {
         Some(Quoted { id: context.id, place })
     }
 
-    fn has_alternative(&self, id: ContextId) -> bool {
+    pub(super) fn has_alternative(&self, id: ContextId) -> bool {
         let Some(context) = self.endpoint.context(id) else { return false };
         let proved =
             context.peer_locators.iter().filter(|known| known.verified && known.locator.0 != context.ulids.peer.0);

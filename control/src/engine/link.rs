@@ -201,6 +201,9 @@ impl Engine {
             }
             return;
         }
+        if !self.hints.link {
+            return;
+        }
         self.suspect_all(|_, path| path.local == prefix);
         for path in
             self.suspects.iter().map(|(_, path)| *path).filter(|path| path.local == prefix).collect::<BTreeSet<_>>()

@@ -10,12 +10,14 @@
 //! | `mod` | what comes in, and where it goes |
 //! | `setup` | what the configuration makes of it |
 //! | `context` | what follows when a context changes: table entries, REAP, paths |
+//! | `hints` | what others may say about paths, and what comes of it |
 //! | `icmp` | what an ICMPv6 error about a translated packet becomes |
 //! | `link` | how a packet of the box's own reaches the wire |
 //! | `unreachable` | who hears of a packet whose next hop does not answer |
 //! | `report` | what the operator sees |
 
 mod context;
+mod hints;
 mod icmp;
 mod link;
 mod report;
@@ -38,6 +40,7 @@ use dataplane::wire::{ContextTag, Locator, LocatorPair, Ulid, UlidPair};
 use hashbrown::HashMap;
 use rand::Rng;
 
+use crate::config::site::Hints;
 use crate::host::{GivenUp, LinkEvent, Listener, Neighbours, Stack};
 use crate::reap::{self, PathBook, PathKey, ProbeBudget};
 use crate::shim6::{self, ContextId, Endpoint, Incoming, Open, OpenRefused, Unreadable};
@@ -119,6 +122,7 @@ pub struct Engine {
     endpoint: Endpoint,
     attached: HashMap<ContextId, Attached>,
     reap_config: Arc<reap::Config>,
+    hints: Hints,
     book: PathBook,
     budget: ProbeBudget,
     /// Contexts with a REAP deadline; stale entries are skipped.
@@ -156,6 +160,9 @@ impl Engine {
             Notice::Unresolved(port, next_hop, frame) => self.unresolved(now, port, next_hop, frame, effects),
             Notice::Activity { handle, activity, traffic } => {
                 self.activity(now, rng, ContextId::from_bits(handle), activity, traffic, effects);
+            }
+            Notice::Tcp { handle, sign, pair } => {
+                self.tcp_sign(now, rng, ContextId::from_bits(handle), sign, pair, effects);
             }
             Notice::TableFull { handle } => {
                 self.tally.count(Event::TableFull);

@@ -4,6 +4,7 @@ use dataplane::context::Sharding;
 use dataplane::counters::{Count, DropReason};
 use dataplane::link::{ControlLink, RingSizes, Workers, connect};
 use dataplane::port::memory::{HeapFrame, HeapPool, MemoryPort, Wire};
+use dataplane::snapshot::PortId;
 use dataplane::wire::ethernet::{self, Mac};
 use dataplane::worker::{Limits, Outlet, Worker};
 use rand::SeedableRng;
@@ -68,6 +69,11 @@ impl Node {
     /// The same box after a crash. Its clock goes on, as that of its machine would.
     pub(super) fn reborn(&self, seed: u64) -> Node {
         Node::new(self.blueprint.clone(), seed)
+    }
+
+    /// The device of a port says that its link is up or down.
+    pub fn link(&mut self, now: Instant, port: usize, up: bool) {
+        self.engine.link_state(now, PortId(port as u8), up, &mut self.effects);
     }
 
     /// When the engine has something to do.

@@ -12,9 +12,11 @@ pub mod index;
 pub mod reference;
 pub mod replay;
 pub mod shard;
+pub mod watch;
 
 pub use entry::{Activity, Direction, Entry, Install, LocatorSets, Phase};
 pub use hash::{Hasher, Sharding};
 pub use hold::Hold;
 pub use replay::Replay;
 pub use shard::{Shard, Slot};
+pub use watch::Sign;
