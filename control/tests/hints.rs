@@ -207,8 +207,8 @@ fn a_link_that_goes_down_shortens_the_outage() {
         let (mut scene, streams) = Scene::talking(&plan(hints), 8);
         let provider = scene.in_use(0);
         scene.cut(provider, BOTH);
-        let (now, port) = (scene.now, scene.providers[provider].port);
-        scene.nodes[0].link(now, port, false);
+        let port = scene.providers[provider].port;
+        scene.link_state(0, port, false);
         let took = scene.until_back(&streams, s(60));
         println!("{hints}: {took:?}");
         assert!(took <= limit, "{hints}: {took:?}");
@@ -267,8 +267,8 @@ fn a_link_that_lies_moves_only_what_was_answered_and_nothing_when_there_is_nothi
     let (mut scene, streams) = Scene::talking(&Plan::default(), 4);
     let (used, theirs) = (scene.in_use(0), scene.in_use(1));
     (0..4).filter(|provider| ![used, theirs].contains(provider)).for_each(|provider| scene.cut(provider, BOTH));
-    let (since, now, port) = (scene.now, scene.now, scene.providers[used].port);
-    scene.nodes[0].link(now, port, false);
+    let (since, port) = (scene.now, scene.providers[used].port);
+    scene.link_state(0, port, false);
     scene.run(s(30));
     assert_eq!((moves(&scene, 0, since), moves(&scene, 1, since)), (0, 0));
     let until = scene.now - ms(100);
@@ -281,8 +281,7 @@ fn a_link_that_lies_moves_only_what_was_answered_and_nothing_when_there_is_nothi
     let since = scene.now;
     let port = scene.providers[scene.in_use(0)].port;
     for turn in 0..100 {
-        let now = scene.now;
-        scene.nodes[0].link(now, port, turn % 2 == 1);
+        scene.link_state(0, port, turn % 2 == 1);
         scene.run(ms(100));
     }
     assert_eq!(moves(&scene, 0, since), 1);

@@ -74,6 +74,8 @@ pub(super) struct SiteSection {
     pub(super) port: Text,
     pub(super) key: Text,
     pub(super) sec: Number,
+    pub(super) quarantine_s: Number,
+    pub(super) mss_clamp: Option<bool>,
 }
 
 /// `[[port]]`
@@ -150,6 +152,8 @@ pub(super) struct Shim6Section {
     pub(super) messages_per_s: Number,
     pub(super) messages_per_source_s: Number,
     pub(super) strict_locators: Option<bool>,
+    pub(super) announce_down: Option<bool>,
+    pub(super) icmp_errors_to_hosts: Option<bool>,
 }
 
 const SECTIONS: &str = "[box], [eal], [site], [[port]], [[provider]], [[peer]], [reap], [hints], [shim6]";

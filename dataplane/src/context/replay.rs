@@ -12,7 +12,7 @@ use std::collections::HashMap;
 
 use super::watch::{Sign, Watch};
 use crate::snapshot::PortId;
-use crate::wire::tcp::Segment;
+use crate::wire::segment::Segment;
 use crate::wire::{ContextTag, LocatorPair};
 
 /// Milliseconds between two copies for one context.

@@ -10,7 +10,7 @@
 //! all the while: as with round-trip times, nobody can say which of two transmissions is meant (RFC 6298 §3).
 
 use crate::wire::LocatorPair;
-use crate::wire::tcp::{Segment, reaches};
+use crate::wire::segment::{Segment, reaches};
 
 /// Milliseconds for which a connection has to repeat itself before it is told of: on paths slower than that a first
 /// repetition comes later anyway, on faster ones the second does.

@@ -1,103 +1,179 @@
-//! What a box that is no TCP needs of a segment (RFC 9293 §3.1): whose it is, what it carries, what it acknowledges.
+//! The one thing the box does to TCP, where the operator wants it: a host that offers to take segments of a size that would
+//! not fit with the payload header is understood to have offered less.
 //!
-//! ```text
-//!  0                   1                   2                   3
-//!  0 1 2 3 4 5 6 7 8 9 0 1 2 3 4 5 6 7 8 9 0 1 2 3 4 5 6 7 8 9 0 1
-//! +-------------------------------+-------------------------------+
-//! |          Source Port          |       Destination Port        |
-//! +-------------------------------+-------------------------------+
-//! |                        Sequence Number                        |
-//! +---------------------------------------------------------------+
-//! |                    Acknowledgment Number                      |
-//! +-------+-------+-+-+-+-+-+-+-+-+-------------------------------+
-//! | Offset| Rsrvd |C|E|U|A|P|R|S|F|            Window             |
-//! +-------+-------+-+-+-+-+-+-+-+-+-------------------------------+
-//! ```
+//! The Maximum Segment Size of a SYN (RFC 9293 §3.7.1) is what the other end will send at most. Made smaller in both
+//! directions, no segment ever needs a Packet Too Big (RFC 5533 §15.4). The checksum follows; it covers the identifiers,
+//! which stay what they are.
+
+use crate::wire::checksum::Adjustment;
+use crate::wire::ipv6::{View, protocol};
 
 /// Octets of a header without options.
-pub const HEADER_LEN: usize = 20;
-
-const FIN: u8 = 0x01;
+const HEADER_LEN: usize = 20;
+const FLAGS: usize = 13;
 const SYN: u8 = 0x02;
-const RST: u8 = 0x04;
-const ACK: u8 = 0x10;
+const CHECKSUM: usize = 16;
 
-/// A segment, as far as a box looks into it. Nothing is verified but that the header is whole.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub struct Segment {
-    /// Source and destination port.
-    pub ports: (u16, u16),
-    /// Of its first octet.
-    pub sequence: u32,
-    /// Sequence numbers it takes up: its data, and one each for SYN and FIN. A pure acknowledgement takes up none.
-    pub occupies: u32,
-    /// The next octet its sender expects, if it says so.
-    pub acknowledges: Option<u32>,
-    /// It ends the connection at once.
-    pub reset: bool,
+/// Option kinds and the length of the one that counts (RFC 9293 §3.1, §3.2).
+const END: u8 = 0;
+const NO_OPERATION: u8 = 1;
+const MSS: u8 = 2;
+const MSS_LEN: usize = 4;
+
+/// Octets of IPv6 and TCP header, which a segment size leaves out.
+pub const HEADERS: usize = 60;
+
+/// Makes the segment size that a SYN in `packet` offers at most `most`. True when it was larger.
+pub fn clamp_mss(packet: &mut [u8], most: u16) -> bool {
+    let Some((start, at)) = offered(packet) else { return false };
+    // An option may start anywhere, and the checksum counts pairs: the pairs that the size touches are compared. Options
+    // end on a multiple of four octets, so there are such pairs.
+    let (first, octets) = if (at - start).is_multiple_of(2) { (at, 2) } else { (at - 1, 4) };
+    let (Some(around), Some(sum)) = (packet.get(first..first + octets), pair(packet, start + CHECKSUM)) else {
+        return false;
+    };
+    let mut changed = [0; 4];
+    changed[..octets].copy_from_slice(around);
+    let before = changed;
+    let size = &mut changed[at - first..at - first + 2];
+    if u16::from_be_bytes([size[0], size[1]]) <= most {
+        return false;
+    }
+    size.copy_from_slice(&most.to_be_bytes());
+    let sum = Adjustment::between(&before[..octets], &changed[..octets]).apply(sum);
+    packet[first..first + octets].copy_from_slice(&changed[..octets]);
+    packet[start + CHECKSUM..start + CHECKSUM + 2].copy_from_slice(&sum.to_be_bytes());
+    true
 }
 
-impl Segment {
-    /// The segment in `octets`: the rest of a packet from the TCP header on. None if the header is not whole.
-    pub fn read(octets: &[u8]) -> Option<Segment> {
-        let header: &[u8; HEADER_LEN] = octets.first_chunk()?;
-        let two = |at: usize| u16::from_be_bytes([header[at], header[at + 1]]);
-        let four = |at: usize| u32::from_be_bytes([header[at], header[at + 1], header[at + 2], header[at + 3]]);
-        let length = usize::from(header[12] >> 4) * 4;
-        let data = octets.len().checked_sub(length).filter(|_| length >= HEADER_LEN)?;
-        let flags = header[13];
-        let marks = u32::from(flags & SYN != 0) + u32::from(flags & FIN != 0);
-        Some(Segment {
-            ports: (two(0), two(2)),
-            sequence: four(4),
-            occupies: (data as u32).wrapping_add(marks),
-            acknowledges: (flags & ACK != 0).then(|| four(8)),
-            reset: flags & RST != 0,
-        })
-    }
-
-    /// The first sequence number after it.
-    pub fn end(&self) -> u32 {
-        self.sequence.wrapping_add(self.occupies)
-    }
+fn pair(packet: &[u8], at: usize) -> Option<u16> {
+    packet.get(at..)?.first_chunk().map(|octets| u16::from_be_bytes(*octets))
 }
 
-/// Whether sequence number `a` is `b` or comes after it, by less than half of the circle (RFC 9293 §3.4).
-pub fn reaches(a: u32, b: u32) -> bool {
-    a.wrapping_sub(b) as i32 >= 0
+/// Where the TCP header of a packet starts.
+fn segment(packet: &[u8]) -> Option<usize> {
+    let upper = View::new(packet).ok()?.upper_layer().ok()?;
+    (upper.place.next_header == protocol::TCP && upper.first_fragment).then_some(upper.place.offset)
+}
+
+/// Where a SYN starts, and where the segment size stands that it offers.
+fn offered(packet: &[u8]) -> Option<(usize, usize)> {
+    let start = segment(packet)?;
+    let header = packet.get(start..)?;
+    if header.get(FLAGS)? & SYN == 0 {
+        return None;
+    }
+    let end = usize::from(header.get(12)? >> 4) * 4;
+    let options = header.get(HEADER_LEN..end)?;
+    let mut at = 0;
+    while let Some(&kind) = options.get(at) {
+        match kind {
+            END => return None,
+            NO_OPERATION => at += 1,
+            _ => {
+                let length = usize::from(*options.get(at + 1)?);
+                if length < 2 || at + length > options.len() {
+                    return None;
+                }
+                if kind == MSS {
+                    return (length == MSS_LEN).then_some((start, start + HEADER_LEN + at + 2));
+                }
+                at += length;
+            }
+        }
+    }
+    None
 }
 
 #[cfg(test)]
 mod tests {
+    use proptest::prelude::*;
+
     use super::*;
+    use crate::wire::checksum;
+    use crate::wire::ipv6::Repr;
 
-    fn octets(flags: u8, words: u8, length: usize) -> Vec<u8> {
-        let mut octets = vec![0; length];
-        octets[..12].copy_from_slice(&[0x12, 0x34, 0, 80, 0xff, 0xff, 0xff, 0xfe, 0, 0, 0, 9]);
-        (octets[12], octets[13]) = (words << 4, flags);
-        octets
+    /// A TCP packet with these flags and options, padded with "end", and a right checksum.
+    fn packet(flags: u8, options: &[u8], data: &[u8]) -> Vec<u8> {
+        let mut segment = vec![0; HEADER_LEN];
+        segment[..4].copy_from_slice(&[0x12, 0x34, 0, 80]);
+        segment.extend(options);
+        segment.resize(segment.len().next_multiple_of(4), END);
+        (segment[12], segment[FLAGS]) = ((segment.len() as u8 / 4) << 4, flags);
+        segment.extend(data);
+        let (source, target) = ("fc00:a::1".parse().unwrap(), "fc00:b::1".parse().unwrap());
+        let sum = checksum::upper_layer(source, target, protocol::TCP, &segment);
+        segment[CHECKSUM..CHECKSUM + 2].copy_from_slice(&sum.to_be_bytes());
+        let repr = Repr {
+            source,
+            target,
+            next_header: protocol::TCP,
+            payload_len: segment.len() as u16,
+            hop_limit: 64,
+            traffic_class: 0,
+            flow_label: 0,
+        };
+        [&repr.emit()[..], &segment].concat()
+    }
+
+    fn clamped(mut packet: Vec<u8>, most: u16) -> (bool, Vec<u8>) {
+        (clamp_mss(&mut packet, most), packet)
     }
 
     #[test]
-    fn a_segment_is_read_and_takes_up_what_it_carries() {
-        let data = Segment::read(&octets(ACK, 8, 32 + 5)).unwrap();
-        assert_eq!((data.ports, data.sequence), ((0x1234, 80), 0xffff_fffe));
-        assert_eq!((data.occupies, data.end(), data.acknowledges, data.reset), (5, 3, Some(9), false));
-        assert_eq!(Segment::read(&octets(SYN, 5, 20)).map(|it| (it.occupies, it.acknowledges)), Some((1, None)));
-        assert_eq!(Segment::read(&octets(FIN | ACK, 5, 21)).map(|it| it.occupies), Some(2));
-        assert_eq!(Segment::read(&octets(ACK, 5, 20)).map(|it| it.occupies), Some(0));
-        assert!(Segment::read(&octets(RST, 5, 20)).unwrap().reset);
+    fn a_larger_size_is_made_smaller_wherever_its_option_stands() {
+        let size = [MSS, 4, 0x05, 0xa0];
+        let scale = [NO_OPERATION, 3, 3, 7];
+        for options in [
+            size.to_vec(),
+            [&[NO_OPERATION][..], &size].concat(),
+            [&scale[..], &size].concat(),
+            [&[4, 2][..], &[NO_OPERATION], &size, &scale].concat(),
+        ] {
+            for flags in [SYN, SYN | 0x10] {
+                let lower: Vec<u8> = options.iter().copied().collect();
+                let at = lower.windows(4).position(|four| four == size).unwrap();
+                let mut expected = lower.clone();
+                expected[at + 2..at + 4].copy_from_slice(&1432u16.to_be_bytes());
+                assert_eq!(clamped(packet(flags, &options, b""), 1432), (true, packet(flags, &expected, b"")));
+                assert_eq!(clamped(packet(flags, &options, b"x"), 1432), (true, packet(flags, &expected, b"x")));
+            }
+        }
     }
 
     #[test]
-    fn a_header_that_is_not_whole_is_no_segment() {
-        assert_eq!(Segment::read(&octets(ACK, 5, 20)[..19]), None);
-        assert_eq!(Segment::read(&octets(ACK, 6, 23)), None, "options cut off");
-        assert_eq!(Segment::read(&octets(ACK, 4, 40)), None, "shorter than a header");
+    fn what_offers_no_larger_size_is_left_alone() {
+        let fits = packet(SYN, &[MSS, 4, 0x05, 0x98], b"");
+        assert_eq!(clamped(fits.clone(), 1432), (false, fits));
+        for (flags, options) in [
+            (0x10, &[MSS, 4, 0x05, 0xa0][..]),
+            (SYN, &[]),
+            (SYN, &[END, 0, 0, 0, MSS, 4, 0x05, 0xa0]),
+            (SYN, &[MSS, 3, 0xff, 0xff]),
+            (SYN, &[MSS, 0, 0xff, 0xff]),
+            (SYN, &[NO_OPERATION, NO_OPERATION, NO_OPERATION, MSS]),
+            (SYN, &[3, 200, 0, 0]),
+        ] {
+            let sent = packet(flags, options, b"");
+            assert_eq!(clamped(sent.clone(), 100), (false, sent), "{flags:x} {options:?}");
+        }
+        let mut datagram = packet(SYN, &[MSS, 4, 0x05, 0xa0], b"");
+        datagram[6] = protocol::UDP;
+        assert_eq!(clamped(datagram.clone(), 100), (false, datagram));
     }
 
-    #[test]
-    fn sequence_numbers_go_round() {
-        assert!(reaches(7, 7) && reaches(3, 0xffff_fffe) && !reaches(0xffff_fffe, 3));
+    proptest! {
+        /// The checksum stays right, and what is no SYN stays what it is, whatever the octets.
+        #[test]
+        fn a_right_checksum_stays_right(
+            flags in any::<u8>(), options in prop::collection::vec(prop_oneof![
+                Just(1u8), Just(2), Just(4), any::<u8>()], 0..40), most in any::<u16>(),
+        ) {
+            let sent = packet(flags, &options, b"data");
+            let (changed, got) = clamped(sent.clone(), most);
+            prop_assert_eq!(changed, got != sent);
+            let view = View::new(&got).unwrap();
+            prop_assert!(checksum::upper_layer_verifies(view.source(), view.target(), protocol::TCP, view.payload()));
+        }
     }
 }

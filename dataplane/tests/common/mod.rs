@@ -105,6 +105,8 @@ impl Side {
             hosts,
             host_index,
             site: Block::new(self.ulid(0), 48),
+            mss_clamp: false,
+            nat: None,
         }
     }
 
@@ -129,7 +131,9 @@ impl Side {
             },
             provider: local.0 - 1,
             host: host.into(),
+            inside: None,
             phase: Phase::Live,
+            narrow: false,
             accepted: None,
         }
     }
@@ -145,6 +149,7 @@ pub enum Seen {
     Activity(u64, Activity, [Traffic; 2]),
     Tcp(u64, Sign, LocatorPair),
     TableFull(u64),
+    Qualified(UlidPair, Locator, u8),
 }
 
 /// A box under test.
@@ -264,6 +269,7 @@ impl Bench {
                 Notice::Activity { handle, activity, traffic } => Seen::Activity(handle, activity, traffic),
                 Notice::Tcp { handle, sign, pair } => Seen::Tcp(handle, sign, pair),
                 Notice::TableFull { handle } => Seen::TableFull(handle),
+                Notice::Qualified { pair, presented, provider } => Seen::Qualified(pair, presented, provider),
             });
         })
     }
