@@ -362,7 +362,7 @@ fn control_hears_of_traffic_that_reaches_a_threshold() {
         bench.take_seen()
     };
     assert_eq!(exchange(&mut bench), []);
-    assert_eq!(exchange(&mut bench), [told.clone()]);
+    assert_eq!(exchange(&mut bench), std::slice::from_ref(&told));
     assert_eq!(exchange(&mut bench), []);
     bench.now += 10_100;
     assert_eq!(exchange(&mut bench), [told]);

@@ -45,6 +45,7 @@ fn context(bench: &Bench, number: u16) -> Install {
         provider: 1,
         host: number.into(),
         inside: Some(Ulid(host(number))),
+        narrow: false,
         phase: Phase::Live,
         accepted: None,
     };
@@ -255,4 +256,20 @@ fn the_last_segment_is_kept_and_sent_over_a_new_path() {
     bench.control.replay(0, live.local_tag);
     bench.run();
     assert!(bench.sent(X).is_empty());
+}
+
+// What has to be cut for the header is cut first: each part is translated, and is known by the number of the whole.
+#[test]
+fn packets_cut_for_a_narrow_path_keep_their_checksum() {
+    let mut bench = Bench::translating();
+    let narrow = Install { narrow: true, ..context(&bench, 1) };
+    install(&mut bench, &narrow);
+    let sent = |source| datagram(source, stranger(0), [9, 53], 1280 - 48);
+    bench.send(LAN, &frame(Side::A.mac(LAN), Side::A.host_mac(1), &sent(host(1))));
+    bench.run();
+    let parts: Vec<Vec<u8>> = bench.sent(Y).iter().map(|left| restored(&narrow, left)).collect();
+    assert_eq!((parts.len(), bench.drops()), (2, 0));
+    assert!(parts.iter().all(|part| part.len() <= 1272 && part[6] == protocol::FRAGMENT));
+    let whole: Vec<u8> = parts.iter().flat_map(|part| part[48..].to_vec()).collect();
+    assert_eq!(whole, sent(outside(1, X))[40..]);
 }
