@@ -6,7 +6,7 @@ use std::net::Ipv6Addr;
 use std::sync::Arc;
 
 use dataplane::context::entry::Traffic;
-use dataplane::context::{Activity, Hasher, Install, Phase, Sharding};
+use dataplane::context::{Activity, Hasher, Install, Phase, Sharding, Sign};
 use dataplane::counters::{Count, DropReason};
 use dataplane::link::{ControlLink, Notice, Punt, RingSizes, Workers, connect};
 use dataplane::port::memory::{HeapFrame, HeapPool, MemoryPort, Wire};
@@ -148,6 +148,7 @@ pub enum Seen {
     Punt(PortId, Punt, Vec<u8>),
     Unresolved(PortId, Ipv6Addr, Vec<u8>),
     Activity(u64, Activity, [Traffic; 2]),
+    Tcp(u64, Sign, LocatorPair),
     TableFull(u64),
     Qualified(UlidPair, Locator, u8),
 }
@@ -267,6 +268,7 @@ impl Bench {
                 Notice::Punt(port, why, frame) => Seen::Punt(port, why, frame.to_vec()),
                 Notice::Unresolved(port, next_hop, frame) => Seen::Unresolved(port, next_hop, frame.to_vec()),
                 Notice::Activity { handle, activity, traffic } => Seen::Activity(handle, activity, traffic),
+                Notice::Tcp { handle, sign, pair } => Seen::Tcp(handle, sign, pair),
                 Notice::TableFull { handle } => Seen::TableFull(handle),
                 Notice::Qualified { pair, presented, provider } => Seen::Qualified(pair, presented, provider),
             });
