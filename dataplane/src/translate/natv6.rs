@@ -76,6 +76,7 @@ pub(super) fn complaint(packet: &ipv6::View<'_>, snapshot: &Snapshot) -> Option<
 }
 
 /// A packet for a global address. `pair` is the host it is about and the peer; `hash` is the pair's.
+#[inline(never)]
 pub(super) fn departing<F: Frame>(
     frame: &mut F,
     pair: UlidPair,
@@ -93,7 +94,7 @@ pub(super) fn departing<F: Frame>(
         Err(refused) => return Verdict::Drop(refusal(refused)),
     };
     let who = Who::of(pair.local, snapshot, nat);
-    if snapshot.delegated(pair.peer.0) {
+    if snapshot.delegated(pair.peer.0) || snapshot.is_image(pair.peer.0) {
         return hairpin(frame, pair, source, &reading, scene, nat);
     }
     let session = match &reading.quote {
@@ -292,6 +293,9 @@ pub(super) fn arriving_key(packet: &ipv6::View<'_>, snapshot: &Snapshot, nat: &N
     if quote.is_some_and(|quote: Quote| quote.shim6) {
         return (Key::None, Verdict::Punt(Punt::IcmpError));
     }
+    if snapshot.is_image(packet.source()) {
+        return (Key::None, Verdict::Drop(DropReason::SpoofedSource));
+    }
     // RCM-013
     if packet.source().is_unique_local() {
         return (Key::None, Verdict::Drop(DropReason::UniqueLocal));
@@ -306,6 +310,7 @@ pub(super) fn arriving_key(packet: &ipv6::View<'_>, snapshot: &Snapshot, nat: &N
 }
 
 /// A packet from a peer. `pair` is the host's own address and the peer's; `hash` is the pair's.
+#[inline(never)]
 pub(super) fn arriving<F: Frame>(
     frame: &mut F,
     pair: UlidPair,
