@@ -79,7 +79,8 @@ fn every_error_is_mended_or_delivered() {
             assert_eq!(reaches_the_host(&mut scene, (kind, code, word)), !mended, "{kind}/{code}, {alternative}");
             // What is not delivered is acted on: the context tests its path.
             assert_eq!(scene.nodes[0].tally("control_icmp_acted_on"), u64::from(mended));
-            let explored = scene.stories.iter().any(|(_, site, story)| *site == 0 && matches!(story, Story::Exploring(..)));
+            let explored =
+                scene.stories.iter().any(|(_, site, story)| *site == 0 && matches!(story, Story::Exploring(..)));
             assert_eq!(explored, mended, "{kind}/{code}");
         }
     }

@@ -280,7 +280,10 @@ fn a_hybrid_host_gets_signed_locators_and_an_hba_host_gets_its_members_back() {
     let mut moved = with_key.clone();
     moved.providers[1].prefix = "2001:db8:a9:1::/64".parse().unwrap();
     let updated = update(&moved);
-    assert_eq!((updated[0].removed.len(), updated[0].added.len(), &updated[0].without[..]), (1, 0, &["isp-y".to_string()][..]));
+    assert_eq!(
+        (updated[0].removed.len(), updated[0].added.len(), &updated[0].without[..]),
+        (1, 0, &["isp-y".to_string()][..])
+    );
     assert_eq!((updated[1].removed.len(), updated[1].added.len(), updated[1].without.len()), (1, 1, 0));
     let after = Hosts::load(&room.file(), &moved).unwrap();
     assert_eq!(after.key().map(|key| key.public_key_der()), Some(key.public_key_der()));
@@ -289,7 +292,9 @@ fn a_hybrid_host_gets_signed_locators_and_an_hba_host_gets_its_members_back() {
     // Without the key, or with another one, nobody would believe it.
     let text = fs::read_to_string(room.file()).unwrap();
     let refused = said(&text, &Site { key: None, ..moved.clone() });
-    assert!(refused[0].contains("is not proved by the host's parameters") && refused[0].ends_with("no site.key to sign it"));
+    assert!(
+        refused[0].contains("is not proved by the host's parameters") && refused[0].ends_with("no site.key to sign it")
+    );
     super::super::key::make(&room.0.join("other.pem"), 1024).unwrap();
     let refused = said(&text, &Site { key: Some(room.0.join("other.pem")), ..moved });
     assert!(refused[0].ends_with("site.key is not the key the host was made with"), "{refused:?}");

@@ -298,8 +298,7 @@ impl Control {
         let new = Configuration::load(&self.configuration.file)?;
         let notes: Vec<String> = new.warnings.iter().map(ToString::to_string).collect();
         if needs_restart(&self.configuration.site, &new.site) {
-            let text =
-                "other settings than hosts, peers and providers changed: nothing was taken over; restart pshim6d to use them";
+            let text = "other settings than hosts, peers and providers changed: nothing was taken over; restart pshim6d to use them";
             return Err(crate::config::Problem::of_file(&new.file, text).into());
         }
         let now = self.clock.now();

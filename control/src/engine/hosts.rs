@@ -12,9 +12,9 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use dataplane::snapshot::HostView;
-use dataplane::wire::{Locator, Ulid};
 use dataplane::wire::ethernet::Mac;
 use dataplane::wire::shim6::VerificationMethod;
+use dataplane::wire::{Locator, Ulid};
 use hashbrown::HashMap;
 use rand::Rng;
 
@@ -204,12 +204,7 @@ impl Engine {
     }
 
     /// Strikes from the lists what has been announced to go, and lets go of providers that have gone.
-    pub(super) fn expire_lists(
-        &mut self,
-        now: Instant,
-        rng: &mut dyn Rng,
-        effects: &mut Vec<Effect>,
-    ) {
+    pub(super) fn expire_lists(&mut self, now: Instant, rng: &mut dyn Rng, effects: &mut Vec<Effect>) {
         let due: Vec<Ulid> = self.transitions.iter().filter(|(_, it)| it.at <= now).map(|(ulid, _)| *ulid).collect();
         for ulid in &due {
             let Some(Transition { remaining, .. }) = self.transitions.remove(ulid) else { continue };

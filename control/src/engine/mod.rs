@@ -23,8 +23,8 @@ mod context;
 mod hosts;
 mod icmp;
 mod link;
-mod quote;
 mod providers;
+mod quote;
 mod report;
 mod setup;
 mod steer;
@@ -232,7 +232,11 @@ impl Engine {
         let suspects = paced.then(|| self.budget.ready_at());
         let wakes = self.wakes.peek().map(|Reverse((at, _))| *at);
         let host = [self.neighbours.deadline(), self.listener.deadline()];
-        [reap, suspects, wakes, self.news_deadline(), self.lists_deadline(), self.endpoint.deadline()].into_iter().chain(host).flatten().min()
+        [reap, suspects, wakes, self.news_deadline(), self.lists_deadline(), self.endpoint.deadline()]
+            .into_iter()
+            .chain(host)
+            .flatten()
+            .min()
     }
 
     /// What happened so far, by name.

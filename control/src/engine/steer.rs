@@ -8,8 +8,8 @@
 
 use std::time::Duration;
 
-use dataplane::wire::{Locator, LocatorPair, Ulid};
 use dataplane::wire::shim6::Preference;
+use dataplane::wire::{Locator, LocatorPair, Ulid};
 use rand::Rng;
 
 use super::{Effect, Engine, Event, Provider};

@@ -92,7 +92,9 @@ impl<'a> Reader<'a> {
         let locators: Vec<Locator> = site
             .providers
             .iter()
-            .filter_map(|provider| entry.locators.iter().find(|it| provider.prefix.contains(**it)).copied().map(Locator))
+            .filter_map(|provider| {
+                entry.locators.iter().find(|it| provider.prefix.contains(**it)).copied().map(Locator)
+            })
             .collect();
         if !site.lan.contains(entry.ulid) || locators.is_empty() {
             let text = must_be_made_again(&entry, site);
@@ -106,7 +108,13 @@ impl<'a> Reader<'a> {
 
     /// Whether a locator is proved by the parameters or can be by a signature; one that no provider delegated is not
     /// told to anybody, and must not be a forgery all the same.
-    fn may_have(&mut self, locator: Ipv6Addr, parameters: &Parameters<'_>, kind: Kind, site: &Site) -> Result<(), String> {
+    fn may_have(
+        &mut self,
+        locator: Ipv6Addr,
+        parameters: &Parameters<'_>,
+        kind: Kind,
+        site: &Site,
+    ) -> Result<(), String> {
         let Err(reason) = hba::verify_member(locator, parameters) else { return Ok(()) };
         let outside = parameters.set().is_none_or(|set| !set.contains(&prefix_of(locator)));
         let text = format!("{locator} is not proved by the host's parameters: {reason}");
