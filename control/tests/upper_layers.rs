@@ -56,7 +56,8 @@ const ERRORS: &[(u8, u8, u32, bool)] = &[
 fn reaches_the_host(scene: &mut Scene, (kind, code, word): (u8, u8, u32)) -> bool {
     let provider = scene.in_use(0);
     let router = scene.providers[provider].router;
-    scene.inject(provider, &packet::error_about(&payload_of(scene), router, kind, code, word).unwrap());
+    let about = packet::error_about(&payload_of(scene), router, kind, code, word).unwrap();
+    scene.inject(provider, &about);
     scene.run(ms(100));
     if scene.hosts[0].inbox.is_empty() {
         return false;

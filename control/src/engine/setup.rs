@@ -110,6 +110,7 @@ impl Engine {
             endpoint,
             attached: HashMap::new(),
             reap_config: Arc::new(reap_config(site)),
+            hints: site.hints,
             book: PathBook::new(BookConfig::default()),
             budget: ProbeBudget::new(PROBES_PER_S, PROBES_PER_S / 10),
             due: BinaryHeap::new(),
@@ -159,6 +160,7 @@ pub fn worker_limits(site: &Site) -> Limits {
         punts_per_second: site.shim6.messages_per_s,
         punts_per_source_second: site.shim6.messages_per_source_s,
         strict_locators: site.shim6.strict_locators,
+        tcp_hints: site.hints.tcp,
         ..Limits::default()
     }
 }
@@ -226,6 +228,7 @@ fn snapshot(site: &Site, ports: &[PortSetup], own: &[Vec<(Ipv6Addr, u8)>]) -> Sn
         host_index: std::collections::HashMap::new(),
         site: Block::new(site.prefix.address(), site.prefix.length()),
         mss_clamp: site.mss_clamp,
+        nat: None,
     }
 }
 

@@ -27,6 +27,8 @@ pub struct Plan {
     pub shim6: String,
     /// What signs for the hosts of all sites, which are hybrid then; HBA-only without.
     pub key: Option<Arc<SigningKey>>,
+    /// Further sections for the configuration of all boxes.
+    pub sections: String,
 }
 
 /// What a site is made of.
@@ -55,6 +57,7 @@ impl Default for Plan {
             contexts_max: 1024,
             shim6: String::new(),
             key: None,
+            sections: String::new(),
         }
     }
 }
@@ -117,13 +120,14 @@ impl Plan {
         let mut text = format!(
             "[box]\nname = \"box-{site}\"\nworkers = {workers}\ncontexts_max = {}\nhold = {{ packets = 16, pairs = 256 }}\n\
              [site]\nprefix = \"{}/48\"\nlan = \"{}/64\"\nport = \"lan\"\n\
-             [reap]\nsend_timeout_s = {}\n[shim6]\n{}\n\
+             [reap]\nsend_timeout_s = {}\n[shim6]\n{}\n{}\n\
              [[port]]\nname = \"lan\"\ndevice = \"net_null0\"\naddresses = [\"{}/64\"]\n",
             self.contexts_max,
             prefix(site),
             lan(site),
             self.send_timeout_s,
             self.shim6,
+            self.sections,
             address(lan(site), 1),
         );
         for port in 1..=providers {
