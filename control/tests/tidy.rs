@@ -33,7 +33,7 @@ const CONTROL: Rooms = &[
     ("config", &["identity"]),
     ("manage", &["config", "identity"]),
     ("engine", &["config", "host", "identity", "manage", "reap", "shim6", "time"]),
-    ("sim", &["config", "engine", "identity", "manage", "time"]),
+    ("sim", &["config", "engine", "host", "identity", "manage", "reap", "shim6", "time"]),
     ("driver", &["config", "engine", "manage", "time"]),
 ];
 

@@ -8,6 +8,7 @@ use dataplane::wire::ethernet::Mac;
 use rand::Rng;
 
 use super::node::Blueprint;
+use super::network::MTU;
 use super::{Host, Leg, Provider, SiteId};
 use crate::config::hosts::Hex;
 use crate::config::{Hosts, Site};
@@ -22,6 +23,8 @@ pub struct Plan {
     pub send_timeout_s: u16,
     /// Contexts each box has room for.
     pub contexts_max: u32,
+    /// Pairs whose first packets a box can hold.
+    pub hold_pairs: u32,
     /// Lines for the `[shim6]` section of all boxes.
     pub shim6: String,
 }
@@ -46,7 +49,8 @@ impl Default for SitePlan {
 impl Default for Plan {
     /// Two sites with two providers and one host each, and the Send Timeout of the demonstration.
     fn default() -> Plan {
-        Plan { sites: vec![SitePlan::default(); 2], send_timeout_s: 3, contexts_max: 1024, shim6: String::new() }
+        let sites = vec![SitePlan::default(); 2];
+        Plan { sites, send_timeout_s: 3, contexts_max: 1024, hold_pairs: 256, shim6: String::new() }
     }
 }
 
@@ -82,6 +86,7 @@ impl Plan {
                 ulid: host.identity.ulid.0,
                 locators: host.identity.locators.iter().map(|locator| locator.0).collect(),
                 mac: mac(2, site, number),
+                pds: host.identity.pds.clone(),
                 inbox: Vec::new(),
             }));
         }
@@ -105,11 +110,12 @@ impl Plan {
     fn toml(&self, site: SiteId, hosts: &[Vec<Named>]) -> String {
         let SitePlan { providers, workers, .. } = self.sites[site];
         let mut text = format!(
-            "[box]\nname = \"box-{site}\"\nworkers = {workers}\ncontexts_max = {}\nhold = {{ packets = 16, pairs = 256 }}\n\
+            "[box]\nname = \"box-{site}\"\nworkers = {workers}\ncontexts_max = {}\nhold = {{ packets = 16, pairs = {} }}\n\
              [site]\nprefix = \"{}/48\"\nlan = \"{}/64\"\nport = \"lan\"\n\
              [reap]\nsend_timeout_s = {}\n[shim6]\n{}\n\
              [[port]]\nname = \"lan\"\ndevice = \"net_null0\"\naddresses = [\"{}/64\"]\n",
             self.contexts_max,
+            self.hold_pairs,
             prefix(site),
             lan(site),
             self.send_timeout_s,
@@ -165,10 +171,11 @@ fn provider(site: SiteId, port: u16) -> Provider {
         router_mac: mac(1, site, port),
         customer_mac: mac(0, site, port),
         router_up: true,
-        mtu: 1500,
+        mtu: MTU,
         out: Leg::default(),
         inward: Leg::default(),
         carried: 0,
+        recorder: None,
     }
 }
 
