@@ -49,7 +49,7 @@ pub(super) struct Evil {
     deeds_max: u32,
 }
 
-/// What came to the victim's network.
+/// What boxes sent to the victim's network.
 #[derive(Debug, Default)]
 pub(super) struct Visits {
     /// Packets in the victim's name that reached boxes.
@@ -162,14 +162,10 @@ impl World {
     /// A packet for nobody's provider: it may be for the peer that lies, or for its victim. False if for neither.
     pub(super) fn elsewhere(&mut self, octets: &[u8], target: Ipv6Addr) -> bool {
         let prefix = prefix_of(target);
-        if prefix == prefix_of(VICTIM) {
-            self.at_victim(octets, target);
-        } else if prefix == prefix_of(LAIR) {
+        if prefix == prefix_of(LAIR) {
             self.at_lair(octets);
-        } else {
-            return false;
         }
-        true
+        [prefix_of(LAIR), prefix_of(VICTIM)].contains(&prefix)
     }
 
     fn at_lair(&mut self, octets: &[u8]) {
@@ -207,9 +203,9 @@ impl World {
         self.evil = Some(evil);
     }
 
-    /// What comes to the victim's network. Answers are as many as there were packets in its name, since whoever answers
+    /// A box sends something to the victim's network. Answers are as many as there were packets in its name, since whoever answers
     /// cannot know better; probes are few, and go only to an address that is the peer's by its hash.
-    fn at_victim(&mut self, octets: &[u8], target: Ipv6Addr) {
+    pub(super) fn judge_visit(&mut self, octets: &[u8], target: Ipv6Addr) {
         let now = self.now;
         let claimed = self.ledger.owned.values().any(|owned| owned.contains(&target));
         let wrong = match ControlPacket::parse(octets).map(|control| control.message) {

@@ -248,7 +248,9 @@ impl Life {
                     break;
                 }
                 if world.now.since(since) > limit {
-                    late.push(format!("{what} {waiting:?} not back {limit:?} after {since:?}"));
+                    let all = self.connections.iter().map(|id| self.world.describe(*id));
+                    let how = all.collect::<Vec<String>>().join("; ");
+                    late.push(format!("{what} {waiting:?} not back {limit:?} after {since:?}: {how}"));
                     break;
                 }
                 self.world.run(ms(100));
@@ -287,7 +289,7 @@ impl Life {
             }
             let connection = &self.world.connections[id];
             if !connection.is_settled() || !self.world.is_closed(id) {
-                let text = format!("connection {id} did not end well: {:?}", self.world.connections[id].ends);
+                let text = format!("did not end well: {}", self.world.describe(id));
                 self.world.violation(None, Oracle::Octets, text);
             }
         }

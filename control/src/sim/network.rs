@@ -226,6 +226,9 @@ impl World {
             return self.violation(Some(site), Oracle::Identifier, format!("{target} left its site"));
         }
         self.capture(number, octets);
+        if prefix_of(target) == prefix_of(VICTIM) {
+            self.judge_visit(octets, target);
+        }
         if octets.len() > mtu {
             return self.too_big_for(mtu, router, octets, number);
         }

@@ -159,6 +159,18 @@ impl World {
         })
     }
 
+    /// How a connection stands, for people.
+    pub fn describe(&mut self, connection: ConnectionId) -> String {
+        let mut ends = (0..2).map(|end| {
+            let End { host, written, read, .. } = self.connections[connection].ends[end];
+            let due = self.stacks[host].as_ref().and_then(|stack| stack.due);
+            let Some(socket) = self.socket(connection, end) else { return String::new() };
+            let (state, out, inward) = (socket.state(), socket.send_queue(), socket.recv_queue());
+            format!("host {host} {state}, {written} written, {out} queued, {read} read, {inward} waiting, due {due:?}")
+        });
+        format!("connection {connection}: {}; {}", ends.next().unwrap_or_default(), ends.next().unwrap_or_default())
+    }
+
     fn socket(&mut self, connection: ConnectionId, end: usize) -> Option<&mut Socket<'static>> {
         let End { host, handle, .. } = self.connections.get(connection)?.ends[end];
         Some(self.stacks.get_mut(host)?.as_mut()?.sockets.get_mut::<Socket<'_>>(handle))
