@@ -35,10 +35,18 @@ struct Arguments {
     /// Ends at the first failure.
     #[arg(long)]
     first: bool,
+    /// Plants one fault after the other in the code: each makes a life fail, and that life is well without it.
+    #[cfg(feature = "mutants")]
+    #[arg(long)]
+    mutants: bool,
 }
 
 fn main() -> ExitCode {
     let arguments = Arguments::parse();
+    #[cfg(feature = "mutants")]
+    if arguments.mutants {
+        return if mutants(&arguments) { ExitCode::SUCCESS } else { ExitCode::FAILURE };
+    }
     let ended = match arguments.seed {
         Some(seed) => one(seed, arguments.trace),
         None => many(&arguments),
@@ -111,6 +119,35 @@ impl Sum {
 }
 
 fn many(arguments: &Arguments) -> bool {
+    let began = Instant::now();
+    let sum = run(arguments, arguments.first);
+    sum.print(began.elapsed());
+    sum.failed.is_empty() && sum.lives > 0
+}
+
+/// Whether every fault that can be planted is found.
+#[cfg(feature = "mutants")]
+fn mutants(arguments: &Arguments) -> bool {
+    use dataplane::mutant::Mutant;
+    let found = |mutant: &Mutant| {
+        Mutant::plant(Some(*mutant));
+        let sum = run(arguments, true);
+        Mutant::plant(None);
+        let first = sum.failed.iter().min().copied();
+        let well = first.is_some_and(|seed| life::live(seed).violations.is_empty());
+        match first {
+            Some(seed) if well => println!("{mutant:?}: seed {seed} fails with it, and is well without"),
+            Some(seed) => println!("{mutant:?}: seed {seed} fails with it and without"),
+            None => println!("{mutant:?}: {} lives did not find it", sum.lives),
+        }
+        well
+    };
+    let all: Vec<bool> = Mutant::ALL.iter().map(found).collect();
+    all.iter().all(|found| *found)
+}
+
+/// Lives all lives, or those until the first one that fails.
+fn run(arguments: &Arguments, first: bool) -> Sum {
     let jobs = arguments.jobs.unwrap_or_else(|| std::thread::available_parallelism().map_or(1, usize::from));
     let (next, end) = (AtomicU64::new(arguments.from), arguments.from + arguments.lives);
     let (began, stop) = (Instant::now(), AtomicBool::new(false));
@@ -130,7 +167,7 @@ fn many(arguments: &Arguments) -> bool {
                     let start = Instant::now();
                     let report = life::live(seed);
                     sum.lock().unwrap_or_else(PoisonError::into_inner).add(&report, start.elapsed());
-                    if arguments.first && !report.violations.is_empty() {
+                    if first && !report.violations.is_empty() {
                         stop.store(true, Ordering::Relaxed);
                     }
                 }
@@ -147,7 +184,5 @@ fn many(arguments: &Arguments) -> bool {
             pause = (pause * 2).min(Duration::from_secs(60));
         }
     });
-    let sum = sum.into_inner().unwrap_or_else(PoisonError::into_inner);
-    sum.print(began.elapsed());
-    sum.failed.is_empty() && sum.lives > 0
+    sum.into_inner().unwrap_or_else(PoisonError::into_inner)
 }

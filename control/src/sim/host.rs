@@ -29,6 +29,8 @@ pub struct Host {
     pub mac: Mac,
     /// Parameters that prove its addresses; it tells everybody.
     pub pds: Vec<u8>,
+    /// Whether it is switched off.
+    pub off: bool,
     /// Packets it got that belong to no stream, and when.
     pub inbox: Vec<(Instant, Vec<u8>)>,
 }
@@ -115,6 +117,18 @@ impl World {
         }
     }
 
+    /// A host is switched off and another machine gets its addresses, if the box lets it. The new one; what streams
+    /// brought to the old one finds its way into the new one's inbox.
+    pub fn replace_machine(&mut self, host: HostId) -> HostId {
+        let new = self.hosts.len();
+        let Mac([.., last]) = self.hosts[host].mac;
+        let mac = Mac([2, 3, 0, 0, new as u8, last]);
+        self.hosts.push(Host { mac, inbox: Vec::new(), ..self.hosts[host].clone() });
+        self.hosts[host].off = true;
+        self.stacks.push(None);
+        new
+    }
+
     /// A stream ends; what is under way still arrives.
     pub fn stop(&mut self, stream: StreamId) {
         if let Some(stream) = self.streams.get_mut(stream) {
@@ -124,11 +138,20 @@ impl World {
 
     /// A host sends a packet through its box.
     pub fn send(&mut self, host: HostId, packet: &[u8]) {
-        let Some(Host { site, mac, .. }) = self.hosts.get(host) else { return };
+        let Some(Host { site, mac, off: false, .. }) = self.hosts.get(host) else { return };
         let (site, mac) = (*site, *mac);
+        self.watch(host, "sends", packet);
         let Some(router) = self.nodes.get(site).and_then(|node| node.engine.snapshot().ports.first()) else { return };
         let frame = packet::frame(router.mac, mac, packet);
         self.later(self.now + CABLE, Due::ToBox(site, 0, frame, Origin::Plain));
+    }
+
+    /// Notes what hosts with a TCP send and get, if somebody wants to know.
+    fn watch(&mut self, host: HostId, what: &str, octets: &[u8]) {
+        let now = self.now;
+        if let Some(watched) = &mut self.watched {
+            watched.push((now, format!("host {host} {what} {}", packet::summary(octets))));
+        }
     }
 
     pub(super) fn send_next(&mut self, id: StreamId) {
@@ -163,6 +186,7 @@ impl World {
         if view.target().is_multicast() {
             return;
         }
+        self.watch(id, "gets", octets);
         if view.target() != ulid {
             let text = format!("a packet for {} at host {ulid}", view.target());
             return self.violation(Some(site), Oracle::WrongHost, text);
@@ -229,6 +253,8 @@ impl World {
                 self.violation(None, Oracle::WrongUlid, text);
                 true
             }
+            // Whoever has an identifier after another host has no streams of its own.
+            Some(stream) if self.hosts[stream.to].off && self.hosts[stream.to].ulid == self.hosts[host].ulid => false,
             Some(_) => {
                 let text = format!("a datagram of stream {id} came to host {host}");
                 self.violation(None, Oracle::WrongHost, text);

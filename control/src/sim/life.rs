@@ -7,12 +7,15 @@ use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::time::Duration;
 
 use dataplane::wire::Ulid;
+use dataplane::wire::ipv6::protocol;
 use rand::rngs::StdRng;
 use rand::{Rng, SeedableRng};
 
 use super::{
-    ConnectionId, Faults, HostId, Oracle, Plan, ProviderId, RTO_MAX, SitePlan, StreamId, Violation, Way, World, bound,
+    ConnectionId, Fault, Faults, Host, HostId, Oracle, Plan, ProviderId, RTO_MAX, SiteId, SitePlan, StreamId, Violation,
+    Way, World, bound, packet,
 };
+use crate::config::{Hosts, Site};
 use crate::time::Instant;
 
 /// How a life went.
@@ -49,6 +52,7 @@ pub fn live(seed: u64) -> Report {
 /// Lives one life and tells what happened in it, line by line, in order of time.
 pub fn tell(seed: u64) -> (Report, Vec<String>) {
     let mut life = Life::new(seed);
+    life.world.watched = Some(Vec::new());
     life.live();
     let world = &life.world;
     let mut lines: Vec<(Instant, String)> = Vec::new();
@@ -64,6 +68,7 @@ pub fn tell(seed: u64) -> (Report, Vec<String>) {
         let (source, target) = it.addresses;
         (it.at, format!("provider {}: {source} to {target}: {:?}", it.provider, it.message))
     }));
+    lines.extend(world.watched.iter().flatten().cloned());
     lines.extend(world.violations.iter().map(|it| (it.at, format!("!!! {it}"))));
     lines.sort_by_key(|(at, _)| *at);
     let lines = lines.into_iter().map(|(at, text)| format!("{:>12.6} {text}", at.0.as_secs_f64())).collect();
@@ -74,6 +79,7 @@ const fn ms(millis: u64) -> Duration {
     Duration::from_millis(millis)
 }
 
+const BOTH: &[Way] = &[Way::Out, Way::In];
 /// How long a session may take to have every packet delivered in a network without faults.
 const FLIGHT: Duration = ms(500);
 /// Pace of streams while nothing is asked of them.
@@ -86,8 +92,13 @@ struct Life {
     /// Their pace when it matters.
     paces: Vec<Duration>,
     connections: Vec<ConnectionId>,
-    /// Providers at which somebody listened.
-    listened: Vec<ProviderId>,
+    /// Where somebody listens.
+    listened: Option<ProviderId>,
+    /// The machine that has a host's identity after it, and whether its box has restarted since.
+    heir: Option<HostId>,
+    forgotten: bool,
+    /// Streams of the host that is gone; peers that do not know go on.
+    over: Vec<StreamId>,
     lied: bool,
     events: Vec<(Instant, String)>,
 }
@@ -96,8 +107,19 @@ impl Life {
     fn new(seed: u64) -> Life {
         let mut rng = StdRng::seed_from_u64(seed);
         let world = World::new(&plan(&mut rng), seed);
-        let (streams, paces, connections) = (Vec::new(), Vec::new(), Vec::new());
-        Life { world, rng, streams, paces, connections, listened: Vec::new(), lied: false, events: Vec::new() }
+        Life {
+            world,
+            rng,
+            streams: Vec::new(),
+            paces: Vec::new(),
+            connections: Vec::new(),
+            listened: None,
+            heir: None,
+            forgotten: false,
+            over: Vec::new(),
+            lied: false,
+            events: Vec::new(),
+        }
     }
 
     fn report(&self) -> Report {
@@ -145,6 +167,10 @@ impl Life {
     fn begin(&mut self) {
         let since = self.world.now;
         let start = ms(u64::from(self.upto(200)));
+        let (listens, provider) = (self.upto(2) == 0, self.pick(self.world.providers.len()));
+        if listens {
+            self.listen(provider);
+        }
         self.world.run(start);
         let hosts = self.world.hosts.len();
         for _ in 0..2 + self.upto(3) {
@@ -183,46 +209,94 @@ impl Life {
         let site = self.pick(self.world.nodes.len());
         let way = [Way::Out, Way::In][self.pick(2)];
         let amount = 1 + self.upto(29);
-        let kind = self.upto(21);
+        let kind = self.upto(24);
         self.note(format!("trouble {kind} at provider {provider} {way:?}, site {site}, {amount}"));
         let Life { world, rng, .. } = self;
         match kind {
-            0 => world.cut(provider, &[Way::Out, Way::In]),
+            0 => world.cut(provider, BOTH),
             1 => world.cut(provider, &[way]),
             2 | 3 => world.heal(provider),
             4 => world.leg(provider, way).loss = amount,
-            5 => world.leg(provider, way).duplicates = amount,
-            6 => world.leg(provider, way).jitter = ms(u64::from(amount) * 5),
-            7 => world.leg(provider, way).delay = ms(u64::from(amount) * 10),
-            8 => world.set_router(provider, amount > 20),
-            9 => world.shrink(provider, 1288 + amount as usize * 7),
-            10 => world.restart(site),
-            11 => world.pause(site, ms(u64::from(amount) * 150)),
-            12 => world.step(site, ms([100, 700, 12_000][amount as usize % 3] * u64::from(amount))),
-            13 | 14 => (0..amount).for_each(|_| world.forge_any(rng)),
-            15 | 16 => {
-                world.listen(provider);
-                self.listened.push(provider);
+            5 => world.all_legs(|leg| leg.loss = amount / 2),
+            6 => world.leg(provider, way).duplicates = amount,
+            7 => world.leg(provider, way).jitter = ms(u64::from(amount) * 5),
+            8 => world.all_legs(|leg| leg.jitter = ms(u64::from(amount) * 2)),
+            9 => world.leg(provider, way).delay = ms(u64::from(amount) * 10),
+            10 => world.set_router(provider, amount > 20),
+            11 => {
+                let mtu = 1288 + amount as usize * 7;
+                (0..world.providers.len()).step_by(1 + provider % 2).for_each(|provider| world.shrink(provider, mtu));
             }
-            17 => self.each_listened(amount, World::replay),
-            18 => self.each_listened(amount, World::pretend),
-            19 => {
+            12 | 13 => self.restart(site),
+            14 => world.pause(site, ms(u64::from(amount) * 150)),
+            15 => world.step(site, ms([100, 700, 12_000][amount as usize % 3] * u64::from(amount))),
+            16 | 17 => (0..amount).for_each(|_| world.forge_any(rng)),
+            18 => self.listen(provider),
+            19 => self.each_heard(amount, World::replay),
+            20 => self.each_heard(amount, World::pretend),
+            21 => {
                 let all: Vec<ProviderId> =
                     (0..world.providers.len()).filter(|it| world.providers[*it].site == site).collect();
-                all.into_iter().for_each(|provider| world.cut(provider, &[Way::Out, Way::In]));
+                all.into_iter().for_each(|provider| world.cut(provider, BOTH));
             }
-            _ => {
+            22 => {
                 let host = self.pick(self.world.hosts.len());
                 if !std::mem::replace(&mut self.lied, true) {
                     self.world.lie(host, amount, &mut self.rng);
                 }
             }
+            _ => self.give_away(),
         }
     }
 
-    fn each_listened(&mut self, times: u32, act: fn(&mut World, ProviderId, &mut dyn Rng)) {
-        let Some(last) = self.listened.last().copied() else { return };
-        (0..times).for_each(|_| act(&mut self.world, last, &mut self.rng));
+    fn restart(&mut self, site: SiteId) {
+        self.world.restart(site);
+        // A box that has forgotten everything has forgotten who was gone, too.
+        if self.heir.is_some_and(|heir| self.world.hosts[heir].site == site) {
+            self.forgotten = true;
+        }
+    }
+
+    /// Somebody listens at a provider from now on.
+    fn listen(&mut self, provider: ProviderId) {
+        self.world.listen(provider);
+        self.listened = Some(provider);
+    }
+
+    fn each_heard(&mut self, times: u32, act: fn(&mut World, ProviderId, &mut dyn Rng)) {
+        let Some(listened) = self.listened else { return };
+        (0..times).for_each(|_| act(&mut self.world, listened, &mut self.rng));
+    }
+
+    /// A host leaves, and its operator gives its identity to another machine at once. Its sessions are over; what peers
+    /// still send must not reach the new one.
+    fn give_away(&mut self) {
+        let gone = self.pick(self.world.hosts.len());
+        if self.heir.is_some() {
+            return;
+        }
+        let Host { site, ulid, .. } = self.world.hosts[gone];
+        if self.world.nodes[site].is_paused(self.world.now) {
+            return;
+        }
+        let before = self.world.nodes[site].configuration().1.clone();
+        let without = |_: &mut Site, hosts: &mut Hosts| hosts.list_mut().retain(|host| host.identity.ulid.0 != ulid);
+        if let Err(error) = self.world.reload(site, without) {
+            return self.world.violation(Some(site), Oracle::Consistent, format!("a host may not go: {error}"));
+        }
+        let heir = self.world.replace_machine(gone);
+        if let Err(error) = self.world.reload(site, |_, hosts| *hosts = before) {
+            return self.world.violation(Some(site), Oracle::Consistent, format!("a host may not come: {error}"));
+        }
+        self.world.faults.count(Fault::Moved);
+        (self.heir, self.forgotten) = (Some(heir), false);
+        let World { streams, connections, .. } = &self.world;
+        let of = |stream: &StreamId| [streams[*stream].from, streams[*stream].to].contains(&gone);
+        let on = |id: &ConnectionId| connections[*id].ends.iter().any(|end| end.host == gone);
+        self.paces = self.streams.iter().zip(&self.paces).filter(|(id, _)| !of(id)).map(|(_, pace)| *pace).collect();
+        self.over = self.streams.extract_if(.., |id| of(id)).collect();
+        let ended: Vec<ConnectionId> = self.connections.extract_if(.., |id| on(id)).collect();
+        ended.into_iter().for_each(|id| self.world.abandon(id));
     }
 
     /// Faults heal, and sessions go on within the bound.
@@ -278,7 +352,7 @@ impl Life {
 
     /// Sessions end as they should, and idle time leaves nothing behind.
     fn end(&mut self) {
-        self.streams.iter().for_each(|id| self.world.stop(*id));
+        self.streams.iter().chain(&self.over).for_each(|id| self.world.stop(*id));
         self.connections.iter().for_each(|id| self.world.close(*id));
         for id in self.connections.clone() {
             for _ in 0..1200 {
@@ -293,6 +367,7 @@ impl Life {
                 self.world.violation(None, Oracle::Octets, text);
             }
         }
+        self.inherit();
         let idle = self.world.nodes.iter().map(|node| node.site().shim6.idle_context).max().unwrap_or_default();
         self.world.run(idle + Duration::from_secs(90));
         for site in 0..self.world.nodes.len() {
@@ -300,6 +375,17 @@ impl Life {
             if !left.is_empty() {
                 self.world.violation(Some(site), Oracle::Leftovers, format!("{left:?}"));
             }
+        }
+    }
+
+    /// The new owner of an identifier got nothing that was sent to the old one.
+    fn inherit(&mut self) {
+        let Some(heir) = self.heir.filter(|_| !self.forgotten) else { return };
+        let host = &self.world.hosts[heir];
+        let meant_for_another = |packet: &Vec<u8>| matches!(packet.get(6), Some(&(protocol::UDP | protocol::TCP)));
+        if let Some((at, packet)) = host.inbox.iter().find(|(_, packet)| meant_for_another(packet)) {
+            let text = format!("host {heir} got {} at {at:?}", packet::summary(packet));
+            self.world.violation(Some(host.site), Oracle::Quarantine, text);
         }
     }
 
@@ -373,5 +459,6 @@ fn plan(rng: &mut StdRng) -> Plan {
         contexts_max: 64,
         hold_pairs: 16,
         shim6: format!("strict_locators = {strict}"),
+        sections: String::new(),
     }
 }

@@ -52,6 +52,7 @@ use std::collections::BTreeMap;
 use std::net::Ipv6Addr;
 use std::time::Duration;
 
+use dataplane::snapshot::PortId;
 use dataplane::wire::Ulid;
 use dataplane::wire::ethernet::Mac;
 use dataplane::wire::shim6::Message;
@@ -71,7 +72,8 @@ use evil::{Evil, Visits};
 use oracle::Ledger;
 use tcp::HostStack;
 
-use crate::engine::Story;
+use crate::config::{Hosts, Site};
+use crate::engine::{Changes, SetupError, Story};
 use crate::time::Instant;
 
 /// How long a frame is on a cable.
@@ -146,6 +148,8 @@ pub struct World {
     pub stories: Vec<(Instant, SiteId, Story)>,
     /// Control messages that boxes sent, whether or not they arrived.
     pub captured: Vec<Captured>,
+    /// What hosts sent and got, in words, if anybody wants to know.
+    watched: Option<Vec<(Instant, String)>>,
     stacks: Vec<Option<Box<HostStack>>>,
     ledger: Ledger,
     evil: Option<Evil>,
@@ -181,6 +185,7 @@ impl World {
             faults: Faults::default(),
             stories: Vec::new(),
             captured: Vec::new(),
+            watched: None,
             ledger,
             evil: None,
             visits: Visits::default(),
@@ -274,6 +279,25 @@ impl World {
         }
     }
 
+    /// The operator of a site changes its configuration, and the box takes it over or refuses it.
+    pub fn reload(&mut self, site: SiteId, change: impl FnOnce(&mut Site, &mut Hosts)) -> Result<Changes, SetupError> {
+        let node = &mut self.nodes[site];
+        let (mut configured, mut hosts) = (node.configuration().0.clone(), node.configuration().1.clone());
+        change(&mut configured, &mut hosts);
+        let changes = node.reload(self.now, (configured, hosts))?;
+        self.turn(site);
+        Ok(changes)
+    }
+
+    /// The device of a box's port says that its link is up or down.
+    pub fn link_state(&mut self, site: SiteId, port: usize, up: bool) {
+        let now = self.now;
+        if let Some(node) = self.nodes.get_mut(site) {
+            node.link_state(now, PortId(port as u8), up);
+        }
+        self.turn(site);
+    }
+
     fn happen(&mut self, due: Due) {
         match due {
             Due::ToBox(site, port, frame, origin) => self.at_box(site, port, &frame, origin),
@@ -343,7 +367,7 @@ impl World {
         let Some(target) = target else {
             return self.violation(Some(site), Oracle::Wellformed, "a frame without a header");
         };
-        let for_it = |host: &Host| host.site == site && (host.mac == target || target.is_multicast());
+        let for_it = |host: &Host| !host.off && host.site == site && (host.mac == target || target.is_multicast());
         let hosts: Vec<HostId> = (0..self.hosts.len()).filter(|host| for_it(&self.hosts[*host])).collect();
         for host in hosts {
             self.later(self.now + CABLE, Due::ToHost(host, frame.clone()));

@@ -8,6 +8,7 @@ use dataplane::context::Sharding;
 use dataplane::counters::{Count, DropReason};
 use dataplane::link::{ControlLink, RingSizes, Workers, connect};
 use dataplane::port::memory::{HeapFrame, HeapPool, MemoryPort, Wire};
+use dataplane::snapshot::PortId;
 use dataplane::wire::ethernet::{self, Mac};
 use dataplane::wire::{ContextTag, LocatorPair, UlidPair};
 use dataplane::worker::{Limits, Outlet, Worker};
@@ -16,7 +17,7 @@ use rand::rngs::StdRng;
 
 use super::{HOLDING, REPORT, packet};
 use crate::config::{Hosts, Site};
-use crate::engine::{Effect, Engine, PortSetup, Story, worker_limits};
+use crate::engine::{Changes, Effect, Engine, PortSetup, SetupError, Story, worker_limits};
 use crate::manage::api::{ContextFilter, ContextView};
 use crate::shim6::State;
 use crate::time::Instant;
@@ -110,6 +111,24 @@ impl Node {
     /// The same box after a crash. Its clock goes on, as that of its machine would.
     pub(super) fn reborn(&self, seed: u64) -> Node {
         Node { ahead: self.ahead, ..Node::new(self.blueprint.clone(), seed) }
+    }
+
+    /// The operator changes the configuration and has it read again.
+    pub(super) fn reload(&mut self, now: Instant, new: (Site, Hosts)) -> Result<Changes, SetupError> {
+        let Node { engine, rng, effects, ahead, .. } = self;
+        let changes = engine.reload(now + *ahead, rng, &new.0, &new.1, effects)?;
+        (self.blueprint.site, self.blueprint.hosts) = new;
+        Ok(changes)
+    }
+
+    /// The device of a port says that its link is up or down.
+    pub(super) fn link_state(&mut self, now: Instant, port: PortId, up: bool) {
+        self.engine.link_state(now + self.ahead, port, up, &mut self.effects);
+    }
+
+    /// What it was configured with last.
+    pub fn configuration(&self) -> (&Site, &Hosts) {
+        (&self.blueprint.site, &self.blueprint.hosts)
     }
 
     /// When the engine has something to do.
@@ -272,7 +291,7 @@ impl Node {
 
     /// The configuration of its site.
     pub fn site(&self) -> &Site {
-        &self.blueprint.site
+        self.configuration().0
     }
 
     /// What it holds on behalf of contexts and of packets under way, table by table.

@@ -97,3 +97,22 @@ pub fn ports(segment: &[u8]) -> Option<(u16, u16)> {
     let [a, b, c, d] = *segment.first_chunk()?;
     Some((u16::from_be_bytes([a, b]), u16::from_be_bytes([c, d])))
 }
+
+/// A packet in a few words.
+pub fn summary(octets: &[u8]) -> String {
+    let Ok(view) = ipv6::View::new(octets) else { return "no packet".to_owned() };
+    let (upper, total) = (view.payload(), octets.len());
+    let word = |at: usize| upper.get(at..at + 4).and_then(|word| word.first_chunk()).map_or(0, |it| u32::from_be_bytes(*it));
+    let (from, to) = ports(upper).unwrap_or_default();
+    match view.next_header() {
+        protocol::TCP => {
+            let (offset, flags) = (usize::from(upper[12] >> 4) * 4, upper[13]);
+            let (sequence, acknowledged, window) = (word(4), word(8), word(12) as u16);
+            let octets = upper.len().saturating_sub(offset);
+            format!("TCP {from} to {to}, flags {flags:02x}, {sequence}+{octets}, ack {acknowledged}, window {window}")
+        }
+        protocol::UDP => format!("UDP {from} to {to}, {total} octets"),
+        protocol::ICMPV6 => format!("ICMPv6 {} {}, {}", upper[0], upper[1], word(4)),
+        other => format!("next header {other}, {total} octets"),
+    }
+}

@@ -27,6 +27,8 @@ pub struct Plan {
     pub hold_pairs: u32,
     /// Lines for the `[shim6]` section of all boxes.
     pub shim6: String,
+    /// Further sections for the configuration of all boxes.
+    pub sections: String,
 }
 
 /// What a site is made of.
@@ -49,8 +51,14 @@ impl Default for SitePlan {
 impl Default for Plan {
     /// Two sites with two providers and one host each, and the Send Timeout of the demonstration.
     fn default() -> Plan {
-        let sites = vec![SitePlan::default(); 2];
-        Plan { sites, send_timeout_s: 3, contexts_max: 1024, hold_pairs: 256, shim6: String::new() }
+        Plan {
+            sites: vec![SitePlan::default(); 2],
+            send_timeout_s: 3,
+            contexts_max: 1024,
+            hold_pairs: 256,
+            shim6: String::new(),
+            sections: String::new(),
+        }
     }
 }
 
@@ -87,6 +95,7 @@ impl Plan {
                 locators: host.identity.locators.iter().map(|locator| locator.0).collect(),
                 mac: mac(2, site, number),
                 pds: host.identity.pds.clone(),
+                off: false,
                 inbox: Vec::new(),
             }));
         }
@@ -112,7 +121,7 @@ impl Plan {
         let mut text = format!(
             "[box]\nname = \"box-{site}\"\nworkers = {workers}\ncontexts_max = {}\nhold = {{ packets = 16, pairs = {} }}\n\
              [site]\nprefix = \"{}/48\"\nlan = \"{}/64\"\nport = \"lan\"\n\
-             [reap]\nsend_timeout_s = {}\n[shim6]\n{}\n\
+             [reap]\nsend_timeout_s = {}\n[shim6]\n{}\n{}\n\
              [[port]]\nname = \"lan\"\ndevice = \"net_null0\"\naddresses = [\"{}/64\"]\n",
             self.contexts_max,
             self.hold_pairs,
@@ -120,6 +129,7 @@ impl Plan {
             lan(site),
             self.send_timeout_s,
             self.shim6,
+            self.sections,
             address(lan(site), 1),
         );
         for port in 1..=providers {

@@ -151,6 +151,13 @@ impl World {
         }
     }
 
+    /// Nobody writes to a connection any more, and nobody says so.
+    pub fn abandon(&mut self, connection: ConnectionId) {
+        if let Some(known) = self.connections.get_mut(connection) {
+            known.open = false;
+        }
+    }
+
     /// Whether a connection has ended as it should on both sides.
     pub fn is_closed(&mut self, connection: ConnectionId) -> bool {
         (0..2).all(|end| {
