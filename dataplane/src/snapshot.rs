@@ -116,6 +116,7 @@ impl Snapshot {
     }
 
     /// Whether an address is in a prefix that stands for mapped subnets.
+    #[inline(never)]
     pub fn is_image(&self, address: Ipv6Addr) -> bool {
         self.nat.as_ref().is_some_and(|nat| nat.mapped.is_outside(address))
     }

@@ -409,11 +409,14 @@ fn to_locators<F: Frame>(
 fn rewrite_inbound<F: Frame>(batch: &mut Batch<F>, scene: &mut Scene<'_>) {
     for (at, frame) in batch.frames.iter_mut().enumerate() {
         let Verdict::Lookup = batch.verdicts[at] else { continue };
-        if let Key::Outside(pair, behind) = batch.keys[at] {
-            batch.verdicts[at] = natv6::arriving(frame, pair, behind, batch.hashes[at], scene);
-            continue;
-        }
-        let Key::Tag(tag, place, locators) = batch.keys[at] else { continue };
+        let (tag, place, locators) = match &batch.keys[at] {
+            Key::Tag(tag, place, locators) => (*tag, *place, *locators),
+            Key::Outside(pair, behind) => {
+                batch.verdicts[at] = natv6::arriving(frame, pair, behind, batch.hashes[at], scene);
+                continue;
+            }
+            Key::None | Key::Pair(_) | Key::Error(_) => continue,
+        };
         let octets = frame.bytes().len().saturating_sub(ethernet::HEADER_LEN + PayloadHeader::LEN);
         batch.verdicts[at] = match batch.slots[at] {
             None => Verdict::UnknownTag(tag, locators),

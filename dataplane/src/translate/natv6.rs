@@ -283,6 +283,7 @@ fn hairpin<F: Frame>(
 // ---- from a provider ----
 
 /// A packet for one of our prefixes, without a Shim6 header at its place.
+#[inline(never)]
 pub(super) fn arriving_key(packet: &ipv6::View<'_>, snapshot: &Snapshot, nat: &NatView) -> (Key, Verdict) {
     let quote = match Reading::of(packet) {
         Err(Refused::Shim6) => return (Key::None, Verdict::Drop(DropReason::BadPayloadHeader)),
@@ -313,8 +314,8 @@ pub(super) fn arriving_key(packet: &ipv6::View<'_>, snapshot: &Snapshot, nat: &N
 #[inline(never)]
 pub(super) fn arriving<F: Frame>(
     frame: &mut F,
-    pair: UlidPair,
-    behind: Behind,
+    pair: &UlidPair,
+    behind: &Behind,
     hash: u64,
     scene: &mut Scene<'_>,
 ) -> Verdict {
@@ -356,7 +357,7 @@ pub(super) fn arriving<F: Frame>(
             scene.shard.note(slot, Direction::In, octets);
         }
         None if behind.host.is_some() => {
-            count(Side::Outside, hash, octets, pair, presented, behind.provider, scene, nat);
+            count(Side::Outside, hash, octets, *pair, presented, behind.provider, scene, nat);
         }
         None => {}
     }
