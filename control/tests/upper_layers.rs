@@ -56,7 +56,8 @@ const ERRORS: &[(u8, u8, u32, bool)] = &[
 fn reaches_the_host(scene: &mut Scene, (kind, code, word): (u8, u8, u32)) -> bool {
     let provider = scene.in_use(0);
     let router = scene.providers[provider].router;
-    scene.inject(provider, &packet::error_about(&payload_of(scene), router, kind, code, word).unwrap());
+    let error = packet::error_about(&payload_of(scene), router, kind, code, word).unwrap();
+    scene.inject(provider, &error);
     scene.run(ms(100));
     if scene.hosts[0].inbox.is_empty() {
         return false;
@@ -79,7 +80,8 @@ fn every_error_is_mended_or_delivered() {
             assert_eq!(reaches_the_host(&mut scene, (kind, code, word)), !mended, "{kind}/{code}, {alternative}");
             // What is not delivered is acted on: the context tests its path.
             assert_eq!(scene.nodes[0].tally("control_icmp_acted_on"), u64::from(mended));
-            let explored = scene.stories.iter().any(|(_, site, story)| *site == 0 && matches!(story, Story::Exploring(..)));
+            let explored =
+                scene.stories.iter().any(|(_, site, story)| *site == 0 && matches!(story, Story::Exploring(..)));
             assert_eq!(explored, mended, "{kind}/{code}");
         }
     }
