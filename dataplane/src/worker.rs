@@ -5,8 +5,10 @@
 
 use std::sync::Arc;
 
+use crate::context::flows::Qualified;
 use crate::context::hold::Held;
-use crate::context::{Hasher, Hold, Phase, Replay, Shard, Sharding};
+use crate::context::replay::Shown;
+use crate::context::{Flows, Hasher, Hold, Phase, Replay, Shard, Sharding};
 use crate::counters::{Count, Counters, DropReason};
 use crate::limit::Guard;
 pub use crate::limit::Limits;
@@ -57,6 +59,7 @@ pub struct Worker<F> {
     batch: Batch<F>,
     released: Vec<(PortId, F)>,
     replay: Replay,
+    flows: Flows,
     outlets: Outlets<F>,
     report_due: u64,
 }
@@ -99,6 +102,7 @@ impl<F: Frame> Worker<F> {
                 guard,
                 now: 0,
             },
+            flows: Flows::new(limits.nat_sessions, *sharding.hasher()),
             report_due: 0,
         }
     }
@@ -142,6 +146,7 @@ impl<F: Frame> Worker<F> {
         let mut scene = Scene {
             shard: &mut self.shard,
             replay: &mut self.replay,
+            flows: &mut self.flows,
             now: self.outlets.now,
             snapshot: &self.snapshot,
             sharding: &self.sharding,
@@ -158,6 +163,11 @@ impl<F: Frame> Worker<F> {
             self.outlets.settle(port, frame, verdict, &self.snapshot);
         }
         self.batch.clear();
+        for shown in self.replay.shown().filter(|_| self.limits.tcp_hints) {
+            // Only a hint: when there is no room for it, the next one comes soon.
+            let Shown { handle, sign, pair } = shown;
+            self.outlets.tell(Event::Tcp { handle, sign, pair });
+        }
         if !self.outlets.pieces.is_empty() {
             self.send_pieces(port);
         }
@@ -243,7 +253,7 @@ impl<F: Frame> Worker<F> {
 
     /// Sends the last segment of a context in doubt again. It stays until something comes back.
     fn replay(&mut self, tag: ContextTag) {
-        let Some((port, octets)) = self.replay.find(tag, self.outlets.now) else { return };
+        let Some((port, octets)) = self.replay.repeat(tag, self.outlets.now) else { return };
         let Some(frame) = self.outlets.pool.allocate(octets) else {
             return self.outlets.drop(DropReason::NoBuffer);
         };
@@ -287,6 +297,10 @@ impl<F: Frame> Worker<F> {
 
     /// Tells control what was active, a few contexts per turn.
     fn report(&mut self) {
+        while let Some(Qualified { pair, presented, provider }) = self.flows.next_qualified() {
+            self.outlets.count(Count::NatQualified);
+            self.outlets.tell(Event::Qualified { pair, presented, provider });
+        }
         if self.outlets.now >= self.report_due {
             self.report_due = self.outlets.now + self.limits.report_ms;
             self.shard.start_report();
@@ -389,9 +403,12 @@ impl<F: Frame> Outlets<F> {
                     IcmpError::TimeExceeded => DropReason::HopLimit,
                     IcmpError::AddressUnreachable => DropReason::Unreachable,
                     IcmpError::SourcePolicy => DropReason::SpoofedSource,
+                    IcmpError::NoRoute => DropReason::NoRoute,
+                    IcmpError::ParameterProblem(_) => DropReason::MalformedIpv6,
                 };
                 self.answer(port, frame, error, reason, snapshot);
             }
+            Verdict::Refuse(error, reason) => self.answer(port, frame, error, reason, snapshot),
             Verdict::Forward(to) => self.send(to, frame),
             Verdict::Drop(reason) => self.drop(reason),
             Verdict::Lookup => self.drop(DropReason::NoRoute),
@@ -472,7 +489,8 @@ impl<F: Frame> Outlets<F> {
         let count = match error {
             IcmpError::PacketTooBig(_) => Count::PacketTooBigSent,
             IcmpError::TimeExceeded => Count::TimeExceededSent,
-            IcmpError::AddressUnreachable | IcmpError::SourcePolicy => Count::UnreachableSent,
+            IcmpError::ParameterProblem(_) => Count::ParameterProblemSent,
+            IcmpError::AddressUnreachable | IcmpError::SourcePolicy | IcmpError::NoRoute => Count::UnreachableSent,
         };
         self.drop(reason);
         let mut room = [0; reply::ROOM];
