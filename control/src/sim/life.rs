@@ -12,8 +12,8 @@ use rand::rngs::StdRng;
 use rand::{Rng, SeedableRng};
 
 use super::{
-    ConnectionId, Fault, Faults, Host, HostId, Oracle, Plan, ProviderId, RTO_MAX, SiteId, SitePlan, StreamId, Violation,
-    Way, World, bound, packet,
+    ConnectionId, Fault, Faults, Host, HostId, Oracle, Plan, ProviderId, RTO_MAX, SiteId, SitePlan, StreamId,
+    Violation, Way, World, bound, packet,
 };
 use crate::config::{Hosts, Site};
 use crate::time::Instant;
@@ -426,16 +426,20 @@ impl Life {
                 let (local, peer) = (context.ulids.local, context.ulids.peer);
                 *pairs.entry((local.0, peer.0, context.fork)).or_default() += 1;
                 let owned = self.world.ledger.owned.get(&peer);
-                let believed = context.peer_locators.iter().filter(|known| known.verified && Ulid(known.locator.0) != peer);
+                let believed =
+                    context.peer_locators.iter().filter(|known| known.verified && Ulid(known.locator.0) != peer);
                 for known in believed {
                     if !owned.is_some_and(|owned| owned.contains(&known.locator.0)) {
                         found.push((site, Oracle::Owned, format!("{} is said to be of {peer}", known.locator)));
                     }
                 }
             }
-            found.extend(pairs.into_iter().filter(|(_, count)| *count > 1).map(|(pair, count)| {
-                (site, Oracle::Consistent, format!("{count} contexts for {pair:?}"))
-            }));
+            found.extend(
+                pairs
+                    .into_iter()
+                    .filter(|(_, count)| *count > 1)
+                    .map(|(pair, count)| (site, Oracle::Consistent, format!("{count} contexts for {pair:?}"))),
+            );
         }
         found.into_iter().for_each(|(site, oracle, text)| self.world.violation(Some(site), oracle, text));
     }
@@ -460,5 +464,6 @@ fn plan(rng: &mut StdRng) -> Plan {
         hold_pairs: 16,
         shim6: format!("strict_locators = {strict}"),
         sections: String::new(),
+        key: None,
     }
 }

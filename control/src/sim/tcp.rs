@@ -289,7 +289,8 @@ impl World {
                 while socket.can_recv() {
                     any = true;
                     let read = socket.recv(|octets| {
-                        let expected = |(at, octet_read): (usize, &u8)| *octet_read == octet(id, from, begin + at as u64);
+                        let expected =
+                            |(at, octet_read): (usize, &u8)| *octet_read == octet(id, from, begin + at as u64);
                         wrong = wrong.or((!octets.iter().enumerate().all(expected)).then_some(begin));
                         (octets.len(), octets.len())
                     });
