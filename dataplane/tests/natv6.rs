@@ -34,7 +34,7 @@ fn way(bench: &mut Bench, ports: [u16; 2], flags: u8) -> PortId {
     port
 }
 
-// R6296-002, R6296-004, R6296-038, RCM-004, RCM-005
+// R6296-002, R6296-004, R6296-038, RCM-004, RCM-005; R5533-015: without a context, for whatever reason.
 #[test]
 fn a_session_goes_out_and_its_answers_come_in() {
     let mut bench = Bench::translating();
@@ -357,6 +357,7 @@ fn what_is_no_host_is_translated_by_prefix_where_that_is_mapped() {
 
 // ---- what deserves a context ----
 
+// R5533-014, R5533-286
 #[test]
 fn control_hears_of_traffic_that_reaches_a_threshold() {
     let mut bench = Bench::translating();

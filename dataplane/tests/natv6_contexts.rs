@@ -155,6 +155,7 @@ fn a_context_carries_its_session_when_the_provider_it_began_with_is_down() {
     assert_eq!((port, view(&left).source(), view(&left).next_header()), (Y, outside(1, Y), protocol::TCP));
 }
 
+// R5533-001, R5533-280: the exchange goes on beside the session, which never waits for it.
 #[test]
 fn until_the_context_is_live_and_while_it_needs_no_header_packets_go_plainly() {
     let mut bench = Bench::translating();
