@@ -253,10 +253,6 @@ fn context() -> ContextView {
     let [ulid_local, ulid_peer, local, peer] =
         ["fc00:a:0:1::5", "fc00:b:0:1::5", "2001:db8:a1:1::5", "2001:db8:b1:1::5"].map(|it| it.parse().unwrap());
     ContextView {
-        ulid_local,
-        ulid_peer,
-        fork: 0,
-        state: ContextState::Established,
         local_tag: Some("000000000001".into()),
         peer_tag: Some("7fffffffffff".into()),
         current: Some(PairView { local, peer }),
@@ -269,6 +265,7 @@ fn context() -> ContextView {
         octets_in: 1200,
         octets_out: 3400,
         last_used_s: Some(61),
+        ..ContextView::idle(ulid_local, ulid_peer, ContextState::Established)
     }
 }
 

@@ -235,7 +235,7 @@ impl Control {
             ports: self.devices.ports(),
             providers,
             memory: self.devices.memory(),
-            contexts: self.engine.context_counts(site.node.contexts_max),
+            contexts: self.engine.context_counts(now, site.node.contexts_max),
             hosts: self.engine.hosts_view().hosts.len() as u64,
         }
     }

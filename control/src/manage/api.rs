@@ -319,6 +319,39 @@ pub struct ContextView {
     pub octets_out: u64,
     /// Seconds since the last payload packet either way.
     pub last_used_s: Option<u64>,
+    /// The host's own ULID where `ulid_local` is a locator, which is all the peer knows of the host.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub inside: Option<Ipv6Addr>,
+    /// In `e-failed` and `no-support`, seconds until the failure is forgotten. Such entries are no contexts, and listed only
+    /// when their state is asked for; one that holds for all our hosts has the ULID `::`.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub held_s: Option<u64>,
+}
+
+impl ContextView {
+    /// What is known of a pair about which nothing is known but its state.
+    pub fn idle(ulid_local: Ipv6Addr, ulid_peer: Ipv6Addr, state: ContextState) -> ContextView {
+        ContextView {
+            ulid_local,
+            ulid_peer,
+            fork: 0,
+            state,
+            local_tag: None,
+            peer_tag: None,
+            current: None,
+            local_provider: None,
+            local_locators: Vec::new(),
+            peer_locators: Vec::new(),
+            reap_state: None,
+            packets_in: 0,
+            packets_out: 0,
+            octets_in: 0,
+            octets_out: 0,
+            last_used_s: None,
+            inside: None,
+            held_s: None,
+        }
+    }
 }
 
 /// Two locators: packets go from `local` to `peer`.

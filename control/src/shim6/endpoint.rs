@@ -10,7 +10,7 @@ use rand::Rng;
 
 use super::config::Config;
 use super::context::{Context, ContextId, LocalHost, State, is_unicast};
-use super::holddown::HoldDowns;
+use super::holddown::{Failure, HoldDowns};
 use super::limits::Limiter;
 use super::output::{FailReason, GoneReason, Output};
 use super::proof::LocatorProof;
@@ -34,6 +34,8 @@ pub struct Endpoint {
     pub(super) tags: TagSpace,
     pub(super) shard_of: ShardOf,
     pub(super) hosts: HashMap<Ulid, Arc<LocalHost>>,
+    /// Whose locator an address is; see `local`.
+    pub(super) homes: HashMap<Ulid, Ulid>,
     pub(super) store: Store,
     pub(super) holddowns: HoldDowns,
 }
@@ -90,8 +92,8 @@ impl Endpoint {
         let validators = Validators::new(&secret, &config);
         let limiter = Limiter::new(&config.limits, validators.derive(b"buckets"));
         let holddowns = HoldDowns::new(config.holddowns_max);
-        let (hosts, store) = (HashMap::new(), Store::default());
-        Endpoint { config, proof, validators, limiter, tags, shard_of, hosts, store, holddowns }
+        let (hosts, homes, store) = (HashMap::new(), HashMap::new(), Store::default());
+        Endpoint { config, proof, validators, limiter, tags, shard_of, hosts, homes, store, holddowns }
     }
 
     /// Takes in a host, or its new list. Contexts that exist go on with the list their peers know until
@@ -117,12 +119,14 @@ impl Endpoint {
             return Err(HostRefused::SameGeneration(host.generation));
         }
         self.prove_own(&host)?;
+        self.forget_homes(host.ulid);
+        self.note_homes(&host);
         self.hosts.insert(host.ulid, Arc::new(host));
         Ok(())
     }
 
     /// What we tell about ourselves must be what a peer would accept (R5533-011, R5533-012).
-    fn prove_own(&mut self, host: &LocalHost) -> Result<(), HostRefused> {
+    pub(super) fn prove_own(&mut self, host: &LocalHost) -> Result<(), HostRefused> {
         if !host.announces() {
             return Ok(());
         }
@@ -133,12 +137,15 @@ impl Endpoint {
         proved.map_err(HostRefused::Unproved)
     }
 
-    /// The ULID is no longer valid: all its contexts go (RFC 5533 §1.5).
+    /// The ULID is no longer valid: all its contexts go, and those of its locators (RFC 5533 §1.5).
     pub fn remove_host(&mut self, ulid: Ulid, out: &mut Vec<Output>) {
+        let homes = self.forget_homes(ulid);
         self.hosts.remove(&ulid);
-        let contexts: Vec<ContextId> = self.store.by_host(ulid).map(|context| context.id).collect();
-        for id in contexts {
-            self.discard(id, GoneReason::HostRemoved, out);
+        for ulid in std::iter::once(ulid).chain(homes) {
+            let contexts: Vec<ContextId> = self.store.by_host(ulid).map(|context| context.id).collect();
+            for id in contexts {
+                self.discard(id, GoneReason::HostRemoved, out);
+            }
         }
     }
 
@@ -179,6 +186,11 @@ impl Endpoint {
     /// Number of failures remembered.
     pub fn holddowns(&self) -> usize {
         self.holddowns.len()
+    }
+
+    /// The failures remembered, and for how long.
+    pub fn failures(&self, now: Instant) -> impl Iterator<Item = Failure> {
+        self.holddowns.iter(now)
     }
 
     /// The context of these ULIDs; upper layers that name no fork mean 0 (§12.4).
@@ -255,7 +267,7 @@ impl Endpoint {
         ulids: UlidPair,
         not: Option<ContextTag>,
     ) -> Option<ContextTag> {
-        let shard = (self.shard_of)(ulids);
+        let shard = (self.shard_of)(self.inside(ulids));
         let taken = |tag| Some(tag) == not || self.store.by_local_tag(tag).is_some();
         self.tags.allocate(rng, shard, taken)
     }

@@ -25,10 +25,8 @@ impl Endpoint {
         out: &mut Vec<Output>,
     ) -> Result<(), ChangeRefused> {
         let context = self.store.get(id).ok_or(ChangeRefused::NoContext)?;
-        let Some(host) = self.hosts.get(&context.ulids.local).cloned() else { return Ok(()) };
-        if context.newest_host().generation == host.generation {
-            return Ok(());
-        }
+        let (ulid, newest) = (context.ulids.local, context.newest_host().generation);
+        let Some(host) = self.local(ulid).filter(|host| host.generation != newest) else { return Ok(()) };
         let preferences = host.preferences.clone();
         self.tell(now, rng, id, Some(host), preferences, out);
         Ok(())

@@ -142,6 +142,9 @@ fn contexts_text(view: &ContextsView) -> String {
         table.row(context_row(it));
     }
     let mut text = table.to_string();
+    if let Some(held) = view.contexts.iter().filter_map(|it| it.held_s).max() {
+        text += &format!("left alone for {} at most; :: stands for every host\n", duration(held));
+    }
     if view.left_off > 0 {
         text += &format!("and {} more (--limit, --ulid and --state choose)\n", view.left_off);
     }
