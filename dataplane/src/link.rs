@@ -21,7 +21,7 @@ use crate::context::{Activity, Install, LocatorSets};
 use crate::counters::Counters;
 use crate::port::{Frame, Pool};
 use crate::snapshot::{PortId, Snapshot};
-use crate::wire::{ContextTag, LocatorPair, UlidPair};
+use crate::wire::{ContextTag, Locator, LocatorPair, UlidPair};
 
 /// What control tells a worker.
 pub enum Command<F> {
@@ -78,6 +78,16 @@ pub enum Event<F> {
     TableFull {
         /// Control's name for the context.
         handle: u64,
+    },
+    /// Translated traffic of a host with a peer without a context has reached a threshold: it deserves a context, if the
+    /// peer speaks Shim6. Told again every so often for as long as it goes on without one.
+    Qualified {
+        /// The address the host really has, and the peer's.
+        pair: UlidPair,
+        /// The address the peer knows the host by: the identifier a context for this traffic must have.
+        presented: Locator,
+        /// The provider that delegated it, as an index into the snapshot.
+        provider: u8,
     },
     /// Something nobody here uses any more, to be freed by control.
     Retired(Retired),
@@ -150,6 +160,7 @@ pub enum Notice<'a> {
     Unresolved(PortId, Ipv6Addr, &'a [u8]),
     Activity { handle: u64, activity: Activity, traffic: [Traffic; 2] },
     TableFull { handle: u64 },
+    Qualified { pair: UlidPair, presented: Locator, provider: u8 },
 }
 
 /// Control's end without the type of its packets: control names no buffer.
@@ -293,6 +304,9 @@ impl<F: Frame> Workers for ControlLink<F> {
                         sink(Notice::Activity { handle, activity, traffic })
                     }
                     Event::TableFull { handle } => sink(Notice::TableFull { handle }),
+                    Event::Qualified { pair, presented, provider } => {
+                        sink(Notice::Qualified { pair, presented, provider });
+                    }
                     Event::Retired(retired) => drop(retired),
                 }
             }

@@ -1,10 +1,14 @@
 //! What all workers need to know and control decides: ports, providers, hosts. Immutable; replaced as a whole.
 
+mod nat;
+
 use std::collections::HashMap;
 use std::net::Ipv6Addr;
+use std::sync::Arc;
 
-use crate::wire::Ulid;
+pub use self::nat::{Image, Mapped, NatView, Outside, Thresholds};
 use crate::wire::ethernet::Mac;
+use crate::wire::{Ulid, UlidPair};
 
 /// A port of the box, as an index into [`Snapshot::ports`].
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
@@ -97,6 +101,8 @@ pub struct Snapshot {
     pub host_index: HashMap<Ulid, u32>,
     /// The site's identifiers.
     pub site: Block,
+    /// Translation for peers without Shim6; none if there is none.
+    pub nat: Option<Arc<NatView>>,
 }
 
 impl Snapshot {
@@ -105,5 +111,13 @@ impl Snapshot {
     pub fn delegated(&self, address: Ipv6Addr) -> bool {
         let prefix = (address.to_bits() >> 64) as u64;
         self.providers.iter().any(|provider| provider.prefix == prefix)
+    }
+
+    /// The pair whose hash names the owner of everything between a host and a peer. Where the local address is one that
+    /// a host is known by outside, that is the pair with the address the host really has.
+    pub fn steering(&self, pair: UlidPair) -> UlidPair {
+        let image = self.nat.as_ref().and_then(|nat| nat.image(pair.local.0));
+        let host = image.and_then(|image| self.hosts.get(image.host as usize));
+        UlidPair { local: host.map_or(pair.local, |host| host.ulid), ..pair }
     }
 }

@@ -183,6 +183,7 @@ impl Engine {
             locators: context.pair,
             provider: provider as u8,
             host,
+            inside: None,
             phase,
             accepted: self.strict.then(|| Box::new(locator_sets(context))),
         };

@@ -157,6 +157,8 @@ impl Engine {
             Notice::Activity { handle, activity, traffic } => {
                 self.activity(now, rng, ContextId::from_bits(handle), activity, traffic, effects);
             }
+            // Nobody publishes thresholds yet.
+            Notice::Qualified { .. } => {}
             Notice::TableFull { handle } => {
                 self.tally.count(Event::TableFull);
                 let mut out = Vec::new();

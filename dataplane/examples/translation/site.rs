@@ -56,6 +56,7 @@ fn install(context: u32) -> Install {
         locators: locators(context),
         provider: 0,
         host: context % HOSTS,
+        inside: None,
         phase: Phase::Live,
         accepted: None,
     }
@@ -83,6 +84,7 @@ fn snapshot() -> Snapshot {
         host_index: hosts.iter().zip(0..).map(|(host, at)| (host.ulid, at)).collect(),
         hosts,
         site: Block::new(address(0xfc00_000a_0000_0000, 0), 48),
+        nat: None,
     }
 }
 

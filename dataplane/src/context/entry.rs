@@ -1,6 +1,6 @@
 //! One context as a worker sees it: two cache lines.
 
-use crate::wire::{ContextTag, Locator, LocatorPair, UlidPair};
+use crate::wire::{ContextTag, Locator, LocatorPair, Ulid, UlidPair};
 
 /// What a worker may do with packets of a context.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -33,10 +33,20 @@ pub struct Install {
     pub provider: u8,
     /// Host of the local identifier, as an index into the snapshot.
     pub host: u32,
+    /// The address that host really has, where the local identifier is only what the peer knows it by (NATv6): packets
+    /// are translated between the two, and the pair with this address names the owner (see [`Install::steering`]).
+    pub inside: Option<Ulid>,
     /// What may be done.
     pub phase: Phase,
     /// In strict mode, the locators payload may come over (RFC 5533 §16.2, R5533-328).
     pub accepted: Option<Box<LocatorSets>>,
+}
+
+impl Install {
+    /// The pair whose hash names the worker that owns the context; its tag has to name the same.
+    pub fn steering(&self) -> UlidPair {
+        UlidPair { local: self.inside.unwrap_or(self.ulids.local), ..self.ulids }
+    }
 }
 
 /// Ls(local) and Ls(peer) of a context.

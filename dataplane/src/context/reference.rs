@@ -71,6 +71,7 @@ mod tests {
             locators,
             provider: 0,
             host: 0,
+            inside: None,
             phase: Phase::Live,
             accepted: None,
         }

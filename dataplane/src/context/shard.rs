@@ -41,6 +41,7 @@ impl Shard {
             locators: ulids.as_locators(),
             provider: 0,
             host: 0,
+            inside: None,
             phase: super::Phase::Opening,
             accepted: None,
         });

@@ -105,6 +105,7 @@ impl Side {
             hosts,
             host_index,
             site: Block::new(self.ulid(0), 48),
+            nat: None,
         }
     }
 
@@ -129,6 +130,7 @@ impl Side {
             },
             provider: local.0 - 1,
             host: host.into(),
+            inside: None,
             phase: Phase::Live,
             accepted: None,
         }
@@ -144,6 +146,7 @@ pub enum Seen {
     Unresolved(PortId, Ipv6Addr, Vec<u8>),
     Activity(u64, Activity, [Traffic; 2]),
     TableFull(u64),
+    Qualified(UlidPair, Locator, u8),
 }
 
 /// A box under test.
@@ -262,6 +265,7 @@ impl Bench {
                 Notice::Unresolved(port, next_hop, frame) => Seen::Unresolved(port, next_hop, frame.to_vec()),
                 Notice::Activity { handle, activity, traffic } => Seen::Activity(handle, activity, traffic),
                 Notice::TableFull { handle } => Seen::TableFull(handle),
+                Notice::Qualified { pair, presented, provider } => Seen::Qualified(pair, presented, provider),
             });
         })
     }
