@@ -6,7 +6,7 @@ use std::time::Duration;
 use super::site::{Device, Hugepages, Idle};
 use super::*;
 
-const GOOD: &str = r#"[box]
+pub(super) const GOOD: &str = r#"[box]
 name = "a-box"
 id = 3
 workers = 2
@@ -70,7 +70,7 @@ i1_timeout_ms = 2000
 strict_locators = true
 "#;
 
-fn load(text: &str) -> Result<(Site, Vec<Problem>), Vec<String>> {
+pub(super) fn load(text: &str) -> Result<(Site, Vec<Problem>), Vec<String>> {
     Site::parse(Path::new("/etc/p/site.toml"), text)
         .map_err(|problems| problems.0.iter().map(|it| it.to_string().replace("/etc/p/", "")).collect())
 }
@@ -180,7 +180,7 @@ fn each_wrong_value_is_named_with_its_place() {
         (
             "[eal]",
             "[eel]",
-            "site.toml:11:2: eel: unknown; expected one of [box], [eal], [site], [[port]], [[provider]], [[peer]], [reap], [shim6]",
+            "site.toml:11:2: eel: unknown; expected one of [box], [eal], [site], [[port]], [[provider]], [[peer]], [reap], [shim6], [natv6], [setup]",
         ),
         (
             "fc00:a::/48",

@@ -191,7 +191,9 @@ impl Engine {
         if up == before {
             return;
         }
+        provider.failing = false;
         effects.push(Effect::Story(Story::Provider(provider.name.clone(), up)));
+        self.order_providers(effects);
         let paths: BTreeSet<PathKey> =
             self.book.iter(now).map(|(path, _)| path).filter(|path| path.local == prefix).collect();
         if up {

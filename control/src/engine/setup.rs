@@ -99,6 +99,7 @@ impl Engine {
             waiting: VecDeque::new(),
             suspects: VecDeque::new(),
             wakes: BinaryHeap::new(),
+            failing_check: None,
             listener: Listener::new(&links, |at| role(site, at) != Role::Unused),
             neighbours: Neighbours::new(links),
             links: own.iter().map(on_link).collect(),
@@ -140,6 +141,7 @@ impl Engine {
             self.endpoint.remove_host(ulid, &mut out);
             self.host_names.remove(&ulid);
             // The place among the hosts stays, since contexts name it; nobody is found there any more.
+            self.hide(ulid);
             Arc::make_mut(&mut self.snapshot).host_index.remove(&ulid);
             self.neighbours.forget(self.lan_port, ulid.0);
         }
@@ -151,6 +153,7 @@ impl Engine {
 
     fn set_peers(&mut self, site: &Site) {
         self.peers = site.peers.iter().map(|peer| (peer.ulid, peer.locators.clone())).collect();
+        self.note_identifiers();
     }
 
     /// Takes in hosts that are new: all of them or, when one is refused, none. Hosts keep their place in the snapshot for as
@@ -178,6 +181,7 @@ impl Engine {
                 snapshot.host_index.insert(ulid, snapshot.hosts.len() as u32);
                 snapshot.hosts.push(HostView { ulid, port: self.lan_port, mac: None });
             }
+            self.present(&host.identity);
         }
         Ok(())
     }
@@ -222,6 +226,7 @@ fn provider(provider: &site::Provider) -> Provider {
         preference: provider.preference,
         router: false,
         link: true,
+        failing: false,
     }
 }
 
@@ -268,7 +273,7 @@ fn snapshot(site: &Site, ports: &[PortSetup], own: &[Vec<(Ipv6Addr, u8)>]) -> Sn
         hosts: Vec::new(),
         host_index: std::collections::HashMap::new(),
         site: Block::new(site.prefix.address(), site.prefix.length()),
-        nat: None,
+        nat: super::natv6::view(site).map(Arc::new),
     }
 }
 
@@ -303,6 +308,7 @@ fn shim6_config(site: &Site) -> shim6::Config {
         forks_max: wanted.forks_max.into(),
         accepted_per_prefix_percent: wanted.accepted_per_prefix_percent,
         initiated_reserve_percent: wanted.initiated_reserve_percent,
+        routable_ulids: site.natv6.is_some(),
         keepalive_timeout: reap_config(site).announced_keepalive_timeout(),
         limits: shim6::Limits { r1: rates, r1bis: rates, r2: rates, error: rates },
         ..shim6::Config::default()

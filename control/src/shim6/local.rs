@@ -5,6 +5,8 @@
 //! address has parameters of its own, which differ from those of the host's ULID in their prefix alone (R5535-021), so
 //! the list of locators is proved by them as well. The host's own ULID is never announced, as nobody routes it.
 //!
+//! All this only where sessions without the shim are possible at all ([`Config::routable_ulids`](super::Config)).
+//!
 //! Such a ULID is not kept as a host of its own: it is made when a context needs one, and shared by its contexts.
 
 use std::sync::Arc;
@@ -52,6 +54,9 @@ impl Endpoint {
 
     /// Remembers whose the locators of a host are. Of two hosts with one locator the first keeps it.
     pub(super) fn note_homes(&mut self, host: &LocalHost) {
+        if !self.config.routable_ulids {
+            return;
+        }
         for (locator, _) in &host.locators {
             self.homes.entry(Ulid(locator.0)).or_insert(host.ulid);
         }

@@ -122,7 +122,8 @@ fn contexts_of_locators_go_with_the_host() {
 fn a_locator_of_a_new_list_is_a_ulid_and_one_that_is_gone_is_none() {
     let mut a = Node::new(1);
     let hba = VerificationMethod::Hba;
-    let moved = LocalHost { locators: vec![(locator(1, 1, 1), hba), (locator(1, 3, 1), hba)], generation: 101, ..host(1, 1) };
+    let moved =
+        LocalHost { locators: vec![(locator(1, 1, 1), hba), (locator(1, 3, 1), hba)], generation: 101, ..host(1, 1) };
     a.endpoint.set_host(moved).unwrap();
     let mut open = |provider: u16| {
         let ours = locator(1, provider, 1);
@@ -145,7 +146,8 @@ fn real_parameters_prove_a_locator_as_they_prove_the_ulid() {
     };
     let key = SigningKey::generate(1024).unwrap();
     let (ours, theirs) = (real(1, None), real(2, Some(&key)));
-    let hba = |made: &crate::identity::HostIdentity| made.locators.iter().map(|it| (*it, VerificationMethod::Hba)).collect();
+    let hba =
+        |made: &crate::identity::HostIdentity| made.locators.iter().map(|it| (*it, VerificationMethod::Hba)).collect();
     let node = |site: u16, host: LocalHost| {
         let mut node = Node::new(site);
         node.endpoint.proof = Box::new(ProofMemory::new(IdentityProof));
