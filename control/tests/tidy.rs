@@ -17,10 +17,10 @@ const DATAPLANE: Rooms = &[
     ("port", &[]),
     ("natv6", &["wire"]),
     ("snapshot", &["natv6", "wire"]),
-    ("context", &["prefetch", "snapshot", "wire"]),
+    ("context", &["natv6", "prefetch", "snapshot", "wire"]),
     ("link", &["context", "counters", "port", "snapshot", "wire"]),
     ("limit", &["bucket", "context", "link", "snapshot", "wire"]),
-    ("translate", &["context", "counters", "link", "port", "snapshot", "wire"]),
+    ("translate", &["context", "counters", "link", "natv6", "port", "snapshot", "wire"]),
     ("reply", &["snapshot", "translate", "wire"]),
     ("worker", &["bucket", "context", "counters", "limit", "link", "port", "reply", "snapshot", "translate", "wire"]),
 ];

@@ -49,6 +49,11 @@ counters! {
         NotReady = "drop_not_ready", "A payload header for a context that still waits for R1 (RFC 5533 12.2, I1-SENT).";
         ForeignLocators = "drop_foreign_locators", "Strict mode: a payload packet came over locators that are not the context's.";
         NoTranslation = "drop_no_translation", "A plain packet from a provider to a locator; translation for peers without Shim6 is not enabled.";
+        NatUnmapped = "drop_nat_unmapped", "A packet for a global address from an inside address that is no host and in no mapped subnet; Destination Unreachable was sent if the rate allows.";
+        NatNoProvider = "drop_nat_no_provider", "A packet for a global address from a host that has no address at any provider that is up; Destination Unreachable was sent if the rate allows.";
+        NatUnknownImage = "drop_nat_unknown_image", "A plain packet for an address of a delegated prefix that stands for nobody; Destination Unreachable was sent if the rate allows.";
+        NatUntranslatable = "drop_nat_untranslatable", "A packet NATv6 must leave alone: with a Shim6 header, under way with a Routing header, link-local business, or an interface identifier of all zeros under a long prefix.";
+        UniqueLocal = "drop_unique_local", "A plain packet from a provider with a unique local source, which nobody may send across a border (RFC 4193 4.3).";
         SpoofedSource = "drop_spoofed_source", "A packet has a source its side cannot have: from a provider one of this site, from the site one that no host was given.";
         NextHopUnresolved = "drop_next_hop_unresolved", "The link-layer address of the next hop is not known.";
         ControlRate = "drop_control_rate", "More packets for the control core than the rate allows.";
@@ -66,6 +71,12 @@ counters! {
         TranslatedOut = "translated_out", "Packets rewritten from identifiers to locators.";
         TranslatedIn = "translated_in", "Packets rewritten from locators to identifiers.";
         PlainOut = "plain_out", "Packets of a context whose locators are its identifiers, sent unchanged.";
+        NatOut = "nat_out", "Packets translated for peers without Shim6, from the site.";
+        NatIn = "nat_in", "Packets translated for peers without Shim6, to the site.";
+        NatHairpin = "nat_hairpin", "Packets between hosts of the site by their outside addresses.";
+        NatQuotes = "nat_quotes", "ICMPv6 errors among them whose quoted packet was translated too.";
+        NatForgotten = "nat_forgotten", "Translated sessions forgotten for others, or not remembered, because their place was taken.";
+        NatQualified = "nat_qualified", "Translated traffic told to the control core because it deserves a context.";
         ForwardedInside = "forwarded_inside", "Packets forwarded between hosts of the site.";
         Punted = "punted", "Packets given to the control core.";
         Held = "held", "Packets kept until their context is ready.";
@@ -75,6 +86,7 @@ counters! {
         PacketTooBigSent = "packet_too_big_sent", "ICMPv6 Packet Too Big messages sent.";
         TimeExceededSent = "time_exceeded_sent", "ICMPv6 Time Exceeded messages sent.";
         UnreachableSent = "unreachable_sent", "ICMPv6 Destination Unreachable messages sent.";
+        ParameterProblemSent = "parameter_problem_sent", "ICMPv6 Parameter Problem messages sent.";
         IcmpSuppressed = "icmp_suppressed", "ICMPv6 errors not sent because of RFC 4443 2.4(e) or the rate limit.";
         UnknownPairs = "unknown_pairs", "Identifier pairs without a context that were told to the control core.";
         Transmitted = "transmitted", "Packets given to devices.";

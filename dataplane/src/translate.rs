@@ -11,9 +11,11 @@
 //! What the verdict asks for is done by the [worker](crate::worker). A packet with a context never leaves these stages
 //! and costs one index line and two context lines. Everything rare is in `#[cold]` functions at the end.
 
+mod natv6;
+
 use std::net::Ipv6Addr;
 
-use crate::context::{Direction, Entry, Phase, Replay, Shard, Sharding, Slot};
+use crate::context::{Direction, Entry, Flows, Phase, Replay, Shard, Sharding, Slot};
 use crate::counters::{Count, Counters, DropReason};
 use crate::link::Punt;
 use crate::port::Frame;
@@ -46,6 +48,8 @@ pub enum Verdict {
     HandOver(u8),
     /// Answer it with an ICMPv6 error, and drop it.
     Reply(IcmpError),
+    /// The same, for a reason that the error alone does not name.
+    Refuse(IcmpError, DropReason),
     /// Drop it.
     Drop(DropReason),
 }
@@ -61,6 +65,10 @@ pub enum IcmpError {
     AddressUnreachable,
     /// Destination Unreachable, source address failed ingress policy.
     SourcePolicy,
+    /// Destination Unreachable, no route to destination.
+    NoRoute,
+    /// Parameter Problem, erroneous header field, with its offset.
+    ParameterProblem(u32),
 }
 
 /// What a packet is looked up by.
@@ -70,6 +78,10 @@ enum Key {
     Pair(UlidPair),
     /// Tag, place of the payload header, and the packet's addresses.
     Tag(ContextTag, Place, LocatorPair),
+    /// From a peer without Shim6, or not yet with it: the host's own address and the peer's.
+    Outside(UlidPair, natv6::Behind),
+    /// An ICMPv6 error of somebody inside about a packet of this pair.
+    Error(UlidPair),
 }
 
 /// Packets on their way, one array per property. Owned by a worker and reused; nothing is allocated after `new`.
@@ -112,6 +124,8 @@ pub struct Scene<'a> {
     pub shard: &'a mut Shard,
     /// The last segments of contexts in doubt.
     pub replay: &'a mut Replay,
+    /// What is remembered of translated sessions.
+    pub flows: &'a mut Flows,
     /// Milliseconds.
     pub now: u64,
     /// Ports, providers, hosts.
@@ -150,7 +164,7 @@ fn parse_outbound<F: Frame>(batch: &mut Batch<F>, scene: &Scene<'_>) {
     let Some(port) = scene.snapshot.ports.get(usize::from(scene.port.0)) else { return drop_all(batch) };
     for frame in &mut batch.frames {
         let (key, verdict) = match read(frame, port.mac) {
-            Ok(packet) => outbound_key(&packet),
+            Ok(packet) => outbound_key(&packet, scene.snapshot),
             Err(reason) => (Key::None, Verdict::Drop(reason)),
         };
         batch.keys.push(key);
@@ -158,12 +172,13 @@ fn parse_outbound<F: Frame>(batch: &mut Batch<F>, scene: &Scene<'_>) {
     }
 }
 
-fn outbound_key(packet: &ipv6::View<'_>) -> (Key, Verdict) {
+fn outbound_key(packet: &ipv6::View<'_>, snapshot: &Snapshot) -> (Key, Verdict) {
     let (source, target) = (packet.source(), packet.target());
     if target.is_multicast() {
         return (Key::None, Verdict::Punt(Punt::HostStack));
     }
-    (Key::Pair(UlidPair { local: Ulid(source), peer: Ulid(target) }), Verdict::Lookup)
+    let key = natv6::departing_key(packet, snapshot);
+    (key.unwrap_or(Key::Pair(UlidPair { local: Ulid(source), peer: Ulid(target) })), Verdict::Lookup)
 }
 
 fn parse_inbound<F: Frame>(batch: &mut Batch<F>, scene: &Scene<'_>) {
@@ -193,7 +208,7 @@ fn inbound_key(packet: &ipv6::View<'_>, port: &PortView, snapshot: &Snapshot) ->
     let shim = match packet.shim_header() {
         Err(_) => return refuse(DropReason::MalformedChain),
         Ok(Some(shim)) if !shim.under_way => shim.place,
-        Ok(_) => return (Key::None, plain_to_locator(packet, port)),
+        Ok(_) => return plain_to_locator(packet, port, snapshot),
     };
     match PayloadHeader::parse(packet.from_offset(shim.offset)) {
         Ok(header) => {
@@ -232,7 +247,7 @@ fn read<F: Frame>(frame: &mut F, mac: Mac) -> Result<ipv6::View<'_>, DropReason>
 fn locate_pairs<F: Frame>(batch: &mut Batch<F>, scene: &Scene<'_>) {
     for (key, verdict) in batch.keys.iter().zip(&mut batch.verdicts) {
         let mut hash = 0;
-        if let Key::Pair(pair) = key {
+        if let Key::Pair(pair) | Key::Error(pair) = key {
             hash = scene.shard.hasher().pair(pair);
             let owner = scene.sharding.owner_of_hash(hash);
             if owner != scene.worker {
@@ -254,6 +269,12 @@ fn locate_tags<F: Frame>(batch: &mut Batch<F>, scene: &Scene<'_>) {
                 Some(owner) if owner == scene.worker => scene.shard.prefetch_tag(hash),
                 Some(owner) => *verdict = Verdict::HandOver(owner),
                 None => *verdict = Verdict::UnknownTag(tag, locators),
+            }
+        } else if let Key::Outside(pair, _) = key {
+            hash = scene.shard.hasher().pair(pair);
+            match scene.sharding.owner_of_hash(hash) {
+                owner if owner == scene.worker => scene.flows.prefetch_pair(hash),
+                owner => *verdict = Verdict::HandOver(owner),
             }
         }
         batch.hashes.push(hash);
@@ -289,16 +310,28 @@ fn resolve<F: Frame>(batch: &mut Batch<F>, scene: &Scene<'_>) {
 
 fn rewrite_outbound<F: Frame>(batch: &mut Batch<F>, scene: &mut Scene<'_>) {
     for (at, frame) in batch.frames.iter_mut().enumerate() {
-        let (Verdict::Lookup, Key::Pair(pair)) = (batch.verdicts[at], batch.keys[at]) else { continue };
+        let pair = match (batch.verdicts[at], batch.keys[at]) {
+            (Verdict::Lookup, Key::Pair(pair)) => pair,
+            (Verdict::Lookup, Key::Error(pair)) => {
+                batch.verdicts[at] = without_context(frame, pair, batch.hashes[at], scene);
+                continue;
+            }
+            _ => continue,
+        };
         let octets = frame.bytes().len().saturating_sub(ethernet::HEADER_LEN);
-        batch.verdicts[at] = match batch.slots[at].filter(|&slot| scene.shard.entry(slot).phase == Phase::Live) {
-            None => without_context(frame, pair, scene),
+        // Nobody inside has a presented identifier for an address, so who sends from one means another's context.
+        let live = |slot: &Slot| {
+            let entry = scene.shard.entry(*slot);
+            entry.phase == Phase::Live && !entry.is_presented()
+        };
+        batch.verdicts[at] = match batch.slots[at].filter(live) {
+            None => without_context(frame, pair, batch.hashes[at], scene),
             Some(slot) => {
                 let entry = scene.shard.entry(slot);
                 if entry.is_in_doubt() {
                     keep_for_replay(frame, entry.local_tag, scene.port, scene.now, scene.replay);
                 }
-                let verdict = to_locators(frame, entry, scene.snapshot);
+                let verdict = to_locators(frame, entry, scene.snapshot, None);
                 if matches!(verdict, Verdict::Forward(_) | Verdict::Unresolved(..)) {
                     let count = if entry.is_plain() { Count::PlainOut } else { Count::TranslatedOut };
                     scene.counters.add(count, 1);
@@ -312,7 +345,12 @@ fn rewrite_outbound<F: Frame>(batch: &mut Batch<F>, scene: &mut Scene<'_>) {
 
 /// RFC 5533 §11: what a live context does to a packet of its pair. A packet that ends in an error is left as it was.
 #[inline]
-fn to_locators<F: Frame>(frame: &mut F, entry: &Entry, snapshot: &Snapshot) -> Verdict {
+fn to_locators<F: Frame>(
+    frame: &mut F,
+    entry: &Entry,
+    snapshot: &Snapshot,
+    presenting: Option<&natv6::Presenting<'_>>,
+) -> Verdict {
     let Some(provider) = snapshot.providers.get(usize::from(entry.provider)) else {
         return Verdict::Drop(DropReason::NoRoute);
     };
@@ -332,8 +370,14 @@ fn to_locators<F: Frame>(frame: &mut F, entry: &Entry, snapshot: &Snapshot) -> V
         let mtu = usize::from(port.mtu).saturating_sub(added).max(ipv6::MIN_MTU);
         return Verdict::Reply(IcmpError::PacketTooBig(mtu as u32));
     }
+    if let Some(presenting) = presenting {
+        presenting.apply(frame.bytes_mut().get_mut(ethernet::HEADER_LEN..).unwrap_or_default());
+    }
     if !plain {
-        let Ok(insertion) = packet.shim_insertion() else { return Verdict::Drop(DropReason::MalformedChain) };
+        let packet = ipv6::View::new(frame.bytes().get(ethernet::HEADER_LEN..).unwrap_or_default());
+        let Ok(Ok(insertion)) = packet.map(|packet| packet.shim_insertion()) else {
+            return Verdict::Drop(DropReason::MalformedChain);
+        };
         if !frame.prepend(added) {
             return Verdict::Drop(DropReason::NoBuffer);
         }
@@ -352,7 +396,14 @@ fn to_locators<F: Frame>(frame: &mut F, entry: &Entry, snapshot: &Snapshot) -> V
 
 fn rewrite_inbound<F: Frame>(batch: &mut Batch<F>, scene: &mut Scene<'_>) {
     for (at, frame) in batch.frames.iter_mut().enumerate() {
-        let (Verdict::Lookup, Key::Tag(tag, place, locators)) = (batch.verdicts[at], batch.keys[at]) else { continue };
+        let (tag, place, locators) = match (batch.verdicts[at], batch.keys[at]) {
+            (Verdict::Lookup, Key::Tag(tag, place, locators)) => (tag, place, locators),
+            (Verdict::Lookup, Key::Outside(pair, behind)) => {
+                batch.verdicts[at] = natv6::arriving(frame, pair, behind, batch.hashes[at], scene);
+                continue;
+            }
+            _ => continue,
+        };
         let octets = frame.bytes().len().saturating_sub(ethernet::HEADER_LEN + PayloadHeader::LEN);
         batch.verdicts[at] = match batch.slots[at] {
             None => Verdict::UnknownTag(tag, locators),
@@ -365,10 +416,14 @@ fn rewrite_inbound<F: Frame>(batch: &mut Batch<F>, scene: &mut Scene<'_>) {
                 if entry.is_in_doubt() {
                     scene.replay.forget(tag);
                 }
+                let presented = entry.is_presented();
                 let verdict = to_identifiers(frame, entry, place, scene.snapshot);
                 if matches!(verdict, Verdict::Forward(_) | Verdict::Unresolved(..)) {
                     scene.counters.add(Count::TranslatedIn, 1);
                     scene.shard.note(slot, Direction::In, octets);
+                    if presented {
+                        natv6::heard(frame, slot, scene);
+                    }
                 }
                 verdict
             }
@@ -401,6 +456,11 @@ fn to_identifiers<F: Frame>(frame: &mut F, entry: &Entry, place: Place, snapshot
     packet.set_target(entry.ulids.local.0);
     let alive = packet.decrement_hop_limit();
     debug_assert!(alive, "looked at before the packet was touched");
+    if entry.is_presented()
+        && let Err(reason) = natv6::restored(frame, &entry.ulids, host.ulid)
+    {
+        return Verdict::Drop(reason);
+    }
     address(frame, port.mac, host.mac, host.port, host.ulid.0)
 }
 
@@ -464,12 +524,14 @@ fn to_box(target: Ipv6Addr, port: &PortView) -> Verdict {
 }
 
 /// A packet from a provider to a locator, without a Shim6 header.
-#[cold]
-fn plain_to_locator(packet: &ipv6::View<'_>, port: &PortView) -> Verdict {
+fn plain_to_locator(packet: &ipv6::View<'_>, port: &PortView, snapshot: &Snapshot) -> (Key, Verdict) {
     if port.own.contains(&packet.target()) {
-        return Verdict::Punt(Punt::HostStack);
+        return (Key::None, Verdict::Punt(Punt::HostStack));
     }
-    match packet.upper_layer() {
+    if let Some(nat) = &snapshot.nat {
+        return natv6::arriving_key(packet, snapshot, nat);
+    }
+    let verdict = match packet.upper_layer() {
         Err(_) => Verdict::Drop(DropReason::MalformedChain),
         Ok(upper) if upper.place.next_header == PROTOCOL => Verdict::Drop(DropReason::BadPayloadHeader),
         Ok(upper) => {
@@ -479,12 +541,13 @@ fn plain_to_locator(packet: &ipv6::View<'_>, port: &PortView) -> Verdict {
                 upper.place.next_header == protocol::ICMPV6 && upper.first_fragment && kind.is_some_and(|k| k < 128);
             if error { Verdict::Punt(Punt::IcmpError) } else { Verdict::Drop(DropReason::NoTranslation) }
         }
-    }
+    };
+    (Key::None, verdict)
 }
 
-/// A packet from the site whose pair has no live context.
-#[cold]
-fn without_context<F: Frame>(frame: &mut F, pair: UlidPair, scene: &Scene<'_>) -> Verdict {
+/// A packet from the site whose pair has no live context. `hash` is the pair's.
+#[inline(never)]
+fn without_context<F: Frame>(frame: &mut F, pair: UlidPair, hash: u64, scene: &mut Scene<'_>) -> Verdict {
     let (source, target) = (pair.local.0, pair.peer.0);
     let Some(port) = scene.snapshot.ports.get(usize::from(scene.port.0)) else {
         return Verdict::Drop(DropReason::NoRoute);
@@ -494,6 +557,10 @@ fn without_context<F: Frame>(frame: &mut F, pair: UlidPair, scene: &Scene<'_>) -
     }
     if !may_cross(source) || !may_cross(target) {
         return Verdict::Drop(DropReason::BadAddress);
+    }
+    let snapshot = scene.snapshot;
+    if let Some(nat) = snapshot.nat.as_deref().filter(|nat| !snapshot.site.contains(target) && nat.translates(target)) {
+        return natv6::departing(frame, pair, hash, scene, nat);
     }
     if !scene.snapshot.host_index.contains_key(&pair.local) {
         return Verdict::Reply(IcmpError::SourcePolicy);

@@ -5,8 +5,9 @@
 
 use std::sync::Arc;
 
+use crate::context::flows::Qualified;
 use crate::context::hold::Held;
-use crate::context::{Hold, Phase, Replay, Shard, Sharding};
+use crate::context::{Flows, Hold, Phase, Replay, Shard, Sharding};
 use crate::counters::{Count, Counters, DropReason};
 use crate::limit::Guard;
 pub use crate::limit::Limits;
@@ -51,6 +52,7 @@ pub struct Worker<F> {
     batch: Batch<F>,
     released: Vec<(PortId, F)>,
     replay: Replay,
+    flows: Flows,
     outlets: Outlets<F>,
     report_due: u64,
 }
@@ -82,6 +84,7 @@ impl<F: Frame> Worker<F> {
             batch: Batch::default(),
             released: Vec::with_capacity(depth),
             replay: Replay::new(limits.replays, largest + ethernet::HEADER_LEN),
+            flows: Flows::new(limits.nat_sessions, *sharding.hasher()),
             outlets: Outlets { ports, hold: Hold::new(limits.hold_pairs, depth), link, pool, guard, now: 0 },
             report_due: 0,
         }
@@ -126,6 +129,7 @@ impl<F: Frame> Worker<F> {
         let mut scene = Scene {
             shard: &mut self.shard,
             replay: &mut self.replay,
+            flows: &mut self.flows,
             now: self.outlets.now,
             snapshot: &self.snapshot,
             sharding: &self.sharding,
@@ -254,6 +258,10 @@ impl<F: Frame> Worker<F> {
 
     /// Tells control what was active, a few contexts per turn.
     fn report(&mut self) {
+        while let Some(Qualified { pair, presented, provider }) = self.flows.next_qualified() {
+            self.outlets.count(Count::NatQualified);
+            self.outlets.tell(Event::Qualified { pair, presented, provider });
+        }
         if self.outlets.now >= self.report_due {
             self.report_due = self.outlets.now + self.limits.report_ms;
             self.shard.start_report();
@@ -355,9 +363,12 @@ impl<F: Frame> Outlets<F> {
                     IcmpError::TimeExceeded => DropReason::HopLimit,
                     IcmpError::AddressUnreachable => DropReason::Unreachable,
                     IcmpError::SourcePolicy => DropReason::SpoofedSource,
+                    IcmpError::NoRoute => DropReason::NoRoute,
+                    IcmpError::ParameterProblem(_) => DropReason::MalformedIpv6,
                 };
                 self.answer(port, frame, error, reason, snapshot);
             }
+            Verdict::Refuse(error, reason) => self.answer(port, frame, error, reason, snapshot),
             Verdict::Forward(to) => self.send(to, frame),
             Verdict::Drop(reason) => self.drop(reason),
             Verdict::Lookup => self.drop(DropReason::NoRoute),
@@ -409,7 +420,8 @@ impl<F: Frame> Outlets<F> {
         let count = match error {
             IcmpError::PacketTooBig(_) => Count::PacketTooBigSent,
             IcmpError::TimeExceeded => Count::TimeExceededSent,
-            IcmpError::AddressUnreachable | IcmpError::SourcePolicy => Count::UnreachableSent,
+            IcmpError::ParameterProblem(_) => Count::ParameterProblemSent,
+            IcmpError::AddressUnreachable | IcmpError::SourcePolicy | IcmpError::NoRoute => Count::UnreachableSent,
         };
         self.drop(reason);
         let mut room = [0; reply::ROOM];

@@ -3,7 +3,7 @@
 mod common;
 
 use common::{Bench, LAN, Seen, Setup, Side, X, Y, frame, inner, packet, udp};
-use dataplane::context::{Hasher, Install, LocatorSets, Phase, Replay, Shard, Sharding};
+use dataplane::context::{Flows, Hasher, Install, LocatorSets, Phase, Replay, Shard, Sharding};
 use dataplane::counters::{Count, Counters, DropReason};
 use dataplane::link::{Punt, RingSizes, Workers};
 use dataplane::port::memory::{HEADROOM, HeapFrame, MemoryPort};
@@ -335,6 +335,7 @@ fn each_packet_is_dropped_for_its_reason_and_counted_once() {
 struct Stages {
     shard: Shard,
     replay: Replay,
+    flows: Flows,
     sharding: Sharding,
     snapshot: dataplane::snapshot::Snapshot,
     counters: Counters,
@@ -346,6 +347,7 @@ impl Stages {
         Stages {
             shard: Shard::new(16, *sharding.hasher(), false),
             replay: Replay::new(1, 1514),
+            flows: Flows::new(0, *sharding.hasher()),
             sharding,
             snapshot: Side::A.snapshot(),
             counters: Counters::default(),
@@ -355,8 +357,8 @@ impl Stages {
     fn judge(&mut self, port: PortId, frame: &[u8]) -> Verdict {
         let mut batch = Batch::default();
         batch.frames.push(HeapFrame::new(frame));
-        let Stages { shard, replay, sharding, snapshot, counters } = self;
-        let mut scene = Scene { shard, replay, now: 0, snapshot, sharding, worker: 0, port, counters };
+        let Stages { shard, replay, flows, sharding, snapshot, counters } = self;
+        let mut scene = Scene { shard, replay, flows, now: 0, snapshot, sharding, worker: 0, port, counters };
         match port {
             LAN => outbound(&mut batch, &mut scene),
             _ => inbound(&mut batch, &mut scene),

@@ -104,7 +104,7 @@ pub struct Entry {
     /// What may be done.
     pub phase: Phase,
     digest: u8,
-    default: bool,
+    flags: u8,
     /// Current pair.
     pub locators: LocatorPair,
     /// Packets and octets (IPv6 packets as the host sees them), out then in.
@@ -123,6 +123,11 @@ pub struct Traffic {
 
 const _: () = assert!(size_of::<Entry>() == 128);
 const _: () = assert!(std::mem::offset_of!(Entry, locators) == 64);
+
+/// Packets from the site with these identifiers use this context.
+const DEFAULT: u8 = 1;
+/// The local identifier is what the peer knows the host by, not the address the host has.
+const PRESENTED: u8 = 2;
 
 const SENT: u8 = 1;
 const RECEIVED: u8 = 2;
@@ -143,7 +148,7 @@ impl Entry {
             provider: install.provider,
             phase: install.phase,
             digest: 0,
-            default: install.default,
+            flags: if install.default { DEFAULT } else { 0 } | if install.inside.is_some() { PRESENTED } else { 0 },
             locators: install.locators,
             traffic: [Traffic::default(); 2],
         }
@@ -156,7 +161,14 @@ impl Entry {
     }
 
     pub(super) fn is_default(&self) -> bool {
-        self.default
+        self.flags & DEFAULT != 0
+    }
+
+    /// Whether the local identifier is not the host's own address but what the peer knows the host by, so that packets
+    /// are translated between the two as well (NATv6).
+    #[inline]
+    pub fn is_presented(&self) -> bool {
+        self.flags & PRESENTED != 0
     }
 
     /// Whether packets go out and nothing comes back, as far as the last report can tell.
@@ -166,7 +178,7 @@ impl Entry {
     }
 
     pub(super) fn set_default(&mut self, default: bool) {
-        self.default = default;
+        self.flags = self.flags & !DEFAULT | if default { DEFAULT } else { 0 };
     }
 
     /// Whether locators and identifiers are the same, so that packets go unchanged (RFC 5533 §11).
@@ -197,7 +209,7 @@ impl Entry {
     pub(super) fn replace(&mut self, install: &Install) {
         let digest = self.digest & QUEUED;
         *self = Entry { digest, ..Entry::new(install) };
-        self.default = false;
+        self.set_default(false);
     }
 
     /// Forgets unreported activity; the place in the queue stays.

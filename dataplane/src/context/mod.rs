@@ -6,6 +6,7 @@
 //! by identifier pair and by our tag; an index line and two entry lines are all a packet touches.
 
 pub mod entry;
+pub mod flows;
 pub mod hash;
 pub mod hold;
 pub mod index;
@@ -14,6 +15,7 @@ pub mod replay;
 pub mod shard;
 
 pub use entry::{Activity, Direction, Entry, Install, LocatorSets, Phase};
+pub use flows::Flows;
 pub use hash::{Hasher, Sharding};
 pub use hold::Hold;
 pub use replay::Replay;

@@ -4,9 +4,10 @@
 use std::collections::HashMap;
 use std::net::Ipv6Addr;
 
-use super::Block;
+use super::{Block, PortId};
 use crate::natv6::PrefixPair;
 use crate::wire::checksum::Adjustment;
+use crate::wire::ethernet::Mac;
 use crate::wire::{Locator, Ulid};
 
 /// The address a host is known by at one provider.
@@ -28,12 +29,29 @@ pub struct Image {
 }
 
 /// Inside addresses that are no hosts of the box's and are translated all the same, by prefix (RFC 6296).
-#[derive(Clone, Debug, Default)]
+#[derive(Clone, Debug)]
 pub struct Mapped {
     /// Where they are. What is inside and in none of these is not translated (R6296-014).
     pub subnets: Vec<Block>,
     /// The translator of each provider, in the order of the snapshot's; none where the provider has none.
     pub pairs: Vec<Option<PrefixPair>>,
+    /// The port they are behind.
+    pub port: PortId,
+    /// Their link-layer addresses, as far as they are known; packets to others go to control, which asks for them.
+    pub neighbours: HashMap<Ipv6Addr, Mac>,
+}
+
+impl Mapped {
+    /// Whether an inside address is in a mapped subnet.
+    pub fn has(&self, inside: Ipv6Addr) -> bool {
+        self.subnets.iter().any(|subnet| subnet.contains(inside))
+    }
+
+    /// Whether an address is in an outside prefix.
+    #[inline]
+    pub fn is_outside(&self, address: Ipv6Addr) -> bool {
+        self.pairs.iter().flatten().any(|pair| pair.is_outside(address))
+    }
 }
 
 /// What a host and a peer have to exchange before their traffic is worth a context. Each is enough; none means never.
@@ -79,7 +97,7 @@ impl NatView {
             // RFC 5382 REQ-5 asks for 2 hours and 4 minutes at least.
             idle_ms: 7_440_000,
             identifiers: Vec::new(),
-            mapped: Mapped::default(),
+            mapped: Mapped { subnets: Vec::new(), pairs: Vec::new(), port: PortId(0), neighbours: HashMap::new() },
             outside: Vec::new(),
             providers,
             images: HashMap::new(),
@@ -124,6 +142,13 @@ impl NatView {
     #[inline]
     pub fn image(&self, address: Ipv6Addr) -> Option<Image> {
         self.images.get(&address).copied()
+    }
+
+    /// Whether packets to a destination outside the site are translated: not if it is unique local (RCM-001), and not if it
+    /// is the identifier of a Shim6 peer.
+    #[inline]
+    pub fn translates(&self, target: Ipv6Addr) -> bool {
+        !target.is_unique_local() && !self.identifiers.iter().any(|block| block.contains(target))
     }
 
     /// Whether a provider is up.
