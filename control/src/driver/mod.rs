@@ -23,7 +23,9 @@ use tracing::{error, info, warn};
 
 use crate::config::{Configuration, Problems, Site};
 use crate::engine::{Effect, Engine, SetupError};
-use crate::manage::api::{CountersView, MemoryView, PortView, ReloadedView, Request, Response, StatusView, WorkerView};
+use crate::manage::api::{
+    CountersView, MemoryView, Natv6View, PortView, ReloadedView, Request, Response, StatusView, WorkerView,
+};
 use crate::manage::server::{Call, Server, ServerError};
 use crate::time::Instant;
 use stories::Stories;
@@ -212,6 +214,7 @@ impl Control {
             Request::Contexts(filter) => Response::Contexts(self.engine.contexts_view(now, filter)),
             Request::Paths => Response::Paths(self.engine.paths_view(now)),
             Request::Counters => Response::Counters(self.counters()),
+            Request::Natv6 => Response::Natv6(self.natv6(now)),
             Request::Reload => match self.reload() {
                 Ok(view) => Response::Reloaded(view),
                 Err(problems) => Response::error(problems.to_string()),
@@ -270,6 +273,14 @@ impl Control {
             view.counters.insert(name.to_owned(), value);
             view.descriptions.insert(name.to_owned(), help.to_owned());
         }
+        view
+    }
+
+    fn natv6(&self, now: Instant) -> Natv6View {
+        let mut view = self.engine.natv6_view(now);
+        let about = |name: &str| name.contains("nat_") || name == "drop_unique_local" || name == "control_qualified";
+        let all = self.counters().counters.into_iter();
+        view.counters = all.filter(|(name, _)| view.enabled && about(name)).collect();
         view
     }
 

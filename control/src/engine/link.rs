@@ -151,7 +151,7 @@ impl Engine {
         let routers: Vec<usize> = news.map(|(at, _)| at).collect();
         let host = self.host_at(port, address).filter(|&at| self.snapshot.hosts[at].mac != mac);
         if routers.is_empty() && host.is_none() {
-            return false;
+            return self.note_mapped(port, address, mac);
         }
         let snapshot = Arc::make_mut(&mut self.snapshot);
         for &at in &routers {

@@ -40,6 +40,7 @@ use dataplane::wire::{ContextTag, Locator, LocatorPair, Ulid, UlidPair};
 use hashbrown::HashMap;
 use rand::Rng;
 
+use crate::config::Prefix;
 use crate::host::{GivenUp, LinkEvent, Listener, Neighbours, Stack};
 use crate::reap::{self, PathBook, PathKey, ProbeBudget};
 use crate::shim6::{self, ContextId, Endpoint, Incoming, Open, OpenRefused, Unreadable};
@@ -135,6 +136,8 @@ pub struct Engine {
     wakes: BinaryHeap<Reverse<(Instant, ContextId)>>,
     neighbours: Neighbours,
     listener: Listener,
+    /// What is translated by prefix.
+    mapped: Vec<Prefix>,
     /// When to look again whether providers that contexts saw fail still do.
     failing_check: Option<Instant>,
     /// What is on the link of each port.

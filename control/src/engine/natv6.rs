@@ -6,10 +6,12 @@
 //! that address works, and never wait for it (R5533-001). If the peer does not speak Shim6, that is remembered, and the
 //! session goes on as it was (R5533-015).
 
+use std::net::Ipv6Addr;
 use std::sync::Arc;
 use std::time::Duration;
 
-use dataplane::snapshot::{Block, Mapped, NatView, Thresholds};
+use dataplane::snapshot::{Block, Mapped, NatView, PortId, Thresholds};
+use dataplane::wire::ethernet::Mac;
 use dataplane::wire::{Locator, Ulid, UlidPair};
 use rand::Rng;
 
@@ -17,6 +19,7 @@ use super::{Effect, Engine, Event};
 use crate::config::site::{Routable, Setup};
 use crate::config::{Site, prefix};
 use crate::identity::HostIdentity;
+use crate::manage::api::{Natv6ProviderView, Natv6View};
 use crate::reap::Status;
 use crate::time::Instant;
 
@@ -30,7 +33,12 @@ pub(super) fn view(site: &Site) -> Option<NatView> {
     view.thresholds = thresholds(&site.setup, site.shim6.no_r1_holddown);
     view.idle_ms = millis(natv6.idle);
     let block = |prefix: &prefix::Prefix| Block::new(prefix.address(), prefix.length());
-    view.mapped = Mapped { subnets: natv6.mapped.iter().map(block).collect(), pairs: natv6.pairs.clone() };
+    view.mapped = Mapped {
+        subnets: natv6.mapped.iter().map(block).collect(),
+        pairs: natv6.pairs.clone(),
+        port: PortId(site.lan_port as u8),
+        ..view.mapped
+    };
     Some(view)
 }
 
@@ -85,6 +93,21 @@ impl Engine {
         }
     }
 
+    /// What is mapped by prefix has no place among the hosts: workers are told of it as it answers.
+    pub(super) fn note_mapped(&mut self, port: PortId, address: Ipv6Addr, mac: Option<Mac>) -> bool {
+        let nat = self.snapshot.nat.as_ref().map(|nat| &nat.mapped);
+        let mapped = nat.filter(|mapped| mapped.port == port && mapped.has(address));
+        if mapped.is_none_or(|mapped| mapped.neighbours.get(&address).copied() == mac) {
+            return false;
+        }
+        let Some(nat) = self.nat() else { return false };
+        match mac {
+            Some(mac) => nat.mapped.neighbours.insert(address, mac),
+            None => nat.mapped.neighbours.remove(&address),
+        };
+        true
+    }
+
     /// New sessions take providers that are up, those last that contexts saw fail, in order of preference. Sessions of
     /// a provider that is not up are told so by the worker (RCM-015).
     pub(super) fn order_providers(&mut self, effects: &mut Vec<Effect>) {
@@ -124,6 +147,32 @@ impl Engine {
             self.failing_check = Some(now + FAILING_CHECK);
         }
         self.order_providers(effects);
+    }
+
+    /// What the operator sees; counters are for the caller to fill in.
+    pub fn natv6_view(&self, now: Instant) -> Natv6View {
+        let Some(nat) = self.snapshot.nat.as_deref() else { return Natv6View::default() };
+        let hosts = 0..self.snapshot.hosts.len() as u32;
+        let provider = |(at, provider): (usize, &super::Provider)| Natv6ProviderView {
+            name: provider.name.clone(),
+            place: nat.order.iter().position(|up| usize::from(*up) == at).map(|place| place as u64 + 1),
+            failing: provider.failing,
+            hosts: hosts.clone().filter(|host| nat.outside(*host, at as u8).is_some()).count() as u64,
+            mapped: nat.mapped.pairs.get(at).is_some_and(Option::is_some),
+        };
+        let ours = |context: &&crate::shim6::Context| self.endpoint.inside(context.ulids) != context.ulids;
+        Natv6View {
+            enabled: true,
+            providers: self.providers.iter().enumerate().map(provider).collect(),
+            mapped: self.mapped.iter().map(ToString::to_string).collect(),
+            neighbours: nat.mapped.neighbours.len() as u64,
+            setup_packets: nat.thresholds.packets,
+            setup_octets: nat.thresholds.octets,
+            setup_age_s: nat.thresholds.age_ms.map(|age| age / 1000),
+            contexts: self.endpoint.contexts().filter(ours).count() as u64,
+            without_support: self.endpoint.failures(now).count() as u64,
+            counters: Default::default(),
+        }
     }
 
     /// A session that began without a context is worth one. The first I1 goes where its packets go; if that does not

@@ -99,6 +99,7 @@ impl Engine {
             waiting: VecDeque::new(),
             suspects: VecDeque::new(),
             wakes: BinaryHeap::new(),
+            mapped: site.natv6.as_ref().map(|natv6| natv6.mapped.clone()).unwrap_or_default(),
             failing_check: None,
             listener: Listener::new(&links, |at| role(site, at) != Role::Unused),
             neighbours: Neighbours::new(links),

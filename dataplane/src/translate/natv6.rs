@@ -423,15 +423,7 @@ fn forward<F: Frame>(frame: &mut F, next: &Next, snapshot: &Snapshot, change: im
 }
 
 /// Remembers by which provider a session goes.
-fn note(
-    side: Side,
-    pair: u64,
-    session: Session,
-    provider: u8,
-    opens: bool,
-    scene: &mut Scene<'_>,
-    nat: &NatView,
-) {
+fn note(side: Side, pair: u64, session: Session, provider: u8, opens: bool, scene: &mut Scene<'_>, nat: &NatView) {
     let hash = scene.flows.session(pair, session);
     let sighting = Sighting { hash, now: scene.now, idle_ms: nat.idle_ms };
     if !scene.flows.note(&sighting, side, provider, opens) {

@@ -63,6 +63,8 @@ enum Verb {
         #[arg(long)]
         all: bool,
     },
+    /// What the running box translates for peers without Shim6, and through which providers.
+    Natv6,
     /// Have the running box read its configuration and hosts again: all of it or nothing.
     Reload,
 }
@@ -215,6 +217,7 @@ fn obey(cli: &Cli, output: &mut Output<'_>) -> Result<(), VerbError> {
         }
         Verb::Paths => show::paths(config, output),
         Verb::Counters { all } => show::counters(config, *all, output),
+        Verb::Natv6 => show::natv6(config, output),
         Verb::Reload => show::reload(config, output),
     }
 }
