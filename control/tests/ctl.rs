@@ -168,6 +168,7 @@ fn a_daemon_that_does_not_run_is_named() {
     }
 }
 
+// R5533-307
 #[test]
 fn hosts_are_made_listed_and_removed() {
     let room = Room::new("hosts", SITE);
@@ -211,6 +212,7 @@ fn hosts_are_made_listed_and_removed() {
     assert_eq!(room.ctl("check").status, 0);
 }
 
+// R5533-307
 #[test]
 fn a_site_with_a_key_gets_hybrid_hosts() {
     let room = Room::new("key", &SITE.replace("[site]\n", "[site]\nkey = \"site-key.pem\"\nsec = 1\n"));
@@ -299,6 +301,24 @@ fn answer(request: &Request) -> Response {
             descriptions: [("rx.packets".into(), "packets received".into())].into(),
             workers: Vec::new(),
         }),
+        Request::Natv6 => Response::Natv6(Natv6View {
+            enabled: true,
+            providers: vec![
+                Natv6ProviderView { name: "isp-x".into(), place: Some(1), hosts: 2, ..Default::default() },
+                Natv6ProviderView { name: "isp-y".into(), ..Default::default() },
+            ],
+            setup_packets: Some(50),
+            setup_age_s: Some(30),
+            contexts: 1,
+            counters: [("nat_out".into(), 9)].into(),
+            ..Default::default()
+        }),
+        Request::Steer(wanted) => Response::Steered(ProviderView {
+            name: wanted.provider.clone(),
+            steering: wanted.steering,
+            contexts: 3,
+            ..Default::default()
+        }),
         Request::Reload => Response::error("site.toml:3:6: box.id: 16 is out of range: 0 to 15"),
     }
 }
@@ -309,7 +329,7 @@ fn a_running_daemon_is_shown_in_tables_and_in_json() {
     let (_server, asked) = daemon(&room);
     let status = room.ctl("status");
     assert!(status.out.starts_with("a-box: ready, pshim6d 9.9, up 1h01m\n"), "{}", status.out);
-    assert!(status.out.contains("\nPROVIDER  STATE  PORT"), "{}", status.out);
+    assert!(status.out.contains("\nPROVIDER  STATE  USE     PORT"), "{}", status.out);
     assert_eq!(room.ctl("status --json").json()["providers"][0]["up"], true);
 
     let contexts = room.ctl("contexts");
@@ -349,6 +369,11 @@ fn a_running_daemon_is_shown_in_tables_and_in_json() {
     assert!(room.ctl("counters --all").out.contains("drop.hop_limit"));
     assert_eq!(room.ctl("counters --json").json()["counters"]["drop.hop_limit"], 0);
     assert_eq!(room.ctl("hosts --json").json(), serde_json::json!({ "hosts": [] }));
+    // RCM-016
+    let natv6 = room.ctl("natv6").out;
+    assert!(natv6.contains("isp-x         1  up         2  no") && natv6.contains("isp-y         -  down"), "{natv6}");
+    assert!(natv6.contains("a context after: 50 packets or 30s\n") && natv6.contains("nat_out      9"), "{natv6}");
+    assert_eq!(room.ctl("natv6 --json").json()["setup_octets"], Value::Null);
 }
 
 #[test]

@@ -82,6 +82,7 @@ counters! {
         Held = "held", "Packets kept until their context is ready.";
         Released = "released", "Held packets sent once their context was ready.";
         Replayed = "replayed", "TCP segments sent again because the path of their context was replaced.";
+        Fragmented = "fragmented", "Packets of at most 1280 octets cut into fragments because their path has no room for the payload header.";
         HandedOver = "handed_over", "Packets passed to the worker that owns their context.";
         PacketTooBigSent = "packet_too_big_sent", "ICMPv6 Packet Too Big messages sent.";
         TimeExceededSent = "time_exceeded_sent", "ICMPv6 Time Exceeded messages sent.";

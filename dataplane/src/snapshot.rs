@@ -101,6 +101,8 @@ pub struct Snapshot {
     pub host_index: HashMap<Ulid, u32>,
     /// The site's identifiers.
     pub site: Block,
+    /// Whether segment sizes that hosts' TCP offers are made to fit with the payload header.
+    pub mss_clamp: bool,
     /// Translation for peers without Shim6; none if there is none.
     pub nat: Option<Arc<NatView>>,
 }

@@ -24,7 +24,7 @@ use crate::wire::ethernet::{self, EtherType, Mac};
 use crate::wire::ipv6::{self, chain::Place, protocol};
 use crate::wire::shim6::payload::{self, PayloadError};
 use crate::wire::shim6::{PROTOCOL, PayloadHeader};
-use crate::wire::{ContextTag, Locator, LocatorPair, Ulid, UlidPair};
+use crate::wire::{ContextTag, Locator, LocatorPair, Ulid, UlidPair, tcp};
 
 /// Packets looked at together.
 pub const BURST: usize = 32;
@@ -46,6 +46,9 @@ pub enum Verdict {
     UnknownTag(ContextTag, LocatorPair),
     /// Give it to the worker that owns its context.
     HandOver(u8),
+    /// Cut it into fragments of at most so many octets, and send them instead: with the payload header it does not fit the
+    /// path, and is too short for its host to have to know.
+    Fragment(u16),
     /// Answer it with an ICMPv6 error, and drop it.
     Reply(IcmpError),
     /// The same, for a reason that the error alone does not name.
@@ -366,9 +369,9 @@ fn to_locators<F: Frame>(
     }
     let plain = entry.is_plain();
     let added = if plain { 0 } else { PayloadHeader::LEN };
-    if packet.total_len() + added > usize::from(port.mtu) {
-        let mtu = usize::from(port.mtu).saturating_sub(added).max(ipv6::MIN_MTU);
-        return Verdict::Reply(IcmpError::PacketTooBig(mtu as u32));
+    let mtu = path_mtu(entry, port);
+    if packet.total_len() + added > mtu {
+        return too_big(packet.total_len(), mtu.saturating_sub(added));
     }
     if let Some(presenting) = presenting {
         presenting.apply(frame.bytes_mut().get_mut(ethernet::HEADER_LEN..).unwrap_or_default());
@@ -391,6 +394,9 @@ fn to_locators<F: Frame>(
     packet.set_target(entry.locators.peer.0);
     let alive = packet.decrement_hop_limit();
     debug_assert!(alive, "looked at before the packet was touched");
+    if snapshot.mss_clamp && !plain {
+        clamp_mss(frame, mtu);
+    }
     address(frame, port.mac, provider.mac, provider.port, provider.next_hop)
 }
 
@@ -456,12 +462,21 @@ fn to_identifiers<F: Frame>(frame: &mut F, entry: &Entry, place: Place, snapshot
     packet.set_target(entry.ulids.local.0);
     let alive = packet.decrement_hop_limit();
     debug_assert!(alive, "looked at before the packet was touched");
+    if snapshot.mss_clamp {
+        clamp_inbound(frame, entry, snapshot);
+    }
     if entry.is_presented()
         && let Err(reason) = natv6::restored(frame, &entry.ulids, host.ulid)
     {
         return Verdict::Drop(reason);
     }
     address(frame, port.mac, host.mac, host.port, host.ulid.0)
+}
+
+/// The largest packet the current pair's path carries, as far as it is known.
+#[inline]
+fn path_mtu(entry: &Entry, port: &PortView) -> usize {
+    if entry.is_narrow() { ipv6::MIN_MTU } else { usize::from(port.mtu) }
 }
 
 fn ipv6_of<F: Frame>(frame: &mut F) -> Result<ipv6::ViewMut<'_>, ipv6::Malformed> {
@@ -502,9 +517,35 @@ fn keep_for_replay<F: Frame>(frame: &F, tag: ContextTag, port: PortId, now: u64,
     let Ok(upper) = packet.upper_layer() else { return };
     let segment = packet.from_offset(upper.place.offset);
     // A reset ends a connection; repeated later it might meet another.
+    // Part of a segment is of no use.
+    let whole = packet.shim_insertion().is_ok_and(|shim| shim.place.next_header != protocol::FRAGMENT);
     let reset = segment.get(13).is_none_or(|flags| flags & 0x04 != 0);
-    if upper.place.next_header == protocol::TCP && upper.first_fragment && !reset {
+    if upper.place.next_header == protocol::TCP && whole && !reset {
         replay.keep(tag, port, octets, now);
+    }
+}
+
+/// A packet of `octets` that is larger than what the path has room for. No host need send less than 1280 octets (RFC 8200
+/// §5), so such packets are cut instead of refused.
+#[cold]
+fn too_big(octets: usize, room: usize) -> Verdict {
+    if octets <= ipv6::MIN_MTU {
+        return Verdict::Fragment(room as u16);
+    }
+    Verdict::Reply(IcmpError::PacketTooBig(room.max(ipv6::MIN_MTU) as u32))
+}
+
+/// What TCP offers to take has to fit a path of `mtu` octets with the payload header.
+fn clamp_mss<F: Frame>(frame: &mut F, mtu: usize) {
+    let most = mtu.saturating_sub(PayloadHeader::LEN + tcp::HEADERS) as u16;
+    tcp::clamp_mss(frame.bytes_mut().get_mut(ethernet::HEADER_LEN..).unwrap_or_default(), most);
+}
+
+/// The same for what the peer offers: the host will send as much, over the context's own path.
+fn clamp_inbound<F: Frame>(frame: &mut F, entry: &Entry, snapshot: &Snapshot) {
+    let provider = snapshot.providers.get(usize::from(entry.provider));
+    if let Some(port) = provider.and_then(|provider| snapshot.ports.get(usize::from(provider.port.0))) {
+        clamp_mss(frame, path_mtu(entry, port));
     }
 }
 

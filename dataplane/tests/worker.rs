@@ -191,6 +191,7 @@ fn sized(bench: &Bench, octets: usize) -> Vec<u8> {
     bench.host_frame(1, 2, protocol::UDP, &udp(Side::A.ulid(1), Side::B.ulid(2), octets - 48))
 }
 
+// R5533-309
 #[test]
 fn what_does_not_fit_with_the_header_is_answered_with_the_mtu_to_use() {
     let mut bench = Bench::new(Side::A);

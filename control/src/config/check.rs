@@ -28,6 +28,7 @@ fn read(source: &mut Source<'_>, directory: &Path) -> Option<Site> {
     let reap = reap(source, &file.reap);
     let shim6 = shim6(source, &file.shim6);
     let setup = setup(source, &file.setup);
+    let quarantine = quarantine(source, &file, &shim6);
     let network = network::check(source, &file, directory);
     let (node, network) = (node?, network?);
     let natv6 = natv6::check(source, &file.natv6, &network);
@@ -39,6 +40,8 @@ fn read(source: &mut Source<'_>, directory: &Path) -> Option<Site> {
         lan_port: network.lan_port,
         key: network.key,
         sec: network.sec,
+        quarantine,
+        mss_clamp: file.site.as_ref().and_then(|section| section.get_ref().mss_clamp).unwrap_or(false),
         ports: network.ports,
         providers: network.providers,
         peers: network.peers,
@@ -184,6 +187,8 @@ fn shim6(source: &mut Source<'_>, section: &Option<Spanned<Shim6Section>>) -> Sh
         messages_per_s: number(source, &section.messages_per_s, limits::MESSAGES_PER_S),
         messages_per_source_s: number(source, &section.messages_per_source_s, limits::MESSAGES_PER_SOURCE_S),
         strict_locators: section.strict_locators.unwrap_or(false),
+        announce_down: section.announce_down.unwrap_or(true),
+        icmp_errors_to_hosts: section.icmp_errors_to_hosts.unwrap_or(false),
     };
     let not_above = [
         // R5533-147: "no support" is remembered longer than "no answer".
@@ -237,6 +242,24 @@ fn setup(source: &mut Source<'_>, section: &Option<Spanned<SetupSection>>) -> Se
         octets: Some(octets).filter(|octets| *octets > 0),
         age: Some(Duration::from_secs(age)).filter(|age| !age.is_zero()),
     }
+}
+
+/// What the file says, or as long as no peer like us still has a context. A value of the operator's has to be longer than
+/// peers keep contexts they do not use, for which our own setting stands, and than validators live.
+fn quarantine(source: &mut Source<'_>, file: &SiteFile, shim6: &Shim6) -> Duration {
+    let section = file.site.as_ref().map(Spanned::get_ref);
+    let field = section.map_or(&None, |site| &site.quarantine_s);
+    let wanted = seconds(source, field, limits::QUARANTINE_S);
+    let Some(field) = field else { return wanted.max(2 * shim6.idle_context) };
+    if wanted <= shim6.idle_context || wanted < shim6.validator_lifetime {
+        let (idle, validators) = (shim6.idle_context.as_secs(), shim6.validator_lifetime.as_secs());
+        let text = format!(
+            "is not longer than shim6.idle_context_s ({idle}) and shim6.validator_lifetime_s ({validators}): a peer may \
+             still have contexts of a host that is gone"
+        );
+        source.problem(&field.span(), text);
+    }
+    wanted
 }
 
 /// The value of a field that must be there.

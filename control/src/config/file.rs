@@ -75,6 +75,8 @@ pub(super) struct SiteSection {
     pub(super) port: Text,
     pub(super) key: Text,
     pub(super) sec: Number,
+    pub(super) quarantine_s: Number,
+    pub(super) mss_clamp: Option<bool>,
 }
 
 /// `[[port]]`
@@ -143,6 +145,8 @@ pub(super) struct Shim6Section {
     pub(super) messages_per_s: Number,
     pub(super) messages_per_source_s: Number,
     pub(super) strict_locators: Option<bool>,
+    pub(super) announce_down: Option<bool>,
+    pub(super) icmp_errors_to_hosts: Option<bool>,
 }
 
 /// `[natv6]`

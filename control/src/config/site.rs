@@ -28,6 +28,10 @@ pub struct Site {
     pub key: Option<PathBuf>,
     /// Security parameter of addresses made from now on, 0 to 2 (`site.sec`).
     pub sec: u8,
+    /// How long the addresses of a removed host are kept from other hosts (`site.quarantine_s`).
+    pub quarantine: Duration,
+    /// Whether segment sizes that TCP offers are made to fit with the payload header (`site.mss_clamp`).
+    pub mss_clamp: bool,
     /// In the order of the file.
     pub ports: Vec<Port>,
     /// In the order of the file; never empty.
@@ -212,6 +216,10 @@ pub struct Shim6 {
     pub messages_per_source_s: u32,
     /// Whether payload packets must carry locators of their context (R5533-328).
     pub strict_locators: bool,
+    /// Whether peers are told that the locators of a provider that is down are broken (R5533-017).
+    pub announce_down: bool,
+    /// Whether hosts get the ICMPv6 errors the box acts on itself (R5533-237).
+    pub icmp_errors_to_hosts: bool,
 }
 
 /// Translation for peers without Shim6 (`[natv6]`).

@@ -108,14 +108,14 @@ impl Engine {
         true
     }
 
-    /// New sessions take providers that are up, those last that contexts saw fail, in order of preference. Sessions of
-    /// a provider that is not up are told so by the worker (RCM-015).
+    /// New sessions take providers that are up: those last that contexts should leave or saw fail, in the order the operator
+    /// prefers. Sessions of a provider that is not up are told so by the worker (RCM-015).
     pub(super) fn order_providers(&mut self, effects: &mut Vec<Effect>) {
         let up = self.providers.iter().enumerate().filter(|(_, provider)| provider.is_up());
         let mut order: Vec<u8> = up.map(|(at, _)| at as u8).collect();
         order.sort_by_key(|&at| {
             let provider = &self.providers[usize::from(at)];
-            (provider.failing, provider.preference)
+            (provider.is_unwelcome(), provider.failing, provider.standing())
         });
         if self.snapshot.nat.as_ref().is_none_or(|nat| nat.order == order) {
             return;

@@ -45,6 +45,10 @@ pub enum Event {
     NeighbourOvertaken,
     NeighbourUnanswered,
     NeighbourErrorsSent,
+    NeighbourForgotten,
+    NeighbourQuarantined,
+    HostRemoved,
+    UpdatesTold,
     ErrorsReceived,
 }
 
@@ -141,6 +145,13 @@ const MEANINGS: &[(&str, &str)] = &[
         "control_neighbour_errors_sent",
         "Packets given up whose sender was told, or whose context looks for another way.",
     ),
+    ("control_neighbour_forgotten", "Packets given up because their next hop is a host no longer."),
+    (
+        "control_neighbour_quarantined",
+        "Neighbour discovery messages not believed: the address belonged to another machine's host until lately.",
+    ),
+    ("control_host_removed", "Hosts no longer served."),
+    ("control_updates_told", "Contexts whose peer was sent new locators or preferences."),
     ("control_errors_received", "Shim6 Error messages received."),
     ("shim6_accepted", "Shim6 messages that did what they came for."),
     ("shim6_answered_r1", "I1 answered by R1."),

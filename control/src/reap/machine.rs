@@ -242,7 +242,7 @@ impl Reap {
 
     /// E12, E13 and changes that do no harm: the locators that may be used from now on.
     ///
-    /// If the current pair is no longer among them, or the peer says that it is broken, exploration starts now.
+    /// If the current pair is no longer among them, or one of its ends is not to be kept, exploration starts now.
     pub fn set_locators(
         &mut self,
         now: Instant,
@@ -258,7 +258,8 @@ impl Reap {
         };
         self.confirmed.retain(known);
         let broken = peer.iter().any(|theirs| theirs.broken && theirs.locator == self.current.peer);
-        let lost = !known(&self.current) || broken;
+        let unwelcome = local.iter().any(|ours| ours.unwelcome && ours.locator == self.current.local);
+        let lost = !known(&self.current) || broken || unwelcome;
         if lost && self.state == State::Operational {
             self.begin(now, Reason::LocatorLost, true, &|_| Status::Unknown, out);
             self.state = State::Exploring;

@@ -43,7 +43,9 @@ impl Endpoint {
             return Some(home);
         }
         let known = self.store.by_host(ulid).next().map(|context| context.newest_host());
-        if let Some(known) = known.filter(|known| known.generation == home.generation) {
+        let same =
+            |known: &&Arc<LocalHost>| (known.generation, &known.preferences) == (home.generation, &home.preferences);
+        if let Some(known) = known.filter(same) {
             return Some(known.clone());
         }
         let pds = home.pds.as_deref().map(|pds| self.proof.parameters_of(ulid, pds));

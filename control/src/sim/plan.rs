@@ -82,6 +82,7 @@ impl Plan {
                 ulid: host.identity.ulid.0,
                 locators: host.identity.locators.iter().map(|locator| locator.0).collect(),
                 mac: mac(2, site, number),
+                off: false,
                 inbox: Vec::new(),
             }));
         }

@@ -58,6 +58,7 @@ fn install(context: u32) -> Install {
         host: context % HOSTS,
         inside: None,
         phase: Phase::Live,
+        narrow: false,
         accepted: None,
     }
 }
@@ -84,6 +85,7 @@ fn snapshot() -> Snapshot {
         host_index: hosts.iter().zip(0..).map(|(host, at)| (host.ulid, at)).collect(),
         hosts,
         site: Block::new(address(0xfc00_000a_0000_0000, 0), 48),
+        mss_clamp: false,
         nat: None,
     }
 }

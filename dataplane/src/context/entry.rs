@@ -38,6 +38,8 @@ pub struct Install {
     pub inside: Option<Ulid>,
     /// What may be done.
     pub phase: Phase,
+    /// Whether a router on the current pair's path has no room for the payload header behind 1280 octets.
+    pub narrow: bool,
     /// In strict mode, the locators payload may come over (RFC 5533 §16.2, R5533-328).
     pub accepted: Option<Box<LocatorSets>>,
 }
@@ -126,8 +128,10 @@ const _: () = assert!(std::mem::offset_of!(Entry, locators) == 64);
 
 /// Packets from the site with these identifiers use this context.
 const DEFAULT: u8 = 1;
+/// The path carries 1280 octets and no more.
+const NARROW: u8 = 2;
 /// The local identifier is what the peer knows the host by, not the address the host has.
-const PRESENTED: u8 = 2;
+const PRESENTED: u8 = 4;
 
 const SENT: u8 = 1;
 const RECEIVED: u8 = 2;
@@ -148,7 +152,9 @@ impl Entry {
             provider: install.provider,
             phase: install.phase,
             digest: 0,
-            flags: if install.default { DEFAULT } else { 0 } | if install.inside.is_some() { PRESENTED } else { 0 },
+            flags: if install.default { DEFAULT } else { 0 }
+                | if install.narrow { NARROW } else { 0 }
+                | if install.inside.is_some() { PRESENTED } else { 0 },
             locators: install.locators,
             traffic: [Traffic::default(); 2],
         }
@@ -162,6 +168,12 @@ impl Entry {
 
     pub(super) fn is_default(&self) -> bool {
         self.flags & DEFAULT != 0
+    }
+
+    /// Whether its path carries 1280 octets and no more (RFC 8200 §5).
+    #[inline]
+    pub fn is_narrow(&self) -> bool {
+        self.flags & NARROW != 0
     }
 
     /// Whether the local identifier is not the host's own address but what the peer knows the host by, so that packets

@@ -73,6 +73,7 @@ mod tests {
             host: 0,
             inside: None,
             phase: Phase::Live,
+            narrow: false,
             accepted: None,
         }
     }

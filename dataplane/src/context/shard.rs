@@ -46,6 +46,7 @@ impl Shard {
             host: 0,
             inside: None,
             phase: super::Phase::Opening,
+            narrow: false,
             accepted: None,
         });
         Shard {

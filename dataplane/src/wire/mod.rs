@@ -9,5 +9,6 @@ pub mod ethernet;
 pub mod icmpv6;
 pub mod ipv6;
 pub mod shim6;
+pub mod tcp;
 
 pub use address::{ContextTag, Locator, LocatorPair, Ulid, UlidPair};

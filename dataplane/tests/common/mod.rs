@@ -105,6 +105,7 @@ impl Side {
             hosts,
             host_index,
             site: Block::new(self.ulid(0), 48),
+            mss_clamp: false,
             nat: None,
         }
     }
@@ -132,6 +133,7 @@ impl Side {
             host: host.into(),
             inside: None,
             phase: Phase::Live,
+            narrow: false,
             accepted: None,
         }
     }

@@ -12,7 +12,7 @@ fn plain(site: u16) -> LocalHost {
 /// A box of site 1, and a plain host.
 fn meeting() -> (Node, Node) {
     let (a, mut b) = (Node::new(1), Node::new(2));
-    b.endpoint.remove_host(ulid(2, 1), &mut Vec::new());
+    b.endpoint.remove_host(at(0), ulid(2, 1), None, &mut Vec::new());
     b.endpoint.set_host(plain(2)).unwrap();
     (a, b)
 }
@@ -111,7 +111,7 @@ fn contexts_of_locators_go_with_the_host() {
     a.open_with(at(0), Open { ulids: named(ours, theirs), fork: 0, pairs: vec![pair(ours, theirs)] }).unwrap();
     converse(at(0), &mut a, &mut b);
     a.out.clear();
-    a.endpoint.remove_host(ulid(1, 1), &mut a.out);
+    a.endpoint.remove_host(at(0), ulid(1, 1), None, &mut a.out);
     assert!(a.out.iter().any(|output| matches!(output, Output::Gone { reason: GoneReason::HostRemoved, .. })));
     assert!(a.endpoint.is_empty() && a.endpoint.host_at(Ulid(ours.0)).is_none());
     let again = Open { ulids: named(ours, theirs), fork: 0, pairs: vec![pair(ours, theirs)] };
