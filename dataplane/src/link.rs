@@ -17,7 +17,7 @@ use std::sync::Arc;
 use crossbeam::queue::ArrayQueue;
 
 use crate::context::entry::Traffic;
-use crate::context::{Activity, Install, LocatorSets};
+use crate::context::{Activity, Install, LocatorSets, Sign};
 use crate::counters::Counters;
 use crate::port::{Frame, Pool};
 use crate::snapshot::{PortId, Snapshot};
@@ -73,6 +73,15 @@ pub enum Event<F> {
         activity: Activity,
         /// Totals, out then in.
         traffic: [Traffic; 2],
+    },
+    /// The TCP of a context in doubt shows something.
+    Tcp {
+        /// Control's name for the context.
+        handle: u64,
+        /// What it shows.
+        sign: Sign,
+        /// The pair it was sent on.
+        pair: LocatorPair,
     },
     /// A context found no place in the table.
     TableFull {
@@ -159,6 +168,7 @@ pub enum Notice<'a> {
     Punt(PortId, Punt, &'a [u8]),
     Unresolved(PortId, Ipv6Addr, &'a [u8]),
     Activity { handle: u64, activity: Activity, traffic: [Traffic; 2] },
+    Tcp { handle: u64, sign: Sign, pair: LocatorPair },
     TableFull { handle: u64 },
     Qualified { pair: UlidPair, presented: Locator, provider: u8 },
 }
@@ -303,6 +313,7 @@ impl<F: Frame> Workers for ControlLink<F> {
                     Event::Activity { handle, activity, traffic } => {
                         sink(Notice::Activity { handle, activity, traffic })
                     }
+                    Event::Tcp { handle, sign, pair } => sink(Notice::Tcp { handle, sign, pair }),
                     Event::TableFull { handle } => sink(Notice::TableFull { handle }),
                     Event::Qualified { pair, presented, provider } => {
                         sink(Notice::Qualified { pair, presented, provider });

@@ -15,13 +15,15 @@ mod natv6;
 
 use std::net::Ipv6Addr;
 
-use crate::context::{Direction, Entry, Flows, Phase, Replay, Shard, Sharding, Slot};
+use crate::context::replay::{Owner, Replay};
+use crate::context::{Direction, Entry, Flows, Phase, Shard, Sharding, Slot};
 use crate::counters::{Count, Counters, DropReason};
 use crate::link::Punt;
 use crate::port::Frame;
 use crate::snapshot::{HostView, PortId, PortView, Snapshot};
 use crate::wire::ethernet::{self, EtherType, Mac};
 use crate::wire::ipv6::{self, chain::Place, protocol};
+use crate::wire::segment::Segment;
 use crate::wire::shim6::payload::{self, PayloadError};
 use crate::wire::shim6::{PROTOCOL, PayloadHeader};
 use crate::wire::{ContextTag, Locator, LocatorPair, Ulid, UlidPair, tcp};
@@ -125,7 +127,7 @@ impl<F> Batch<F> {
 pub struct Scene<'a> {
     /// The contexts this worker owns.
     pub shard: &'a mut Shard,
-    /// The last segments of contexts in doubt.
+    /// The last segments of contexts in doubt, and what their TCP shows.
     pub replay: &'a mut Replay,
     /// What is remembered of translated sessions.
     pub flows: &'a mut Flows,
@@ -332,7 +334,7 @@ fn rewrite_outbound<F: Frame>(batch: &mut Batch<F>, scene: &mut Scene<'_>) {
             Some(slot) => {
                 let entry = scene.shard.entry(slot);
                 if entry.is_in_doubt() {
-                    keep_for_replay(frame, entry.local_tag, scene.port, scene.now, scene.replay);
+                    watch_sent(frame, entry, scene.port, scene.now, scene.replay);
                 }
                 let verdict = to_locators(frame, entry, scene.snapshot, None);
                 if matches!(verdict, Verdict::Forward(_) | Verdict::Unresolved(..)) {
@@ -419,11 +421,11 @@ fn rewrite_inbound<F: Frame>(batch: &mut Batch<F>, scene: &mut Scene<'_>) {
                     continue;
                 }
                 let entry = scene.shard.entry(slot);
-                if entry.is_in_doubt() {
-                    scene.replay.forget(tag);
-                }
                 let presented = entry.is_presented();
                 let verdict = to_identifiers(frame, entry, place, scene.snapshot);
+                if entry.is_in_doubt() {
+                    watch_received(frame, entry, verdict, scene.now, scene.replay);
+                }
                 if matches!(verdict, Verdict::Forward(_) | Verdict::Unresolved(..)) {
                     scene.counters.add(Count::TranslatedIn, 1);
                     scene.shard.note(slot, Direction::In, octets);
@@ -508,21 +510,34 @@ fn drop_all<F>(batch: &mut Batch<F>) {
     batch.verdicts.resize(batch.frames.len(), Verdict::Drop(DropReason::NoRoute));
 }
 
-/// Keeps a copy of a TCP segment (see [`Replay`]). Datagrams are not kept: TCP expects to see a segment twice, others may
-/// not.
+/// Keeps a copy of a TCP segment, and notes what it shows (see [`Replay`]). Datagrams are not kept: TCP expects to see a
+/// segment twice, others may not.
 #[cold]
-fn keep_for_replay<F: Frame>(frame: &F, tag: ContextTag, port: PortId, now: u64, replay: &mut Replay) {
-    let octets = frame.bytes();
-    let Ok(packet) = ipv6::View::new(octets.get(ethernet::HEADER_LEN..).unwrap_or_default()) else { return };
-    let Ok(upper) = packet.upper_layer() else { return };
-    let segment = packet.from_offset(upper.place.offset);
-    // A reset ends a connection; repeated later it might meet another.
-    // Part of a segment is of no use.
-    let whole = packet.shim_insertion().is_ok_and(|shim| shim.place.next_header != protocol::FRAGMENT);
-    let reset = segment.get(13).is_none_or(|flags| flags & 0x04 != 0);
-    if upper.place.next_header == protocol::TCP && whole && !reset {
-        replay.keep(tag, port, octets, now);
+fn watch_sent<F: Frame>(frame: &F, entry: &Entry, port: PortId, now: u64, replay: &mut Replay) {
+    // Part of a segment is of no use, and a reset ends a connection; repeated later it might meet another.
+    let packet = ipv6::View::new(frame.bytes().get(ethernet::HEADER_LEN..).unwrap_or_default());
+    let shim = packet.ok().and_then(|packet| packet.shim_insertion().ok());
+    let whole = shim.is_some_and(|shim| shim.place.next_header != protocol::FRAGMENT);
+    if let Some(segment) = segment_in(frame).filter(|segment| whole && !segment.reset) {
+        let owner = Owner { tag: entry.local_tag, handle: entry.handle, pair: entry.locators };
+        replay.sent(owner, port, frame.bytes(), &segment, now);
     }
+}
+
+/// Whatever comes back ends the doubt. What is not handed on tells nothing else.
+#[cold]
+fn watch_received<F: Frame>(frame: &F, entry: &Entry, verdict: Verdict, now: u64, replay: &mut Replay) {
+    let restored = matches!(verdict, Verdict::Forward(_) | Verdict::Unresolved(..));
+    let segment = if restored { segment_in(frame) } else { None };
+    replay.received(entry.local_tag, entry.handle, segment, now);
+}
+
+/// The TCP segment of a packet, if it is one and its header is here.
+fn segment_in<F: Frame>(frame: &F) -> Option<Segment> {
+    let packet = ipv6::View::new(frame.bytes().get(ethernet::HEADER_LEN..)?).ok()?;
+    let upper = packet.upper_layer().ok()?;
+    let is_tcp = upper.place.next_header == protocol::TCP && upper.first_fragment;
+    is_tcp.then(|| Segment::read(packet.from_offset(upper.place.offset)))?
 }
 
 /// A packet of `octets` that is larger than what the path has room for. No host need send less than 1280 octets (RFC 8200

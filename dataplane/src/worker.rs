@@ -7,6 +7,7 @@ use std::sync::Arc;
 
 use crate::context::flows::Qualified;
 use crate::context::hold::Held;
+use crate::context::replay::Shown;
 use crate::context::{Flows, Hasher, Hold, Phase, Replay, Shard, Sharding};
 use crate::counters::{Count, Counters, DropReason};
 use crate::limit::Guard;
@@ -162,6 +163,11 @@ impl<F: Frame> Worker<F> {
             self.outlets.settle(port, frame, verdict, &self.snapshot);
         }
         self.batch.clear();
+        for shown in self.replay.shown().filter(|_| self.limits.tcp_hints) {
+            // Only a hint: when there is no room for it, the next one comes soon.
+            let Shown { handle, sign, pair } = shown;
+            self.outlets.tell(Event::Tcp { handle, sign, pair });
+        }
         if !self.outlets.pieces.is_empty() {
             self.send_pieces(port);
         }
@@ -247,7 +253,7 @@ impl<F: Frame> Worker<F> {
 
     /// Sends the last segment of a context in doubt again. It stays until something comes back.
     fn replay(&mut self, tag: ContextTag) {
-        let Some((port, octets)) = self.replay.find(tag, self.outlets.now) else { return };
+        let Some((port, octets)) = self.replay.repeat(tag, self.outlets.now) else { return };
         let Some(frame) = self.outlets.pool.allocate(octets) else {
             return self.outlets.drop(DropReason::NoBuffer);
         };

@@ -5,12 +5,12 @@ use std::time::Duration;
 
 use toml::Spanned;
 
-use super::file::{EalSection, NodeSection, ReapSection, SetupSection, Shim6Section, SiteFile};
+use super::file::{EalSection, HintsSection, NodeSection, ReapSection, SetupSection, Shim6Section, SiteFile};
 use super::limits::{self, Limits};
 use super::natv6;
 use super::network;
 use super::problem::Problem;
-use super::site::{Eal, Hugepages, Idle, Node, Reap, Routable, Setup, Shim6, Site};
+use super::site::{Eal, Hints, Hugepages, Idle, Node, Reap, Routable, Setup, Shim6, Site};
 use super::source::{Source, Span};
 
 /// Checks `text`, the contents of `file`. Relative paths in it are taken from the file's directory.
@@ -46,6 +46,7 @@ fn read(source: &mut Source<'_>, directory: &Path) -> Option<Site> {
         providers: network.providers,
         peers: network.peers,
         reap,
+        hints: hints(&file.hints),
         shim6,
         natv6,
         setup,
@@ -153,6 +154,12 @@ fn reap(source: &mut Source<'_>, section: &Option<Spanned<ReapSection>>) -> Reap
         initial_probes: number(source, &section.initial_probes, limits::INITIAL_PROBES),
         max_probe,
     }
+}
+
+fn hints(section: &Option<Spanned<HintsSection>>) -> Hints {
+    let none = HintsSection::default();
+    let HintsSection { link, icmp, tcp } = section.as_ref().map_or(&none, Spanned::get_ref);
+    Hints { link: link.unwrap_or(true), icmp: icmp.unwrap_or(true), tcp: tcp.unwrap_or(true) }
 }
 
 fn shim6(source: &mut Source<'_>, section: &Option<Spanned<Shim6Section>>) -> Shim6 {

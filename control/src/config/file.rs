@@ -25,6 +25,7 @@ pub(super) struct SiteFile {
     pub(super) providers: Vec<Spanned<ProviderSection>>,
     pub(super) peers: Vec<Spanned<PeerSection>>,
     pub(super) reap: Section<ReapSection>,
+    pub(super) hints: Section<HintsSection>,
     pub(super) shim6: Section<Shim6Section>,
     pub(super) natv6: Section<Natv6Section>,
     pub(super) setup: Section<SetupSection>,
@@ -121,6 +122,15 @@ pub(super) struct ReapSection {
     pub(super) max_probe_s: Number,
 }
 
+/// `[hints]`
+#[derive(Debug, Default, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub(super) struct HintsSection {
+    pub(super) link: Option<bool>,
+    pub(super) icmp: Option<bool>,
+    pub(super) tcp: Option<bool>,
+}
+
 /// `[shim6]`
 #[derive(Debug, Default, Deserialize)]
 #[serde(deny_unknown_fields)]
@@ -169,7 +179,8 @@ pub(super) struct SetupSection {
     pub(super) age_s: Number,
 }
 
-const SECTIONS: &str = "[box], [eal], [site], [[port]], [[provider]], [[peer]], [reap], [shim6], [natv6], [setup]";
+const SECTIONS: &str =
+    "[box], [eal], [site], [[port]], [[provider]], [[peer]], [reap], [hints], [shim6], [natv6], [setup]";
 
 impl SiteFile {
     /// The file's fields; what cannot be read is noted in `source` and left out.
@@ -184,6 +195,7 @@ impl SiteFile {
                 "provider" => file.providers = many(source, "provider", value),
                 "peer" => file.peers = many(source, "peer", value),
                 "reap" => file.reap = one(source, "reap", value),
+                "hints" => file.hints = one(source, "hints", value),
                 "shim6" => file.shim6 = one(source, "shim6", value),
                 "natv6" => file.natv6 = one(source, "natv6", value),
                 "setup" => file.setup = one(source, "setup", value),

@@ -40,6 +40,8 @@ pub struct Site {
     pub peers: Vec<Peer>,
     /// RFC 5534's numbers (`[reap]`).
     pub reap: Reap,
+    /// What besides REAP's own timers may make a context test its path (`[hints]`).
+    pub hints: Hints,
     /// RFC 5533's numbers (`[shim6]`).
     pub shim6: Shim6,
     /// Translation for peers without Shim6 (`[natv6]`); none unless it is enabled.
@@ -171,6 +173,17 @@ pub struct Reap {
     pub initial_probes: u8,
     /// Max Probe Timeout.
     pub max_probe: Duration,
+}
+
+/// What besides REAP's own timers may make a context test its path (RFC 5534 §3.3; `[hints]`).
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Hints {
+    /// The link of a port goes down, or a provider's router stops answering.
+    pub link: bool,
+    /// ICMPv6 errors about packets of the context.
+    pub icmp: bool,
+    /// Retransmissions of the hosts' TCP to which nothing comes back.
+    pub tcp: bool,
 }
 
 /// RFC 5533's numbers (`[shim6]`).

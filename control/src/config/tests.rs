@@ -121,6 +121,21 @@ fn a_good_file_is_read_to_the_letter() {
 }
 
 #[test]
+fn every_hint_has_a_switch() {
+    let all = |link, icmp, tcp| super::site::Hints { link, icmp, tcp };
+    assert_eq!(load(GOOD).unwrap().0.hints, all(true, true, true));
+    for (name, wanted) in
+        [("link", all(false, true, true)), ("icmp", all(true, false, true)), ("tcp", all(true, true, false))]
+    {
+        let text = GOOD.replace("[shim6]", &format!("[hints]\n{name} = false\n\n[shim6]"));
+        assert_eq!(load(&text).unwrap().0.hints, wanted);
+    }
+    let wrong = said("[shim6]", "[hints]\nbgp = true\n\n[shim6]");
+    assert!(wrong.len() == 1 && wrong[0].contains("bgp"), "{wrong:?}");
+    assert_eq!(said("[shim6]", "[hints]\ntcp = 1\n\n[shim6]").len(), 1);
+}
+
+#[test]
 fn what_is_left_out_has_the_documented_default() {
     let short = GOOD.split("[reap]").next().unwrap();
     let rows = [
@@ -189,7 +204,7 @@ fn each_wrong_value_is_named_with_its_place() {
         (
             "[eal]",
             "[eel]",
-            "site.toml:11:2: eel: unknown; expected one of [box], [eal], [site], [[port]], [[provider]], [[peer]], [reap], [shim6], [natv6], [setup]",
+            "site.toml:11:2: eel: unknown; expected one of [box], [eal], [site], [[port]], [[provider]], [[peer]], [reap], [hints], [shim6], [natv6], [setup]",
         ),
         (
             "fc00:a::/48",

@@ -36,6 +36,8 @@ pub(super) struct Attached {
     waiting: bool,
     /// Stands in the queue of suspects.
     pub(super) suspected: bool,
+    /// When a hint last made it test its path.
+    pub(super) hinted: Option<Instant>,
     /// Stands in the queue of those that have something to hear.
     pub(super) news: bool,
     /// A pair of locators on which a router has no room for the payload header behind 1280 octets.
@@ -51,6 +53,7 @@ impl Attached {
             queued: None,
             waiting: false,
             suspected: false,
+            hinted: None,
             news: false,
             narrow: None,
         }
@@ -294,7 +297,7 @@ impl Engine {
 
     /// The same where the budget has been asked already; also for inputs that ask what other contexts know about paths.
     /// How many probes were sent.
-    fn reap_paid(
+    pub(super) fn reap_paid(
         &mut self,
         now: Instant,
         rng: &mut dyn Rng,
@@ -509,8 +512,9 @@ impl Engine {
         self.reap(now, rng, id, effects, |reap, rng, out| _ = reap.relocate(now, rng, to, out));
     }
 
-    /// Evidence from elsewhere against the current pair of a context: test it (RFC 5534 §4.2).
-    pub(super) fn suspect(&mut self, now: Instant, rng: &mut dyn Rng, id: ContextId, effects: &mut Vec<Effect>) {
+    /// Evidence of the box's own, or of other contexts, against the current pair of a context: look for another one (RFC
+    /// 5534 §4.2).
+    fn suspect(&mut self, now: Instant, rng: &mut dyn Rng, id: ContextId, effects: &mut Vec<Effect>) {
         self.reap_paid(now, rng, id, effects, |reap, rng, book, out| {
             reap.suspect(now, rng, &|pair| book.rank(pair, now), out);
         });

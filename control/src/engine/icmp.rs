@@ -3,7 +3,7 @@
 //! The packet it quotes has locators and a payload header that the host never saw. Both are taken out of the quote, and
 //! the error goes to the host as if the shim were not there; a Packet Too Big is made smaller by the header. Errors
 //! about a path are a reason to test it, and go to the host only when there is no other path to try, or when the operator
-//! wants all of them there. What becomes of the octets is in [`quote`].
+//! wants no such hints, or all errors there. What becomes of the octets is in [`quote`].
 
 use dataplane::natv6;
 use dataplane::wire::ipv6::{self, protocol};
@@ -64,9 +64,9 @@ impl Engine {
         if kind == PACKET_TOO_BIG {
             self.learn_mtu(&quoted, icmp, effects);
         }
-        if about_path && self.has_alternative(quoted.id) {
+        if about_path && self.hints.icmp && self.has_alternative(quoted.id) {
             self.tally.count(Event::IcmpActedOn);
-            self.suspect(now, rng, quoted.id, effects);
+            self.hint(now, rng, quoted.id, effects);
             // R5533-237: the host may want to know all the same.
             if !self.icmp_errors_to_hosts {
                 return;
@@ -101,7 +101,7 @@ impl Engine {
         }
     }
 
-    fn has_alternative(&self, id: ContextId) -> bool {
+    pub(super) fn has_alternative(&self, id: ContextId) -> bool {
         let Some(context) = self.endpoint.context(id) else { return false };
         let proved = context.peer_locators.iter().filter(|known| known.verified && is_routable(known.locator.0));
         context.host.locators.len() * proved.count() > 1

@@ -205,6 +205,9 @@ impl Engine {
             }
             return self.advise_of_state(now, at);
         }
+        if !self.hints.link {
+            return;
+        }
         self.suspect_all(|_, path| path.local == prefix);
         for path in
             self.suspects.iter().map(|(_, path)| *path).filter(|path| path.local == prefix).collect::<BTreeSet<_>>()

@@ -11,6 +11,7 @@
 //! | `setup` | what the configuration makes of it |
 //! | `hosts` | hosts that come and go, and who may have their addresses |
 //! | `context` | what follows when a context changes: table entries, REAP, paths |
+//! | `hints` | what others may say about paths, and what comes of it |
 //! | `icmp` | what an ICMPv6 error about a translated packet becomes |
 //! | `quote` | the octets of such an error without the shim |
 //! | `link` | how a packet of the box's own reaches the wire |
@@ -20,6 +21,7 @@
 //! | `report` | what the operator sees |
 
 mod context;
+mod hints;
 mod hosts;
 mod icmp;
 mod link;
@@ -48,6 +50,7 @@ use hashbrown::HashMap;
 use rand::Rng;
 
 use crate::config::Prefix;
+use crate::config::site::Hints;
 use crate::host::{GivenUp, LinkEvent, Listener, Neighbours, Stack};
 use crate::manage::api::Steering;
 use crate::reap::{self, PathBook, PathKey, ProbeBudget};
@@ -148,6 +151,7 @@ pub struct Engine {
     endpoint: Endpoint,
     attached: HashMap<ContextId, Attached>,
     reap_config: Arc<reap::Config>,
+    hints: Hints,
     book: PathBook,
     budget: ProbeBudget,
     /// Contexts with a REAP deadline; stale entries are skipped.
@@ -198,6 +202,9 @@ impl Engine {
                 self.activity(now, rng, ContextId::from_bits(handle), activity, traffic, effects);
             }
             Notice::Qualified { pair, presented, .. } => self.qualified(now, rng, pair, presented, effects),
+            Notice::Tcp { handle, sign, pair } => {
+                self.tcp_sign(now, rng, ContextId::from_bits(handle), sign, pair, effects);
+            }
             Notice::TableFull { handle } => {
                 self.tally.count(Event::TableFull);
                 let mut out = Vec::new();

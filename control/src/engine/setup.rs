@@ -110,6 +110,7 @@ impl Engine {
             endpoint,
             attached: HashMap::new(),
             reap_config: Arc::new(reap_config(site)),
+            hints: site.hints,
             book: PathBook::new(BookConfig::default()),
             budget: ProbeBudget::new(PROBES_PER_S, PROBES_PER_S / 10),
             due: BinaryHeap::new(),
@@ -161,6 +162,7 @@ pub fn worker_limits(site: &Site) -> Limits {
         punts_per_second: site.shim6.messages_per_s,
         punts_per_source_second: site.shim6.messages_per_source_s,
         strict_locators: site.shim6.strict_locators,
+        tcp_hints: site.hints.tcp,
         ..Limits::default()
     }
 }

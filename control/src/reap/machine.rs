@@ -304,6 +304,28 @@ impl Reap {
         }
     }
 
+    /// §3.3, §8: word from elsewhere (an ICMPv6 error, a TCP that repeats itself) that the current pair may have failed.
+    /// Tests it: explores at once, beginning with the current pair itself, so that a pair which works is kept and a lie
+    /// costs two probes. Only if the pair is known to be dead anyway it goes last.
+    ///
+    /// Returns whether the test has begun: whoever explores already needs no hint.
+    pub fn hint(
+        &mut self,
+        now: Instant,
+        rng: &mut dyn Rng,
+        rank: &dyn Fn(LocatorPair) -> Status,
+        out: &mut Vec<Output>,
+    ) -> bool {
+        if self.state != State::Operational {
+            return false;
+        }
+        let demoted = rank(self.current) == Status::Dead;
+        self.begin(now, Reason::Hinted, demoted, rank, out);
+        self.state = State::Exploring;
+        self.retransmit(now, rng, out);
+        true
+    }
+
     /// Policy would like payload to use `to`: tests it, and moves there if and only if the peer confirms it. If it does
     /// not, the current pair is tested next, and so on, as in any exploration.
     ///

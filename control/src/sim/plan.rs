@@ -24,6 +24,8 @@ pub struct Plan {
     pub contexts_max: u32,
     /// Lines for the `[shim6]` section of all boxes.
     pub shim6: String,
+    /// Further sections for the configuration of all boxes.
+    pub sections: String,
 }
 
 /// What a site is made of.
@@ -46,7 +48,13 @@ impl Default for SitePlan {
 impl Default for Plan {
     /// Two sites with two providers and one host each, and the Send Timeout of the demonstration.
     fn default() -> Plan {
-        Plan { sites: vec![SitePlan::default(); 2], send_timeout_s: 3, contexts_max: 1024, shim6: String::new() }
+        Plan {
+            sites: vec![SitePlan::default(); 2],
+            send_timeout_s: 3,
+            contexts_max: 1024,
+            shim6: String::new(),
+            sections: String::new(),
+        }
     }
 }
 
@@ -108,13 +116,14 @@ impl Plan {
         let mut text = format!(
             "[box]\nname = \"box-{site}\"\nworkers = {workers}\ncontexts_max = {}\nhold = {{ packets = 16, pairs = 256 }}\n\
              [site]\nprefix = \"{}/48\"\nlan = \"{}/64\"\nport = \"lan\"\n\
-             [reap]\nsend_timeout_s = {}\n[shim6]\n{}\n\
+             [reap]\nsend_timeout_s = {}\n[shim6]\n{}\n{}\n\
              [[port]]\nname = \"lan\"\ndevice = \"net_null0\"\naddresses = [\"{}/64\"]\n",
             self.contexts_max,
             prefix(site),
             lan(site),
             self.send_timeout_s,
             self.shim6,
+            self.sections,
             address(lan(site), 1),
         );
         for port in 1..=providers {

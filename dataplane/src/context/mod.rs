@@ -13,6 +13,7 @@ pub mod index;
 pub mod reference;
 pub mod replay;
 pub mod shard;
+pub mod watch;
 
 pub use entry::{Activity, Direction, Entry, Install, LocatorSets, Phase};
 pub use flows::Flows;
@@ -20,3 +21,4 @@ pub use hash::{Hasher, Sharding};
 pub use hold::Hold;
 pub use replay::Replay;
 pub use shard::{Shard, Slot};
+pub use watch::Sign;

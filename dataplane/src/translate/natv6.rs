@@ -7,7 +7,7 @@
 //!
 //! A packet that ends in an error is left as it came, so that the error quotes what its sender knows.
 
-use super::{Frame, IcmpError, Key, Scene, Verdict, address, ipv6_of, keep_for_replay, to_locators};
+use super::{Frame, IcmpError, Key, Scene, Verdict, address, ipv6_of, to_locators, watch_sent};
 use crate::context::flows::{Qualified, Side, Sighting};
 use crate::context::{Direction, Slot};
 use crate::counters::{Count, DropReason};
@@ -215,7 +215,7 @@ fn through_context<F: Frame>(
 ) -> Verdict {
     let entry = scene.shard.entry(slot);
     if entry.is_in_doubt() {
-        keep_for_replay(frame, entry.local_tag, scene.port, scene.now, scene.replay);
+        watch_sent(frame, entry, scene.port, scene.now, scene.replay);
     }
     let verdict = to_locators(frame, entry, scene.snapshot, Some(presenting));
     if matches!(verdict, Verdict::Forward(_) | Verdict::Unresolved(..)) {
