@@ -204,23 +204,28 @@ class Thresholds(Natv6Test):
 
     def test_ext_is_asked_once_and_left_alone(self):
         """R5533-014, R5533-001, R5533-015, R5533-147, RCM-011: ext's kernel answers the I1 with a Parameter Problem."""
+        before = self.counters()
+
+        def new(name):
+            return self.counters()[name] - before[name]
+
         self.assert_pings("a-h1", EXT, count=5)
-        self.assertEqual(self.counters().get("control_qualified", 0), 0, "a short flow is not worth it")
+        self.assertEqual(new("control_qualified"), 0, "a short flow is not worth it")
         done = self.assert_pings("a-h1", EXT, count=30)
         self.assertIn(" 0% packet loss", done.stdout)
-        self.wait_until("ext is asked", lambda: self.counters()["control_icmp_no_support"] == 1, timeout_s=3)
+        self.wait_until("ext is asked", lambda: new("control_icmp_no_support") == 1, timeout_s=3)
         self.assertEqual(self.contexts_with(EXT), [])
         held = box.ctl_json(SITES["a"], "contexts", "--state", "no-support")["contexts"]
         self.assertEqual([(it["ulid_peer"], it["state"]) for it in held], [(EXT, "no-support")])
         self.assertEqual(box.ctl_json(SITES["a"], "status")["contexts"]["no_support"], 1)
         # It holds for all hosts.
         self.assertIn(" 0% packet loss", self.assert_pings("a-h2", EXT, count=30).stdout)
-        self.assertEqual(self.counters()["control_icmp_no_support"], 1)
-        self.assertGreaterEqual(self.counters()["open_refused_hold_down"], 1)
+        self.assertEqual(new("control_icmp_no_support"), 1)
+        self.assertGreaterEqual(new("open_refused_hold_down"), 1)
 
     def test_a_peer_that_swallows_i1(self):
         """R5533-001, R5533-145: no answer at all; nothing waits for one."""
-        rules = "table ip6 deaf { chain in { type filter hook prerouting priority raw; meta l4proto 140 drop; } }"
+        rules = "table ip6 deaf {\nchain in {\ntype filter hook prerouting priority raw\nmeta l4proto 140 drop\n}\n}\n"
         net.exec_in("ext", ["nft", "-f", "-"], input=rules)
         other = "2001:db8:e::77"
         net.exec_in("ext", ["ip", "-6", "addr", "add", f"{other}/64", "dev", "eth0", "nodad"])
@@ -253,7 +258,8 @@ class Cut(Natv6Test):
             self.wait_until("the provider is down", lambda: self.places() == {"x": None, "y": 1})
             self.assertEqual(self.ask("a-h1", EXT), self.locator("a-h1", "y"), "a new session")
             words = session.stdout.readline().split()
-        self.assertEqual(words[0], "OSError", words)
+        # The box sends the segment through the other provider, where ext knows of no such connection and resets it.
+        self.assertIn(words[0], ("ConnectionResetError", "OSError"), words)
         self.assertLess(float(words[1]), 10)
         net.heal("x")
         self.wait_until("the provider is up", lambda: self.places() == {"x": 1, "y": 2}, timeout_s=40)

@@ -5,6 +5,7 @@ The independent peer puts its shim under the kernel of ext by a TUN device, so t
 The hosts of site a know nothing of any of it. REAP's Send Timeout is 3 s at the box, 4 s at the peer.
 """
 
+import re
 import unittest
 
 from common import MB, SITES, Transfer, box, need_boxes, net, note, plan
@@ -86,8 +87,12 @@ class Shim6Beyond(PeerTest):
         with self.pinging(peer) as output:
             net.cut("x")
             self.wait_until("payload over the other provider", lambda: peer.order("counts")["payload_in"] > 5, timeout_s=15)
-            peer.settle(1)
-        self.assertTrue(any("bytes from" in line for line in output[-4:]), output[-4:])
+            peer.settle(2)
+        # Every ping of the last second has its answer.
+        answered = [int(found) for found in re.findall(r"icmp_seq=(\d+) ", "\n".join(output))]
+        sent = int(re.search(r"(\d+) packets transmitted", "\n".join(output)).group(1))
+        self.assertGreaterEqual(answered[-1], sent - 1, output[-12:])
+        self.assertEqual(answered[-5:], list(range(answered[-1] - 4, answered[-1] + 1)), output[-12:])
         self.assertIn(" 0% packet loss", self.assert_pings("a-h1", peer.ulid, count=5).stdout)
         # ext's kernel answers through the shim too, about packets of the host's.
         self.assertGreater(peer.order("counts")["payload_out"], 5)
