@@ -169,6 +169,7 @@ fn a_daemon_that_does_not_run_is_named() {
 }
 
 // R5533-307
+// R4193-020, RCM-018: only locators are published as addresses, and they are what the data path translates to.
 #[test]
 fn hosts_are_made_listed_and_removed() {
     let room = Room::new("hosts", SITE);

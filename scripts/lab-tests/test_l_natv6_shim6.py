@@ -57,7 +57,7 @@ class Shim6Beyond(PeerTest):
             self.assertGreater(after[count], 100)
 
     def test_the_host_begins_and_its_session_survives_a_cut(self):
-        """R5533-014, R5533-001: translated first, then a context of (locator, peer), then the other provider."""
+        """R5533-014, R5533-001, R5533-019, RCM-015: translated first, then a context of (locator, peer), then the other provider."""
         peer = self.tun_peer()
         self.survive("a-h1", "ext", peer.ulid, peer, "x")
         self.assertIn("I1", self.messages(peer))
@@ -66,13 +66,13 @@ class Shim6Beyond(PeerTest):
         self.assertNotIn("options", i1, "the addresses say which ULIDs are meant")
 
     def test_the_host_answers_and_its_session_survives_a_cut(self):
-        """The peer's kernel connects to a locator at the second provider: AAAA is all it knows."""
+        """R5533-019, RCM-015: the peer's kernel connects to a locator at the second provider: AAAA is all it knows."""
         peer = self.tun_peer()
         locator = next(it for it in self.host["locators"] if plan.provider_of(it).name == "y")
         self.survive("ext", "a-h1", locator, peer, "y")
 
     def test_the_peer_asks_for_the_context(self):
-        """R5533-019, R5533-020, RCM-010: I1 to a locator, without a ULID pair; the session goes on, plain, moves, comes back."""
+        """R5533-019, R5533-020, R5533-281, R5533-288, RCM-010: I1 to a locator, without a ULID pair; the session goes on, plain, moves, comes back."""
         peer = self.tun_peer()
         locator = next(it for it in self.host["locators"] if plan.provider_of(it).name == "x")
         self.assert_pings("a-h1", peer.ulid, count=3)

@@ -41,7 +41,7 @@ fn without_its_section_nothing_is_translated_and_thresholds_are_those_of_the_doc
 
 #[test]
 fn what_is_said_is_read() {
-    // R6296-010, R6296-029: prefixes are configured by hand, one translator for each provider.
+    // R6296-010, R6296-020, R6296-029: prefixes are configured by hand, one translator for each provider.
     let text = with(
         DELEGATED,
         "[natv6]\nenabled = true\nidle_s = 300\nmapped = [\"fc00:a:0:2::/64\", \"fc00:a:0:10::/60\"]\n\
@@ -151,7 +151,7 @@ fn each_wrong_value_is_named_with_its_place() {
 
 #[test]
 fn longer_prefixes_are_taken_on_demand_and_with_a_warning() {
-    // RCM-006, R6296-025: of a /56 there are 256 subnets.
+    // RCM-006, R6296-023, R6296-025: of a /56 there are 256 subnets.
     let long = "delegated = \"2001:db8:a1::/56\"";
     let (site, warnings) = load(&with(long, &(mapped("\"fc00:a:0:2::/64\"") + "rewrite_interfaces = true\n"))).unwrap();
     assert!(site.natv6.unwrap().pairs[0].unwrap().changes_interface());
@@ -168,7 +168,7 @@ fn longer_prefixes_are_taken_on_demand_and_with_a_warning() {
 
 #[test]
 fn any_unicast_prefix_is_translated() {
-    // R6296-030; what the site's own prefix may be is the box's rule, not the translator's.
+    // R6296-030, R4193-004; what the site's own prefix may be is the box's rule, not the translator's.
     for (inside, outside) in [("fd00:1:2:", "2001:db8:a1::/48"), ("fc00:a:0:", "2001:db8::/40")] {
         let text = with(&format!("delegated = \"{outside}\""), &mapped("\"fc00:a:0:2::/64\""));
         let text = text

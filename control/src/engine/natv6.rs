@@ -201,3 +201,129 @@ impl Engine {
         self.open(now, rng, ulids, pairs, effects);
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use std::time::Duration;
+
+    use dataplane::link::Notice;
+    use dataplane::wire::LocatorPair;
+
+    use super::*;
+    use crate::manage::api::Steering;
+    use crate::reap::PathKey;
+    use crate::sim::{Plan, World};
+
+    const S: Duration = Duration::from_secs(1);
+
+    fn world() -> World {
+        let mut world = World::new(&Plan { shim6: "[natv6]\nenabled = true\n".into(), ..Plan::default() }, 1);
+        world.run(2 * S);
+        world
+    }
+
+    fn order(world: &World) -> Vec<u8> {
+        world.nodes[0].engine.snapshot.nat.as_ref().unwrap().order.clone()
+    }
+
+    /// A host of the first site seen from a peer nobody has heard of.
+    fn session(world: &World) -> (UlidPair, Locator, Ulid) {
+        let (host, peer) = (&world.hosts[0], Ulid("2001:db8:ffff::7".parse().unwrap()));
+        (UlidPair { local: Ulid(host.ulid), peer }, Locator(host.locators[1]), peer)
+    }
+
+    // RCM-015: what is down is taken by nobody, what fails for contexts by nobody new as long as there is something better.
+    #[test]
+    fn new_sessions_take_what_is_up_and_works() {
+        let mut world = world();
+        assert_eq!(order(&world), [0, 1]);
+        let (now, mut effects) = (world.now, Vec::new());
+        let engine = &mut world.nodes[0].engine;
+        let port = engine.providers[0].port;
+        engine.link_state(now, port, false, &mut effects);
+        assert!(effects.iter().any(|effect| matches!(effect, Effect::Publish(_))));
+        assert_eq!(order(&world), [1]);
+        let engine = &mut world.nodes[0].engine;
+        engine.link_state(now, port, true, &mut effects);
+        let path = PathKey { local: engine.providers[0].prefix.to_be_bytes(), peer: [0x20; 8] };
+        let _ = engine.book.down(path, now);
+        engine.weigh_providers(now, &mut effects);
+        assert!(engine.natv6_view(now).providers[0].failing);
+        assert_eq!(order(&world), [1, 0]);
+        // Another path through it works, so it is the far end that does not.
+        let engine = &mut world.nodes[0].engine;
+        engine.book.confirmed(PathKey { peer: [0x21; 8], ..path }, now);
+        assert!(engine.deadline().is_some_and(|due| due <= now + FAILING_CHECK));
+        world.run(6 * S);
+        assert_eq!(order(&world), [0, 1]);
+        world.nodes[0].engine.steer("isp-0-1", Steering::Drain).unwrap();
+        world.run(S);
+        assert_eq!(order(&world), [1, 0], "who is drained keeps what it has");
+    }
+
+    // R5533-014, R5533-019
+    #[test]
+    fn a_session_that_qualifies_is_asked_for_from_the_address_its_peer_knows() {
+        let mut world = world();
+        let (pair, presented, peer) = session(&world);
+        let (now, mut rng) = (world.now, rng());
+        let engine = &mut world.nodes[0].engine;
+        let mut effects = Vec::new();
+        let notice = || Notice::Qualified { pair, presented, provider: 1 };
+        engine.notice(now, &mut rng, notice(), &mut effects);
+        let ulids = UlidPair { local: Ulid(presented.0), peer };
+        let context = engine.endpoint.find(ulids, 0).expect("a context of the locator");
+        assert_eq!(context.pair, LocatorPair { local: presented, peer: Locator(peer.0) });
+        let installed = effects.iter().filter_map(|effect| match effect {
+            Effect::Install(owner, install) => Some((*owner, install.clone())),
+            _ => None,
+        });
+        let (owner, install) = installed.last().expect("workers hear of it");
+        assert_eq!((install.ulids, install.inside), (ulids, Some(pair.local)));
+        assert_eq!(owner, usize::from(engine.sharding.owner_of_pair(&install.steering())));
+        assert_eq!(engine.snapshot.hosts[install.host as usize].ulid, pair.local);
+        // Told again, workers hear again, and the peer is asked no second time.
+        let sent = engine.tally.value("control_messages_sent");
+        effects.clear();
+        engine.notice(now, &mut rng, notice(), &mut effects);
+        assert!(matches!(effects[..], [Effect::Install(..)]), "{effects:?}");
+        assert_eq!((engine.tally.value("control_messages_sent"), engine.tally.value("control_qualified")), (sent, 2));
+        // A host that has another address by now.
+        let stale = UlidPair { local: Ulid("fc00:a::77".parse().unwrap()), ..pair };
+        effects.clear();
+        engine.notice(now, &mut rng, Notice::Qualified { pair: stale, presented, provider: 1 }, &mut effects);
+        assert!(effects.is_empty());
+    }
+
+    #[test]
+    fn a_host_that_is_gone_is_known_outside_no_longer() {
+        let mut world = world();
+        let (pair, presented, _) = session(&world);
+        let (now, mut rng) = (world.now, rng());
+        let engine = &mut world.nodes[0].engine;
+        let image = |engine: &Engine| engine.snapshot.nat.as_ref().unwrap().image(presented.0).is_some();
+        assert!(image(engine));
+        assert!(engine.remove_host(now, &mut rng, pair.local, &mut Vec::new()));
+        assert!(!image(engine));
+    }
+
+    #[test]
+    fn what_is_mapped_and_answers_is_told_to_workers_once() {
+        let mut world = world();
+        let engine = &mut world.nodes[0].engine;
+        let (there, elsewhere) = ("fc00:a:0:9::1".parse().unwrap(), "fc00:a:0:8::1".parse().unwrap());
+        let (lan, mac) = (engine.lan_port, Mac([2, 0, 0, 0, 0, 1]));
+        engine.nat().unwrap().mapped.subnets = vec![Block::new(there, 64)];
+        let known = |engine: &Engine| engine.snapshot.nat.as_ref().unwrap().mapped.neighbours.get(&there).copied();
+        assert!(!engine.note_mapped(lan, elsewhere, Some(mac)));
+        assert!(!engine.note_mapped(PortId(1), there, Some(mac)));
+        assert!(engine.note_mapped(lan, there, Some(mac)));
+        assert_eq!((known(engine), engine.note_mapped(lan, there, Some(mac))), (Some(mac), false));
+        assert!(engine.note_mapped(lan, there, None));
+        assert_eq!(known(engine), None);
+    }
+
+    fn rng() -> rand::rngs::StdRng {
+        rand::SeedableRng::seed_from_u64(1)
+    }
+}
