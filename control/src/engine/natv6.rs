@@ -18,7 +18,6 @@ use rand::Rng;
 use super::{Effect, Engine, Event};
 use crate::config::site::{Routable, Setup};
 use crate::config::{Site, prefix};
-use crate::identity::HostIdentity;
 use crate::manage::api::{Natv6ProviderView, Natv6View};
 use crate::reap::Status;
 use crate::time::Instant;
@@ -62,26 +61,39 @@ impl Engine {
         Arc::make_mut(&mut self.snapshot).nat.as_mut().map(Arc::make_mut)
     }
 
-    /// A host is known outside by each of its locators.
-    pub(super) fn present(&mut self, identity: &HostIdentity) {
-        let Some(&at) = self.snapshot.host_index.get(&identity.ulid) else { return };
-        let known = |locator: &Locator| Some((self.provider_of(locator.0)?.0 as u8, *locator));
-        let known: Vec<(u8, Locator)> = identity.locators.iter().filter_map(known).collect();
-        let Some(nat) = self.nat() else { return };
-        for (provider, locator) in known {
-            if nat.outside(at, provider).is_none_or(|outside| outside.locator != locator) {
-                nat.set_outside(at, identity.ulid, provider, locator);
-            }
+    /// Takes over what a new configuration says of translation. Whether there is any takes a restart.
+    pub(super) fn set_natv6(&mut self, site: &Site) {
+        let (Some(natv6), Some(new)) = (&site.natv6, view(site)) else { return };
+        self.mapped.clone_from(&natv6.mapped);
+        let pairs = site.providers.iter().zip(&natv6.pairs);
+        self.prefix_pairs =
+            pairs.filter_map(|(it, pair)| Some((u64::from_be_bytes(it.prefix.high_half()), (*pair)?))).collect();
+        if let Some(nat) = self.nat() {
+            (nat.thresholds, nat.idle_ms, nat.mapped.subnets) = (new.thresholds, new.idle_ms, new.mapped.subnets);
         }
     }
 
-    /// A host is no longer known outside.
-    pub(super) fn hide(&mut self, ulid: Ulid) {
-        let Some(&at) = self.snapshot.host_index.get(&ulid) else { return };
-        let providers = 0..self.providers.len() as u8;
-        if let Some(nat) = self.nat() {
-            providers.for_each(|provider| nat.clear_outside(at, provider));
+    /// Providers, hosts or their locators are not what they were: every host is known outside by each of its locators.
+    pub(super) fn renew_nat(&mut self) {
+        let Some(old) = self.snapshot.nat.as_deref() else { return };
+        let mut nat = NatView::new(self.providers.len());
+        nat.order.clone_from(&old.order);
+        (nat.thresholds, nat.idle_ms) = (old.thresholds, old.idle_ms);
+        nat.identifiers.clone_from(&old.identifiers);
+        nat.mapped.clone_from(&old.mapped);
+        let pair = |provider: &super::Provider| self.prefix_pairs.get(&provider.prefix).copied();
+        nat.mapped.pairs = self.providers.iter().map(pair).collect();
+        for (ulid, at) in &self.snapshot.host_index {
+            let locators = self.endpoint.host(*ulid).map(|host| host.locators.as_slice()).unwrap_or_default();
+            for (locator, _) in locators {
+                let Some((provider, _)) = self.provider_of(locator.0) else { continue };
+                // The first of two at one provider is the one that stays.
+                if nat.outside(*at, provider as u8).is_none() {
+                    nat.set_outside(*at, *ulid, provider as u8, *locator);
+                }
+            }
         }
+        Arc::make_mut(&mut self.snapshot).nat = Some(Arc::new(nat));
     }
 
     /// Configured peers with a routable ULID speak Shim6: they are never translated for.

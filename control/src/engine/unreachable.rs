@@ -115,7 +115,10 @@ impl Engine {
         let context = known
             .find_map(|ulids| self.endpoint.find(ulids, 0).filter(|context| context.state == State::Established))?;
         let (ulids, pair, tag) = (context.ulids, context.pair, context.peer_tag?);
-        let mut error = error_about(packet, packet.target());
+        // With the payload header, too, it has to stay within 1280 octets (RFC 4443 §2.4 (c)).
+        let mut quoted = [&packet.header()[..], packet.payload()].concat();
+        quoted.truncate(icmpv6::QUOTE_MAX - PayloadHeader::LEN);
+        let mut error = error_about(&ipv6::View::of_quote(&quoted).ok()?, packet.target());
         if ulids.local != host {
             natv6::to_outside(&mut error, host.0, ulids.local.0).ok()?;
         }

@@ -3,6 +3,7 @@
 use std::collections::BTreeSet;
 use std::net::Ipv6Addr;
 use std::sync::Arc;
+use std::time::Duration;
 
 use dataplane::wire::ethernet::Mac;
 use dataplane::wire::shim6::{Addresses, Preference};
@@ -39,6 +40,8 @@ pub struct Endpoint {
     pub(super) hosts: HashMap<Ulid, Arc<LocalHost>>,
     /// Whose locator an address is; see `local`.
     pub(super) homes: HashMap<Ulid, Ulid>,
+    /// The other way round.
+    pub(super) aliases: HashMap<Ulid, Vec<Ulid>>,
     pub(super) store: Store,
     pub(super) holddowns: HoldDowns,
     pub(super) quarantine: Quarantine,
@@ -70,6 +73,13 @@ pub enum HostRefused {
 /// A host that [`Endpoint::check_host`] found good.
 #[derive(Clone, Debug)]
 pub struct CheckedHost(LocalHost);
+
+impl CheckedHost {
+    /// The host.
+    pub fn host(&self) -> &LocalHost {
+        &self.0
+    }
+}
 
 /// Why a change to a context is refused.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
@@ -103,9 +113,22 @@ impl Endpoint {
         let validators = Validators::new(&secret, &config);
         let limiter = Limiter::new(&config.limits, validators.derive(b"buckets"));
         let holddowns = HoldDowns::new(config.holddowns_max);
-        let (hosts, homes, store) = (HashMap::new(), HashMap::new(), Store::default());
-        let quarantine = Quarantine::default();
-        Endpoint { config, proof, validators, limiter, tags, shard_of, hosts, homes, store, holddowns, quarantine }
+        let (hosts, homes, aliases) = (HashMap::new(), HashMap::new(), HashMap::new());
+        let (store, quarantine) = (Store::default(), Quarantine::default());
+        Endpoint {
+            config,
+            proof,
+            validators,
+            limiter,
+            tags,
+            shard_of,
+            hosts,
+            homes,
+            aliases,
+            store,
+            holddowns,
+            quarantine,
+        }
     }
 
     /// Takes in a host, or its new list. Contexts that exist go on with the list their peers know until
@@ -143,8 +166,7 @@ impl Endpoint {
 
     /// The other half, which cannot fail.
     pub fn adopt_host(&mut self, CheckedHost(host): CheckedHost) {
-        self.forget_homes(host.ulid);
-        self.note_homes(&host);
+        self.renew_homes(&host);
         self.hosts.insert(host.ulid, Arc::new(host));
     }
 
@@ -197,6 +219,18 @@ impl Endpoint {
         self.quarantine.hold(now, time, ulid, owner, addresses.into_iter());
     }
 
+    /// A host has another list. What is not on it any more is kept from other hosts for the quarantine time.
+    pub fn hold_locators(&mut self, now: Instant, new: &LocalHost, owner: Owner) {
+        let Some(old) = self.hosts.get(&new.ulid) else { return };
+        let gone: Vec<Ipv6Addr> = old.locators.iter().map(|it| it.0.0).filter(|address| !new.has(*address)).collect();
+        self.quarantine.hold(now, self.config.quarantine, new.ulid, owner, gone.into_iter());
+    }
+
+    /// How long what hosts leave behind is kept from others, from now on.
+    pub fn set_quarantine(&mut self, time: Duration) {
+        self.config.quarantine = time;
+    }
+
     /// The addresses that belonged to hosts that are gone.
     pub fn quarantine(&self) -> &Quarantine {
         &self.quarantine
@@ -219,6 +253,11 @@ impl Endpoint {
     /// The context, if it still exists.
     pub fn context(&self, id: ContextId) -> Option<&Context> {
         self.store.get(id)
+    }
+
+    /// The contexts of one of our hosts.
+    pub fn contexts_of(&self, ulid: Ulid) -> impl Iterator<Item = &Context> {
+        self.ulids_of(ulid).flat_map(|ulid| self.store.by_host(ulid))
     }
 
     /// All contexts.

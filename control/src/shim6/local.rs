@@ -54,27 +54,40 @@ impl Endpoint {
         Some(Arc::new(host))
     }
 
-    /// Remembers whose the locators of a host are. Of two hosts with one locator the first keeps it.
-    pub(super) fn note_homes(&mut self, host: &LocalHost) {
+    /// The ULIDs of a host.
+    pub(super) fn ulids_of(&self, ulid: Ulid) -> impl Iterator<Item = Ulid> {
+        std::iter::once(ulid).chain(self.aliases.get(&ulid).into_iter().flatten().copied())
+    }
+
+    /// A host has this list from now on. A locator that is gone stays a ULID for the contexts that have it: their peers go on by
+    /// the others. Of two hosts with one locator the first keeps it.
+    pub(super) fn renew_homes(&mut self, host: &LocalHost) {
         if !self.config.routable_ulids {
             return;
         }
-        for (locator, _) in &host.locators {
-            self.homes.entry(Ulid(locator.0)).or_insert(host.ulid);
-        }
+        let before = self.forget_homes(host.ulid);
+        let mut aliases: Vec<Ulid> = host.locators.iter().map(|(locator, _)| Ulid(locator.0)).collect();
+        let gone: Vec<Ulid> = before.into_iter().filter(|alias| !host.has(alias.0)).collect();
+        aliases.extend(gone.into_iter().filter(|alias| self.store.by_host(*alias).next().is_some()));
+        aliases.retain(|alias| {
+            let home = *self.homes.entry(*alias).or_insert(host.ulid);
+            let theirs = self.hosts.get(&home).is_some_and(|other| home != host.ulid && other.has(alias.0));
+            if !theirs {
+                self.homes.insert(*alias, host.ulid);
+            }
+            !theirs
+        });
+        self.aliases.insert(host.ulid, aliases);
     }
 
-    /// Forgets that, and tells which locators they were.
+    /// Forgets which locators are a host's, and tells which they were.
     pub(super) fn forget_homes(&mut self, ulid: Ulid) -> Vec<Ulid> {
-        let Some(host) = self.hosts.get(&ulid) else { return Vec::new() };
-        let mut gone = Vec::new();
-        for (locator, _) in &host.locators {
-            let locator = Ulid(locator.0);
-            if self.homes.get(&locator) == Some(&ulid) {
-                self.homes.remove(&locator);
-                gone.push(locator);
+        let aliases = self.aliases.remove(&ulid).unwrap_or_default();
+        for alias in &aliases {
+            if self.homes.get(alias) == Some(&ulid) {
+                self.homes.remove(alias);
             }
         }
-        gone
+        aliases
     }
 }
