@@ -130,6 +130,8 @@ impl Engine {
         // Those first that have to move. The order does not depend on the table's, so that a simulation can be repeated.
         contexts.sort_unstable();
         contexts.into_iter().for_each(|(_, id)| self.has_news(id));
+        // Sessions without a context follow, as far as they are new.
+        self.failing_check = Some(Instant::START);
     }
 
     /// Whether a host's locator should be left.
