@@ -164,6 +164,8 @@ pub struct Engine {
     /// Contexts that have something to hear about the locators of their host.
     news: VecDeque<ContextId>,
     news_budget: ProbeBudget,
+    /// Contexts whose exploration ended on a pair they should leave; in order of time.
+    stays: BinaryHeap<Reverse<(Instant, ContextId)>>,
     /// Whether peers hear of a provider that is down.
     announce_down: bool,
     /// When to look whether a provider that was down has been up for long enough.

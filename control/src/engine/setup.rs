@@ -121,6 +121,7 @@ impl Engine {
             transitions: BTreeMap::new(),
             news: VecDeque::new(),
             news_budget: ProbeBudget::new(UPDATES_PER_S, UPDATES_PER_S / 10),
+            stays: BinaryHeap::new(),
             announce_down: site.shim6.announce_down,
             advise_at: None,
             neighbours: Neighbours::new(links),
