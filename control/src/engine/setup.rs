@@ -119,6 +119,7 @@ impl Engine {
             wakes: BinaryHeap::new(),
             listener: Listener::new(&links, |at| role(site, at) != Role::Unused),
             transitions: BTreeMap::new(),
+            lists_due: None,
             news: VecDeque::new(),
             news_budget: ProbeBudget::new(UPDATES_PER_S, UPDATES_PER_S / 10),
             stays: BinaryHeap::new(),
