@@ -105,7 +105,10 @@ impl Sum {
     fn print(&self, took: Duration) {
         print!("{}", self.faults);
         let (packets, octets) = self.moved;
-        println!("{packets:>12} datagrams and {octets} octets of TCP were moved in {:.0} h", self.time.as_secs_f64() / 3600.0);
+        println!(
+            "{packets:>12} datagrams and {octets} octets of TCP were moved in {:.0} h",
+            self.time.as_secs_f64() / 3600.0
+        );
         let (slowest, seed) = self.slowest;
         println!(
             "{} lives in {:.1} s, {:.0} a second; the slowest took {} ms (seed {seed})",
@@ -114,7 +117,12 @@ impl Sum {
             self.lives as f64 / took.as_secs_f64(),
             slowest.as_millis()
         );
-        println!("{} of {} lives failed: {:?}", self.failed.len(), self.lives, &self.failed[..self.failed.len().min(100)]);
+        println!(
+            "{} of {} lives failed: {:?}",
+            self.failed.len(),
+            self.lives,
+            &self.failed[..self.failed.len().min(100)]
+        );
     }
 }
 

@@ -23,13 +23,8 @@ pub enum Mutant {
 
 impl Mutant {
     /// All of them.
-    pub const ALL: [Mutant; 5] = [
-        Mutant::SkipHba,
-        Mutant::AnyNonce,
-        Mutant::NoReachability,
-        Mutant::LoseHeld,
-        Mutant::ForgetQuarantine,
-    ];
+    pub const ALL: [Mutant; 5] =
+        [Mutant::SkipHba, Mutant::AnyNonce, Mutant::NoReachability, Mutant::LoseHeld, Mutant::ForgetQuarantine];
 
     /// Plants a fault in the whole program, instead of the one before; or none.
     #[cfg(feature = "mutants")]

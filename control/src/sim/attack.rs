@@ -5,8 +5,8 @@ use std::net::Ipv6Addr;
 
 use dataplane::wire::ipv6::{self, protocol};
 use dataplane::wire::shim6::{
-    Addresses, ControlPacket, ErrorCode, ErrorMessage, LocatorList, Message, Options, PayloadHeader, Probe, ProbeReport,
-    ProbeState, VerificationMethod, emit_packet,
+    Addresses, ControlPacket, ErrorCode, ErrorMessage, LocatorList, Message, Options, PayloadHeader, Probe,
+    ProbeReport, ProbeState, VerificationMethod, emit_packet,
 };
 use dataplane::wire::{ContextTag, Locator, Ulid, UlidPair};
 use rand::Rng;

@@ -79,7 +79,11 @@ impl Evil {
             true => vec![self.own()],
             false => vec![self.own(), self.aim()],
         };
-        Options { locators: Some(hashed(generation, listed)), pds: Some(self.identity.pds.clone()), ..Options::default() }
+        Options {
+            locators: Some(hashed(generation, listed)),
+            pds: Some(self.identity.pds.clone()),
+            ..Options::default()
+        }
     }
 }
 
@@ -180,8 +184,7 @@ impl World {
                     let ulids = UlidPair { local: evil.identity.ulid, peer: Ulid(self.hosts[evil.host].ulid) };
                     let options =
                         Options { ulids: Some(ulids), validator: options.validator, ..evil.claim(evil.deeds) };
-                    let message =
-                        Message::I2 { initiator_tag: mine(), initiator_nonce: 7, responder_nonce, options };
+                    let message = Message::I2 { initiator_tag: mine(), initiator_nonce: 7, responder_nonce, options };
                     self.tell(to(evil.own(), source, &message));
                 }
                 Message::R2 { responder_tag, .. } => (evil.tag, evil.heard) = (Some(responder_tag), Some(source)),
@@ -240,7 +243,9 @@ fn mine() -> ContextTag {
 
 fn is_icmp_error(octets: &[u8]) -> bool {
     let view = ipv6::View::new(octets).ok();
-    view.is_some_and(|view| view.next_header() == protocol::ICMPV6 && view.payload().first().is_some_and(|kind| *kind < 128))
+    view.is_some_and(|view| {
+        view.next_header() == protocol::ICMPV6 && view.payload().first().is_some_and(|kind| *kind < 128)
+    })
 }
 
 impl Evil {

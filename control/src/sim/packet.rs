@@ -88,7 +88,8 @@ pub fn mtu_told(packet: &[u8], ulid: Ipv6Addr) -> Option<u32> {
 /// Whether a frame holds a message of neighbour discovery or multicast listener discovery.
 pub fn is_discovery(frame: &[u8]) -> bool {
     let view = packet_in(frame).and_then(|packet| ipv6::View::new(packet).ok());
-    let kind = view.and_then(|view| view.upper_layer().ok().and_then(|it| view.from_offset(it.place.offset).first().copied()));
+    let kind =
+        view.and_then(|view| view.upper_layer().ok().and_then(|it| view.from_offset(it.place.offset).first().copied()));
     matches!(kind, Some(130..=137 | 143))
 }
 
@@ -102,7 +103,8 @@ pub fn ports(segment: &[u8]) -> Option<(u16, u16)> {
 pub fn summary(octets: &[u8]) -> String {
     let Ok(view) = ipv6::View::new(octets) else { return "no packet".to_owned() };
     let (upper, total) = (view.payload(), octets.len());
-    let word = |at: usize| upper.get(at..at + 4).and_then(|word| word.first_chunk()).map_or(0, |it| u32::from_be_bytes(*it));
+    let word =
+        |at: usize| upper.get(at..at + 4).and_then(|word| word.first_chunk()).map_or(0, |it| u32::from_be_bytes(*it));
     let (from, to) = ports(upper).unwrap_or_default();
     match view.next_header() {
         protocol::TCP => {

@@ -7,8 +7,8 @@ use std::path::Path;
 use dataplane::wire::ethernet::Mac;
 use rand::Rng;
 
-use super::node::Blueprint;
 use super::network::MTU;
+use super::node::Blueprint;
 use super::{Host, Leg, Provider, SiteId};
 use crate::config::hosts::Hex;
 use crate::config::{Hosts, Site};
