@@ -157,8 +157,9 @@ impl Engine {
             contexts: through.get(&provider.prefix).copied().unwrap_or_default(),
             steering: provider.steering,
             told_broken: provider.is_unwelcome(),
+            leaving: provider.leaving.is_some(),
         };
-        self.providers.iter().map(view).collect()
+        self.providers.iter().filter(|provider| provider.exists()).map(view).collect()
     }
 
     /// What is known of paths: those in use, and those with recent evidence.

@@ -470,5 +470,6 @@ fn plan(rng: &mut StdRng) -> Plan {
         hold_pairs: 16,
         shim6: format!("strict_locators = {strict}"),
         sections: String::new(),
+        key: None,
     }
 }

@@ -3,6 +3,7 @@
 use std::fmt::Write;
 use std::net::Ipv6Addr;
 use std::path::Path;
+use std::sync::Arc;
 
 use dataplane::wire::ethernet::Mac;
 use rand::Rng;
@@ -12,7 +13,7 @@ use super::node::Blueprint;
 use super::{Host, Leg, Provider, SiteId};
 use crate::config::hosts::Hex;
 use crate::config::{Hosts, Site};
-use crate::identity::{HostIdentity, HostPrefixes, Sec, make_host};
+use crate::identity::{HostIdentity, HostPrefixes, Sec, SigningKey, make_host};
 
 /// What a world is made of.
 #[derive(Clone, Debug)]
@@ -27,6 +28,8 @@ pub struct Plan {
     pub hold_pairs: u32,
     /// Lines for the `[shim6]` section of all boxes.
     pub shim6: String,
+    /// What signs for the hosts of all sites, which are hybrid then; HBA-only without.
+    pub key: Option<Arc<SigningKey>>,
     /// Further sections for the configuration of all boxes.
     pub sections: String,
 }
@@ -57,6 +60,7 @@ impl Default for Plan {
             contexts_max: 1024,
             hold_pairs: 256,
             shim6: String::new(),
+            key: None,
             sections: String::new(),
         }
     }
@@ -109,7 +113,7 @@ impl Plan {
             locators: (1..=plan.providers).map(|port| high_half(delegated(site, port))).collect(),
         };
         let host = |number: u16| {
-            let identity = make_host(&prefixes, Sec::default(), None, rng).expect("an identity");
+            let identity = make_host(&prefixes, Sec::default(), self.key.as_deref(), rng).expect("an identity");
             Named { name: format!("host-{site}-{number}"), identity }
         };
         (0..plan.hosts).map(host).collect()
