@@ -23,7 +23,7 @@
 //!
 //! Files follow the RFC: [`establish`](self) for I1, R1, I2 and R2, `recover` for R1bis and I2bis (with `accept` for what
 //! I2 and I2bis share, and `admission` for who gets a new context), `update` for UR and UA, `timers` for what happens by itself, `dispatch` for which context gets a
-//! packet, `confusion` for tags given twice.
+//! packet, `confusion` for tags given twice. `portrait` tells all of a state to tests that search through states.
 
 mod accept;
 mod admission;
@@ -37,6 +37,7 @@ mod holddown;
 mod limits;
 mod output;
 mod peer;
+mod portrait;
 mod proof;
 mod quote;
 mod recover;
@@ -56,5 +57,6 @@ pub use endpoint::{ChangeRefused, Endpoint, HostRefused, ShardOf};
 pub use establish::{Open, OpenRefused};
 pub use limits::Rate;
 pub use output::{Answer, DropReason, FailReason, GoneReason, How, Output, Verdict};
+pub use portrait::Feature;
 pub use proof::{IdentityProof, LocatorProof, ProofMemory};
 pub use tags::TagSpace;
