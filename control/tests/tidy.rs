@@ -15,11 +15,13 @@ const DATAPLANE: Rooms = &[
     ("counters", &[]),
     ("wire", &[]),
     ("port", &[]),
-    ("snapshot", &["wire"]),
-    ("context", &["prefetch", "snapshot", "wire"]),
+    ("natv6", &["wire"]),
+    ("snapshot", &["natv6", "wire"]),
+    ("mutant", &[]),
+    ("context", &["mutant", "natv6", "prefetch", "snapshot", "wire"]),
     ("link", &["context", "counters", "port", "snapshot", "wire"]),
     ("limit", &["bucket", "context", "link", "snapshot", "wire"]),
-    ("translate", &["context", "counters", "link", "port", "snapshot", "wire"]),
+    ("translate", &["context", "counters", "link", "natv6", "port", "snapshot", "wire"]),
     ("reply", &["snapshot", "translate", "wire"]),
     ("worker", &["bucket", "context", "counters", "limit", "link", "port", "reply", "snapshot", "translate", "wire"]),
 ];
@@ -33,7 +35,7 @@ const CONTROL: Rooms = &[
     ("config", &["identity"]),
     ("manage", &["config", "identity"]),
     ("engine", &["config", "host", "identity", "manage", "reap", "shim6", "time"]),
-    ("sim", &["config", "engine", "identity", "manage", "time"]),
+    ("sim", &["config", "engine", "host", "identity", "manage", "reap", "shim6", "time"]),
     ("driver", &["config", "engine", "manage", "time"]),
 ];
 

@@ -120,6 +120,7 @@ class Traffic(LabTest):
         self.assertEqual(set(here["peer_locators"]), set(there["local_locators"]))
         self.assertEqual(set(here["local_locators"]), set(self.hosts["a-h1"]["locators"]))
 
+    # R5533-006
     def test_one_context_serves_all_flows_of_a_pair(self):
         first = self.establish("a-h2", "b-h2")
         Transfer("a-h2", "b-h2", self.ulid("b-h2"), MB, patience_s=10).wait(30)
@@ -236,6 +237,7 @@ class NarrowCore(LabTest):
 
     options = {"core_mtu": 1400}
 
+    # R5533-242
     def test_packet_too_big_reaches_the_host(self):
         self.establish()
         done = self.ping("a-h1", self.ulid("b-h1"), "-M", "do", "-s", str(1450 - 48), count=3)
@@ -248,6 +250,29 @@ class NarrowCore(LabTest):
         result = running.wait(60)
         self.assertTrue(result["sha256_match"], result)
         self.assertLess(result["outage_ms"], 2500)
+
+
+class NarrowestCore(LabTest):
+    """A core that carries 1280 octets: whatever a host may send unasked has no room for the payload header."""
+
+    options = {"core_mtu": 1280}
+
+    # R5533-308
+    def test_hosts_may_send_what_they_must_be_allowed_to(self):
+        self.establish()
+        # The first one provokes the router's complaint, in either direction; the boxes learn from it.
+        for octets in (1280, 1280):
+            self.ping("a-h1", self.ulid("b-h1"), "-M", "do", "-s", str(octets - 48), count=1)
+        for octets in (1280, 1276, 1273, 1272):
+            done = self.ping("a-h1", self.ulid("b-h1"), "-M", "do", "-s", str(octets - 48), count=3)
+            self.assertIn(" 0% packet loss", done.stdout, octets)
+        for site in SITES.values():
+            self.assertGreater(box.counters(site)["fragmented"], 0, site.box)
+
+    def test_tcp_does_not_stall(self):
+        running = Transfer("a-h1", "b-h1", self.ulid("b-h1"), 5 * MB, patience_s=15)
+        result = running.wait(60)
+        self.assertTrue(result["sha256_match"], result)
 
 
 if __name__ == "__main__":

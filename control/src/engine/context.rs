@@ -36,6 +36,12 @@ pub(super) struct Attached {
     waiting: bool,
     /// Stands in the queue of suspects.
     pub(super) suspected: bool,
+    /// When a hint last made it test its path.
+    pub(super) hinted: Option<Instant>,
+    /// Stands in the queue of those that have something to hear.
+    pub(super) news: bool,
+    /// A pair of locators on which a router has no room for the payload header behind 1280 octets.
+    pub(super) narrow: Option<LocatorPair>,
 }
 
 impl Attached {
@@ -47,6 +53,9 @@ impl Attached {
             queued: None,
             waiting: false,
             suspected: false,
+            hinted: None,
+            news: false,
+            narrow: None,
         }
     }
 }
@@ -79,13 +88,17 @@ impl Engine {
                     }
                     effects.push(Effect::Story(Story::Failed(ulids, reason)));
                 }
-                Output::Gone { id, ulids, local_tag, reason, .. } => {
+                Output::Gone { id, ulids, fork, local_tag, reason } => {
                     self.tally.count(Event::ContextGone);
                     if reason == GoneReason::Displaced {
                         self.tally.count(Event::ContextDisplaced);
                     }
                     self.attached.remove(&id);
                     effects.push(Effect::Remove(self.owner(&ulids), local_tag));
+                    if reason == GoneReason::HostRemoved && fork == 0 {
+                        // Packets may wait for the context, and nobody else will let go of them.
+                        effects.push(Effect::Refuse(self.owner(&ulids), ulids));
+                    }
                     effects.push(Effect::Story(Story::Gone(ulids, reason)));
                 }
                 Output::Reap { id, addresses, message } => {
@@ -107,7 +120,7 @@ impl Engine {
         let Some(context) = self.endpoint.context(id) else { return };
         self.tally.count(if how == How::Recovered { Event::ContextRecovered } else { Event::ContextReady });
         effects.push(Effect::Story(Story::Ready(context.ulids, context.pair, how)));
-        let (pair, timeout) = (context.pair, context.peer_keepalive_timeout);
+        let (ulid, pair, timeout) = (context.ulids.local, context.pair, context.peer_keepalive_timeout);
         let (local, peer) = self.locators(context);
         let attached = self.attached.entry(id).or_insert_with(Attached::new);
         let kept = attached.reap.take().filter(|reap| reap.current() == pair);
@@ -126,9 +139,19 @@ impl Engine {
         if how != How::Initiated {
             self.wake(now, id);
         }
+        if self.is_unwelcome(ulid, pair.local) {
+            // The peer chose it, or there was no choice when the exchange began.
+            self.has_news(id);
+        }
     }
 
-    fn locators_changed(&mut self, now: Instant, rng: &mut dyn Rng, id: ContextId, effects: &mut Vec<Effect>) {
+    pub(super) fn locators_changed(
+        &mut self,
+        now: Instant,
+        rng: &mut dyn Rng,
+        id: ContextId,
+        effects: &mut Vec<Effect>,
+    ) {
         let Some(context) = self.endpoint.context(id) else { return };
         let timeout = context.peer_keepalive_timeout;
         let (local, peer) = self.locators(context);
@@ -143,10 +166,14 @@ impl Engine {
 
     /// The locators REAP may use: ours in order of the providers, the peer's as far as they are proved.
     fn locators(&self, context: &Context) -> (Vec<LocalLocator>, Vec<PeerLocator>) {
+        let ulid = context.ulids.local;
+        let welcome = |locator: &Locator| self.provider_of(locator.0).is_some() && !self.is_unwelcome(ulid, *locator);
+        // Nothing is left that has no alternative, for instance while the peer has not accepted the new locators yet.
+        let alternative = context.host.locators.iter().any(|(locator, _)| welcome(locator));
         let ours = context.host.locators.iter().filter_map(|(locator, _)| {
             let (_, provider) = self.provider_of(locator.0)?;
-            let preference = u8::try_from(provider.preference).unwrap_or(u8::MAX);
-            Some(LocalLocator { locator: *locator, preference })
+            let (preference, unwelcome) = (provider.standing(), alternative && !welcome(locator));
+            Some(LocalLocator { locator: *locator, preference, unwelcome })
         });
         let theirs = context.peer_locators.iter().filter(|known| known.verified).map(|known| PeerLocator {
             locator: known.locator,
@@ -174,6 +201,7 @@ impl Engine {
         };
         let Some((provider, _)) = self.provider_of(context.pair.local.0) else { return };
         let Some(&host) = self.snapshot.host_index.get(&context.ulids.local) else { return };
+        let Some(attached) = self.attached.get(&id) else { return };
         let install = Install {
             handle: id.to_bits(),
             ulids: context.ulids,
@@ -183,7 +211,9 @@ impl Engine {
             locators: context.pair,
             provider: provider as u8,
             host,
+            inside: None,
             phase,
+            narrow: attached.narrow == Some(context.pair),
             accepted: self.strict.then(|| Box::new(locator_sets(context))),
         };
         let owner = self.owner(&context.ulids);
@@ -267,7 +297,7 @@ impl Engine {
 
     /// The same where the budget has been asked already; also for inputs that ask what other contexts know about paths.
     /// How many probes were sent.
-    fn reap_paid(
+    pub(super) fn reap_paid(
         &mut self,
         now: Instant,
         rng: &mut dyn Rng,
@@ -288,12 +318,19 @@ impl Engine {
         }
         let probes = out.iter().filter(|output| matches!(output, ReapOutput::SendProbe { .. })).count();
         for output in out {
-            self.reap_output(now, id, output, effects);
+            self.reap_output(now, rng, id, output, effects);
         }
         probes as u32
     }
 
-    fn reap_output(&mut self, now: Instant, id: ContextId, output: ReapOutput, effects: &mut Vec<Effect>) {
+    fn reap_output(
+        &mut self,
+        now: Instant,
+        rng: &mut dyn Rng,
+        id: ContextId,
+        output: ReapOutput,
+        effects: &mut Vec<Effect>,
+    ) {
         let Some(context) = self.endpoint.context(id) else { return };
         let (ulids, pair, tag) = (context.ulids, context.pair, context.peer_tag);
         match output {
@@ -309,7 +346,7 @@ impl Engine {
                 let probe = Probe { receiver_tag, state, sent, received, options: Options::default() };
                 self.send_message(now, along(pair), &Message::Probe(probe), effects);
             }
-            ReapOutput::PairChanged { from, to } => self.pair_changed(id, from, to, effects),
+            ReapOutput::PairChanged { from, to } => self.pair_changed(now, rng, id, (from, to), effects),
             ReapOutput::Confirmed { pair } => {
                 let _ = self.endpoint.set_probed(id, pair.peer, true);
                 self.book.confirmed(PathKey::of(pair), now);
@@ -331,7 +368,14 @@ impl Engine {
         }
     }
 
-    fn pair_changed(&mut self, id: ContextId, from: LocatorPair, to: LocatorPair, effects: &mut Vec<Effect>) {
+    fn pair_changed(
+        &mut self,
+        now: Instant,
+        rng: &mut dyn Rng,
+        id: ContextId,
+        (from, to): (LocatorPair, LocatorPair),
+        effects: &mut Vec<Effect>,
+    ) {
         let _ = self.endpoint.set_probed(id, to.peer, true);
         if self.endpoint.set_pair(id, to).is_err() {
             // REAP only knows proved locators, so this is a broken invariant; both sides go on from what packets use.
@@ -349,6 +393,9 @@ impl Engine {
             effects.push(Effect::Story(Story::Moved(context.ulids, from, to)));
         }
         self.sync(id, effects);
+        let mut out = Vec::new();
+        self.endpoint.repeat_update(now, rng, id, &mut out);
+        self.follow(now, rng, out, effects);
     }
 
     /// Other contexts on a path that has just proved dead look for another one now instead of waiting for their own
@@ -452,8 +499,21 @@ impl Engine {
         }
     }
 
-    /// Evidence from elsewhere against the current pair of a context: test it (RFC 5534 §4.2).
-    pub(super) fn suspect(&mut self, now: Instant, rng: &mut dyn Rng, id: ContextId, effects: &mut Vec<Effect>) {
+    /// Policy would rather have a context use `to`: tested first, taken if it is answered (R5533-018).
+    pub(super) fn relocate(
+        &mut self,
+        now: Instant,
+        rng: &mut dyn Rng,
+        id: ContextId,
+        to: LocatorPair,
+        effects: &mut Vec<Effect>,
+    ) {
+        self.reap(now, rng, id, effects, |reap, rng, out| _ = reap.relocate(now, rng, to, out));
+    }
+
+    /// Evidence of the box's own, or of other contexts, against the current pair of a context: look for another one (RFC
+    /// 5534 §4.2).
+    fn suspect(&mut self, now: Instant, rng: &mut dyn Rng, id: ContextId, effects: &mut Vec<Effect>) {
         self.reap_paid(now, rng, id, effects, |reap, rng, book, out| {
             reap.suspect(now, rng, &|pair| book.rank(pair, now), out);
         });

@@ -3,15 +3,17 @@
 use std::fmt::Write;
 use std::net::Ipv6Addr;
 use std::path::Path;
+use std::sync::Arc;
 
 use dataplane::wire::ethernet::Mac;
 use rand::Rng;
 
+use super::network::MTU;
 use super::node::Blueprint;
 use super::{Host, Leg, Provider, SiteId};
 use crate::config::hosts::Hex;
 use crate::config::{Hosts, Site};
-use crate::identity::{HostIdentity, HostPrefixes, Sec, make_host};
+use crate::identity::{HostIdentity, HostPrefixes, Sec, SigningKey, make_host};
 
 /// What a world is made of.
 #[derive(Clone, Debug)]
@@ -22,8 +24,14 @@ pub struct Plan {
     pub send_timeout_s: u16,
     /// Contexts each box has room for.
     pub contexts_max: u32,
+    /// Pairs whose first packets a box can hold.
+    pub hold_pairs: u32,
     /// Lines for the `[shim6]` section of all boxes.
     pub shim6: String,
+    /// What signs for the hosts of all sites, which are hybrid then; HBA-only without.
+    pub key: Option<Arc<SigningKey>>,
+    /// Further sections for the configuration of all boxes.
+    pub sections: String,
 }
 
 /// What a site is made of.
@@ -46,7 +54,15 @@ impl Default for SitePlan {
 impl Default for Plan {
     /// Two sites with two providers and one host each, and the Send Timeout of the demonstration.
     fn default() -> Plan {
-        Plan { sites: vec![SitePlan::default(); 2], send_timeout_s: 3, contexts_max: 1024, shim6: String::new() }
+        Plan {
+            sites: vec![SitePlan::default(); 2],
+            send_timeout_s: 3,
+            contexts_max: 1024,
+            hold_pairs: 256,
+            shim6: String::new(),
+            key: None,
+            sections: String::new(),
+        }
     }
 }
 
@@ -82,6 +98,8 @@ impl Plan {
                 ulid: host.identity.ulid.0,
                 locators: host.identity.locators.iter().map(|locator| locator.0).collect(),
                 mac: mac(2, site, number),
+                pds: host.identity.pds.clone(),
+                off: false,
                 inbox: Vec::new(),
             }));
         }
@@ -95,7 +113,7 @@ impl Plan {
             locators: (1..=plan.providers).map(|port| high_half(delegated(site, port))).collect(),
         };
         let host = |number: u16| {
-            let identity = make_host(&prefixes, Sec::default(), None, rng).expect("an identity");
+            let identity = make_host(&prefixes, Sec::default(), self.key.as_deref(), rng).expect("an identity");
             Named { name: format!("host-{site}-{number}"), identity }
         };
         (0..plan.hosts).map(host).collect()
@@ -105,15 +123,17 @@ impl Plan {
     fn toml(&self, site: SiteId, hosts: &[Vec<Named>]) -> String {
         let SitePlan { providers, workers, .. } = self.sites[site];
         let mut text = format!(
-            "[box]\nname = \"box-{site}\"\nworkers = {workers}\ncontexts_max = {}\nhold = {{ packets = 16, pairs = 256 }}\n\
+            "[box]\nname = \"box-{site}\"\nworkers = {workers}\ncontexts_max = {}\nhold = {{ packets = 16, pairs = {} }}\n\
              [site]\nprefix = \"{}/48\"\nlan = \"{}/64\"\nport = \"lan\"\n\
-             [reap]\nsend_timeout_s = {}\n[shim6]\n{}\n\
+             [reap]\nsend_timeout_s = {}\n[shim6]\n{}\n{}\n\
              [[port]]\nname = \"lan\"\ndevice = \"net_null0\"\naddresses = [\"{}/64\"]\n",
             self.contexts_max,
+            self.hold_pairs,
             prefix(site),
             lan(site),
             self.send_timeout_s,
             self.shim6,
+            self.sections,
             address(lan(site), 1),
         );
         for port in 1..=providers {
@@ -165,10 +185,11 @@ fn provider(site: SiteId, port: u16) -> Provider {
         router_mac: mac(1, site, port),
         customer_mac: mac(0, site, port),
         router_up: true,
-        mtu: 1500,
+        mtu: MTU,
         out: Leg::default(),
         inward: Leg::default(),
         carried: 0,
+        recorder: None,
     }
 }
 

@@ -6,15 +6,19 @@
 //! by identifier pair and by our tag; an index line and two entry lines are all a packet touches.
 
 pub mod entry;
+pub mod flows;
 pub mod hash;
 pub mod hold;
 pub mod index;
 pub mod reference;
 pub mod replay;
 pub mod shard;
+pub mod watch;
 
 pub use entry::{Activity, Direction, Entry, Install, LocatorSets, Phase};
+pub use flows::Flows;
 pub use hash::{Hasher, Sharding};
 pub use hold::Hold;
 pub use replay::Replay;
 pub use shard::{Shard, Slot};
+pub use watch::Sign;

@@ -71,7 +71,9 @@ mod tests {
             locators,
             provider: 0,
             host: 0,
+            inside: None,
             phase: Phase::Live,
+            narrow: false,
             accepted: None,
         }
     }

@@ -61,6 +61,7 @@ fn golden_options_go_both_ways() {
              20010db8 00010000 00000000 0000000a 20010db8 00020000 00000000 0000000a",
         ),
         (update(Options { preferences: Some(broken), ..Options::NONE }), "00060007 11223344 01010000 00000000"),
+        // R5533-122
         (i1(Options { fork: Some(1), ..Options::NONE }), "000e0004 00000001"),
         // R5534-072, R5534-073, R5534-075
         (update(Options { keepalive_timeout: Some(20), ..Options::NONE }), "00140004 00000014"),
@@ -72,12 +73,13 @@ fn golden_options_go_both_ways() {
     }
 }
 
-// R5533-095, R5533-096
+// R5533-092, R5533-093, R5533-094, R5533-095, R5533-096
 #[test]
 fn padding_is_sent_as_zero_and_not_looked_at() {
     for len in 0..20 {
         let pds = Options { pds: Some(vec![0xaa; len]), ..Options::NONE };
         let emitted = update(pds.clone()).emit().unwrap();
+        assert_eq!((emitted.len() % 8, &emitted[18..20]), (0, &(len as u16).to_be_bytes()[..]));
         assert!(emitted[20 + len..].iter().all(|octet| *octet == 0));
         let padded = with_raw(&update(Options::NONE), &raw(4 << 1, &vec![0xaa; len], 0xff));
         assert_eq!(padded.len(), emitted.len());
