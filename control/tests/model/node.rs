@@ -169,8 +169,8 @@ impl TryRng for Counter {
         self.try_next_u32().map(u64::from)
     }
 
-    fn try_fill_bytes(&mut self, _: &mut [u8]) -> Result<(), Infallible> {
-        unimplemented!("the machine draws numbers only")
+    fn try_fill_bytes(&mut self, octets: &mut [u8]) -> Result<(), Infallible> {
+        self.try_next_u32().map(|number| octets.fill(number as u8))
     }
 }
 
