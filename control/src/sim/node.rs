@@ -317,7 +317,7 @@ impl Node {
     pub fn selfcheck(&self) {
         self.workers.iter().for_each(|worker| worker.shard().selfcheck());
         let held: usize = self.workers.iter().map(|worker| worker.shard().len()).sum();
-        let known = self.engine.context_counts(0);
+        let known = self.engine.context_counts(Instant::START, 0);
         assert_eq!(held as u64, known.established + known.opening, "workers and engine know the same contexts");
     }
 }
