@@ -212,6 +212,7 @@ fn retarget(packet: Vec<u8>, target: Ipv6Addr) -> Vec<u8> {
 
 #[test]
 fn forgeries_are_counted_and_change_nothing() {
+    // R5534-109
     let (mut scene, streams) = Scene::talking(&Plan::default(), 1);
     let known = Known::of(&scene);
     let provider = scene.in_use(0);
@@ -240,6 +241,7 @@ fn grown(scene: &Scene) -> Vec<(&'static str, u64)> {
 
 #[test]
 fn an_i1_is_answered_without_a_trace() {
+    // R5534-111, R5535-039
     let (mut scene, streams) = Scene::talking(&Plan::default(), 2);
     let known = Known::of(&scene);
     let provider = scene.in_use(0);

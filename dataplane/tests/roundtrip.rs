@@ -312,6 +312,7 @@ fn every_size_up_to_the_mtu_arrives() {
 // R5533-019, R5533-281: the hop limit is a router's to count down.
 #[test]
 fn a_pair_that_is_its_own_locators_goes_unmodified() {
+    // R5534-012
     let mut a = Bench::new(Side::A);
     let mut install = a.open_alone(1, 2, X);
     install.locators = install.ulids.as_locators();

@@ -59,6 +59,7 @@ fn the_answer_to_an_i1_depends_on_nothing_that_came_before() {
 
 #[test]
 fn every_kind_of_answer_to_strangers_is_limited() {
+    // R5534-111
     // R5533-323
     let few = RatePair { prefix: Rate::new(1, 3), total: Rate::new(1, 5) };
     let config = Config { limits: Limits { r1: few, r1bis: few, r2: few, error: few }, ..Config::default() };
@@ -102,6 +103,7 @@ fn errors_are_limited_too() {
 
 #[test]
 fn contexts_have_a_bound() {
+    // R5535-039
     let mut a = Node::with(1, Config { contexts_max: 3, ..unlimited() });
     for peer in 2..5 {
         a.open(at(0), peer).unwrap();
