@@ -292,6 +292,18 @@ fn every_row_is_answered_by_code_and_a_test_or_by_a_reason() {
     assert!(faults.is_empty(), "{} faults:\n  {}", faults.len(), faults.join("\n  "));
 }
 
+#[test]
+fn the_list_of_pages_names_them_all() {
+    let list = read("docs/rfc/README.md").expect("the list");
+    for (page, families) in PAGES {
+        let name = page.rsplit('/').next().unwrap_or(page);
+        let line = list.lines().find(|line| line.contains(&format!("]({name})"))).unwrap_or_else(|| panic!("{name}"));
+        for (family, last) in *families {
+            assert!(line.contains(&format!("{family}-001 to -{last:03}")), "{name}: {family}");
+        }
+    }
+}
+
 /// Whatever Rust and Python files of the tree cite exists.
 #[test]
 fn no_source_cites_a_row_that_does_not_exist() {

@@ -15,7 +15,7 @@ use dataplane::snapshot::HostView;
 use dataplane::wire::ethernet::Mac;
 use dataplane::wire::shim6::VerificationMethod;
 use dataplane::wire::{Locator, Ulid};
-use hashbrown::HashMap;
+use hashbrown::{HashMap, HashSet};
 use rand::Rng;
 
 use super::setup::SetupError;
@@ -98,6 +98,7 @@ impl Engine {
         }
         self.set_natv6(site);
         self.set_peers(site);
+        self.set_lists_due();
         self.publish_hosts(effects);
         Ok(changes)
     }
@@ -137,8 +138,8 @@ impl Engine {
 
     /// What has to be done so that exactly `hosts` are served; an error if one of them may not be.
     fn plan(&mut self, now: Instant, rng: &mut dyn Rng, hosts: &Hosts) -> Result<Plan, SetupError> {
-        let wanted = |ulid: &Ulid| hosts.iter().any(|host| host.identity.ulid == *ulid);
-        let mut gone: Vec<Ulid> = self.host_names.keys().filter(|ulid| !wanted(ulid)).copied().collect();
+        let wanted: HashSet<Ulid> = hosts.iter().map(|host| host.identity.ulid).collect();
+        let mut gone: Vec<Ulid> = self.host_names.keys().filter(|ulid| !wanted.contains(*ulid)).copied().collect();
         gone.sort_unstable();
         let taken = self.taken(now);
         let (mut new, mut changed) = (Vec::new(), Vec::new());
@@ -224,11 +225,13 @@ impl Engine {
         }
         self.advise_hosts(due);
         self.expire_providers(now, rng, effects);
+        self.set_lists_due();
     }
 
-    /// When [`Engine::expire_lists`] has something to do.
-    pub(super) fn lists_deadline(&self) -> Option<Instant> {
-        self.transitions.values().map(|it| it.at).chain(self.providers.iter().filter_map(|it| it.leaving)).min()
+    /// Notes when [`Engine::expire_lists`] has something to do. To be called when lists or providers have changed.
+    fn set_lists_due(&mut self) {
+        let providers = self.providers.iter().filter_map(|it| it.leaving);
+        self.lists_due = self.transitions.values().map(|it| it.at).chain(providers).min();
     }
 
     /// Whether a locator of a host is about to go.

@@ -167,9 +167,13 @@ pub struct Engine {
     wakes: BinaryHeap<Reverse<(Instant, ContextId)>>,
     /// Hosts whose list has locators that are about to go. In order, so that a simulation can be repeated.
     transitions: BTreeMap<Ulid, hosts::Transition>,
+    /// When the next of them goes, or a provider that only waits for it.
+    lists_due: Option<Instant>,
     /// Contexts that have something to hear about the locators of their host.
     news: VecDeque<ContextId>,
     news_budget: ProbeBudget,
+    /// Contexts whose exploration ended on a pair they should leave; in order of time.
+    stays: BinaryHeap<Reverse<(Instant, ContextId)>>,
     /// Whether peers hear of a provider that is down.
     announce_down: bool,
     /// When to look whether a provider that was down has been up for long enough.
@@ -237,7 +241,7 @@ impl Engine {
             self.endpoint.expire(now, rng, &mut out);
             self.follow(now, rng, out, effects);
         }
-        if self.lists_deadline().is_some_and(|due| due <= now) {
+        if self.lists_due.is_some_and(|due| due <= now) {
             self.expire_lists(now, rng, effects);
         }
         self.expire_news(now, rng, effects);
@@ -255,7 +259,7 @@ impl Engine {
         let suspects = paced.then(|| self.budget.ready_at());
         let wakes = self.wakes.peek().map(|Reverse((at, _))| *at);
         let host = [self.neighbours.deadline(), self.listener.deadline(), self.failing_check];
-        [reap, suspects, wakes, self.news_deadline(), self.lists_deadline(), self.endpoint.deadline()]
+        [reap, suspects, wakes, self.news_deadline(), self.lists_due, self.endpoint.deadline()]
             .into_iter()
             .chain(host)
             .flatten()

@@ -66,7 +66,7 @@ impl Endpoint {
         };
         let how = if offer.packet_tag.is_some() { How::Recovered } else { How::Accepted };
         let (id, how) = match context.map(|context| context.id) {
-            Some(id) => (id, self.accept_into(now, id, packet, offer, told, how)),
+            Some(id) => (id, self.accept_into(now, rng, id, packet, offer, told, how)),
             None => {
                 if let Some(displaced) = displaced {
                     self.discard(displaced, GoneReason::Displaced, out);
@@ -118,9 +118,11 @@ impl Endpoint {
     }
 
     /// Updates a context in place; tells what the engine must know, if anything.
+    #[expect(clippy::too_many_arguments, reason = "the same as above, with what was proved")]
     fn accept_into(
         &mut self,
         now: Instant,
+        rng: &mut dyn Rng,
         id: ContextId,
         packet: &Incoming<'_>,
         offer: Offer,
@@ -129,6 +131,7 @@ impl Endpoint {
     ) -> Option<How> {
         let context = self.store.get_mut(id)?;
         let old_pair = context.pair;
+        context.renew_update(rng, offer.nonce);
         let told_news = peer::learn_exchange(context, offer.tag, told);
         // In I2-SENT the current pair is the one on which our own I2 waits for its R2.
         if context.state != State::I2Sent {

@@ -319,6 +319,7 @@ impl Endpoint {
             Err(refusal) => return self.refuse(now, packet, refusal, out),
         };
         let Some(context) = self.store.get_mut(id) else { return Verdict::Dropped(DropReason::NoContext) };
+        context.renew_update(rng, nonce);
         peer::learn_exchange(context, tag, told);
         context.settle_pair(pair);
         context.become_established(now, self.config.idle);

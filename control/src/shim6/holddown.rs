@@ -6,6 +6,7 @@ use std::collections::{BTreeMap, BTreeSet};
 use dataplane::wire::{Ulid, UlidPair};
 
 use super::output::FailReason;
+use super::portrait::Feature;
 use crate::time::Instant;
 
 /// Failures not to be repeated yet.
@@ -89,6 +90,18 @@ impl HoldDowns {
             Held::Pair(UlidPair { local, peer }) => Failure { local: Some(local), peer, until, reason },
             Held::Peer(peer) => Failure { local: None, peer, until, reason },
         })
+    }
+
+    /// Every failure remembered, in order ([`portrait`](super::portrait)).
+    pub(super) fn portray(&self, now: Instant, put: &mut dyn FnMut(Feature<'_>)) {
+        for (held, (until, reason)) in &self.entries {
+            let (local, peer) = match held {
+                Held::Pair(ulids) => (ulids.local.0.to_bits(), ulids.peer.0.to_bits()),
+                Held::Peer(peer) => (0, peer.0.to_bits()),
+            };
+            [local, peer, *reason as u128].into_iter().for_each(|value| put(Feature::Value(value)));
+            put(Feature::Ahead(until.since(now)));
+        }
     }
 
     fn forget(&mut self, held: Held) {

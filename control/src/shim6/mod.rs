@@ -25,6 +25,7 @@
 //! I2 and I2bis share, and `admission` for who gets a new context), `update` for UR and UA, `timers` for what happens by itself, `dispatch` for which context gets a
 //! packet, `confusion` for tags given twice, `local` for the ULIDs a host of ours has, `quarantine` for who may have what
 //! a host that is gone left behind.
+//! `portrait` tells all of a state to tests that search through states.
 
 mod accept;
 mod admission;
@@ -39,6 +40,7 @@ mod limits;
 mod local;
 mod output;
 mod peer;
+mod portrait;
 mod proof;
 mod quarantine;
 mod quote;
@@ -60,6 +62,7 @@ pub use establish::{Open, OpenRefused};
 pub use holddown::Failure;
 pub use limits::Rate;
 pub use output::{Answer, DropReason, FailReason, GoneReason, How, Output, Verdict};
+pub use portrait::Feature;
 pub use proof::{IdentityProof, LocatorProof, ProofMemory};
 pub use quarantine::{Held, Owner, Quarantine};
 pub use tags::TagSpace;

@@ -10,7 +10,7 @@ use dataplane::link::{ControlLink, RingSizes, Workers, connect};
 use dataplane::port::memory::{HeapFrame, HeapPool, MemoryPort, Wire};
 use dataplane::snapshot::PortId;
 use dataplane::wire::ethernet::{self, Mac};
-use dataplane::wire::{ContextTag, LocatorPair, UlidPair};
+use dataplane::wire::{ContextTag, LocatorPair, Ulid, UlidPair};
 use dataplane::worker::{Limits, Outlet, Worker};
 use rand::SeedableRng;
 use rand::rngs::StdRng;
@@ -292,6 +292,13 @@ impl Node {
     /// The configuration of its site.
     pub fn site(&self) -> &Site {
         self.configuration().0
+    }
+
+    /// Whether it knows on which machine a host is.
+    pub(super) fn knows(&self, ulid: Ipv6Addr) -> bool {
+        let snapshot = self.engine.snapshot();
+        let at = snapshot.host_index.get(&Ulid(ulid)).and_then(|at| snapshot.hosts.get(*at as usize));
+        at.is_some_and(|host| host.mac.is_some())
     }
 
     /// What it holds on behalf of contexts and of packets under way, table by table.
