@@ -59,6 +59,7 @@ class Session(LabTest):
 
 
 class Operator(Session):
+    # R5533-018
     def test_a_session_goes_on_while_providers_are_drained_and_hosts_come_and_go(self):
         def meanwhile(_):
             for _ in range(2):
@@ -121,6 +122,7 @@ class Signed(PeerTest):
         net.exec_in("a-h2", ["ip", "-6", "addr", "add", f"{made['ulid']}/64", "dev", "eth0", "nodad"])
         return made
 
+    # R5533-060, R5533-082, R5533-250
     def test_a_list_with_a_signature_is_verified_by_the_peer(self):
         host = self.hybrid()
         peer = self.peer()

@@ -96,10 +96,13 @@ impl Engine {
                 }
                 Output::Failed { ulids, fork, reason } => {
                     self.tally.count(Event::OpenFailed);
-                    if fork == 0 {
-                        effects.push(Effect::Refuse(self.owner(&ulids), ulids));
+                    // Nothing waits for a context of a locator, and most peers that are reached without one have none.
+                    if self.endpoint.inside(ulids) == ulids {
+                        if fork == 0 {
+                            effects.push(Effect::Refuse(self.owner(&ulids), ulids));
+                        }
+                        effects.push(Effect::Story(Story::Failed(ulids, reason)));
                     }
-                    effects.push(Effect::Story(Story::Failed(ulids, reason)));
                 }
                 Output::Gone { id, ulids, fork, local_tag, reason } => {
                     self.tally.count(Event::ContextGone);
@@ -213,7 +216,8 @@ impl Engine {
             Shim6State::Idle | Shim6State::EFailed | Shim6State::NoSupport => return,
         };
         let Some((provider, _)) = self.provider_of(context.pair.local.0) else { return };
-        let Some(&host) = self.snapshot.host_index.get(&context.ulids.local) else { return };
+        let inside = self.endpoint.inside(context.ulids).local;
+        let Some(&host) = self.snapshot.host_index.get(&inside) else { return };
         let Some(attached) = self.attached.get(&id) else { return };
         let install = Install {
             handle: id.to_bits(),
@@ -224,7 +228,7 @@ impl Engine {
             locators: context.pair,
             provider: provider as u8,
             host,
-            inside: None,
+            inside: (inside != context.ulids.local).then_some(inside),
             phase,
             narrow: attached.narrow == Some(context.pair),
             accepted: self.strict.then(|| Box::new(locator_sets(context))),
@@ -367,7 +371,7 @@ impl Engine {
             ReapOutput::Failed { pair, probed } => {
                 let path = PathKey::of(pair);
                 if self.book.failed(path, id.to_bits(), probed, now) == Verdict::NewlyDead {
-                    self.path_died(id, path);
+                    self.path_died(now, id, path, effects);
                 }
             }
             ReapOutput::ExplorationStarted { reason } => {
@@ -445,9 +449,10 @@ impl Engine {
 
     /// Other contexts on a path that has just proved dead look for another one now instead of waiting for their own
     /// Send Timeout. Each of them moves only when its own probe is answered.
-    fn path_died(&mut self, witness: ContextId, path: PathKey) {
+    fn path_died(&mut self, now: Instant, witness: ContextId, path: PathKey, effects: &mut Vec<Effect>) {
         self.tally.count(Event::PathsDead);
         self.suspect_all(|id, current| id != witness && current == path);
+        self.weigh_providers(now, effects);
     }
 
     /// Puts every context at rest whose current path is meant by `which` into the queue of suspects, once.

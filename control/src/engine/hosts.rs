@@ -96,9 +96,10 @@ impl Engine {
         } else {
             self.advise_hosts(told);
         }
+        self.set_natv6(site);
         self.set_peers(site);
         self.set_lists_due();
-        effects.push(Effect::Publish(self.snapshot.clone()));
+        self.publish_hosts(effects);
         Ok(changes)
     }
 
@@ -114,7 +115,7 @@ impl Engine {
         if self.endpoint.host(host.identity.ulid).is_none() {
             let checked = self.checked(rng, host, None)?;
             self.take_in(host, checked);
-            effects.push(Effect::Publish(self.snapshot.clone()));
+            self.publish_hosts(effects);
         }
         Ok(())
     }
@@ -124,9 +125,15 @@ impl Engine {
         let served = self.endpoint.host(ulid).is_some();
         if served {
             self.take_out(now, rng, ulid, effects);
-            effects.push(Effect::Publish(self.snapshot.clone()));
+            self.publish_hosts(effects);
         }
         served
+    }
+
+    /// Workers hear of hosts and their locators.
+    fn publish_hosts(&mut self, effects: &mut Vec<Effect>) {
+        self.renew_nat();
+        effects.push(Effect::Publish(self.snapshot.clone()));
     }
 
     /// What has to be done so that exactly `hosts` are served; an error if one of them may not be.
@@ -213,6 +220,9 @@ impl Engine {
             self.endpoint.hold_locators(now, remaining.host(), owner);
             self.endpoint.adopt_host(remaining);
         }
+        if !due.is_empty() {
+            self.publish_hosts(effects);
+        }
         self.advise_hosts(due);
         self.expire_providers(now, rng, effects);
         self.set_lists_due();
@@ -226,6 +236,7 @@ impl Engine {
 
     /// Whether a locator of a host is about to go.
     pub(super) fn is_going(&self, ulid: Ulid, locator: Locator) -> bool {
+        let ulid = self.endpoint.host_at(ulid).map_or(ulid, |host| host.ulid);
         self.transitions.get(&ulid).is_some_and(|it| !it.remaining.host().has(locator.0))
     }
 

@@ -136,6 +136,8 @@ impl Engine {
             }
             self.has_news(id);
         }
+        // Sessions without a context follow, as far as they are new.
+        self.failing_check = Some(Instant::START);
     }
 
     /// Whether a host's locator should be left.
