@@ -394,7 +394,11 @@ impl Engine {
         let Some(context) = self.endpoint.context(id) else { return };
         let (local, peer) = self.locators(context);
         let current = self.attached.get(&id).and_then(|attached| attached.reap.as_ref()).map(Reap::current);
-        let unwelcome = |pair: LocatorPair| local.iter().any(|ours| ours.unwelcome && ours.locator == pair.local);
+        // A link that is down shows by itself whether it is; trying again and again would only cost probes.
+        let down = |locator: Locator| self.provider_of(locator.0).is_some_and(|(_, provider)| provider.told_down);
+        let unwelcome = |pair: LocatorPair| {
+            local.iter().any(|ours| ours.unwelcome && ours.locator == pair.local) && !down(pair.local)
+        };
         let broken = |pair: LocatorPair| peer.iter().any(|theirs| theirs.broken && theirs.locator == pair.peer);
         let stays = current.is_some_and(|pair| unwelcome(pair) || broken(pair));
         let Some(attached) = self.attached.get_mut(&id).filter(|_| stays) else { return };

@@ -103,7 +103,8 @@ impl Engine {
         let on_link = self.links.get(usize::from(port.0)).is_some_and(|prefixes| {
             prefixes.iter().any(|block| block.contains(target)) || target.segments()[0] & 0xffc0 == 0xfe80
         });
-        let router = self.providers.iter().find(|provider| provider.port == port).map(|provider| provider.next_hop);
+        let behind = |provider: &&Provider| provider.port == port && provider.exists();
+        let router = self.providers.iter().find(behind).map(|provider| provider.next_hop);
         let next_hop = if on_link { Some(target) } else { router };
         if let Some(next_hop) = next_hop {
             self.send_packet(now, port, next_hop, packet, effects);
