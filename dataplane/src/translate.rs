@@ -207,7 +207,7 @@ fn parse_inbound<F: Frame>(batch: &mut Batch<F>, scene: &Scene<'_>) {
 fn inbound_key(packet: &ipv6::View<'_>, port: &PortView, snapshot: &Snapshot) -> (Key, Verdict) {
     let refuse = |reason| (Key::None, Verdict::Drop(reason));
     let (source, target) = (packet.source(), packet.target());
-    if !snapshot.delegated(target) {
+    if !snapshot.delegated(target) && !snapshot.is_image(target) {
         return (Key::None, plain::to_box(target, port));
     }
     if !may_cross(source) {
@@ -408,13 +408,14 @@ fn to_locators<F: Frame>(
 
 fn rewrite_inbound<F: Frame>(batch: &mut Batch<F>, scene: &mut Scene<'_>) {
     for (at, frame) in batch.frames.iter_mut().enumerate() {
-        let (tag, place, locators) = match (batch.verdicts[at], batch.keys[at]) {
-            (Verdict::Lookup, Key::Tag(tag, place, locators)) => (tag, place, locators),
-            (Verdict::Lookup, Key::Outside(pair, behind)) => {
+        let Verdict::Lookup = batch.verdicts[at] else { continue };
+        let (tag, place, locators) = match &batch.keys[at] {
+            Key::Tag(tag, place, locators) => (*tag, *place, *locators),
+            Key::Outside(pair, behind) => {
                 batch.verdicts[at] = natv6::arriving(frame, pair, behind, batch.hashes[at], scene);
                 continue;
             }
-            _ => continue,
+            Key::None | Key::Pair(_) | Key::Error(_) => continue,
         };
         let octets = frame.bytes().len().saturating_sub(ethernet::HEADER_LEN + PayloadHeader::LEN);
         batch.verdicts[at] = match batch.slots[at] {
@@ -444,7 +445,7 @@ fn rewrite_inbound<F: Frame>(batch: &mut Batch<F>, scene: &mut Scene<'_>) {
 }
 
 /// RFC 5533 §12.2: what a context does to a packet with its tag. A packet that ends in an error is left as it was.
-#[inline]
+#[inline(always)]
 fn to_identifiers<F: Frame>(frame: &mut F, entry: &Entry, place: Place, snapshot: &Snapshot) -> Verdict {
     if entry.phase == Phase::Opening {
         return Verdict::Drop(DropReason::NotReady);

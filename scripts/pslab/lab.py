@@ -27,6 +27,7 @@ class Options:
     build: bool = True
     log: str = "info"
     core_mtu: int = 1500
+    extra: str = ""  # lines at the end of both boxes' configuration
 
 
 @contextmanager

@@ -38,6 +38,8 @@ pub(super) fn is_narrow(mtu: u32) -> bool {
 pub(super) fn without_shim(icmp: &[u8], place: Place, ulids: &UlidPair) -> Option<Vec<u8>> {
     let mut message: Vec<u8> = icmp.get(..ICMP_HEADER)?.to_vec();
     let (quote, extensions) = split(icmp)?;
+    // One that was too short for extensions before stays what it is: no error grows here.
+    let was_long_enough = quote.len() >= QUOTE_MIN;
     let mut quote = quote.to_vec();
     restore(&mut quote, place, ulids)?;
     message[2..4].fill(0);
@@ -48,7 +50,7 @@ pub(super) fn without_shim(icmp: &[u8], place: Place, ulids: &UlidPair) -> Optio
         _ => {}
     }
     if let Some(extensions) = extensions {
-        if !extensions.is_empty() {
+        if was_long_enough {
             quote.resize(quote.len().max(QUOTE_MIN), 0);
         }
         message[4] = u8::try_from(quote.len() / UNIT).ok()?;

@@ -72,8 +72,8 @@ impl Endpoint {
                     self.discard(displaced, GoneReason::Displaced, out);
                 }
                 match self.accept_new(now, rng, packet, key, offer, told) {
-                    Some(id) => (id, Some(how)),
-                    None => return Verdict::Dropped(DropReason::Full),
+                    Ok(id) => (id, Some(how)),
+                    Err(reason) => return Verdict::Dropped(reason),
                 }
             }
         };
@@ -102,9 +102,9 @@ impl Endpoint {
         key: Key,
         offer: Offer,
         told: Told,
-    ) -> Option<ContextId> {
-        let host = self.hosts.get(&key.ulids.local).cloned()?;
-        let tag = self.allocate_tag(rng, key.ulids, offer.packet_tag)?;
+    ) -> Result<ContextId, DropReason> {
+        let host = self.local(key.ulids.local).ok_or(DropReason::UnknownHost)?;
+        let tag = self.allocate_tag(rng, key.ulids, offer.packet_tag).ok_or(DropReason::Full)?;
         let mut context = self.blank(now, key.ulids, key.fork, tag, host);
         context.accepted = Some(Accepted::from(packet.addresses.source, now));
         peer::learn_exchange(&mut context, offer.tag, told);
@@ -114,7 +114,7 @@ impl Endpoint {
         self.store.insert(context);
         // The peer speaks Shim6 and answers (D32).
         self.holddowns.release(key.ulids);
-        Some(id)
+        Ok(id)
     }
 
     /// Updates a context in place; tells what the engine must know, if anything.

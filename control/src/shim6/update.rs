@@ -25,10 +25,8 @@ impl Endpoint {
         out: &mut Vec<Output>,
     ) -> Result<(), ChangeRefused> {
         let context = self.store.get(id).ok_or(ChangeRefused::NoContext)?;
-        let Some(host) = self.hosts.get(&context.ulids.local).cloned() else { return Ok(()) };
-        if context.newest_host().generation == host.generation {
-            return Ok(());
-        }
+        let (ulid, newest) = (context.ulids.local, context.newest_host().generation);
+        let Some(host) = self.local(ulid).filter(|host| host.generation != newest) else { return Ok(()) };
         let preferences = host.preferences.clone();
         self.tell(now, rng, id, Some(host), preferences, out);
         Ok(())
@@ -54,8 +52,9 @@ impl Endpoint {
     /// §10.1: tells the peer what it does not know yet of the host as [`Endpoint::set_host`] and
     /// [`Endpoint::set_preferences`] last set it: list, preferences or both. Whether there was anything to tell.
     pub fn tell_news(&mut self, now: Instant, rng: &mut dyn Rng, id: ContextId, out: &mut Vec<Output>) -> bool {
+        let Some(ulid) = self.store.get(id).map(|context| context.ulids.local) else { return false };
+        let Some(host) = self.local(ulid) else { return false };
         let Some(context) = self.store.get(id) else { return false };
-        let Some(host) = self.hosts.get(&context.ulids.local).cloned() else { return false };
         if context.newest_host().generation != host.generation {
             let preferences = host.preferences.clone();
             self.tell(now, rng, id, Some(host), preferences, out);

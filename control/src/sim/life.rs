@@ -94,11 +94,13 @@ struct Life {
     connections: Vec<ConnectionId>,
     /// Where somebody listens.
     listened: Option<ProviderId>,
-    /// The machine that has a host's identity after it, and whether its box has restarted since.
+    /// The machine that has a host's identity after it, and whether its box does not know who had it before.
     heir: Option<HostId>,
     forgotten: bool,
     /// Streams of the host that is gone; peers that do not know go on.
     over: Vec<StreamId>,
+    /// Its connections.
+    ended: Vec<ConnectionId>,
     lied: bool,
     events: Vec<(Instant, String)>,
 }
@@ -117,6 +119,7 @@ impl Life {
             heir: None,
             forgotten: false,
             over: Vec::new(),
+            ended: Vec::new(),
             lied: false,
             events: Vec::new(),
         }
@@ -279,6 +282,8 @@ impl Life {
         if self.world.nodes[site].is_paused(self.world.now) {
             return;
         }
+        // What a box does not know it cannot keep apart: until it has found a host on its link, any machine may be that host.
+        let known = self.world.nodes[site].knows(ulid);
         let before = self.world.nodes[site].configuration().1.clone();
         let without = |_: &mut Site, hosts: &mut Hosts| hosts.list_mut().retain(|host| host.identity.ulid.0 != ulid);
         if let Err(error) = self.world.reload(site, without) {
@@ -289,14 +294,14 @@ impl Life {
             return self.world.violation(Some(site), Oracle::Consistent, format!("a host may not come: {error}"));
         }
         self.world.faults.count(Fault::Moved);
-        (self.heir, self.forgotten) = (Some(heir), false);
+        (self.heir, self.forgotten) = (Some(heir), !known);
         let World { streams, connections, .. } = &self.world;
         let of = |stream: &StreamId| [streams[*stream].from, streams[*stream].to].contains(&gone);
         let on = |id: &ConnectionId| connections[*id].ends.iter().any(|end| end.host == gone);
         self.paces = self.streams.iter().zip(&self.paces).filter(|(id, _)| !of(id)).map(|(_, pace)| *pace).collect();
         self.over = self.streams.extract_if(.., |id| of(id)).collect();
-        let ended: Vec<ConnectionId> = self.connections.extract_if(.., |id| on(id)).collect();
-        ended.into_iter().for_each(|id| self.world.abandon(id));
+        self.ended = self.connections.extract_if(.., |id| on(id)).collect();
+        self.ended.iter().for_each(|id| self.world.abandon(*id));
     }
 
     /// Faults heal, and sessions go on within the bound.
@@ -368,6 +373,7 @@ impl Life {
             }
         }
         self.inherit();
+        std::mem::take(&mut self.ended).into_iter().for_each(|id| self.world.reset(id));
         let idle = self.world.nodes.iter().map(|node| node.site().shim6.idle_context).max().unwrap_or_default();
         self.world.run(idle + Duration::from_secs(90));
         for site in 0..self.world.nodes.len() {

@@ -118,7 +118,11 @@ impl World {
             self.stack(host);
             let buffer = || SocketBuffer::new(vec![0; BUFFER]);
             let stack = self.stacks[host].as_mut().expect("made a moment ago");
-            stack.sockets.add(Socket::new(buffer(), buffer()))
+            let mut socket = Socket::new(buffer(), buffer());
+            // When segments have become smaller, smoltcp sends fewer octets again than it had sent before, keeps the rest
+            // back as Nagle's algorithm wants, and takes the acknowledgement of all of them for one of the future, for ever.
+            socket.set_nagle_enabled(false);
+            stack.sockets.add(socket)
         });
         let target = self.hosts[server].ulid;
         if let Some(stack) = &mut self.stacks[server] {
@@ -155,6 +159,17 @@ impl World {
     pub fn abandon(&mut self, connection: ConnectionId) {
         if let Some(known) = self.connections.get_mut(connection) {
             known.open = false;
+        }
+    }
+
+    /// Both ends forget a connection.
+    pub fn reset(&mut self, connection: ConnectionId) {
+        let hosts = [0, 1].map(|end| self.connections[connection].ends[end].host);
+        for (end, host) in hosts.into_iter().enumerate() {
+            if let Some(socket) = self.socket(connection, end) {
+                socket.abort();
+            }
+            self.tcp_turn(host);
         }
     }
 
