@@ -304,6 +304,30 @@ fn the_list_of_pages_names_them_all() {
     }
 }
 
+/// A line of each table of docs/security.md is a threat, and its last cell names the tests that try it.
+#[test]
+fn every_threat_is_tried_by_a_test() {
+    let page = read("docs/security.md").expect("docs/security.md");
+    let threats: Vec<_> = page.lines().filter_map(cells).filter(|cells| cells.len() == 3).collect();
+    let threats = threats.iter().filter(|cells| cells[0] != "what is tried" && !cells[0].starts_with("--"));
+    let (mut count, mut faults) = (0, Vec::new());
+    for cells in threats {
+        count += 1;
+        let mut tests = quoted(cells[2]).peekable();
+        if tests.peek().is_none() {
+            faults.push(format!("{}: no test", cells[0]));
+        }
+        for named in tests {
+            let found = named.split_once("::").and_then(|(path, name)| cited_by_test(path, &read(path)?, name));
+            if found.is_none() {
+                faults.push(format!("{}: no test {named}", cells[0]));
+            }
+        }
+    }
+    assert!(count >= 20, "the tables were found");
+    assert!(faults.is_empty(), "{}", faults.join("\n"));
+}
+
 /// Whatever Rust and Python files of the tree cite exists.
 #[test]
 fn no_source_cites_a_row_that_does_not_exist() {
