@@ -65,6 +65,8 @@ counters! {
         ReceivedProvider = "received_provider", "Packets received on provider ports.";
         TranslatedOut = "translated_out", "Packets rewritten from identifiers to locators.";
         TranslatedIn = "translated_in", "Packets rewritten from locators to identifiers.";
+        LabelledOut = "labelled_out", "Of those rewritten to locators, packets sent with a flow label for a payload header.";
+        LabelledIn = "labelled_in", "Of those rewritten from locators, packets that came with a flow label for a payload header.";
         PlainOut = "plain_out", "Packets of a context whose locators are its identifiers, sent unchanged.";
         ForwardedInside = "forwarded_inside", "Packets forwarded between hosts of the site.";
         Punted = "punted", "Packets given to the control core.";

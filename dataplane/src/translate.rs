@@ -13,8 +13,9 @@
 
 use std::net::Ipv6Addr;
 
-use crate::context::{Direction, Entry, Phase, Replay, Shard, Sharding, Slot};
+use crate::context::{Direction, Entry, LabelMode, Phase, Replay, Shard, Sharding, Slot};
 use crate::counters::{Count, Counters, DropReason};
+use crate::labelled;
 use crate::link::Punt;
 use crate::port::Frame;
 use crate::snapshot::{HostView, PortId, PortView, Snapshot};
@@ -22,7 +23,7 @@ use crate::wire::ethernet::{self, EtherType, Mac};
 use crate::wire::ipv6::{self, chain::Place, protocol};
 use crate::wire::shim6::payload::{self, PayloadError};
 use crate::wire::shim6::{PROTOCOL, PayloadHeader};
-use crate::wire::{ContextTag, Locator, LocatorPair, Ulid, UlidPair};
+use crate::wire::{ContextTag, FlowLabel, Locator, LocatorPair, Ulid, UlidPair};
 
 /// Packets looked at together.
 pub const BURST: usize = 32;
@@ -70,6 +71,8 @@ enum Key {
     Pair(UlidPair),
     /// Tag, place of the payload header, and the packet's addresses.
     Tag(ContextTag, Place, LocatorPair),
+    /// Flow label of a packet without payload header, and its addresses. It may well be a plain packet.
+    Label(FlowLabel, LocatorPair),
 }
 
 /// Packets on their way, one array per property. Owned by a worker and reused; nothing is allocated after `new`.
@@ -122,6 +125,8 @@ pub struct Scene<'a> {
     pub worker: u8,
     /// The port the burst came from.
     pub port: PortId,
+    /// Whether another worker had it before.
+    pub handed: bool,
     /// This worker's counters.
     pub counters: &'a Counters,
 }
@@ -170,7 +175,7 @@ fn parse_inbound<F: Frame>(batch: &mut Batch<F>, scene: &Scene<'_>) {
     let Some(port) = scene.snapshot.ports.get(usize::from(scene.port.0)) else { return drop_all(batch) };
     for frame in &mut batch.frames {
         let (key, verdict) = match read(frame, port.mac) {
-            Ok(packet) => inbound_key(&packet, port, scene.snapshot),
+            Ok(packet) => inbound_key(&packet, port, scene),
             Err(reason) => (Key::None, Verdict::Drop(reason)),
         };
         batch.keys.push(key);
@@ -178,7 +183,8 @@ fn parse_inbound<F: Frame>(batch: &mut Batch<F>, scene: &Scene<'_>) {
     }
 }
 
-fn inbound_key(packet: &ipv6::View<'_>, port: &PortView, snapshot: &Snapshot) -> (Key, Verdict) {
+fn inbound_key(packet: &ipv6::View<'_>, port: &PortView, scene: &Scene<'_>) -> (Key, Verdict) {
+    let snapshot = scene.snapshot;
     let refuse = |reason| (Key::None, Verdict::Drop(reason));
     let (source, target) = (packet.source(), packet.target());
     if !snapshot.delegated(target) {
@@ -190,16 +196,20 @@ fn inbound_key(packet: &ipv6::View<'_>, port: &PortView, snapshot: &Snapshot) ->
     if snapshot.site.contains(source) || snapshot.delegated(source) {
         return refuse(DropReason::SpoofedSource);
     }
+    let locators = LocatorPair { local: Locator(target), peer: Locator(source) };
     let shim = match packet.shim_header() {
         Err(_) => return refuse(DropReason::MalformedChain),
         Ok(Some(shim)) if !shim.under_way => shim.place,
+        Ok(None) if scene.shard.label_mode() != LabelMode::Off => {
+            return match FlowLabel::truncate(packet.flow_label()) {
+                Some(label) => (Key::Label(label, locators), Verdict::Lookup),
+                None => (Key::None, plain_to_locator(packet, port)),
+            };
+        }
         Ok(_) => return (Key::None, plain_to_locator(packet, port)),
     };
     match PayloadHeader::parse(packet.from_offset(shim.offset)) {
-        Ok(header) => {
-            let locators = LocatorPair { local: Locator(target), peer: Locator(source) };
-            (Key::Tag(header.tag, shim, locators), Verdict::Lookup)
-        }
+        Ok(header) => (Key::Tag(header.tag, shim, locators), Verdict::Lookup),
         Err(PayloadError::Control) => (Key::None, Verdict::Punt(Punt::Shim6)),
         Err(_) => refuse(DropReason::BadPayloadHeader),
     }
@@ -255,6 +265,14 @@ fn locate_tags<F: Frame>(batch: &mut Batch<F>, scene: &Scene<'_>) {
                 Some(owner) => *verdict = Verdict::HandOver(owner),
                 None => *verdict = Verdict::UnknownTag(tag, locators),
             }
+        } else if let Key::Label(label, _) = *key {
+            let owner = scene.sharding.owner_of_label(label);
+            // A plain packet may have been handed here for another reason, which must not send it round in circles.
+            if owner == scene.worker || scene.handed {
+                scene.shard.prefetch_label(label);
+            } else {
+                *verdict = Verdict::HandOver(owner);
+            }
         }
         batch.hashes.push(hash);
     }
@@ -267,6 +285,7 @@ fn approach<F: Frame>(batch: &mut Batch<F>, scene: &Scene<'_>) {
         match (verdict, key) {
             (Verdict::Lookup, Key::Pair(_)) => scene.shard.prefetch_by_pair(hash),
             (Verdict::Lookup, Key::Tag(..)) => scene.shard.prefetch_by_tag(hash),
+            (Verdict::Lookup, Key::Label(label, _)) => scene.shard.prefetch_by_label(*label),
             _ => {}
         }
     }
@@ -279,6 +298,9 @@ fn resolve<F: Frame>(batch: &mut Batch<F>, scene: &Scene<'_>) {
         let slot = match (verdict, key) {
             (Verdict::Lookup, Key::Pair(pair)) => scene.shard.by_pair(hash, pair),
             (Verdict::Lookup, Key::Tag(tag, ..)) => scene.shard.by_tag(hash, *tag),
+            (Verdict::Lookup, Key::Label(label, locators)) => {
+                scene.shard.by_label(*label).filter(|&slot| scene.shard.accepts_labelled(slot, locators))
+            }
             _ => None,
         };
         batch.slots.push(slot);
@@ -298,11 +320,17 @@ fn rewrite_outbound<F: Frame>(batch: &mut Batch<F>, scene: &mut Scene<'_>) {
                 if entry.is_in_doubt() {
                     keep_for_replay(frame, entry.local_tag, scene.port, scene.now, scene.replay);
                 }
-                let verdict = to_locators(frame, entry, scene.snapshot);
+                let label = scene.shard.label_toward_peer(slot).filter(|_| !entry.is_plain());
+                let label = label.filter(|_| labelled::may_go(frame, scene.shard.label_mode()));
+                let verdict = to_locators(frame, entry, label, scene.snapshot);
                 if matches!(verdict, Verdict::Forward(_) | Verdict::Unresolved(..)) {
                     let count = if entry.is_plain() { Count::PlainOut } else { Count::TranslatedOut };
                     scene.counters.add(count, 1);
                     scene.shard.note(slot, Direction::Out, octets);
+                    if label.is_some() {
+                        scene.counters.add(Count::LabelledOut, 1);
+                        scene.shard.note_label(slot, Direction::Out);
+                    }
                 }
                 verdict
             }
@@ -310,9 +338,10 @@ fn rewrite_outbound<F: Frame>(batch: &mut Batch<F>, scene: &mut Scene<'_>) {
     }
 }
 
-/// RFC 5533 §11: what a live context does to a packet of its pair. A packet that ends in an error is left as it was.
+/// RFC 5533 §11: what a live context does to a packet of its pair; with a `label`, that takes the place of the header. A
+/// packet that ends in an error is left as it was.
 #[inline]
-fn to_locators<F: Frame>(frame: &mut F, entry: &Entry, snapshot: &Snapshot) -> Verdict {
+fn to_locators<F: Frame>(frame: &mut F, entry: &Entry, label: Option<FlowLabel>, snapshot: &Snapshot) -> Verdict {
     let Some(provider) = snapshot.providers.get(usize::from(entry.provider)) else {
         return Verdict::Drop(DropReason::NoRoute);
     };
@@ -326,13 +355,13 @@ fn to_locators<F: Frame>(frame: &mut F, entry: &Entry, snapshot: &Snapshot) -> V
     if packet.hop_limit() <= 1 {
         return Verdict::Reply(IcmpError::TimeExceeded);
     }
-    let plain = entry.is_plain();
-    let added = if plain { 0 } else { PayloadHeader::LEN };
+    let bare = entry.is_plain() || label.is_some();
+    let added = if bare { 0 } else { PayloadHeader::LEN };
     if packet.total_len() + added > usize::from(port.mtu) {
         let mtu = usize::from(port.mtu).saturating_sub(added).max(ipv6::MIN_MTU);
         return Verdict::Reply(IcmpError::PacketTooBig(mtu as u32));
     }
-    if !plain {
+    if !bare {
         let Ok(insertion) = packet.shim_insertion() else { return Verdict::Drop(DropReason::MalformedChain) };
         if !frame.prepend(added) {
             return Verdict::Drop(DropReason::NoBuffer);
@@ -345,6 +374,9 @@ fn to_locators<F: Frame>(frame: &mut F, entry: &Entry, snapshot: &Snapshot) -> V
     let Ok(mut packet) = ipv6_of(frame) else { return Verdict::Drop(DropReason::MalformedIpv6) };
     packet.set_source(entry.locators.local.0);
     packet.set_target(entry.locators.peer.0);
+    if let Some(label) = label {
+        packet.set_flow_label(label.value());
+    }
     let alive = packet.decrement_hop_limit();
     debug_assert!(alive, "looked at before the packet was touched");
     address(frame, port.mac, provider.mac, provider.port, provider.next_hop)
@@ -352,53 +384,73 @@ fn to_locators<F: Frame>(frame: &mut F, entry: &Entry, snapshot: &Snapshot) -> V
 
 fn rewrite_inbound<F: Frame>(batch: &mut Batch<F>, scene: &mut Scene<'_>) {
     for (at, frame) in batch.frames.iter_mut().enumerate() {
-        let (Verdict::Lookup, Key::Tag(tag, place, locators)) = (batch.verdicts[at], batch.keys[at]) else { continue };
-        let octets = frame.bytes().len().saturating_sub(ethernet::HEADER_LEN + PayloadHeader::LEN);
-        batch.verdicts[at] = match batch.slots[at] {
-            None => Verdict::UnknownTag(tag, locators),
-            Some(slot) => {
-                if !scene.shard.accepts(slot, &locators) {
-                    batch.verdicts[at] = Verdict::Drop(DropReason::ForeignLocators);
-                    continue;
-                }
-                let entry = scene.shard.entry(slot);
-                if entry.is_in_doubt() {
-                    scene.replay.forget(tag);
-                }
-                let verdict = to_identifiers(frame, entry, place, scene.snapshot);
-                if matches!(verdict, Verdict::Forward(_) | Verdict::Unresolved(..)) {
-                    scene.counters.add(Count::TranslatedIn, 1);
-                    scene.shard.note(slot, Direction::In, octets);
-                }
-                verdict
+        if batch.verdicts[at] != Verdict::Lookup {
+            continue;
+        }
+        batch.verdicts[at] = match (batch.keys[at], batch.slots[at]) {
+            (Key::Tag(tag, _, locators), None) => Verdict::UnknownTag(tag, locators),
+            (Key::Tag(_, _, locators), Some(slot)) if !scene.shard.accepts(slot, &locators) => {
+                Verdict::Drop(DropReason::ForeignLocators)
             }
+            (Key::Tag(_, place, _), Some(slot)) => deliver(frame, slot, Some(place), scene),
+            (Key::Label(..), None) => plain_after_all(frame, scene),
+            (Key::Label(..), Some(slot)) => deliver(frame, slot, None, scene),
+            (Key::None | Key::Pair(_), _) => continue,
         };
     }
 }
 
-/// RFC 5533 §12.2: what a context does to a packet with its tag. A packet that ends in an error is left as it was.
+/// A packet of a context, with a payload header at `place` or a flow label for one.
 #[inline]
-fn to_identifiers<F: Frame>(frame: &mut F, entry: &Entry, place: Place, snapshot: &Snapshot) -> Verdict {
+fn deliver<F: Frame>(frame: &mut F, slot: Slot, place: Option<Place>, scene: &mut Scene<'_>) -> Verdict {
+    let header = if place.is_some() { PayloadHeader::LEN } else { 0 };
+    let octets = frame.bytes().len().saturating_sub(ethernet::HEADER_LEN + header);
+    let entry = scene.shard.entry(slot);
+    if entry.is_in_doubt() {
+        scene.replay.forget(entry.local_tag);
+    }
+    let verdict = to_identifiers(frame, entry, place, scene.snapshot);
+    if matches!(verdict, Verdict::Forward(_) | Verdict::Unresolved(..)) {
+        scene.counters.add(Count::TranslatedIn, 1);
+        scene.shard.note(slot, Direction::In, octets);
+        if place.is_none() {
+            scene.counters.add(Count::LabelledIn, 1);
+            scene.shard.note_label(slot, Direction::In);
+        }
+    }
+    verdict
+}
+
+/// RFC 5533 §12.2: what a context does to a packet with its tag, or its label. A packet that ends in an error is left as
+/// it was.
+#[inline]
+fn to_identifiers<F: Frame>(frame: &mut F, entry: &Entry, place: Option<Place>, snapshot: &Snapshot) -> Verdict {
     if entry.phase == Phase::Opening {
         return Verdict::Drop(DropReason::NotReady);
     }
     let Some(host) = snapshot.hosts.get(entry.host as usize) else { return Verdict::Drop(DropReason::NoRoute) };
     let Some(port) = snapshot.ports.get(usize::from(host.port.0)) else { return Verdict::Drop(DropReason::NoRoute) };
+    let removed = if place.is_some() { PayloadHeader::LEN } else { 0 };
     let packet = frame.bytes().get(ethernet::HEADER_LEN..).unwrap_or_default();
-    if packet.len() > usize::from(port.mtu) + PayloadHeader::LEN {
-        return Verdict::Reply(IcmpError::PacketTooBig(u32::from(port.mtu) + PayloadHeader::LEN as u32));
+    if packet.len() > usize::from(port.mtu) + removed {
+        return Verdict::Reply(IcmpError::PacketTooBig(u32::from(port.mtu) + removed as u32));
     }
     if packet.get(7).is_none_or(|&hop_limit| hop_limit <= 1) {
         return Verdict::Reply(IcmpError::TimeExceeded);
     }
-    let packet = frame.bytes_mut().get_mut(ethernet::HEADER_LEN..).unwrap_or_default();
-    if payload::remove(packet, place).is_err() {
-        return Verdict::Drop(DropReason::MalformedIpv6);
+    if let Some(place) = place {
+        let packet = frame.bytes_mut().get_mut(ethernet::HEADER_LEN..).unwrap_or_default();
+        if payload::remove(packet, place).is_err() {
+            return Verdict::Drop(DropReason::MalformedIpv6);
+        }
+        frame.trim_front(PayloadHeader::LEN);
     }
-    frame.trim_front(PayloadHeader::LEN);
     let Ok(mut packet) = ipv6_of(frame) else { return Verdict::Drop(DropReason::MalformedIpv6) };
     packet.set_source(entry.ulids.peer.0);
     packet.set_target(entry.ulids.local.0);
+    if place.is_none() {
+        packet.set_flow_label(0);
+    }
     let alive = packet.decrement_hop_limit();
     debug_assert!(alive, "looked at before the packet was touched");
     address(frame, port.mac, host.mac, host.port, host.ulid.0)
@@ -479,6 +531,17 @@ fn plain_to_locator(packet: &ipv6::View<'_>, port: &PortView) -> Verdict {
                 upper.place.next_header == protocol::ICMPV6 && upper.first_fragment && kind.is_some_and(|k| k < 128);
             if error { Verdict::Punt(Punt::IcmpError) } else { Verdict::Drop(DropReason::NoTranslation) }
         }
+    }
+}
+
+/// A packet from a provider whose flow label is no context's.
+#[cold]
+fn plain_after_all<F: Frame>(frame: &F, scene: &Scene<'_>) -> Verdict {
+    let packet = ipv6::View::new(frame.bytes().get(ethernet::HEADER_LEN..).unwrap_or_default());
+    match (packet, scene.snapshot.ports.get(usize::from(scene.port.0))) {
+        (Ok(packet), Some(port)) => plain_to_locator(&packet, port),
+        (Err(_), _) => Verdict::Drop(DropReason::MalformedIpv6),
+        (_, None) => Verdict::Drop(DropReason::NoRoute),
     }
 }
 

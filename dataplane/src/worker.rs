@@ -77,7 +77,8 @@ impl<F: Frame> Worker<F> {
             id,
             limits,
             sharding,
-            shard: Shard::new(limits.contexts, *sharding.hasher(), limits.strict_locators),
+            shard: Shard::new(limits.contexts, *sharding.hasher(), limits.strict_locators)
+                .with_labels(limits.flow_labels),
             snapshot,
             batch: Batch::default(),
             released: Vec::with_capacity(depth),
@@ -131,6 +132,7 @@ impl<F: Frame> Worker<F> {
             sharding: &self.sharding,
             worker: self.id,
             port,
+            handed: !fresh,
             counters,
         };
         match role {

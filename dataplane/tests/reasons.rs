@@ -356,7 +356,7 @@ impl Stages {
         let mut batch = Batch::default();
         batch.frames.push(HeapFrame::new(frame));
         let Stages { shard, replay, sharding, snapshot, counters } = self;
-        let mut scene = Scene { shard, replay, now: 0, snapshot, sharding, worker: 0, port, counters };
+        let mut scene = Scene { shard, replay, now: 0, snapshot, sharding, worker: 0, port, handed: false, counters };
         match port {
             LAN => outbound(&mut batch, &mut scene),
             _ => inbound(&mut batch, &mut scene),

@@ -179,6 +179,7 @@ fn shim6(source: &mut Source<'_>, section: &Option<Spanned<Shim6Section>>) -> Sh
         messages_per_s: number(source, &section.messages_per_s, limits::MESSAGES_PER_S),
         messages_per_source_s: number(source, &section.messages_per_source_s, limits::MESSAGES_PER_SOURCE_S),
         strict_locators: section.strict_locators.unwrap_or(false),
+        flow_label: section.flow_label.unwrap_or_default(),
     };
     let not_above = [
         // R5533-147: "no support" is remembered longer than "no answer".

@@ -8,7 +8,7 @@ use serde::de::DeserializeOwned;
 use toml::Spanned;
 use toml::de::{DeValue, ValueDeserializer};
 
-use super::site::{Hugepages, Idle};
+use super::site::{FlowLabels, Hugepages, Idle};
 use super::source::{Source, remove_at};
 
 type Text = Option<Spanned<String>>;
@@ -140,6 +140,7 @@ pub(super) struct Shim6Section {
     pub(super) messages_per_s: Number,
     pub(super) messages_per_source_s: Number,
     pub(super) strict_locators: Option<bool>,
+    pub(super) flow_label: Option<FlowLabels>,
 }
 
 const SECTIONS: &str = "[box], [eal], [site], [[port]], [[provider]], [[peer]], [reap], [shim6]";

@@ -9,6 +9,7 @@ use dataplane::wire::shim6::{Addresses, Message, Options, Preference, Probe};
 use dataplane::wire::{Locator, LocatorPair};
 use rand::Rng;
 
+use super::label::LabelUse;
 use super::{Effect, Engine, Event, Story};
 use crate::reap::{
     Activity, Direction, LocalLocator, Output as ReapOutput, PathBook, PathKey, PeerLocator, Reap, State, Verdict,
@@ -36,6 +37,8 @@ pub(super) struct Attached {
     waiting: bool,
     /// Stands in the queue of suspects.
     pub(super) suspected: bool,
+    /// Whether flow labels arrive.
+    pub(super) labels: LabelUse,
 }
 
 impl Attached {
@@ -47,6 +50,7 @@ impl Attached {
             queued: None,
             waiting: false,
             suspected: false,
+            labels: LabelUse::default(),
         }
     }
 }
@@ -123,6 +127,7 @@ impl Engine {
             self.reap(now, rng, id, effects, |reap, rng, out| reap.set_locators(now, rng, local, peer, out));
         }
         self.sync(id, effects);
+        self.label_payload(now, rng, id, None, effects);
         if how != How::Initiated {
             self.wake(now, id);
         }
@@ -184,11 +189,19 @@ impl Engine {
             provider: provider as u8,
             host,
             phase,
-            accepted: self.strict.then(|| Box::new(locator_sets(context))),
+            local_label: context.local_label.filter(|_| phase != Phase::Opening),
+            peer_label: self.label_in_use(context),
+            accepted: (self.strict || context.local_label.is_some()).then(|| Box::new(locator_sets(context))),
         };
         let owner = self.owner(&context.ulids);
         let Some(attached) = self.attached.get_mut(&id) else { return };
         if attached.installed.as_ref() != Some(&install) {
+            let before = attached.installed.as_ref().and_then(|old| old.peer_label);
+            match (before.is_some(), install.peer_label.is_some()) {
+                (false, true) => self.tally.count(Event::LabelBegun),
+                (true, false) => self.tally.count(Event::LabelEnded),
+                (true, true) | (false, false) => {}
+            }
             if let Some(old) = attached.installed.as_ref().filter(|old| old.local_tag != install.local_tag) {
                 effects.push(Effect::Remove(owner, old.local_tag));
             }
@@ -226,6 +239,7 @@ impl Engine {
         };
         let digest = Activity { received: activity.received, sent: activity.sent, last };
         self.reap(now, rng, id, effects, |reap, rng, out| reap.activity(now, rng, digest, out));
+        self.label_payload(now, rng, id, Some(activity), effects);
     }
 
     fn reap_message(
@@ -237,6 +251,9 @@ impl Engine {
         message: &Message,
         effects: &mut Vec<Effect>,
     ) {
+        if self.label_message(now, id, addresses, message, effects) {
+            return;
+        }
         let mut refused = None;
         self.reap(now, rng, id, effects, |reap, rng, out| match message {
             Message::Keepalive { .. } => reap.keepalive(now, rng, out),
@@ -322,6 +339,7 @@ impl Engine {
             }
             ReapOutput::ExplorationStarted { reason } => {
                 self.tally.count(Event::Explorations);
+                self.label_doubt(now, id, reason, effects);
                 effects.push(Effect::Story(Story::Exploring(ulids, pair, reason)));
             }
             ReapOutput::AnswerCapped => self.tally.count(Event::ProbeAnswerCapped),

@@ -6,7 +6,7 @@
 
 use dataplane::wire::ipv6::{self, protocol};
 use dataplane::wire::shim6::PayloadHeader;
-use dataplane::wire::{Locator, LocatorPair, checksum, ethernet};
+use dataplane::wire::{FlowLabel, Locator, LocatorPair, checksum, ethernet};
 use rand::Rng;
 
 use super::{Effect, Engine, Event};
@@ -24,18 +24,19 @@ const ICMP_HEADER: usize = 8;
 
 pub(super) struct Quoted {
     id: ContextId,
-    /// Offset of the payload header in the quoted packet.
-    place: ipv6::chain::Place,
+    /// Offset of the payload header in the quoted packet; none when a flow label stood for it.
+    place: Option<ipv6::chain::Place>,
 }
 
 impl Quoted {
     /// Whether a Parameter Problem points at the payload header or at the field that names it: both are the shim's, and
     /// the host, which sent neither, would take it for its own packet's fault (R5533-238).
     fn is_about_shim(&self, icmp: &[u8]) -> bool {
-        let header = self.place.offset..self.place.offset + PayloadHeader::LEN;
+        let Some(place) = self.place else { return false };
+        let header = place.offset..place.offset + PayloadHeader::LEN;
         let pointer = icmp.get(4..ICMP_HEADER).and_then(|word| word.try_into().ok()).map(u32::from_be_bytes);
         let pointer = pointer.and_then(|pointer| usize::try_from(pointer).ok());
-        pointer.is_some_and(|pointer| pointer == self.place.predecessor || header.contains(&pointer))
+        pointer.is_some_and(|pointer| pointer == place.predecessor || header.contains(&pointer))
     }
 }
 
@@ -72,14 +73,18 @@ impl Engine {
         }
     }
 
-    /// The context whose packet is quoted: by the peer's tag and both locators, never by our own tag (RFC 5533 §8).
+    /// The context whose packet is quoted: by the peer's tag, or the label that stood for it, and both locators; never by
+    /// our own tag (RFC 5533 §8).
     pub(super) fn quoted_context(&self, quote: &[u8]) -> Option<Quoted> {
         let view = ipv6::View::of_quote(quote).ok()?;
-        let place = view.shim_header().ok()??.place;
-        let header = PayloadHeader::parse(view.from_offset(place.offset)).ok()?;
         let pair = LocatorPair { local: Locator(view.source()), peer: Locator(view.target()) };
+        let Some(shim) = view.shim_header().ok()? else {
+            let context = self.endpoint.find_by_peer_label(FlowLabel::truncate(view.flow_label())?, pair)?;
+            return Some(Quoted { id: context.id, place: None }).filter(|_| context.local_label.is_some());
+        };
+        let header = PayloadHeader::parse(view.from_offset(shim.place.offset)).ok()?;
         let context = self.endpoint.find_by_peer(header.tag, pair)?;
-        Some(Quoted { id: context.id, place })
+        Some(Quoted { id: context.id, place: Some(shim.place) })
     }
 
     fn has_alternative(&self, id: ContextId) -> bool {
@@ -99,19 +104,30 @@ impl Engine {
         let context = self.endpoint.context(quoted.id)?;
         let (host, peer) = (context.ulids.local.0, context.ulids.peer.0);
         let mut inner = icmp.get(ICMP_HEADER..)?.to_vec();
-        restore_quote(&mut inner, quoted.place)?;
+        let removed = match quoted.place {
+            Some(place) => {
+                restore_quote(&mut inner, place)?;
+                PayloadHeader::LEN as u32
+            }
+            None => {
+                // The host may have set another label, which nobody knows any more.
+                inner.get_mut(1..4)?.iter_mut().zip([0xf0, 0, 0]).for_each(|(octet, kept)| *octet &= kept);
+                0
+            }
+        };
         inner.get_mut(8..24)?.copy_from_slice(&host.octets());
         inner.get_mut(24..40)?.copy_from_slice(&peer.octets());
         let mut message = icmp.get(..ICMP_HEADER)?.to_vec();
         if message[0] == PACKET_TOO_BIG {
             let mtu = u32::from_be_bytes([message[4], message[5], message[6], message[7]]);
             // RFC 5533 §8, and never below what every IPv6 link carries (D27).
-            let mtu = mtu.saturating_sub(PayloadHeader::LEN as u32).max(ipv6::MIN_MTU as u32);
+            let mtu = mtu.saturating_sub(removed).max(ipv6::MIN_MTU as u32);
             message[4..8].copy_from_slice(&mtu.to_be_bytes());
         }
         if message[0] == PARAMETER_PROBLEM {
             let pointer = u32::from_be_bytes([message[4], message[5], message[6], message[7]]);
-            let moved = if pointer as usize >= quoted.place.offset { pointer.saturating_sub(8) } else { pointer };
+            let behind = quoted.place.is_some_and(|place| pointer as usize >= place.offset);
+            let moved = if behind { pointer.saturating_sub(removed) } else { pointer };
             message[4..8].copy_from_slice(&moved.to_be_bytes());
         }
         message[2..4].fill(0);

@@ -11,12 +11,14 @@
 //! | `setup` | what the configuration makes of it |
 //! | `context` | what follows when a context changes: table entries, REAP, paths |
 //! | `icmp` | what an ICMPv6 error about a translated packet becomes |
+//! | `label` | when a flow label stands for the payload header |
 //! | `link` | how a packet of the box's own reaches the wire |
 //! | `unreachable` | who hears of a packet whose next hop does not answer |
 //! | `report` | what the operator sees |
 
 mod context;
 mod icmp;
+mod label;
 mod link;
 mod report;
 mod setup;
@@ -268,7 +270,10 @@ impl Engine {
 
     fn control_message(&mut self, now: Instant, rng: &mut dyn Rng, frame: &[u8], effects: &mut Vec<Effect>) {
         let Some(packet) = frame.get(ethernet::HEADER_LEN..) else { return };
-        let parsed = ControlPacket::parse(packet);
+        let mut parsed = ControlPacket::parse(packet);
+        if let Ok(parsed) = &mut parsed {
+            label::note_label(&mut parsed.message, packet);
+        }
         let (addresses, message, shim6_offset) = match &parsed {
             Ok(parsed) => (parsed.addresses, Ok(&parsed.message), parsed.offset),
             Err(PacketError::Message { error, offset }) => match addresses_of(packet) {

@@ -34,6 +34,7 @@ mod dispatch;
 mod endpoint;
 mod establish;
 mod holddown;
+mod labels;
 mod limits;
 mod output;
 mod peer;

@@ -57,6 +57,8 @@ fn install(context: u32) -> Install {
         provider: 0,
         host: context % HOSTS,
         phase: Phase::Live,
+        local_label: None,
+        peer_label: None,
         accepted: None,
     }
 }
@@ -182,7 +184,7 @@ impl Subject for Stages {
         self.batches.resize_with(frames.len() / BURST, Batch::default);
         let Stages { shard, snapshot, sharding, counters, replay, batches, .. } = self;
         let port = if direction == Direction::Egress { SITE } else { PROVIDER };
-        let mut scene = Scene { shard, replay, now: 0, snapshot, sharding, worker: 0, port, counters };
+        let mut scene = Scene { shard, replay, now: 0, snapshot, sharding, worker: 0, port, handed: false, counters };
         for batch in batches {
             // Taking 32 buffers from a list stands for what reception would do.
             let from = frames.all.len() - BURST;

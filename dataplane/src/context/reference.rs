@@ -72,6 +72,8 @@ mod tests {
             provider: 0,
             host: 0,
             phase: Phase::Live,
+            local_label: None,
+            peer_label: None,
             accepted: None,
         }
     }

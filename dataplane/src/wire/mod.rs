@@ -10,4 +10,4 @@ pub mod icmpv6;
 pub mod ipv6;
 pub mod shim6;
 
-pub use address::{ContextTag, Locator, LocatorPair, Ulid, UlidPair};
+pub use address::{ContextTag, FlowLabel, Locator, LocatorPair, Ulid, UlidPair};

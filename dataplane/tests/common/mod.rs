@@ -130,6 +130,8 @@ impl Side {
             provider: local.0 - 1,
             host: host.into(),
             phase: Phase::Live,
+            local_label: None,
+            peer_label: None,
             accepted: None,
         }
     }
