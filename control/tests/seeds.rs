@@ -83,14 +83,36 @@ fn mend(scene: &mut Scene) {
     scene.all_legs(|leg| (leg.loss, leg.duplicates, leg.jitter, leg.delay) = (0, 0, Duration::ZERO, ms(5)));
 }
 
-fn live(seed: u64) {
+/// Something happens to flow labels, and is not mended: it does not count as trouble.
+fn relabel(scene: &mut Scene, rng: &mut StdRng) {
+    let provider = upto(rng, scene.providers.len() as u32) as usize;
+    let way = [Way::Out, Way::In][upto(rng, 2) as usize];
+    let leg = scene.leg(provider, way);
+    match upto(rng, 4) {
+        0 => leg.shim6_only = true,
+        1 => leg.zeroes_labels = true,
+        _ => (leg.shim6_only, leg.zeroes_labels) = (false, false),
+    }
+}
+
+fn live(seed: u64, labels: bool) {
     let mut rng = StdRng::seed_from_u64(seed);
-    let plan = plan(&mut rng);
+    let mut plan = plan(&mut rng);
+    if labels {
+        plan.shim6 += ["\nflow_label = \"all\"", "\nflow_label = \"unlabelled\""][upto(&mut rng, 2) as usize];
+        plan.plain.extend((upto(&mut rng, 5) == 0).then_some(1));
+    }
     let mut scene = Scene::new(&plan, seed);
     let streams = streams(&mut scene, &mut rng);
+    for stream in streams.iter().filter(|_| labels) {
+        scene.streams[*stream].flow_label = upto(&mut rng, 2) * upto(&mut rng, 1 << 20);
+    }
     for _ in 0..upto(&mut rng, 12) {
         scene.run(ms(u64::from(upto(&mut rng, 4000))));
         trouble(&mut scene, &mut rng);
+        if labels {
+            relabel(&mut scene, &mut rng);
+        }
         scene.nodes.iter().for_each(|node| node.selfcheck());
     }
     mend(&mut scene);
@@ -113,7 +135,14 @@ fn live(seed: u64) {
 #[test]
 fn whatever_happened_sessions_come_back() {
     for seed in (0..SEEDS).chain(KNOWN.iter().copied()) {
-        live(seed);
+        live(seed, false);
+    }
+}
+
+#[test]
+fn whatever_happened_sessions_come_back_by_label_or_by_header() {
+    for seed in 0..SEEDS / 2 {
+        live(seed, true);
     }
 }
 

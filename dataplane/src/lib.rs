@@ -7,7 +7,6 @@
 pub mod bucket;
 pub mod context;
 pub mod counters;
-mod labelled;
 mod limit;
 pub mod link;
 pub mod port;

@@ -11,11 +11,12 @@
 //! What the verdict asks for is done by the [worker](crate::worker). A packet with a context never leaves these stages
 //! and costs one index line and two context lines. Everything rare is in `#[cold]` functions at the end.
 
+mod labelled;
+
 use std::net::Ipv6Addr;
 
-use crate::context::{Direction, Entry, LabelMode, Phase, Replay, Shard, Sharding, Slot};
+use crate::context::{Direction, Entry, Phase, Replay, Shard, Sharding, Slot};
 use crate::counters::{Count, Counters, DropReason};
-use crate::labelled;
 use crate::link::Punt;
 use crate::port::Frame;
 use crate::snapshot::{HostView, PortId, PortView, Snapshot};
@@ -24,6 +25,7 @@ use crate::wire::ipv6::{self, chain::Place, protocol};
 use crate::wire::shim6::payload::{self, PayloadError};
 use crate::wire::shim6::{PROTOCOL, PayloadHeader};
 use crate::wire::{ContextTag, FlowLabel, Locator, LocatorPair, Ulid, UlidPair};
+use labelled::Labelled;
 
 /// Packets looked at together.
 pub const BURST: usize = 32;
@@ -71,8 +73,8 @@ enum Key {
     Pair(UlidPair),
     /// Tag, place of the payload header, and the packet's addresses.
     Tag(ContextTag, Place, LocatorPair),
-    /// Flow label of a packet without payload header, and its addresses. It may well be a plain packet.
-    Label(FlowLabel, LocatorPair),
+    /// Context that the flow label stands for, if the packet's addresses are locators of it.
+    Label(Slot, LocatorPair),
 }
 
 /// Packets on their way, one array per property. Owned by a worker and reused; nothing is allocated after `new`.
@@ -200,13 +202,12 @@ fn inbound_key(packet: &ipv6::View<'_>, port: &PortView, scene: &Scene<'_>) -> (
     let shim = match packet.shim_header() {
         Err(_) => return refuse(DropReason::MalformedChain),
         Ok(Some(shim)) if !shim.under_way => shim.place,
-        Ok(None) if scene.shard.label_mode() != LabelMode::Off => {
-            return match FlowLabel::truncate(packet.flow_label()) {
-                Some(label) => (Key::Label(label, locators), Verdict::Lookup),
-                None => (Key::None, plain_to_locator(packet, port)),
-            };
-        }
-        Ok(_) => return (Key::None, plain_to_locator(packet, port)),
+        Ok(None) => match labelled::read(packet, scene) {
+            Labelled::By(slot) => return (Key::Label(slot, locators), Verdict::Lookup),
+            Labelled::Elsewhere(owner) => return (Key::None, Verdict::HandOver(owner)),
+            Labelled::No => return (Key::None, plain_to_locator(packet, port)),
+        },
+        Ok(Some(_)) => return (Key::None, plain_to_locator(packet, port)),
     };
     match PayloadHeader::parse(packet.from_offset(shim.offset)) {
         Ok(header) => (Key::Tag(header.tag, shim, locators), Verdict::Lookup),
@@ -265,14 +266,6 @@ fn locate_tags<F: Frame>(batch: &mut Batch<F>, scene: &Scene<'_>) {
                 Some(owner) => *verdict = Verdict::HandOver(owner),
                 None => *verdict = Verdict::UnknownTag(tag, locators),
             }
-        } else if let Key::Label(label, _) = *key {
-            let owner = scene.sharding.owner_of_label(label);
-            // A plain packet may have been handed here for another reason, which must not send it round in circles.
-            if owner == scene.worker || scene.handed {
-                scene.shard.prefetch_label(label);
-            } else {
-                *verdict = Verdict::HandOver(owner);
-            }
         }
         batch.hashes.push(hash);
     }
@@ -285,7 +278,7 @@ fn approach<F: Frame>(batch: &mut Batch<F>, scene: &Scene<'_>) {
         match (verdict, key) {
             (Verdict::Lookup, Key::Pair(_)) => scene.shard.prefetch_by_pair(hash),
             (Verdict::Lookup, Key::Tag(..)) => scene.shard.prefetch_by_tag(hash),
-            (Verdict::Lookup, Key::Label(label, _)) => scene.shard.prefetch_by_label(*label),
+            (Verdict::Lookup, Key::Label(slot, _)) => scene.shard.prefetch(*slot),
             _ => {}
         }
     }
@@ -298,8 +291,8 @@ fn resolve<F: Frame>(batch: &mut Batch<F>, scene: &Scene<'_>) {
         let slot = match (verdict, key) {
             (Verdict::Lookup, Key::Pair(pair)) => scene.shard.by_pair(hash, pair),
             (Verdict::Lookup, Key::Tag(tag, ..)) => scene.shard.by_tag(hash, *tag),
-            (Verdict::Lookup, Key::Label(label, locators)) => {
-                scene.shard.by_label(*label).filter(|&slot| scene.shard.accepts_labelled(slot, locators))
+            (Verdict::Lookup, Key::Label(slot, locators)) => {
+                Some(*slot).filter(|&slot| scene.shard.accepts_labelled(slot, locators))
             }
             _ => None,
         };
@@ -534,7 +527,7 @@ fn plain_to_locator(packet: &ipv6::View<'_>, port: &PortView) -> Verdict {
     }
 }
 
-/// A packet from a provider whose flow label is no context's.
+/// A packet from a provider whose flow label is a context's, and whose addresses are not.
 #[cold]
 fn plain_after_all<F: Frame>(frame: &F, scene: &Scene<'_>) -> Verdict {
     let packet = ipv6::View::new(frame.bytes().get(ethernet::HEADER_LEN..).unwrap_or_default());

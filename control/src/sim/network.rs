@@ -33,11 +33,23 @@ pub struct Leg {
     pub delay: Duration,
     /// How much longer a packet may take: packets overtake each other within this time.
     pub jitter: Duration,
+    /// Flow labels are written over with zero.
+    pub zeroes_labels: bool,
+    /// What has no Shim6 header is lost, as a firewall may have it that saw no connection begin.
+    pub shim6_only: bool,
 }
 
 impl Default for Leg {
     fn default() -> Leg {
-        Leg { cut: false, loss: 0, duplicates: 0, delay: Duration::from_millis(5), jitter: Duration::ZERO }
+        Leg {
+            cut: false,
+            loss: 0,
+            duplicates: 0,
+            delay: Duration::from_millis(5),
+            jitter: Duration::ZERO,
+            zeroes_labels: false,
+            shim6_only: false,
+        }
     }
 }
 
@@ -182,7 +194,7 @@ impl World {
         self.providers[number].carried += 1;
         let mut octets = octets.to_vec();
         octets[7] = octets[7].saturating_sub(1);
-        for at in self.through(number, Way::Out) {
+        for at in self.through(number, Way::Out, &mut octets) {
             self.later(at, Due::AtCore(octets.clone()));
         }
     }
@@ -205,23 +217,27 @@ impl World {
     }
 
     /// A packet reached the core and goes on to whoever it is for.
-    pub(super) fn out_of_core(&mut self, octets: Vec<u8>) {
+    pub(super) fn out_of_core(&mut self, mut octets: Vec<u8>) {
         let target = ipv6::View::new(&octets).ok().map(|view| view.target());
         let Some(number) = target.and_then(|target| self.provider_of(target)) else {
             self.lost += 1;
             return;
         };
-        for at in self.through(number, Way::In) {
+        for at in self.through(number, Way::In, &mut octets) {
             self.deliver(number, octets.clone(), at);
         }
     }
 
-    /// When a packet gets through one way of a provider: once, twice, or never.
-    fn through(&mut self, number: ProviderId, way: Way) -> Vec<Instant> {
+    /// When a packet gets through one way of a provider: once, twice, or never; and what it looks like then.
+    fn through(&mut self, number: ProviderId, way: Way, octets: &mut [u8]) -> Vec<Instant> {
         let leg = *self.leg(number, way);
-        if leg.cut || self.chance(leg.loss) {
+        let stopped = leg.shim6_only && !ipv6::View::new(octets).is_ok_and(|view| view.next_header() == protocol::SHIM6);
+        if leg.cut || stopped || self.chance(leg.loss) {
             self.lost += 1;
             return Vec::new();
+        }
+        if let (true, Ok(mut packet)) = (leg.zeroes_labels, ipv6::ViewMut::new(octets)) {
+            packet.set_flow_label(0);
         }
         let copies = if self.chance(leg.duplicates) { 2 } else { 1 };
         (0..copies).map(|_| self.now + leg.delay + leg.jitter.mul_f64(self.share())).collect()

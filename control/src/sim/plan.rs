@@ -24,6 +24,8 @@ pub struct Plan {
     pub contexts_max: u32,
     /// Lines for the `[shim6]` section of all boxes.
     pub shim6: String,
+    /// Sites whose boxes do without those lines.
+    pub plain: Vec<SiteId>,
 }
 
 /// What a site is made of.
@@ -46,7 +48,7 @@ impl Default for SitePlan {
 impl Default for Plan {
     /// Two sites with two providers and one host each, and the Send Timeout of the demonstration.
     fn default() -> Plan {
-        Plan { sites: vec![SitePlan::default(); 2], send_timeout_s: 3, contexts_max: 1024, shim6: String::new() }
+        Plan { sites: vec![SitePlan::default(); 2], send_timeout_s: 3, contexts_max: 1024, shim6: String::new(), plain: Vec::new() }
     }
 }
 
@@ -113,7 +115,7 @@ impl Plan {
             prefix(site),
             lan(site),
             self.send_timeout_s,
-            self.shim6,
+            if self.plain.contains(&site) { "" } else { &self.shim6 },
             address(lan(site), 1),
         );
         for port in 1..=providers {

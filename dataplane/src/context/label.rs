@@ -85,14 +85,6 @@ impl Labels {
         self.used.get(slot as usize).and_then(|used| used.peer)
     }
 
-    /// Asks for the place of a label.
-    #[inline]
-    pub(super) fn prefetch(&self, label: FlowLabel) {
-        if let Some(place) = self.slots.get(label.value() as usize) {
-            prefetch(place);
-        }
-    }
-
     /// Asks for the labels of a context.
     #[inline]
     pub(super) fn prefetch_used(&self, slot: u32) {

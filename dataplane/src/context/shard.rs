@@ -191,18 +191,10 @@ impl Shard {
         self.labels.find(label)
     }
 
-    /// Asks for the place of a label.
+    /// Asks for both lines of an entry.
     #[inline]
-    pub fn prefetch_label(&self, label: FlowLabel) {
-        self.labels.prefetch(label);
-    }
-
-    /// Asks for both lines of the entry a label leads to, once its place is here.
-    #[inline]
-    pub fn prefetch_by_label(&self, label: FlowLabel) {
-        if let Some(Slot(slot)) = self.labels.find(label) {
-            self.prefetch_entry(slot);
-        }
+    pub fn prefetch(&self, slot: Slot) {
+        self.prefetch_entry(slot.0);
     }
 
     /// The default context of a pair whose hash is `hash`.
