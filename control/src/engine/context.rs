@@ -127,9 +127,10 @@ impl Engine {
             self.reap(now, rng, id, effects, |reap, rng, out| reap.set_locators(now, rng, local, peer, out));
         }
         self.sync(id, effects);
-        self.label_payload(now, rng, id, None, effects);
-        if how != How::Initiated {
-            self.wake(now, id);
+        match how {
+            // The peer sent its R2 and is ready for a test. In the other cases our own R2 has not left yet.
+            How::Initiated => self.label_payload(now, rng, id, None, effects),
+            How::Accepted | How::Recovered | How::Updated => self.wake(now, id),
         }
     }
 

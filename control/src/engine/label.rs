@@ -10,7 +10,7 @@
 //!  headers ───────────▶ headers, asked ────────────────────────▶ label ◀─┐
 //!     ▲                       │ no answer: later                   │ │   │ answer: came with
 //!     │◀──────────────────────┘                      test, 1 s and │ │   │ it, and so did payload
-//!     │                                               then each 10 │ └───┘
+//!     │                                            then each 5 s   │ └───┘
 //!     │◀── no answer (later), another label or no payload (rest), ─┘
 //!           an exploration that begins (rest), another pair, I2bis
 //! ```
@@ -35,7 +35,7 @@ const PATIENCE: Duration = Duration::from_secs(2);
 /// From the first answer to the next test, which asks for payload as well.
 const SOON: Duration = Duration::from_secs(1);
 /// Between tests after that.
-const AGAIN: Duration = Duration::from_secs(10);
+const AGAIN: Duration = Duration::from_secs(5);
 /// From a test without answer to the next; twice as long after each further one.
 const LATER: Duration = Duration::from_secs(1);
 /// Most doublings of that.

@@ -37,9 +37,8 @@ impl LabelSpace {
         if self.taken.len() >= Self::TAKEN_MAX {
             return None;
         }
-        let label = (0..Self::DRAWS_MAX)
-            .filter_map(|_| self.draw(rng, worker))
-            .find(|label| !self.taken.contains(label))?;
+        let label =
+            (0..Self::DRAWS_MAX).filter_map(|_| self.draw(rng, worker)).find(|label| !self.taken.contains(label))?;
         self.taken.insert(label);
         Some(label)
     }

@@ -231,7 +231,8 @@ impl World {
     /// When a packet gets through one way of a provider: once, twice, or never; and what it looks like then.
     fn through(&mut self, number: ProviderId, way: Way, octets: &mut [u8]) -> Vec<Instant> {
         let leg = *self.leg(number, way);
-        let stopped = leg.shim6_only && !ipv6::View::new(octets).is_ok_and(|view| view.next_header() == protocol::SHIM6);
+        let stopped =
+            leg.shim6_only && !ipv6::View::new(octets).is_ok_and(|view| view.next_header() == protocol::SHIM6);
         if leg.cut || stopped || self.chance(leg.loss) {
             self.lost += 1;
             return Vec::new();

@@ -48,7 +48,13 @@ impl Default for SitePlan {
 impl Default for Plan {
     /// Two sites with two providers and one host each, and the Send Timeout of the demonstration.
     fn default() -> Plan {
-        Plan { sites: vec![SitePlan::default(); 2], send_timeout_s: 3, contexts_max: 1024, shim6: String::new(), plain: Vec::new() }
+        Plan {
+            sites: vec![SitePlan::default(); 2],
+            send_timeout_s: 3,
+            contexts_max: 1024,
+            shim6: String::new(),
+            plain: Vec::new(),
+        }
     }
 }
 

@@ -3,7 +3,8 @@
 use super::kind::locator_padding;
 use super::view::{REPORT_LEN, option_len};
 use super::{
-    ErrorMessage, LabelOption, LocatorList, LocatorPreferences, Message, OptionType, Options, Preference, Probe, ProbeReport,
+    ErrorMessage, LabelOption, LocatorList, LocatorPreferences, Message, OptionType, Options, Preference, Probe,
+    ProbeReport,
 };
 use crate::wire::address::{ContextTag, UlidPair};
 use crate::wire::checksum;

@@ -3,8 +3,8 @@
 use super::kind::locator_padding;
 use super::view::{ControlView, ParseError, RawOption, RawOptions, chunk};
 use super::{
-    ErrorMessage, LabelOption, LabelPurpose, LocatorList, LocatorPreferences, Message, MessageType, OptionType, Options, Preference, Probe,
-    VerificationMethod,
+    ErrorMessage, LabelOption, LabelPurpose, LocatorList, LocatorPreferences, Message, MessageType, OptionType,
+    Options, Preference, Probe, VerificationMethod,
 };
 use crate::wire::address::{Locator, Ulid, UlidPair};
 

@@ -65,7 +65,10 @@ fn golden_options_go_both_ways() {
         // R5534-072, R5534-073, R5534-075
         (update(Options { keepalive_timeout: Some(20), ..Options::NONE }), "00140004 00000014"),
         (
-            Message::Keepalive { receiver_tag: tag(), options: Options { flow_label: Some(answer()), ..Options::NONE } },
+            Message::Keepalive {
+                receiver_tag: tag(),
+                options: Options { flow_label: Some(answer()), ..Options::NONE },
+            },
             "988c000c 5036464c 201abcde 01020304",
         ),
     ];
