@@ -168,6 +168,7 @@ fn a_daemon_that_does_not_run_is_named() {
     }
 }
 
+// R5533-307
 #[test]
 fn hosts_are_made_listed_and_removed() {
     let room = Room::new("hosts", SITE);
@@ -211,6 +212,7 @@ fn hosts_are_made_listed_and_removed() {
     assert_eq!(room.ctl("check").status, 0);
 }
 
+// R5533-307
 #[test]
 fn a_site_with_a_key_gets_hybrid_hosts() {
     let room = Room::new("key", &SITE.replace("[site]\n", "[site]\nkey = \"site-key.pem\"\nsec = 1\n"));
@@ -302,6 +304,12 @@ fn answer(request: &Request) -> Response {
             descriptions: [("rx.packets".into(), "packets received".into())].into(),
             workers: Vec::new(),
         }),
+        Request::Steer(wanted) => Response::Steered(ProviderView {
+            name: wanted.provider.clone(),
+            steering: wanted.steering,
+            contexts: 3,
+            ..Default::default()
+        }),
         Request::Reload => Response::error("site.toml:3:6: box.id: 16 is out of range: 0 to 15"),
     }
 }
@@ -312,7 +320,7 @@ fn a_running_daemon_is_shown_in_tables_and_in_json() {
     let (_server, asked) = daemon(&room);
     let status = room.ctl("status");
     assert!(status.out.starts_with("a-box: ready, pshim6d 9.9, up 1h01m\n"), "{}", status.out);
-    assert!(status.out.contains("\nPROVIDER  STATE  PORT"), "{}", status.out);
+    assert!(status.out.contains("\nPROVIDER  STATE  USE     PORT"), "{}", status.out);
     assert_eq!(room.ctl("status --json").json()["providers"][0]["up"], true);
 
     let contexts = room.ctl("contexts");

@@ -148,6 +148,7 @@ fn the_box_answers_for_itself_and_hosts_reach_each_other_through_it() {
 
 // ---- failing ----
 
+// R5533-007: a host of the simulation looks at the checksum of all it gets.
 #[test]
 fn traffic_survives_a_cut_of_the_provider_in_use() {
     for site in [0, 1] {
@@ -208,6 +209,7 @@ fn a_cut_in_the_network_is_not_blamed_on_the_other_end() {
     scene.lossless(&streams, s(5));
 }
 
+// R5533-016
 #[test]
 fn a_healed_provider_serves_again_when_the_other_fails() {
     let (mut scene, streams) = Scene::talking(&Plan::default(), 7);

@@ -23,6 +23,10 @@ pub struct Limits {
     pub hold_ms: u64,
     /// Contexts in doubt whose last TCP segment is kept.
     pub replays: usize,
+    /// Whether control is told what the TCP of such contexts shows.
+    pub tcp_hints: bool,
+    /// Translated sessions whose provider is remembered, about.
+    pub nat_sessions: usize,
     /// ICMPv6 errors sent per second.
     pub icmp_per_second: u32,
     /// Packets per second for control: Shim6 messages, ICMPv6 errors, unknown tags, the host stack; each kind apart.
@@ -47,6 +51,8 @@ impl Default for Limits {
             hold_depth: 16,
             hold_ms: 8_000,
             replays: 1024,
+            tcp_hints: true,
+            nat_sessions: 1 << 16,
             icmp_per_second: 1000,
             punts_per_second: 50_000,
             punts_per_source_second: 10_000,

@@ -17,11 +17,11 @@ use std::sync::Arc;
 use crossbeam::queue::ArrayQueue;
 
 use crate::context::entry::Traffic;
-use crate::context::{Activity, Install, LocatorSets};
+use crate::context::{Activity, Install, LocatorSets, Sign};
 use crate::counters::Counters;
 use crate::port::{Frame, Pool};
 use crate::snapshot::{PortId, Snapshot};
-use crate::wire::{ContextTag, LocatorPair, UlidPair};
+use crate::wire::{ContextTag, Locator, LocatorPair, UlidPair};
 
 /// What control tells a worker.
 pub enum Command<F> {
@@ -74,10 +74,29 @@ pub enum Event<F> {
         /// Totals, out then in.
         traffic: [Traffic; 2],
     },
+    /// The TCP of a context in doubt shows something.
+    Tcp {
+        /// Control's name for the context.
+        handle: u64,
+        /// What it shows.
+        sign: Sign,
+        /// The pair it was sent on.
+        pair: LocatorPair,
+    },
     /// A context found no place in the table.
     TableFull {
         /// Control's name for the context.
         handle: u64,
+    },
+    /// Translated traffic of a host with a peer without a context has reached a threshold: it deserves a context, if the
+    /// peer speaks Shim6. Told again every so often for as long as it goes on without one.
+    Qualified {
+        /// The address the host really has, and the peer's.
+        pair: UlidPair,
+        /// The address the peer knows the host by: the identifier a context for this traffic must have.
+        presented: Locator,
+        /// The provider that delegated it, as an index into the snapshot.
+        provider: u8,
     },
     /// Something nobody here uses any more, to be freed by control.
     Retired(Retired),
@@ -149,7 +168,9 @@ pub enum Notice<'a> {
     Punt(PortId, Punt, &'a [u8]),
     Unresolved(PortId, Ipv6Addr, &'a [u8]),
     Activity { handle: u64, activity: Activity, traffic: [Traffic; 2] },
+    Tcp { handle: u64, sign: Sign, pair: LocatorPair },
     TableFull { handle: u64 },
+    Qualified { pair: UlidPair, presented: Locator, provider: u8 },
 }
 
 /// Control's end without the type of its packets: control names no buffer.
@@ -292,7 +313,11 @@ impl<F: Frame> Workers for ControlLink<F> {
                     Event::Activity { handle, activity, traffic } => {
                         sink(Notice::Activity { handle, activity, traffic })
                     }
+                    Event::Tcp { handle, sign, pair } => sink(Notice::Tcp { handle, sign, pair }),
                     Event::TableFull { handle } => sink(Notice::TableFull { handle }),
+                    Event::Qualified { pair, presented, provider } => {
+                        sink(Notice::Qualified { pair, presented, provider });
+                    }
                     Event::Retired(retired) => drop(retired),
                 }
             }

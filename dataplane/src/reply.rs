@@ -19,6 +19,8 @@ pub fn build(frame: &[u8], error: IcmpError, port: &PortView, room: &mut [u8; RO
     let error = match error {
         IcmpError::AddressUnreachable => Error::DestinationUnreachable { code: icmpv6::unreachable::ADDRESS },
         IcmpError::SourcePolicy => Error::DestinationUnreachable { code: icmpv6::unreachable::SOURCE_POLICY },
+        IcmpError::NoRoute => Error::DestinationUnreachable { code: icmpv6::unreachable::NO_ROUTE },
+        IcmpError::ParameterProblem(pointer) => Error::ParameterProblem { code: icmpv6::parameter::FIELD, pointer },
         IcmpError::PacketTooBig(mtu) => Error::PacketTooBig { mtu },
         IcmpError::TimeExceeded => Error::TimeExceeded { code: icmpv6::exceeded::HOP_LIMIT },
     };

@@ -1,10 +1,14 @@
 //! What all workers need to know and control decides: ports, providers, hosts. Immutable; replaced as a whole.
 
+mod nat;
+
 use std::collections::HashMap;
 use std::net::Ipv6Addr;
+use std::sync::Arc;
 
-use crate::wire::Ulid;
+pub use self::nat::{Image, Mapped, NatView, Outside, Thresholds};
 use crate::wire::ethernet::Mac;
+use crate::wire::{Ulid, UlidPair};
 
 /// A port of the box, as an index into [`Snapshot::ports`].
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
@@ -97,13 +101,26 @@ pub struct Snapshot {
     pub host_index: HashMap<Ulid, u32>,
     /// The site's identifiers.
     pub site: Block,
+    /// Whether segment sizes that hosts' TCP offers are made to fit with the payload header.
+    pub mss_clamp: bool,
+    /// Translation for peers without Shim6; none if there is none.
+    pub nat: Option<Arc<NatView>>,
 }
 
 impl Snapshot {
-    /// The provider that delegated an address, if one did.
+    /// Whether a provider delegated an address: it is in a prefix of locators, or in one that stands for mapped subnets.
     #[inline]
     pub fn delegated(&self, address: Ipv6Addr) -> bool {
         let prefix = (address.to_bits() >> 64) as u64;
         self.providers.iter().any(|provider| provider.prefix == prefix)
+            || self.nat.as_ref().is_some_and(|nat| nat.mapped.is_outside(address))
+    }
+
+    /// The pair whose hash names the owner of everything between a host and a peer. Where the local address is one that
+    /// a host is known by outside, that is the pair with the address the host really has.
+    pub fn steering(&self, pair: UlidPair) -> UlidPair {
+        let image = self.nat.as_ref().and_then(|nat| nat.image(pair.local.0));
+        let host = image.and_then(|image| self.hosts.get(image.host as usize));
+        UlidPair { local: host.map_or(pair.local, |host| host.ulid), ..pair }
     }
 }

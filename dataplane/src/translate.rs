@@ -12,19 +12,22 @@
 //! and costs one index line and two context lines. Everything rare is in `#[cold]` functions at the end.
 
 mod labelled;
+mod natv6;
 
 use std::net::Ipv6Addr;
 
-use crate::context::{Direction, Entry, Phase, Replay, Shard, Sharding, Slot};
+use crate::context::replay::{Owner, Replay};
+use crate::context::{Direction, Entry, Flows, Phase, Shard, Sharding, Slot};
 use crate::counters::{Count, Counters, DropReason};
 use crate::link::Punt;
 use crate::port::Frame;
 use crate::snapshot::{HostView, PortId, PortView, Snapshot};
 use crate::wire::ethernet::{self, EtherType, Mac};
 use crate::wire::ipv6::{self, chain::Place, protocol};
+use crate::wire::segment::Segment;
 use crate::wire::shim6::payload::{self, PayloadError};
 use crate::wire::shim6::{PROTOCOL, PayloadHeader};
-use crate::wire::{ContextTag, FlowLabel, Locator, LocatorPair, Ulid, UlidPair};
+use crate::wire::{ContextTag, FlowLabel, Locator, LocatorPair, Ulid, UlidPair, tcp};
 use labelled::Labelled;
 
 /// Packets looked at together.
@@ -47,8 +50,13 @@ pub enum Verdict {
     UnknownTag(ContextTag, LocatorPair),
     /// Give it to the worker that owns its context.
     HandOver(u8),
+    /// Cut it into fragments of at most so many octets, and send them instead: with the payload header it does not fit the
+    /// path, and is too short for its host to have to know.
+    Fragment(u16),
     /// Answer it with an ICMPv6 error, and drop it.
     Reply(IcmpError),
+    /// The same, for a reason that the error alone does not name.
+    Refuse(IcmpError, DropReason),
     /// Drop it.
     Drop(DropReason),
 }
@@ -64,6 +72,10 @@ pub enum IcmpError {
     AddressUnreachable,
     /// Destination Unreachable, source address failed ingress policy.
     SourcePolicy,
+    /// Destination Unreachable, no route to destination.
+    NoRoute,
+    /// Parameter Problem, erroneous header field, with its offset.
+    ParameterProblem(u32),
 }
 
 /// What a packet is looked up by.
@@ -75,6 +87,10 @@ enum Key {
     Tag(ContextTag, Place, LocatorPair),
     /// Context that the flow label stands for, if the packet's addresses are locators of it.
     Label(Slot, LocatorPair),
+    /// From a peer without Shim6, or not yet with it: the host's own address and the peer's.
+    Outside(UlidPair, natv6::Behind),
+    /// An ICMPv6 error of somebody inside about a packet of this pair.
+    Error(UlidPair),
 }
 
 /// Packets on their way, one array per property. Owned by a worker and reused; nothing is allocated after `new`.
@@ -115,8 +131,10 @@ impl<F> Batch<F> {
 pub struct Scene<'a> {
     /// The contexts this worker owns.
     pub shard: &'a mut Shard,
-    /// The last segments of contexts in doubt.
+    /// The last segments of contexts in doubt, and what their TCP shows.
     pub replay: &'a mut Replay,
+    /// What is remembered of translated sessions.
+    pub flows: &'a mut Flows,
     /// Milliseconds.
     pub now: u64,
     /// Ports, providers, hosts.
@@ -157,7 +175,7 @@ fn parse_outbound<F: Frame>(batch: &mut Batch<F>, scene: &Scene<'_>) {
     let Some(port) = scene.snapshot.ports.get(usize::from(scene.port.0)) else { return drop_all(batch) };
     for frame in &mut batch.frames {
         let (key, verdict) = match read(frame, port.mac) {
-            Ok(packet) => outbound_key(&packet),
+            Ok(packet) => outbound_key(&packet, scene.snapshot),
             Err(reason) => (Key::None, Verdict::Drop(reason)),
         };
         batch.keys.push(key);
@@ -165,12 +183,13 @@ fn parse_outbound<F: Frame>(batch: &mut Batch<F>, scene: &Scene<'_>) {
     }
 }
 
-fn outbound_key(packet: &ipv6::View<'_>) -> (Key, Verdict) {
+fn outbound_key(packet: &ipv6::View<'_>, snapshot: &Snapshot) -> (Key, Verdict) {
     let (source, target) = (packet.source(), packet.target());
     if target.is_multicast() {
         return (Key::None, Verdict::Punt(Punt::HostStack));
     }
-    (Key::Pair(UlidPair { local: Ulid(source), peer: Ulid(target) }), Verdict::Lookup)
+    let key = natv6::departing_key(packet, snapshot);
+    (key.unwrap_or(Key::Pair(UlidPair { local: Ulid(source), peer: Ulid(target) })), Verdict::Lookup)
 }
 
 fn parse_inbound<F: Frame>(batch: &mut Batch<F>, scene: &Scene<'_>) {
@@ -205,9 +224,9 @@ fn inbound_key(packet: &ipv6::View<'_>, port: &PortView, scene: &Scene<'_>) -> (
         Ok(None) => match labelled::read(packet, scene) {
             Labelled::By(slot) => return (Key::Label(slot, locators), Verdict::Lookup),
             Labelled::Elsewhere(owner) => return (Key::None, Verdict::HandOver(owner)),
-            Labelled::No => return (Key::None, plain_to_locator(packet, port)),
+            Labelled::No => return plain_to_locator(packet, port, snapshot),
         },
-        Ok(Some(_)) => return (Key::None, plain_to_locator(packet, port)),
+        Ok(Some(_)) => return plain_to_locator(packet, port, snapshot),
     };
     match PayloadHeader::parse(packet.from_offset(shim.offset)) {
         Ok(header) => (Key::Tag(header.tag, shim, locators), Verdict::Lookup),
@@ -243,7 +262,7 @@ fn read<F: Frame>(frame: &mut F, mac: Mac) -> Result<ipv6::View<'_>, DropReason>
 fn locate_pairs<F: Frame>(batch: &mut Batch<F>, scene: &Scene<'_>) {
     for (key, verdict) in batch.keys.iter().zip(&mut batch.verdicts) {
         let mut hash = 0;
-        if let Key::Pair(pair) = key {
+        if let Key::Pair(pair) | Key::Error(pair) = key {
             hash = scene.shard.hasher().pair(pair);
             let owner = scene.sharding.owner_of_hash(hash);
             if owner != scene.worker {
@@ -265,6 +284,12 @@ fn locate_tags<F: Frame>(batch: &mut Batch<F>, scene: &Scene<'_>) {
                 Some(owner) if owner == scene.worker => scene.shard.prefetch_tag(hash),
                 Some(owner) => *verdict = Verdict::HandOver(owner),
                 None => *verdict = Verdict::UnknownTag(tag, locators),
+            }
+        } else if let Key::Outside(pair, _) = key {
+            hash = scene.shard.hasher().pair(pair);
+            match scene.sharding.owner_of_hash(hash) {
+                owner if owner == scene.worker => scene.flows.prefetch_pair(hash),
+                owner => *verdict = Verdict::HandOver(owner),
             }
         }
         batch.hashes.push(hash);
@@ -304,18 +329,30 @@ fn resolve<F: Frame>(batch: &mut Batch<F>, scene: &Scene<'_>) {
 
 fn rewrite_outbound<F: Frame>(batch: &mut Batch<F>, scene: &mut Scene<'_>) {
     for (at, frame) in batch.frames.iter_mut().enumerate() {
-        let (Verdict::Lookup, Key::Pair(pair)) = (batch.verdicts[at], batch.keys[at]) else { continue };
+        let pair = match (batch.verdicts[at], batch.keys[at]) {
+            (Verdict::Lookup, Key::Pair(pair)) => pair,
+            (Verdict::Lookup, Key::Error(pair)) => {
+                batch.verdicts[at] = without_context(frame, pair, batch.hashes[at], scene);
+                continue;
+            }
+            _ => continue,
+        };
         let octets = frame.bytes().len().saturating_sub(ethernet::HEADER_LEN);
-        batch.verdicts[at] = match batch.slots[at].filter(|&slot| scene.shard.entry(slot).phase == Phase::Live) {
-            None => without_context(frame, pair, scene),
+        // Nobody inside has a presented identifier for an address, so who sends from one means another's context.
+        let live = |slot: &Slot| {
+            let entry = scene.shard.entry(*slot);
+            entry.phase == Phase::Live && !entry.is_presented()
+        };
+        batch.verdicts[at] = match batch.slots[at].filter(live) {
+            None => without_context(frame, pair, batch.hashes[at], scene),
             Some(slot) => {
                 let entry = scene.shard.entry(slot);
                 if entry.is_in_doubt() {
-                    keep_for_replay(frame, entry.local_tag, scene.port, scene.now, scene.replay);
+                    watch_sent(frame, entry, scene.port, scene.now, scene.replay);
                 }
                 let label = scene.shard.label_toward_peer(slot).filter(|_| !entry.is_plain());
                 let label = label.filter(|_| labelled::may_go(frame, scene.shard.label_mode()));
-                let verdict = to_locators(frame, entry, label, scene.snapshot);
+                let verdict = to_locators(frame, entry, scene.snapshot, label, None);
                 if matches!(verdict, Verdict::Forward(_) | Verdict::Unresolved(..)) {
                     let count = if entry.is_plain() { Count::PlainOut } else { Count::TranslatedOut };
                     scene.counters.add(count, 1);
@@ -334,7 +371,13 @@ fn rewrite_outbound<F: Frame>(batch: &mut Batch<F>, scene: &mut Scene<'_>) {
 /// RFC 5533 §11: what a live context does to a packet of its pair; with a `label`, that takes the place of the header. A
 /// packet that ends in an error is left as it was.
 #[inline]
-fn to_locators<F: Frame>(frame: &mut F, entry: &Entry, label: Option<FlowLabel>, snapshot: &Snapshot) -> Verdict {
+fn to_locators<F: Frame>(
+    frame: &mut F,
+    entry: &Entry,
+    snapshot: &Snapshot,
+    label: Option<FlowLabel>,
+    presenting: Option<&natv6::Presenting<'_>>,
+) -> Verdict {
     let Some(provider) = snapshot.providers.get(usize::from(entry.provider)) else {
         return Verdict::Drop(DropReason::NoRoute);
     };
@@ -348,14 +391,21 @@ fn to_locators<F: Frame>(frame: &mut F, entry: &Entry, label: Option<FlowLabel>,
     if packet.hop_limit() <= 1 {
         return Verdict::Reply(IcmpError::TimeExceeded);
     }
-    let bare = entry.is_plain() || label.is_some();
+    let plain = entry.is_plain();
+    let bare = plain || label.is_some();
     let added = if bare { 0 } else { PayloadHeader::LEN };
-    if packet.total_len() + added > usize::from(port.mtu) {
-        let mtu = usize::from(port.mtu).saturating_sub(added).max(ipv6::MIN_MTU);
-        return Verdict::Reply(IcmpError::PacketTooBig(mtu as u32));
+    let mtu = path_mtu(entry, port);
+    if packet.total_len() + added > mtu {
+        return too_big(packet.total_len(), mtu.saturating_sub(added));
+    }
+    if let Some(presenting) = presenting {
+        presenting.apply(frame.bytes_mut().get_mut(ethernet::HEADER_LEN..).unwrap_or_default());
     }
     if !bare {
-        let Ok(insertion) = packet.shim_insertion() else { return Verdict::Drop(DropReason::MalformedChain) };
+        let packet = ipv6::View::new(frame.bytes().get(ethernet::HEADER_LEN..).unwrap_or_default());
+        let Ok(Ok(insertion)) = packet.map(|packet| packet.shim_insertion()) else {
+            return Verdict::Drop(DropReason::MalformedChain);
+        };
         if !frame.prepend(added) {
             return Verdict::Drop(DropReason::NoBuffer);
         }
@@ -372,6 +422,9 @@ fn to_locators<F: Frame>(frame: &mut F, entry: &Entry, label: Option<FlowLabel>,
     }
     let alive = packet.decrement_hop_limit();
     debug_assert!(alive, "looked at before the packet was touched");
+    if snapshot.mss_clamp && !plain {
+        clamp_mss(frame, mtu);
+    }
     address(frame, port.mac, provider.mac, provider.port, provider.next_hop)
 }
 
@@ -386,9 +439,10 @@ fn rewrite_inbound<F: Frame>(batch: &mut Batch<F>, scene: &mut Scene<'_>) {
                 Verdict::Drop(DropReason::ForeignLocators)
             }
             (Key::Tag(_, place, _), Some(slot)) => deliver(frame, slot, Some(place), scene),
-            (Key::Label(..), None) => plain_after_all(frame, scene),
             (Key::Label(..), Some(slot)) => deliver(frame, slot, None, scene),
-            (Key::None | Key::Pair(_), _) => continue,
+            (Key::Label(..), None) => labelled::plain_after_all(frame, scene),
+            (Key::Outside(pair, behind), _) => natv6::arriving(frame, pair, behind, batch.hashes[at], scene),
+            (Key::None | Key::Pair(_) | Key::Error(_), _) => continue,
         };
     }
 }
@@ -399,16 +453,20 @@ fn deliver<F: Frame>(frame: &mut F, slot: Slot, place: Option<Place>, scene: &mu
     let header = if place.is_some() { PayloadHeader::LEN } else { 0 };
     let octets = frame.bytes().len().saturating_sub(ethernet::HEADER_LEN + header);
     let entry = scene.shard.entry(slot);
-    if entry.is_in_doubt() {
-        scene.replay.forget(entry.local_tag);
-    }
+    let presented = entry.is_presented();
     let verdict = to_identifiers(frame, entry, place, scene.snapshot);
+    if entry.is_in_doubt() {
+        watch_received(frame, entry, verdict, scene.now, scene.replay);
+    }
     if matches!(verdict, Verdict::Forward(_) | Verdict::Unresolved(..)) {
         scene.counters.add(Count::TranslatedIn, 1);
         scene.shard.note(slot, Direction::In, octets);
         if place.is_none() {
             scene.counters.add(Count::LabelledIn, 1);
             scene.shard.note_label(slot, Direction::In);
+        }
+        if presented {
+            natv6::heard(frame, slot, scene);
         }
     }
     verdict
@@ -446,7 +504,21 @@ fn to_identifiers<F: Frame>(frame: &mut F, entry: &Entry, place: Option<Place>, 
     }
     let alive = packet.decrement_hop_limit();
     debug_assert!(alive, "looked at before the packet was touched");
+    if snapshot.mss_clamp {
+        clamp_inbound(frame, entry, snapshot);
+    }
+    if entry.is_presented()
+        && let Err(reason) = natv6::restored(frame, &entry.ulids, host.ulid)
+    {
+        return Verdict::Drop(reason);
+    }
     address(frame, port.mac, host.mac, host.port, host.ulid.0)
+}
+
+/// The largest packet the current pair's path carries, as far as it is known.
+#[inline]
+fn path_mtu(entry: &Entry, port: &PortView) -> usize {
+    if entry.is_narrow() { ipv6::MIN_MTU } else { usize::from(port.mtu) }
 }
 
 fn ipv6_of<F: Frame>(frame: &mut F) -> Result<ipv6::ViewMut<'_>, ipv6::Malformed> {
@@ -478,18 +550,57 @@ fn drop_all<F>(batch: &mut Batch<F>) {
     batch.verdicts.resize(batch.frames.len(), Verdict::Drop(DropReason::NoRoute));
 }
 
-/// Keeps a copy of a TCP segment (see [`Replay`]). Datagrams are not kept: TCP expects to see a segment twice, others may
-/// not.
+/// Keeps a copy of a TCP segment, and notes what it shows (see [`Replay`]). Datagrams are not kept: TCP expects to see a
+/// segment twice, others may not.
 #[cold]
-fn keep_for_replay<F: Frame>(frame: &F, tag: ContextTag, port: PortId, now: u64, replay: &mut Replay) {
-    let octets = frame.bytes();
-    let Ok(packet) = ipv6::View::new(octets.get(ethernet::HEADER_LEN..).unwrap_or_default()) else { return };
-    let Ok(upper) = packet.upper_layer() else { return };
-    let segment = packet.from_offset(upper.place.offset);
-    // A reset ends a connection; repeated later it might meet another.
-    let reset = segment.get(13).is_none_or(|flags| flags & 0x04 != 0);
-    if upper.place.next_header == protocol::TCP && upper.first_fragment && !reset {
-        replay.keep(tag, port, octets, now);
+fn watch_sent<F: Frame>(frame: &F, entry: &Entry, port: PortId, now: u64, replay: &mut Replay) {
+    // Part of a segment is of no use, and a reset ends a connection; repeated later it might meet another.
+    let packet = ipv6::View::new(frame.bytes().get(ethernet::HEADER_LEN..).unwrap_or_default());
+    let shim = packet.ok().and_then(|packet| packet.shim_insertion().ok());
+    let whole = shim.is_some_and(|shim| shim.place.next_header != protocol::FRAGMENT);
+    if let Some(segment) = segment_in(frame).filter(|segment| whole && !segment.reset) {
+        let owner = Owner { tag: entry.local_tag, handle: entry.handle, pair: entry.locators };
+        replay.sent(owner, port, frame.bytes(), &segment, now);
+    }
+}
+
+/// Whatever comes back ends the doubt. What is not handed on tells nothing else.
+#[cold]
+fn watch_received<F: Frame>(frame: &F, entry: &Entry, verdict: Verdict, now: u64, replay: &mut Replay) {
+    let restored = matches!(verdict, Verdict::Forward(_) | Verdict::Unresolved(..));
+    let segment = if restored { segment_in(frame) } else { None };
+    replay.received(entry.local_tag, entry.handle, segment, now);
+}
+
+/// The TCP segment of a packet, if it is one and its header is here.
+fn segment_in<F: Frame>(frame: &F) -> Option<Segment> {
+    let packet = ipv6::View::new(frame.bytes().get(ethernet::HEADER_LEN..)?).ok()?;
+    let upper = packet.upper_layer().ok()?;
+    let is_tcp = upper.place.next_header == protocol::TCP && upper.first_fragment;
+    is_tcp.then(|| Segment::read(packet.from_offset(upper.place.offset)))?
+}
+
+/// A packet of `octets` that is larger than what the path has room for. No host need send less than 1280 octets (RFC 8200
+/// §5), so such packets are cut instead of refused.
+#[cold]
+fn too_big(octets: usize, room: usize) -> Verdict {
+    if octets <= ipv6::MIN_MTU {
+        return Verdict::Fragment(room as u16);
+    }
+    Verdict::Reply(IcmpError::PacketTooBig(room.max(ipv6::MIN_MTU) as u32))
+}
+
+/// What TCP offers to take has to fit a path of `mtu` octets with the payload header.
+fn clamp_mss<F: Frame>(frame: &mut F, mtu: usize) {
+    let most = mtu.saturating_sub(PayloadHeader::LEN + tcp::HEADERS) as u16;
+    tcp::clamp_mss(frame.bytes_mut().get_mut(ethernet::HEADER_LEN..).unwrap_or_default(), most);
+}
+
+/// The same for what the peer offers: the host will send as much, over the context's own path.
+fn clamp_inbound<F: Frame>(frame: &mut F, entry: &Entry, snapshot: &Snapshot) {
+    let provider = snapshot.providers.get(usize::from(entry.provider));
+    if let Some(port) = provider.and_then(|provider| snapshot.ports.get(usize::from(provider.port.0))) {
+        clamp_mss(frame, path_mtu(entry, port));
     }
 }
 
@@ -509,12 +620,14 @@ fn to_box(target: Ipv6Addr, port: &PortView) -> Verdict {
 }
 
 /// A packet from a provider to a locator, without a Shim6 header.
-#[cold]
-fn plain_to_locator(packet: &ipv6::View<'_>, port: &PortView) -> Verdict {
+fn plain_to_locator(packet: &ipv6::View<'_>, port: &PortView, snapshot: &Snapshot) -> (Key, Verdict) {
     if port.own.contains(&packet.target()) {
-        return Verdict::Punt(Punt::HostStack);
+        return (Key::None, Verdict::Punt(Punt::HostStack));
     }
-    match packet.upper_layer() {
+    if let Some(nat) = &snapshot.nat {
+        return natv6::arriving_key(packet, snapshot, nat);
+    }
+    let verdict = match packet.upper_layer() {
         Err(_) => Verdict::Drop(DropReason::MalformedChain),
         Ok(upper) if upper.place.next_header == PROTOCOL => Verdict::Drop(DropReason::BadPayloadHeader),
         Ok(upper) => {
@@ -524,23 +637,13 @@ fn plain_to_locator(packet: &ipv6::View<'_>, port: &PortView) -> Verdict {
                 upper.place.next_header == protocol::ICMPV6 && upper.first_fragment && kind.is_some_and(|k| k < 128);
             if error { Verdict::Punt(Punt::IcmpError) } else { Verdict::Drop(DropReason::NoTranslation) }
         }
-    }
+    };
+    (Key::None, verdict)
 }
 
-/// A packet from a provider whose flow label is a context's, and whose addresses are not.
-#[cold]
-fn plain_after_all<F: Frame>(frame: &F, scene: &Scene<'_>) -> Verdict {
-    let packet = ipv6::View::new(frame.bytes().get(ethernet::HEADER_LEN..).unwrap_or_default());
-    match (packet, scene.snapshot.ports.get(usize::from(scene.port.0))) {
-        (Ok(packet), Some(port)) => plain_to_locator(&packet, port),
-        (Err(_), _) => Verdict::Drop(DropReason::MalformedIpv6),
-        (_, None) => Verdict::Drop(DropReason::NoRoute),
-    }
-}
-
-/// A packet from the site whose pair has no live context.
-#[cold]
-fn without_context<F: Frame>(frame: &mut F, pair: UlidPair, scene: &Scene<'_>) -> Verdict {
+/// A packet from the site whose pair has no live context. `hash` is the pair's.
+#[inline(never)]
+fn without_context<F: Frame>(frame: &mut F, pair: UlidPair, hash: u64, scene: &mut Scene<'_>) -> Verdict {
     let (source, target) = (pair.local.0, pair.peer.0);
     let Some(port) = scene.snapshot.ports.get(usize::from(scene.port.0)) else {
         return Verdict::Drop(DropReason::NoRoute);
@@ -550,6 +653,10 @@ fn without_context<F: Frame>(frame: &mut F, pair: UlidPair, scene: &Scene<'_>) -
     }
     if !may_cross(source) || !may_cross(target) {
         return Verdict::Drop(DropReason::BadAddress);
+    }
+    let snapshot = scene.snapshot;
+    if let Some(nat) = snapshot.nat.as_deref().filter(|nat| !snapshot.site.contains(target) && nat.translates(target)) {
+        return natv6::departing(frame, pair, hash, scene, nat);
     }
     if !scene.snapshot.host_index.contains_key(&pair.local) {
         return Verdict::Reply(IcmpError::SourcePolicy);

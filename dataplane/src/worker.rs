@@ -5,8 +5,10 @@
 
 use std::sync::Arc;
 
+use crate::context::flows::Qualified;
 use crate::context::hold::Held;
-use crate::context::{Hold, Phase, Replay, Shard, Sharding};
+use crate::context::replay::Shown;
+use crate::context::{Flows, Hasher, Hold, Phase, Replay, Shard, Sharding};
 use crate::counters::{Count, Counters, DropReason};
 use crate::limit::Guard;
 pub use crate::limit::Limits;
@@ -15,8 +17,9 @@ use crate::port::{Frame, Pool, Port};
 use crate::reply;
 use crate::snapshot::{PortId, Role, Snapshot};
 use crate::translate::{BURST, Batch, IcmpError, Scene, Verdict, inbound, nowhere, outbound};
-use crate::wire::ContextTag;
 use crate::wire::ethernet;
+use crate::wire::ipv6::{self, fragment::Pieces};
+use crate::wire::{ContextTag, Ulid, UlidPair};
 
 /// A device queue, or the worker that has one.
 pub enum Outlet<F> {
@@ -35,6 +38,11 @@ struct PortSlot<F> {
 struct Outlets<F> {
     ports: Vec<PortSlot<F>>,
     hold: Hold<(PortId, F)>,
+    /// Fragments made of packets of the present burst, to be sent after it.
+    pieces: Vec<F>,
+    /// Packets cut so far; makes their numbers differ.
+    cuts: u32,
+    hasher: Hasher,
     link: WorkerLink<F>,
     pool: Box<dyn Pool<F>>,
     guard: Guard,
@@ -51,6 +59,7 @@ pub struct Worker<F> {
     batch: Batch<F>,
     released: Vec<(PortId, F)>,
     replay: Replay,
+    flows: Flows,
     outlets: Outlets<F>,
     report_due: u64,
 }
@@ -83,7 +92,18 @@ impl<F: Frame> Worker<F> {
             batch: Batch::default(),
             released: Vec::with_capacity(depth),
             replay: Replay::new(limits.replays, largest + ethernet::HEADER_LEN),
-            outlets: Outlets { ports, hold: Hold::new(limits.hold_pairs, depth), link, pool, guard, now: 0 },
+            outlets: Outlets {
+                ports,
+                hold: Hold::new(limits.hold_pairs, depth),
+                pieces: Vec::with_capacity(2 * BURST),
+                cuts: 0,
+                hasher: *sharding.hasher(),
+                link,
+                pool,
+                guard,
+                now: 0,
+            },
+            flows: Flows::new(limits.nat_sessions, *sharding.hasher()),
             report_due: 0,
         }
     }
@@ -127,6 +147,7 @@ impl<F: Frame> Worker<F> {
         let mut scene = Scene {
             shard: &mut self.shard,
             replay: &mut self.replay,
+            flows: &mut self.flows,
             now: self.outlets.now,
             snapshot: &self.snapshot,
             sharding: &self.sharding,
@@ -144,6 +165,28 @@ impl<F: Frame> Worker<F> {
             self.outlets.settle(port, frame, verdict, &self.snapshot);
         }
         self.batch.clear();
+        for shown in self.replay.shown().filter(|_| self.limits.tcp_hints) {
+            // Only a hint: when there is no room for it, the next one comes soon.
+            let Shown { handle, sign, pair } = shown;
+            self.outlets.tell(Event::Tcp { handle, sign, pair });
+        }
+        if !self.outlets.pieces.is_empty() {
+            self.send_pieces(port);
+        }
+    }
+
+    /// Sends the fragments of what a burst had to cut. They fit, so nothing is cut twice.
+    #[cold]
+    fn send_pieces(&mut self, port: PortId) {
+        let mut pieces = std::mem::take(&mut self.outlets.pieces);
+        for frame in pieces.drain(..) {
+            self.batch.frames.push(frame);
+            if self.batch.frames.len() == BURST {
+                self.process(port, false);
+            }
+        }
+        self.process(port, false);
+        self.outlets.pieces = pieces;
     }
 
     fn commands(&mut self) -> usize {
@@ -191,7 +234,7 @@ impl<F: Frame> Worker<F> {
     }
 
     /// Sends what was held for a pair, in the order it came.
-    fn release(&mut self, pair: &crate::wire::UlidPair) {
+    fn release(&mut self, pair: &UlidPair) {
         self.outlets.hold.release(pair, &mut self.released);
         self.outlets.link.counters.add(Count::Released, self.released.len() as u64);
         // At most a burst: the hold is never deeper.
@@ -212,7 +255,7 @@ impl<F: Frame> Worker<F> {
 
     /// Sends the last segment of a context in doubt again. It stays until something comes back.
     fn replay(&mut self, tag: ContextTag) {
-        let Some((port, octets)) = self.replay.find(tag, self.outlets.now) else { return };
+        let Some((port, octets)) = self.replay.repeat(tag, self.outlets.now) else { return };
         let Some(frame) = self.outlets.pool.allocate(octets) else {
             return self.outlets.drop(DropReason::NoBuffer);
         };
@@ -222,7 +265,7 @@ impl<F: Frame> Worker<F> {
     }
 
     /// Answers what was held for a pair that gets no context.
-    fn refuse(&mut self, pair: &crate::wire::UlidPair) {
+    fn refuse(&mut self, pair: &UlidPair) {
         self.outlets.hold.release(pair, &mut self.released);
         for (port, frame) in self.released.drain(..) {
             self.outlets.answer(port, frame, IcmpError::AddressUnreachable, DropReason::Unreachable, &self.snapshot);
@@ -256,6 +299,10 @@ impl<F: Frame> Worker<F> {
 
     /// Tells control what was active, a few contexts per turn.
     fn report(&mut self) {
+        while let Some(Qualified { pair, presented, provider }) = self.flows.next_qualified() {
+            self.outlets.count(Count::NatQualified);
+            self.outlets.tell(Event::Qualified { pair, presented, provider });
+        }
         if self.outlets.now >= self.report_due {
             self.report_due = self.outlets.now + self.limits.report_ms;
             self.shard.start_report();
@@ -351,15 +398,19 @@ impl<F: Frame> Outlets<F> {
                 self.count(Count::HandedOver);
                 self.hand_over(worker, Handover::Process(port, frame));
             }
+            Verdict::Fragment(octets_max) => self.cut(&frame, octets_max),
             Verdict::Reply(error) => {
                 let reason = match error {
                     IcmpError::PacketTooBig(_) => DropReason::TooBig,
                     IcmpError::TimeExceeded => DropReason::HopLimit,
                     IcmpError::AddressUnreachable => DropReason::Unreachable,
                     IcmpError::SourcePolicy => DropReason::SpoofedSource,
+                    IcmpError::NoRoute => DropReason::NoRoute,
+                    IcmpError::ParameterProblem(_) => DropReason::MalformedIpv6,
                 };
                 self.answer(port, frame, error, reason, snapshot);
             }
+            Verdict::Refuse(error, reason) => self.answer(port, frame, error, reason, snapshot),
             Verdict::Forward(to) => self.send(to, frame),
             Verdict::Drop(reason) => self.drop(reason),
             Verdict::Lookup => self.drop(DropReason::NoRoute),
@@ -406,12 +457,42 @@ impl<F: Frame> Outlets<F> {
         }
     }
 
+    /// Makes fragments of at most `octets_max` octets of a packet.
+    fn cut(&mut self, frame: &F, octets_max: u16) {
+        let Some((ether, packet)) = frame.bytes().split_first_chunk::<{ ethernet::HEADER_LEN }>() else {
+            return self.drop(DropReason::MalformedIpv6);
+        };
+        let Ok(view) = ipv6::View::new(packet) else { return self.drop(DropReason::MalformedIpv6) };
+        let pair = UlidPair { local: Ulid(view.source()), peer: Ulid(view.target()) };
+        // Numbers of one pair never repeat soon, and say little about those of another (RFC 7739 §5.3).
+        let id = (self.hasher.pair(&pair) as u32).wrapping_add(self.cuts);
+        self.cuts = self.cuts.wrapping_add(1);
+        let Some(mut pieces) = Pieces::of(packet, usize::from(octets_max), id) else {
+            return self.drop(DropReason::MalformedChain);
+        };
+        let before = self.pieces.len();
+        let mut room = [0; reply::ROOM];
+        room[..ethernet::HEADER_LEN].copy_from_slice(ether);
+        while let Some(length) = room.last_chunk_mut().and_then(|out| pieces.write_next(out)) {
+            match self.pool.allocate(&room[..ethernet::HEADER_LEN + length]) {
+                Some(piece) => self.pieces.push(piece),
+                None => {
+                    // All or nothing: a part would only wait at the peer for the rest.
+                    self.pieces.truncate(before);
+                    return self.drop(DropReason::NoBuffer);
+                }
+            }
+        }
+        self.count(Count::Fragmented);
+    }
+
     /// Sends an ICMPv6 error back where the packet came from, and drops the packet for `reason`.
     fn answer(&mut self, port: PortId, frame: F, error: IcmpError, reason: DropReason, snapshot: &Snapshot) {
         let count = match error {
             IcmpError::PacketTooBig(_) => Count::PacketTooBigSent,
             IcmpError::TimeExceeded => Count::TimeExceededSent,
-            IcmpError::AddressUnreachable | IcmpError::SourcePolicy => Count::UnreachableSent,
+            IcmpError::ParameterProblem(_) => Count::ParameterProblemSent,
+            IcmpError::AddressUnreachable | IcmpError::SourcePolicy | IcmpError::NoRoute => Count::UnreachableSent,
         };
         self.drop(reason);
         let mut room = [0; reply::ROOM];

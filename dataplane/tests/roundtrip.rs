@@ -2,13 +2,13 @@
 
 mod common;
 
-use common::{Bench, LAN, Setup, Side, X, Y, frame, inner};
+use common::{Bench, LAN, Seen, Setup, Side, X, Y, frame, inner};
 use dataplane::context::{Install, LabelMode};
 use dataplane::counters::Count;
 use dataplane::snapshot::PortId;
 use dataplane::wire::ipv6::{self, protocol};
 use dataplane::wire::shim6::PayloadHeader;
-use dataplane::wire::{ContextTag, FlowLabel, checksum};
+use dataplane::wire::{ContextTag, FlowLabel, LocatorPair, checksum};
 use dataplane::worker::Limits;
 use proptest::collection::vec;
 use proptest::prelude::*;
@@ -261,7 +261,8 @@ fn check_wire(original: &Built, wire: &[u8], tag: ContextTag, local: PortId, rem
 proptest! {
     #![proptest_config(ProptestConfig { cases: 512, ..ProptestConfig::default() })]
 
-    // R5533-282 to -285, R5533-289, R5533-291
+    // R5533-282 to -285, R5533-289, R5533-291. On the way the upper-layer checksum is wrong for the addresses one sees, and
+    // nobody minds (R5533-305).
     #[test]
     fn a_packet_arrives_as_it_was_sent(
         original in original(), local in select(vec![X, Y]), remote in select(vec![X, Y]),
@@ -361,7 +362,7 @@ fn every_size_up_to_the_mtu_arrives() {
     assert_eq!((a.drops(), b.drops()), (0, 0));
 }
 
-// R5533-281
+// R5533-019, R5533-281: the hop limit is a router's to count down.
 #[test]
 fn a_pair_that_is_its_own_locators_goes_unmodified() {
     let mut a = Bench::new(Side::A);
@@ -393,4 +394,80 @@ fn a_packet_over_any_pair_of_locators_finds_its_context() {
         b.run();
         assert_eq!(inner(&b.only().1), with_hop_limit(inner(&sent), 62));
     }
+}
+
+// R5533-032
+#[test]
+fn one_address_that_differs_is_enough_for_the_header() {
+    let mut a = Bench::new(Side::A);
+    let whole = a.open_alone(1, 2, X);
+    let own = whole.ulids.as_locators();
+    for (locators, tagged) in [
+        (own, false),
+        (LocatorPair { peer: own.peer, ..whole.locators }, true),
+        (LocatorPair { local: own.local, ..whole.locators }, true),
+        (whole.locators, true),
+    ] {
+        a.install(Install { locators, ..whole.clone() });
+        a.run();
+        let sent = a.host_frame(1, 2, protocol::UDP, &[7; 60]);
+        a.send(LAN, &sent);
+        a.run();
+        let (_, wire) = a.only();
+        let header = PayloadHeader::parse(&inner(&wire)[40..]);
+        assert_eq!((inner(&wire)[6] == protocol::SHIM6, header.is_ok()), (tagged, tagged), "{locators:?}");
+        assert_eq!(inner(&wire).len(), inner(&sent).len() + if tagged { 8 } else { 0 });
+    }
+}
+
+// R5533-020
+#[test]
+fn a_context_back_on_its_identifiers_stops_tagging() {
+    let mut a = Bench::new(Side::A);
+    let moved = a.open_alone(1, 2, X);
+    let home = Install { locators: moved.ulids.as_locators(), ..moved.clone() };
+    for (install, octets) in [(&home, 100), (&moved, 108), (&home, 100)] {
+        a.install(install.clone());
+        a.run();
+        a.send(LAN, &a.host_frame(1, 2, protocol::UDP, &[7; 60]));
+        a.run();
+        assert_eq!(inner(&a.only().1).len(), octets);
+    }
+}
+
+// R5533-247
+#[test]
+fn packets_without_a_header_are_reported_as_use() {
+    let mut a = Bench::new(Side::A);
+    let mut install = a.open_alone(1, 2, X);
+    install.locators = install.ulids.as_locators();
+    a.install(install.clone());
+    a.run();
+    a.send(LAN, &a.host_frame(1, 2, protocol::UDP, &[7; 60]));
+    a.wait(50);
+    let seen = a.take_seen();
+    let [Seen::Activity(handle, activity, [out, _])] = &seen[..] else { panic!("{seen:?}") };
+    assert_eq!((*handle, activity.sent, out.packets, out.octets), (install.handle, true, 1, 100));
+}
+
+// R5533-310: whoever filters between the box and the hosts sees what the hosts see, and no payload header.
+#[test]
+fn what_reaches_the_site_has_identifiers_alone() {
+    let (mut a, mut b) = two_boxes(X, Y);
+    for upper in [protocol::UDP, protocol::FRAGMENT, protocol::ESP] {
+        let sent = a.host_frame(1, 2, upper, &[0; 60]);
+        a.send(LAN, &sent);
+        a.run();
+        b.send(Y, &b.provider_frame(Y, inner(&a.only().1)));
+        b.run();
+        let (port, arrived) = b.only();
+        let view = common::view(&arrived);
+        assert_eq!((port, view.source(), view.target()), (LAN, Side::A.ulid(1), Side::B.ulid(2)));
+        assert_eq!((view.next_header(), view.shim_header()), (upper, Ok(None)));
+    }
+    // Nor can a provider's packet claim to come from an identifier of the site, header or not.
+    let forged = common::packet(Side::B.ulid(5), Side::B.locator(2, Y), protocol::UDP, &[0; 20]);
+    b.send(Y, &b.provider_frame(Y, &forged));
+    b.run();
+    assert_eq!((b.sent(LAN).len(), b.dropped(dataplane::counters::DropReason::SpoofedSource)), (0, 1));
 }

@@ -5,7 +5,7 @@ mod common;
 use std::sync::Arc;
 
 use common::{Bench, LAN, Seen, Setup, Side, X, Y, frame, inner, packet, udp, view};
-use dataplane::context::{Activity, Direction, Install, Phase};
+use dataplane::context::{Activity, Direction, Install, Phase, Sign};
 use dataplane::counters::{Count, DropReason};
 use dataplane::link::{RingSizes, Workers};
 use dataplane::wire::ethernet::Mac;
@@ -191,6 +191,7 @@ fn sized(bench: &Bench, octets: usize) -> Vec<u8> {
     bench.host_frame(1, 2, protocol::UDP, &udp(Side::A.ulid(1), Side::B.ulid(2), octets - 48))
 }
 
+// R5533-309
 #[test]
 fn what_does_not_fit_with_the_header_is_answered_with_the_mtu_to_use() {
     let mut bench = Bench::new(Side::A);
@@ -528,7 +529,7 @@ fn a_removed_context_is_gone_in_both_directions() {
 /// A TCP segment of a host, with these flags and a number to tell it by.
 fn segment(bench: &Bench, flags: u8, number: u8) -> Vec<u8> {
     let mut tcp = [0; 24];
-    (tcp[13], tcp[23]) = (flags, number);
+    (tcp[12], tcp[13], tcp[23]) = (5 << 4, flags, number);
     bench.host_frame(1, 2, protocol::TCP, &tcp)
 }
 
@@ -570,4 +571,37 @@ fn a_context_from_which_nothing_comes_back_keeps_its_last_segment_for_a_new_path
     bench.control.replay(0, tag);
     bench.run();
     assert_eq!((bench.sent(Y).len(), bench.count(Count::Replayed)), (0, 1));
+}
+
+#[test]
+fn what_tcp_shows_in_doubt_is_told_with_the_pair_it_was_sent_on() {
+    let mut bench = Bench::new(Side::A);
+    let install = bench.open_alone(1, 2, X);
+    let signs = |bench: &mut Bench| -> Vec<(u64, Sign, LocatorPair)> {
+        let seen = bench.take_seen().into_iter();
+        seen.filter_map(|seen| if let Seen::Tcp(handle, sign, pair) = seen { Some((handle, sign, pair)) } else { None })
+            .collect()
+    };
+    // As a TCP does: once, after 200 ms, after 400 more, after 800 more.
+    let mut told = Vec::new();
+    for wait in [100, 200, 400, 800] {
+        bench.wait(wait);
+        bench.send(LAN, &segment(&bench, ACK, 1));
+        bench.run();
+        told.push(signs(&mut bench).len());
+    }
+    assert_eq!(told, [0, 0, 1, 0], "the second attempt; the first was not seen in doubt");
+    // An acknowledgement of the four octets.
+    let mut tcp = [0; 20];
+    (tcp[11], tcp[12], tcp[13]) = (4, 5 << 4, ACK);
+    let header = PayloadHeader { next_header: protocol::TCP, tag: install.local_tag }.emit();
+    let octets = [&header[..], &tcp].concat();
+    let back = packet(Side::B.locator(2, X), Side::A.locator(1, X), protocol::SHIM6, &octets);
+    bench.send(X, &bench.provider_frame(X, &back));
+    bench.run();
+    assert_eq!(signs(&mut bench), [(install.handle, Sign::Progress, install.locators)]);
+    // There is no doubt any more, so nothing is looked at.
+    bench.send(LAN, &segment(&bench, ACK, 1));
+    bench.wait(1);
+    assert_eq!(signs(&mut bench), []);
 }

@@ -120,6 +120,7 @@ class Traffic(LabTest):
         self.assertEqual(set(here["peer_locators"]), set(there["local_locators"]))
         self.assertEqual(set(here["local_locators"]), set(self.hosts["a-h1"]["locators"]))
 
+    # R5533-006
     def test_one_context_serves_all_flows_of_a_pair(self):
         first = self.establish("a-h2", "b-h2")
         Transfer("a-h2", "b-h2", self.ulid("b-h2"), MB, patience_s=10).wait(30)
@@ -236,6 +237,7 @@ class NarrowCore(LabTest):
 
     options = {"core_mtu": 1400}
 
+    # R5533-242
     def test_packet_too_big_reaches_the_host(self):
         self.establish()
         done = self.ping("a-h1", self.ulid("b-h1"), "-M", "do", "-s", str(1450 - 48), count=3)

@@ -46,6 +46,7 @@ class Session(LabTest):
 
 
 class Cut(Session):
+    # R5533-007
     def test_cut_of_the_provider_in_use(self):
         with self.capturing() as seen:
             self.session_with_cut(self.provider_in_use, "both", "cut_out")

@@ -160,6 +160,7 @@ class Hostile(LabTest):
 
     # --- unknown tags -------------------------------------------------------------------------------------------
 
+    # R5533-208
     def test_payload_with_an_unknown_tag_is_answered_with_r1bis(self):
         replies, _ = self.unchanged(self.ext, self.to_target(payload(UNKNOWN_TAG)))
         self.assertEqual([(m.type, m.tag) for _, m in replies], [(wire.R1BIS, UNKNOWN_TAG)])
@@ -174,7 +175,7 @@ class Hostile(LabTest):
         }
 
     def test_control_with_an_unknown_tag_is_answered_with_r1bis(self):
-        # R5533-037
+        # R5533-037, R5533-209
         for name, octets in self.with_unknown_tag().items():
             replies, _ = self.unchanged(self.ext, self.to_target(octets))
             self.assertEqual([(m.type, m.tag) for _, m in replies], [(wire.R1BIS, UNKNOWN_TAG)], name)

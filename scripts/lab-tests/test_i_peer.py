@@ -24,6 +24,7 @@ def setUpModule():
 class Initiator(PeerTest):
     """The peer begins."""
 
+    # R5533-008
     def test_handshake_and_conversation_both_ways(self):
         peer = self.opened()
         self.assertEqual(self.messages(peer), ["R1", "R2"])
@@ -36,6 +37,7 @@ class Initiator(PeerTest):
                 peer.wait("udp", port=9, octets=f"{index:04x}")
         self.assertEqual(self.messages(peer), ["R1", "R2"])
 
+    # R5533-005
     def test_fragments_both_ways(self):
         """The payload header goes before the Fragment header (§4.6), in every fragment."""
         peer = self.opened()
@@ -113,6 +115,7 @@ class Initiator(PeerTest):
         self.echoes(peer)
         self.assert_pings("a-h1", peer.ulid)
 
+    # R5533-299
     def test_fork(self):
         """A second context for the same pair; what a-h1 sends goes through the one with fork 0 (§12.4)."""
         peer = self.opened()
@@ -139,6 +142,7 @@ class Initiator(PeerTest):
 class Responder(PeerTest):
     """The box begins, because a-h1 sends to a peer it was told of."""
 
+    # R5533-008
     def test_handshake_and_conversation_both_ways(self):
         peer = self.peer()
         self.introduce(peer)
@@ -258,6 +262,7 @@ class Recovery(PeerTest):
 class Judges(PeerTest):
     """In a lab of its own, where nobody else's contexts are in the captures."""
 
+    # R5533-008
     def test_both_judges_agree(self):
         """What the peer and the box say to each other also passes the decoder, which neither of them knows."""
         with self.capturing(providers=["x", "y"]) as seen:

@@ -5,11 +5,11 @@ use std::time::Duration;
 
 use toml::Spanned;
 
-use super::file::{EalSection, NodeSection, ReapSection, Shim6Section, SiteFile};
+use super::file::{EalSection, HintsSection, NodeSection, ReapSection, Shim6Section, SiteFile};
 use super::limits::{self, Limits};
 use super::network;
 use super::problem::Problem;
-use super::site::{Eal, Hugepages, Idle, Node, Reap, Shim6, Site};
+use super::site::{Eal, Hints, Hugepages, Idle, Node, Reap, Shim6, Site};
 use super::source::{Source, Span};
 
 /// Checks `text`, the contents of `file`. Relative paths in it are taken from the file's directory.
@@ -26,6 +26,7 @@ fn read(source: &mut Source<'_>, directory: &Path) -> Option<Site> {
     let eal = eal(source, &file.eal);
     let reap = reap(source, &file.reap);
     let shim6 = shim6(source, &file.shim6);
+    let quarantine = quarantine(source, &file, &shim6);
     let network = network::check(source, &file, directory);
     let (node, network) = (node?, network?);
     Some(Site {
@@ -36,10 +37,13 @@ fn read(source: &mut Source<'_>, directory: &Path) -> Option<Site> {
         lan_port: network.lan_port,
         key: network.key,
         sec: network.sec,
+        quarantine,
+        mss_clamp: file.site.as_ref().and_then(|section| section.get_ref().mss_clamp).unwrap_or(false),
         ports: network.ports,
         providers: network.providers,
         peers: network.peers,
         reap,
+        hints: hints(&file.hints),
         shim6,
     })
 }
@@ -147,6 +151,12 @@ fn reap(source: &mut Source<'_>, section: &Option<Spanned<ReapSection>>) -> Reap
     }
 }
 
+fn hints(section: &Option<Spanned<HintsSection>>) -> Hints {
+    let none = HintsSection::default();
+    let HintsSection { link, icmp, tcp } = section.as_ref().map_or(&none, Spanned::get_ref);
+    Hints { link: link.unwrap_or(true), icmp: icmp.unwrap_or(true), tcp: tcp.unwrap_or(true) }
+}
+
 fn shim6(source: &mut Source<'_>, section: &Option<Spanned<Shim6Section>>) -> Shim6 {
     let none = Shim6Section::default();
     let section = section.as_ref().map_or(&none, Spanned::get_ref);
@@ -180,6 +190,8 @@ fn shim6(source: &mut Source<'_>, section: &Option<Spanned<Shim6Section>>) -> Sh
         messages_per_source_s: number(source, &section.messages_per_source_s, limits::MESSAGES_PER_SOURCE_S),
         strict_locators: section.strict_locators.unwrap_or(false),
         flow_label: section.flow_label.unwrap_or_default(),
+        announce_down: section.announce_down.unwrap_or(true),
+        icmp_errors_to_hosts: section.icmp_errors_to_hosts.unwrap_or(false),
     };
     let not_above = [
         // R5533-147: "no support" is remembered longer than "no answer".
@@ -214,6 +226,24 @@ fn shim6(source: &mut Source<'_>, section: &Option<Spanned<Shim6Section>>) -> Sh
         }
     }
     checked
+}
+
+/// What the file says, or as long as no peer like us still has a context. A value of the operator's has to be longer than
+/// peers keep contexts they do not use, for which our own setting stands, and than validators live.
+fn quarantine(source: &mut Source<'_>, file: &SiteFile, shim6: &Shim6) -> Duration {
+    let section = file.site.as_ref().map(Spanned::get_ref);
+    let field = section.map_or(&None, |site| &site.quarantine_s);
+    let wanted = seconds(source, field, limits::QUARANTINE_S);
+    let Some(field) = field else { return wanted.max(2 * shim6.idle_context) };
+    if wanted <= shim6.idle_context || wanted < shim6.validator_lifetime {
+        let (idle, validators) = (shim6.idle_context.as_secs(), shim6.validator_lifetime.as_secs());
+        let text = format!(
+            "is not longer than shim6.idle_context_s ({idle}) and shim6.validator_lifetime_s ({validators}): a peer may \
+             still have contexts of a host that is gone"
+        );
+        source.problem(&field.span(), text);
+    }
+    wanted
 }
 
 /// The value of a field that must be there.

@@ -25,6 +25,7 @@ pub(super) struct SiteFile {
     pub(super) providers: Vec<Spanned<ProviderSection>>,
     pub(super) peers: Vec<Spanned<PeerSection>>,
     pub(super) reap: Section<ReapSection>,
+    pub(super) hints: Section<HintsSection>,
     pub(super) shim6: Section<Shim6Section>,
 }
 
@@ -73,6 +74,8 @@ pub(super) struct SiteSection {
     pub(super) port: Text,
     pub(super) key: Text,
     pub(super) sec: Number,
+    pub(super) quarantine_s: Number,
+    pub(super) mss_clamp: Option<bool>,
 }
 
 /// `[[port]]`
@@ -116,6 +119,15 @@ pub(super) struct ReapSection {
     pub(super) max_probe_s: Number,
 }
 
+/// `[hints]`
+#[derive(Debug, Default, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub(super) struct HintsSection {
+    pub(super) link: Option<bool>,
+    pub(super) icmp: Option<bool>,
+    pub(super) tcp: Option<bool>,
+}
+
 /// `[shim6]`
 #[derive(Debug, Default, Deserialize)]
 #[serde(deny_unknown_fields)]
@@ -141,9 +153,11 @@ pub(super) struct Shim6Section {
     pub(super) messages_per_source_s: Number,
     pub(super) strict_locators: Option<bool>,
     pub(super) flow_label: Option<FlowLabels>,
+    pub(super) announce_down: Option<bool>,
+    pub(super) icmp_errors_to_hosts: Option<bool>,
 }
 
-const SECTIONS: &str = "[box], [eal], [site], [[port]], [[provider]], [[peer]], [reap], [shim6]";
+const SECTIONS: &str = "[box], [eal], [site], [[port]], [[provider]], [[peer]], [reap], [hints], [shim6]";
 
 impl SiteFile {
     /// The file's fields; what cannot be read is noted in `source` and left out.
@@ -158,6 +172,7 @@ impl SiteFile {
                 "provider" => file.providers = many(source, "provider", value),
                 "peer" => file.peers = many(source, "peer", value),
                 "reap" => file.reap = one(source, "reap", value),
+                "hints" => file.hints = one(source, "hints", value),
                 "shim6" => file.shim6 = one(source, "shim6", value),
                 unknown => {
                     source.problem_at(&key.span(), unknown.to_string(), format!("unknown; expected one of {SECTIONS}"));

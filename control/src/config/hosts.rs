@@ -17,7 +17,7 @@ use serde::{Deserialize, Serialize};
 use serde_json::value::RawValue;
 
 use super::check::name_error;
-use super::prefix::Prefix;
+use super::prefix::{MacAddress, Prefix};
 use super::problem::{Place, Problem, Problems};
 use super::site::Site;
 use crate::identity::{
@@ -38,6 +38,9 @@ pub struct Host {
     pub name: String,
     /// Its addresses, one locator for each provider in the order of `Site::providers`, and their proof.
     pub identity: HostIdentity,
+    /// Its link-layer address, if the operator says it: then the box knows at a reload whether an address has moved to
+    /// another machine. It is learned by neighbour discovery all the same.
+    pub mac: Option<MacAddress>,
 }
 
 /// A host as the file has it, not verified.
@@ -51,6 +54,8 @@ pub struct Entry {
     pub locators: Vec<Ipv6Addr>,
     /// Parameter data structure of the identifier.
     pub pds: Vec<u8>,
+    /// Its link-layer address, if it is given.
+    pub mac: Option<MacAddress>,
 }
 
 /// Why the hosts file was not changed.
@@ -99,6 +104,11 @@ impl Hosts {
     /// The hosts, in the order of the file.
     pub fn iter(&self) -> std::slice::Iter<'_, Host> {
         self.0.iter()
+    }
+
+    /// The same for a change: hosts that were verified may go, and others that were verified for the same site come.
+    pub fn list_mut(&mut self) -> &mut Vec<Host> {
+        &mut self.0
     }
 
     /// How many there are.
@@ -185,7 +195,7 @@ impl Edit {
         };
         let key = key.map(SigningKey::public_key_der);
         let identity = make_host_with(&prefixes, sec, key, rng, &mut |address| taken(address), progress)?;
-        let host = Host { name: name.to_string(), identity };
+        let host = Host { name: name.to_string(), identity, mac: None };
         match place {
             Some(index) => self.entries[index] = Entry::from(&host),
             None => self.entries.push(Entry::from(&host)),
@@ -222,6 +232,7 @@ impl From<&Host> for Entry {
             ulid: host.identity.ulid.0,
             locators: host.identity.locators.iter().map(|locator| locator.0).collect(),
             pds: host.identity.pds.clone(),
+            mac: host.mac,
         }
     }
 }
@@ -239,12 +250,14 @@ struct EntryJson {
     ulid: Ipv6Addr,
     locators: Vec<Ipv6Addr>,
     pds: String,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    mac: Option<String>,
 }
 
 impl From<&Entry> for EntryJson {
     fn from(entry: &Entry) -> EntryJson {
-        let Entry { name, ulid, locators, pds } = entry.clone();
-        EntryJson { name, ulid, locators, pds: Hex(&pds).to_string() }
+        let Entry { name, ulid, locators, pds, mac } = entry.clone();
+        EntryJson { name, ulid, locators, pds: Hex(&pds).to_string(), mac: mac.map(|mac| mac.to_string()) }
     }
 }
 
@@ -269,6 +282,8 @@ struct EntryRaw<'a> {
     locators: &'a RawValue,
     #[serde(borrow)]
     pds: &'a RawValue,
+    #[serde(borrow, default)]
+    mac: Option<&'a RawValue>,
 }
 
 /// Where an entry's parts stand.
@@ -345,7 +360,11 @@ impl<'a> Reader<'a> {
             self.problem(fields.pds, at("pds"), "is not an even number of hex digits".into());
         }
         let locators: Option<Vec<Ipv6Addr>> = locators.into_iter().collect();
-        let entry = Entry { name: name?, ulid: ulid?, locators: locators?, pds: octets? };
+        let mac = match fields.mac {
+            Some(raw) => Some(self.mac(raw, at("mac"))?),
+            None => None,
+        };
+        let entry = Entry { name: name?, ulid: ulid?, locators: locators?, pds: octets?, mac };
         Some((entry, Raw { index, fields, locators: listed }))
     }
 
@@ -398,6 +417,7 @@ impl<'a> Reader<'a> {
         Some(Host {
             name: entry.name,
             identity: HostIdentity { ulid: Ulid(entry.ulid), locators, pds: entry.pds, kind },
+            mac: entry.mac,
         })
     }
 
@@ -408,6 +428,15 @@ impl<'a> Reader<'a> {
             self.problem(raw, field, format!("\"{text}\" is not an IPv6 address"));
         }
         address
+    }
+
+    fn mac(&mut self, raw: &'a RawValue, field: String) -> Option<MacAddress> {
+        let text: String = self.value(raw, field.clone())?;
+        let mac = text.parse().ok().filter(|mac: &MacAddress| mac.is_unicast());
+        if mac.is_none() {
+            self.problem(raw, field, format!("\"{text}\" is not a unicast Ethernet address"));
+        }
+        mac
     }
 
     fn value<T: Deserialize<'a>>(&mut self, raw: &'a RawValue, field: String) -> Option<T> {

@@ -189,7 +189,7 @@ fn each_wrong_value_is_named_with_its_place() {
     );
     assert_eq!(
         changed("\"name\": \"h2\"", "\"nome\": \"h2\""),
-        ["hosts.json:14:12: hosts[1]: unknown field `nome`, expected one of `name`, `ulid`, `locators`, `pds`"]
+        ["hosts.json:14:12: hosts[1]: unknown field `nome`, expected one of `name`, `ulid`, `locators`, `pds`, `mac`"]
     );
     assert_eq!(changed("\"h2\"", "\"h1\""), ["hosts.json:14:15: hosts[1].name: there is another host called h1"]);
     assert_eq!(

@@ -39,6 +39,9 @@ limits! {
     MEMORY_MB "eal.memory_mb" 256, 64 to 1_048_576;
     /// Security parameter of the hosts' addresses (RFC 3972 §2); RFC 5535 §6 stops at 2.
     SEC "site.sec" 0, 0 to 2;
+    /// How long what a removed host had is kept from other hosts: a peer keeps a context it does not use for five minutes
+    /// (RFC 5533 §9), and one it does use asks for it again for up to five more (I2bis, then I1) before it gives up.
+    QUARANTINE_S "site.quarantine_s" 900, 60 to 2_592_000;
     /// Link MTU: IPv6's least to jumbo frames.
     MTU "port.mtu" 1500, 1280 to 9216;
     /// R5534-103, R5534-105; below 10 a warning (R5534-104).
@@ -93,8 +96,6 @@ limits! {
 /// list still fit one control message of 1280 octets (RFC 5533 §5.1).
 pub const PROVIDERS_MAX: usize = 15;
 
-/// Least MTU of a provider's port: every host may send 1280 octets, and the payload header adds eight.
-pub const PROVIDER_MTU_MIN: u16 = 1288;
 /// Most locators of a static peer.
 pub const PEER_LOCATORS_MAX: usize = 32;
 

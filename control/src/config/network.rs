@@ -228,15 +228,6 @@ fn provider(
             ),
         );
     }
-    if let (Some(on_port), Some(text)) = (on_port, &section.port)
-        && on_port.mtu < limits::PROVIDER_MTU_MIN
-    {
-        let (name, mtu, least) = (&on_port.name, on_port.mtu, limits::PROVIDER_MTU_MIN);
-        source.problem(
-            &text.span(),
-            format!("port {name} has an MTU of {mtu}; a provider's link needs {least}: hosts may send 1280 octets, and 8 are added"),
-        );
-    }
     let next_hop =
         required(source, &span, "next_hop", &section.next_hop).and_then(|text| next_hop(source, text, on_port));
     let order = limits::Limits { field: "provider.preference", default: index as i64, min: 0, max: 65_535 };

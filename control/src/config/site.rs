@@ -27,6 +27,10 @@ pub struct Site {
     pub key: Option<PathBuf>,
     /// Security parameter of addresses made from now on, 0 to 2 (`site.sec`).
     pub sec: u8,
+    /// How long the addresses of a removed host are kept from other hosts (`site.quarantine_s`).
+    pub quarantine: Duration,
+    /// Whether segment sizes that TCP offers are made to fit with the payload header (`site.mss_clamp`).
+    pub mss_clamp: bool,
     /// In the order of the file.
     pub ports: Vec<Port>,
     /// In the order of the file; never empty.
@@ -35,6 +39,8 @@ pub struct Site {
     pub peers: Vec<Peer>,
     /// RFC 5534's numbers (`[reap]`).
     pub reap: Reap,
+    /// What besides REAP's own timers may make a context test its path (`[hints]`).
+    pub hints: Hints,
     /// RFC 5533's numbers (`[shim6]`).
     pub shim6: Shim6,
 }
@@ -175,6 +181,17 @@ pub struct Reap {
     pub max_probe: Duration,
 }
 
+/// What besides REAP's own timers may make a context test its path (RFC 5534 §3.3; `[hints]`).
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Hints {
+    /// The link of a port goes down, or a provider's router stops answering.
+    pub link: bool,
+    /// ICMPv6 errors about packets of the context.
+    pub icmp: bool,
+    /// Retransmissions of the hosts' TCP to which nothing comes back.
+    pub tcp: bool,
+}
+
 /// RFC 5533's numbers (`[shim6]`).
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Shim6 {
@@ -220,6 +237,10 @@ pub struct Shim6 {
     pub strict_locators: bool,
     /// Whether, toward peers that offer the same, flow labels stand for payload headers.
     pub flow_label: FlowLabels,
+    /// Whether peers are told that the locators of a provider that is down are broken (R5533-017).
+    pub announce_down: bool,
+    /// Whether hosts get the ICMPv6 errors the box acts on itself (R5533-237).
+    pub icmp_errors_to_hosts: bool,
 }
 
 impl Site {

@@ -23,7 +23,10 @@ use tracing::{error, info, warn};
 
 use crate::config::{Configuration, Problems, Site};
 use crate::engine::{Effect, Engine, SetupError};
-use crate::manage::api::{CountersView, MemoryView, PortView, ReloadedView, Request, Response, StatusView, WorkerView};
+use crate::manage::api::{
+    CountersView, MemoryView, PortView, ProviderView, ReloadedView, Request, Response, StatusView, SteerRequest,
+    WorkerView,
+};
 use crate::manage::server::{Call, Server, ServerError};
 use crate::time::Instant;
 use stories::Stories;
@@ -208,7 +211,7 @@ impl Control {
         let now = self.clock.now();
         let response = match &call.request {
             Request::Status => Response::Status(self.status(now)),
-            Request::Hosts => Response::Hosts(self.engine.hosts_view()),
+            Request::Hosts => Response::Hosts(self.engine.hosts_view(now)),
             Request::Contexts(filter) => Response::Contexts(self.engine.contexts_view(now, filter)),
             Request::Paths => Response::Paths(self.engine.paths_view(now)),
             Request::Counters => Response::Counters(self.counters()),
@@ -216,16 +219,31 @@ impl Control {
                 Ok(view) => Response::Reloaded(view),
                 Err(problems) => Response::error(problems.to_string()),
             },
+            Request::Steer(wanted) => self.steer(wanted),
         };
         call.answer(response);
     }
 
-    fn status(&self, now: Instant) -> StatusView {
+    fn steer(&mut self, wanted: &SteerRequest) -> Response {
+        if let Err(refused) = self.engine.steer(&wanted.provider, wanted.steering) {
+            return Response::error(refused.to_string());
+        }
+        info!(provider = wanted.provider, steering = %wanted.steering, "steered");
+        let view = self.providers().into_iter().find(|view| view.name == wanted.provider);
+        view.map_or_else(|| Response::error("the provider is gone"), Response::Steered)
+    }
+
+    fn providers(&self) -> Vec<ProviderView> {
         let site = &self.configuration.site;
         let mut providers = self.engine.providers_view();
         for (view, provider) in providers.iter_mut().zip(&site.providers) {
             view.port = site.ports.get(provider.port).map(|port| port.name.clone()).unwrap_or_default();
         }
+        providers
+    }
+
+    fn status(&self, now: Instant) -> StatusView {
+        let site = &self.configuration.site;
         StatusView {
             name: site.node.name.clone(),
             version: env!("CARGO_PKG_VERSION").to_owned(),
@@ -233,10 +251,10 @@ impl Control {
             uptime_s: now.0.as_secs(),
             workers: (0..self.workers.count()).filter_map(|at| self.worker_view(at)).collect(),
             ports: self.devices.ports(),
-            providers,
+            providers: self.providers(),
             memory: self.devices.memory(),
             contexts: self.engine.context_counts(site.node.contexts_max),
-            hosts: self.engine.hosts_view().hosts.len() as u64,
+            hosts: self.engine.hosts_view(now).hosts.len() as u64,
         }
     }
 
@@ -285,12 +303,18 @@ impl Control {
         }
         let now = self.clock.now();
         let Control { rng, engine, effects, .. } = self;
-        if let Err(error) = engine.reload(now, rng, &new.site, &new.hosts, effects) {
+        let changes = engine.reload(now, rng, &new.site, &new.hosts, effects).map_err(|error| {
             let text = format!("nothing was taken over: {error}");
-            return Err(crate::config::Problem::of_file(&new.site.node.hosts_file, text).into());
-        }
+            Problems::from(crate::config::Problem::of_file(&new.site.node.hosts_file, text))
+        })?;
         self.carry_out();
-        let view = ReloadedView { hosts: new.hosts.len() as u64, peers: new.site.peers.len() as u64, notes };
+        let view = ReloadedView {
+            hosts: new.hosts.len() as u64,
+            added: changes.added as u64,
+            removed: changes.removed as u64,
+            peers: new.site.peers.len() as u64,
+            notes,
+        };
         self.configuration = new;
         Ok(view)
     }

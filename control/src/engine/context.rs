@@ -39,6 +39,12 @@ pub(super) struct Attached {
     pub(super) suspected: bool,
     /// Whether flow labels arrive.
     pub(super) labels: LabelUse,
+    /// When a hint last made it test its path.
+    pub(super) hinted: Option<Instant>,
+    /// Stands in the queue of those that have something to hear.
+    pub(super) news: bool,
+    /// A pair of locators on which a router has no room for the payload header behind 1280 octets.
+    pub(super) narrow: Option<LocatorPair>,
 }
 
 impl Attached {
@@ -51,6 +57,9 @@ impl Attached {
             waiting: false,
             suspected: false,
             labels: LabelUse::default(),
+            hinted: None,
+            news: false,
+            narrow: None,
         }
     }
 }
@@ -83,13 +92,17 @@ impl Engine {
                     }
                     effects.push(Effect::Story(Story::Failed(ulids, reason)));
                 }
-                Output::Gone { id, ulids, local_tag, reason, .. } => {
+                Output::Gone { id, ulids, fork, local_tag, reason } => {
                     self.tally.count(Event::ContextGone);
                     if reason == GoneReason::Displaced {
                         self.tally.count(Event::ContextDisplaced);
                     }
                     self.attached.remove(&id);
                     effects.push(Effect::Remove(self.owner(&ulids), local_tag));
+                    if reason == GoneReason::HostRemoved && fork == 0 {
+                        // Packets may wait for the context, and nobody else will let go of them.
+                        effects.push(Effect::Refuse(self.owner(&ulids), ulids));
+                    }
                     effects.push(Effect::Story(Story::Gone(ulids, reason)));
                 }
                 Output::Reap { id, addresses, message } => {
@@ -132,9 +145,19 @@ impl Engine {
             How::Initiated => self.label_payload(now, rng, id, None, effects),
             How::Accepted | How::Recovered | How::Updated => self.wake(now, id),
         }
+        if self.provider_of(pair.local.0).is_some_and(|(_, provider)| provider.is_unwelcome()) {
+            // The peer chose it, or there was no choice when the exchange began.
+            self.has_news(id);
+        }
     }
 
-    fn locators_changed(&mut self, now: Instant, rng: &mut dyn Rng, id: ContextId, effects: &mut Vec<Effect>) {
+    pub(super) fn locators_changed(
+        &mut self,
+        now: Instant,
+        rng: &mut dyn Rng,
+        id: ContextId,
+        effects: &mut Vec<Effect>,
+    ) {
         let Some(context) = self.endpoint.context(id) else { return };
         let timeout = context.peer_keepalive_timeout;
         let (local, peer) = self.locators(context);
@@ -151,8 +174,8 @@ impl Engine {
     fn locators(&self, context: &Context) -> (Vec<LocalLocator>, Vec<PeerLocator>) {
         let ours = context.host.locators.iter().filter_map(|(locator, _)| {
             let (_, provider) = self.provider_of(locator.0)?;
-            let preference = u8::try_from(provider.preference).unwrap_or(u8::MAX);
-            Some(LocalLocator { locator: *locator, preference })
+            let (preference, unwelcome) = (provider.standing(), provider.is_unwelcome());
+            Some(LocalLocator { locator: *locator, preference, unwelcome })
         });
         let theirs = context.peer_locators.iter().filter(|known| known.verified).map(|known| PeerLocator {
             locator: known.locator,
@@ -180,6 +203,7 @@ impl Engine {
         };
         let Some((provider, _)) = self.provider_of(context.pair.local.0) else { return };
         let Some(&host) = self.snapshot.host_index.get(&context.ulids.local) else { return };
+        let Some(attached) = self.attached.get(&id) else { return };
         let install = Install {
             handle: id.to_bits(),
             ulids: context.ulids,
@@ -189,9 +213,11 @@ impl Engine {
             locators: context.pair,
             provider: provider as u8,
             host,
+            inside: None,
             phase,
             local_label: context.local_label.filter(|_| phase != Phase::Opening),
             peer_label: self.label_in_use(context),
+            narrow: attached.narrow == Some(context.pair),
             accepted: (self.strict || context.local_label.is_some()).then(|| Box::new(locator_sets(context))),
         };
         let owner = self.owner(&context.ulids);
@@ -285,7 +311,7 @@ impl Engine {
 
     /// The same where the budget has been asked already; also for inputs that ask what other contexts know about paths.
     /// How many probes were sent.
-    fn reap_paid(
+    pub(super) fn reap_paid(
         &mut self,
         now: Instant,
         rng: &mut dyn Rng,
@@ -306,12 +332,19 @@ impl Engine {
         }
         let probes = out.iter().filter(|output| matches!(output, ReapOutput::SendProbe { .. })).count();
         for output in out {
-            self.reap_output(now, id, output, effects);
+            self.reap_output(now, rng, id, output, effects);
         }
         probes as u32
     }
 
-    fn reap_output(&mut self, now: Instant, id: ContextId, output: ReapOutput, effects: &mut Vec<Effect>) {
+    fn reap_output(
+        &mut self,
+        now: Instant,
+        rng: &mut dyn Rng,
+        id: ContextId,
+        output: ReapOutput,
+        effects: &mut Vec<Effect>,
+    ) {
         let Some(context) = self.endpoint.context(id) else { return };
         let (ulids, pair, tag) = (context.ulids, context.pair, context.peer_tag);
         match output {
@@ -327,7 +360,7 @@ impl Engine {
                 let probe = Probe { receiver_tag, state, sent, received, options: Options::default() };
                 self.send_message(now, along(pair), &Message::Probe(probe), effects);
             }
-            ReapOutput::PairChanged { from, to } => self.pair_changed(id, from, to, effects),
+            ReapOutput::PairChanged { from, to } => self.pair_changed(now, rng, id, (from, to), effects),
             ReapOutput::Confirmed { pair } => {
                 let _ = self.endpoint.set_probed(id, pair.peer, true);
                 self.book.confirmed(PathKey::of(pair), now);
@@ -350,7 +383,14 @@ impl Engine {
         }
     }
 
-    fn pair_changed(&mut self, id: ContextId, from: LocatorPair, to: LocatorPair, effects: &mut Vec<Effect>) {
+    fn pair_changed(
+        &mut self,
+        now: Instant,
+        rng: &mut dyn Rng,
+        id: ContextId,
+        (from, to): (LocatorPair, LocatorPair),
+        effects: &mut Vec<Effect>,
+    ) {
         let _ = self.endpoint.set_probed(id, to.peer, true);
         if self.endpoint.set_pair(id, to).is_err() {
             // REAP only knows proved locators, so this is a broken invariant; both sides go on from what packets use.
@@ -368,6 +408,9 @@ impl Engine {
             effects.push(Effect::Story(Story::Moved(context.ulids, from, to)));
         }
         self.sync(id, effects);
+        let mut out = Vec::new();
+        self.endpoint.repeat_update(now, rng, id, &mut out);
+        self.follow(now, rng, out, effects);
     }
 
     /// Other contexts on a path that has just proved dead look for another one now instead of waiting for their own
@@ -471,8 +514,21 @@ impl Engine {
         }
     }
 
-    /// Evidence from elsewhere against the current pair of a context: test it (RFC 5534 §4.2).
-    pub(super) fn suspect(&mut self, now: Instant, rng: &mut dyn Rng, id: ContextId, effects: &mut Vec<Effect>) {
+    /// Policy would rather have a context use `to`: tested first, taken if it is answered (R5533-018).
+    pub(super) fn relocate(
+        &mut self,
+        now: Instant,
+        rng: &mut dyn Rng,
+        id: ContextId,
+        to: LocatorPair,
+        effects: &mut Vec<Effect>,
+    ) {
+        self.reap(now, rng, id, effects, |reap, rng, out| _ = reap.relocate(now, rng, to, out));
+    }
+
+    /// Evidence of the box's own, or of other contexts, against the current pair of a context: look for another one (RFC
+    /// 5534 §4.2).
+    fn suspect(&mut self, now: Instant, rng: &mut dyn Rng, id: ContextId, effects: &mut Vec<Effect>) {
         self.reap_paid(now, rng, id, effects, |reap, rng, book, out| {
             reap.suspect(now, rng, &|pair| book.rank(pair, now), out);
         });

@@ -2,28 +2,26 @@
 //!
 //! The packet it quotes has locators and a payload header that the host never saw. Both are taken out of the quote, and
 //! the error goes to the host as if the shim were not there; a Packet Too Big is made smaller by the header. Errors
-//! about a path are a reason to test it, and go to the host only when there is no other path to try.
+//! about a path are a reason to test it, and go to the host only when there is no other path to try, or when the operator
+//! wants no such hints, or all errors there. What becomes of the octets is in [`quote`].
 
 use dataplane::wire::ipv6::{self, protocol};
 use dataplane::wire::shim6::PayloadHeader;
 use dataplane::wire::{FlowLabel, Locator, LocatorPair, checksum, ethernet};
 use rand::Rng;
 
+use super::quote::{self, DESTINATION_UNREACHABLE, ICMP_HEADER, PACKET_TOO_BIG, PARAMETER_PROBLEM, TIME_EXCEEDED};
 use super::{Effect, Engine, Event};
 use crate::shim6::ContextId;
 use crate::time::Instant;
 
-const DESTINATION_UNREACHABLE: u8 = 1;
-const PACKET_TOO_BIG: u8 = 2;
-const TIME_EXCEEDED: u8 = 3;
-const PARAMETER_PROBLEM: u8 = 4;
 const PORT_UNREACHABLE: u8 = 4;
 const UNRECOGNIZED_NEXT_HEADER: u8 = 1;
-/// Type, code, checksum and the word after them.
-const ICMP_HEADER: usize = 8;
 
 pub(super) struct Quoted {
     id: ContextId,
+    /// The addresses of the quoted packet.
+    pair: LocatorPair,
     /// Offset of the payload header in the quoted packet; none when a flow label stood for it.
     place: Option<ipv6::chain::Place>,
 }
@@ -62,9 +60,16 @@ impl Engine {
             PARAMETER_PROBLEM => quoted.is_about_shim(icmp),
             _ => false,
         };
-        if about_path && self.has_alternative(quoted.id) {
+        if kind == PACKET_TOO_BIG {
+            self.learn_mtu(&quoted, icmp, effects);
+        }
+        if about_path && self.hints.icmp && self.has_alternative(quoted.id) {
             self.tally.count(Event::IcmpActedOn);
-            return self.suspect(now, rng, quoted.id, effects);
+            self.hint(now, rng, quoted.id, effects);
+            // R5533-237: the host may want to know all the same.
+            if !self.icmp_errors_to_hosts {
+                return;
+            }
         }
         if let Some((host, translated)) = self.translate_error(&view, icmp, &quoted) {
             self.tally.count(Event::IcmpTranslated);
@@ -80,14 +85,26 @@ impl Engine {
         let pair = LocatorPair { local: Locator(view.source()), peer: Locator(view.target()) };
         let Some(shim) = view.shim_header().ok()? else {
             let context = self.endpoint.find_by_peer_label(FlowLabel::truncate(view.flow_label())?, pair)?;
-            return Some(Quoted { id: context.id, place: None }).filter(|_| context.local_label.is_some());
+            return Some(Quoted { id: context.id, pair, place: None }).filter(|_| context.local_label.is_some());
         };
         let header = PayloadHeader::parse(view.from_offset(shim.place.offset)).ok()?;
         let context = self.endpoint.find_by_peer(header.tag, pair)?;
-        Some(Quoted { id: context.id, place: Some(shim.place) })
+        Some(Quoted { id: context.id, pair, place: Some(shim.place) })
     }
 
-    fn has_alternative(&self, id: ContextId) -> bool {
+    /// A path that has no room for the payload header behind 1280 octets: the host will go on sending as many, since no host
+    /// need send less, so the worker cuts them (proxy note 8). Believed until the context takes another path.
+    fn learn_mtu(&mut self, quoted: &Quoted, icmp: &[u8], effects: &mut Vec<Effect>) {
+        let Some(mtu) = icmp.get(4..ICMP_HEADER).and_then(|word| word.try_into().ok()).map(u32::from_be_bytes) else {
+            return;
+        };
+        if let Some(attached) = self.attached.get_mut(&quoted.id).filter(|_| quote::is_narrow(mtu)) {
+            attached.narrow = Some(quoted.pair);
+            self.sync(quoted.id, effects);
+        }
+    }
+
+    pub(super) fn has_alternative(&self, id: ContextId) -> bool {
         let Some(context) = self.endpoint.context(id) else { return false };
         let proved =
             context.peer_locators.iter().filter(|known| known.verified && known.locator.0 != context.ulids.peer.0);
@@ -102,36 +119,8 @@ impl Engine {
         quoted: &Quoted,
     ) -> Option<(std::net::Ipv6Addr, Vec<u8>)> {
         let context = self.endpoint.context(quoted.id)?;
-        let (host, peer) = (context.ulids.local.0, context.ulids.peer.0);
-        let mut inner = icmp.get(ICMP_HEADER..)?.to_vec();
-        let removed = match quoted.place {
-            Some(place) => {
-                restore_quote(&mut inner, place)?;
-                PayloadHeader::LEN as u32
-            }
-            None => {
-                // The host may have set another label, which nobody knows any more.
-                inner.get_mut(1..4)?.iter_mut().zip([0xf0, 0, 0]).for_each(|(octet, kept)| *octet &= kept);
-                0
-            }
-        };
-        inner.get_mut(8..24)?.copy_from_slice(&host.octets());
-        inner.get_mut(24..40)?.copy_from_slice(&peer.octets());
-        let mut message = icmp.get(..ICMP_HEADER)?.to_vec();
-        if message[0] == PACKET_TOO_BIG {
-            let mtu = u32::from_be_bytes([message[4], message[5], message[6], message[7]]);
-            // RFC 5533 §8, and never below what every IPv6 link carries (D27).
-            let mtu = mtu.saturating_sub(removed).max(ipv6::MIN_MTU as u32);
-            message[4..8].copy_from_slice(&mtu.to_be_bytes());
-        }
-        if message[0] == PARAMETER_PROBLEM {
-            let pointer = u32::from_be_bytes([message[4], message[5], message[6], message[7]]);
-            let behind = quoted.place.is_some_and(|place| pointer as usize >= place.offset);
-            let moved = if behind { pointer.saturating_sub(removed) } else { pointer };
-            message[4..8].copy_from_slice(&moved.to_be_bytes());
-        }
-        message[2..4].fill(0);
-        message.extend_from_slice(&inner);
+        let host = context.ulids.local.0;
+        let mut message = quote::without_shim(icmp, quoted.place, &context.ulids)?;
         let source = view.source();
         let sum = checksum::upper_layer(source, host, protocol::ICMPV6, &message);
         message[2..4].copy_from_slice(&sum.to_be_bytes());
@@ -156,14 +145,4 @@ fn error_in(packet: &[u8]) -> Option<(ipv6::View<'_>, &[u8])> {
     let whole = icmp.len() > ICMP_HEADER && upper.place.next_header == protocol::ICMPV6 && icmp[0] < 128;
     let right = checksum::upper_layer_verifies(view.source(), view.target(), protocol::ICMPV6, icmp);
     (whole && right).then_some((view, icmp))
-}
-
-/// Takes the payload header out of a quoted packet. The quote may be cut short, so its length field is set by hand.
-fn restore_quote(quote: &mut Vec<u8>, place: ipv6::chain::Place) -> Option<()> {
-    let length = u16::from_be_bytes([*quote.get(4)?, *quote.get(5)?]);
-    let header = PayloadHeader::parse(quote.get(place.offset..)?).ok()?;
-    *quote.get_mut(place.predecessor)? = header.next_header;
-    quote.get_mut(4..6)?.copy_from_slice(&length.checked_sub(PayloadHeader::LEN as u16)?.to_be_bytes());
-    quote.drain(place.offset..place.offset + PayloadHeader::LEN);
-    Some(())
 }

@@ -140,7 +140,9 @@ impl Engine {
                     GivenUp::Unanswered => Event::NeighbourUnanswered,
                     GivenUp::Overtaken => Event::NeighbourOvertaken,
                     GivenUp::NoRoom => Event::NeighbourRefused,
+                    GivenUp::Forgotten => Event::NeighbourForgotten,
                 }),
+                LinkEvent::Disbelieved(..) => self.tally.count(Event::NeighbourQuarantined),
             }
         }
         // What was learned goes out once, and before the packets that waited for it, so that those which follow through
@@ -214,6 +216,9 @@ impl Engine {
             for path in paths {
                 self.book.forget(path);
             }
+            return self.advise_of_state(now, at);
+        }
+        if !self.hints.link {
             return;
         }
         self.suspect_all(|_, path| path.local == prefix);
@@ -223,6 +228,7 @@ impl Engine {
             // Whoever is on the path is in the queue already, so it does not matter whether this is news.
             let _ = self.book.down(path, now);
         }
+        self.advise_of_state(now, at);
     }
 }
 

@@ -9,25 +9,34 @@
 //! |---|---|
 //! | `mod` | what comes in, and where it goes |
 //! | `setup` | what the configuration makes of it |
+//! | `hosts` | hosts that come and go, and who may have their addresses |
 //! | `context` | what follows when a context changes: table entries, REAP, paths |
+//! | `hints` | what others may say about paths, and what comes of it |
 //! | `icmp` | what an ICMPv6 error about a translated packet becomes |
 //! | `label` | when a flow label stands for the payload header |
+//! | `quote` | the octets of such an error without the shim |
 //! | `link` | how a packet of the box's own reaches the wire |
 //! | `unreachable` | who hears of a packet whose next hop does not answer |
+//! | `steer` | which providers contexts should use, and how peers hear of it |
 //! | `report` | what the operator sees |
 
 mod context;
+mod hints;
+mod hosts;
 mod icmp;
 mod label;
 mod link;
+mod quote;
 mod report;
 mod setup;
+mod steer;
 mod tally;
 mod unreachable;
 
 use std::cmp::Reverse;
 use std::collections::{BinaryHeap, VecDeque};
 use std::sync::Arc;
+use std::time::Duration;
 
 use dataplane::bucket::TokenBucket;
 use dataplane::context::{Install, Sharding};
@@ -40,12 +49,16 @@ use dataplane::wire::{ContextTag, Locator, LocatorPair, Ulid, UlidPair};
 use hashbrown::HashMap;
 use rand::Rng;
 
+use crate::config::site::Hints;
 use crate::host::{GivenUp, LinkEvent, Listener, Neighbours, Stack};
+use crate::manage::api::Steering;
 use crate::reap::{self, PathBook, PathKey, ProbeBudget};
-use crate::shim6::{self, ContextId, Endpoint, Incoming, Open, OpenRefused, Unreadable};
+use crate::shim6::{self, ContextId, Endpoint, Incoming, Open, OpenRefused, Owner, Unreadable};
 use crate::time::Instant;
 use context::Attached;
+pub use hosts::Changes;
 pub use setup::{PortSetup, SetupError, worker_limits};
+pub use steer::SteerRefused;
 pub use tally::{Event, Tally};
 
 /// Something for the driver to carry out, in order.
@@ -98,6 +111,14 @@ struct Provider {
     router: bool,
     /// Whether the port's link is up, as far as the device can tell.
     link: bool,
+    /// What the operator wants of it.
+    steering: Steering,
+    /// Whether peers were told that it does not work.
+    told_down: bool,
+    /// When it came up last.
+    up_since: Option<Instant>,
+    /// Whether it has gone from the configuration and serves only until contexts have left it.
+    leaving: bool,
 }
 
 impl Provider {
@@ -113,14 +134,21 @@ pub struct Engine {
     workers: usize,
     /// Whether workers accept payload only over the locators of its context.
     strict: bool,
+    /// Whether hosts get the ICMPv6 errors the box acts on itself (RFC 5533 §8).
+    icmp_errors_to_hosts: bool,
     snapshot: Arc<Snapshot>,
     providers: Vec<Provider>,
     lan_port: PortId,
     host_names: HashMap<Ulid, String>,
+    /// Places in the snapshot of hosts that are gone.
+    free_places: Vec<u32>,
+    /// How long what a host had is kept from others when it is gone.
+    quarantine: Duration,
     peers: HashMap<Ulid, Vec<Locator>>,
     endpoint: Endpoint,
     attached: HashMap<ContextId, Attached>,
     reap_config: Arc<reap::Config>,
+    hints: Hints,
     book: PathBook,
     budget: ProbeBudget,
     /// Contexts with a REAP deadline; stale entries are skipped.
@@ -131,6 +159,13 @@ pub struct Engine {
     suspects: VecDeque<(ContextId, PathKey)>,
     /// Contexts that have just found a path, whose hosts' TCP should hear of it; in order of time.
     wakes: BinaryHeap<Reverse<(Instant, ContextId)>>,
+    /// Contexts that have something to hear about the locators of their host.
+    news: VecDeque<ContextId>,
+    news_budget: ProbeBudget,
+    /// Whether peers hear of a provider that is down.
+    announce_down: bool,
+    /// When to look whether a provider that was down has been up for long enough.
+    advise_at: Option<Instant>,
     neighbours: Neighbours,
     listener: Listener,
     /// What is on the link of each port.
@@ -159,6 +194,11 @@ impl Engine {
             Notice::Activity { handle, activity, traffic } => {
                 self.activity(now, rng, ContextId::from_bits(handle), activity, traffic, effects);
             }
+            Notice::Tcp { handle, sign, pair } => {
+                self.tcp_sign(now, rng, ContextId::from_bits(handle), sign, pair, effects);
+            }
+            // Nobody publishes thresholds yet.
+            Notice::Qualified { .. } => {}
             Notice::TableFull { handle } => {
                 self.tally.count(Event::TableFull);
                 let mut out = Vec::new();
@@ -184,6 +224,7 @@ impl Engine {
             self.endpoint.expire(now, rng, &mut out);
             self.follow(now, rng, out, effects);
         }
+        self.expire_news(now, rng, effects);
         self.expire_reap(now, rng, effects);
         self.expire_wakes(now, effects);
     }
@@ -195,7 +236,7 @@ impl Engine {
         let suspects = paced.then(|| self.budget.ready_at());
         let wakes = self.wakes.peek().map(|Reverse((at, _))| *at);
         let host = [self.neighbours.deadline(), self.listener.deadline()];
-        [reap, suspects, wakes, self.endpoint.deadline()].into_iter().chain(host).flatten().min()
+        [reap, suspects, wakes, self.news_deadline(), self.endpoint.deadline()].into_iter().chain(host).flatten().min()
     }
 
     /// What happened so far, by name.
@@ -250,12 +291,15 @@ impl Engine {
         };
         let mut ranked = Vec::new();
         let mut local: Vec<Locator> = host.locators.iter().map(|(locator, _)| *locator).collect();
-        local.sort_by_key(|locator| self.provider_of(locator.0).map(|(_, provider)| provider.preference));
+        local.sort_by_key(|locator| {
+            self.provider_of(locator.0).map(|(_, provider)| (provider.standing(), provider.preference))
+        });
         for (i, &ours) in local.iter().enumerate() {
             let Some((_, provider)) = self.provider_of(ours.0) else { continue };
             for (j, &theirs) in peer.iter().enumerate() {
                 let pair = LocatorPair { local: ours, peer: theirs };
-                ranked.push(((!provider.is_up(), self.book.rank(pair, now), i.max(j), i.abs_diff(j), i), pair));
+                let last_resort = !provider.is_up() || provider.is_unwelcome();
+                ranked.push(((last_resort, self.book.rank(pair, now), i.max(j), i.abs_diff(j), i), pair));
             }
         }
         ranked.sort_by_key(|(rank, _)| *rank);
@@ -299,7 +343,10 @@ impl Engine {
     fn for_the_box(&mut self, now: Instant, rng: &mut dyn Rng, port: PortId, frame: &[u8], effects: &mut Vec<Effect>) {
         let Some(packet) = frame.get(ethernet::HEADER_LEN..) else { return };
         let mut events: Vec<LinkEvent> = Vec::new();
-        let discovery = self.neighbours.receive(now, port, packet, &mut events);
+        // An address that belonged to a host is not learned from another machine before its time.
+        let quarantine = self.endpoint.quarantine();
+        let believe = |address, mac| quarantine.admits(now, address, &Owner { pds: None, link: Some(mac) }).is_ok();
+        let discovery = self.neighbours.receive_if(now, port, packet, &believe, &mut events);
         self.link_events(now, events, effects);
         if discovery || self.listener.receive(now, rng, port, packet) {
             return;

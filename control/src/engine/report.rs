@@ -8,7 +8,7 @@ use hashbrown::HashMap;
 use super::{Engine, Provider};
 use crate::manage::api::{
     ContextCounts, ContextFilter, ContextState, ContextView, ContextsView, HostView, HostsView, PairView, PathView,
-    PathsView, PeerLocatorView, ProviderView, ReapState,
+    PathsView, PeerLocatorView, ProviderView, QuarantinedView, ReapState,
 };
 use crate::reap::{PathKey, State as Reaping, Status};
 use crate::shim6::{Context, State};
@@ -16,7 +16,7 @@ use crate::time::Instant;
 
 impl Engine {
     /// The hosts served, in order of their names.
-    pub fn hosts_view(&self) -> HostsView {
+    pub fn hosts_view(&self, now: Instant) -> HostsView {
         let mut contexts: HashMap<_, u64> = HashMap::new();
         for context in self.endpoint.contexts() {
             *contexts.entry(context.ulids.local).or_default() += 1;
@@ -34,7 +34,22 @@ impl Engine {
             });
         }
         hosts.sort_by(|a, b| a.name.cmp(&b.name));
-        HostsView { hosts }
+        HostsView { hosts, quarantined: self.quarantined(now) }
+    }
+
+    /// Hosts that are gone and what they left behind, in the order in which it becomes free.
+    fn quarantined(&self, now: Instant) -> Vec<QuarantinedView> {
+        let mut gone: BTreeMap<_, QuarantinedView> = BTreeMap::new();
+        for (address, held) in self.endpoint.quarantine().iter() {
+            let view = gone.entry((held.until, held.ulid)).or_insert_with(|| QuarantinedView {
+                ulid: held.ulid.0,
+                addresses: Vec::new(),
+                mac: held.owner.link.map(|mac| mac.to_string()),
+                left_s: held.until.since(now).as_secs(),
+            });
+            view.addresses.push(address);
+        }
+        gone.into_values().collect()
     }
 
     /// The contexts that pass a filter.
@@ -120,6 +135,8 @@ impl Engine {
             next_hop: Some(provider.next_hop),
             next_hop_resolved: provider.router,
             contexts: through.get(&provider.prefix).copied().unwrap_or_default(),
+            steering: provider.steering,
+            told_broken: provider.is_unwelcome(),
         };
         self.providers.iter().map(view).collect()
     }

@@ -1,4 +1,4 @@
-//! What the configuration makes of the engine, at the start and at a reload.
+//! What the configuration makes of the engine at the start.
 
 use std::collections::{BinaryHeap, VecDeque};
 use std::net::Ipv6Addr;
@@ -6,10 +6,9 @@ use std::sync::Arc;
 
 use dataplane::bucket::TokenBucket;
 use dataplane::context::{Hasher, LabelMode, Sharding};
-use dataplane::snapshot::{Block, HostView, PortId, PortView, ProviderView, Role, Snapshot};
+use dataplane::snapshot::{Block, PortId, PortView, ProviderView, Role, Snapshot};
 use dataplane::wire::Ulid;
 use dataplane::wire::ethernet::Mac;
-use dataplane::wire::shim6::VerificationMethod;
 use dataplane::worker::Limits;
 use hashbrown::HashMap;
 use rand::Rng;
@@ -18,11 +17,9 @@ use super::{Effect, Engine, Provider, Tally};
 use crate::config::site::FlowLabels;
 use crate::config::{Hosts, Site, site};
 use crate::host::{Listener, Neighbours, OwnLink, Stack};
-use crate::identity::{HostIdentity, Kind};
+use crate::manage::api::Steering;
 use crate::reap::{self, BookConfig, PathBook, ProbeBudget};
-use crate::shim6::{
-    self, Endpoint, HostRefused, IdentityProof, LocalHost, ProofMemory, Rate, RatePair, ShardOf, TagSpace,
-};
+use crate::shim6::{self, Endpoint, HostRefused, IdentityProof, ProofMemory, Rate, RatePair, ShardOf, TagSpace};
 use crate::time::Instant;
 
 /// What a device told about itself when it was opened; in the order of the ports.
@@ -45,6 +42,21 @@ pub enum SetupError {
         /// What is wrong.
         reason: HostRefused,
     },
+    /// A host that wants an address of another one, which is gone since too short a time, or goes only now.
+    #[error(
+        "host {name}: {address} belongs to another host, that with the identifier {of}; once that is removed, it is kept \
+         from others for a while, {seconds} s from now (site.quarantine_s)"
+    )]
+    Quarantined {
+        /// Its name.
+        name: String,
+        /// The address.
+        address: Ipv6Addr,
+        /// Whose it is or was.
+        of: Ulid,
+        /// For how long.
+        seconds: u64,
+    },
     /// More than the dataplane can number.
     #[error("at most {0} providers and ports")]
     TooMany(usize),
@@ -54,6 +66,8 @@ pub enum SetupError {
 const PORTS_MAX: usize = 64;
 /// Probes of all contexts together, per second (RFC 5534 §9 estimates one per context at the worst time).
 const PROBES_PER_S: u32 = 5_000;
+/// Contexts that hear of changed locators or preferences, per second.
+const UPDATES_PER_S: u32 = 5_000;
 /// ICMPv6 errors about packets whose next hop does not answer, per second.
 const ERRORS_PER_S: u32 = 100;
 
@@ -86,14 +100,18 @@ impl Engine {
             sharding,
             workers: usize::from(site.node.workers.max(1)),
             strict: site.shim6.strict_locators,
+            icmp_errors_to_hosts: site.shim6.icmp_errors_to_hosts,
             snapshot: Arc::new(snapshot(site, ports, &own)),
             providers: site.providers.iter().map(provider).collect(),
             lan_port: PortId(site.lan_port as u8),
             host_names: HashMap::new(),
+            free_places: Vec::new(),
+            quarantine: site.quarantine,
             peers: HashMap::new(),
             endpoint,
             attached: HashMap::new(),
             reap_config: Arc::new(reap_config(site)),
+            hints: site.hints,
             book: PathBook::new(BookConfig::default()),
             budget: ProbeBudget::new(PROBES_PER_S, PROBES_PER_S / 10),
             due: BinaryHeap::new(),
@@ -101,6 +119,10 @@ impl Engine {
             suspects: VecDeque::new(),
             wakes: BinaryHeap::new(),
             listener: Listener::new(&links, |at| role(site, at) != Role::Unused),
+            news: VecDeque::new(),
+            news_budget: ProbeBudget::new(UPDATES_PER_S, UPDATES_PER_S / 10),
+            announce_down: site.shim6.announce_down,
+            advise_at: None,
             neighbours: Neighbours::new(links),
             links: own.iter().map(on_link).collect(),
             stacks,
@@ -122,65 +144,8 @@ impl Engine {
         effects.push(Effect::Publish(self.snapshot.clone()));
     }
 
-    /// Takes over hosts and peers from a new configuration of the same site. Contexts of hosts that stay go on; those of
-    /// hosts that are gone go with them (RFC 5533 §1.5).
-    pub fn reload(
-        &mut self,
-        now: Instant,
-        rng: &mut dyn Rng,
-        site: &Site,
-        hosts: &Hosts,
-        effects: &mut Vec<Effect>,
-    ) -> Result<(), SetupError> {
-        self.set_hosts(hosts, rng)?;
-        let kept: Vec<Ulid> = hosts.iter().map(|host| host.identity.ulid).collect();
-        let mut gone: Vec<Ulid> = self.host_names.keys().filter(|ulid| !kept.contains(ulid)).copied().collect();
-        gone.sort_unstable();
-        let mut out = Vec::new();
-        for ulid in gone {
-            self.endpoint.remove_host(ulid, &mut out);
-            self.host_names.remove(&ulid);
-            // The place among the hosts stays, since contexts name it; nobody is found there any more.
-            Arc::make_mut(&mut self.snapshot).host_index.remove(&ulid);
-            self.neighbours.forget(self.lan_port, ulid.0);
-        }
-        self.follow(now, rng, out, effects);
-        self.set_peers(site);
-        effects.push(Effect::Publish(self.snapshot.clone()));
-        Ok(())
-    }
-
-    fn set_peers(&mut self, site: &Site) {
+    pub(super) fn set_peers(&mut self, site: &Site) {
         self.peers = site.peers.iter().map(|peer| (peer.ulid, peer.locators.clone())).collect();
-    }
-
-    /// Takes in hosts that are new: all of them or, when one is refused, none. Hosts keep their place in the snapshot for as
-    /// long as the box runs, since contexts refer to it.
-    fn set_hosts(&mut self, hosts: &Hosts, rng: &mut dyn Rng) -> Result<(), SetupError> {
-        let mut added = Vec::new();
-        for host in hosts {
-            let ulid = host.identity.ulid;
-            if self.endpoint.host(ulid).is_some() {
-                continue;
-            }
-            if let Err(reason) = self.endpoint.set_host(local_host(&host.identity, rng)) {
-                // Hosts taken in a moment ago have no contexts yet, so nothing follows from their going.
-                let mut nothing = Vec::new();
-                added.iter().for_each(|ulid| self.endpoint.remove_host(*ulid, &mut nothing));
-                return Err(SetupError::Host { name: host.name.clone(), reason });
-            }
-            added.push(ulid);
-        }
-        for host in hosts {
-            let ulid = host.identity.ulid;
-            self.host_names.insert(ulid, host.name.clone());
-            let snapshot = Arc::make_mut(&mut self.snapshot);
-            if !snapshot.host_index.contains_key(&ulid) {
-                snapshot.host_index.insert(ulid, snapshot.hosts.len() as u32);
-                snapshot.hosts.push(HostView { ulid, port: self.lan_port, mac: None });
-            }
-        }
-        Ok(())
     }
 }
 
@@ -200,22 +165,8 @@ pub fn worker_limits(site: &Site) -> Limits {
             FlowLabels::Unlabelled => LabelMode::Unlabelled,
             FlowLabels::All => LabelMode::All,
         },
+        tcp_hints: site.hints.tcp,
         ..Limits::default()
-    }
-}
-
-fn local_host(identity: &HostIdentity, rng: &mut dyn Rng) -> LocalHost {
-    let method = match identity.kind {
-        Kind::Hba | Kind::Hybrid => VerificationMethod::Hba,
-        Kind::Cga => VerificationMethod::Cga,
-    };
-    LocalHost {
-        ulid: identity.ulid,
-        locators: identity.locators.iter().map(|locator| (*locator, method)).collect(),
-        pds: Some(identity.pds.clone()),
-        generation: rng.next_u32(),
-        signature: None,
-        preferences: None,
     }
 }
 
@@ -228,6 +179,10 @@ fn provider(provider: &site::Provider) -> Provider {
         preference: provider.preference,
         router: false,
         link: true,
+        steering: Steering::Normal,
+        told_down: false,
+        up_since: None,
+        leaving: false,
     }
 }
 
@@ -274,6 +229,8 @@ fn snapshot(site: &Site, ports: &[PortSetup], own: &[Vec<(Ipv6Addr, u8)>]) -> Sn
         hosts: Vec::new(),
         host_index: std::collections::HashMap::new(),
         site: Block::new(site.prefix.address(), site.prefix.length()),
+        mss_clamp: site.mss_clamp,
+        nat: None,
     }
 }
 
@@ -304,6 +261,7 @@ fn shim6_config(site: &Site) -> shim6::Config {
         update_timeout: wanted.update_timeout,
         update_timeout_max: wanted.max_update_timeout,
         idle: wanted.idle_context,
+        quarantine: site.quarantine,
         contexts_max: site.node.contexts_max as usize,
         forks_max: wanted.forks_max.into(),
         accepted_per_prefix_percent: wanted.accepted_per_prefix_percent,

@@ -64,6 +64,8 @@ pub enum GivenUp {
     Overtaken,
     /// There is no room for another stranger.
     NoRoom,
+    /// Its next hop is a host no longer.
+    Forgotten,
 }
 
 /// What came of an input.
@@ -75,6 +77,8 @@ pub enum LinkEvent {
     Resolved(PortId, Ipv6Addr, Mac),
     /// An address does not answer any more, or nobody asks for it any more.
     Lost(PortId, Ipv6Addr),
+    /// Somebody claims an address that must not be believed to be theirs.
+    Disbelieved(PortId, Ipv6Addr, Mac),
     /// This Ethernet frame is not sent.
     Undeliverable(PortId, Vec<u8>, GivenUp),
 }
@@ -137,9 +141,11 @@ impl Neighbours {
     }
 
     /// Looks after an address of the configuration no longer.
-    pub fn forget(&mut self, port: PortId, address: Ipv6Addr) {
-        if let Some((_, table)) = self.links.get_mut(usize::from(port.0)) {
-            table.configured.remove(&address);
+    pub fn forget(&mut self, port: PortId, address: Ipv6Addr, out: &mut Vec<LinkEvent>) {
+        let Some((_, table)) = self.links.get_mut(usize::from(port.0)) else { return };
+        if let Some(entry) = table.configured.remove(&address) {
+            let forgotten = |frame| LinkEvent::Undeliverable(port, frame, GivenUp::Forgotten);
+            out.extend(entry.waiting.into_iter().map(forgotten));
         }
     }
 
@@ -177,11 +183,28 @@ impl Neighbours {
 
     /// Takes in an ICMPv6 packet for the box. False if it is not neighbour discovery and somebody else's business.
     pub fn receive(&mut self, now: Instant, port: PortId, packet: &[u8], out: &mut Vec<LinkEvent>) -> bool {
+        self.receive_if(now, port, packet, &|_, _| true, out)
+    }
+
+    /// The same where not everybody may have every address: a message that gives an address to a link-layer address is
+    /// only believed if `believe` says so, and not answered otherwise.
+    pub fn receive_if(
+        &mut self,
+        now: Instant,
+        port: PortId,
+        packet: &[u8],
+        believe: &dyn Fn(Ipv6Addr, Mac) -> bool,
+        out: &mut Vec<LinkEvent>,
+    ) -> bool {
         match read(packet) {
             Read::Foreign => return false,
             Read::Ignored => {}
             Read::Solicitation { source, asked, from } => {
                 if let Some(mac) = from {
+                    if !believe(source, mac) {
+                        out.push(LinkEvent::Disbelieved(port, source, mac));
+                        return true;
+                    }
                     self.learn(now, (port, source), mac, Claim { answered: false, may_change: true }, out);
                 }
                 self.answer(now, (port, source), asked, from, out);
@@ -189,6 +212,10 @@ impl Neighbours {
             Read::Advertisement { about, mac, solicited, may_change } => {
                 // §7.2.4: the answer to a unicast solicitation may leave out the address it was sent to.
                 if let Some(mac) = mac.or_else(|| self.mac(port, about).filter(|_| solicited)) {
+                    if !believe(about, mac) {
+                        out.push(LinkEvent::Disbelieved(port, about, mac));
+                        return true;
+                    }
                     self.learn(now, (port, about), mac, Claim { answered: solicited, may_change }, out);
                 }
             }

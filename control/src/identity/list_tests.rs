@@ -162,7 +162,7 @@ fn both_the_address_and_the_signature_must_hold() {
 
 #[test]
 fn methods_must_agree_with_the_parameters() {
-    // R5533-131, R5533-132, R5535-040
+    // R5533-114, R5533-131, R5533-132, R5535-040
     let (ulid, pds) = plain(KEY.public_key_der());
     let member = HASHED.locators[0];
     let entries = list(&[(member, Hba)]);

@@ -26,6 +26,18 @@ pub enum Request {
     Counters,
     /// Read the configuration and the hosts again: all of it or nothing.
     Reload,
+    /// Use a provider in another way.
+    Steer(SteerRequest),
+}
+
+/// How a provider is to be used from now on, until told otherwise or restarted.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct SteerRequest {
+    /// `provider.name`.
+    pub provider: String,
+    /// How.
+    pub steering: Steering,
 }
 
 /// An answer; each request has the one of its name, or [`Response::Error`].
@@ -44,6 +56,8 @@ pub enum Response {
     Counters(CountersView),
     /// To [`Request::Reload`].
     Reloaded(ReloadedView),
+    /// To [`Request::Steer`]: the provider as it is now.
+    Steered(ProviderView),
     /// The request cannot be answered or was not obeyed.
     Error(ErrorView),
 }
@@ -164,6 +178,27 @@ pub struct ProviderView {
     pub next_hop_resolved: bool,
     /// Contexts that send through it.
     pub contexts: u64,
+    /// How the operator wants it to be used.
+    #[serde(default)]
+    pub steering: Steering,
+    /// Whether peers are told that its locators are broken.
+    #[serde(default)]
+    pub told_broken: bool,
+}
+
+/// What the operator wants of a provider.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
+#[serde(rename_all = "kebab-case")]
+pub enum Steering {
+    /// Contexts move here, and new ones begin here.
+    Prefer,
+    /// As configured.
+    #[default]
+    Normal,
+    /// New contexts go elsewhere while they can; those that are here stay.
+    Avoid,
+    /// All contexts leave, as if it had failed. What has no other way stays.
+    Drain,
 }
 
 /// Where DPDK's memory comes from.
@@ -199,6 +234,22 @@ pub struct ContextCounts {
 pub struct HostsView {
     /// In the order of the hosts file.
     pub hosts: Vec<HostView>,
+    /// Hosts that are gone, and whose addresses no other host may have yet.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub quarantined: Vec<QuarantinedView>,
+}
+
+/// What a host that is gone left behind.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct QuarantinedView {
+    /// The host's identifier.
+    pub ulid: Ipv6Addr,
+    /// Its addresses: the identifier and locators.
+    pub addresses: Vec<Ipv6Addr>,
+    /// Its link-layer address, if the box knew it.
+    pub mac: Option<String>,
+    /// Seconds until another host may have them.
+    pub left_s: u64,
 }
 
 /// One host.
@@ -282,6 +333,7 @@ macro_rules! named {
 }
 named!(ContextState: Idle "idle", I1Sent "i1-sent", I2Sent "i2-sent", I2bisSent "i2bis-sent", Established "established",
     EFailed "e-failed", NoSupport "no-support");
+named!(Steering: Prefer "prefer", Normal "normal", Avoid "avoid", Drain "drain");
 named!(ReapState: Operational "operational", Exploring "exploring", InboundOk "inbound-ok");
 
 /// One context.
@@ -386,6 +438,12 @@ pub struct CountersView {
 pub struct ReloadedView {
     /// Static hosts served now.
     pub hosts: u64,
+    /// Hosts that were not served before.
+    #[serde(default)]
+    pub added: u64,
+    /// Hosts that are served no longer.
+    #[serde(default)]
+    pub removed: u64,
     /// Static peers known now.
     pub peers: u64,
     /// Warnings, and changes that need a restart to take effect.
@@ -426,6 +484,9 @@ mod tests {
         for (state, name) in ReapState::ALL {
             assert_eq!(serde_json::to_value(state).unwrap(), *name);
             assert_eq!(name.parse(), Ok(*state));
+        }
+        for (steering, name) in Steering::ALL {
+            assert_eq!(serde_json::to_value(steering).unwrap(), *name);
         }
         assert!("open".parse::<ContextState>().unwrap_err().starts_with("expected one of idle, i1-sent,"));
     }

@@ -19,6 +19,8 @@ pub struct LocalLocator {
     pub locator: Locator,
     /// Lower is tried first; equals are tried in list order (R5534-039).
     pub preference: u8,
+    /// Only where nothing else works: the operator wants it free, or it is about to go. Not kept as current.
+    pub unwelcome: bool,
 }
 
 /// One of the peer's locators, as far as ordering cares.
@@ -36,7 +38,7 @@ pub struct PeerLocator {
 
 impl From<Locator> for LocalLocator {
     fn from(locator: Locator) -> LocalLocator {
-        LocalLocator { locator, preference: 0 }
+        LocalLocator { locator, preference: 0, unwelcome: false }
     }
 }
 
@@ -122,7 +124,7 @@ impl Choice<'_> {
             (false, _) => 1,
             (true, true) => 2,
         };
-        let status = if peer.broken { Status::Dead } else { (self.rank)(pair) };
+        let status = if peer.broken || local.unwelcome { Status::Dead } else { (self.rank)(pair) };
         let shares_an_end = pair.local == self.current.local || pair.peer == self.current.peer;
         (place, status, order == Order::Divergent && shares_an_end, self.preference(local, peer))
     }
@@ -134,7 +136,14 @@ impl Choice<'_> {
     fn preference(&self, local: &LocalLocator, peer: &PeerLocator) -> (bool, bool, Reverse<u8>, u8, bool, u8) {
         let (local_row, peer_row) = (policy(local.locator.0), policy(peer.locator.0));
         let mismatch = local_row.label != peer_row.label;
-        (peer.broken, mismatch, Reverse(peer_row.precedence), local.preference, peer.transient, peer.priority)
+        (
+            peer.broken || local.unwelcome,
+            mismatch,
+            Reverse(peer_row.precedence),
+            local.preference,
+            peer.transient,
+            peer.priority,
+        )
     }
 }
 
@@ -254,14 +263,14 @@ mod tests {
         assert_eq!(found, [(1, 1), (0, 0), (0, 1), (1, 0)]);
     }
 
-    // R5534-039, R5534-040
+    // R5534-039, R5534-040, R5533-113: of a peer's locators the one with the lower priority comes first.
     #[test]
     fn preferences_of_both_sides_move_pairs() {
         let config = Config { order: Order::Preferred, ..Config::default() };
         let (mut local, mut peer) = three_by_three();
         local.truncate(2);
         peer.truncate(2);
-        local.push(LocalLocator { locator: at("2001:db8:a9::1"), preference: 0 });
+        local.push(at("2001:db8:a9::1").into());
         local[1].preference = 9;
         assert_eq!(pairs(&local, &peer, &config), [(0, 0), (0, 1), (2, 0), (2, 1), (1, 0), (1, 1)]);
         let (local, mut peer) = three_by_three();

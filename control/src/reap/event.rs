@@ -82,6 +82,8 @@ pub enum Reason {
     LocatorLost,
     /// Local evidence, or a neighbour's, against the current pair (§4.2).
     Suspected,
+    /// Somebody outside says that the current pair may have failed (§3.3, §8).
+    Hinted,
     /// Policy wants another pair.
     Relocation,
 }

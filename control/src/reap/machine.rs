@@ -242,7 +242,7 @@ impl Reap {
 
     /// E12, E13 and changes that do no harm: the locators that may be used from now on.
     ///
-    /// If the current pair is no longer among them, or the peer says that it is broken, exploration starts now.
+    /// If the current pair is no longer among them, or one of its ends is not to be kept, exploration starts now.
     pub fn set_locators(
         &mut self,
         now: Instant,
@@ -258,7 +258,8 @@ impl Reap {
         };
         self.confirmed.retain(known);
         let broken = peer.iter().any(|theirs| theirs.broken && theirs.locator == self.current.peer);
-        let lost = !known(&self.current) || broken;
+        let unwelcome = local.iter().any(|ours| ours.unwelcome && ours.locator == self.current.local);
+        let lost = !known(&self.current) || broken || unwelcome;
         if lost && self.state == State::Operational {
             self.begin(now, Reason::LocatorLost, true, &|_| Status::Unknown, out);
             self.state = State::Exploring;
@@ -301,6 +302,28 @@ impl Reap {
                 self.reorder(rank);
             }
         }
+    }
+
+    /// §3.3, §8: word from elsewhere (an ICMPv6 error, a TCP that repeats itself) that the current pair may have failed.
+    /// Tests it: explores at once, beginning with the current pair itself, so that a pair which works is kept and a lie
+    /// costs two probes. Only if the pair is known to be dead anyway it goes last.
+    ///
+    /// Returns whether the test has begun: whoever explores already needs no hint.
+    pub fn hint(
+        &mut self,
+        now: Instant,
+        rng: &mut dyn Rng,
+        rank: &dyn Fn(LocatorPair) -> Status,
+        out: &mut Vec<Output>,
+    ) -> bool {
+        if self.state != State::Operational {
+            return false;
+        }
+        let demoted = rank(self.current) == Status::Dead;
+        self.begin(now, Reason::Hinted, demoted, rank, out);
+        self.state = State::Exploring;
+        self.retransmit(now, rng, out);
+        true
     }
 
     /// Policy would like payload to use `to`: tests it, and moves there if and only if the peer confirms it. If it does

@@ -25,7 +25,7 @@ pub struct PathKey {
 /// What is known about a path, best first.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub enum Status {
-    /// A probe on it was answered lately.
+    /// A probe on it was answered lately, or what a host sent was acknowledged.
     Working,
     /// No recent evidence.
     Unknown,
@@ -139,6 +139,16 @@ impl PathBook {
         let Some(entry) = self.entry(path, now) else { return };
         *entry = Entry { confirmed: Some(now), ..Entry::default() };
         self.counters.revivals += u64::from(revived);
+    }
+
+    /// A host's TCP had an acknowledgement of what it sent on this path: the path is as good as if a probe had been
+    /// answered. But only a probe ends what probes began, since whoever acknowledges may do so unseen.
+    pub fn progressed(&mut self, path: PathKey, now: Instant) {
+        if self.status(path, now) < Status::Suspect
+            && let Some(entry) = self.entry(path, now)
+        {
+            entry.confirmed = Some(now);
+        }
     }
 
     /// Context `witness` probed this path at `probed` in vain, while another path answered ([`Output::Failed`]).
@@ -354,6 +364,20 @@ mod tests {
         assert_eq!(book.status(PATH, at(101)), Status::Dead);
         assert_eq!(book.status(PATH, at(102)), Status::Unknown);
         assert_eq!(book.failed(PATH, 3, at(102), at(103)), Verdict::NewlyDead);
+    }
+
+    #[test]
+    fn progress_refreshes_what_is_not_in_doubt() {
+        let mut book = PathBook::new(BookConfig::default());
+        book.progressed(PATH, at(1));
+        assert_eq!((book.status(PATH, at(30)), book.status(PATH, at(31))), (Status::Working, Status::Unknown));
+        assert_eq!(book.failed(PATH, 7, at(0), at(2)), Verdict::Outdated, "seen before the progress");
+        assert_eq!(book.failed(PATH, 7, at(40), at(40)), Verdict::Suspect);
+        book.progressed(PATH, at(41));
+        assert_eq!(book.status(PATH, at(41)), Status::Suspect);
+        assert_eq!(book.failed(PATH, 8, at(40), at(42)), Verdict::NewlyDead);
+        book.progressed(PATH, at(43));
+        assert_eq!(book.status(PATH, at(43)), Status::Dead);
     }
 
     #[test]

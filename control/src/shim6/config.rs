@@ -33,6 +33,9 @@ pub struct Config {
     pub update_timeout_max: Duration,
     /// Quiet time after which an established context is forgotten (§9). At least five minutes.
     pub idle: Duration,
+    /// How long the addresses and tags of a host that is gone are kept from other hosts (§1.5). Longer than `idle`, which
+    /// is how long a peer like us keeps a context that it does not use, and at least the lifetime of validators.
+    pub quarantine: Duration,
     /// Shortest time between an I2 or I2bis and one sent again because the peer's packets show it is established.
     pub resend_interval: Duration,
     /// Most contexts at any time.
@@ -111,6 +114,9 @@ pub enum ConfigError {
     /// §9.
     #[error("idle is less than 5 minutes (RFC 5533 §9)")]
     Idle,
+    /// Peers may have contexts for that long.
+    #[error("quarantine is shorter than idle or validator_lifetime")]
+    Quarantine,
     /// A zero wait would make a retransmission storm.
     #[error("a retransmission timeout is zero")]
     ZeroTimeout,
@@ -136,6 +142,8 @@ impl Config {
             Err(ConfigError::SecretLifetime)
         } else if self.idle < Duration::from_secs(300) {
             Err(ConfigError::Idle)
+        } else if self.quarantine <= self.idle || self.quarantine < self.validator_lifetime {
+            Err(ConfigError::Quarantine)
         } else if timeouts.iter().any(Duration::is_zero) {
             Err(ConfigError::ZeroTimeout)
         } else if self.update_timeout_max < self.update_timeout {
@@ -178,6 +186,7 @@ impl Default for Config {
             update_timeout: Duration::from_secs(4),
             update_timeout_max: Duration::from_secs(120),
             idle: Duration::from_secs(300),
+            quarantine: Duration::from_secs(900),
             resend_interval: Duration::from_secs(1),
             contexts_max: 1 << 20,
             forks_max: 4,
@@ -242,6 +251,7 @@ mod tests {
         assert_eq!(with(|c| c.update_timeout_max = Duration::from_secs(3)), Err(ConfigError::UpdateCeiling));
         assert_eq!(with(|c| c.initiated_reserve_percent = 101), Err(ConfigError::Share));
         assert_eq!(with(|c| c.accepted_per_prefix_percent = 101), Err(ConfigError::Share));
-        assert_eq!(with(|c| c.idle = Duration::from_secs(3600)), Ok(()));
+        assert_eq!(with(|c| c.idle = Duration::from_secs(3600)), Err(ConfigError::Quarantine));
+        assert_eq!(with(|c| (c.idle, c.quarantine) = (2 * c.idle, 3 * c.idle)), Ok(()));
     }
 }

@@ -269,6 +269,15 @@ impl Context {
         Some((accepted.prefix, accepted.since))
     }
 
+    /// Preferences for the newest list as last told, acknowledged or not.
+    pub(super) fn newest_preferences(&self) -> Option<&[Preference]> {
+        match self.update.as_deref() {
+            Some(Update { preferences: Some(preferences), .. }) => Some(preferences),
+            Some(Update { host: Some(_), .. }) => None,
+            _ => self.preferences.as_deref(),
+        }
+    }
+
     /// The newest list, acknowledged or not.
     pub(super) fn newest_host(&self) -> &Arc<LocalHost> {
         self.update.as_ref().and_then(|update| update.host.as_ref()).unwrap_or(&self.host)

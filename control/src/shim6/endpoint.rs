@@ -1,9 +1,11 @@
 //! The one Shim6 node that the box is: hosts, contexts and everything about them that is not a message.
 
+use std::collections::BTreeSet;
 use std::net::Ipv6Addr;
 use std::sync::Arc;
 
-use dataplane::wire::shim6::Addresses;
+use dataplane::wire::ethernet::Mac;
+use dataplane::wire::shim6::{Addresses, Preference};
 use dataplane::wire::{ContextTag, FlowLabel, Locator, LocatorPair, Ulid, UlidPair};
 use hashbrown::HashMap;
 use rand::Rng;
@@ -15,6 +17,7 @@ use super::labels::LabelSpace;
 use super::limits::Limiter;
 use super::output::{FailReason, GoneReason, Output};
 use super::proof::LocatorProof;
+use super::quarantine::{Owner, Quarantine};
 use super::size;
 use super::store::Store;
 use super::tags::TagSpace;
@@ -38,6 +41,7 @@ pub struct Endpoint {
     pub(super) hosts: HashMap<Ulid, Arc<LocalHost>>,
     pub(super) store: Store,
     pub(super) holddowns: HoldDowns,
+    pub(super) quarantine: Quarantine,
 }
 
 /// Why a host is not taken in.
@@ -63,12 +67,19 @@ pub enum HostRefused {
     SameGeneration(u32),
 }
 
+/// A host that [`Endpoint::check_host`] found good.
+#[derive(Clone, Debug)]
+pub struct CheckedHost(LocalHost);
+
 /// Why a change to a context is refused.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
 pub enum ChangeRefused {
     /// It is gone.
     #[error("no such context")]
     NoContext,
+    /// Nobody of ours.
+    #[error("no such host")]
+    NoHost,
     /// The source is not known to be accepted by the peer (RFC 5533 §7.2).
     #[error("the peer has not accepted the source locator")]
     Source,
@@ -92,14 +103,21 @@ impl Endpoint {
         let validators = Validators::new(&secret, &config);
         let limiter = Limiter::new(&config.limits, validators.derive(b"buckets"));
         let holddowns = HoldDowns::new(config.holddowns_max);
-        let (hosts, store) = (HashMap::new(), Store::default());
         let labels = config.flow_labels.map(LabelSpace::new);
-        Endpoint { config, proof, validators, limiter, tags, labels, shard_of, hosts, store, holddowns }
+        let (hosts, store, quarantine) = (HashMap::new(), Store::default(), Quarantine::default());
+        Endpoint { config, proof, validators, limiter, tags, labels, shard_of, hosts, store, holddowns, quarantine }
     }
 
     /// Takes in a host, or its new list. Contexts that exist go on with the list their peers know until
-    /// [`Endpoint::update_locators`] is called for them. Locators that do not fit in a control packet are left out.
-    pub fn set_host(&mut self, mut host: LocalHost) -> Result<(), HostRefused> {
+    /// [`Endpoint::tell_news`] is called for them. Locators that do not fit in a control packet are left out.
+    pub fn set_host(&mut self, host: LocalHost) -> Result<(), HostRefused> {
+        let host = self.check_host(host)?;
+        self.adopt_host(host);
+        Ok(())
+    }
+
+    /// The first half of [`Endpoint::set_host`]: whether it would be taken, and what would be told of it.
+    pub fn check_host(&mut self, mut host: LocalHost) -> Result<CheckedHost, HostRefused> {
         let mut addresses = host.locators.iter().map(|(locator, _)| locator.0).chain([host.ulid.0]);
         if let Some(bad) = addresses.find(|address| !is_unicast(*address)) {
             return Err(HostRefused::BadAddress(bad));
@@ -120,8 +138,26 @@ impl Endpoint {
             return Err(HostRefused::SameGeneration(host.generation));
         }
         self.prove_own(&host)?;
+        Ok(CheckedHost(host))
+    }
+
+    /// The other half, which cannot fail.
+    pub fn adopt_host(&mut self, CheckedHost(host): CheckedHost) {
         self.hosts.insert(host.ulid, Arc::new(host));
-        Ok(())
+    }
+
+    /// How peers are to use a host's locators: one preference for each, or none when they are all alike. Contexts that
+    /// exist hear of it by [`Endpoint::tell_news`]. Whether that is new.
+    pub fn set_preferences(&mut self, ulid: Ulid, preferences: Option<Vec<Preference>>) -> Result<bool, ChangeRefused> {
+        let host = self.hosts.get_mut(&ulid).ok_or(ChangeRefused::NoHost)?;
+        if preferences.as_ref().is_some_and(|preferences| preferences.len() != host.locators.len()) {
+            return Err(ChangeRefused::PreferenceCount);
+        }
+        let news = host.preferences != preferences;
+        if news {
+            Arc::make_mut(host).preferences = preferences;
+        }
+        Ok(news)
     }
 
     /// What we tell about ourselves must be what a peer would accept (R5533-011, R5533-012).
@@ -136,13 +172,29 @@ impl Endpoint {
         proved.map_err(HostRefused::Unproved)
     }
 
-    /// The ULID is no longer valid: all its contexts go (RFC 5533 §1.5).
-    pub fn remove_host(&mut self, ulid: Ulid, out: &mut Vec<Output>) {
-        self.hosts.remove(&ulid);
+    /// The ULID is no longer valid: all its contexts go (RFC 5533 §1.5). Its addresses and their tags are kept from other
+    /// hosts for the quarantine time; `link` is the host's link-layer address, if that is known.
+    pub fn remove_host(&mut self, now: Instant, ulid: Ulid, link: Option<Mac>, out: &mut Vec<Output>) {
+        let Some(host) = self.hosts.remove(&ulid) else { return };
+        let time = self.config.quarantine;
+        let mut addresses = BTreeSet::from([ulid.0]);
+        addresses.extend(host.locators.iter().map(|(locator, _)| locator.0));
         let contexts: Vec<ContextId> = self.store.by_host(ulid).map(|context| context.id).collect();
         for id in contexts {
+            if let Some(context) = self.store.get(id) {
+                // Peers may still use what they were told before the newest list.
+                addresses.extend(context.host.locators.iter().map(|(locator, _)| locator.0));
+                self.quarantine.hold_tag(now, time, context.local_tag);
+            }
             self.discard(id, GoneReason::HostRemoved, out);
         }
+        let owner = Owner { pds: host.pds.clone(), link };
+        self.quarantine.hold(now, time, ulid, owner, addresses.into_iter());
+    }
+
+    /// The addresses that belonged to hosts that are gone.
+    pub fn quarantine(&self) -> &Quarantine {
+        &self.quarantine
     }
 
     /// The host with this ULID.
@@ -255,7 +307,7 @@ impl Endpoint {
     /// When [`Endpoint::expire`] has something to do.
     pub fn deadline(&self) -> Option<Instant> {
         let contexts = self.store.first_deadline().map(|(at, _)| at);
-        [contexts, self.holddowns.deadline()].into_iter().flatten().min()
+        [contexts, self.holddowns.deadline(), self.quarantine.deadline()].into_iter().flatten().min()
     }
 
     /// Makes sure that a context has a flow label to offer if one is `wanted`, and none if not: the peer offers none, and
@@ -287,7 +339,7 @@ impl Endpoint {
         not: Option<ContextTag>,
     ) -> Option<ContextTag> {
         let shard = (self.shard_of)(ulids);
-        let taken = |tag| Some(tag) == not || self.store.by_local_tag(tag).is_some();
+        let taken = |tag| Some(tag) == not || self.store.by_local_tag(tag).is_some() || self.quarantine.holds_tag(tag);
         self.tags.allocate(rng, shard, taken)
     }
 }

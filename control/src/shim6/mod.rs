@@ -23,7 +23,7 @@
 //!
 //! Files follow the RFC: [`establish`](self) for I1, R1, I2 and R2, `recover` for R1bis and I2bis (with `accept` for what
 //! I2 and I2bis share, and `admission` for who gets a new context), `update` for UR and UA, `timers` for what happens by itself, `dispatch` for which context gets a
-//! packet, `confusion` for tags given twice.
+//! packet, `confusion` for tags given twice, `quarantine` for who may have what a host that is gone left behind.
 
 mod accept;
 mod admission;
@@ -39,6 +39,7 @@ mod limits;
 mod output;
 mod peer;
 mod proof;
+mod quarantine;
 mod quote;
 mod recover;
 mod size;
@@ -53,9 +54,10 @@ mod validator;
 pub use config::{Config, ConfigError, ConfusionPolicy, Limits, Pair as RatePair};
 pub use context::{Context, ContextId, LocalHost, PeerLocator, State};
 pub use dispatch::{Incoming, Unreadable};
-pub use endpoint::{ChangeRefused, Endpoint, HostRefused, ShardOf};
+pub use endpoint::{ChangeRefused, CheckedHost, Endpoint, HostRefused, ShardOf};
 pub use establish::{Open, OpenRefused};
 pub use limits::Rate;
 pub use output::{Answer, DropReason, FailReason, GoneReason, How, Output, Verdict};
 pub use proof::{IdentityProof, LocatorProof, ProofMemory};
+pub use quarantine::{Held, Owner, Quarantine};
 pub use tags::TagSpace;

@@ -19,6 +19,7 @@ impl Endpoint {
     /// Does what is due. Costs nothing for contexts that have nothing to do.
     pub fn expire(&mut self, now: Instant, rng: &mut dyn Rng, out: &mut Vec<Output>) {
         self.holddowns.expire(now);
+        self.quarantine.expire(now);
         while let Some((at, id)) = self.store.first_deadline()
             && at <= now
         {

@@ -51,6 +51,36 @@ impl Endpoint {
         Ok(())
     }
 
+    /// §10.1: tells the peer what it does not know yet of the host as [`Endpoint::set_host`] and
+    /// [`Endpoint::set_preferences`] last set it: list, preferences or both. Whether there was anything to tell.
+    pub fn tell_news(&mut self, now: Instant, rng: &mut dyn Rng, id: ContextId, out: &mut Vec<Output>) -> bool {
+        let Some(context) = self.store.get(id) else { return false };
+        let Some(host) = self.hosts.get(&context.ulids.local).cloned() else { return false };
+        if context.newest_host().generation != host.generation {
+            let preferences = host.preferences.clone();
+            self.tell(now, rng, id, Some(host), preferences, out);
+            return true;
+        }
+        let count = host.locators.len();
+        let wanted = spelled_out(host.preferences.as_deref(), count);
+        let news = spelled_out(context.newest_preferences(), count) != wanted;
+        if news {
+            self.tell(now, rng, id, None, Some(wanted), out);
+        }
+        news
+    }
+
+    /// The context goes another way. A request that was sent the old way, which may be dead, goes again at once: its own
+    /// timer may have backed off far (§10.2).
+    pub fn repeat_update(&mut self, now: Instant, rng: &mut dyn Rng, id: ContextId, out: &mut Vec<Output>) {
+        let sent = |context: &Context| {
+            context.state == State::Established && context.update.iter().any(|update| update.at.is_some())
+        };
+        if self.store.get(id).is_some_and(sent) {
+            self.send_update(now, rng, id, out);
+        }
+    }
+
     /// §10.3: at most one request is outstanding; news takes its place and says what it said, with a new nonce.
     fn tell(
         &mut self,
@@ -201,6 +231,17 @@ impl Endpoint {
         out.push(Output::LocatorsChanged { id });
         Verdict::Accepted
     }
+}
+
+/// Preferences as elements of length 3; those nobody told are like those that say nothing.
+fn spelled_out(preferences: Option<&[Preference]>, count: usize) -> Vec<Preference> {
+    let spell = |preference: &Preference| Preference {
+        flags: preference.flags,
+        priority: Some(preference.priority.unwrap_or_default()),
+        weight: Some(preference.weight.unwrap_or_default()),
+    };
+    let none = vec![Preference::default(); count];
+    preferences.unwrap_or(&none).iter().map(spell).collect()
 }
 
 impl Context {

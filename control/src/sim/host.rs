@@ -24,6 +24,8 @@ pub struct Host {
     pub locators: Vec<Ipv6Addr>,
     /// Its link-layer address.
     pub mac: Mac,
+    /// Whether it is switched off.
+    pub off: bool,
     /// Packets it got that belong to no stream, and when.
     pub inbox: Vec<(Instant, Vec<u8>)>,
 }
@@ -86,6 +88,17 @@ impl World {
         let id = self.streams.len() - 1;
         self.later(self.now, Due::Send(id));
         id
+    }
+
+    /// A host is switched off and another machine gets its addresses, if the box lets it. The new one; what streams
+    /// brought to the old one finds its way into the new one's inbox.
+    pub fn replace_machine(&mut self, host: HostId) -> HostId {
+        let new = self.hosts.len();
+        let Mac([.., last]) = self.hosts[host].mac;
+        let mac = Mac([2, 3, 0, 0, new as u8, last]);
+        self.hosts.push(Host { mac, inbox: Vec::new(), ..self.hosts[host].clone() });
+        self.hosts[host].off = true;
+        new
     }
 
     /// A stream ends; what is under way still arrives.

@@ -26,6 +26,7 @@ mod plan;
 use std::collections::BTreeMap;
 use std::time::Duration;
 
+use dataplane::snapshot::PortId;
 use dataplane::wire::ethernet::Mac;
 use rand::rngs::StdRng;
 use rand::{Rng, SeedableRng};
@@ -35,7 +36,8 @@ pub use network::{Captured, Leg, Provider, Way};
 pub use node::Node;
 pub use plan::{Plan, SitePlan};
 
-use crate::engine::Story;
+use crate::config::{Hosts, Site};
+use crate::engine::{Changes, SetupError, Story};
 use crate::time::Instant;
 
 /// How long a frame is on a cable.
@@ -180,6 +182,25 @@ impl World {
         }
     }
 
+    /// The operator of a site changes its configuration, and the box takes it over or refuses it.
+    pub fn reload(&mut self, site: SiteId, change: impl FnOnce(&mut Site, &mut Hosts)) -> Result<Changes, SetupError> {
+        let node = &mut self.nodes[site];
+        let (mut configured, mut hosts) = (node.configuration().0.clone(), node.configuration().1.clone());
+        change(&mut configured, &mut hosts);
+        let changes = node.reload(self.now, (configured, hosts))?;
+        self.turn(site);
+        Ok(changes)
+    }
+
+    /// The device of a box's port says that its link is up or down.
+    pub fn link_state(&mut self, site: SiteId, port: usize, up: bool) {
+        let now = self.now;
+        if let Some(node) = self.nodes.get_mut(site) {
+            node.link_state(now, PortId(port as u8), up);
+        }
+        self.turn(site);
+    }
+
     fn happen(&mut self, due: Due) {
         match due {
             Due::ToBox(site, port, frame) => {
@@ -217,7 +238,7 @@ impl World {
     fn on_lan(&mut self, site: SiteId, frame: Vec<u8>) {
         let target = frame.first_chunk().map(|octets: &[u8; 6]| Mac(*octets));
         let Some(target) = target else { return self.violation(site, "a frame without a header") };
-        let for_it = |host: &Host| host.site == site && (host.mac == target || target.is_multicast());
+        let for_it = |host: &Host| !host.off && host.site == site && (host.mac == target || target.is_multicast());
         let hosts: Vec<HostId> = (0..self.hosts.len()).filter(|host| for_it(&self.hosts[*host])).collect();
         for host in hosts {
             self.later(self.now + CABLE, Due::ToHost(host, frame.clone()));

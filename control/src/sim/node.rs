@@ -4,13 +4,14 @@ use dataplane::context::Sharding;
 use dataplane::counters::{Count, DropReason};
 use dataplane::link::{ControlLink, RingSizes, Workers, connect};
 use dataplane::port::memory::{HeapFrame, HeapPool, MemoryPort, Wire};
+use dataplane::snapshot::PortId;
 use dataplane::wire::ethernet::{self, Mac};
 use dataplane::worker::{Limits, Outlet, Worker};
 use rand::SeedableRng;
 use rand::rngs::StdRng;
 
 use crate::config::{Hosts, Site};
-use crate::engine::{Effect, Engine, PortSetup, Story, worker_limits};
+use crate::engine::{Changes, Effect, Engine, PortSetup, SetupError, Story, worker_limits};
 use crate::manage::api::{ContextFilter, ContextView};
 use crate::time::Instant;
 
@@ -68,6 +69,24 @@ impl Node {
     /// The same box after a crash. Its clock goes on, as that of its machine would.
     pub(super) fn reborn(&self, seed: u64) -> Node {
         Node::new(self.blueprint.clone(), seed)
+    }
+
+    /// The operator changes the configuration and has it read again.
+    pub(super) fn reload(&mut self, now: Instant, new: (Site, Hosts)) -> Result<Changes, SetupError> {
+        let Node { engine, rng, effects, .. } = self;
+        let changes = engine.reload(now, rng, &new.0, &new.1, effects)?;
+        (self.blueprint.site, self.blueprint.hosts) = new;
+        Ok(changes)
+    }
+
+    /// The device of a port says that its link is up or down.
+    pub(super) fn link_state(&mut self, now: Instant, port: PortId, up: bool) {
+        self.engine.link_state(now, port, up, &mut self.effects);
+    }
+
+    /// What it was configured with last.
+    pub fn configuration(&self) -> (&Site, &Hosts) {
+        (&self.blueprint.site, &self.blueprint.hosts)
     }
 
     /// When the engine has something to do.

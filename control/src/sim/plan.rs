@@ -26,6 +26,8 @@ pub struct Plan {
     pub shim6: String,
     /// Sites whose boxes do without those lines.
     pub plain: Vec<SiteId>,
+    /// Further sections for the configuration of all boxes.
+    pub sections: String,
 }
 
 /// What a site is made of.
@@ -54,6 +56,7 @@ impl Default for Plan {
             contexts_max: 1024,
             shim6: String::new(),
             plain: Vec::new(),
+            sections: String::new(),
         }
     }
 }
@@ -90,6 +93,7 @@ impl Plan {
                 ulid: host.identity.ulid.0,
                 locators: host.identity.locators.iter().map(|locator| locator.0).collect(),
                 mac: mac(2, site, number),
+                off: false,
                 inbox: Vec::new(),
             }));
         }
@@ -115,13 +119,14 @@ impl Plan {
         let mut text = format!(
             "[box]\nname = \"box-{site}\"\nworkers = {workers}\ncontexts_max = {}\nhold = {{ packets = 16, pairs = 256 }}\n\
              [site]\nprefix = \"{}/48\"\nlan = \"{}/64\"\nport = \"lan\"\n\
-             [reap]\nsend_timeout_s = {}\n[shim6]\n{}\n\
+             [reap]\nsend_timeout_s = {}\n[shim6]\n{}\n{}\n\
              [[port]]\nname = \"lan\"\ndevice = \"net_null0\"\naddresses = [\"{}/64\"]\n",
             self.contexts_max,
             prefix(site),
             lan(site),
             self.send_timeout_s,
             if self.plain.contains(&site) { "" } else { &self.shim6 },
+            self.sections,
             address(lan(site), 1),
         );
         for port in 1..=providers {

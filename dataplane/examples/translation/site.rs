@@ -3,7 +3,7 @@
 use std::net::Ipv6Addr;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
-use dataplane::context::{Hasher, Install, Phase, Replay, Shard, Sharding};
+use dataplane::context::{Flows, Hasher, Install, Phase, Replay, Shard, Sharding};
 use dataplane::counters::{Count, Counters};
 use dataplane::link::{ControlLink, RingSizes, Workers, connect};
 use dataplane::port::memory::{HeapFrame, HeapPool};
@@ -56,9 +56,11 @@ fn install(context: u32) -> Install {
         locators: locators(context),
         provider: 0,
         host: context % HOSTS,
+        inside: None,
         phase: Phase::Live,
         local_label: None,
         peer_label: None,
+        narrow: false,
         accepted: None,
     }
 }
@@ -85,6 +87,8 @@ fn snapshot() -> Snapshot {
         host_index: hosts.iter().zip(0..).map(|(host, at)| (host.ulid, at)).collect(),
         hosts,
         site: Block::new(address(0xfc00_000a_0000_0000, 0), 48),
+        mss_clamp: false,
+        nat: None,
     }
 }
 
@@ -162,6 +166,7 @@ pub(super) struct Stages {
     sharding: Sharding,
     counters: Counters,
     replay: Replay,
+    flows: Flows,
     batches: Vec<Batch<HeapFrame>>,
     expected: [u64; 2],
 }
@@ -175,16 +180,18 @@ impl Stages {
         }
         let (snapshot, counters) = (snapshot(), Counters::default());
         let replay = Replay::new(Limits::default().replays, 1514);
-        Stages { shard, snapshot, sharding, counters, replay, batches: Vec::new(), expected: [0; 2] }
+        let flows = Flows::new(0, *sharding.hasher());
+        Stages { shard, snapshot, sharding, counters, replay, flows, batches: Vec::new(), expected: [0; 2] }
     }
 }
 
 impl Subject for Stages {
     fn run(&mut self, direction: Direction, frames: &mut Frames) {
         self.batches.resize_with(frames.len() / BURST, Batch::default);
-        let Stages { shard, snapshot, sharding, counters, replay, batches, .. } = self;
+        let Stages { shard, snapshot, sharding, counters, replay, flows, batches, .. } = self;
         let port = if direction == Direction::Egress { SITE } else { PROVIDER };
-        let mut scene = Scene { shard, replay, now: 0, snapshot, sharding, worker: 0, port, handed: false, counters };
+        let (now, worker, handed) = (0, 0, false);
+        let mut scene = Scene { shard, replay, flows, now, snapshot, sharding, worker, port, handed, counters };
         for batch in batches {
             // Taking 32 buffers from a list stands for what reception would do.
             let from = frames.all.len() - BURST;

@@ -1,6 +1,6 @@
 //! One context as a worker sees it: two cache lines.
 
-use crate::wire::{ContextTag, FlowLabel, Locator, LocatorPair, UlidPair};
+use crate::wire::{ContextTag, FlowLabel, Locator, LocatorPair, Ulid, UlidPair};
 
 /// What a worker may do with packets of a context.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -33,14 +33,26 @@ pub struct Install {
     pub provider: u8,
     /// Host of the local identifier, as an index into the snapshot.
     pub host: u32,
+    /// The address that host really has, where the local identifier is only what the peer knows it by (NATv6): packets
+    /// are translated between the two, and the pair with this address names the owner (see [`Install::steering`]).
+    pub inside: Option<Ulid>,
     /// What may be done.
     pub phase: Phase,
     /// The flow label by which payload of the context may come without a header.
     pub local_label: Option<FlowLabel>,
     /// The flow label by which payload goes without a header; none while it goes with one.
     pub peer_label: Option<FlowLabel>,
+    /// Whether a router on the current pair's path has no room for the payload header behind 1280 octets.
+    pub narrow: bool,
     /// In strict mode, and with labels, the locators payload may come over (RFC 5533 §16.2, R5533-328).
     pub accepted: Option<Box<LocatorSets>>,
+}
+
+impl Install {
+    /// The pair whose hash names the worker that owns the context; its tag has to name the same.
+    pub fn steering(&self) -> UlidPair {
+        UlidPair { local: self.inside.unwrap_or(self.ulids.local), ..self.ulids }
+    }
 }
 
 /// Ls(local) and Ls(peer) of a context.
@@ -102,7 +114,7 @@ pub struct Entry {
     /// What may be done.
     pub phase: Phase,
     digest: u8,
-    default: bool,
+    flags: u8,
     /// Current pair.
     pub locators: LocatorPair,
     /// Packets and octets (IPv6 packets as the host sees them), out then in.
@@ -121,6 +133,13 @@ pub struct Traffic {
 
 const _: () = assert!(size_of::<Entry>() == 128);
 const _: () = assert!(std::mem::offset_of!(Entry, locators) == 64);
+
+/// Packets from the site with these identifiers use this context.
+const DEFAULT: u8 = 1;
+/// The path carries 1280 octets and no more.
+const NARROW: u8 = 2;
+/// The local identifier is what the peer knows the host by, not the address the host has.
+const PRESENTED: u8 = 4;
 
 const SENT: u8 = 1;
 const RECEIVED: u8 = 2;
@@ -143,7 +162,9 @@ impl Entry {
             provider: install.provider,
             phase: install.phase,
             digest: 0,
-            default: install.default,
+            flags: if install.default { DEFAULT } else { 0 }
+                | if install.narrow { NARROW } else { 0 }
+                | if install.inside.is_some() { PRESENTED } else { 0 },
             locators: install.locators,
             traffic: [Traffic::default(); 2],
         }
@@ -156,7 +177,20 @@ impl Entry {
     }
 
     pub(super) fn is_default(&self) -> bool {
-        self.default
+        self.flags & DEFAULT != 0
+    }
+
+    /// Whether its path carries 1280 octets and no more (RFC 8200 §5).
+    #[inline]
+    pub fn is_narrow(&self) -> bool {
+        self.flags & NARROW != 0
+    }
+
+    /// Whether the local identifier is not the host's own address but what the peer knows the host by, so that packets
+    /// are translated between the two as well (NATv6).
+    #[inline]
+    pub fn is_presented(&self) -> bool {
+        self.flags & PRESENTED != 0
     }
 
     /// Whether packets go out and nothing comes back, as far as the last report can tell.
@@ -166,7 +200,7 @@ impl Entry {
     }
 
     pub(super) fn set_default(&mut self, default: bool) {
-        self.default = default;
+        self.flags = self.flags & !DEFAULT | if default { DEFAULT } else { 0 };
     }
 
     /// Whether locators and identifiers are the same, so that packets go unchanged (RFC 5533 §11).
@@ -203,7 +237,7 @@ impl Entry {
     pub(super) fn replace(&mut self, install: &Install) {
         let digest = self.digest & QUEUED;
         *self = Entry { digest, ..Entry::new(install) };
-        self.default = false;
+        self.set_default(false);
     }
 
     /// Forgets unreported activity; the place in the queue stays.

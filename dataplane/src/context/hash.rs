@@ -1,5 +1,6 @@
 //! Hashing of keys that strangers choose, and the owner of a context.
 
+use crate::natv6::Session;
 use crate::wire::{ContextTag, FlowLabel, UlidPair};
 
 /// A keyed hash of identifier pairs and tags. The key is random, so that nobody outside can aim at one bucket.
@@ -26,6 +27,13 @@ impl Hasher {
         let left = fold(a ^ self.key[0], b ^ self.key[1]);
         let right = fold(c ^ self.key[2], d ^ self.key[3]);
         fold(left ^ self.key[3], right ^ self.key[0].rotate_left(23))
+    }
+
+    /// Hash of a session of the pair whose hash is `pair`.
+    #[inline]
+    pub fn session(&self, pair: u64, session: Session) -> u64 {
+        let ports = u64::from(session.protocol) << 32 | u64::from(session.source) << 16 | u64::from(session.target);
+        fold(pair ^ self.key[2], ports ^ self.key[1].rotate_left(11))
     }
 
     /// Hash of one of our tags.

@@ -6,6 +6,7 @@
 //! by identifier pair and by our tag; an index line and two entry lines are all a packet touches.
 
 pub mod entry;
+pub mod flows;
 pub mod hash;
 pub mod hold;
 pub mod index;
@@ -13,10 +14,13 @@ pub mod label;
 pub mod reference;
 pub mod replay;
 pub mod shard;
+pub mod watch;
 
 pub use entry::{Activity, Direction, Entry, Install, LocatorSets, Phase};
+pub use flows::Flows;
 pub use hash::{Hasher, Sharding};
 pub use hold::Hold;
 pub use label::LabelMode;
 pub use replay::Replay;
 pub use shard::{Shard, Slot};
+pub use watch::Sign;

@@ -71,9 +71,11 @@ mod tests {
             locators,
             provider: 0,
             host: 0,
+            inside: None,
             phase: Phase::Live,
             local_label: None,
             peer_label: None,
+            narrow: false,
             accepted: None,
         }
     }

@@ -26,6 +26,9 @@ pub struct Shard {
     /// Slots with unreported activity, each once. `drain` says how much of it is being reported.
     active: Vec<u32>,
     reporting: Vec<u32>,
+    /// Contexts whose local identifier is not the host's own address. As long as there are none, translated packets look
+    /// for none.
+    presented: u32,
 }
 
 impl Shard {
@@ -45,9 +48,11 @@ impl Shard {
             locators: ulids.as_locators(),
             provider: 0,
             host: 0,
+            inside: None,
             phase: super::Phase::Opening,
             local_label: None,
             peer_label: None,
+            narrow: false,
             accepted: None,
         });
         Shard {
@@ -61,6 +66,7 @@ impl Shard {
             tags: Index::new(capacity as usize),
             active: Vec::with_capacity(capacity as usize),
             reporting: Vec::with_capacity(capacity as usize),
+            presented: 0,
         }
     }
 
@@ -88,7 +94,9 @@ impl Shard {
     /// Adds a context, or brings the one with this tag up to date. A pair has at most one default context: an older one
     /// loses its pair to the newcomer, so a packet never has two answers.
     pub fn install(&mut self, install: &Install) -> Result<Slot, Full> {
-        let slot = match self.by_tag(self.hasher.tag(install.local_tag), install.local_tag) {
+        let known = self.by_tag(self.hasher.tag(install.local_tag), install.local_tag);
+        self.presented -= u32::from(known.is_some_and(|slot| self.entry(slot).is_presented()));
+        let slot = match known {
             Some(slot) => slot,
             None => self.occupy(install)?,
         };
@@ -99,6 +107,7 @@ impl Shard {
             self.pairs.remove(self.hasher.pair(&old_ulids), slot.0);
         }
         self.entries[slot.0 as usize].update(install);
+        self.presented += u32::from(install.inside.is_some());
         if install.default {
             let holder = self.by_pair(pair_hash, &install.ulids);
             if holder != Some(slot) {
@@ -134,6 +143,7 @@ impl Shard {
         self.tags.remove(hash, slot.0);
         self.labels.set(slot, None, None);
         let entry = &mut self.entries[slot.0 as usize];
+        self.presented -= u32::from(entry.is_presented());
         entry.silence();
         if entry.is_default() {
             let ulids = entry.ulids;
@@ -202,6 +212,16 @@ impl Shard {
     pub fn by_pair(&self, hash: u64, pair: &UlidPair) -> Option<Slot> {
         let is_it = |slot: u32| self.entries.get(slot as usize).is_some_and(|entry| entry.ulids == *pair);
         self.pairs.find(hash, is_it).map(Slot)
+    }
+
+    /// The live default context of the pair a peer knows, in which the local identifier is not the host's own address.
+    pub fn by_presented(&self, pair: &UlidPair) -> Option<Slot> {
+        if self.presented == 0 {
+            return None;
+        }
+        let slot = self.by_pair(self.hasher.pair(pair), pair)?;
+        let entry = self.entry(slot);
+        (entry.is_presented() && entry.phase == super::Phase::Live).then_some(slot)
     }
 
     /// The context with our tag, whose hash is `hash`.
@@ -309,6 +329,7 @@ impl Shard {
                 assert_eq!(self.by_pair(self.hasher.pair(&entry.ulids), &entry.ulids), Some(Slot(slot)));
             }
         }
+        assert_eq!(self.presented as usize, held.iter().filter(|&&s| self.entries[s as usize].is_presented()).count());
         assert_eq!(self.pairs.len(), held.iter().filter(|&&s| self.entries[s as usize].is_default()).count());
         assert!(self.pairs.slots().all(|slot| held.binary_search(&slot).is_ok()), "a pair leads to a free slot");
         let mut queued: Vec<u32> = self.active.iter().chain(&self.reporting).copied().collect();

@@ -1,7 +1,7 @@
 //! Packets whose flow label names their context, so that no payload header is needed (docs/decisions: the context in the
 //! flow label).
 
-use super::{Frame, Scene};
+use super::{DropReason, Frame, Key, Scene, Verdict, natv6, plain_to_locator};
 use crate::context::{LabelMode, Slot};
 use crate::wire::{FlowLabel, ethernet, ipv6};
 
@@ -45,4 +45,23 @@ pub(super) fn may_go<F: Frame>(frame: &F, mode: LabelMode) -> bool {
         LabelMode::All => true,
     };
     nothing_lost && matches!(packet.shim_header(), Ok(None))
+}
+
+/// A packet from a provider whose flow label is a context's, and whose addresses are not.
+#[cold]
+pub(super) fn plain_after_all<F: Frame>(frame: &mut F, scene: &mut Scene<'_>) -> Verdict {
+    let packet = ipv6::View::new(frame.bytes().get(ethernet::HEADER_LEN..).unwrap_or_default());
+    let Ok(packet) = packet else { return Verdict::Drop(DropReason::MalformedIpv6) };
+    let snapshot = scene.snapshot;
+    let Some(port) = snapshot.ports.get(usize::from(scene.port.0)) else { return Verdict::Drop(DropReason::NoRoute) };
+    match plain_to_locator(&packet, port, snapshot) {
+        (Key::Outside(pair, behind), Verdict::Lookup) => {
+            let hash = scene.shard.hasher().pair(&pair);
+            match scene.sharding.owner_of_hash(hash) {
+                owner if owner == scene.worker => natv6::arriving(frame, pair, behind, hash, scene),
+                owner => Verdict::HandOver(owner),
+            }
+        }
+        (_, verdict) => verdict,
+    }
 }

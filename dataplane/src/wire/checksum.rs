@@ -110,6 +110,13 @@ impl Adjustment {
         Adjustment(Sum::default().word(self.0).word(earlier.0).folded())
     }
 
+    /// The change back.
+    #[inline]
+    #[must_use]
+    pub const fn reversed(self) -> Adjustment {
+        Adjustment(!self.0)
+    }
+
     /// The checksum after the change: HC' = ~(~HC + ~m + m'), equation 3 of RFC 1624.
     #[inline]
     pub fn apply(self, checksum: u16) -> u16 {

@@ -8,6 +8,8 @@ pub mod checksum;
 pub mod ethernet;
 pub mod icmpv6;
 pub mod ipv6;
+pub mod segment;
 pub mod shim6;
+pub mod tcp;
 
 pub use address::{ContextTag, FlowLabel, Locator, LocatorPair, Ulid, UlidPair};

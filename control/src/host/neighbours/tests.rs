@@ -267,8 +267,30 @@ fn strangers_that_answer_are_bounded_and_forgotten_too() {
     us.expire(Instant::START + REACHABLE_TIME, &mut out);
     assert!(us.links[0].1.strangers.is_empty());
     assert_eq!(packets(&out).len(), 1, "only the host is asked whether it is still there");
-    us.forget(PORT, stranger(999));
+    us.forget(PORT, stranger(999), &mut out);
     assert_eq!(us.mac(PORT, stranger(999)), None);
+    // What waits for one that is forgotten is not sent, and somebody hears of it.
+    us.send(Instant::START, (PORT, stranger(998)), Kind::Configured, vec![7; 60], &mut Vec::new());
+    out.clear();
+    us.forget(PORT, stranger(998), &mut out);
+    assert_eq!(out, [LinkEvent::Undeliverable(PORT, vec![7; 60], GivenUp::Forgotten)]);
+}
+
+#[test]
+fn who_must_not_have_an_address_is_neither_believed_nor_answered() {
+    let (mut us, mut peer) = (Neighbours::new(vec![link(1)]), Neighbours::new(vec![link(2)]));
+    let mut out = Vec::new();
+    peer.send(Instant::START, (PORT, link(1).own[0]), Kind::Configured, vec![0; 60], &mut out);
+    let [question] = &packets(&out)[..] else { panic!("{out:?}") };
+    us.send(Instant::START, (PORT, link(2).own[0]), Kind::Configured, vec![0; 60], &mut Vec::new());
+    for believed in [false, true] {
+        let mut out = Vec::new();
+        let believe = |address, mac| believed || (address, mac) != (link(2).own[0], link(2).mac);
+        assert!(us.receive_if(Instant::START, PORT, question, &believe, &mut out));
+        let disbelieved = [LinkEvent::Disbelieved(PORT, link(2).own[0], link(2).mac)];
+        assert_eq!(out == disbelieved, !believed, "{out:?}");
+        assert_eq!(us.mac(PORT, link(2).own[0]), believed.then_some(link(2).mac));
+    }
 }
 
 #[test]

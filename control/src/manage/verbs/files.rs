@@ -135,7 +135,7 @@ pub(super) fn host_remove(config: &Path, name: &str, output: &mut Output<'_>) ->
 
 pub(super) fn host_list(config: &Path, output: &mut Output<'_>) -> Result<(), VerbError> {
     let (_, hosts) = hosts(config)?;
-    let view = HostsView { hosts: hosts.iter().map(host_view).collect() };
+    let view = HostsView { hosts: hosts.iter().map(host_view).collect(), ..HostsView::default() };
     output.answer(&view, |view| hosts_table(&view.hosts))
 }
 

@@ -12,10 +12,10 @@ use std::net::Ipv6Addr;
 use std::path::PathBuf;
 use std::process::ExitCode;
 
-use clap::{Args, Parser, Subcommand};
+use clap::{Args, Parser, Subcommand, ValueEnum};
 use serde::Serialize;
 
-use super::api::{ContextFilter, ContextState};
+use super::api::{ContextFilter, ContextState, SteerRequest, Steering};
 use super::client::ClientError;
 use crate::config::hosts::EditError;
 use crate::config::key::KeyFileError;
@@ -63,8 +63,30 @@ enum Verb {
         #[arg(long)]
         all: bool,
     },
+    /// Use a provider of the running box in another way, until told otherwise or restarted.
+    ///
+    /// Peers are told by Locator Preferences, and nobody moves before the new way was answered on.
+    Provider {
+        /// Its name.
+        name: String,
+        /// What is wanted of it.
+        #[arg(value_enum)]
+        wanted: ProviderVerb,
+    },
     /// Have the running box read its configuration and hosts again: all of it or nothing.
     Reload,
+}
+
+#[derive(Clone, Copy, Debug, ValueEnum)]
+enum ProviderVerb {
+    /// All contexts leave it, ours and the peers' direction, as if it had failed.
+    Drain,
+    /// New contexts go elsewhere while they can; those that use it stay.
+    Avoid,
+    /// Contexts move to it, and new ones begin there.
+    Prefer,
+    /// As configured again; contexts stay where they are.
+    Restore,
 }
 
 #[derive(Debug, Subcommand)]
@@ -215,6 +237,15 @@ fn obey(cli: &Cli, output: &mut Output<'_>) -> Result<(), VerbError> {
         }
         Verb::Paths => show::paths(config, output),
         Verb::Counters { all } => show::counters(config, *all, output),
+        Verb::Provider { name, wanted } => {
+            let steering = match wanted {
+                ProviderVerb::Drain => Steering::Drain,
+                ProviderVerb::Avoid => Steering::Avoid,
+                ProviderVerb::Prefer => Steering::Prefer,
+                ProviderVerb::Restore => Steering::Normal,
+            };
+            show::provider(config, SteerRequest { provider: name.clone(), steering }, output)
+        }
         Verb::Reload => show::reload(config, output),
     }
 }

@@ -80,7 +80,7 @@ mod tests {
             pds: Vec::new(),
             kind: Kind::Hba,
         };
-        let host = Host { name: "h1".into(), identity };
+        let host = Host { name: "h1".into(), identity, mac: None };
         let reverse = "5.0.0.0.0.0.0.0.0.0.0.0.0.0.0.0.1.0.0.0.0.0.0.0.a.0.0.0.0.0.c.f.ip6.arpa.";
         let lines = |domain| records(&host, domain).iter().map(Record::to_string).collect::<Vec<_>>();
         assert_eq!(

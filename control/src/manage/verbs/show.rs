@@ -7,7 +7,8 @@ use super::files::hosts_table;
 use super::{Output, VerbError};
 use crate::config::Site;
 use crate::manage::api::{
-    ContextFilter, ContextView, ContextsView, CountersView, PathsView, Request, Response, StatusView,
+    ContextFilter, ContextView, ContextsView, CountersView, HostsView, PathsView, Request, Response, StatusView,
+    SteerRequest,
 };
 use crate::manage::client::Client;
 use crate::manage::table::Table;
@@ -31,7 +32,7 @@ pub(super) fn status(config: &Path, output: &mut Output<'_>) -> Result<(), VerbE
 
 pub(super) fn hosts(config: &Path, output: &mut Output<'_>) -> Result<(), VerbError> {
     let view = ask!(config, Request::Hosts, Hosts);
-    output.answer(&view, |view| hosts_table(&view.hosts))
+    output.answer(&view, hosts_text)
 }
 
 pub(super) fn contexts(config: &Path, filter: ContextFilter, output: &mut Output<'_>) -> Result<(), VerbError> {
@@ -49,15 +50,35 @@ pub(super) fn counters(config: &Path, all: bool, output: &mut Output<'_>) -> Res
     output.answer(&view, |view| counters_text(view, all))
 }
 
+pub(super) fn provider(config: &Path, wanted: SteerRequest, output: &mut Output<'_>) -> Result<(), VerbError> {
+    let view = ask!(config, Request::Steer(wanted), Steered);
+    output
+        .answer(&view, |view| format!("{}: {}; {} contexts send through it\n", view.name, view.steering, view.contexts))
+}
+
 pub(super) fn reload(config: &Path, output: &mut Output<'_>) -> Result<(), VerbError> {
     let view = ask!(config, Request::Reload, Reloaded);
     output.answer(&view, |view| {
-        let mut text = format!("reloaded: {} hosts, {} static peers\n", view.hosts, view.peers);
+        let changes = format!("{} added, {} removed", view.added, view.removed);
+        let mut text = format!("reloaded: {} hosts ({changes}), {} static peers\n", view.hosts, view.peers);
         for note in &view.notes {
             text += &format!("{note}\n");
         }
         text
     })
+}
+
+fn hosts_text(view: &HostsView) -> String {
+    let mut text = hosts_table(&view.hosts);
+    if !view.quarantined.is_empty() {
+        let mut table = Table::new(&["GONE", "MAC", ">LEFT", "ADDRESSES NO OTHER HOST MAY HAVE YET"]);
+        for gone in &view.quarantined {
+            let addresses: Vec<String> = gone.addresses.iter().map(ToString::to_string).collect();
+            table.row([gone.ulid.to_string(), or_dash(gone.mac.as_ref()), duration(gone.left_s), addresses.join(" ")]);
+        }
+        text += &format!("\n{table}");
+    }
+    text
 }
 
 fn status_text(view: &StatusView) -> String {
@@ -81,11 +102,12 @@ fn status_text(view: &StatusView) -> String {
         counts.no_support,
     );
     let mut providers =
-        Table::new(&["PROVIDER", "STATE", "PORT", "PREFIX", "NEXT HOP", "RESOLVED", ">PREFERENCE", ">CONTEXTS"]);
+        Table::new(&["PROVIDER", "STATE", "USE", "PORT", "PREFIX", "NEXT HOP", "RESOLVED", ">PREFERENCE", ">CONTEXTS"]);
     for it in &view.providers {
         providers.row([
             it.name.clone(),
             up(it.up),
+            it.steering.to_string(),
             it.port.clone(),
             it.prefix.clone(),
             or_dash(it.next_hop),

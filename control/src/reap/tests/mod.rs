@@ -1,5 +1,6 @@
 //! The machine against RFC 5534: the table of §6, invariants over random events, and two nodes on a lossy wire.
 
+mod hints;
 mod limits;
 mod liveness;
 mod network;
@@ -105,6 +106,11 @@ impl Bench {
 
     fn suspect(&mut self, now: Instant) -> Vec<Output> {
         self.reap.suspect(now, &mut self.rng, &|_| Status::Unknown, &mut self.out);
+        std::mem::take(&mut self.out)
+    }
+
+    fn hint(&mut self, now: Instant) -> Vec<Output> {
+        self.reap.hint(now, &mut self.rng, &|_| Status::Unknown, &mut self.out);
         std::mem::take(&mut self.out)
     }
 

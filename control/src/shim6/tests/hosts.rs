@@ -1,5 +1,7 @@
 //! Hosts come, change and go.
 
+use dataplane::wire::ethernet::Mac;
+
 use super::*;
 
 #[test]
@@ -67,7 +69,7 @@ fn with_its_ulid_all_contexts_of_a_host_go() {
     a.open_with(at(1), Open { ulids, fork: 0, pairs }).unwrap();
     assert_eq!(a.endpoint.len(), 3);
     a.out.clear();
-    a.endpoint.remove_host(ulid(1, 1), &mut a.out);
+    a.endpoint.remove_host(at(1), ulid(1, 1), None, &mut a.out);
     let gone = a.out.iter().filter(|output| matches!(output, Output::Gone { reason: GoneReason::HostRemoved, .. }));
     assert_eq!((gone.count(), a.out.len(), a.endpoint.len()), (2, 2, 1));
     a.endpoint.selfcheck();
@@ -81,6 +83,35 @@ fn with_its_ulid_all_contexts_of_a_host_go() {
     let (addresses, i2bis) = b.sent_one();
     assert_eq!(a.receive(at(2), addresses, &i2bis), Verdict::Dropped(DropReason::UnknownHost));
     assert_eq!(a.open(at(2), 2), Err(OpenRefused::UnknownHost));
+}
+
+#[test]
+fn what_a_host_leaves_behind_is_no_other_hosts_for_a_while() {
+    // R5533-004, R5533-125: the proxy's part of "ULID invalid" is not to give its addresses and tags away.
+    let (mut a, _) = established();
+    let tag = a.context(2).local_tag;
+    // The peer knows the list from before the newest, too.
+    a.endpoint.set_host(LocalHost { generation: 101, locators: vec![host(1, 1).locators[1]], ..host(1, 1) }).unwrap();
+    let link = Mac([2, 0, 0, 0, 0, 1]);
+    a.endpoint.remove_host(at(10), ulid(1, 1), Some(link), &mut Vec::new());
+    let gone = Owner { pds: host(1, 1).pds, link: Some(link) };
+    let others = [
+        Owner { pds: host(1, 2).pds, link: Some(link) },
+        Owner { link: Some(Mac([2, 0, 0, 0, 0, 2])), ..gone.clone() },
+    ];
+    let addresses = [ulid(1, 1).0, locator(1, 1, 1).0, locator(1, 2, 1).0];
+    for address in addresses {
+        assert_eq!(a.endpoint.quarantine().admits(at(11), address, &gone), Ok(()));
+        for other in &others {
+            let held = a.endpoint.quarantine().admits(at(11), address, other).unwrap_err();
+            assert_eq!((held.ulid, held.until), (ulid(1, 1), at(910)));
+        }
+    }
+    assert!(a.endpoint.quarantine().holds_tag(tag));
+    assert_eq!(a.endpoint.deadline(), Some(at(910)));
+    a.endpoint.expire(at(910), &mut a.rng, &mut a.out);
+    assert!(addresses.iter().all(|it| a.endpoint.quarantine().admits(at(910), *it, &others[0]).is_ok()));
+    assert!(!a.endpoint.quarantine().holds_tag(tag));
 }
 
 #[test]
@@ -117,7 +148,7 @@ fn tags_name_the_shard_of_the_pair() {
 
 #[test]
 fn with_real_keys_and_hashes_two_boxes_agree_and_forgery_shows() {
-    // R5533-133: HBA members by hash, any other address by the signature of the ULID's key.
+    // R5533-133, R5533-012: HBA members by hash, any other address by the signature of the ULID's key.
     use crate::identity::{HostPrefixes, Sec, SigningKey, make_host, prefix_of};
 
     let mut rng = StdRng::seed_from_u64(1);
@@ -155,7 +186,9 @@ fn with_real_keys_and_hashes_two_boxes_agree_and_forgery_shows() {
     b.receive(at(0), addresses, &i1);
     let (addresses, r1) = b.sent_one();
     a.receive(at(0), addresses, &r1);
+    // R5533-060, R5533-170
     let (addresses, i2) = a.sent_one();
+    assert_eq!(options_of(&mut i2.clone()).signature, ours.signature);
     let diverted = altered(&i2, |options| options.locators.as_mut().unwrap().entries[2].0 = locator(3, 3, 3));
     let resigned = altered(&i2, |options| options.locators.as_mut().unwrap().generation = 78);
     let swapped = altered(&i2, |options| options.locators.as_mut().unwrap().entries[1].0 = theirs.locators[1].0);
@@ -166,6 +199,10 @@ fn with_real_keys_and_hashes_two_boxes_agree_and_forgery_shows() {
     let foreign = altered(&i2, |options| options.pds.clone_from(&theirs.pds));
     assert_eq!(b.receive(at(0), addresses, &foreign), Verdict::Dropped(DropReason::BadPds));
     b.receive(at(0), addresses, &i2);
+    // R5533-065
+    let (_, mut r2) = b.sent_one();
+    let told = options_of(&mut r2);
+    assert_eq!((&told.pds, &told.signature), (&theirs.pds, &theirs.signature));
     converse(at(0), &mut b, &mut a);
     let context = a.endpoint.context(id).unwrap();
     assert_eq!(context.state, State::Established);

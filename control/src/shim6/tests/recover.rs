@@ -238,6 +238,29 @@ fn payload_in_a_flood_leads_to_one_i2_a_second() {
 }
 
 #[test]
+fn an_i2bis_carries_the_signature_of_a_signed_list() {
+    // R5533-076, R5533-219
+    let (mut a, mut b) = (Node::new(1), Node::new(2));
+    let signature = Some(100u32.to_be_bytes().to_vec());
+    let locators = vec![(locator(1, 1, 1), VerificationMethod::Hba), (locator(1, 9, 1), VerificationMethod::Cga)];
+    a.endpoint.set_host(LocalHost { locators, signature: signature.clone(), ..host(1, 1) }).unwrap();
+    a.open(at(0), 2).unwrap();
+    converse(at(0), &mut a, &mut b);
+    let mut b = Node::with_tags(2, Config::default(), TagSpace::new(2), 77);
+    payload(at(9), &a, &mut b);
+    let (addresses, r1bis) = b.sent_one();
+    a.receive(at(9), addresses, &r1bis);
+    let (addresses, i2bis) = a.sent_one();
+    let mut message = i2bis.clone();
+    let told = options_of(&mut message);
+    assert_eq!((&told.pds, &told.signature), (&host(1, 1).pds, &signature));
+    let unsigned = altered(&i2bis, |options| options.signature = None);
+    assert!(matches!(b.receive(at(9), addresses, &unsigned), Verdict::Answered(Answer::Error(_))));
+    converse(at(9), &mut a, &mut b);
+    assert_agreed(&a, &b);
+}
+
+#[test]
 fn a_fork_is_recovered_as_a_fork() {
     // R5533-218
     let (mut a, mut b) = established();

@@ -86,7 +86,7 @@ fn an_i2_that_is_never_answered_leads_back_to_i1_once() {
             b.receive(now, addresses, &message);
             let answers: Vec<_> =
                 b.sent().into_iter().filter(|(_, message)| matches!(message, Message::R1 { .. })).collect();
-            b.endpoint.remove_host(ulid(2, 1), &mut Vec::new());
+            b.endpoint.remove_host(now, ulid(2, 1), None, &mut Vec::new());
             b.endpoint.set_host(host(2, 1)).unwrap();
             for (addresses, message) in answers {
                 a.receive(now, addresses, &message);

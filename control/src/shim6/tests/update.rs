@@ -89,6 +89,7 @@ fn preferences_are_told_and_heard_without_a_list() {
     assert_eq!((&options.locators, &options.pds), (&None, &None));
     let told = options.preferences.as_ref().unwrap();
     assert_eq!((told.generation, told.element_len), (100, 3));
+    // R5533-278
     converse(at(1), &mut a, &mut b);
     assert!(!a.context(2).update_outstanding());
     let preference = |index: usize| b.context(1).peer_locators[index].preference;
@@ -102,7 +103,7 @@ fn preferences_are_told_and_heard_without_a_list() {
 
 #[test]
 fn news_takes_the_place_of_what_is_outstanding_and_says_it_again() {
-    // R5533-251, R5533-256, R5533-257, R5533-258: the example of §10.3.
+    // R5533-249, R5533-250, R5533-251, R5533-256, R5533-257, R5533-258: the example of §10.3.
     let (mut a, mut b) = established();
     announce(&mut a, at(1), moved(101, &[1, 3]));
     let first = a.sent_one();
@@ -313,4 +314,66 @@ fn late_copies_do_not_undo_what_was_told_since() {
     a.open(at(6), 2).unwrap();
     converse(at(6), &mut a, &mut b);
     assert_agreed(&a, &b);
+}
+
+#[test]
+fn news_are_what_the_peer_does_not_know() {
+    // R5533-249, R5533-250, R5533-256, R5533-257: list, preferences, or both; and nothing twice.
+    let (mut a, mut b) = established();
+    let id = a.context(2).id;
+    let tell = |a: &mut Node, now: Instant| {
+        a.out.clear();
+        let Node { endpoint, rng, out, .. } = a;
+        endpoint.tell_news(now, rng, id, out)
+    };
+    assert!(!tell(&mut a, at(1)));
+    let told = |flags: u8, priority: u8| Preference { flags, priority: Some(priority), weight: Some(0) };
+    let drained = vec![told(Preference::BROKEN, 30), told(0, 10)];
+    assert_eq!(a.endpoint.set_preferences(ulid(1, 1), Some(drained.clone())), Ok(true));
+    assert_eq!(a.endpoint.set_preferences(ulid(1, 1), Some(drained.clone())), Ok(false));
+    assert!(tell(&mut a, at(1)));
+    let (_, mut request) = a.sent_one();
+    let options = options_of(&mut request);
+    assert_eq!((&options.locators, options.preferences.as_ref().map(|told| told.element_len)), (&None, Some(3)));
+    assert!(!tell(&mut a, at(1)), "under way");
+    // A new list while that is outstanding: one request with both, for the new generation.
+    let list = LocalHost { preferences: Some(drained.clone()), ..moved(101, &[1, 3]) };
+    a.endpoint.set_host(list).unwrap();
+    assert!(tell(&mut a, at(2)));
+    let (_, mut request) = a.sent_one();
+    let options = options_of(&mut request);
+    assert_eq!(options.preferences.as_ref().map(|told| (told.generation, told.elements.clone())), Some((101, drained)));
+    converse(at(2), &mut a, &mut b);
+    assert!(!a.context(2).update_outstanding() && !tell(&mut a, at(3)));
+    assert_eq!(known(&b, 1), [locator(1, 1, 1), locator(1, 3, 1)]);
+    assert_eq!(b.context(1).peer_locators[0].preference.flags, Preference::BROKEN);
+    // Nothing to prefer any more has to be said in so many words: a request replaces what was told before (§5.10).
+    assert_eq!(a.endpoint.set_preferences(ulid(1, 1), None), Ok(true));
+    assert!(tell(&mut a, at(4)));
+    converse(at(4), &mut a, &mut b);
+    assert_eq!(b.context(1).peer_locators[0].preference, told(0, 0));
+    assert_eq!(a.endpoint.set_preferences(ulid(1, 1), Some(vec![broken()])), Err(ChangeRefused::PreferenceCount));
+    assert_eq!(a.endpoint.set_preferences(ulid(1, 9), None), Err(ChangeRefused::NoHost));
+}
+
+#[test]
+fn a_request_follows_its_context_to_another_path() {
+    // §10.2, and the pair may have failed for which it was meant.
+    let (mut a, mut b) = established();
+    let id = a.context(2).id;
+    prefer(&mut a, at(1), vec![broken(), Preference::default()]);
+    let (_, lost) = a.sent_one();
+    a.endpoint.set_probed(id, locator(2, 2, 1), true).unwrap();
+    a.endpoint.set_pair(id, pair(locator(1, 2, 1), locator(2, 2, 1))).unwrap();
+    a.out.clear();
+    let Node { endpoint, rng, out, .. } = &mut a;
+    endpoint.repeat_update(at(2), rng, id, out);
+    let (addresses, again) = a.sent_one();
+    // R5533-251: the same request, the other way.
+    assert_eq!((addresses, again), (between(locator(1, 2, 1), locator(2, 2, 1)), lost));
+    converse(at(2), &mut a, &mut b);
+    a.out.clear();
+    let Node { endpoint, rng, out, .. } = &mut a;
+    endpoint.repeat_update(at(3), rng, id, out);
+    assert_eq!(a.out, [], "nothing is outstanding");
 }

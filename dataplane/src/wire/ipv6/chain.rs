@@ -57,6 +57,8 @@ pub struct UpperLayer {
     pub first_fragment: bool,
     /// Offset of the Shim6 payload header, if there is one on the way.
     pub shim: Option<usize>,
+    /// Offset of the last Fragment header on the way, if there is one.
+    pub fragment: Option<usize>,
 }
 
 impl Place {
@@ -121,7 +123,7 @@ impl View<'_> {
         let first = Place::after_ipv6(self);
         match first.next_header {
             protocol::TCP | protocol::UDP | protocol::ICMPV6 => {
-                Ok(UpperLayer { place: first, first_fragment: true, shim: None })
+                Ok(UpperLayer { place: first, first_fragment: true, shim: None, fragment: None })
             }
             _ => all_headers(self, first),
         }
@@ -167,7 +169,7 @@ fn outer_headers(view: &View<'_>, first: Place) -> Result<(ShimPlace, ShimPlace)
 /// Every header up to the upper layer.
 #[cold]
 fn all_headers(view: &View<'_>, first: Place) -> Result<UpperLayer, ChainError> {
-    let mut end = UpperLayer { place: first, first_fragment: true, shim: None };
+    let mut end = UpperLayer { place: first, first_fragment: true, shim: None, fragment: None };
     for _ in 0..=HEADERS_MAX {
         let here = end.place;
         let octets = view.from_offset(here.offset);
@@ -179,6 +181,7 @@ fn all_headers(view: &View<'_>, first: Place) -> Result<UpperLayer, ChainError> 
             protocol::FRAGMENT => {
                 let header: &[u8; 8] = octets.first_chunk().ok_or(ChainError::Truncated)?;
                 end.place = here.step(header[0], header.len());
+                end.fragment = Some(here.offset);
                 if u16::from_be_bytes([header[2], header[3]]) & 0xfff8 != 0 {
                     end.first_fragment = false;
                     return Ok(end);
@@ -357,15 +360,18 @@ mod tests {
         let octets = packet(&all, protocol::ICMPV6);
         let upper = View::new(&octets).unwrap().upper_layer().unwrap();
         assert_eq!(upper.place, place(octets.len() - 20, octets.len() - 36, protocol::ICMPV6));
-        assert_eq!((upper.first_fragment, upper.shim), (true, Some(88)));
+        assert_eq!((upper.first_fragment, upper.shim, upper.fragment), (true, Some(88), Some(96)));
 
         let later = packet(&[payload_header(), fragment(9), destination()], TCP);
         let upper = View::new(&later).unwrap().upper_layer().unwrap();
-        assert_eq!(upper, UpperLayer { place: place(56, 48, 60), first_fragment: false, shim: Some(40) });
+        let expected =
+            UpperLayer { place: place(56, 48, 60), first_fragment: false, shim: Some(40), fragment: Some(48) };
+        assert_eq!(upper, expected);
 
         let control = packet(&[hop_by_hop(), control_header()], 59);
         let upper = View::new(&control).unwrap().upper_layer().unwrap();
-        assert_eq!(upper, UpperLayer { place: place(48, 40, 140), first_fragment: true, shim: None });
+        let expected = UpperLayer { place: place(48, 40, 140), first_fragment: true, shim: None, fragment: None };
+        assert_eq!(upper, expected);
 
         for last in [TCP, protocol::UDP, protocol::ICMPV6, protocol::ESP, protocol::NO_NEXT_HEADER, 253] {
             let plain = packet(&[], last);

@@ -17,6 +17,7 @@
 //! (RFC 2675) say a length of zero and are taken at their word.
 
 pub mod chain;
+pub mod fragment;
 
 use std::net::Ipv6Addr;
 

@@ -141,6 +141,7 @@ mod tests {
         Message::R1 { initiator_nonce: 1, responder_nonce: 2, options }
     }
 
+    // R5533-027
     #[test]
     fn a_packet_is_read_as_it_was_written() {
         let packet = emit_packet(addresses(), 64, &keepalive()).unwrap();

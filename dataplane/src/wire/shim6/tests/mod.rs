@@ -176,6 +176,7 @@ fn every_message_round_trips() {
     }
 }
 
+// R5533-313: whatever may only be said once there is a context names it; an Error quotes a packet instead (D16).
 #[test]
 fn a_view_tells_the_fields_of_its_type_and_no_others() {
     for message in one_of_each() {
@@ -183,6 +184,7 @@ fn a_view_tells_the_fields_of_its_type_and_no_others() {
         let view = ControlView::new(&octets).unwrap();
         assert_eq!(view.kind(), message.kind());
         assert_eq!(view.receiver_tag(), message.receiver_tag());
+        assert_eq!(view.receiver_tag().is_some(), matches!(message.kind().code(), 64..=67));
         assert_eq!(view.request_nonce().is_some(), matches!(message.kind().code(), 64 | 65));
         assert_eq!(view.sender_tag().is_some(), matches!(message.kind().code(), 1 | 3 | 4 | 6));
         assert_eq!(view.packet_tag().is_some(), matches!(message.kind().code(), 5 | 6));
@@ -265,7 +267,7 @@ fn one_wrong_bit_is_never_the_same_message() {
     }
 }
 
-// R5533-293
+// R5533-033, R5533-293
 #[test]
 fn a_header_past_the_end_is_dropped_and_octets_behind_it_are_not_looked_at() {
     for message in one_of_each() {

@@ -61,6 +61,7 @@ fn golden_options_go_both_ways() {
              20010db8 00010000 00000000 0000000a 20010db8 00020000 00000000 0000000a",
         ),
         (update(Options { preferences: Some(broken), ..Options::NONE }), "00060007 11223344 01010000 00000000"),
+        // R5533-122
         (i1(Options { fork: Some(1), ..Options::NONE }), "000e0004 00000001"),
         // R5534-072, R5534-073, R5534-075
         (update(Options { keepalive_timeout: Some(20), ..Options::NONE }), "00140004 00000014"),

@@ -143,6 +143,7 @@ fn placeless(mut message: Message) -> Message {
 }
 
 proptest! {
+    // R5533-033
     #[test]
     fn what_is_emitted_is_parsed(message in any_message()) {
         let octets = message.emit().unwrap();

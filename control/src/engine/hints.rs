@@ -1,0 +1,65 @@
+//! What others may say about paths, and what comes of it (RFC 5534 §3.3, §4.2, §8).
+//!
+//! Nobody's word moves a session. Whoever speaks starts a *test* at most: an exploration that begins with the pair in
+//! use. If that works, the peer says so within a round trip and nothing changes; otherwise the session moves to the first
+//! pair on which a probe of its own was answered. What a liar can cause is therefore a probe to the peer, its answer and
+//! one more, and that no more than once in a Send Timeout for each context, and for all contexts together at the pace of
+//! all probes.
+//!
+//! What the box knows itself (a link that is down, a router that does not answer) is no hearsay: it puts the pair last
+//! instead of first (`link`). What two other contexts have seen with probes of their own is none either (`context`).
+
+use std::time::Duration;
+
+use dataplane::context::Sign;
+use dataplane::wire::LocatorPair;
+use rand::Rng;
+
+use super::{Effect, Engine, Event};
+use crate::reap::{PathKey, State};
+use crate::shim6::ContextId;
+use crate::time::Instant;
+
+impl Engine {
+    /// A worker saw what a host's TCP does while nothing came back.
+    pub(super) fn tcp_sign(
+        &mut self,
+        now: Instant,
+        rng: &mut dyn Rng,
+        id: ContextId,
+        sign: Sign,
+        pair: LocatorPair,
+        effects: &mut Vec<Effect>,
+    ) {
+        match sign {
+            Sign::Stalled => {
+                self.tally.count(Event::TcpStalled);
+                // The worker may have said so before it heard of another pair.
+                let current = self.endpoint.context(id).is_some_and(|context| context.pair == pair);
+                if current && self.has_alternative(id) {
+                    self.hint(now, rng, id, effects);
+                }
+            }
+            Sign::Progress => {
+                self.tally.count(Event::TcpProgress);
+                self.book.progressed(PathKey::of(pair), now);
+            }
+        }
+    }
+
+    /// Word against the current pair of a context: it tests its pair, unless it does so already or did a moment ago.
+    pub(super) fn hint(&mut self, now: Instant, rng: &mut dyn Rng, id: ContextId, effects: &mut Vec<Effect>) {
+        let pause = Duration::from_secs(self.reap_config.send_timeout_s.into());
+        let rested = |at: Option<Instant>| at.is_none_or(|at| now.since(at) >= pause);
+        let Some(attached) = self.attached.get_mut(&id).filter(|attached| attached.reap.is_some()) else { return };
+        let at_rest = attached.reap.as_ref().is_some_and(|reap| reap.state() == State::Operational);
+        if !at_rest || !rested(attached.hinted) || !self.budget.take(now) {
+            return self.tally.count(Event::HintsPaced);
+        }
+        attached.hinted = Some(now);
+        self.tally.count(Event::HintsTested);
+        self.reap_paid(now, rng, id, effects, |reap, rng, book, out| {
+            reap.hint(now, rng, &|pair| book.rank(pair, now), out);
+        });
+    }
+}

@@ -1,0 +1,191 @@
+//! Which providers contexts should use, and how peers hear of it (RFC 5533 §4, §10: Locator Preferences).
+//!
+//! The operator says what he wants of a provider ([`Steering`]), and a link that is down says that it does not work
+//! (R5533-017). From both follow the preferences of every host's locators. Every context then hears of it, at a common
+//! pace: its peer by an Update Request, so that it stops sending to the locator, and its own REAP machine. Neither end
+//! moves by being told: each goes through the same exploration as after a failure, and only to a pair that was answered
+//! on (R5533-018, R5533-272).
+
+use std::time::Duration;
+
+use dataplane::wire::LocatorPair;
+use dataplane::wire::shim6::Preference;
+use rand::Rng;
+
+use super::{Effect, Engine, Event, Provider};
+use crate::manage::api::Steering;
+use crate::shim6::{Context, ContextId, LocalHost};
+use crate::time::Instant;
+
+/// How long a provider has to be up again before peers hear that it is not broken: a link that comes and goes is worth
+/// one Update Request, not many.
+const MENDED_AFTER: Duration = Duration::from_secs(10);
+/// Contexts that hear of news in one call, so that events of the workers never wait long.
+const TOLD_PER_TURN: usize = 64;
+
+/// Why a provider is not steered.
+#[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
+pub enum SteerRefused {
+    /// There is none of that name.
+    #[error("there is no provider called {0}")]
+    Unknown(String),
+    /// Nothing would be left to drain to.
+    #[error("no other provider is up and may be used: {0} cannot be drained")]
+    Last(String),
+}
+
+impl Provider {
+    /// Whether contexts should leave it.
+    pub(super) fn is_unwelcome(&self) -> bool {
+        self.steering == Steering::Drain || self.told_down || self.leaving
+    }
+
+    /// Its place among the providers: lower is better. Only the order counts.
+    pub(super) fn standing(&self) -> u8 {
+        let class = if self.is_unwelcome() { 3 } else { self.steering as u8 };
+        class * 64 + u8::try_from(self.preference).unwrap_or(u8::MAX).min(63)
+    }
+
+    /// What peers are told of locators from it.
+    fn advice(&self) -> Preference {
+        let flags = if self.is_unwelcome() { Preference::BROKEN } else { 0 };
+        // With room between them; as in DNS SRV, lower comes first.
+        let priority = match self.steering {
+            Steering::Prefer => 0,
+            Steering::Normal => 10,
+            Steering::Avoid => 20,
+            Steering::Drain => 30,
+        };
+        Preference { flags, priority: Some(priority), weight: Some(0) }
+    }
+}
+
+impl Engine {
+    /// The operator wants something else of a provider.
+    pub fn steer(&mut self, name: &str, steering: Steering) -> Result<(), SteerRefused> {
+        let named = self.providers.iter().position(|provider| provider.name == name);
+        let at = named.ok_or_else(|| SteerRefused::Unknown(name.to_owned()))?;
+        let usable = |provider: &Provider| provider.is_up() && !provider.is_unwelcome();
+        let others = self.providers.iter().enumerate().any(|(other, provider)| other != at && usable(provider));
+        if steering == Steering::Drain && !others {
+            return Err(SteerRefused::Last(name.to_owned()));
+        }
+        if std::mem::replace(&mut self.providers[at].steering, steering) != steering {
+            self.advise();
+        }
+        Ok(())
+    }
+
+    /// A provider went down or came up: what peers should think of it (R5533-017).
+    pub(super) fn advise_of_state(&mut self, now: Instant, at: usize) {
+        let up = |provider: &Provider| provider.is_up();
+        let others = self.providers.iter().enumerate().any(|(other, provider)| other != at && up(provider));
+        let Some(provider) = self.providers.get_mut(at).filter(|_| self.announce_down) else { return };
+        if provider.is_up() {
+            provider.up_since = Some(now);
+            self.advise_at.get_or_insert(now + MENDED_AFTER);
+        } else if others && !std::mem::replace(&mut provider.told_down, true) {
+            self.advise();
+        }
+    }
+
+    /// Providers that have been up again for long enough are not broken any more.
+    fn mended(&mut self, now: Instant) {
+        if self.advise_at.is_none_or(|at| at > now) {
+            return;
+        }
+        let (mut news, mut next) = (false, None);
+        for provider in self.providers.iter_mut().filter(|provider| provider.told_down && provider.is_up()) {
+            let mended = provider.up_since.unwrap_or(now) + MENDED_AFTER;
+            if mended <= now {
+                provider.told_down = false;
+                news = true;
+            } else {
+                next = Some(next.unwrap_or(mended).min(mended));
+            }
+        }
+        self.advise_at = next;
+        if news {
+            self.advise();
+        }
+    }
+
+    /// Preferences of all hosts' locators follow from the providers anew, and all contexts hear of them.
+    pub(super) fn advise(&mut self) {
+        let ulids: Vec<_> = self.host_names.keys().copied().collect();
+        for ulid in ulids {
+            let Some(host) = self.endpoint.host(ulid) else { continue };
+            let preferences = self.preferences_of(host);
+            // The number is right, since it was taken from the list itself.
+            let _ = self.endpoint.set_preferences(ulid, preferences);
+        }
+        let mut contexts: Vec<(bool, ContextId)> = self
+            .endpoint
+            .contexts()
+            .map(|context| (self.provider_of(context.pair.local.0).is_some_and(|(_, p)| !p.is_unwelcome()), context.id))
+            .collect();
+        // Those first that have to move. The order does not depend on the table's, so that a simulation can be repeated.
+        contexts.sort_unstable();
+        contexts.into_iter().for_each(|(_, id)| self.has_news(id));
+    }
+
+    /// What peers should think of a host's locators; nothing while they are all alike.
+    pub(super) fn preferences_of(&self, host: &LocalHost) -> Option<Vec<Preference>> {
+        let of = |address| self.provider_of(address).map_or(Preference::default(), |(_, provider)| provider.advice());
+        let preferences: Vec<Preference> = host.locators.iter().map(|(locator, _)| of(locator.0)).collect();
+        let alike = preferences.iter().all(|it| it.flags == 0 && it.priority == preferences[0].priority);
+        (!alike).then_some(preferences)
+    }
+
+    /// A context is to hear what is new, in its turn.
+    pub(super) fn has_news(&mut self, id: ContextId) {
+        if let Some(attached) = self.attached.get_mut(&id)
+            && !std::mem::replace(&mut attached.news, true)
+        {
+            self.news.push_back(id);
+        }
+    }
+
+    /// Contexts that have something to hear hear it, at the pace all keep together.
+    pub(super) fn expire_news(&mut self, now: Instant, rng: &mut dyn Rng, effects: &mut Vec<Effect>) {
+        self.mended(now);
+        for _ in 0..TOLD_PER_TURN {
+            if self.news.is_empty() || !self.news_budget.take(now) {
+                return;
+            }
+            let Some(id) = self.news.pop_front() else { return };
+            let Some(attached) = self.attached.get_mut(&id) else { continue };
+            attached.news = false;
+            let mut out = Vec::new();
+            if self.endpoint.tell_news(now, rng, id, &mut out) {
+                self.tally.count(Event::UpdatesTold);
+            }
+            self.follow(now, rng, out, effects);
+            self.locators_changed(now, rng, id, effects);
+            if let Some(to) = self.endpoint.context(id).and_then(|context| self.better_pair(context)) {
+                self.relocate(now, rng, id, to, effects);
+            }
+        }
+    }
+
+    /// When [`Engine::expire_news`] has something to do.
+    pub(super) fn news_deadline(&self) -> Option<Instant> {
+        let next = (!self.news.is_empty()).then(|| self.news_budget.ready_at());
+        [next, self.advise_at].into_iter().flatten().min()
+    }
+
+    /// The pair a context should try because the operator prefers another provider than its own.
+    fn better_pair(&self, context: &Context) -> Option<LocatorPair> {
+        let preferred = |provider: &Provider| provider.steering == Steering::Prefer && !provider.is_unwelcome();
+        let (_, current) = self.provider_of(context.pair.local.0)?;
+        if preferred(current) {
+            return None;
+        }
+        let locators = context.host.locators.iter().filter_map(|(locator, _)| {
+            let (_, provider) = self.provider_of(locator.0)?;
+            (preferred(provider) && provider.is_up()).then_some((provider.standing(), *locator))
+        });
+        let (_, local) = locators.min_by_key(|(standing, _)| *standing)?;
+        Some(LocatorPair { local, peer: context.pair.peer })
+    }
+}
