@@ -25,12 +25,13 @@ use crate::port::Frame;
 use crate::snapshot::{PortId, PortView, Snapshot};
 use crate::wire::ethernet::{self, EtherType, Mac};
 use crate::wire::ipv6::{self, chain::Place};
-use crate::wire::shim6::payload::{self, PayloadError};
 use crate::wire::shim6::PayloadHeader;
+use crate::wire::shim6::payload::{self, PayloadError};
 use crate::wire::{ContextTag, FlowLabel, Locator, LocatorPair, Ulid, UlidPair};
 use labelled::Labelled;
 use rare::{
-    clamp_inbound, clamp_mss, may_cross, plain_to_locator, to_box, too_big, watch_received, watch_sent, without_context,
+    clamp_inbound, clamp_mss, is_error, may_cross, plain_to_locator, to_box, too_big, watch_received, watch_sent,
+    without_context,
 };
 
 /// Packets looked at together.
@@ -130,6 +131,17 @@ impl<F> Batch<F> {
     }
 }
 
+/// How a burst came to a worker.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Origin {
+    /// From a device.
+    Device,
+    /// From a worker, this one or another, that had it before.
+    Worker,
+    /// From control, which found that it has nothing to do with a context, or from a worker that heard so from control.
+    Control,
+}
+
 /// Where a burst is: what does not change from packet to packet.
 pub struct Scene<'a> {
     /// The contexts this worker owns.
@@ -148,8 +160,8 @@ pub struct Scene<'a> {
     pub worker: u8,
     /// The port the burst came from.
     pub port: PortId,
-    /// Whether another worker had it before.
-    pub handed: bool,
+    /// How the burst came here.
+    pub origin: Origin,
     /// This worker's counters.
     pub counters: &'a Counters,
 }
@@ -227,9 +239,9 @@ fn inbound_key(packet: &ipv6::View<'_>, port: &PortView, scene: &Scene<'_>) -> (
         Ok(None) => match labelled::read(packet, scene) {
             Labelled::By(slot) => return (Key::Label(slot, locators), Verdict::Lookup),
             Labelled::Elsewhere(owner) => return (Key::None, Verdict::HandOver(owner)),
-            Labelled::No => return plain_to_locator(packet, port, snapshot),
+            Labelled::No => return labelled::plain(packet, port, scene),
         },
-        Ok(Some(_)) => return plain_to_locator(packet, port, snapshot),
+        Ok(Some(_)) => return labelled::plain(packet, port, scene),
     };
     match PayloadHeader::parse(packet.from_offset(shim.offset)) {
         Ok(header) => (Key::Tag(header.tag, shim, locators), Verdict::Lookup),

@@ -173,6 +173,35 @@ fn errors_of_routers_reach_control() {
     assert!(matches!(&bench.take_seen()[..], [Seen::Punt(X, Punt::IcmpError, _)]));
 }
 
+/// With NATv6 an error about what went by label looks like one about what was translated. Control is asked, and what it gives
+/// back is translated, whichever worker that is for.
+#[test]
+fn errors_about_labels_are_asked_about_before_they_are_translated() {
+    for workers in [1, 4] {
+        let snapshot = Side::A.translating();
+        let mut bench = setup(LabelMode::All, workers).build_with(snapshot);
+        let (router, host) = (Side::A.router(X), Side::A.locator(1, X));
+        let mut sent = packet(host, Side::B.locator(2, X), protocol::UDP, &udp(host, Side::B.locator(2, X), 100));
+        for (label, asked) in [(0, false), (THEIRS, true)] {
+            set_label(&mut sent, label);
+            let mut error = [&[3, 0, 0, 0, 0, 0, 0, 0][..], &sent].concat();
+            let sum = checksum::upper_layer(router, host, protocol::ICMPV6, &error);
+            error[2..4].copy_from_slice(&sum.to_be_bytes());
+            let frame = bench.provider_frame(X, &packet(router, host, protocol::ICMPV6, &error));
+            bench.send(X, &frame);
+            bench.run();
+            let told = bench.take_seen();
+            assert_eq!(matches!(&told[..], [Seen::Punt(X, Punt::IcmpError, _)]), asked, "{told:?}");
+            assert_eq!(bench.sent(LAN).len(), usize::from(!asked));
+            if asked {
+                dataplane::link::Workers::plain(&mut bench.control, X, &frame);
+                bench.run();
+                assert_eq!((bench.take_seen().len(), bench.sent(LAN).len()), (0, 1), "{workers} workers");
+            }
+        }
+    }
+}
+
 #[test]
 fn activity_tells_of_labels() {
     let mut bench = bench(LabelMode::Unlabelled);

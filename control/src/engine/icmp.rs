@@ -5,6 +5,7 @@
 //! about a path are a reason to test it, and go to the host only when there is no other path to try, or when the operator
 //! wants no such hints, or all errors there. What becomes of the octets is in [`quote`].
 
+use dataplane::snapshot::PortId;
 use dataplane::wire::ipv6::{self, protocol};
 use dataplane::wire::shim6::PayloadHeader;
 use dataplane::wire::{FlowLabel, Locator, LocatorPair, checksum, ethernet};
@@ -40,7 +41,15 @@ impl Quoted {
 
 impl Engine {
     /// An ICMPv6 error that a provider's network sent to one of our locators.
-    pub(super) fn icmp_error(&mut self, now: Instant, rng: &mut dyn Rng, frame: &[u8], effects: &mut Vec<Effect>) {
+    /// `port` is where it came in, if it did.
+    pub(super) fn icmp_error(
+        &mut self,
+        now: Instant,
+        rng: &mut dyn Rng,
+        port: Option<PortId>,
+        frame: &[u8],
+        effects: &mut Vec<Effect>,
+    ) {
         let Some(packet) = frame.get(ethernet::HEADER_LEN..) else { return };
         let Some((view, icmp)) = error_in(packet) else { return self.tally.count(Event::IcmpNotOurs) };
         let (kind, code) = (icmp[0], icmp[1]);
@@ -53,7 +62,13 @@ impl Engine {
                 return self.follow(now, rng, out, effects);
             }
         }
-        let Some(quoted) = self.quoted_context(quote) else { return self.tally.count(Event::IcmpNotOurs) };
+        let Some(quoted) = self.quoted_context(quote) else {
+            // Workers send on what is about a translated packet; what may have gone by label they ask about first.
+            return match port.filter(|_| self.snapshot.nat.is_some() && has_label(quote)) {
+                Some(port) => effects.push(Effect::Plain(port, frame.to_vec())),
+                None => self.tally.count(Event::IcmpNotOurs),
+            };
+        };
         let about_path = match kind {
             DESTINATION_UNREACHABLE => code != PORT_UNREACHABLE,
             TIME_EXCEEDED => true,
@@ -135,6 +150,11 @@ impl Engine {
         };
         Some((host, [&header.emit()[..], &message].concat()))
     }
+}
+
+/// Whether a quoted packet could have gone by its label: as workers see it, so that nothing goes round in circles.
+fn has_label(quote: &[u8]) -> bool {
+    ipv6::View::of_quote(quote).is_ok_and(|quote| quote.flow_label() != 0 && quote.shim_header() == Ok(None))
 }
 
 /// The ICMPv6 error in a packet, if it is one with a whole header and a right checksum.

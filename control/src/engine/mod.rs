@@ -74,6 +74,8 @@ pub enum Effect {
     Refuse(usize, UlidPair),
     /// Send an Ethernet frame.
     Transmit(PortId, Vec<u8>),
+    /// Give an Ethernet frame back to the workers: it is none of a context's.
+    Plain(PortId, Vec<u8>),
     /// Give all workers this snapshot.
     Publish(Arc<Snapshot>),
     /// Worth a line in the log.
@@ -189,7 +191,7 @@ impl Engine {
             }
             Notice::Punt(port, Punt::HostStack, frame) => self.for_the_box(now, rng, port, frame, effects),
             Notice::Punt(_, Punt::Shim6, frame) => self.control_message(now, rng, frame, effects),
-            Notice::Punt(_, Punt::IcmpError, frame) => self.icmp_error(now, rng, frame, effects),
+            Notice::Punt(port, Punt::IcmpError, frame) => self.icmp_error(now, rng, Some(port), frame, effects),
             Notice::Unresolved(port, next_hop, frame) => self.unresolved(now, port, next_hop, frame, effects),
             Notice::Activity { handle, activity, traffic } => {
                 self.activity(now, rng, ContextId::from_bits(handle), activity, traffic, effects);

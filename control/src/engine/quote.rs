@@ -139,7 +139,11 @@ mod tests {
             assert_eq!((&said[..8], &said[8..]), (&[1, 0, 0, 0, 0, 0, 0, 0][..], &sent[..length - 8]));
         }
         assert_eq!(without_shim(&error(1, [0; 4], &tagged[..47]), Some(PLACE), &ulids()), None);
-        assert_eq!(without_shim(&error(1, [0; 4], &sent), Some(PLACE), &ulids()), None, "there is no header to take out");
+        assert_eq!(
+            without_shim(&error(1, [0; 4], &sent), Some(PLACE), &ulids()),
+            None,
+            "there is no header to take out"
+        );
     }
 
     // R5533-240

@@ -9,7 +9,7 @@ use dataplane::link::{ControlLink, RingSizes, Workers, connect};
 use dataplane::port::memory::{HeapFrame, HeapPool};
 use dataplane::port::{Frame, Port};
 use dataplane::snapshot::{Block, HostView, PortId, PortView, ProviderView, Role, Snapshot};
-use dataplane::translate::{BURST, Batch, Scene, Verdict, inbound, outbound};
+use dataplane::translate::{BURST, Batch, Origin, Scene, Verdict, inbound, outbound};
 use dataplane::wire::ethernet::Mac;
 use dataplane::wire::shim6::PayloadHeader;
 use dataplane::wire::{ContextTag, Locator, LocatorPair, Ulid, UlidPair};
@@ -190,8 +190,8 @@ impl Subject for Stages {
         self.batches.resize_with(frames.len() / BURST, Batch::default);
         let Stages { shard, snapshot, sharding, counters, replay, flows, batches, .. } = self;
         let port = if direction == Direction::Egress { SITE } else { PROVIDER };
-        let (now, worker, handed) = (0, 0, false);
-        let mut scene = Scene { shard, replay, flows, now, snapshot, sharding, worker, port, handed, counters };
+        let (now, worker, origin) = (0, 0, Origin::Device);
+        let mut scene = Scene { shard, replay, flows, now, snapshot, sharding, worker, port, origin, counters };
         for batch in batches {
             // Taking 32 buffers from a list stands for what reception would do.
             let from = frames.all.len() - BURST;

@@ -1,9 +1,13 @@
 //! Packets whose flow label names their context, so that no payload header is needed (docs/decisions: the context in the
 //! flow label).
 
-use super::{DropReason, Frame, Key, Scene, Verdict, natv6, plain_to_locator};
+use super::{DropReason, Frame, Key, Origin, Punt, Scene, Verdict, is_error, natv6, plain_to_locator};
 use crate::context::{LabelMode, Slot};
+use crate::snapshot::PortView;
 use crate::wire::{FlowLabel, ethernet, ipv6};
+
+/// Type, code, checksum and the word after them.
+const ICMP_HEADER: usize = 8;
 
 /// What the flow label of a packet without payload header says.
 pub(super) enum Labelled {
@@ -18,16 +22,45 @@ pub(super) enum Labelled {
 /// Looks up the flow label of a packet from a provider.
 #[inline]
 pub(super) fn read(packet: &ipv6::View<'_>, scene: &Scene<'_>) -> Labelled {
-    if scene.shard.label_mode() == LabelMode::Off {
+    if scene.shard.label_mode() == LabelMode::Off || scene.origin == Origin::Control {
         return Labelled::No;
     }
     let Some(label) = FlowLabel::truncate(packet.flow_label()) else { return Labelled::No };
     let owner = scene.sharding.owner_of_label(label);
     // A packet that another worker had before is plain if it is not ours: it must not go round in circles.
-    if owner != scene.worker && !scene.handed {
+    if owner != scene.worker && scene.origin == Origin::Device {
         return Labelled::Elsewhere(owner);
     }
     scene.shard.by_label(label).map_or(Labelled::No, Labelled::By)
+}
+
+/// A packet from a provider that is no context's by its label.
+///
+/// An error about a packet that we sent by label looks like one about a translated packet. Control knows the labels of all
+/// peers; what it does not know it gives back.
+#[inline]
+pub(super) fn plain(packet: &ipv6::View<'_>, port: &PortView, scene: &Scene<'_>) -> (Key, Verdict) {
+    let snapshot = scene.snapshot;
+    let either = snapshot.nat.is_some() && scene.shard.label_mode() != LabelMode::Off;
+    if either && scene.origin != Origin::Control && !port.own.contains(&packet.target()) && quotes_label(packet) {
+        return (Key::None, Verdict::Punt(Punt::IcmpError));
+    }
+    match plain_to_locator(packet, port, snapshot) {
+        // Control has seen it and knows nothing of it.
+        (key, Verdict::Punt(Punt::IcmpError)) if scene.origin == Origin::Control => {
+            (key, Verdict::Drop(DropReason::NoTranslation))
+        }
+        found => found,
+    }
+}
+
+/// Whether a packet is an ICMPv6 error about a packet with a flow label and without a Shim6 header.
+#[cold]
+fn quotes_label(packet: &ipv6::View<'_>) -> bool {
+    let Ok(upper) = packet.upper_layer() else { return false };
+    let quote = packet.from_offset(upper.place.offset).get(ICMP_HEADER..).unwrap_or_default();
+    is_error(packet, &upper)
+        && ipv6::View::of_quote(quote).is_ok_and(|quote| quote.flow_label() != 0 && quote.shim_header() == Ok(None))
 }
 
 /// Whether a packet from the site may leave without a payload header, as far as the packet is concerned.
@@ -54,7 +87,7 @@ pub(super) fn plain_after_all<F: Frame>(frame: &mut F, scene: &mut Scene<'_>) ->
     let Ok(packet) = packet else { return Verdict::Drop(DropReason::MalformedIpv6) };
     let snapshot = scene.snapshot;
     let Some(port) = snapshot.ports.get(usize::from(scene.port.0)) else { return Verdict::Drop(DropReason::NoRoute) };
-    match plain_to_locator(&packet, port, snapshot) {
+    match plain(&packet, port, scene) {
         (Key::Outside(pair, behind), Verdict::Lookup) => {
             let hash = scene.shard.hasher().pair(&pair);
             match scene.sharding.owner_of_hash(hash) {
