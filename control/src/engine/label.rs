@@ -12,7 +12,8 @@
 //!     │◀──────────────────────┘                      test, 1 s and │ │   │ it, and so did payload
 //!     │                                            then each 5 s   │ └───┘
 //!     │◀── no answer (later), another label or no payload (rest), ─┘
-//!           an exploration that begins (rest), another pair, I2bis
+//!           nothing came back for Send Timeout (rest), any other
+//!           exploration, another pair, I2bis
 //! ```
 //!
 //! A test is a Keepalive that has the label in its IPv6 header and an option that asks. It is sent only while there is
@@ -214,8 +215,9 @@ impl Engine {
     pub(super) fn label_doubt(&mut self, now: Instant, id: ContextId, reason: Reason, effects: &mut Vec<Effect>) {
         let Some(labels) = self.attached.get_mut(&id).map(|attached| &mut attached.labels) else { return };
         match reason {
-            Reason::SendTimeout | Reason::Peer => labels.lost(now),
-            Reason::LocatorLost | Reason::Suspected => labels.stop(),
+            Reason::SendTimeout => labels.lost(now),
+            // The peer, or somebody, may be wrong about our labels; the next test will tell.
+            Reason::Peer | Reason::LocatorLost | Reason::Suspected | Reason::Hinted => labels.stop(),
             // The pair works; another one would be better.
             Reason::Relocation => return,
         }
@@ -236,5 +238,167 @@ pub(super) fn note_label(message: &mut Message, packet: &[u8]) {
     let Message::Keepalive { options: Options { flow_label: Some(option), .. }, .. } = message else { return };
     if let (LabelPurpose::Test, Ok(view)) = (option.purpose, ipv6::View::new(packet)) {
         option.label = view.flow_label();
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use dataplane::wire::Locator;
+    use rand::SeedableRng;
+    use rand::rngs::StdRng;
+
+    use super::*;
+
+    struct Scene {
+        labels: LabelUse,
+        now: Instant,
+        rng: StdRng,
+    }
+
+    impl Scene {
+        fn new() -> Scene {
+            Scene { labels: LabelUse::default(), now: Instant::START, rng: StdRng::seed_from_u64(1) }
+        }
+
+        fn wait(&mut self, time: Duration) {
+            self.now = self.now + time;
+        }
+
+        /// A report of payload on a way; the nonce of the test that follows.
+        fn report(&mut self, way: Way) -> Option<u32> {
+            let labelled = self.labels.may_use(way);
+            self.labels.sending(self.now, &mut self.rng, way, labelled)
+        }
+
+        /// Reports for some time, 50 ms apart. When tests were sent.
+        fn talk(&mut self, way: Way, time: Duration) -> Vec<Duration> {
+            let (mut tests, began) = (Vec::new(), self.now);
+            while self.now < began + time {
+                tests.extend(self.report(way).map(|_| self.now.since(began)));
+                self.wait(Duration::from_millis(50));
+            }
+            tests
+        }
+
+        fn answer(&mut self, nonce: u32, label: u32, arrived: bool) {
+            let option = LabelOption { purpose: LabelPurpose::Answer, arrived, label, nonce };
+            self.labels.answered(self.now, &option);
+        }
+
+        /// A way on which labels have just been found to arrive.
+        fn proved(way: Way) -> Scene {
+            let mut scene = Scene::new();
+            let nonce = scene.report(way).unwrap();
+            scene.answer(nonce, way.0.value(), false);
+            assert!(scene.labels.may_use(way));
+            scene
+        }
+    }
+
+    fn way(label: u32, peer: u16) -> Way {
+        let at = |last| Locator(std::net::Ipv6Addr::new(0x2001, 0xdb8, 0, 0, 0, 0, 0, last));
+        (FlowLabel::truncate(label).unwrap(), LocatorPair { local: at(1), peer: at(peer) })
+    }
+
+    #[test]
+    fn a_label_is_used_when_it_is_known_to_arrive_there() {
+        let mut scene = Scene::new();
+        let nonce = scene.report(way(5, 2)).unwrap();
+        assert!(!scene.labels.may_use(way(5, 2)));
+        scene.answer(nonce ^ 1, 5, true);
+        assert!(!scene.labels.may_use(way(5, 2)), "an answer to nothing");
+        scene.answer(nonce, 5, false);
+        assert!(scene.labels.may_use(way(5, 2)));
+        assert!(!scene.labels.may_use(way(5, 3)) && !scene.labels.may_use(way(6, 2)), "there, and nowhere else");
+        assert!(scene.report(way(5, 3)).is_some(), "another way has a test of its own, at once");
+        assert!(!scene.labels.may_use(way(5, 2)), "and what was known of the one before is forgotten");
+    }
+
+    #[test]
+    fn tests_go_on_while_payload_does() {
+        let mut scene = Scene::proved(way(5, 2));
+        for after in [SOON, AGAIN, AGAIN, AGAIN] {
+            let began = scene.now;
+            let nonce = loop {
+                scene.wait(Duration::from_millis(50));
+                if let Some(nonce) = scene.report(way(5, 2)) {
+                    break nonce;
+                }
+            };
+            assert_eq!(scene.now.since(began), after);
+            scene.answer(nonce, 5, true);
+            assert!(scene.labels.may_use(way(5, 2)));
+        }
+        scene.wait(Duration::from_secs(1000));
+        assert!(scene.labels.may_use(way(5, 2)), "nobody sends, so nobody asks");
+        assert!(scene.report(way(5, 2)).is_some());
+    }
+
+    #[test]
+    fn another_label_or_no_payload_ends_it_for_a_long_time() {
+        for (label, arrived) in [(4, true), (0, true), (5, false)] {
+            let mut scene = Scene::proved(way(5, 2));
+            assert_eq!(scene.talk(way(5, 2), SOON + Duration::from_millis(50)), [SOON]);
+            let nonce = scene.labels.asked.unwrap().nonce;
+            scene.answer(nonce, label, arrived);
+            assert!(!scene.labels.may_use(way(5, 2)));
+            assert_eq!(scene.talk(way(5, 2), REST - Duration::from_secs(1)), []);
+            assert!(scene.report(way(5, 3)).is_some(), "elsewhere they may arrive");
+            assert_eq!(scene.talk(way(5, 2), Duration::from_millis(500)), [], "and here they still rest");
+            scene.wait(Duration::from_secs(1));
+            assert!(scene.report(way(5, 2)).is_some());
+        }
+    }
+
+    #[test]
+    fn of_little_payload_none_may_arrive() {
+        for (reports, ends) in [(REPORTS_ENOUGH - 1, false), (REPORTS_ENOUGH, true)] {
+            let mut scene = Scene::proved(way(5, 2));
+            for _ in 1..reports {
+                assert_eq!(scene.report(way(5, 2)), None);
+            }
+            scene.wait(SOON);
+            // The last report leads to the test.
+            let nonce = scene.report(way(5, 2)).unwrap();
+            scene.answer(nonce, 5, false);
+            assert_eq!(scene.labels.may_use(way(5, 2)), !ends);
+        }
+    }
+
+    #[test]
+    fn without_answers_tests_become_rare_and_headers_are_used() {
+        let mut scene = Scene::proved(way(5, 2));
+        scene.wait(SOON);
+        assert!(scene.report(way(5, 2)).is_some());
+        scene.wait(PATIENCE - Duration::from_millis(50));
+        assert_eq!((scene.report(way(5, 2)), scene.labels.may_use(way(5, 2))), (None, true));
+        scene.wait(Duration::from_millis(50));
+        assert_eq!((scene.report(way(5, 2)), scene.labels.may_use(way(5, 2))), (None, false));
+        let tests = scene.talk(way(5, 2), Duration::from_secs(400));
+        let gaps: Vec<u64> = tests.windows(2).map(|pair| (pair[1] - pair[0]).as_secs()).collect();
+        assert_eq!(gaps[..7], [4, 6, 10, 18, 34, 66, 66]);
+        let nonce = scene.labels.asked.map(|asked| asked.nonce);
+        if let Some(nonce) = nonce {
+            scene.answer(nonce, 5, false);
+            assert!(scene.labels.may_use(way(5, 2)));
+        }
+    }
+
+    #[test]
+    fn silence_is_put_down_to_labels_only_when_they_were_in_use() {
+        let mut scene = Scene::proved(way(5, 2));
+        scene.labels.lost(scene.now);
+        assert!(scene.labels.resting.is_empty(), "nothing had been sent by label yet");
+        let mut scene = Scene::proved(way(5, 2));
+        scene.report(way(5, 2));
+        scene.labels.lost(scene.now);
+        assert_eq!(scene.labels.resting.len(), 1);
+        for peer in 0..100 {
+            let way = way(5, peer);
+            let nonce = scene.report(way);
+            nonce.into_iter().for_each(|nonce| scene.answer(nonce, 9, false));
+            scene.wait(Duration::from_secs(1));
+        }
+        assert_eq!(scene.labels.resting.len(), RESTING_MAX);
     }
 }
