@@ -9,11 +9,13 @@
 //! 5. *rewrite*: headers in place, and a verdict.
 //!
 //! What the verdict asks for is done by the [worker](crate::worker). A packet with a context never leaves these stages
-//! and costs one index line and two context lines. Everything rare is in files of its own: `rare`, `natv6`, `labelled`.
+//! and costs one index line and two context lines. Everything rare is in `#[cold]` functions at the end, and packets without
+//! a context in modules of their own.
 
 mod labelled;
 mod natv6;
-mod rare;
+mod plain;
+mod watch;
 
 use std::net::Ipv6Addr;
 
@@ -24,15 +26,12 @@ use crate::link::Punt;
 use crate::port::Frame;
 use crate::snapshot::{PortId, PortView, Snapshot};
 use crate::wire::ethernet::{self, EtherType, Mac};
-use crate::wire::ipv6::{self, chain::Place};
+use crate::wire::ipv6::{self, chain::Place, protocol};
 use crate::wire::shim6::PayloadHeader;
 use crate::wire::shim6::payload::{self, PayloadError};
 use crate::wire::{ContextTag, FlowLabel, Locator, LocatorPair, Ulid, UlidPair};
 use labelled::Labelled;
-use rare::{
-    clamp_inbound, clamp_mss, is_error, may_cross, plain_to_locator, to_box, too_big, watch_received, watch_sent,
-    without_context,
-};
+use watch::{clamp_inbound, clamp_mss, too_big, watch_received, watch_sent};
 
 /// Packets looked at together.
 pub const BURST: usize = 32;
@@ -203,8 +202,12 @@ fn outbound_key(packet: &ipv6::View<'_>, snapshot: &Snapshot) -> (Key, Verdict) 
     if target.is_multicast() {
         return (Key::None, Verdict::Punt(Punt::HostStack));
     }
-    let key = natv6::departing_key(packet, snapshot);
-    (key.unwrap_or(Key::Pair(UlidPair { local: Ulid(source), peer: Ulid(target) })), Verdict::Lookup)
+    if packet.next_header() == protocol::ICMPV6
+        && let Some(about) = natv6::complaint(packet, snapshot)
+    {
+        return (Key::Error(about), Verdict::Lookup);
+    }
+    (Key::Pair(UlidPair { local: Ulid(source), peer: Ulid(target) }), Verdict::Lookup)
 }
 
 fn parse_inbound<F: Frame>(batch: &mut Batch<F>, scene: &Scene<'_>) {
@@ -224,7 +227,7 @@ fn inbound_key(packet: &ipv6::View<'_>, port: &PortView, scene: &Scene<'_>) -> (
     let refuse = |reason| (Key::None, Verdict::Drop(reason));
     let (source, target) = (packet.source(), packet.target());
     if !snapshot.delegated(target) {
-        return (Key::None, to_box(target, port));
+        return (Key::None, plain::to_box(target, port));
     }
     if !may_cross(source) {
         return refuse(DropReason::BadAddress);
@@ -239,9 +242,9 @@ fn inbound_key(packet: &ipv6::View<'_>, port: &PortView, scene: &Scene<'_>) -> (
         Ok(None) => match labelled::read(packet, scene) {
             Labelled::By(slot) => return (Key::Label(slot, locators), Verdict::Lookup),
             Labelled::Elsewhere(owner) => return (Key::None, Verdict::HandOver(owner)),
-            Labelled::No => return labelled::plain(packet, port, scene),
+            Labelled::No => return labelled::plain_packet(packet, port, scene),
         },
-        Ok(Some(_)) => return labelled::plain(packet, port, scene),
+        Ok(Some(_)) => return labelled::plain_packet(packet, port, scene),
     };
     match PayloadHeader::parse(packet.from_offset(shim.offset)) {
         Ok(header) => (Key::Tag(header.tag, shim, locators), Verdict::Lookup),
@@ -344,14 +347,8 @@ fn resolve<F: Frame>(batch: &mut Batch<F>, scene: &Scene<'_>) {
 
 fn rewrite_outbound<F: Frame>(batch: &mut Batch<F>, scene: &mut Scene<'_>) {
     for (at, frame) in batch.frames.iter_mut().enumerate() {
-        let pair = match (batch.verdicts[at], batch.keys[at]) {
-            (Verdict::Lookup, Key::Pair(pair)) => pair,
-            (Verdict::Lookup, Key::Error(pair)) => {
-                batch.verdicts[at] = without_context(frame, pair, batch.hashes[at], scene);
-                continue;
-            }
-            _ => continue,
-        };
+        let Verdict::Lookup = batch.verdicts[at] else { continue };
+        let (Key::Pair(pair) | Key::Error(pair)) = batch.keys[at] else { continue };
         let octets = frame.bytes().len().saturating_sub(ethernet::HEADER_LEN);
         // Nobody inside has a presented identifier for an address, so who sends from one means another's context.
         let live = |slot: &Slot| {
@@ -359,7 +356,7 @@ fn rewrite_outbound<F: Frame>(batch: &mut Batch<F>, scene: &mut Scene<'_>) {
             entry.phase == Phase::Live && !entry.is_presented()
         };
         batch.verdicts[at] = match batch.slots[at].filter(live) {
-            None => without_context(frame, pair, batch.hashes[at], scene),
+            None => plain::without_context(frame, pair, batch.hashes[at], scene),
             Some(slot) => {
                 let entry = scene.shard.entry(slot);
                 if entry.is_in_doubt() {
@@ -384,8 +381,9 @@ fn rewrite_outbound<F: Frame>(batch: &mut Batch<F>, scene: &mut Scene<'_>) {
 }
 
 /// RFC 5533 §11: what a live context does to a packet of its pair; with a `label`, that takes the place of the header. A
-/// packet that ends in an error is left as it was.
-#[inline]
+/// packet that ends in an error is left as it was. Two call it, and the one that presents nothing shall not pay for the
+/// other.
+#[inline(always)]
 fn to_locators<F: Frame>(
     frame: &mut F,
     entry: &Entry,
@@ -413,19 +411,22 @@ fn to_locators<F: Frame>(
     if packet.total_len() + added > mtu {
         return too_big(packet.total_len(), mtu.saturating_sub(added));
     }
+    let insertion = match bare {
+        true => None,
+        false => match packet.shim_insertion() {
+            Ok(insertion) => Some(insertion.place),
+            Err(_) => return Verdict::Drop(DropReason::MalformedChain),
+        },
+    };
     if let Some(presenting) = presenting {
         presenting.apply(frame.bytes_mut().get_mut(ethernet::HEADER_LEN..).unwrap_or_default());
     }
-    if !bare {
-        let packet = ipv6::View::new(frame.bytes().get(ethernet::HEADER_LEN..).unwrap_or_default());
-        let Ok(Ok(insertion)) = packet.map(|packet| packet.shim_insertion()) else {
-            return Verdict::Drop(DropReason::MalformedChain);
-        };
+    if let Some(place) = insertion {
         if !frame.prepend(added) {
             return Verdict::Drop(DropReason::NoBuffer);
         }
         let packet = frame.bytes_mut().get_mut(ethernet::HEADER_LEN..).unwrap_or_default();
-        if payload::insert(packet, insertion.place, entry.peer_tag).is_err() {
+        if payload::insert(packet, place, entry.peer_tag).is_err() {
             return Verdict::Drop(DropReason::MalformedIpv6);
         }
     }
@@ -563,4 +564,10 @@ pub fn nowhere<F>(batch: &mut Batch<F>) {
 fn drop_all<F>(batch: &mut Batch<F>) {
     batch.keys.resize(batch.frames.len(), Key::None);
     batch.verdicts.resize(batch.frames.len(), Verdict::Drop(DropReason::NoRoute));
+}
+
+/// Addresses a packet may be forwarded from or to.
+fn may_cross(address: Ipv6Addr) -> bool {
+    let link_local = address.segments()[0] & 0xffc0 == 0xfe80;
+    !(address.is_multicast() || address.is_unspecified() || address.is_loopback() || link_local)
 }

@@ -1,7 +1,7 @@
 //! Packets whose flow label names their context, so that no payload header is needed (docs/decisions: the context in the
 //! flow label).
 
-use super::{DropReason, Frame, Key, Origin, Punt, Scene, Verdict, is_error, natv6, plain_to_locator};
+use super::{DropReason, Frame, Key, Origin, Punt, Scene, Verdict, natv6, plain};
 use crate::context::{LabelMode, Slot};
 use crate::snapshot::PortView;
 use crate::wire::{FlowLabel, ethernet, ipv6};
@@ -39,13 +39,13 @@ pub(super) fn read(packet: &ipv6::View<'_>, scene: &Scene<'_>) -> Labelled {
 /// An error about a packet that we sent by label looks like one about a translated packet. Control knows the labels of all
 /// peers; what it does not know it gives back.
 #[inline]
-pub(super) fn plain(packet: &ipv6::View<'_>, port: &PortView, scene: &Scene<'_>) -> (Key, Verdict) {
+pub(super) fn plain_packet(packet: &ipv6::View<'_>, port: &PortView, scene: &Scene<'_>) -> (Key, Verdict) {
     let snapshot = scene.snapshot;
     let either = snapshot.nat.is_some() && scene.shard.label_mode() != LabelMode::Off;
     if either && scene.origin != Origin::Control && !port.own.contains(&packet.target()) && quotes_label(packet) {
         return (Key::None, Verdict::Punt(Punt::IcmpError));
     }
-    match plain_to_locator(packet, port, snapshot) {
+    match plain::to_locator(packet, port, snapshot) {
         // Control has seen it and knows nothing of it.
         (key, Verdict::Punt(Punt::IcmpError)) if scene.origin == Origin::Control => {
             (key, Verdict::Drop(DropReason::NoTranslation))
@@ -59,7 +59,7 @@ pub(super) fn plain(packet: &ipv6::View<'_>, port: &PortView, scene: &Scene<'_>)
 fn quotes_label(packet: &ipv6::View<'_>) -> bool {
     let Ok(upper) = packet.upper_layer() else { return false };
     let quote = packet.from_offset(upper.place.offset).get(ICMP_HEADER..).unwrap_or_default();
-    is_error(packet, &upper)
+    plain::is_error(packet, &upper)
         && ipv6::View::of_quote(quote).is_ok_and(|quote| quote.flow_label() != 0 && quote.shim_header() == Ok(None))
 }
 
@@ -87,7 +87,7 @@ pub(super) fn plain_after_all<F: Frame>(frame: &mut F, scene: &mut Scene<'_>) ->
     let Ok(packet) = packet else { return Verdict::Drop(DropReason::MalformedIpv6) };
     let snapshot = scene.snapshot;
     let Some(port) = snapshot.ports.get(usize::from(scene.port.0)) else { return Verdict::Drop(DropReason::NoRoute) };
-    match plain(&packet, port, scene) {
+    match plain_packet(&packet, port, scene) {
         (Key::Outside(pair, behind), Verdict::Lookup) => {
             let hash = scene.shard.hasher().pair(&pair);
             match scene.sharding.owner_of_hash(hash) {
