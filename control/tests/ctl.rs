@@ -169,6 +169,7 @@ fn a_daemon_that_does_not_run_is_named() {
 }
 
 // R5533-307
+// R4193-020, RCM-018: only locators are published as addresses, and they are what the data path translates to.
 #[test]
 fn hosts_are_made_listed_and_removed() {
     let room = Room::new("hosts", SITE);
@@ -255,10 +256,6 @@ fn context() -> ContextView {
     let [ulid_local, ulid_peer, local, peer] =
         ["fc00:a:0:1::5", "fc00:b:0:1::5", "2001:db8:a1:1::5", "2001:db8:b1:1::5"].map(|it| it.parse().unwrap());
     ContextView {
-        ulid_local,
-        ulid_peer,
-        fork: 0,
-        state: ContextState::Established,
         local_tag: Some("000000000001".into()),
         peer_tag: Some("7fffffffffff".into()),
         current: Some(PairView { local, peer }),
@@ -271,6 +268,7 @@ fn context() -> ContextView {
         octets_in: 1200,
         octets_out: 3400,
         last_used_s: Some(61),
+        ..ContextView::idle(ulid_local, ulid_peer, ContextState::Established)
     }
 }
 
@@ -303,6 +301,18 @@ fn answer(request: &Request) -> Response {
             counters: [("drop.hop_limit".into(), 0), ("rx.packets".into(), 7)].into(),
             descriptions: [("rx.packets".into(), "packets received".into())].into(),
             workers: Vec::new(),
+        }),
+        Request::Natv6 => Response::Natv6(Natv6View {
+            enabled: true,
+            providers: vec![
+                Natv6ProviderView { name: "isp-x".into(), place: Some(1), hosts: 2, ..Default::default() },
+                Natv6ProviderView { name: "isp-y".into(), ..Default::default() },
+            ],
+            setup_packets: Some(50),
+            setup_age_s: Some(30),
+            contexts: 1,
+            counters: [("nat_out".into(), 9)].into(),
+            ..Default::default()
         }),
         Request::Steer(wanted) => Response::Steered(ProviderView {
             name: wanted.provider.clone(),
@@ -360,6 +370,11 @@ fn a_running_daemon_is_shown_in_tables_and_in_json() {
     assert!(room.ctl("counters --all").out.contains("drop.hop_limit"));
     assert_eq!(room.ctl("counters --json").json()["counters"]["drop.hop_limit"], 0);
     assert_eq!(room.ctl("hosts --json").json(), serde_json::json!({ "hosts": [] }));
+    // RCM-016
+    let natv6 = room.ctl("natv6").out;
+    assert!(natv6.contains("isp-x         1  up         2  no") && natv6.contains("isp-y         -  down"), "{natv6}");
+    assert!(natv6.contains("a context after: 50 packets or 30s\n") && natv6.contains("nat_out      9"), "{natv6}");
+    assert_eq!(room.ctl("natv6 --json").json()["setup_octets"], Value::Null);
 }
 
 #[test]

@@ -226,7 +226,7 @@ fn inbound_key(packet: &ipv6::View<'_>, port: &PortView, scene: &Scene<'_>) -> (
     let snapshot = scene.snapshot;
     let refuse = |reason| (Key::None, Verdict::Drop(reason));
     let (source, target) = (packet.source(), packet.target());
-    if !snapshot.delegated(target) {
+    if !snapshot.delegated(target) && !snapshot.is_image(target) {
         return (Key::None, plain::to_box(target, port));
     }
     if !may_cross(source) {
@@ -446,15 +446,13 @@ fn to_locators<F: Frame>(
 
 fn rewrite_inbound<F: Frame>(batch: &mut Batch<F>, scene: &mut Scene<'_>) {
     for (at, frame) in batch.frames.iter_mut().enumerate() {
-        if batch.verdicts[at] != Verdict::Lookup {
-            continue;
-        }
-        batch.verdicts[at] = match (batch.keys[at], batch.slots[at]) {
-            (Key::Tag(tag, _, locators), None) => Verdict::UnknownTag(tag, locators),
-            (Key::Tag(_, _, locators), Some(slot)) if !scene.shard.accepts(slot, &locators) => {
+        let Verdict::Lookup = batch.verdicts[at] else { continue };
+        batch.verdicts[at] = match (&batch.keys[at], batch.slots[at]) {
+            (Key::Tag(tag, _, locators), None) => Verdict::UnknownTag(*tag, *locators),
+            (Key::Tag(_, _, locators), Some(slot)) if !scene.shard.accepts(slot, locators) => {
                 Verdict::Drop(DropReason::ForeignLocators)
             }
-            (Key::Tag(_, place, _), Some(slot)) => deliver(frame, slot, Some(place), scene),
+            (Key::Tag(_, place, _), Some(slot)) => deliver(frame, slot, Some(*place), scene),
             (Key::Label(..), Some(slot)) => deliver(frame, slot, None, scene),
             (Key::Label(..), None) => labelled::plain_after_all(frame, scene),
             (Key::Outside(pair, behind), _) => natv6::arriving(frame, pair, behind, batch.hashes[at], scene),
@@ -490,7 +488,7 @@ fn deliver<F: Frame>(frame: &mut F, slot: Slot, place: Option<Place>, scene: &mu
 
 /// RFC 5533 §12.2: what a context does to a packet with its tag, or its label. A packet that ends in an error is left as
 /// it was.
-#[inline]
+#[inline(always)]
 fn to_identifiers<F: Frame>(frame: &mut F, entry: &Entry, place: Option<Place>, snapshot: &Snapshot) -> Verdict {
     if entry.phase == Phase::Opening {
         return Verdict::Drop(DropReason::NotReady);

@@ -27,7 +27,7 @@ class Options:
     build: bool = True
     log: str = "info"
     core_mtu: int = 1500
-    flow_label: str = "off"  # of both boxes
+    extra: str = ""  # lines at the end of both boxes' configuration
 
 
 @contextmanager

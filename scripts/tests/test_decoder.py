@@ -403,6 +403,7 @@ class Session(unittest.TestCase):
         tracker = track.Tracker(ulids=track.ipaddress.IPv6Network("fc00::/7"), **how)
         for number, packet in enumerate(packets, start=1):
             tracker.frame(pcap.Frame("test", number, number / 1000, packet, True))
+        tracker.finish()
         return tracker
 
     def broken(self, packets, *rules):
@@ -439,6 +440,13 @@ class Session(unittest.TestCase):
         self.broken(self.established() + [self.there(probe(self.TB, 2, [first], [never]))], "probe-received")
         earlier = report(self.la[1], self.lb[0], 78)
         self.broken(self.established() + [self.there(probe(self.TB, 1, [first, earlier]))], "probe-sent")
+
+    def test_probes_of_one_moment_may_be_seen_in_another_order(self):
+        first, earlier = report(self.la[0], self.lb[0], 1), report(self.la[1], self.lb[1], 2)
+        later = ipv6(self.la[1], self.lb[1], probe(self.TB, 1, [earlier]))
+        probes = [self.there(probe(self.TB, 1, [first, earlier]))]
+        self.broken(self.established() + probes + [later])
+        self.broken(self.established() + probes + [self.there(payload(self.TB))] * 6 + [later], "probe-sent")
 
     def recovery(self, packet_tag=None, new_tag=0x0B0000000003):
         lost = self.TB if packet_tag is None else packet_tag

@@ -20,6 +20,11 @@ use crate::time::Instant;
 /// When the last segment of a context is sent again after it found a path.
 const WAKE_AFTER: [Duration; 3] = [Duration::from_millis(10), Duration::from_millis(200), Duration::from_millis(800)];
 
+/// Further attempts to leave a pair when explorations end on it, and the wait before the first; each wait is twice the
+/// one before. Probes still under way can end an exploration that has hardly begun, so there is a wait.
+const STAYED_MAX: u8 = 5;
+const STAYED_WAIT: Duration = Duration::from_millis(500);
+
 /// REAP deadlines looked at in one call, so that events of the workers never wait long.
 const EXPIRED_PER_TURN: usize = 256;
 
@@ -43,6 +48,8 @@ pub(super) struct Attached {
     pub(super) hinted: Option<Instant>,
     /// Stands in the queue of those that have something to hear.
     pub(super) news: bool,
+    /// Explorations since the last news that ended on a pair which should be left.
+    pub(super) stayed: u8,
     /// A pair of locators on which a router has no room for the payload header behind 1280 octets.
     pub(super) narrow: Option<LocatorPair>,
 }
@@ -59,6 +66,7 @@ impl Attached {
             labels: LabelUse::default(),
             hinted: None,
             news: false,
+            stayed: 0,
             narrow: None,
         }
     }
@@ -78,7 +86,12 @@ impl Engine {
                     self.sync(id, effects);
                 }
                 Output::Ready { id, how } => self.ready(now, rng, id, how, effects),
-                Output::LocatorsChanged { id } => self.locators_changed(now, rng, id, effects),
+                Output::LocatorsChanged { id } => {
+                    if let Some(attached) = self.attached.get_mut(&id) {
+                        attached.stayed = 0;
+                    }
+                    self.locators_changed(now, rng, id, effects);
+                }
                 Output::Suspended { id } => {
                     if let Some(reap) = self.attached.get_mut(&id).and_then(|attached| attached.reap.as_mut()) {
                         reap.stop();
@@ -87,10 +100,13 @@ impl Engine {
                 }
                 Output::Failed { ulids, fork, reason } => {
                     self.tally.count(Event::OpenFailed);
-                    if fork == 0 {
-                        effects.push(Effect::Refuse(self.owner(&ulids), ulids));
+                    // Nothing waits for a context of a locator, and most peers that are reached without one have none.
+                    if self.endpoint.inside(ulids) == ulids {
+                        if fork == 0 {
+                            effects.push(Effect::Refuse(self.owner(&ulids), ulids));
+                        }
+                        effects.push(Effect::Story(Story::Failed(ulids, reason)));
                     }
-                    effects.push(Effect::Story(Story::Failed(ulids, reason)));
                 }
                 Output::Gone { id, ulids, fork, local_tag, reason } => {
                     self.tally.count(Event::ContextGone);
@@ -206,7 +222,8 @@ impl Engine {
             Shim6State::Idle | Shim6State::EFailed | Shim6State::NoSupport => return,
         };
         let Some((provider, _)) = self.provider_of(context.pair.local.0) else { return };
-        let Some(&host) = self.snapshot.host_index.get(&context.ulids.local) else { return };
+        let inside = self.endpoint.inside(context.ulids).local;
+        let Some(&host) = self.snapshot.host_index.get(&inside) else { return };
         let Some(attached) = self.attached.get(&id) else { return };
         let install = Install {
             handle: id.to_bits(),
@@ -217,7 +234,7 @@ impl Engine {
             locators: context.pair,
             provider: provider as u8,
             host,
-            inside: None,
+            inside: (inside != context.ulids.local).then_some(inside),
             phase,
             local_label: context.local_label.filter(|_| phase != Phase::Opening),
             peer_label: self.label_in_use(context),
@@ -372,7 +389,7 @@ impl Engine {
             ReapOutput::Failed { pair, probed } => {
                 let path = PathKey::of(pair);
                 if self.book.failed(path, id.to_bits(), probed, now) == Verdict::NewlyDead {
-                    self.path_died(id, path);
+                    self.path_died(now, id, path, effects);
                 }
             }
             ReapOutput::ExplorationStarted { reason } => {
@@ -382,8 +399,36 @@ impl Engine {
             }
             ReapOutput::AnswerCapped => self.tally.count(Event::ProbeAnswerCapped),
             ReapOutput::UnmatchedReports { .. } => self.tally.count(Event::ProbeUnmatched),
-            ReapOutput::ExplorationEnded { .. } => self.wake(now, id),
+            ReapOutput::ExplorationEnded { .. } => {
+                self.wake(now, id);
+                self.leave_after_all(now, id);
+            }
             ReapOutput::BackedOff => {}
+        }
+    }
+
+    /// An exploration that was under way when its context was told to leave a pair may end on that pair, for whatever it
+    /// was begun. Then the others are tried in their turn, but not for ever: they may all be dead.
+    fn leave_after_all(&mut self, now: Instant, id: ContextId) {
+        let Some(context) = self.endpoint.context(id) else { return };
+        let (local, peer) = self.locators(context);
+        let current = self.attached.get(&id).and_then(|attached| attached.reap.as_ref()).map(Reap::current);
+        let unwelcome = |pair: LocatorPair| local.iter().any(|ours| ours.unwelcome && ours.locator == pair.local);
+        let broken = |pair: LocatorPair| peer.iter().any(|theirs| theirs.broken && theirs.locator == pair.peer);
+        let stays = current.is_some_and(|pair| unwelcome(pair) || broken(pair));
+        let Some(attached) = self.attached.get_mut(&id).filter(|_| stays) else { return };
+        if attached.stayed < STAYED_MAX {
+            let wait = STAYED_WAIT * (1 << attached.stayed);
+            attached.stayed += 1;
+            self.stays.push(Reverse((now + wait, id)));
+        }
+    }
+
+    /// Contexts that stayed where they should not be try again to leave.
+    pub(super) fn expire_stays(&mut self, now: Instant) {
+        while let Some(Reverse((_, id))) = self.stays.peek().copied().filter(|Reverse((at, _))| *at <= now) {
+            self.stays.pop();
+            self.has_news(id);
         }
     }
 
@@ -419,9 +464,10 @@ impl Engine {
 
     /// Other contexts on a path that has just proved dead look for another one now instead of waiting for their own
     /// Send Timeout. Each of them moves only when its own probe is answered.
-    fn path_died(&mut self, witness: ContextId, path: PathKey) {
+    fn path_died(&mut self, now: Instant, witness: ContextId, path: PathKey, effects: &mut Vec<Effect>) {
         self.tally.count(Event::PathsDead);
         self.suspect_all(|id, current| id != witness && current == path);
+        self.weigh_providers(now, effects);
     }
 
     /// Puts every context at rest whose current path is meant by `which` into the queue of suspects, once.

@@ -5,6 +5,7 @@
 //! about a path are a reason to test it, and go to the host only when there is no other path to try, or when the operator
 //! wants no such hints, or all errors there. What becomes of the octets is in [`quote`].
 
+use dataplane::natv6;
 use dataplane::snapshot::PortId;
 use dataplane::wire::ipv6::{self, protocol};
 use dataplane::wire::shim6::PayloadHeader;
@@ -13,6 +14,7 @@ use rand::Rng;
 
 use super::quote::{self, DESTINATION_UNREACHABLE, ICMP_HEADER, PACKET_TOO_BIG, PARAMETER_PROBLEM, TIME_EXCEEDED};
 use super::{Effect, Engine, Event};
+use crate::config::prefix::is_routable;
 use crate::shim6::ContextId;
 use crate::time::Instant;
 
@@ -122,8 +124,7 @@ impl Engine {
 
     pub(super) fn has_alternative(&self, id: ContextId) -> bool {
         let Some(context) = self.endpoint.context(id) else { return false };
-        let proved =
-            context.peer_locators.iter().filter(|known| known.verified && known.locator.0 != context.ulids.peer.0);
+        let proved = context.peer_locators.iter().filter(|known| known.verified && is_routable(known.locator.0));
         context.host.locators.len() * proved.count() > 1
     }
 
@@ -149,7 +150,13 @@ impl Engine {
             traffic_class: view.traffic_class(),
             flow_label: view.flow_label(),
         };
-        Some((host, [&header.emit()[..], &message].concat()))
+        let mut packet = [&header.emit()[..], &message].concat();
+        // To the peer the host is a locator, so it is in what the peer's network quotes; the host knows nothing of that.
+        let inside = self.endpoint.inside(context.ulids).local.0;
+        if inside != host {
+            natv6::to_inside(&mut packet, host, inside).ok()?;
+        }
+        Some((inside, packet))
     }
 }
 

@@ -168,7 +168,7 @@ impl Engine {
         let routers: Vec<usize> = news.map(|(at, _)| at).collect();
         let host = self.host_at(port, address).filter(|&at| self.snapshot.hosts[at].mac != mac);
         if routers.is_empty() && host.is_none() {
-            return false;
+            return self.note_mapped(port, address, mac);
         }
         let snapshot = Arc::make_mut(&mut self.snapshot);
         for &at in &routers {
@@ -208,7 +208,9 @@ impl Engine {
         if up == before {
             return;
         }
+        provider.failing = false;
         effects.push(Effect::Story(Story::Provider(provider.name.clone(), up)));
+        self.order_providers(effects);
         let paths: BTreeSet<PathKey> =
             self.book.iter(now).map(|(path, _)| path).filter(|path| path.local == prefix).collect();
         if up {

@@ -39,6 +39,8 @@ pub(super) fn is_narrow(mtu: u32) -> bool {
 pub(super) fn without_shim(icmp: &[u8], place: Option<Place>, ulids: &UlidPair) -> Option<Vec<u8>> {
     let mut message: Vec<u8> = icmp.get(..ICMP_HEADER)?.to_vec();
     let (quote, extensions) = split(icmp)?;
+    // One that was too short for extensions before stays what it is: no error grows here.
+    let was_long_enough = quote.len() >= QUOTE_MIN;
     let mut quote = quote.to_vec();
     match place {
         Some(place) => restore(&mut quote, place)?,
@@ -59,7 +61,7 @@ pub(super) fn without_shim(icmp: &[u8], place: Option<Place>, ulids: &UlidPair) 
         _ => {}
     }
     if let Some(extensions) = extensions {
-        if place.is_some() && !extensions.is_empty() {
+        if was_long_enough {
             quote.resize(quote.len().max(QUOTE_MIN), 0);
         }
         message[4] = u8::try_from(quote.len() / UNIT).ok()?;

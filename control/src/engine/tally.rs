@@ -18,6 +18,7 @@ pub struct Tally {
 #[allow(missing_docs, reason = "the names say it, and docs/counters.md says it again")]
 pub enum Event {
     Opened,
+    Qualified,
     ContextReady,
     ContextRecovered,
     ContextGone,
@@ -121,6 +122,7 @@ impl Tally {
 /// Every count of the control core and what it means; `docs/counters.md` says the same.
 const MEANINGS: &[(&str, &str)] = &[
     ("control_opened", "Contexts we began to set up."),
+    ("control_qualified", "Translated sessions that reached a threshold and are worth a context."),
     ("control_context_ready", "Contexts that became ready, or whose peer brought them up to date."),
     ("control_context_recovered", "Contexts that came back by R1bis and I2bis."),
     ("control_context_gone", "Contexts forgotten."),

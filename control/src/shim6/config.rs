@@ -53,6 +53,8 @@ pub struct Config {
     pub holddowns_max: usize,
     /// Whether a peer that does not speak Shim6 is left alone by all local ULIDs, not only the one that asked (D23).
     pub share_no_support: bool,
+    /// Whether a locator of a host may be the ULID of a context, for peers that know no other name for the host.
+    pub routable_ulids: bool,
     /// What becomes of a context whose peer gave its tag to another one (§7.15).
     pub confusion: ConfusionPolicy,
     /// Seconds announced to peers as Keepalive Timeout (RFC 5534 §5.3); absent while ours is the default.
@@ -195,6 +197,7 @@ impl Default for Config {
             unused_min: Duration::from_secs(5),
             holddowns_max: 1 << 16,
             share_no_support: true,
+            routable_ulids: true,
             confusion: ConfusionPolicy::Discard,
             keepalive_timeout: None,
             flow_labels: None,

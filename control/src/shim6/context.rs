@@ -227,6 +227,8 @@ pub(super) struct Update {
     pub(super) retries: u32,
     /// When to retransmit; absent while the context is not established.
     pub(super) at: Option<Instant>,
+    /// Initiator Nonce of the last exchange that it was told again after.
+    pub(super) renewed_for: Option<u32>,
 }
 
 impl Context {

@@ -13,7 +13,7 @@ use rand::Rng;
 
 use super::config::Config;
 use super::context::{Context, ContextId, LocalHost, State, is_unicast};
-use super::holddown::HoldDowns;
+use super::holddown::{Failure, HoldDowns};
 use super::labels::LabelSpace;
 use super::limits::Limiter;
 use super::output::{FailReason, GoneReason, Output};
@@ -40,6 +40,10 @@ pub struct Endpoint {
     labels: Option<LabelSpace>,
     pub(super) shard_of: ShardOf,
     pub(super) hosts: HashMap<Ulid, Arc<LocalHost>>,
+    /// Whose locator an address is; see `local`.
+    pub(super) homes: HashMap<Ulid, Ulid>,
+    /// The other way round.
+    pub(super) aliases: HashMap<Ulid, Vec<Ulid>>,
     pub(super) store: Store,
     pub(super) holddowns: HoldDowns,
     pub(super) quarantine: Quarantine,
@@ -112,8 +116,23 @@ impl Endpoint {
         let limiter = Limiter::new(&config.limits, validators.derive(b"buckets"));
         let holddowns = HoldDowns::new(config.holddowns_max);
         let labels = config.flow_labels.map(LabelSpace::new);
-        let (hosts, store, quarantine) = (HashMap::new(), Store::default(), Quarantine::default());
-        Endpoint { config, proof, validators, limiter, tags, labels, shard_of, hosts, store, holddowns, quarantine }
+        let (hosts, homes, aliases) = (HashMap::new(), HashMap::new(), HashMap::new());
+        let (store, quarantine) = (Store::default(), Quarantine::default());
+        Endpoint {
+            config,
+            proof,
+            validators,
+            limiter,
+            tags,
+            labels,
+            shard_of,
+            hosts,
+            homes,
+            aliases,
+            store,
+            holddowns,
+            quarantine,
+        }
     }
 
     /// Takes in a host, or its new list. Contexts that exist go on with the list their peers know until
@@ -151,6 +170,7 @@ impl Endpoint {
 
     /// The other half, which cannot fail.
     pub fn adopt_host(&mut self, CheckedHost(host): CheckedHost) {
+        self.renew_homes(&host);
         self.hosts.insert(host.ulid, Arc::new(host));
     }
 
@@ -169,7 +189,7 @@ impl Endpoint {
     }
 
     /// What we tell about ourselves must be what a peer would accept (R5533-011, R5533-012).
-    fn prove_own(&mut self, host: &LocalHost) -> Result<(), HostRefused> {
+    pub(super) fn prove_own(&mut self, host: &LocalHost) -> Result<(), HostRefused> {
         if !host.announces() {
             return Ok(());
         }
@@ -180,14 +200,17 @@ impl Endpoint {
         proved.map_err(HostRefused::Unproved)
     }
 
-    /// The ULID is no longer valid: all its contexts go (RFC 5533 §1.5). Its addresses and their tags are kept from other
-    /// hosts for the quarantine time; `link` is the host's link-layer address, if that is known.
+    /// The ULID is no longer valid: all its contexts go, and those of its locators (RFC 5533 §1.5). Its addresses and their
+    /// tags are kept from other hosts for the quarantine time; `link` is the host's link-layer address, if that is known.
     pub fn remove_host(&mut self, now: Instant, ulid: Ulid, link: Option<Mac>, out: &mut Vec<Output>) {
+        let homes = self.forget_homes(ulid);
         let Some(host) = self.hosts.remove(&ulid) else { return };
         let time = self.config.quarantine;
         let mut addresses = BTreeSet::from([ulid.0]);
         addresses.extend(host.locators.iter().map(|(locator, _)| locator.0));
-        let contexts: Vec<ContextId> = self.store.by_host(ulid).map(|context| context.id).collect();
+        let ulids = std::iter::once(ulid).chain(homes);
+        let contexts: Vec<ContextId> =
+            ulids.flat_map(|ulid| self.store.by_host(ulid).map(|context| context.id)).collect();
         for id in contexts {
             if let Some(context) = self.store.get(id) {
                 // Peers may still use what they were told before the newest list.
@@ -245,7 +268,7 @@ impl Endpoint {
 
     /// The contexts of one of our hosts.
     pub fn contexts_of(&self, ulid: Ulid) -> impl Iterator<Item = &Context> {
-        self.store.by_host(ulid)
+        self.ulids_of(ulid).flat_map(|ulid| self.store.by_host(ulid))
     }
 
     /// All contexts.
@@ -266,6 +289,11 @@ impl Endpoint {
     /// Number of failures remembered.
     pub fn holddowns(&self) -> usize {
         self.holddowns.len()
+    }
+
+    /// The failures remembered, and for how long.
+    pub fn failures(&self, now: Instant) -> impl Iterator<Item = Failure> {
+        self.holddowns.iter(now)
     }
 
     /// The context of these ULIDs; upper layers that name no fork mean 0 (§12.4).
@@ -363,7 +391,7 @@ impl Endpoint {
         ulids: UlidPair,
         not: Option<ContextTag>,
     ) -> Option<ContextTag> {
-        let shard = (self.shard_of)(ulids);
+        let shard = (self.shard_of)(self.inside(ulids));
         let taken = |tag| Some(tag) == not || self.store.by_local_tag(tag).is_some() || self.quarantine.holds_tag(tag);
         self.tags.allocate(rng, shard, taken)
     }

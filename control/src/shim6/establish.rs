@@ -66,7 +66,7 @@ impl Endpoint {
         out: &mut Vec<Output>,
     ) -> Result<ContextId, OpenRefused> {
         let Open { ulids, fork, mut pairs } = request;
-        let host = self.hosts.get(&ulids.local).cloned().ok_or(OpenRefused::UnknownHost)?;
+        let host = self.local(ulids.local).ok_or(OpenRefused::UnknownHost)?;
         if let Some(context) = self.store.by_ulids(ulids, fork) {
             return Err(OpenRefused::AlreadyOpen(context.id));
         }
@@ -321,6 +321,7 @@ impl Endpoint {
             Err(refusal) => return self.refuse(now, packet, refusal, out),
         };
         let Some(context) = self.store.get_mut(id) else { return Verdict::Dropped(DropReason::NoContext) };
+        context.renew_update(rng, nonce);
         peer::learn_exchange(context, tag, told);
         context.settle_pair(pair);
         context.become_established(now, self.config.idle);

@@ -190,6 +190,11 @@ impl Store {
         self.slots.iter().filter_map(|slot| slot.context.as_deref())
     }
 
+    /// All contexts, ordered by ULIDs and fork.
+    pub(super) fn in_order(&self) -> impl Iterator<Item = &Context> {
+        self.by_ulids.values().filter_map(|index| self.at(*index))
+    }
+
     fn at(&self, index: u32) -> Option<&Context> {
         self.slots.get(index as usize)?.context.as_deref()
     }

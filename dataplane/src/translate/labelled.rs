@@ -91,7 +91,7 @@ pub(super) fn plain_after_all<F: Frame>(frame: &mut F, scene: &mut Scene<'_>) ->
         (Key::Outside(pair, behind), Verdict::Lookup) => {
             let hash = scene.shard.hasher().pair(&pair);
             match scene.sharding.owner_of_hash(hash) {
-                owner if owner == scene.worker => natv6::arriving(frame, pair, behind, hash, scene),
+                owner if owner == scene.worker => natv6::arriving(frame, &pair, &behind, hash, scene),
                 owner => Verdict::HandOver(owner),
             }
         }

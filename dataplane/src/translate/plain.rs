@@ -23,6 +23,7 @@ pub(super) fn to_box(target: Ipv6Addr, port: &PortView) -> Verdict {
 }
 
 /// A packet from a provider to a locator, without a Shim6 header.
+#[inline(never)]
 pub(super) fn to_locator(packet: &ipv6::View<'_>, port: &PortView, snapshot: &Snapshot) -> (Key, Verdict) {
     if port.own.contains(&packet.target()) {
         return (Key::None, Verdict::Punt(Punt::HostStack));
