@@ -197,9 +197,14 @@ fn hosts_are_made_listed_and_removed() {
     assert_eq!(again["records"][2]["type"], "TYPE65280");
     assert_eq!(room.ctl("check").out, "site.toml: good; ports: 3, providers: 2, hosts: 1, static peers: 0\n");
 
-    // Its provider gone, the host is refused, but can be removed.
+    // With one of its providers gone the host has a locator less; with both gone it is refused, but can be removed.
     let text = fs::read_to_string(room.0.join("site.toml")).unwrap();
-    fs::write(room.0.join("site.toml"), text.replace("2001:db8:a2:1::/64", "2001:db8:a3:1::/64")).unwrap();
+    let fewer = text.replace("2001:db8:a2:1::/64", "2001:db8:a3:1::/64");
+    fs::write(room.0.join("site.toml"), &fewer).unwrap();
+    let warned = room.ctl("check");
+    assert_eq!(warned.status, 0, "{warned:?}");
+    assert!(warned.err.contains("a-h1 has no locator from "), "{warned:?}");
+    fs::write(room.0.join("site.toml"), fewer.replace("2001:db8:a1:1::/64", "2001:db8:a4:1::/64")).unwrap();
     let refused = room.ctl("check");
     assert_eq!(refused.status, 1);
     assert!(
