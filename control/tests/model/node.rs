@@ -187,6 +187,10 @@ impl LocatorProof for ByAddress {
         let foreign = |(locator, _): &(Locator, VerificationMethod)| !owned || !is_of(*locator, ulid);
         list.entries.iter().position(foreign).map_or(Ok(()), Err)
     }
+
+    fn parameters_of(&self, address: Ulid, _: &[u8]) -> Vec<u8> {
+        address.0.octets().to_vec()
+    }
 }
 
 /// Host `host` of site `site`, as ULID.

@@ -82,6 +82,10 @@ impl LocatorProof for Counted {
         self.count();
         FakeProof.proves(ulid, pds, list, signature)
     }
+
+    fn parameters_of(&self, address: Ulid, pds: &[u8]) -> Vec<u8> {
+        FakeProof.parameters_of(address, pds)
+    }
 }
 
 #[test]
