@@ -138,6 +138,7 @@ fn a_hybrid_host_has_signed_locators_outside_its_set() {
             hosts.set_key(key.clone());
         })
         .unwrap();
+    scene.hosts[0].locators.push(outside.0);
     scene.lossless(&streams, s(5));
     let sent = told(&scene, since);
     let [one, other] = &sent[..] else { panic!("one for each peer: {sent:?}") };

@@ -286,11 +286,11 @@ mod tests {
         let ulids = UlidPair { local: Ulid(presented.0), peer };
         let context = engine.endpoint.find(ulids, 0).expect("a context of the locator");
         assert_eq!(context.pair, LocatorPair { local: presented, peer: Locator(peer.0) });
-        let installed = effects.iter().filter_map(|effect| match effect {
+        let mut installed = effects.iter().filter_map(|effect| match effect {
             Effect::Install(owner, install) => Some((*owner, install.clone())),
             _ => None,
         });
-        let (owner, install) = installed.last().expect("workers hear of it");
+        let (owner, install) = installed.next_back().expect("workers hear of it");
         assert_eq!((install.ulids, install.inside), (ulids, Some(pair.local)));
         assert_eq!(owner, usize::from(engine.sharding.owner_of_pair(&install.steering())));
         assert_eq!(engine.snapshot.hosts[install.host as usize].ulid, pair.local);

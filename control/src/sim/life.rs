@@ -82,6 +82,8 @@ const fn ms(millis: u64) -> Duration {
 const BOTH: &[Way] = &[Way::Out, Way::In];
 /// How long a session may take to have every packet delivered in a network without faults.
 const FLIGHT: Duration = ms(500);
+/// Pace of streams while a provider fails that need not be missed.
+const DETOUR: Duration = ms(250);
 /// Pace of streams while nothing is asked of them.
 const SLOW: Duration = ms(2000);
 
@@ -162,6 +164,7 @@ impl Life {
         self.world.run(wait);
         self.heal();
         self.rest();
+        self.detour();
         self.end();
         self.again();
     }
@@ -342,6 +345,7 @@ impl Life {
     /// All of it comes to rest: no second outage, no second context, nothing lost any more.
     fn rest(&mut self) {
         self.streams.iter().for_each(|id| self.world.streams[*id].interval = SLOW);
+        self.connections.iter().for_each(|id| self.world.connections[*id].interval = SLOW);
         let wait = self.world.nodes.iter().map(|node| bound::settled(node.site())).max();
         self.world.run(wait.unwrap_or_default());
         self.check();
@@ -353,6 +357,45 @@ impl Life {
         let until = self.world.now;
         self.world.run(FLIGHT);
         self.calm(since, until);
+    }
+
+    /// One of several providers fails, and sessions find another way within REAP's bound.
+    fn detour(&mut self) {
+        let World { providers, hosts, faults, .. } = &self.world;
+        let of = |site: SiteId| providers.iter().filter(|provider| provider.site == site).count();
+        let spared: Vec<ProviderId> = (0..providers.len()).filter(|id| of(providers[*id].site) > 1).collect();
+        // Who knew the tags may have told a peer in a host's name that it has fewer locators than it has, and all of them
+        // truly its own: the peer then knows of no other way until the context is set up anew (RFC 5533 §16).
+        if spared.is_empty() || faults.of(Fault::Insider) > 0 {
+            return;
+        }
+        let pairs = |id: &StreamId| {
+            let [from, to] = [self.world.streams[*id].from, self.world.streams[*id].to];
+            (hosts[from].locators.len() * hosts[to].locators.len()) as u32
+        };
+        let pairs = self.streams.iter().map(pairs).max().unwrap_or_default();
+        let provider = spared[self.pick(spared.len())];
+        let ways = [BOTH, BOTH, &[Way::Out], &[Way::In]][self.pick(4)];
+        let sites = self.world.nodes.iter().map(|node| bound::detour(node.site(), pairs, ways.len() == 1));
+        let limit = sites.max().unwrap_or_default();
+        self.note(format!("provider {provider} fails {ways:?}"));
+        self.streams.iter().for_each(|id| self.world.streams[*id].interval = DETOUR);
+        self.world.cut(provider, ways);
+        let since = self.world.now;
+        let waiting = |life: &Life| -> Vec<StreamId> {
+            life.streams.iter().copied().filter(|id| !life.world.streams[*id].is_back(since)).collect()
+        };
+        while !waiting(self).is_empty() && self.world.now.since(since) <= limit {
+            self.world.run(ms(100));
+        }
+        let late = waiting(self);
+        if !late.is_empty() {
+            let text =
+                format!("no detour for streams {late:?} within {limit:?} after provider {provider} failed {ways:?}");
+            self.world.violation(None, Oracle::Liveness, text);
+        }
+        self.note("sessions found another way".to_owned());
+        self.world.heal(provider);
     }
 
     /// Sessions end as they should, and idle time leaves nothing behind.
@@ -471,5 +514,6 @@ fn plan(rng: &mut StdRng) -> Plan {
         shim6: format!("strict_locators = {strict}"),
         sections: String::new(),
         key: None,
+        plain: Vec::new(),
     }
 }

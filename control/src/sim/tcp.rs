@@ -31,8 +31,8 @@ pub const RTO_MAX: Duration = Duration::from_secs(60);
 pub struct Connection {
     /// The client's end, then the server's.
     pub ends: [End; 2],
-    /// Time between two writes of each side.
-    interval: Duration,
+    /// Time between two writes of each side; may be changed as it runs.
+    pub interval: Duration,
     /// Most octets in a write.
     chunk: u32,
     /// Both sides write on; otherwise they close what they send.
