@@ -49,6 +49,10 @@ impl LocatorProof for ByAddress {
         };
         list.entries.iter().position(|entry| !good(entry)).map_or(Ok(()), Err)
     }
+
+    fn parameters_of(&self, address: Ulid, _: &[u8]) -> Vec<u8> {
+        address.0.octets().to_vec()
+    }
 }
 
 fn ulid(site: usize, host: usize) -> Ulid {
