@@ -338,7 +338,9 @@ fn no_source_cites_a_row_that_does_not_exist() {
         for entry in fs::read_dir(&folder).unwrap().map(Result::unwrap) {
             let (path, name) = (entry.path(), entry.file_name().into_string().unwrap());
             if entry.file_type().unwrap().is_dir() {
-                if !["target", ".git", "corpus", "found", "artifacts", "__pycache__", "node_modules"].contains(&name.as_str()) {
+                if !["target", ".git", "corpus", "found", "artifacts", "__pycache__", "node_modules"]
+                    .contains(&name.as_str())
+                {
                     folders.push(path);
                 }
             } else if name.ends_with(".rs") || name.ends_with(".py") {
