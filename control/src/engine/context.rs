@@ -22,7 +22,7 @@ const WAKE_AFTER: [Duration; 3] = [Duration::from_millis(10), Duration::from_mil
 
 /// Further attempts to leave a pair when explorations end on it, and the wait before the first; each wait is twice the
 /// one before. Probes still under way can end an exploration that has hardly begun, so there is a wait.
-const STAYED_MAX: u8 = 5;
+const STAYED_MAX: u8 = 7;
 const STAYED_WAIT: Duration = Duration::from_millis(500);
 
 /// REAP deadlines looked at in one call, so that events of the workers never wait long.
@@ -218,6 +218,9 @@ impl Engine {
         let phase = match context.state {
             Shim6State::I1Sent => Phase::Opening,
             Shim6State::I2Sent => Phase::Answering,
+            // Where the peer is has to be found first: it told of a list without the locator it spoke from, and no other has
+            // answered yet. Packets wait meanwhile; they must not go to an identifier that nobody routes.
+            Shim6State::Established | Shim6State::I2bisSent if is_nowhere(context) => Phase::Answering,
             Shim6State::Established | Shim6State::I2bisSent => Phase::Live,
             Shim6State::Idle | Shim6State::EFailed | Shim6State::NoSupport => return,
         };
@@ -401,7 +404,7 @@ impl Engine {
             ReapOutput::UnmatchedReports { .. } => self.tally.count(Event::ProbeUnmatched),
             ReapOutput::ExplorationEnded { .. } => {
                 self.wake(now, id);
-                self.leave_after_all(now, id);
+                self.leave_after_all(now, rng, id);
             }
             ReapOutput::BackedOff => {}
         }
@@ -409,7 +412,7 @@ impl Engine {
 
     /// An exploration that was under way when its context was told to leave a pair may end on that pair, for whatever it
     /// was begun. Then the others are tried in their turn, but not for ever: they may all be dead.
-    fn leave_after_all(&mut self, now: Instant, id: ContextId) {
+    fn leave_after_all(&mut self, now: Instant, rng: &mut dyn Rng, id: ContextId) {
         let Some(context) = self.endpoint.context(id) else { return };
         let (local, peer) = self.locators(context);
         let current = self.attached.get(&id).and_then(|attached| attached.reap.as_ref()).map(Reap::current);
@@ -422,7 +425,9 @@ impl Engine {
         let stays = current.is_some_and(|pair| unwelcome(pair) || broken(pair));
         let Some(attached) = self.attached.get_mut(&id).filter(|_| stays) else { return };
         if attached.stayed < STAYED_MAX {
-            let wait = STAYED_WAIT * (1 << attached.stayed);
+            // Spread, or two ends that are both to leave something would get in each other's way again and again.
+            let spread = 0.5 + f64::from(rng.next_u32()) / f64::from(u32::MAX);
+            let wait = (STAYED_WAIT * (1 << attached.stayed)).mul_f64(spread);
             attached.stayed += 1;
             self.stays.push(Reverse((now + wait, id)));
         }
@@ -587,6 +592,11 @@ impl Engine {
             reap.suspect(now, rng, &|pair| book.rank(pair, now), out);
         });
     }
+}
+
+/// Whether the current pair leads to the peer's identifier although that is none of its locators.
+fn is_nowhere(context: &Context) -> bool {
+    context.pair.peer.0 == context.ulids.peer.0 && context.peer_locator(context.pair.peer.0).is_none()
 }
 
 fn locator_sets(context: &Context) -> LocatorSets {
