@@ -172,6 +172,7 @@ fn a_daemon_that_does_not_run_is_named() {
 // R4193-020, RCM-018: only locators are published as addresses, and they are what the data path translates to.
 #[test]
 fn hosts_are_made_listed_and_removed() {
+    // R5535-031
     let room = Room::new("hosts", SITE);
     let added = room.ctl("host add a-h1 --domain a.example");
     assert_eq!(added.status, 0, "{added:?}");

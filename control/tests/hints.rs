@@ -203,6 +203,7 @@ fn an_icmp_error_shortens_the_outage() {
 
 #[test]
 fn a_link_that_goes_down_shortens_the_outage() {
+    // R5534-008
     for (hints, limit) in [("link = true", ms(100)), ("link = false", s(18))] {
         let (mut scene, streams) = Scene::talking(&plan(hints), 8);
         let provider = scene.in_use(0);

@@ -88,8 +88,8 @@ fn live(seed: u64) {
         }
         scene.nodes.iter().for_each(|node| node.selfcheck());
     }
-    for site in 0..SITES {
-        assert!(configure(&mut scene, site, &planned[site], &[0, 1, 2], &[0, 1]));
+    for (site, plan) in planned.iter().enumerate() {
+        assert!(configure(&mut scene, site, plan, &[0, 1, 2], &[0, 1]));
         for provider in 1..=3 {
             scene.link_state(site, provider, true);
             scene.nodes[site].engine.steer(&format!("isp-{site}-{provider}"), Steering::Normal).unwrap();

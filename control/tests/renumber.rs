@@ -92,6 +92,7 @@ fn a_provider_that_goes_is_left_before_its_locators_are_struck() {
 
 #[test]
 fn all_locators_may_be_replaced_under_a_session() {
+    // R5534-006
     // The new source is used when the peer has accepted it, the old one goes when it has been left (R5533-128).
     for seed in 70..74 {
         let mut scene = Scene::new(&three(None), seed);

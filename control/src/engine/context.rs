@@ -9,6 +9,7 @@ use dataplane::wire::shim6::{Addresses, Message, Options, Preference, Probe};
 use dataplane::wire::{Locator, LocatorPair};
 use rand::Rng;
 
+use super::label::LabelUse;
 use super::{Effect, Engine, Event, Story};
 use crate::reap::{
     Activity, Direction, LocalLocator, Output as ReapOutput, PathBook, PathKey, PeerLocator, Reap, State, Verdict,
@@ -41,6 +42,8 @@ pub(super) struct Attached {
     waiting: bool,
     /// Stands in the queue of suspects.
     pub(super) suspected: bool,
+    /// Whether flow labels arrive.
+    pub(super) labels: LabelUse,
     /// When a hint last made it test its path.
     pub(super) hinted: Option<Instant>,
     /// Stands in the queue of those that have something to hear.
@@ -60,6 +63,7 @@ impl Attached {
             queued: None,
             waiting: false,
             suspected: false,
+            labels: LabelUse::default(),
             hinted: None,
             news: false,
             stayed: 0,
@@ -152,8 +156,10 @@ impl Engine {
             self.reap(now, rng, id, effects, |reap, rng, out| reap.set_locators(now, rng, local, peer, out));
         }
         self.sync(id, effects);
-        if how != How::Initiated {
-            self.wake(now, id);
+        match how {
+            // The peer sent its R2 and is ready for a test. In the other cases our own R2 has not left yet.
+            How::Initiated => self.label_payload(now, rng, id, None, effects),
+            How::Accepted | How::Recovered | How::Updated => self.wake(now, id),
         }
         if self.is_unwelcome(ulid, pair.local) {
             // The peer chose it, or there was no choice when the exchange began.
@@ -230,12 +236,20 @@ impl Engine {
             host,
             inside: (inside != context.ulids.local).then_some(inside),
             phase,
+            local_label: context.local_label.filter(|_| phase != Phase::Opening),
+            peer_label: self.label_in_use(context),
             narrow: attached.narrow == Some(context.pair),
-            accepted: self.strict.then(|| Box::new(locator_sets(context))),
+            accepted: (self.strict || context.local_label.is_some()).then(|| Box::new(locator_sets(context))),
         };
         let owner = self.owner(&context.ulids);
         let Some(attached) = self.attached.get_mut(&id) else { return };
         if attached.installed.as_ref() != Some(&install) {
+            let before = attached.installed.as_ref().and_then(|old| old.peer_label);
+            match (before.is_some(), install.peer_label.is_some()) {
+                (false, true) => self.tally.count(Event::LabelBegun),
+                (true, false) => self.tally.count(Event::LabelEnded),
+                (true, true) | (false, false) => {}
+            }
             if let Some(old) = attached.installed.as_ref().filter(|old| old.local_tag != install.local_tag) {
                 effects.push(Effect::Remove(owner, old.local_tag));
             }
@@ -273,6 +287,7 @@ impl Engine {
         };
         let digest = Activity { received: activity.received, sent: activity.sent, last };
         self.reap(now, rng, id, effects, |reap, rng, out| reap.activity(now, rng, digest, out));
+        self.label_payload(now, rng, id, Some(activity), effects);
     }
 
     fn reap_message(
@@ -284,6 +299,9 @@ impl Engine {
         message: &Message,
         effects: &mut Vec<Effect>,
     ) {
+        if self.label_message(now, id, addresses, message, effects) {
+            return;
+        }
         let mut refused = None;
         self.reap(now, rng, id, effects, |reap, rng, out| match message {
             Message::Keepalive { .. } => reap.keepalive(now, rng, out),
@@ -376,6 +394,7 @@ impl Engine {
             }
             ReapOutput::ExplorationStarted { reason } => {
                 self.tally.count(Event::Explorations);
+                self.label_doubt(now, id, reason, effects);
                 effects.push(Effect::Story(Story::Exploring(ulids, pair, reason)));
             }
             ReapOutput::AnswerCapped => self.tally.count(Event::ProbeAnswerCapped),

@@ -28,10 +28,25 @@ impl Engine {
         message: &Message,
         effects: &mut Vec<Effect>,
     ) {
+        self.send_labelled(now, addresses, message, 0, effects);
+    }
+
+    /// The same with a flow label.
+    pub(super) fn send_labelled(
+        &mut self,
+        now: Instant,
+        addresses: Addresses,
+        message: &Message,
+        label: u32,
+        effects: &mut Vec<Effect>,
+    ) {
         let way = self.provider_of(addresses.source).map(|(_, provider)| (provider.port, provider.next_hop));
         let packet = emit_packet(addresses, HOP_LIMIT, message);
         match (way, packet) {
-            (Some((port, next_hop)), Ok(packet)) => {
+            (Some((port, next_hop)), Ok(mut packet)) => {
+                if let Ok(mut packet) = ipv6::ViewMut::new(&mut packet) {
+                    packet.set_flow_label(label);
+                }
                 self.tally.count(Event::MessagesSent);
                 self.send_packet(now, port, next_hop, &packet, effects);
             }
