@@ -172,6 +172,7 @@ fn a_daemon_that_does_not_run_is_named() {
 // R4193-020, RCM-018: only locators are published as addresses, and they are what the data path translates to.
 #[test]
 fn hosts_are_made_listed_and_removed() {
+    // R5535-031
     let room = Room::new("hosts", SITE);
     let added = room.ctl("host add a-h1 --domain a.example");
     assert_eq!(added.status, 0, "{added:?}");
@@ -197,9 +198,18 @@ fn hosts_are_made_listed_and_removed() {
     assert_eq!(again["records"][2]["type"], "TYPE65280");
     assert_eq!(room.ctl("check").out, "site.toml: good; ports: 3, providers: 2, hosts: 1, static peers: 0\n");
 
-    // Its provider gone, the host is refused, but can be removed.
+    // One of its providers gone, the host lives on with the other.
     let text = fs::read_to_string(room.0.join("site.toml")).unwrap();
-    fs::write(room.0.join("site.toml"), text.replace("2001:db8:a2:1::/64", "2001:db8:a3:1::/64")).unwrap();
+    let renumbered = text.replace("2001:db8:a2:1::/64", "2001:db8:a3:1::/64");
+    fs::write(room.0.join("site.toml"), &renumbered).unwrap();
+    let warned = room.ctl("check");
+    assert!(warned.status == 0 && warned.err.contains("a-h1 has no locator from isp-y"), "{}", warned.err);
+    let updated = room.ctl("host update --json");
+    let updated: Value = serde_json::from_str(&updated.out).unwrap();
+    let host = &updated["hosts"][0];
+    assert_eq!((&host["removed"][0], &host["without"][0]), (&again["locators"][1], &Value::from("isp-y")));
+    // Both gone, it is refused, but can be removed.
+    fs::write(room.0.join("site.toml"), renumbered.replace("2001:db8:a1:1::/64", "2001:db8:a4:1::/64")).unwrap();
     let refused = room.ctl("check");
     assert_eq!(refused.status, 1);
     assert!(

@@ -276,6 +276,21 @@ class Faults(unittest.TestCase):
         self.broken(control(64, ur, option(10, bytes(4))), "timeout")
         self.broken(control(5, ur, option(1, b"")), "validator")
 
+    def test_flow_labels(self):
+        def label(purpose, flags, number, nonce, name=b"P6FL"):
+            return option(19526, name + word(purpose << 28 | flags << 20 | number) + word(nonce))
+
+        keepalive, r2 = self.TAG + bytes(4), self.TAG + word(1)
+        for good in (label(1, 0, 5, 77), label(2, 0, 0, 77), label(2, 1, 5, 77), option(30000, b"somebody else's")):
+            self.broken(control(66, keepalive, good))
+        self.broken(control(4, r2, label(0, 0, 5, 0)))
+        for bad in (label(0, 0, 5, 0), label(1, 1, 5, 7), label(3, 0, 5, 7), label(1, 0, 5, 7, b"P6FM")):
+            self.broken(control(66, keepalive, bad), "option-label")
+        for bad in (label(1, 0, 5, 7), label(0, 0, 0, 0), label(0, 0, 5, 1)):
+            self.broken(control(4, r2, bad), "option-label")
+        self.broken(control(64, r2, label(0, 0, 5, 0)), "option-place")
+        self.broken(control(66, keepalive, option(30000, b"", critical=1)), "option-type")
+
     def test_locator_lists(self):
         ur = self.TAG + word(1)
         inside = word(1) + b"\2\1\1" + b"\0\0\0\0\1" + A + B

@@ -194,6 +194,7 @@ fn shim6(source: &mut Source<'_>, section: &Option<Spanned<Shim6Section>>) -> Sh
         messages_per_s: number(source, &section.messages_per_s, limits::MESSAGES_PER_S),
         messages_per_source_s: number(source, &section.messages_per_source_s, limits::MESSAGES_PER_SOURCE_S),
         strict_locators: section.strict_locators.unwrap_or(false),
+        flow_label: section.flow_label.unwrap_or_default(),
         announce_down: section.announce_down.unwrap_or(true),
         icmp_errors_to_hosts: section.icmp_errors_to_hosts.unwrap_or(false),
     };

@@ -8,7 +8,7 @@ use serde::de::DeserializeOwned;
 use toml::Spanned;
 use toml::de::{DeValue, ValueDeserializer};
 
-use super::site::{Hugepages, Idle, Routable};
+use super::site::{FlowLabels, Hugepages, Idle, Routable};
 use super::source::{Source, remove_at};
 
 type Text = Option<Spanned<String>>;
@@ -155,6 +155,7 @@ pub(super) struct Shim6Section {
     pub(super) messages_per_s: Number,
     pub(super) messages_per_source_s: Number,
     pub(super) strict_locators: Option<bool>,
+    pub(super) flow_label: Option<FlowLabels>,
     pub(super) announce_down: Option<bool>,
     pub(super) icmp_errors_to_hosts: Option<bool>,
 }

@@ -87,6 +87,19 @@ pub enum Idle {
     Poll,
 }
 
+/// Which packets leave with a flow label for a payload header.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, serde::Deserialize, serde::Serialize)]
+#[serde(rename_all = "lowercase")]
+pub enum FlowLabels {
+    /// None, and no peer is told that it may do so.
+    #[default]
+    Off,
+    /// Those whose host gave them no label.
+    Unlabelled,
+    /// All; the label of the host is lost.
+    All,
+}
+
 /// Whether DPDK's memory comes from hugepages.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, serde::Deserialize, serde::Serialize)]
 #[serde(rename_all = "lowercase")]
@@ -229,6 +242,8 @@ pub struct Shim6 {
     pub messages_per_source_s: u32,
     /// Whether payload packets must carry locators of their context (R5533-328).
     pub strict_locators: bool,
+    /// Whether, toward peers that offer the same, flow labels stand for payload headers.
+    pub flow_label: FlowLabels,
     /// Whether peers are told that the locators of a provider that is down are broken (R5533-017).
     pub announce_down: bool,
     /// Whether hosts get the ICMPv6 errors the box acts on itself (R5533-237).

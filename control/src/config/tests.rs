@@ -354,6 +354,11 @@ fn each_wrong_value_is_named_with_its_place() {
             "site.toml:62:19: shim6.strict_locators: invalid type: integer `1`, expected a boolean",
         ),
         ("strict_locators = true", "strict_locators = true\nstrict_locators = true", "site.toml:63:1: duplicate key"),
+        (
+            "strict_locators = true",
+            "flow_label = \"on\"",
+            "site.toml:62:14: shim6.flow_label: unknown variant `on`, expected one of `off`, `unlabelled`, `all`",
+        ),
         ("[reap]", "[[reap]]", "site.toml:57:1: reap: stands once only, as [reap]"),
         ("[[peer]]", "[peer]", "site.toml:52:1: peer: is written [[peer]], once for each"),
     ];

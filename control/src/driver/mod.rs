@@ -201,6 +201,11 @@ impl Control {
                         warn!(port = port.0, "no buffer for a packet of the control core");
                     }
                 }
+                Effect::Plain(port, frame) => {
+                    if !self.workers.plain(port, &frame) {
+                        warn!(port = port.0, "no buffer for a packet that control gives back");
+                    }
+                }
                 Effect::Publish(snapshot) => self.workers.publish(&snapshot),
                 Effect::Story(story) => self.stories.tell(self.clock.now(), &story),
             }

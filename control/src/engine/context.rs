@@ -9,6 +9,7 @@ use dataplane::wire::shim6::{Addresses, Message, Options, Preference, Probe};
 use dataplane::wire::{Locator, LocatorPair};
 use rand::Rng;
 
+use super::label::LabelUse;
 use super::{Effect, Engine, Event, Story};
 use crate::reap::{
     Activity, Direction, LocalLocator, Output as ReapOutput, PathBook, PathKey, PeerLocator, Reap, State, Verdict,
@@ -21,7 +22,7 @@ const WAKE_AFTER: [Duration; 3] = [Duration::from_millis(10), Duration::from_mil
 
 /// Further attempts to leave a pair when explorations end on it, and the wait before the first; each wait is twice the
 /// one before. Probes still under way can end an exploration that has hardly begun, so there is a wait.
-const STAYED_MAX: u8 = 5;
+const STAYED_MAX: u8 = 7;
 const STAYED_WAIT: Duration = Duration::from_millis(500);
 
 /// REAP deadlines looked at in one call, so that events of the workers never wait long.
@@ -41,6 +42,8 @@ pub(super) struct Attached {
     waiting: bool,
     /// Stands in the queue of suspects.
     pub(super) suspected: bool,
+    /// Whether flow labels arrive.
+    pub(super) labels: LabelUse,
     /// When a hint last made it test its path.
     pub(super) hinted: Option<Instant>,
     /// Stands in the queue of those that have something to hear.
@@ -60,6 +63,7 @@ impl Attached {
             queued: None,
             waiting: false,
             suspected: false,
+            labels: LabelUse::default(),
             hinted: None,
             news: false,
             stayed: 0,
@@ -152,8 +156,10 @@ impl Engine {
             self.reap(now, rng, id, effects, |reap, rng, out| reap.set_locators(now, rng, local, peer, out));
         }
         self.sync(id, effects);
-        if how != How::Initiated {
-            self.wake(now, id);
+        match how {
+            // The peer sent its R2 and is ready for a test. In the other cases our own R2 has not left yet.
+            How::Initiated => self.label_payload(now, rng, id, None, effects),
+            How::Accepted | How::Recovered | How::Updated => self.wake(now, id),
         }
         if self.is_unwelcome(ulid, pair.local) {
             // The peer chose it, or there was no choice when the exchange began.
@@ -212,6 +218,9 @@ impl Engine {
         let phase = match context.state {
             Shim6State::I1Sent => Phase::Opening,
             Shim6State::I2Sent => Phase::Answering,
+            // Where the peer is has to be found first: it told of a list without the locator it spoke from, and no other has
+            // answered yet. Packets wait meanwhile; they must not go to an identifier that nobody routes.
+            Shim6State::Established | Shim6State::I2bisSent if is_nowhere(context) => Phase::Answering,
             Shim6State::Established | Shim6State::I2bisSent => Phase::Live,
             Shim6State::Idle | Shim6State::EFailed | Shim6State::NoSupport => return,
         };
@@ -230,12 +239,20 @@ impl Engine {
             host,
             inside: (inside != context.ulids.local).then_some(inside),
             phase,
+            local_label: context.local_label.filter(|_| phase != Phase::Opening),
+            peer_label: self.label_in_use(context),
             narrow: attached.narrow == Some(context.pair),
-            accepted: self.strict.then(|| Box::new(locator_sets(context))),
+            accepted: (self.strict || context.local_label.is_some()).then(|| Box::new(locator_sets(context))),
         };
         let owner = self.owner(&context.ulids);
         let Some(attached) = self.attached.get_mut(&id) else { return };
         if attached.installed.as_ref() != Some(&install) {
+            let before = attached.installed.as_ref().and_then(|old| old.peer_label);
+            match (before.is_some(), install.peer_label.is_some()) {
+                (false, true) => self.tally.count(Event::LabelBegun),
+                (true, false) => self.tally.count(Event::LabelEnded),
+                (true, true) | (false, false) => {}
+            }
             if let Some(old) = attached.installed.as_ref().filter(|old| old.local_tag != install.local_tag) {
                 effects.push(Effect::Remove(owner, old.local_tag));
             }
@@ -273,6 +290,7 @@ impl Engine {
         };
         let digest = Activity { received: activity.received, sent: activity.sent, last };
         self.reap(now, rng, id, effects, |reap, rng, out| reap.activity(now, rng, digest, out));
+        self.label_payload(now, rng, id, Some(activity), effects);
     }
 
     fn reap_message(
@@ -284,6 +302,9 @@ impl Engine {
         message: &Message,
         effects: &mut Vec<Effect>,
     ) {
+        if self.label_message(now, id, addresses, message, effects) {
+            return;
+        }
         let mut refused = None;
         self.reap(now, rng, id, effects, |reap, rng, out| match message {
             Message::Keepalive { .. } => reap.keepalive(now, rng, out),
@@ -376,13 +397,14 @@ impl Engine {
             }
             ReapOutput::ExplorationStarted { reason } => {
                 self.tally.count(Event::Explorations);
+                self.label_doubt(now, id, reason, effects);
                 effects.push(Effect::Story(Story::Exploring(ulids, pair, reason)));
             }
             ReapOutput::AnswerCapped => self.tally.count(Event::ProbeAnswerCapped),
             ReapOutput::UnmatchedReports { .. } => self.tally.count(Event::ProbeUnmatched),
             ReapOutput::ExplorationEnded { .. } => {
                 self.wake(now, id);
-                self.leave_after_all(now, id);
+                self.leave_after_all(now, rng, id);
             }
             ReapOutput::BackedOff => {}
         }
@@ -390,16 +412,22 @@ impl Engine {
 
     /// An exploration that was under way when its context was told to leave a pair may end on that pair, for whatever it
     /// was begun. Then the others are tried in their turn, but not for ever: they may all be dead.
-    fn leave_after_all(&mut self, now: Instant, id: ContextId) {
+    fn leave_after_all(&mut self, now: Instant, rng: &mut dyn Rng, id: ContextId) {
         let Some(context) = self.endpoint.context(id) else { return };
         let (local, peer) = self.locators(context);
         let current = self.attached.get(&id).and_then(|attached| attached.reap.as_ref()).map(Reap::current);
-        let unwelcome = |pair: LocatorPair| local.iter().any(|ours| ours.unwelcome && ours.locator == pair.local);
+        // A link that is down shows by itself whether it is; trying again and again would only cost probes.
+        let down = |locator: Locator| self.provider_of(locator.0).is_some_and(|(_, provider)| provider.told_down);
+        let unwelcome = |pair: LocatorPair| {
+            local.iter().any(|ours| ours.unwelcome && ours.locator == pair.local) && !down(pair.local)
+        };
         let broken = |pair: LocatorPair| peer.iter().any(|theirs| theirs.broken && theirs.locator == pair.peer);
         let stays = current.is_some_and(|pair| unwelcome(pair) || broken(pair));
         let Some(attached) = self.attached.get_mut(&id).filter(|_| stays) else { return };
         if attached.stayed < STAYED_MAX {
-            let wait = STAYED_WAIT * (1 << attached.stayed);
+            // Spread, or two ends that are both to leave something would get in each other's way again and again.
+            let spread = 0.5 + f64::from(rng.next_u32()) / f64::from(u32::MAX);
+            let wait = (STAYED_WAIT * (1 << attached.stayed)).mul_f64(spread);
             attached.stayed += 1;
             self.stays.push(Reverse((now + wait, id)));
         }
@@ -564,6 +592,11 @@ impl Engine {
             reap.suspect(now, rng, &|pair| book.rank(pair, now), out);
         });
     }
+}
+
+/// Whether the current pair leads to the peer's identifier although that is none of its locators.
+fn is_nowhere(context: &Context) -> bool {
+    context.pair.peer.0 == context.ulids.peer.0 && context.peer_locator(context.pair.peer.0).is_none()
 }
 
 fn locator_sets(context: &Context) -> LocatorSets {

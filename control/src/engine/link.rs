@@ -28,10 +28,27 @@ impl Engine {
         message: &Message,
         effects: &mut Vec<Effect>,
     ) {
+        self.send_labelled(now, addresses, message, 0, effects);
+    }
+
+    /// The same with a flow label.
+    pub(super) fn send_labelled(
+        &mut self,
+        now: Instant,
+        addresses: Addresses,
+        message: &Message,
+        label: u32,
+        effects: &mut Vec<Effect>,
+    ) {
         let way = self.provider_of(addresses.source).map(|(_, provider)| (provider.port, provider.next_hop));
+        // Identifiers stay inside; what is to be sent there goes again when there is a locator.
+        let way = way.filter(|_| !addresses.target.is_unique_local());
         let packet = emit_packet(addresses, HOP_LIMIT, message);
         match (way, packet) {
-            (Some((port, next_hop)), Ok(packet)) => {
+            (Some((port, next_hop)), Ok(mut packet)) => {
+                if let Ok(mut packet) = ipv6::ViewMut::new(&mut packet) {
+                    packet.set_flow_label(label);
+                }
                 self.tally.count(Event::MessagesSent);
                 self.send_packet(now, port, next_hop, &packet, effects);
             }
@@ -103,7 +120,8 @@ impl Engine {
         let on_link = self.links.get(usize::from(port.0)).is_some_and(|prefixes| {
             prefixes.iter().any(|block| block.contains(target)) || target.segments()[0] & 0xffc0 == 0xfe80
         });
-        let router = self.providers.iter().find(|provider| provider.port == port).map(|provider| provider.next_hop);
+        let behind = |provider: &&Provider| provider.port == port && provider.exists();
+        let router = self.providers.iter().find(behind).map(|provider| provider.next_hop);
         let next_hop = if on_link { Some(target) } else { router };
         if let Some(next_hop) = next_hop {
             self.send_packet(now, port, next_hop, packet, effects);

@@ -13,6 +13,7 @@
 //! | `context` | what follows when a context changes: table entries, REAP, paths |
 //! | `hints` | what others may say about paths, and what comes of it |
 //! | `icmp` | what an ICMPv6 error about a translated packet becomes |
+//! | `label` | when a flow label stands for the payload header |
 //! | `quote` | the octets of such an error without the shim |
 //! | `link` | how a packet of the box's own reaches the wire |
 //! | `natv6` | who is translated, through which provider, and which sessions get a context |
@@ -25,6 +26,7 @@ mod context;
 mod hints;
 mod hosts;
 mod icmp;
+mod label;
 mod link;
 mod natv6;
 mod providers;
@@ -78,6 +80,8 @@ pub enum Effect {
     Refuse(usize, UlidPair),
     /// Send an Ethernet frame.
     Transmit(PortId, Vec<u8>),
+    /// Give an Ethernet frame back to the workers: it is none of a context's.
+    Plain(PortId, Vec<u8>),
     /// Give all workers this snapshot.
     Publish(Arc<Snapshot>),
     /// Worth a line in the log.
@@ -207,7 +211,7 @@ impl Engine {
             }
             Notice::Punt(port, Punt::HostStack, frame) => self.for_the_box(now, rng, port, frame, effects),
             Notice::Punt(_, Punt::Shim6, frame) => self.control_message(now, rng, frame, effects),
-            Notice::Punt(_, Punt::IcmpError, frame) => self.icmp_error(now, rng, frame, effects),
+            Notice::Punt(port, Punt::IcmpError, frame) => self.icmp_error(now, rng, Some(port), frame, effects),
             Notice::Unresolved(port, next_hop, frame) => self.unresolved(now, port, next_hop, frame, effects),
             Notice::Activity { handle, activity, traffic } => {
                 self.activity(now, rng, ContextId::from_bits(handle), activity, traffic, effects);
@@ -357,7 +361,10 @@ impl Engine {
 
     fn control_message(&mut self, now: Instant, rng: &mut dyn Rng, frame: &[u8], effects: &mut Vec<Effect>) {
         let Some(packet) = frame.get(ethernet::HEADER_LEN..) else { return };
-        let parsed = ControlPacket::parse(packet);
+        let mut parsed = ControlPacket::parse(packet);
+        if let Ok(parsed) = &mut parsed {
+            label::note_label(&mut parsed.message, packet);
+        }
         let (addresses, message, shim6_offset) = match &parsed {
             Ok(parsed) => (parsed.addresses, Ok(&parsed.message), parsed.offset),
             Err(PacketError::Message { error, offset }) => match addresses_of(packet) {

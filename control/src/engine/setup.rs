@@ -5,7 +5,7 @@ use std::net::Ipv6Addr;
 use std::sync::Arc;
 
 use dataplane::bucket::TokenBucket;
-use dataplane::context::{Hasher, Sharding};
+use dataplane::context::{Hasher, LabelMode, Sharding};
 use dataplane::snapshot::{Block, PortId, PortView, ProviderView, Role, Snapshot};
 use dataplane::wire::Ulid;
 use dataplane::wire::ethernet::Mac;
@@ -14,6 +14,7 @@ use hashbrown::HashMap;
 use rand::Rng;
 
 use super::{Effect, Engine, Provider, Tally};
+use crate::config::site::FlowLabels;
 use crate::config::{Hosts, Site, site};
 use crate::host::{Listener, Neighbours, OwnLink, Stack};
 use crate::manage::api::Steering;
@@ -168,6 +169,11 @@ pub fn worker_limits(site: &Site) -> Limits {
         punts_per_second: site.shim6.messages_per_s,
         punts_per_source_second: site.shim6.messages_per_source_s,
         strict_locators: site.shim6.strict_locators,
+        flow_labels: match site.shim6.flow_label {
+            FlowLabels::Off => LabelMode::Off,
+            FlowLabels::Unlabelled => LabelMode::Unlabelled,
+            FlowLabels::All => LabelMode::All,
+        },
         tcp_hints: site.hints.tcp,
         ..Limits::default()
     }
@@ -282,6 +288,7 @@ fn shim6_config(site: &Site) -> shim6::Config {
         forks_max: wanted.forks_max.into(),
         accepted_per_prefix_percent: wanted.accepted_per_prefix_percent,
         initiated_reserve_percent: wanted.initiated_reserve_percent,
+        flow_labels: (wanted.flow_label != FlowLabels::Off).then_some(site.node.workers),
         routable_ulids: site.natv6.is_some(),
         keepalive_timeout: reap_config(site).announced_keepalive_timeout(),
         limits: shim6::Limits { r1: rates, r1bis: rates, r2: rates, error: rates },

@@ -54,6 +54,9 @@ pub enum Event {
     HostRemoved,
     UpdatesTold,
     ErrorsReceived,
+    LabelTests,
+    LabelBegun,
+    LabelEnded,
 }
 
 impl Tally {
@@ -167,6 +170,9 @@ const MEANINGS: &[(&str, &str)] = &[
     ("control_host_removed", "Hosts no longer served."),
     ("control_updates_told", "Contexts whose peer was sent new locators or preferences."),
     ("control_errors_received", "Shim6 Error messages received."),
+    ("control_label_tests", "Keepalives sent to find out whether flow labels arrive."),
+    ("control_label_begun", "Times a context began to send with a flow label for a payload header."),
+    ("control_label_ended", "Times it went back to payload headers."),
     ("shim6_accepted", "Shim6 messages that did what they came for."),
     ("shim6_answered_r1", "I1 answered by R1."),
     ("shim6_answered_r2", "I1 answered by R2."),

@@ -86,7 +86,7 @@ impl Engine {
                 // The same as if the router had sent the error: the context tests its path, or the host is told.
                 let error = error_about(packet, self.snapshot.ports.get(usize::from(port.0))?.icmp_source);
                 let frame = [&[0; ethernet::HEADER_LEN], &error[..]].concat();
-                self.icmp_error(now, rng, &frame, effects);
+                self.icmp_error(now, rng, None, &frame, effects);
             }
             Sender::Presented(inside) => {
                 let lan = self.lan_port;

@@ -167,6 +167,7 @@ mod tests {
 
     #[test]
     fn two_hosts_with_one_key_cannot_be_linked() {
+        // R3972-039
         // R3972-016, R5535-015
         let mut rng = StdRng::seed_from_u64(4);
         let key = octets(RFC3972_KEY);

@@ -77,6 +77,8 @@ impl Endpoint {
                 }
             }
         };
+        let offered = self.store.get(id).is_some_and(|context| context.peer_label.is_some());
+        self.settle_label(rng, id, offered);
         self.resolve_confusion(now, rng, id, out);
         if let Some(how) = how {
             out.push(Output::Ready { id, how });

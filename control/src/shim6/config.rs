@@ -59,6 +59,8 @@ pub struct Config {
     pub confusion: ConfusionPolicy,
     /// Seconds announced to peers as Keepalive Timeout (RFC 5534 §5.3); absent while ours is the default.
     pub keepalive_timeout: Option<u16>,
+    /// Workers that share the flow labels offered to peers; absent while none is offered.
+    pub flow_labels: Option<u8>,
     /// Whether messages that would be dropped in silence are answered by an Error with code 120 (§5.14).
     pub debug_errors: bool,
     /// Limits on what strangers can make us send (D36).
@@ -198,6 +200,7 @@ impl Default for Config {
             routable_ulids: true,
             confusion: ConfusionPolicy::Discard,
             keepalive_timeout: None,
+            flow_labels: None,
             debug_errors: false,
             limits: Limits::default(),
         }

@@ -7,13 +7,14 @@ use std::time::Duration;
 
 use dataplane::wire::ethernet::Mac;
 use dataplane::wire::shim6::{Addresses, Preference};
-use dataplane::wire::{ContextTag, Locator, LocatorPair, Ulid, UlidPair};
+use dataplane::wire::{ContextTag, FlowLabel, Locator, LocatorPair, Ulid, UlidPair};
 use hashbrown::HashMap;
 use rand::Rng;
 
 use super::config::Config;
 use super::context::{Context, ContextId, LocalHost, State, is_unicast};
 use super::holddown::{Failure, HoldDowns};
+use super::labels::LabelSpace;
 use super::limits::Limiter;
 use super::output::{FailReason, GoneReason, Output};
 use super::proof::LocatorProof;
@@ -36,6 +37,7 @@ pub struct Endpoint {
     pub(super) validators: Validators,
     pub(super) limiter: Limiter,
     pub(super) tags: TagSpace,
+    labels: Option<LabelSpace>,
     pub(super) shard_of: ShardOf,
     pub(super) hosts: HashMap<Ulid, Arc<LocalHost>>,
     /// Whose locator an address is; see `local`.
@@ -113,6 +115,7 @@ impl Endpoint {
         let validators = Validators::new(&secret, &config);
         let limiter = Limiter::new(&config.limits, validators.derive(b"buckets"));
         let holddowns = HoldDowns::new(config.holddowns_max);
+        let labels = config.flow_labels.map(LabelSpace::new);
         let (hosts, homes, aliases) = (HashMap::new(), HashMap::new(), HashMap::new());
         let (store, quarantine) = (Store::default(), Quarantine::default());
         Endpoint {
@@ -121,6 +124,7 @@ impl Endpoint {
             validators,
             limiter,
             tags,
+            labels,
             shard_of,
             hosts,
             homes,
@@ -245,6 +249,7 @@ impl Endpoint {
     pub fn discard(&mut self, id: ContextId, reason: GoneReason, out: &mut Vec<Output>) {
         if let Some(context) = self.store.remove(id) {
             self.tags.release(context.local_tag);
+            self.release_label(context.local_label);
             let (ulids, fork, local_tag) = (context.ulids, context.fork, context.local_tag);
             out.push(Output::Gone { id, ulids, fork, local_tag, reason });
         }
@@ -253,6 +258,12 @@ impl Endpoint {
     /// The context, if it still exists.
     pub fn context(&self, id: ContextId) -> Option<&Context> {
         self.store.get(id)
+    }
+
+    /// The context whose packets carry this flow label to the peer, between locators of the two sets: for ICMPv6 errors.
+    pub fn find_by_peer_label(&self, label: FlowLabel, pair: LocatorPair) -> Option<&Context> {
+        let addresses = Addresses { source: pair.peer.0, target: pair.local.0 };
+        self.store.by_peer_label(label).find(|context| context.has_pair(addresses))
     }
 
     /// The contexts of one of our hosts.
@@ -350,6 +361,30 @@ impl Endpoint {
     pub fn deadline(&self) -> Option<Instant> {
         let contexts = self.store.first_deadline().map(|(at, _)| at);
         [contexts, self.holddowns.deadline(), self.quarantine.deadline()].into_iter().flatten().min()
+    }
+
+    /// Makes sure that a context has a flow label to offer if one is `wanted`, and none if not: the peer offers none, and
+    /// then it uses none. There may be none left, or the configuration may not want any; and where the peer knows the host by
+    /// another address than its own, packets are translated anyway and go with the header.
+    pub(super) fn settle_label(&mut self, rng: &mut dyn Rng, id: ContextId, wanted: bool) {
+        let Some(ulids) = self.store.get(id).map(|context| context.ulids) else { return };
+        let wanted = wanted && self.inside(ulids) == ulids;
+        let Some(labels) = self.labels.as_mut() else { return };
+        let Some(context) = self.store.get_mut(id) else { return };
+        match (wanted, context.local_label) {
+            (true, None) => context.local_label = labels.allocate(rng, (self.shard_of)(context.ulids)),
+            (false, Some(label)) => {
+                context.local_label = None;
+                labels.release(label);
+            }
+            (true, Some(_)) | (false, None) => {}
+        }
+    }
+
+    fn release_label(&mut self, label: Option<FlowLabel>) {
+        if let (Some(labels), Some(label)) = (self.labels.as_mut(), label) {
+            labels.release(label);
+        }
     }
 
     /// A tag for a new context of these ULIDs, other than `not`.

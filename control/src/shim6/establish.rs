@@ -3,7 +3,7 @@
 use std::sync::Arc;
 
 use dataplane::wire::shim6::{Addresses, LocatorPreferences, Message, Options, Preference};
-use dataplane::wire::{ContextTag, LocatorPair, UlidPair};
+use dataplane::wire::{ContextTag, Locator, LocatorPair, UlidPair};
 use rand::Rng;
 
 use super::context::{
@@ -11,6 +11,7 @@ use super::context::{
 };
 use super::dispatch::{Incoming, Key};
 use super::endpoint::Endpoint;
+use super::labels;
 use super::limits::Kind;
 use super::output::{Answer, DropReason, FailReason, How, Output, Verdict};
 use super::peer;
@@ -81,6 +82,7 @@ impl Endpoint {
         context.exchange = Some(Box::new(Exchange::new(now, rng.next_u32(), pairs)));
         let id = context.id;
         self.store.insert(context);
+        self.settle_label(rng, id, true);
         out.push(Output::Opening { id });
         self.send_i1(now, rng, id, out);
         Ok(id)
@@ -323,7 +325,9 @@ impl Endpoint {
         peer::learn_exchange(context, tag, told);
         context.settle_pair(pair);
         context.become_established(now, self.config.idle);
+        let offered = context.peer_label.is_some();
         self.store.settle(id);
+        self.settle_label(rng, id, offered);
         self.holddowns.release(ulids);
         self.resolve_confusion(now, rng, id, out);
         out.push(Output::Ready { id, how });
@@ -335,8 +339,9 @@ impl Endpoint {
     /// What we tell every peer about our locators: always, unless the ULID is all there is (D11).
     pub(super) fn announcement(&self, context: &Context) -> Options {
         let host = &context.host;
+        let flow_label = context.local_label.map(labels::offer);
         if !host.announces() {
-            return Options { keepalive_timeout: self.config.keepalive_timeout, ..Options::default() };
+            return Options { keepalive_timeout: self.config.keepalive_timeout, flow_label, ..Options::default() };
         }
         Options {
             locators: Some(host.list()),
@@ -344,6 +349,7 @@ impl Endpoint {
             pds: host.pds.clone(),
             signature: host.signature.clone(),
             keepalive_timeout: self.config.keepalive_timeout,
+            flow_label,
             ..Options::default()
         }
     }
@@ -364,6 +370,8 @@ impl Endpoint {
             fork,
             local_tag,
             peer_tag: None,
+            local_label: None,
+            peer_label: None,
             preferences: host.preferences.clone(),
             host,
             peer_locators: vec![PeerLocator::ulid(ulids.peer)],
@@ -433,7 +441,8 @@ impl Exchange {
 
 impl Context {
     /// Lp after the peer told its locators on `arrival`: stays if it still makes sense, else the pair of the exchange
-    /// (D33). A locator that is not the peer's never becomes a destination: its ULID does instead.
+    /// (D33). A locator that is not the peer's never becomes a destination: another one of its locators does instead, or
+    /// its ULID when none is known to answer.
     ///
     /// The pair of the exchange counts as probed, since the nonces that went both ways on it cannot be guessed.
     pub(super) fn settle_pair(&mut self, arrival: LocatorPair) {
@@ -446,11 +455,11 @@ impl Context {
         if stays {
             return;
         }
-        let peer = if self.peer_locator(arrival.peer.0).is_some_and(PeerLocator::usable) {
-            arrival.peer
-        } else {
-            self.ulids.as_locators().peer
-        };
+        // The arrival may be a locator of a list that was replaced meanwhile; then any other that answers will do.
+        let usable = |locator: &Locator| self.peer_locator(locator.0).is_some_and(PeerLocator::usable);
+        let known = self.peer_locators.iter().map(|known| known.locator);
+        let mut candidates = [arrival.peer, self.pair.peer].into_iter().chain(known);
+        let peer = candidates.find(usable).unwrap_or(self.ulids.as_locators().peer);
         self.pair = LocatorPair { local: arrival.local, peer };
     }
 

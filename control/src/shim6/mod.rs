@@ -36,6 +36,7 @@ mod dispatch;
 mod endpoint;
 mod establish;
 mod holddown;
+mod labels;
 mod limits;
 mod local;
 mod output;

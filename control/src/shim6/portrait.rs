@@ -52,6 +52,8 @@ fn portray_context(context: &Context, now: Instant, put: &mut dyn FnMut(Feature<
         fork,
         local_tag,
         peer_tag,
+        local_label,
+        peer_label,
         host,
         preferences,
         peer_locators,
@@ -71,6 +73,9 @@ fn portray_context(context: &Context, now: Instant, put: &mut dyn FnMut(Feature<
     put(Feature::Value((*fork).into()));
     put(Feature::Tag(*local_tag));
     put_option(put, *peer_tag, |put, tag| put(Feature::Tag(tag)));
+    for label in [local_label, peer_label] {
+        put_option(put, *label, |put, label| put(Feature::Value(label.value().into())));
+    }
     put(Feature::Value(host.generation.into()));
     put_option(put, preferences.as_deref(), put_preferences);
     put(Feature::Value(peer_locators.len() as u128));

@@ -514,5 +514,6 @@ fn plan(rng: &mut StdRng) -> Plan {
         shim6: format!("strict_locators = {strict}"),
         sections: String::new(),
         key: None,
+        plain: Vec::new(),
     }
 }

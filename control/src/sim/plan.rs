@@ -28,6 +28,8 @@ pub struct Plan {
     pub hold_pairs: u32,
     /// Lines for the `[shim6]` section of all boxes.
     pub shim6: String,
+    /// Sites whose boxes do without those lines.
+    pub plain: Vec<SiteId>,
     /// What signs for the hosts of all sites, which are hybrid then; HBA-only without.
     pub key: Option<Arc<SigningKey>>,
     /// Further sections for the configuration of all boxes.
@@ -60,6 +62,7 @@ impl Default for Plan {
             contexts_max: 1024,
             hold_pairs: 256,
             shim6: String::new(),
+            plain: Vec::new(),
             key: None,
             sections: String::new(),
         }
@@ -132,7 +135,7 @@ impl Plan {
             prefix(site),
             lan(site),
             self.send_timeout_s,
-            self.shim6,
+            if self.plain.contains(&site) { "" } else { &self.shim6 },
             self.sections,
             address(lan(site), 1),
         );

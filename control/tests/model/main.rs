@@ -101,7 +101,11 @@ impl Setup {
     fn holds(&self) -> Report {
         match self.search() {
             Ok(report) => {
-                println!("{report:?}");
+                let Report { states, steps, depth, tries, quiet, met } = &report;
+                println!(
+                    "{states} states, {steps} steps between them, {tries} tried, the farthest {depth} deep; {quiet} led to \
+                     agreement; met: {met:?}"
+                );
                 report
             }
             Err(failure) => panic!("{failure:#?}"),

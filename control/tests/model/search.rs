@@ -112,8 +112,8 @@ impl<'a> Search<'a> {
         let State { places, wire, left, .. } = &self.found[at].state;
         let packet = |(number, _): &(u32, bool)| (self.world.packets[*number as usize].to, Input::Receive(*number));
         let mut inputs: Vec<_> = wire.iter().map(packet).collect();
-        for node in 0..2 {
-            let place = self.place(places[node]);
+        for (node, name) in places.iter().enumerate() {
+            let place = self.place(*name);
             let exists = |pair: usize| place.contexts.iter().any(|seen| seen.ulids == self.setup.ulids(node, pair));
             if left.opens[node] > 0 {
                 let missing = (0..self.setup.pairs.len()).filter(|pair| !exists(*pair));

@@ -216,7 +216,7 @@ fn through_context<F: Frame>(
     if entry.is_in_doubt() {
         watch_sent(frame, entry, scene.port, scene.now, scene.replay);
     }
-    let verdict = to_locators(frame, entry, scene.snapshot, Some(presenting));
+    let verdict = to_locators(frame, entry, scene.snapshot, None, Some(presenting));
     if matches!(verdict, Verdict::Forward(_) | Verdict::Unresolved(..)) {
         scene.counters.add(if entry.is_plain() { Count::PlainOut } else { Count::TranslatedOut }, 1);
         scene.shard.note(slot, Direction::Out, octets);

@@ -31,18 +31,10 @@ impl<'a> Octets<'a> {
         u16::from_be_bytes([self.octet(), self.octet()])
     }
 
-    pub fn u64(&mut self) -> u64 {
-        (0..4).fold(0, |number, _| number << 16 | u64::from(self.u16()))
-    }
-
     /// At most this many octets as they are.
     pub fn take(&mut self, most: usize) -> &'a [u8] {
         let (taken, rest) = self.0.split_at(most.min(self.0.len()));
         self.0 = rest;
         taken
-    }
-
-    pub fn rest(&self) -> usize {
-        self.0.len()
     }
 }

@@ -6,6 +6,7 @@ mod dispatch;
 mod establish;
 mod flood;
 mod hosts;
+mod labels;
 mod local;
 mod lossy;
 mod proof;

@@ -121,6 +121,7 @@ const TABLE: &[(Event, [&str; 7])] = &[
 
 #[test]
 fn every_state_meets_every_event() {
+    // R5534-035, R5534-109, R5534-126
     for (event, row) in TABLE {
         for (state, cell) in STATES.into_iter().zip(row) {
             let mut bench = Bench::new(state);

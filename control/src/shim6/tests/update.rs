@@ -42,6 +42,7 @@ fn known(node: &Node, site: u16) -> Vec<Locator> {
 
 #[test]
 fn a_new_list_replaces_the_old_one_at_the_peer_and_then_here() {
+    // R5534-021
     // R5533-077, R5533-080, R5533-081, R5533-082, R5533-083, R5533-108, R5533-128, R5533-249, R5533-250, R5533-271
     let (mut a, mut b) = established();
     announce(&mut a, at(1), moved(101, &[2, 3]));
@@ -293,9 +294,12 @@ fn an_update_survives_recovery() {
 
 #[test]
 fn a_keepalive_timeout_in_an_update_is_heard_and_stays() {
-    let (mut a, mut b) = established();
+    // R5534-018, R5534-070: ours was told in the exchange, and is not told again.
+    let (mut a, mut b) = established_with(Config { keepalive_timeout: Some(33), ..Config::default() });
+    assert_eq!(b.context(1).peer_keepalive_timeout, Some(33));
     prefer(&mut a, at(1), vec![broken(); 2]);
     let (addresses, request) = a.sent_one();
+    assert_eq!(options_of(&mut request.clone()).keepalive_timeout, None);
     b.receive(at(1), addresses, &altered(&request, |options| options.keepalive_timeout = Some(40)));
     assert!(b.has(&Output::LocatorsChanged { id: b.context(1).id }));
     b.receive(at(1), addresses, &request);
