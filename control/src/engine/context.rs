@@ -29,6 +29,7 @@ const STAYED_WAIT: Duration = Duration::from_millis(500);
 const EXPIRED_PER_TURN: usize = 256;
 
 /// What hangs on a context besides what the endpoint keeps.
+#[derive(Default)]
 pub(super) struct Attached {
     /// What the owning worker was told last.
     pub(super) installed: Option<Install>,
@@ -54,24 +55,6 @@ pub(super) struct Attached {
     pub(super) narrow: Option<LocatorPair>,
 }
 
-impl Attached {
-    fn new() -> Attached {
-        Attached {
-            installed: None,
-            reap: None,
-            traffic: Default::default(),
-            queued: None,
-            waiting: false,
-            suspected: false,
-            labels: LabelUse::default(),
-            hinted: None,
-            news: false,
-            stayed: 0,
-            narrow: None,
-        }
-    }
-}
-
 impl Engine {
     /// Carries out what the endpoint wants.
     pub(super) fn follow(&mut self, now: Instant, rng: &mut dyn Rng, outputs: Vec<Output>, effects: &mut Vec<Effect>) {
@@ -82,7 +65,7 @@ impl Engine {
                     self.sync_if(context, effects);
                 }
                 Output::Opening { id } => {
-                    self.attached.insert(id, Attached::new());
+                    self.attached.insert(id, Attached::default());
                     self.sync(id, effects);
                 }
                 Output::Ready { id, how } => self.ready(now, rng, id, how, effects),
@@ -142,7 +125,7 @@ impl Engine {
         effects.push(Effect::Story(Story::Ready(context.ulids, context.pair, how)));
         let (ulid, pair, timeout) = (context.ulids.local, context.pair, context.peer_keepalive_timeout);
         let (local, peer) = self.locators(context);
-        let attached = self.attached.entry(id).or_insert_with(Attached::new);
+        let attached = self.attached.entry(id).or_default();
         let kept = attached.reap.take().filter(|reap| reap.current() == pair);
         let fresh = kept.is_none();
         let mut reap = kept.unwrap_or_else(|| Reap::new(&self.reap_config, pair, &local[..], &peer[..]));
