@@ -72,6 +72,7 @@ port = "lan"
         locators = ", ".join(f'"{locator}"' for locator in peer["locators"])
         parts.append(f'[[peer]]\nname = "{peer["name"]}"\nulid = "{peer["ulid"]}"\nlocators = [{locators}]\n')
     parts.append(f"[reap]\nsend_timeout_s = {options.send_timeout}\n")
+    parts.append(f"[hints]\n{options.hints}\n")
     return "\n".join(parts)
 
 
