@@ -187,6 +187,9 @@ pub trait Workers: Send {
     fn refuse(&mut self, worker: usize, pair: UlidPair);
     /// Sends an Ethernet frame. False if no buffer was free.
     fn transmit(&mut self, port: PortId, frame: &[u8]) -> bool;
+    /// Has this worker send an Ethernet frame: it leaves after the worker has taken in whatever it was told before. False if
+    /// no buffer was free.
+    fn transmit_by(&mut self, worker: usize, port: PortId, frame: &[u8]) -> bool;
     /// Gives all workers a new snapshot.
     fn publish(&mut self, snapshot: &Arc<Snapshot>);
     /// Hands up to `limit` events of each worker to `sink` and sends waiting commands; how many events there were.
@@ -279,10 +282,13 @@ impl<F: Frame> Workers for ControlLink<F> {
     }
 
     fn transmit(&mut self, port: PortId, frame: &[u8]) -> bool {
+        // Packets of one flow of control's keep their order by going through one worker.
+        self.transmit_by(usize::from(port.0) % self.workers.len().max(1), port, frame)
+    }
+
+    fn transmit_by(&mut self, worker: usize, port: PortId, frame: &[u8]) -> bool {
         let Some(packet) = self.pool.allocate(frame) else { return false };
-        // Packets of one flow of control's keep their order by going through one worker; the backlog bound keeps a
-        // stalled worker from eating the pool.
-        let worker = usize::from(port.0) % self.workers.len().max(1);
+        // The backlog's bound keeps a stalled worker from eating the pool.
         match self.workers.get_mut(worker) {
             Some(end) if end.backlog.len() < 1024 => {
                 end.send(Command::Transmit(port, packet));

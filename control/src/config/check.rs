@@ -9,7 +9,7 @@ use super::file::{EalSection, HintsSection, NodeSection, ReapSection, Shim6Secti
 use super::limits::{self, Limits};
 use super::network;
 use super::problem::Problem;
-use super::site::{Eal, Hints, Hugepages, Idle, Node, Reap, Shim6, Site};
+use super::site::{Eal, Hints, Hugepages, Idle, Node, Order, Reap, Shim6, Site};
 use super::source::{Source, Span};
 
 /// Checks `text`, the contents of `file`. Relative paths in it are taken from the file's directory.
@@ -148,6 +148,7 @@ fn reap(source: &mut Source<'_>, section: &Option<Spanned<ReapSection>>) -> Reap
         probe_interval,
         initial_probes: number(source, &section.initial_probes, limits::INITIAL_PROBES),
         max_probe,
+        order: section.order.unwrap_or(Order::Informed),
     }
 }
 

@@ -201,6 +201,11 @@ impl Control {
                         warn!(port = port.0, "no buffer for a packet of the control core");
                     }
                 }
+                Effect::TransmitBy(worker, port, frame) => {
+                    if !self.workers.transmit_by(worker, port, &frame) {
+                        warn!(port = port.0, worker, "no buffer for a packet of the control core");
+                    }
+                }
                 Effect::Publish(snapshot) => self.workers.publish(&snapshot),
                 Effect::Story(story) => self.stories.tell(self.clock.now(), &story),
             }

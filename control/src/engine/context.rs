@@ -38,6 +38,10 @@ pub(super) struct Attached {
     pub(super) suspected: bool,
     /// When a hint last made it test its path.
     pub(super) hinted: Option<Instant>,
+    /// When the peer was last heard.
+    pub(super) heard: Option<Instant>,
+    /// Half seconds in which it was last counted among those heard, and among those that sent.
+    pub(super) counted: [u64; 2],
     /// Stands in the queue of those that have something to hear.
     pub(super) news: bool,
     /// A pair of locators on which a router has no room for the payload header behind 1280 octets.
@@ -54,6 +58,8 @@ impl Attached {
             waiting: false,
             suspected: false,
             hinted: None,
+            heard: None,
+            counted: [u64::MAX; 2],
             news: false,
             narrow: None,
         }
@@ -66,16 +72,22 @@ impl Engine {
         for output in outputs {
             match output {
                 Output::Send { context, addresses, message } => {
-                    self.send_message(now, addresses, &message, effects);
+                    // The worker hears of the context before the peer does: what the peer sends at once finds it there.
                     self.sync_if(context, effects);
+                    let first = effects.len();
+                    self.send_message(now, addresses, &message, effects);
+                    self.by_owner(context, &mut effects[first..]);
                 }
                 Output::Opening { id } => {
                     self.attached.insert(id, Attached::new());
+                    self.revival.opening.insert(id);
                     self.sync(id, effects);
                 }
                 Output::Ready { id, how } => self.ready(now, rng, id, how, effects),
                 Output::LocatorsChanged { id } => self.locators_changed(now, rng, id, effects),
                 Output::Suspended { id } => {
+                    self.revival.forget(id);
+                    self.revival.opening.insert(id);
                     if let Some(reap) = self.attached.get_mut(&id).and_then(|attached| attached.reap.as_mut()) {
                         reap.stop();
                     }
@@ -94,6 +106,7 @@ impl Engine {
                         self.tally.count(Event::ContextDisplaced);
                     }
                     self.attached.remove(&id);
+                    self.revival.forget(id);
                     effects.push(Effect::Remove(self.owner(&ulids), local_tag));
                     if reason == GoneReason::HostRemoved && fork == 0 {
                         // Packets may wait for the context, and nobody else will let go of them.
@@ -117,6 +130,7 @@ impl Engine {
 
     /// ESTABLISHED: REAP begins, or goes on where the pair is still the one it knows.
     fn ready(&mut self, now: Instant, rng: &mut dyn Rng, id: ContextId, how: How, effects: &mut Vec<Effect>) {
+        self.revival.opening.remove(&id);
         let Some(context) = self.endpoint.context(id) else { return };
         self.tally.count(if how == How::Recovered { Event::ContextRecovered } else { Event::ContextReady });
         effects.push(Effect::Story(Story::Ready(context.ulids, context.pair, how)));
@@ -136,6 +150,7 @@ impl Engine {
             self.reap(now, rng, id, effects, |reap, rng, out| reap.set_locators(now, rng, local, peer, out));
         }
         self.sync(id, effects);
+        self.sight(now, id, PathKey::of(pair), [true, false]);
         if how != How::Initiated {
             self.wake(now, id);
         }
@@ -178,6 +193,18 @@ impl Engine {
             priority: known.preference.priority.unwrap_or_default(),
         });
         (ours.collect(), theirs.collect())
+    }
+
+    /// Has the worker that owns a context send what is about it, so that it knows the context before the peer hears of it.
+    /// What has to wait for a neighbour goes later anyway.
+    fn by_owner(&self, id: Option<ContextId>, effects: &mut [Effect]) {
+        let Some(context) = id.and_then(|id| self.endpoint.context(id)) else { return };
+        let owner = self.owner(&context.ulids);
+        for effect in effects {
+            if let Effect::Transmit(port, frame) = effect {
+                *effect = Effect::TransmitBy(owner, *port, std::mem::take(frame));
+            }
+        }
     }
 
     fn sync_if(&mut self, id: Option<ContextId>, effects: &mut Vec<Effect>) {
@@ -234,6 +261,7 @@ impl Engine {
         effects: &mut Vec<Effect>,
     ) {
         let Some(context) = self.endpoint.context(id) else { return };
+        let pair = context.pair;
         let early = activity.received && matches!(context.state, Shim6State::I2Sent | Shim6State::I2bisSent);
         if let Some(attached) = self.attached.get_mut(&id) {
             attached.traffic = traffic;
@@ -251,6 +279,7 @@ impl Engine {
             table::Direction::Out => Direction::Sent,
         };
         let digest = Activity { received: activity.received, sent: activity.sent, last };
+        self.sight(now, id, PathKey::of(pair), [activity.received, activity.sent]);
         self.reap(now, rng, id, effects, |reap, rng, out| reap.activity(now, rng, digest, out));
     }
 
@@ -263,6 +292,8 @@ impl Engine {
         message: &Message,
         effects: &mut Vec<Effect>,
     ) {
+        let arrived = LocatorPair { local: Locator(addresses.target), peer: Locator(addresses.source) };
+        self.sight(now, id, PathKey::of(arrived), [true, false]);
         let mut refused = None;
         self.reap(now, rng, id, effects, |reap, rng, out| match message {
             Message::Keepalive { .. } => reap.keepalive(now, rng, out),
@@ -343,7 +374,8 @@ impl Engine {
                 self.send_message(now, along(pair), &Message::Probe(probe), effects);
             }
             ReapOutput::PairChanged { from, to } => self.pair_changed(now, rng, id, (from, to), effects),
-            ReapOutput::Confirmed { pair } => {
+            ReapOutput::Confirmed { pair, after } => {
+                self.sightings.answered(PathKey::of(pair), after, now);
                 let _ = self.endpoint.set_probed(id, pair.peer, true);
                 self.book.confirmed(PathKey::of(pair), now);
             }
@@ -355,11 +387,15 @@ impl Engine {
             }
             ReapOutput::ExplorationStarted { reason } => {
                 self.tally.count(Event::Explorations);
+                self.revival.exploring.insert(id);
                 effects.push(Effect::Story(Story::Exploring(ulids, pair, reason)));
             }
             ReapOutput::AnswerCapped => self.tally.count(Event::ProbeAnswerCapped),
             ReapOutput::UnmatchedReports { .. } => self.tally.count(Event::ProbeUnmatched),
-            ReapOutput::ExplorationEnded { .. } => self.wake(now, id),
+            ReapOutput::ExplorationEnded { .. } => {
+                self.revival.exploring.remove(&id);
+                self.wake(now, id);
+            }
             ReapOutput::BackedOff => {}
         }
     }
@@ -446,6 +482,7 @@ impl Engine {
             if let Some(attached) = self.attached.get_mut(&id) {
                 attached.waiting = false;
             }
+            self.advise(now, id);
             self.reap_paid(now, rng, id, effects, |reap, rng, _, out| reap.expire(now, rng, out));
         }
         while let Some(&(id, path)) = self.suspects.front() {

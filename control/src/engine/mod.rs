@@ -13,6 +13,7 @@
 //! | `context` | what follows when a context changes: table entries, REAP, paths |
 //! | `hints` | what others may say about paths, and what comes of it |
 //! | `icmp` | what an ICMPv6 error about a translated packet becomes |
+//! | `revive` | signs that what was given up works again, and who should try again |
 //! | `quote` | the octets of such an error without the shim |
 //! | `link` | how a packet of the box's own reaches the wire |
 //! | `unreachable` | who hears of a packet whose next hop does not answer |
@@ -26,6 +27,7 @@ mod icmp;
 mod link;
 mod quote;
 mod report;
+mod revive;
 mod setup;
 mod steer;
 mod tally;
@@ -50,11 +52,12 @@ use rand::Rng;
 use crate::config::site::Hints;
 use crate::host::{GivenUp, LinkEvent, Listener, Neighbours, Stack};
 use crate::manage::api::Steering;
-use crate::reap::{self, PathBook, PathKey, ProbeBudget};
+use crate::reap::{self, PathBook, PathKey, ProbeBudget, Sightings};
 use crate::shim6::{self, ContextId, Endpoint, Incoming, Open, OpenRefused, Owner, Unreadable};
 use crate::time::Instant;
 use context::Attached;
 pub use hosts::Changes;
+use revive::Revival;
 pub use setup::{PortSetup, SetupError, worker_limits};
 pub use steer::SteerRefused;
 pub use tally::{Event, Tally};
@@ -72,6 +75,8 @@ pub enum Effect {
     Refuse(usize, UlidPair),
     /// Send an Ethernet frame.
     Transmit(PortId, Vec<u8>),
+    /// Let this worker send an Ethernet frame, after what it was told before.
+    TransmitBy(usize, PortId, Vec<u8>),
     /// Give all workers this snapshot.
     Publish(Arc<Snapshot>),
     /// Worth a line in the log.
@@ -148,6 +153,7 @@ pub struct Engine {
     reap_config: Arc<reap::Config>,
     hints: Hints,
     book: PathBook,
+    sightings: Sightings,
     budget: ProbeBudget,
     /// Contexts with a REAP deadline; stale entries are skipped.
     due: BinaryHeap<Reverse<(Instant, ContextId)>>,
@@ -164,6 +170,8 @@ pub struct Engine {
     announce_down: bool,
     /// When to look whether a provider that was down has been up for long enough.
     advise_at: Option<Instant>,
+    /// Who waits for an answer, and what may be there again.
+    revival: Revival,
     neighbours: Neighbours,
     listener: Listener,
     /// What is on the link of each port.
@@ -223,6 +231,7 @@ impl Engine {
             self.follow(now, rng, out, effects);
         }
         self.expire_news(now, rng, effects);
+        self.expire_revivals(now, rng, effects);
         self.expire_reap(now, rng, effects);
         self.expire_wakes(now, effects);
     }
@@ -230,10 +239,10 @@ impl Engine {
     /// When [`Engine::expire`] has something to do.
     pub fn deadline(&self) -> Option<Instant> {
         let reap = self.due.peek().map(|Reverse((at, _))| *at);
-        let paced = !self.suspects.is_empty() || !self.waiting.is_empty();
+        let paced = !self.suspects.is_empty() || !self.waiting.is_empty() || self.revival.is_paced();
         let suspects = paced.then(|| self.budget.ready_at());
         let wakes = self.wakes.peek().map(|Reverse((at, _))| *at);
-        let host = [self.neighbours.deadline(), self.listener.deadline()];
+        let host = [self.neighbours.deadline(), self.listener.deadline(), self.revival.due()];
         [reap, suspects, wakes, self.news_deadline(), self.endpoint.deadline()].into_iter().chain(host).flatten().min()
     }
 

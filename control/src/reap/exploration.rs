@@ -92,6 +92,15 @@ impl Exploration {
         step(&self.candidates, &mut self.inform_next)
     }
 
+    /// Makes `pair` the next to be tried, if it is a candidate; the round goes on behind it.
+    pub(super) fn next_is(&mut self, pair: LocatorPair) -> bool {
+        let place = self.candidates.iter().position(|candidate| *candidate == pair);
+        if let Some(place) = place {
+            (self.explore_next, self.inform_next) = (place, place);
+        }
+        place.is_some()
+    }
+
     /// Pair for an answer: `guess` if it may be probed and was not just tried in vain, else the next in line.
     ///
     /// Where only one-way paths are left the mirror of what arrives never works, and answers put off the probes of the

@@ -208,6 +208,10 @@ pub(super) struct Exchange {
     pub(super) sent: Instant,
     /// Whether I2 or I2bis already gave up once and went back to I1 (D24).
     pub(super) fell_back: bool,
+    /// Whether the peer has shown that it will not accept the I2bis of this exchange.
+    pub(super) outdated: bool,
+    /// I1s sent out of turn because something showed that the peer may answer now.
+    pub(super) nudges: u8,
 }
 
 /// News for the peer (§10.1).

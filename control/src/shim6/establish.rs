@@ -1,6 +1,7 @@
 //! Establishment: I1, R1, I2, R2 (RFC 5533 §7.7 to §7.16), in the order of the RFC.
 
 use std::sync::Arc;
+use std::time::Duration;
 
 use dataplane::wire::shim6::{Addresses, LocatorPreferences, Message, Options, Preference};
 use dataplane::wire::{ContextTag, LocatorPair, UlidPair};
@@ -55,6 +56,10 @@ pub enum OpenRefused {
     Full,
 }
 
+/// Most I1s out of turn in one exchange, and the least time since the last I1.
+const NUDGES_MAX: u8 = 8;
+const NUDGE_GAP: Duration = Duration::from_secs(1);
+
 impl Endpoint {
     /// §7.7: opens a context, with an I1 on the first pair.
     pub fn open(
@@ -107,13 +112,41 @@ impl Endpoint {
         out.push(Output::Send { context: Some(id), addresses: outgoing(pair), message });
     }
 
+    /// Something shows that the peer of an exchange that waits for R1 may answer now: one more I1, on `pair`. It counts as no
+    /// retransmission, and the next of those waits its full time from here. A second apart at least, and not without end.
+    /// Whether it was sent.
+    pub fn nudge(
+        &mut self,
+        now: Instant,
+        rng: &mut dyn Rng,
+        id: ContextId,
+        pair: LocatorPair,
+        out: &mut Vec<Output>,
+    ) -> bool {
+        let waiting = self.store.get_mut(id).filter(|context| context.state == State::I1Sent);
+        let Some(exchange) = waiting.and_then(|context| context.exchange.as_deref_mut()) else { return false };
+        let place = exchange.candidates.iter().position(|candidate| *candidate == pair);
+        let rested = now.since(exchange.sent) >= NUDGE_GAP && exchange.nudges < NUDGES_MAX;
+        let Some(place) = place.filter(|_| rested) else { return false };
+        exchange.nudges += 1;
+        exchange.next = place;
+        self.send_i1(now, rng, id, out);
+        true
+    }
+
+    /// The pairs an exchange sends its I1s on, if it waits for R1.
+    pub fn awaits_r1(&self, id: ContextId) -> &[LocatorPair] {
+        let waiting = self.store.get(id).filter(|context| context.state == State::I1Sent);
+        waiting.and_then(|context| context.exchange.as_deref()).map_or(&[], |exchange| &exchange.candidates)
+    }
+
     /// §7.9: receives an I1.
     pub(super) fn receive_i1(
         &mut self,
         now: Instant,
+        rng: &mut dyn Rng,
         packet: &Incoming<'_>,
-        tag: ContextTag,
-        nonce: u32,
+        (tag, nonce): (ContextTag, u32),
         options: &Options,
         out: &mut Vec<Output>,
     ) -> Verdict {
@@ -137,7 +170,12 @@ impl Endpoint {
             }
             // Both sides asked at once.
             State::I1Sent | State::I2Sent | State::I2bisSent => {
-                self.send_r2_for_i1(now, context.id, packet.addresses, nonce, out)
+                let id = context.id;
+                let verdict = self.send_r2_for_i1(now, id, packet.addresses, nonce, out);
+                // The peer is ready with that R2, and what it sends is of no use to us before we are. If our own I1 is due
+                // much later only, the peer is there now (docs/decisions: recovery).
+                self.nudge(now, rng, id, incoming_pair(packet.addresses), out);
+                verdict
             }
             // These have no context object and are as IDLE to whatever comes in (App. B).
             State::Idle | State::EFailed | State::NoSupport => {
@@ -410,6 +448,8 @@ impl Exchange {
             at: now,
             sent: now,
             fell_back: false,
+            outdated: false,
+            nudges: 0,
         }
     }
 

@@ -53,8 +53,12 @@ impl Endpoint {
         };
         match state {
             State::Established => {}
-            // A second one, or one about an exchange that is being made again anyway.
-            State::I1Sent | State::I2Sent | State::I2bisSent => return Verdict::Dropped(DropReason::WrongState),
+            State::I2bisSent => {
+                self.outdate(now, id, pair, validator);
+                return Verdict::Dropped(DropReason::WrongState);
+            }
+            // About an exchange that is being made again anyway.
+            State::I1Sent | State::I2Sent => return Verdict::Dropped(DropReason::WrongState),
             State::Idle | State::EFailed | State::NoSupport => return Verdict::Dropped(DropReason::NoContext),
         }
         let mut exchange = Exchange::new(now, rng.next_u32(), Vec::new());
@@ -76,6 +80,20 @@ impl Endpoint {
         self.store.settle(id);
         out.push(Output::Send { context: Some(id), addresses: outgoing(pair), message });
         Verdict::Accepted
+    }
+
+    /// Another R1bis during an exchange is discarded (§7.18): it is not answered, and nothing in it is used. But if it carries
+    /// another validator for the same packets, the peer that made the first one is no more, and its successor will not
+    /// accept our I2bis. §7.19 leaves it to us whether to send that again, and says what to do when we do not: fall back to
+    /// I1. So we wait a while longer for an R2, in case only time has passed at the peer, and then do that.
+    fn outdate(&mut self, now: Instant, id: ContextId, pair: LocatorPair, validator: &[u8]) {
+        let patience = self.config.i2bis_timeout / 4;
+        let Some(exchange) = self.store.get_mut(id).and_then(|context| context.exchange.as_deref_mut()) else { return };
+        if exchange.pair == pair && exchange.validator != validator && !exchange.outdated {
+            exchange.outdated = true;
+            exchange.at = exchange.at.min((exchange.sent + patience).max(now));
+            self.store.settle(id);
+        }
     }
 
     /// §7.18, §7.19: the I2bis of an exchange, the same every time; none if it does not fit in a packet.

@@ -45,14 +45,14 @@ impl Endpoint {
         let Some((state, exchange)) = self.store.get(id).and_then(|c| Some((c.state, c.exchange.as_deref()?))) else {
             return;
         };
-        let (retries, fell_back) = (exchange.retries, exchange.fell_back);
+        let (retries, fell_back, outdated) = (exchange.retries, exchange.fell_back, exchange.outdated);
         let (base, retries_max) = match state {
             State::I1Sent => (self.config.i1_timeout, self.config.i1_retries_max),
             State::I2Sent => (self.config.i2_timeout, self.config.i2_retries_max),
             State::I2bisSent => (self.config.i2bis_timeout, self.config.i2bis_retries_max),
             State::Idle | State::Established | State::EFailed | State::NoSupport => return,
         };
-        if retries >= retries_max {
+        if retries >= retries_max || outdated {
             // One way back to I1 for each trigger, or a peer whose R2 is always lost would be asked for ever (D24).
             return match state {
                 State::I1Sent => self.fail(now, id, FailReason::NoAnswer, out),

@@ -24,6 +24,8 @@ pub struct Plan {
     pub contexts_max: u32,
     /// Lines for the `[shim6]` section of all boxes.
     pub shim6: String,
+    /// Order in which all boxes try pairs, if not the default (`reap.order`).
+    pub order: Option<String>,
     /// Further sections for the configuration of all boxes.
     pub sections: String,
 }
@@ -53,6 +55,7 @@ impl Default for Plan {
             send_timeout_s: 3,
             contexts_max: 1024,
             shim6: String::new(),
+            order: None,
             sections: String::new(),
         }
     }
@@ -116,12 +119,13 @@ impl Plan {
         let mut text = format!(
             "[box]\nname = \"box-{site}\"\nworkers = {workers}\ncontexts_max = {}\nhold = {{ packets = 16, pairs = 256 }}\n\
              [site]\nprefix = \"{}/48\"\nlan = \"{}/64\"\nport = \"lan\"\n\
-             [reap]\nsend_timeout_s = {}\n[shim6]\n{}\n{}\n\
+             [reap]\nsend_timeout_s = {}\n{}\n[shim6]\n{}\n{}\n\
              [[port]]\nname = \"lan\"\ndevice = \"net_null0\"\naddresses = [\"{}/64\"]\n",
             self.contexts_max,
             prefix(site),
             lan(site),
             self.send_timeout_s,
+            self.order.as_ref().map(|order| format!("order = \"{order}\"")).unwrap_or_default(),
             self.shim6,
             self.sections,
             address(lan(site), 1),
