@@ -4,16 +4,19 @@ mod common;
 
 use std::collections::BTreeMap;
 use std::net::Ipv6Addr;
+use std::sync::Arc;
 
-use common::{Bench, HOSTS, LAN, Seen, Setup, Side, X, Y, inner, packet, view};
-use dataplane::context::{Activity, Install, Phase};
+use common::{Bench, HOSTS, LAN, Seen, Setup, Side, X, Y, datagram, error_about, frame, inner, packet, stranger, view};
+use dataplane::context::{Activity, Install, Phase, Sharding};
 use dataplane::counters::{Count, DropReason};
 use dataplane::link::{RingSizes, Workers};
 use dataplane::port::Port;
 use dataplane::port::memory::{HeapFrame, MemoryPort};
-use dataplane::snapshot::PortId;
+use dataplane::snapshot::{PortId, Snapshot};
+use dataplane::wire::icmpv6::Error;
 use dataplane::wire::ipv6::{self, protocol};
 use dataplane::wire::shim6::PayloadHeader;
+use dataplane::wire::{ContextTag, Locator, LocatorPair, Ulid, UlidPair};
 use dataplane::worker::{Limits, Outlet};
 use proptest::collection::vec;
 use proptest::prelude::*;
@@ -26,6 +29,14 @@ enum Step {
     Out { host: u16, peer: u16, octets: usize },
     /// A peer sends a packet to a host, over the provider it finds best.
     In { host: u16, peer: u16, provider: PortId },
+    /// A host sends a datagram to a peer without Shim6, from one of its ports.
+    Abroad { host: u16, peer: u16, port: u16 },
+    /// Such a peer sends one, by the provider it likes.
+    FromAbroad { host: u16, peer: u16, port: u16, provider: PortId },
+    /// A router inside complains about what came from such a peer.
+    Complaint { host: u16, peer: u16, port: u16 },
+    /// Control sets up a context for what a host and such a peer have translated at X.
+    Shield { host: u16, peer: u16 },
     /// Control sets up a context.
     Open { host: u16, peer: u16 },
     /// Control gives up on a pair.
@@ -46,6 +57,11 @@ fn step() -> impl Strategy<Value = Step> {
         4 => (FEW, FEW).prop_map(|(host, peer)| Step::Open { host, peer }),
         1 => (FEW, FEW).prop_map(|(host, peer)| Step::Refuse { host, peer }),
         1 => (FEW, FEW).prop_map(|(host, peer)| Step::Close { host, peer }),
+        4 => (FEW, FEW, 1u16..4).prop_map(|(host, peer, port)| Step::Abroad { host, peer, port }),
+        4 => (FEW, FEW, 1u16..4, select(vec![X, Y]))
+            .prop_map(|(host, peer, port, provider)| Step::FromAbroad { host, peer, port, provider }),
+        1 => (FEW, FEW, 1u16..4).prop_map(|(host, peer, port)| Step::Complaint { host, peer, port }),
+        1 => (FEW, FEW).prop_map(|(host, peer)| Step::Shield { host, peer }),
         6 => Just(Step::Run),
     ]
 }
@@ -73,14 +89,64 @@ fn limits() -> Limits {
 fn build(workers: usize, queues: Queues) -> Bench {
     let setup = Setup { side: Side::A, workers, limits: limits(), rings: RingSizes::default() };
     match queues {
-        Queues::All => setup.build(),
+        Queues::All => setup.build_with(snapshot()),
         Queues::One => {
             let (ports, wires): (Vec<_>, Vec<_>) = (0..3).map(|_| MemoryPort::new()).unzip();
             let own = |port| Outlet::Own(Box::new(port) as Box<dyn Port<HeapFrame>>);
             let mut outlets = vec![ports.into_iter().map(own).collect::<Vec<_>>()];
             outlets.extend((1..workers).map(|_| (0..3).map(|_| Outlet::Via(0)).collect()));
-            setup.build_on(vec![wires], outlets, Side::A.snapshot())
+            setup.build_on(vec![wires], outlets, snapshot())
         }
+    }
+}
+
+fn snapshot() -> Snapshot {
+    let mut snapshot = Side::A.translating();
+    if let Some(nat) = snapshot.nat.as_mut().map(Arc::make_mut) {
+        nat.thresholds.packets = Some(5);
+    }
+    snapshot
+}
+
+/// A context for what `host` and a peer without Shim6, or so it seemed, have translated at X.
+fn shield(bench: &Bench, host: u16, peer: u16) -> Install {
+    let ulids = UlidPair { local: Ulid(Side::A.locator(host, X)), peer: Ulid(stranger(peer)) };
+    let owner = u64::from(bench.sharding.owner_of_pair(&bench.snapshot.steering(ulids)));
+    let tag = owner << Sharding::WORKER_SHIFT | u64::from(host) << 20 | u64::from(peer) << 4 | 9;
+    Install {
+        handle: 1 << 40 | u64::from(host) << 16 | u64::from(peer),
+        ulids,
+        local_tag: ContextTag::truncate(tag),
+        locators: LocatorPair { local: Locator(Side::A.locator(host, Y)), peer: Locator(stranger(peer)) },
+        provider: 1,
+        inside: Some(Ulid(Side::A.ulid(host))),
+        ..bench.context(host, peer, X)
+    }
+}
+
+/// Does what has to do with peers without Shim6.
+fn abroad(bench: &mut Bench, step: &Step, number: u8) {
+    let datagram = |source, target, ports| datagram(source, target, ports, usize::from(number));
+    match *step {
+        Step::Abroad { host, peer, port } => {
+            let sent = datagram(Side::A.ulid(host), stranger(peer), [port, 53]);
+            arrive(bench, LAN, host * 7 + peer, &frame(Side::A.mac(LAN), Side::A.host_mac(host), &sent));
+        }
+        Step::FromAbroad { host, peer, port, provider } => {
+            let sent = datagram(stranger(peer), Side::A.locator(host, provider), [53, port]);
+            arrive(bench, provider, host * 5 + peer * 3, &bench.provider_frame(provider, &sent));
+        }
+        Step::Complaint { host, peer, port } => {
+            let about = datagram(stranger(peer), Side::A.ulid(host), [53, port]);
+            let error = error_about(Side::A.ulid(3000), stranger(peer), Error::PacketTooBig { mtu: 1300 }, &about);
+            arrive(bench, LAN, host + peer, &frame(Side::A.mac(LAN), Side::A.host_mac(host), &error));
+        }
+        Step::Shield { host, peer } => {
+            let install = shield(bench, host, peer);
+            let owner = bench.sharding.owner_of_pair(&install.steering());
+            bench.control.install(owner.into(), install);
+        }
+        _ => unreachable!("the others are done elsewhere"),
     }
 }
 
@@ -122,6 +188,9 @@ fn outcome(workers: usize, queues: Queues, steps: &[Step]) -> Outcome {
                 bench.control.remove(owner, context.local_tag);
             }
             Step::Run => bench.run(),
+            Step::Abroad { .. } | Step::FromAbroad { .. } | Step::Complaint { .. } | Step::Shield { .. } => {
+                abroad(&mut bench, step, number);
+            }
         }
     }
     bench.run();
@@ -182,6 +251,10 @@ proptest! {
             .into_iter()
             .flat_map(|step| match step {
                 Step::Open { .. } | Step::Refuse { .. } | Step::Close { .. } => vec![Step::Run, step, Step::Run],
+                // What is remembered of one packet decides about the next.
+                Step::Abroad { .. } | Step::FromAbroad { .. } | Step::Complaint { .. } | Step::Shield { .. } => {
+                    vec![Step::Run, step, Step::Run]
+                }
                 packet => vec![packet],
             })
             .collect();

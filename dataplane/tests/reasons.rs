@@ -2,7 +2,7 @@
 
 mod common;
 
-use common::{Bench, LAN, Seen, Setup, Side, X, Y, frame, inner, packet, udp};
+use common::{Bench, LAN, Seen, Setup, Side, X, Y, frame, inner, packet, stranger, udp};
 use dataplane::context::{Flows, Hasher, Install, LocatorSets, Phase, Replay, Shard, Sharding};
 use dataplane::counters::{Count, Counters, DropReason};
 use dataplane::link::{Punt, RingSizes, Workers};
@@ -148,6 +148,21 @@ const PROVOKED: &[(DropReason, Provoke)] = &[
         give(bench, X, &frame)
     }),
     (DropReason::NoTranslation, || arriving(protocol::UDP, &[0; 20])),
+    (DropReason::NatUnmapped, || translating(LAN, Side::A.ulid(999), stranger(0))),
+    (DropReason::NatNoProvider, || {
+        let mut bench = Bench::translating();
+        bench.translate(|nat| nat.order.clear());
+        let sent = packet(Side::A.ulid(1), stranger(0), protocol::UDP, &udp(Side::A.ulid(1), stranger(0), 9));
+        give(bench, LAN, &frame(Side::A.mac(LAN), Side::A.host_mac(1), &sent))
+    }),
+    (DropReason::NatUnknownImage, || translating(X, stranger(0), Side::A.locator(999, X))),
+    (DropReason::NatUntranslatable, || {
+        let under_way = packet(stranger(0), Side::A.locator(1, X), protocol::ROUTING, &[59, 0, 0, 1, 0, 0, 0, 0]);
+        let bench = Bench::translating();
+        let frame = bench.provider_frame(X, &under_way);
+        give(bench, X, &frame)
+    }),
+    (DropReason::UniqueLocal, || translating(X, Side::B.ulid(1), Side::A.locator(1, X))),
     (DropReason::SpoofedSource, || spoofed(Side::A.ulid(3))),
     (DropReason::SpoofedSource, || spoofed(Side::A.locator(3, X))),
     (DropReason::SpoofedSource, || {
@@ -298,6 +313,13 @@ fn strict(change: fn(&mut LocatorSets)) -> Bench {
 fn strict_mode_lets_packets_over_the_contexts_own_locators_through() {
     let bench = strict(|_| ());
     assert_eq!((bench.drops(), bench.count(Count::TranslatedIn)), (0, 1));
+}
+
+/// A datagram to a box that translates.
+fn translating(port: PortId, source: std::net::Ipv6Addr, target: std::net::Ipv6Addr) -> Bench {
+    let packet = packet(source, target, protocol::UDP, &udp(source, target, 9));
+    let frame = frame(Side::A.mac(port), Side::A.host_mac(1), &packet);
+    give(Bench::translating(), port, &frame)
 }
 
 fn spoofed(source: std::net::Ipv6Addr) -> Bench {

@@ -305,14 +305,14 @@ impl Meter {
         self.last = tick;
     }
 
-    /// Whether control should hear of it now. Whoever has not been answered might be forged, and control would write
+    /// Whether control should hear of it now. A peer that no host has written to might be forged, and control would write
     /// to a stranger on another's behalf.
     fn qualifies(&self, thresholds: &Thresholds, tick: u32) -> bool {
         let age = u64::from(tick - self.since) * TICK_MS;
         let reached = thresholds.packets.is_some_and(|packets| self.packets >= packets)
             || thresholds.octets.is_some_and(|octets| self.octets >= octets)
             || thresholds.age_ms.is_some_and(|wanted| age >= wanted);
-        reached && self.sides() == BOTH && tick >= self.quiet_until
+        reached && self.sides() & INSIDE != 0 && tick >= self.quiet_until
     }
 }
 
@@ -331,3 +331,7 @@ fn tick(now: u64) -> u32 {
 fn ticks(ms: u64) -> u32 {
     u32::try_from(ms / TICK_MS).unwrap_or(u32::MAX)
 }
+
+#[cfg(test)]
+#[path = "flows_tests.rs"]
+mod tests;

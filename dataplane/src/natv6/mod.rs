@@ -9,3 +9,6 @@ pub mod prefix;
 
 pub use packet::{End, Exchange, Quote, Reading, Refused, Session, to_inside, to_outside};
 pub use prefix::{PrefixError, PrefixPair, Untranslatable};
+
+#[cfg(test)]
+mod tests;

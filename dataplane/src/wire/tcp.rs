@@ -131,7 +131,7 @@ mod tests {
             [&[4, 2][..], &[NO_OPERATION], &size, &scale].concat(),
         ] {
             for flags in [SYN, SYN | 0x10] {
-                let lower: Vec<u8> = options.iter().copied().collect();
+                let lower: Vec<u8> = options.to_vec();
                 let at = lower.windows(4).position(|four| four == size).unwrap();
                 let mut expected = lower.clone();
                 expected[at + 2..at + 4].copy_from_slice(&1432u16.to_be_bytes());

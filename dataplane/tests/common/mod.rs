@@ -10,8 +10,9 @@ use dataplane::context::{Activity, Hasher, Install, Phase, Sharding, Sign};
 use dataplane::counters::{Count, DropReason};
 use dataplane::link::{ControlLink, Notice, Punt, RingSizes, Workers, connect};
 use dataplane::port::memory::{HeapFrame, HeapPool, MemoryPort, Wire};
-use dataplane::snapshot::{Block, HostView, PortId, PortView, ProviderView, Role, Snapshot};
+use dataplane::snapshot::{Block, HostView, NatView, PortId, PortView, ProviderView, Role, Snapshot};
 use dataplane::wire::ethernet::{self, EtherType, Mac};
+use dataplane::wire::icmpv6;
 use dataplane::wire::ipv6::{self, protocol};
 use dataplane::wire::{ContextTag, Locator, LocatorPair, Ulid, UlidPair, checksum};
 use dataplane::worker::{Limits, Outlet, Worker};
@@ -363,4 +364,116 @@ pub fn udp(source: Ipv6Addr, target: Ipv6Addr, octets: usize) -> Vec<u8> {
     let sum = checksum::for_udp(checksum::upper_layer(source, target, protocol::UDP, &datagram));
     datagram[6..8].copy_from_slice(&sum.to_be_bytes());
     datagram
+}
+
+// ---- peers without Shim6 ----
+
+impl Side {
+    /// The snapshot of a site that translates for peers without Shim6: each host is known by its locators, and X is
+    /// preferred.
+    pub fn translating(self) -> Snapshot {
+        let mut snapshot = self.snapshot();
+        let mut nat = NatView::new(2);
+        for (host, view) in snapshot.hosts.iter().enumerate() {
+            for (provider, port) in [(0, X), (1, Y)] {
+                assert!(nat.set_outside(host as u32, view.ulid, provider, Locator(self.locator(host as u16, port))));
+            }
+        }
+        nat.order = vec![0, 1];
+        snapshot.nat = Some(Arc::new(nat));
+        snapshot
+    }
+}
+
+/// A peer without Shim6.
+pub fn stranger(peer: u16) -> Ipv6Addr {
+    Ipv6Addr::new(0x2a00, 0x1450, 0x4001, 0x801, 0, 0, 0, peer + 1)
+}
+
+impl Setup {
+    /// The same box with another snapshot.
+    pub fn build_with(self, snapshot: Snapshot) -> Bench {
+        let mut bench = self.build();
+        bench.publish(snapshot);
+        bench
+    }
+}
+
+impl Bench {
+    /// A box of A that translates.
+    pub fn translating() -> Bench {
+        Setup::default().build_with(Side::A.translating())
+    }
+
+    /// Gives the workers a new snapshot.
+    pub fn publish(&mut self, snapshot: Snapshot) {
+        self.snapshot = Arc::new(snapshot);
+        self.control.publish(&self.snapshot);
+        self.run();
+    }
+
+    /// Gives the workers the snapshot they have, with another idea of translation.
+    pub fn translate(&mut self, change: impl FnOnce(&mut NatView)) {
+        let mut snapshot = (*self.snapshot).clone();
+        change(Arc::make_mut(snapshot.nat.as_mut().expect("a snapshot that translates")));
+        self.publish(snapshot);
+    }
+
+    /// What leaves when a host sends a packet.
+    pub fn from_host(&mut self, host: u16, packet: &[u8]) -> (PortId, Vec<u8>) {
+        self.send(LAN, &frame(self.side.mac(LAN), self.side.host_mac(host), packet));
+        self.run();
+        self.only()
+    }
+
+    /// What leaves when a packet comes from a provider.
+    pub fn from_provider(&mut self, provider: PortId, packet: &[u8]) -> (PortId, Vec<u8>) {
+        self.send(provider, &self.provider_frame(provider, packet));
+        self.run();
+        self.only()
+    }
+}
+
+/// A TCP segment of `octets` octets of payload, with a right checksum.
+pub fn tcp(source: Ipv6Addr, target: Ipv6Addr, ports: [u16; 2], flags: u8, octets: usize) -> Vec<u8> {
+    let mut segment = vec![0; 20];
+    segment[..2].copy_from_slice(&ports[0].to_be_bytes());
+    segment[2..4].copy_from_slice(&ports[1].to_be_bytes());
+    segment[12..14].copy_from_slice(&[0x50, flags]);
+    segment.extend((0..octets).map(|at| at as u8));
+    let sum = checksum::upper_layer(source, target, protocol::TCP, &segment);
+    segment[16..18].copy_from_slice(&sum.to_be_bytes());
+    packet(source, target, protocol::TCP, &segment)
+}
+
+/// A UDP packet.
+pub fn datagram(source: Ipv6Addr, target: Ipv6Addr, ports: [u16; 2], octets: usize) -> Vec<u8> {
+    let mut datagram = udp(source, target, octets);
+    datagram[..2].copy_from_slice(&ports[0].to_be_bytes());
+    datagram[2..4].copy_from_slice(&ports[1].to_be_bytes());
+    datagram[6..8].fill(0);
+    let sum = checksum::for_udp(checksum::upper_layer(source, target, protocol::UDP, &datagram));
+    datagram[6..8].copy_from_slice(&sum.to_be_bytes());
+    packet(source, target, protocol::UDP, &datagram)
+}
+
+/// An echo request or reply.
+pub fn echo(source: Ipv6Addr, target: Ipv6Addr, request: bool, identifier: u16) -> Vec<u8> {
+    let echo = icmpv6::Echo { identifier, sequence: 1, data: &[7; 32] };
+    let message = if request { icmpv6::Message::EchoRequest(echo) } else { icmpv6::Message::EchoReply(echo) };
+    packet(source, target, protocol::ICMPV6, &message.emit(source, target))
+}
+
+/// An ICMPv6 error about a packet.
+pub fn error_about(source: Ipv6Addr, target: Ipv6Addr, error: icmpv6::Error, about: &[u8]) -> Vec<u8> {
+    let quote = &about[..about.len().min(icmpv6::QUOTE_MAX)];
+    let message = icmpv6::Message::Error { error, quote }.emit(source, target);
+    packet(source, target, protocol::ICMPV6, &message)
+}
+
+/// A packet as it is after one more router: its hop limit is one less.
+pub fn a_hop_on(packet: &[u8]) -> Vec<u8> {
+    let mut packet = packet.to_vec();
+    packet[7] -= 1;
+    packet
 }
