@@ -29,7 +29,7 @@ fn mean_search(order: &str, failed: impl Fn(&Scene) -> Vec<usize>, seed: u64) ->
     let failed = failed(&scene);
     let since = scene.now;
     failed.into_iter().for_each(|provider| scene.cut(provider, BOTH));
-    scene.run(s(20));
+    scene.run(s(45));
     let mut began: Vec<(UlidPair, Instant)> = Vec::new();
     let mut took = Vec::new();
     for (at, site, story) in scene.stories.iter().filter(|(at, ..)| *at >= since) {

@@ -482,7 +482,7 @@ impl Engine {
             if let Some(attached) = self.attached.get_mut(&id) {
                 attached.waiting = false;
             }
-            self.advise(now, id);
+            self.look_around(now, id);
             self.reap_paid(now, rng, id, effects, |reap, rng, _, out| reap.expire(now, rng, out));
         }
         while let Some(&(id, path)) = self.suspects.front() {

@@ -52,19 +52,21 @@ impl Engine {
     pub(super) fn sight(&mut self, now: Instant, id: ContextId, path: PathKey, [received, sent]: [bool; 2]) {
         let Some(attached) = self.attached.get_mut(&id) else { return };
         let step = Sightings::step(now);
+        let mut is_new = |which: usize| std::mem::replace(&mut attached.counted[which], step) != step;
+        let (heard, sent) = (received && is_new(0), sent && is_new(1));
         if received {
             attached.heard = Some(now);
-            if std::mem::replace(&mut attached.counted[0], step) != step && self.sightings.heard(path, now) {
-                self.revived(now, Sign::Peer(path.peer));
-            }
         }
-        if sent && std::mem::replace(&mut attached.counted[1], step) != step {
+        if sent {
             self.sightings.sent(path, now);
+        }
+        if heard && self.sightings.heard(path, now) {
+            self.revived(now, Sign::Peer(path.peer));
         }
     }
 
     /// Tells a context that may be about to explore how others fare who share an end of its path with it.
-    pub(super) fn advise(&mut self, now: Instant, id: ContextId) {
+    pub(super) fn look_around(&mut self, now: Instant, id: ContextId) {
         let Some(attached) = self.attached.get_mut(&id) else { return };
         let Some(reap) = attached.reap.as_mut().filter(|reap| reap.state() == State::Operational) else { return };
         let path = PathKey::of(reap.current());
@@ -82,7 +84,7 @@ impl Engine {
             return self.tally.count(Event::HintsPaced);
         }
         attached.hinted = Some(now);
-        self.advise(now, id);
+        self.look_around(now, id);
         self.tally.count(Event::HintsTested);
         self.reap_paid(now, rng, id, effects, |reap, rng, book, out| {
             reap.hint(now, rng, &|pair| book.rank(pair, now), out);

@@ -109,7 +109,7 @@ impl Engine {
             Some((*id, *pair))
         });
         let exploring = revival.exploring.iter().filter_map(|id| {
-            let reap = self.attached.get(id)?.reap.as_ref()?;
+            let reap = self.attached.get(id)?.reap.as_ref().filter(|reap| reap.state() != State::Operational)?;
             Some((*id, reap.probeable().find(|pair| revival.concerns(*pair))?))
         });
         let concerned: Vec<(ContextId, LocatorPair)> = opening.chain(exploring).collect();

@@ -225,7 +225,7 @@ mod tests {
     /// One context on each of these paths, heard ten times a second.
     fn hear(seen: &mut Sightings, paths: &[PathKey], from_ms: u64, until_ms: u64) {
         for now in (from_ms..until_ms).step_by(STEP_MS as usize) {
-            paths.iter().for_each(|path| seen.heard(*path, at(now)));
+            paths.iter().for_each(|path| _ = seen.heard(*path, at(now)));
         }
     }
 

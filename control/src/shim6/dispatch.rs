@@ -105,7 +105,7 @@ impl Endpoint {
     ) -> Verdict {
         match message {
             Message::I1 { initiator_tag, initiator_nonce, options } => {
-                self.receive_i1(now, rng, packet, (*initiator_tag, *initiator_nonce), options, out)
+                self.receive_i1(now, packet, *initiator_tag, *initiator_nonce, options, out)
             }
             Message::R1 { initiator_nonce, responder_nonce, options } => {
                 self.receive_r1(now, rng, packet, (*initiator_nonce, *responder_nonce), options, out)

@@ -125,13 +125,23 @@ impl Endpoint {
     ) -> bool {
         let waiting = self.store.get_mut(id).filter(|context| context.state == State::I1Sent);
         let Some(exchange) = waiting.and_then(|context| context.exchange.as_deref_mut()) else { return false };
-        let place = exchange.candidates.iter().position(|candidate| *candidate == pair);
-        let rested = now.since(exchange.sent) >= NUDGE_GAP && exchange.nudges < NUDGES_MAX;
-        let Some(place) = place.filter(|_| rested) else { return false };
-        exchange.nudges += 1;
-        exchange.next = place;
-        self.send_i1(now, rng, id, out);
-        true
+        let granted = exchange.grant_nudge(now, pair);
+        if granted {
+            self.send_i1(now, rng, id, out);
+        }
+        granted
+    }
+
+    /// The peer asks for the context too, gets R2 and is ready with it; what it sends is of no use to us before we are. If our
+    /// own I1 was sent a while ago, one more is due now: the peer is there (docs/decisions: recovery).
+    fn hasten(&mut self, now: Instant, id: ContextId, pair: LocatorPair) {
+        let waiting = self.store.get_mut(id).filter(|context| context.state == State::I1Sent);
+        let Some(exchange) = waiting.and_then(|context| context.exchange.as_deref_mut()) else { return };
+        if !exchange.hastened && exchange.grant_nudge(now, pair) {
+            exchange.hastened = true;
+            exchange.at = exchange.at.min(now);
+            self.store.settle(id);
+        }
     }
 
     /// The pairs an exchange sends its I1s on, if it waits for R1.
@@ -144,9 +154,9 @@ impl Endpoint {
     pub(super) fn receive_i1(
         &mut self,
         now: Instant,
-        rng: &mut dyn Rng,
         packet: &Incoming<'_>,
-        (tag, nonce): (ContextTag, u32),
+        tag: ContextTag,
+        nonce: u32,
         options: &Options,
         out: &mut Vec<Output>,
     ) -> Verdict {
@@ -171,11 +181,8 @@ impl Endpoint {
             // Both sides asked at once.
             State::I1Sent | State::I2Sent | State::I2bisSent => {
                 let id = context.id;
-                let verdict = self.send_r2_for_i1(now, id, packet.addresses, nonce, out);
-                // The peer is ready with that R2, and what it sends is of no use to us before we are. If our own I1 is due
-                // much later only, the peer is there now (docs/decisions: recovery).
-                self.nudge(now, rng, id, incoming_pair(packet.addresses), out);
-                verdict
+                self.hasten(now, id, incoming_pair(packet.addresses));
+                self.send_r2_for_i1(now, id, packet.addresses, nonce, out)
             }
             // These have no context object and are as IDLE to whatever comes in (App. B).
             State::Idle | State::EFailed | State::NoSupport => {
@@ -349,6 +356,9 @@ impl Endpoint {
             State::Established => return Verdict::Dropped(DropReason::WrongState),
             State::Idle | State::EFailed | State::NoSupport => return Verdict::Dropped(DropReason::NoContext),
         };
+        if peer::is_late_copy(context, tag, options) {
+            return Verdict::Dropped(DropReason::WrongState);
+        }
         if let Err(reason) = peer::check_parameters(&mut *self.proof, ulids.peer, options) {
             return Verdict::Dropped(reason);
         }
@@ -411,6 +421,7 @@ impl Endpoint {
             last_used: now,
             exchange: None,
             told: false,
+            before: None,
             update: None,
             idle_check: now + self.config.idle,
             accepted: None,
@@ -450,7 +461,18 @@ impl Exchange {
             fell_back: false,
             outdated: false,
             nudges: 0,
+            hastened: false,
         }
+    }
+
+    /// Whether one more I1 may be sent out of turn now; then it goes on `pair`.
+    fn grant_nudge(&mut self, now: Instant, pair: LocatorPair) -> bool {
+        let place = self.candidates.iter().position(|candidate| *candidate == pair);
+        let rested = now.since(self.sent) >= NUDGE_GAP && self.nudges < NUDGES_MAX;
+        let Some(place) = place.filter(|_| rested) else { return false };
+        self.nudges += 1;
+        self.next = place;
+        true
     }
 
     /// The pair whose turn it is.

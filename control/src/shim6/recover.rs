@@ -82,16 +82,17 @@ impl Endpoint {
         Verdict::Accepted
     }
 
-    /// Another R1bis during an exchange is discarded (§7.18): it is not answered, and nothing in it is used. But if it carries
-    /// another validator for the same packets, the peer that made the first one is no more, and its successor will not
-    /// accept our I2bis. §7.19 leaves it to us whether to send that again, and says what to do when we do not: fall back to
-    /// I1. So we wait a while longer for an R2, in case only time has passed at the peer, and then do that.
+    /// Another R1bis during an exchange is discarded (§7.18): it is not answered, and nothing in it is used. But one with
+    /// another validator for the same packets, that comes when an R2 should long have come, says that the peer has our I2bis
+    /// and still does not know us: it was lost, or the peer that would have accepted it is no more. §7.19 leaves it to us
+    /// whether to send it again, and says what to do when we do not: fall back to I1.
     fn outdate(&mut self, now: Instant, id: ContextId, pair: LocatorPair, validator: &[u8]) {
         let patience = self.config.i2bis_timeout / 4;
         let Some(exchange) = self.store.get_mut(id).and_then(|context| context.exchange.as_deref_mut()) else { return };
-        if exchange.pair == pair && exchange.validator != validator && !exchange.outdated {
+        let late = now.since(exchange.sent) >= patience && exchange.pair == pair;
+        if late && exchange.validator != validator && !exchange.outdated {
             exchange.outdated = true;
-            exchange.at = exchange.at.min((exchange.sent + patience).max(now));
+            exchange.at = exchange.at.min(now);
             self.store.settle(id);
         }
     }

@@ -46,6 +46,13 @@ impl Endpoint {
             return;
         };
         let (retries, fell_back, outdated) = (exchange.retries, exchange.fell_back, exchange.outdated);
+        if exchange.hastened {
+            // Out of turn, so it is no retransmission.
+            if let Some(exchange) = self.store.get_mut(id).and_then(|context| context.exchange.as_deref_mut()) {
+                exchange.hastened = false;
+            }
+            return self.send_i1(now, rng, id, out);
+        }
         let (base, retries_max) = match state {
             State::I1Sent => (self.config.i1_timeout, self.config.i1_retries_max),
             State::I2Sent => (self.config.i2_timeout, self.config.i2_retries_max),
@@ -83,6 +90,7 @@ impl Endpoint {
         exchange.fell_back = context.exchange.is_some();
         context.state = State::I1Sent;
         context.exchange = Some(Box::new(exchange));
+        context.before = context.peer_tag.zip(context.peer_generation).or(context.before);
         context.peer_tag = None;
         context.peer_generation = None;
         context.peer_locators = vec![PeerLocator::ulid(context.ulids.peer)];
