@@ -26,6 +26,20 @@ fn a_peer_hears_that_a_host_does_not_answer() {
     assert_eq!(scene.nodes[1].tally("control_neighbour_errors_sent"), 1);
 }
 
+/// Whatever the host is told has crossed the path with a payload header, so it leaves room for one (RFC 4443 §2.4 (c)).
+#[test]
+fn what_a_peer_hears_fits_every_path() {
+    let mut scene = Scene::new(&Plan::default(), 2);
+    scene.providers.iter_mut().for_each(|provider| provider.mtu = 1280);
+    unplug(&mut scene, 1);
+    let sent = packet::udp(scene.hosts[0].ulid, scene.hosts[1].ulid, (9, 9), &[7; 1272 - 48]);
+    scene.send(0, &sent);
+    scene.run(s(5));
+    let (kind, code, _, quote) = scene.error_at(0);
+    assert_eq!((kind, code, quote.len()), (1, 3, 1280 - 40 - 8 - 8));
+    assert_eq!(quote[40..], sent[40..quote.len()]);
+}
+
 #[test]
 fn a_host_hears_that_another_host_does_not_answer() {
     let two = SitePlan { hosts: 2, ..SitePlan::default() };

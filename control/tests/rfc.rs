@@ -142,7 +142,8 @@ fn rust_body(lines: &[&str]) -> usize {
 }
 
 fn python_body(lines: &[&str]) -> usize {
-    let over = |line: &&str| !line.trim().is_empty() && indent(line) <= indent(lines[0]) && line.trim() != ")";
+    let over =
+        |line: &&str| !line.trim().is_empty() && indent(line) <= indent(lines[0]) && !line.trim().starts_with(')');
     lines[1..].iter().position(over).unwrap_or(lines.len() - 1)
 }
 

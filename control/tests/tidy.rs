@@ -17,7 +17,8 @@ const DATAPLANE: Rooms = &[
     ("port", &[]),
     ("natv6", &["wire"]),
     ("snapshot", &["natv6", "wire"]),
-    ("context", &["natv6", "prefetch", "snapshot", "wire"]),
+    ("mutant", &[]),
+    ("context", &["mutant", "natv6", "prefetch", "snapshot", "wire"]),
     ("link", &["context", "counters", "port", "snapshot", "wire"]),
     ("limit", &["bucket", "context", "link", "snapshot", "wire"]),
     ("translate", &["context", "counters", "link", "natv6", "port", "snapshot", "wire"]),
@@ -34,7 +35,7 @@ const CONTROL: Rooms = &[
     ("config", &["identity"]),
     ("manage", &["config", "identity"]),
     ("engine", &["config", "host", "identity", "manage", "reap", "shim6", "time"]),
-    ("sim", &["config", "engine", "identity", "manage", "time"]),
+    ("sim", &["config", "engine", "host", "identity", "manage", "reap", "shim6", "time"]),
     ("driver", &["config", "engine", "manage", "time"]),
 ];
 

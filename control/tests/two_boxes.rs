@@ -102,6 +102,7 @@ fn a_peer_nobody_knows_is_unreachable_at_once() {
     assert_eq!(scene.captured.len(), 0, "nobody outside hears of it");
 }
 
+// R5533-009: with the numbers of the configuration.
 #[test]
 fn a_peer_that_never_answers_is_unreachable_and_left_alone() {
     let mut scene = Scene::new(&Plan { shim6: "i1_timeout_ms = 500\ni1_retries = 2".into(), ..Plan::default() }, 1);

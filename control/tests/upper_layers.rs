@@ -56,8 +56,8 @@ const ERRORS: &[(u8, u8, u32, bool)] = &[
 fn reaches_the_host(scene: &mut Scene, (kind, code, word): (u8, u8, u32)) -> bool {
     let provider = scene.in_use(0);
     let router = scene.providers[provider].router;
-    let about = packet::error_about(&payload_of(scene), router, kind, code, word).unwrap();
-    scene.inject(provider, &about);
+    let error = packet::error_about(&payload_of(scene), router, kind, code, word).unwrap();
+    scene.inject(provider, &error);
     scene.run(ms(100));
     if scene.hosts[0].inbox.is_empty() {
         return false;

@@ -9,6 +9,7 @@ pub mod context;
 pub mod counters;
 mod limit;
 pub mod link;
+pub mod mutant;
 pub mod natv6;
 pub mod port;
 pub mod prefetch;

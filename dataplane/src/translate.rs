@@ -9,9 +9,11 @@
 //! 5. *rewrite*: headers in place, and a verdict.
 //!
 //! What the verdict asks for is done by the [worker](crate::worker). A packet with a context never leaves these stages
-//! and costs one index line and two context lines. Everything rare is in `#[cold]` functions at the end.
+//! and costs one index line and two context lines. Everything rare is in `#[cold]` functions at the end, and packets without
+//! a context in modules of their own.
 
 mod natv6;
+mod plain;
 
 use std::net::Ipv6Addr;
 
@@ -20,12 +22,12 @@ use crate::context::{Direction, Entry, Flows, Phase, Shard, Sharding, Slot};
 use crate::counters::{Count, Counters, DropReason};
 use crate::link::Punt;
 use crate::port::Frame;
-use crate::snapshot::{HostView, PortId, PortView, Snapshot};
+use crate::snapshot::{PortId, PortView, Snapshot};
 use crate::wire::ethernet::{self, EtherType, Mac};
 use crate::wire::ipv6::{self, chain::Place, protocol};
 use crate::wire::segment::Segment;
+use crate::wire::shim6::PayloadHeader;
 use crate::wire::shim6::payload::{self, PayloadError};
-use crate::wire::shim6::{PROTOCOL, PayloadHeader};
 use crate::wire::{ContextTag, Locator, LocatorPair, Ulid, UlidPair, tcp};
 
 /// Packets looked at together.
@@ -182,8 +184,12 @@ fn outbound_key(packet: &ipv6::View<'_>, snapshot: &Snapshot) -> (Key, Verdict) 
     if target.is_multicast() {
         return (Key::None, Verdict::Punt(Punt::HostStack));
     }
-    let key = natv6::departing_key(packet, snapshot);
-    (key.unwrap_or(Key::Pair(UlidPair { local: Ulid(source), peer: Ulid(target) })), Verdict::Lookup)
+    if packet.next_header() == protocol::ICMPV6
+        && let Some(about) = natv6::complaint(packet, snapshot)
+    {
+        return (Key::Error(about), Verdict::Lookup);
+    }
+    (Key::Pair(UlidPair { local: Ulid(source), peer: Ulid(target) }), Verdict::Lookup)
 }
 
 fn parse_inbound<F: Frame>(batch: &mut Batch<F>, scene: &Scene<'_>) {
@@ -202,7 +208,7 @@ fn inbound_key(packet: &ipv6::View<'_>, port: &PortView, snapshot: &Snapshot) ->
     let refuse = |reason| (Key::None, Verdict::Drop(reason));
     let (source, target) = (packet.source(), packet.target());
     if !snapshot.delegated(target) {
-        return (Key::None, to_box(target, port));
+        return (Key::None, plain::to_box(target, port));
     }
     if !may_cross(source) {
         return refuse(DropReason::BadAddress);
@@ -213,7 +219,7 @@ fn inbound_key(packet: &ipv6::View<'_>, port: &PortView, snapshot: &Snapshot) ->
     let shim = match packet.shim_header() {
         Err(_) => return refuse(DropReason::MalformedChain),
         Ok(Some(shim)) if !shim.under_way => shim.place,
-        Ok(_) => return plain_to_locator(packet, port, snapshot),
+        Ok(_) => return plain::to_locator(packet, port, snapshot),
     };
     match PayloadHeader::parse(packet.from_offset(shim.offset)) {
         Ok(header) => {
@@ -315,14 +321,8 @@ fn resolve<F: Frame>(batch: &mut Batch<F>, scene: &Scene<'_>) {
 
 fn rewrite_outbound<F: Frame>(batch: &mut Batch<F>, scene: &mut Scene<'_>) {
     for (at, frame) in batch.frames.iter_mut().enumerate() {
-        let pair = match (batch.verdicts[at], batch.keys[at]) {
-            (Verdict::Lookup, Key::Pair(pair)) => pair,
-            (Verdict::Lookup, Key::Error(pair)) => {
-                batch.verdicts[at] = without_context(frame, pair, batch.hashes[at], scene);
-                continue;
-            }
-            _ => continue,
-        };
+        let Verdict::Lookup = batch.verdicts[at] else { continue };
+        let (Key::Pair(pair) | Key::Error(pair)) = batch.keys[at] else { continue };
         let octets = frame.bytes().len().saturating_sub(ethernet::HEADER_LEN);
         // Nobody inside has a presented identifier for an address, so who sends from one means another's context.
         let live = |slot: &Slot| {
@@ -330,7 +330,7 @@ fn rewrite_outbound<F: Frame>(batch: &mut Batch<F>, scene: &mut Scene<'_>) {
             entry.phase == Phase::Live && !entry.is_presented()
         };
         batch.verdicts[at] = match batch.slots[at].filter(live) {
-            None => without_context(frame, pair, batch.hashes[at], scene),
+            None => plain::without_context(frame, pair, batch.hashes[at], scene),
             Some(slot) => {
                 let entry = scene.shard.entry(slot);
                 if entry.is_in_doubt() {
@@ -348,8 +348,9 @@ fn rewrite_outbound<F: Frame>(batch: &mut Batch<F>, scene: &mut Scene<'_>) {
     }
 }
 
-/// RFC 5533 §11: what a live context does to a packet of its pair. A packet that ends in an error is left as it was.
-#[inline]
+/// RFC 5533 §11: what a live context does to a packet of its pair. A packet that ends in an error is left as it was. Two
+/// call it, and the one that presents nothing shall not pay for the other.
+#[inline(always)]
 fn to_locators<F: Frame>(
     frame: &mut F,
     entry: &Entry,
@@ -375,19 +376,22 @@ fn to_locators<F: Frame>(
     if packet.total_len() + added > mtu {
         return too_big(packet.total_len(), mtu.saturating_sub(added));
     }
+    let insertion = match plain {
+        true => None,
+        false => match packet.shim_insertion() {
+            Ok(insertion) => Some(insertion.place),
+            Err(_) => return Verdict::Drop(DropReason::MalformedChain),
+        },
+    };
     if let Some(presenting) = presenting {
         presenting.apply(frame.bytes_mut().get_mut(ethernet::HEADER_LEN..).unwrap_or_default());
     }
-    if !plain {
-        let packet = ipv6::View::new(frame.bytes().get(ethernet::HEADER_LEN..).unwrap_or_default());
-        let Ok(Ok(insertion)) = packet.map(|packet| packet.shim_insertion()) else {
-            return Verdict::Drop(DropReason::MalformedChain);
-        };
+    if let Some(place) = insertion {
         if !frame.prepend(added) {
             return Verdict::Drop(DropReason::NoBuffer);
         }
         let packet = frame.bytes_mut().get_mut(ethernet::HEADER_LEN..).unwrap_or_default();
-        if payload::insert(packet, insertion.place, entry.peer_tag).is_err() {
+        if payload::insert(packet, place, entry.peer_tag).is_err() {
             return Verdict::Drop(DropReason::MalformedIpv6);
         }
     }
@@ -568,82 +572,4 @@ fn clamp_inbound<F: Frame>(frame: &mut F, entry: &Entry, snapshot: &Snapshot) {
 fn may_cross(address: Ipv6Addr) -> bool {
     let link_local = address.segments()[0] & 0xffc0 == 0xfe80;
     !(address.is_multicast() || address.is_unspecified() || address.is_loopback() || link_local)
-}
-
-/// A packet from a provider whose destination is no locator.
-#[cold]
-fn to_box(target: Ipv6Addr, port: &PortView) -> Verdict {
-    if target.is_multicast() || port.own.contains(&target) {
-        return Verdict::Punt(Punt::HostStack);
-    }
-    Verdict::Drop(DropReason::NotOurLocator)
-}
-
-/// A packet from a provider to a locator, without a Shim6 header.
-fn plain_to_locator(packet: &ipv6::View<'_>, port: &PortView, snapshot: &Snapshot) -> (Key, Verdict) {
-    if port.own.contains(&packet.target()) {
-        return (Key::None, Verdict::Punt(Punt::HostStack));
-    }
-    if let Some(nat) = &snapshot.nat {
-        return natv6::arriving_key(packet, snapshot, nat);
-    }
-    let verdict = match packet.upper_layer() {
-        Err(_) => Verdict::Drop(DropReason::MalformedChain),
-        Ok(upper) if upper.place.next_header == PROTOCOL => Verdict::Drop(DropReason::BadPayloadHeader),
-        Ok(upper) => {
-            let kind = packet.from_offset(upper.place.offset).first().copied();
-            // ICMPv6 types below 128 are errors (RFC 4443 §2.1).
-            let error =
-                upper.place.next_header == protocol::ICMPV6 && upper.first_fragment && kind.is_some_and(|k| k < 128);
-            if error { Verdict::Punt(Punt::IcmpError) } else { Verdict::Drop(DropReason::NoTranslation) }
-        }
-    };
-    (Key::None, verdict)
-}
-
-/// A packet from the site whose pair has no live context. `hash` is the pair's.
-#[inline(never)]
-fn without_context<F: Frame>(frame: &mut F, pair: UlidPair, hash: u64, scene: &mut Scene<'_>) -> Verdict {
-    let (source, target) = (pair.local.0, pair.peer.0);
-    let Some(port) = scene.snapshot.ports.get(usize::from(scene.port.0)) else {
-        return Verdict::Drop(DropReason::NoRoute);
-    };
-    if port.own.contains(&target) {
-        return Verdict::Punt(Punt::HostStack);
-    }
-    if !may_cross(source) || !may_cross(target) {
-        return Verdict::Drop(DropReason::BadAddress);
-    }
-    let snapshot = scene.snapshot;
-    if let Some(nat) = snapshot.nat.as_deref().filter(|nat| !snapshot.site.contains(target) && nat.translates(target)) {
-        return natv6::departing(frame, pair, hash, scene, nat);
-    }
-    if !scene.snapshot.host_index.contains_key(&pair.local) {
-        return Verdict::Reply(IcmpError::SourcePolicy);
-    }
-    if !scene.snapshot.site.contains(target) {
-        return Verdict::Hold(pair);
-    }
-    match scene.snapshot.host_index.get(&pair.peer).and_then(|&at| scene.snapshot.hosts.get(at as usize)) {
-        Some(host) => inside(frame, host, scene),
-        None => Verdict::Reply(IcmpError::AddressUnreachable),
-    }
-}
-
-/// From one host of the site to another, when they are not neighbours on one link.
-fn inside<F: Frame>(frame: &mut F, host: &HostView, scene: &Scene<'_>) -> Verdict {
-    let Some(port) = scene.snapshot.ports.get(usize::from(host.port.0)) else {
-        return Verdict::Drop(DropReason::NoRoute);
-    };
-    let Ok(mut packet) = ipv6_of(frame) else { return Verdict::Drop(DropReason::MalformedIpv6) };
-    if packet.view().total_len() > usize::from(port.mtu) {
-        return Verdict::Reply(IcmpError::PacketTooBig(u32::from(port.mtu)));
-    }
-    if packet.view().hop_limit() <= 1 {
-        return Verdict::Reply(IcmpError::TimeExceeded);
-    }
-    let alive = packet.decrement_hop_limit();
-    debug_assert!(alive, "looked at before the packet was touched");
-    scene.counters.add(Count::ForwardedInside, 1);
-    address(frame, port.mac, host.mac, host.port, host.ulid.0)
 }

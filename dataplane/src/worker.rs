@@ -132,6 +132,11 @@ impl<F: Frame> Worker<F> {
         &self.shard
     }
 
+    /// Pairs whose packets wait for a context, for tests.
+    pub fn held(&self) -> usize {
+        self.outlets.hold.len()
+    }
+
     /// Translates what is in the batch and does what the verdicts ask for.
     fn process(&mut self, port: PortId, fresh: bool) {
         if self.batch.frames.is_empty() {

@@ -131,6 +131,31 @@ fn a_tunnel_is_shimmed_outside_and_left_alone_inside() {
     assert_eq!(b.count(Count::TranslatedIn), 1, "the one before");
 }
 
+// R5533-311: what stands before the payload header comes first, and of ESP, AH and fragments the box can undo nothing.
+#[test]
+fn a_payload_header_behind_what_comes_first_is_not_acted_on() {
+    let (_, mut b, _) = two_boxes();
+    let tag = b.side.install([&b.sharding, &Bench::new(Side::A).sharding], 2, 1, X, X).local_tag;
+    let shim = [&PayloadHeader { next_header: protocol::UDP, tag }.emit()[..], &[0; 20]].concat();
+    let authentication = [&[protocol::SHIM6, 4][..], &[0; 22]].concat();
+    for (first, before) in [
+        (protocol::FRAGMENT, &[protocol::SHIM6, 0, 0, 0, 0, 0, 0, 1][..]),
+        (protocol::AUTHENTICATION, &authentication),
+        (protocol::ESP, &[0, 0, 0, 7, 0, 0, 0, 1]),
+    ] {
+        let hidden = packet(Side::A.locator(1, X), Side::B.locator(2, X), first, &[before, &shim].concat());
+        b.send(X, &b.provider_frame(X, &hidden));
+        b.run();
+        assert_eq!((b.sent(LAN).len(), b.count(Count::TranslatedIn)), (0, 0), "{first}");
+    }
+    assert_eq!(b.drops(), 3);
+    // And a host's AH and ESP stand behind the header of their own packets: there they are the host's to undo.
+    let at = packet(Side::A.locator(1, X), Side::B.locator(2, X), protocol::SHIM6, &shim);
+    b.send(X, &b.provider_frame(X, &at));
+    b.run();
+    assert_eq!(b.sent(LAN).len(), 1);
+}
+
 // R5533-306: what control messages may come over, payload may come over, and the other way round.
 #[test]
 fn a_locator_takes_both_kinds_of_shim6_header() {

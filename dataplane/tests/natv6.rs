@@ -29,12 +29,12 @@ fn outside(number: u16, provider: PortId) -> Ipv6Addr {
 
 /// The provider a TCP packet of host 1 to a stranger leaves by.
 fn way(bench: &mut Bench, ports: [u16; 2], flags: u8) -> PortId {
-    let (port, left) = bench.from_host(1, &tcp(host(1), stranger(0), ports, flags, 10));
+    let (port, left) = bench.host_sends(1, &tcp(host(1), stranger(0), ports, flags, 10));
     assert_eq!(inner(&left), a_hop_on(&tcp(outside(1, port), stranger(0), ports, flags, 10)));
     port
 }
 
-// R6296-002, R6296-004, R6296-038, RCM-004, RCM-005
+// R6296-002, R6296-004, R6296-038, RCM-004, RCM-005; R5533-015: without a context, for whatever reason.
 #[test]
 fn a_session_goes_out_and_its_answers_come_in() {
     let mut bench = Bench::translating();
@@ -49,10 +49,10 @@ fn a_session_goes_out_and_its_answers_come_in() {
     ] as [fn(Ipv6Addr, Ipv6Addr) -> Vec<u8>; 6]
     {
         // What arrives is what the host would have sent had it had the other address: checksum right, ports kept.
-        let (port, left) = bench.from_host(1, &sent(host(1), peer));
+        let (port, left) = bench.host_sends(1, &sent(host(1), peer));
         assert_eq!((port, inner(&left)), (X, &a_hop_on(&sent(outside(1, X), peer))[..]));
         assert_eq!(left[..12], [Side::A.router_mac(X).0, Side::A.mac(X).0].concat());
-        let (port, left) = bench.from_provider(X, &sent(peer, outside(1, X)));
+        let (port, left) = bench.provider_sends(X, &sent(peer, outside(1, X)));
         assert_eq!((port, inner(&left)), (LAN, &a_hop_on(&sent(peer, host(1)))[..]));
         assert_eq!(left[..12], [Side::A.host_mac(1).0, Side::A.mac(LAN).0].concat());
     }
@@ -64,15 +64,15 @@ fn a_session_goes_out_and_its_answers_come_in() {
 fn a_session_that_came_by_a_provider_is_answered_by_it() {
     let mut bench = Bench::translating();
     let peer = stranger(0);
-    bench.from_provider(Y, &tcp(peer, outside(1, Y), [50_000, 22], SYN, 0));
-    bench.from_provider(Y, &echo(peer, outside(1, Y), true, 99));
-    bench.from_provider(Y, &packet(peer, outside(1, Y), protocol::ESP, &[1; 40]));
+    bench.provider_sends(Y, &tcp(peer, outside(1, Y), [50_000, 22], SYN, 0));
+    bench.provider_sends(Y, &echo(peer, outside(1, Y), true, 99));
+    bench.provider_sends(Y, &packet(peer, outside(1, Y), protocol::ESP, &[1; 40]));
     assert_eq!(way(&mut bench, [22, 50_000], SYN | ACK), Y);
-    assert_eq!(bench.from_host(1, &echo(host(1), peer, false, 99)).0, Y);
-    assert_eq!(bench.from_host(1, &packet(host(1), peer, protocol::ESP, &[2; 40])).0, Y);
+    assert_eq!(bench.host_sends(1, &echo(host(1), peer, false, 99)).0, Y);
+    assert_eq!(bench.host_sends(1, &packet(host(1), peer, protocol::ESP, &[2; 40])).0, Y);
     // What the host begins itself goes by the preferred provider, also with the same peer and the same number.
     assert_eq!(way(&mut bench, [40_000, 443], SYN), X);
-    assert_eq!(bench.from_host(1, &echo(host(1), peer, true, 99)).0, X);
+    assert_eq!(bench.host_sends(1, &echo(host(1), peer, true, 99)).0, X);
     assert_eq!(way(&mut bench, [22, 50_000], ACK), Y);
 }
 
@@ -83,7 +83,10 @@ fn without_memory_packets_go_by_the_preferred_provider() {
     assert_eq!(way(&mut bench, [22, 50_000], ACK), X);
     let mut fresh = Bench::translating();
     let arriving = tcp(stranger(0), outside(1, Y), [50_000, 22], ACK, 5);
-    assert_eq!(inner(&fresh.from_provider(Y, &arriving).1), a_hop_on(&tcp(stranger(0), host(1), [50_000, 22], ACK, 5)));
+    assert_eq!(
+        inner(&fresh.provider_sends(Y, &arriving).1),
+        a_hop_on(&tcp(stranger(0), host(1), [50_000, 22], ACK, 5))
+    );
     assert_eq!(way(&mut fresh, [22, 50_000], ACK), Y, "and learns from what arrives");
 }
 
@@ -112,21 +115,21 @@ fn fragments_go_where_their_first_one_went() {
         packet(host(1), stranger(0), protocol::FRAGMENT, &[&[17, 0, a, b, 0, 0, 0, id][..], payload].concat())
     };
     let mut bench = Bench::translating();
-    bench.from_provider(Y, &datagram(stranger(0), outside(1, Y), [4500, 500], 9));
+    bench.provider_sends(Y, &datagram(stranger(0), outside(1, Y), [4500, 500], 9));
     let answer = &datagram(host(1), stranger(0), [500, 4500], 100)[40..];
-    assert_eq!(bench.from_host(1, &fragment(0, 1, &answer[..56])).0, Y);
+    assert_eq!(bench.host_sends(1, &fragment(0, 1, &answer[..56])).0, Y);
     let another = &datagram(host(1), stranger(0), [501, 4500], 100)[40..];
-    assert_eq!(bench.from_host(1, &fragment(0, 2, &another[..56])).0, X, "a session of its own");
-    assert_eq!(bench.from_host(1, &fragment(7, 1, &answer[56..])).0, Y);
-    let (port, left) = bench.from_host(1, &fragment(7, 2, &another[56..]));
+    assert_eq!(bench.host_sends(1, &fragment(0, 2, &another[..56])).0, X, "a session of its own");
+    assert_eq!(bench.host_sends(1, &fragment(7, 1, &answer[56..])).0, Y);
+    let (port, left) = bench.host_sends(1, &fragment(7, 2, &another[56..]));
     assert_eq!((port, view(&left).source()), (X, outside(1, X)));
     assert_eq!(inner(&left)[48..], another[56..]);
     // Without the first, as the last packet of the pair.
-    assert_eq!(bench.from_host(1, &fragment(7, 3, &[0; 8])).0, X);
+    assert_eq!(bench.host_sends(1, &fragment(7, 3, &[0; 8])).0, X);
     let whole = &datagram(stranger(0), outside(1, Y), [4500, 500], 64)[40..];
     let arriving =
         packet(stranger(0), outside(1, Y), protocol::FRAGMENT, &[&[17, 0, 0, 9, 0, 0, 0, 1], &whole[40..]].concat());
-    let (port, left) = bench.from_provider(Y, &arriving);
+    let (port, left) = bench.provider_sends(Y, &arriving);
     assert_eq!((port, view(&left).target(), &inner(&left)[48..]), (LAN, host(1), &whole[40..]));
 }
 
@@ -135,18 +138,18 @@ fn fragments_go_where_their_first_one_went() {
 fn hosts_that_meet_by_outside_addresses_see_outside_addresses() {
     let mut bench = Bench::translating();
     for provider in [X, Y] {
-        let (port, left) = bench.from_host(1, &tcp(host(1), outside(2, provider), [9, 80], SYN, 0));
+        let (port, left) = bench.host_sends(1, &tcp(host(1), outside(2, provider), [9, 80], SYN, 0));
         assert_eq!(port, LAN);
         assert_eq!(inner(&left), a_hop_on(&tcp(outside(1, provider), host(2), [9, 80], SYN, 0)));
         assert_eq!(left[..6], Side::A.host_mac(2).0);
-        let (port, left) = bench.from_host(2, &tcp(host(2), outside(1, provider), [80, 9], SYN | ACK, 0));
+        let (port, left) = bench.host_sends(2, &tcp(host(2), outside(1, provider), [80, 9], SYN | ACK, 0));
         assert_eq!(port, LAN);
         assert_eq!(inner(&left), a_hop_on(&tcp(outside(2, provider), host(1), [80, 9], SYN | ACK, 0)));
     }
     // An error about such a packet is, for its sender, about what it sent.
     let seen = datagram(outside(1, Y), host(2), [5, 6], 20);
     let refused = Error::DestinationUnreachable { code: unreachable::PORT };
-    let (port, left) = bench.from_host(2, &error_about(host(2), outside(1, Y), refused, &seen));
+    let (port, left) = bench.host_sends(2, &error_about(host(2), outside(1, Y), refused, &seen));
     let sent = datagram(host(1), outside(2, Y), [5, 6], 20);
     assert_eq!((port, inner(&left)), (LAN, &a_hop_on(&error_about(outside(2, Y), host(1), refused, &sent))[..]));
     assert_eq!((bench.count(Count::NatHairpin), bench.count(Count::NatQuotes)), (5, 1));
@@ -159,20 +162,20 @@ fn errors_from_outside_are_about_the_packet_the_host_sent() {
     let mut bench = Bench::translating();
     let router: Ipv6Addr = "2a00:ffff::1".parse().unwrap();
     let sent = |source| tcp(source, stranger(0), [7, 443], ACK, 1300);
-    bench.from_host(1, &sent(host(1)));
+    bench.host_sends(1, &sent(host(1)));
     for error in [
         Error::PacketTooBig { mtu: 1280 },
         Error::TimeExceeded { code: exceeded::HOP_LIMIT },
         Error::DestinationUnreachable { code: unreachable::NO_ROUTE },
         Error::ParameterProblem { code: 0, pointer: 40 },
     ] {
-        let (port, left) = bench.from_provider(X, &error_about(router, outside(1, X), error, &sent(outside(1, X))));
+        let (port, left) = bench.provider_sends(X, &error_about(router, outside(1, X), error, &sent(outside(1, X))));
         assert_eq!((port, inner(&left)), (LAN, &a_hop_on(&error_about(router, host(1), error, &sent(host(1))))[..]));
     }
     // A quote of somebody else's packet is none of ours to change, and one that is too short has nothing to.
     let gone = Error::DestinationUnreachable { code: 0 };
     for quote in [&packet(router, stranger(1), 17, &[0; 8])[..], &sent(outside(1, X))[..20]] {
-        let (_, left) = bench.from_provider(X, &error_about(router, outside(1, X), gone, quote));
+        let (_, left) = bench.provider_sends(X, &error_about(router, outside(1, X), gone, quote));
         assert_eq!(inner(&left), a_hop_on(&error_about(router, host(1), gone, quote)));
     }
     assert_eq!(bench.count(Count::NatQuotes), 5);
@@ -191,15 +194,15 @@ fn errors_from_inside_go_back_the_way_the_packet_came() {
         let mut bench = Setup { workers, ..Setup::default() }.build_with(Side::A.translating());
         for peer in 0..8 {
             let arrived = |target| datagram(stranger(peer), target, [4000 + peer, 99], 30);
-            bench.from_provider(Y, &arrived(outside(1, Y)));
+            bench.provider_sends(Y, &arrived(outside(1, Y)));
             let closed = Error::DestinationUnreachable { code: unreachable::PORT };
-            let (port, left) = bench.from_host(1, &error_about(host(1), stranger(peer), closed, &arrived(host(1))));
+            let (port, left) = bench.host_sends(1, &error_about(host(1), stranger(peer), closed, &arrived(host(1))));
             let expected = error_about(outside(1, Y), stranger(peer), closed, &arrived(outside(1, Y)));
             assert_eq!((port, inner(&left)), (Y, &a_hop_on(&expected)[..]));
             // From a router inside that has no address outside: the box speaks for it.
             let small = Error::PacketTooBig { mtu: 1400 };
             let router = Side::A.ulid(5000);
-            let (port, left) = bench.from_host(9, &error_about(router, stranger(peer), small, &arrived(host(1))));
+            let (port, left) = bench.host_sends(9, &error_about(router, stranger(peer), small, &arrived(host(1))));
             let expected = error_about(Side::A.own(Y), stranger(peer), small, &arrived(outside(1, Y)));
             assert_eq!((port, inner(&left)), (Y, &a_hop_on(&expected)[..]));
         }
@@ -243,7 +246,7 @@ fn errors_of_the_box_quote_what_their_receiver_knows() {
     bench.publish(snapshot);
     assert_eq!(answer(&mut bench, LAN, &tcp(host(1), stranger(0), [7, 443], ACK, 1341)), (2, 0, 1400));
     assert_eq!(answer(&mut bench, Y, &tcp(stranger(0), outside(1, Y), [443, 7], ACK, 1241)), (2, 0, 1300));
-    assert_eq!(bench.from_host(1, &tcp(host(1), stranger(0), [7, 443], ACK, 1340)).0, X, "it just fits");
+    assert_eq!(bench.host_sends(1, &tcp(host(1), stranger(0), [7, 443], ACK, 1340)).0, X, "it just fits");
     let from_here = answer(&mut bench, LAN, &tcp(host(1), outside(2, X), [7, 443], ACK, 1241));
     assert_eq!(from_here, (2, 0, 1300), "hairpin");
     assert_eq!((bench.dropped(DropReason::TooBig), bench.dropped(DropReason::HopLimit)), (3, 2));
@@ -324,31 +327,32 @@ fn what_is_no_host_is_translated_by_prefix_where_that_is_mapped() {
         nat.mapped.neighbours.insert(printer, Mac([2, 7, 7, 7, 7, 7]));
     });
     let image = pairs[0].outbound(printer).unwrap();
-    let (port, left) = bench.from_host(1, &tcp(printer, stranger(0), [631, 9], SYN, 0));
+    let (port, left) = bench.host_sends(1, &tcp(printer, stranger(0), [631, 9], SYN, 0));
     assert_eq!((port, inner(&left)), (X, &a_hop_on(&tcp(image, stranger(0), [631, 9], SYN, 0))[..]));
-    let (port, left) = bench.from_provider(X, &tcp(stranger(0), image, [9, 631], SYN | ACK, 0));
+    let (port, left) = bench.provider_sends(X, &tcp(stranger(0), image, [9, 631], SYN | ACK, 0));
     assert_eq!((port, inner(&left)), (LAN, &a_hop_on(&tcp(stranger(0), printer, [9, 631], SYN | ACK, 0))[..]));
     assert_eq!(left[..6], [2, 7, 7, 7, 7, 7]);
     // Outside started, over the other provider.
     let other = pairs[1].outbound(printer).unwrap();
-    bench.from_provider(Y, &tcp(stranger(0), other, [10, 631], SYN, 0));
-    let (port, left) = bench.from_host(1, &tcp(printer, stranger(0), [631, 10], SYN | ACK, 0));
+    bench.provider_sends(Y, &tcp(stranger(0), other, [10, 631], SYN, 0));
+    let (port, left) = bench.host_sends(1, &tcp(printer, stranger(0), [631, 10], SYN | ACK, 0));
     assert_eq!((port, view(&left).source()), (Y, other));
     // A host is known by its locators, not by an image; and what has none is told.
-    assert_eq!(view(&bench.from_host(1, &tcp(host(1), stranger(0), [1, 9], SYN, 0)).1).source(), outside(1, X));
+    assert_eq!(view(&bench.host_sends(1, &tcp(host(1), stranger(0), [1, 9], SYN, 0)).1).source(), outside(1, X));
     assert_eq!(answer(&mut bench, LAN, &tcp(nobody, stranger(0), [631, 9], SYN, 0)), (4, 0, 8));
     let zero = Ipv6Addr::from_bits(outside(0, X).to_bits() >> 64 << 64);
     assert_eq!(answer(&mut bench, X, &tcp(stranger(0), zero, [9, 631], SYN, 0)), (4, 0, 24));
     assert_eq!(bench.dropped(DropReason::NatUntranslatable), 2);
     // Hairpin to the printer, and from it.
-    let (port, left) = bench.from_host(1, &tcp(host(1), image, [1, 631], SYN, 0));
+    let (port, left) = bench.host_sends(1, &tcp(host(1), image, [1, 631], SYN, 0));
     assert_eq!((port, inner(&left)), (LAN, &a_hop_on(&tcp(outside(1, X), printer, [1, 631], SYN, 0))[..]));
-    let (_, left) = bench.from_host(1, &tcp(printer, outside(1, X), [631, 1], ACK, 0));
+    let (_, left) = bench.host_sends(1, &tcp(printer, outside(1, X), [631, 1], ACK, 0));
     assert_eq!(inner(&left), a_hop_on(&tcp(image, host(1), [631, 1], ACK, 0)));
 }
 
 // ---- what deserves a context ----
 
+// R5533-014, R5533-286
 #[test]
 fn control_hears_of_traffic_that_reaches_a_threshold() {
     let mut bench = Bench::translating();
@@ -357,7 +361,7 @@ fn control_hears_of_traffic_that_reaches_a_threshold() {
     });
     let told = Seen::Qualified(UlidPair { local: Ulid(host(1)), peer: Ulid(stranger(0)) }, Locator(outside(1, Y)), 1);
     let exchange = |bench: &mut Bench| {
-        bench.from_provider(Y, &tcp(stranger(0), outside(1, Y), [50_000, 22], ACK, 0));
+        bench.provider_sends(Y, &tcp(stranger(0), outside(1, Y), [50_000, 22], ACK, 0));
         assert_eq!(way(bench, [22, 50_000], ACK), Y);
         bench.take_seen()
     };
@@ -369,8 +373,8 @@ fn control_hears_of_traffic_that_reaches_a_threshold() {
     assert_eq!(bench.count(Count::NatQualified), 2);
     // Others are others: hairpin, another pair, a flood nobody answers.
     for _ in 0..10 {
-        bench.from_host(1, &tcp(host(1), outside(2, X), [7, 443], SYN, 0));
-        bench.from_provider(X, &tcp(stranger(1), outside(1, X), [7, 443], SYN, 0));
+        bench.host_sends(1, &tcp(host(1), outside(2, X), [7, 443], SYN, 0));
+        bench.provider_sends(X, &tcp(stranger(1), outside(1, X), [7, 443], SYN, 0));
     }
     assert_eq!(bench.take_seen(), []);
 }

@@ -98,7 +98,7 @@ fn a_session_goes_on_through_the_context_with_the_address_the_peer_knows() {
     for workers in [1, 4] {
         let mut bench = Setup { workers, ..Setup::default() }.build_with(Side::A.translating());
         for number in 1..9 {
-            bench.from_host(number, &tcp(host(number), stranger(0), [9, 443], SYN, 0));
+            bench.host_sends(number, &tcp(host(number), stranger(0), [9, 443], SYN, 0));
             let live = context(&bench, number);
             install(&mut bench, &live);
             for sent in [
@@ -107,10 +107,10 @@ fn a_session_goes_on_through_the_context_with_the_address_the_peer_knows() {
                 |source, target| packet(source, target, protocol::ESP, &[5; 60]),
             ] as [fn(Ipv6Addr, Ipv6Addr) -> Vec<u8>; 3]
             {
-                let (port, left) = bench.from_host(number, &sent(host(number), stranger(0)));
+                let (port, left) = bench.host_sends(number, &sent(host(number), stranger(0)));
                 assert_eq!(port, Y);
                 assert_eq!(restored(&live, &left), a_hop_on(&sent(outside(number, X), stranger(0))));
-                let (port, left) = bench.from_provider(Y, &tagged(&live, &sent(stranger(0), outside(number, X))));
+                let (port, left) = bench.provider_sends(Y, &tagged(&live, &sent(stranger(0), outside(number, X))));
                 assert_eq!((port, inner(&left)), (LAN, &a_hop_on(&sent(stranger(0), host(number)))[..]));
                 assert_eq!(left[..6], Side::A.host_mac(number).0);
             }
@@ -126,18 +126,18 @@ fn a_session_goes_on_through_the_context_with_the_address_the_peer_knows() {
 fn what_was_translated_otherwise_stays_so() {
     let (mut bench, live) = shimmed();
     // A session the peer began with the address at Y knows nothing of the context.
-    bench.from_provider(Y, &tcp(stranger(0), outside(1, Y), [9, 22], SYN, 0));
-    let (port, left) = bench.from_host(1, &tcp(host(1), stranger(0), [22, 9], ACK, 0));
+    bench.provider_sends(Y, &tcp(stranger(0), outside(1, Y), [9, 22], SYN, 0));
+    let (port, left) = bench.host_sends(1, &tcp(host(1), stranger(0), [22, 9], ACK, 0));
     assert_eq!((port, inner(&left)), (Y, &a_hop_on(&tcp(outside(1, Y), stranger(0), [22, 9], ACK, 0))[..]));
     // Another peer, and another host with the same peer, neither.
-    assert_eq!(bench.from_host(1, &tcp(host(1), stranger(1), [9, 443], ACK, 0)).0, X);
-    assert_eq!(bench.from_host(2, &tcp(host(2), stranger(0), [9, 443], ACK, 0)).0, X);
+    assert_eq!(bench.host_sends(1, &tcp(host(1), stranger(1), [9, 443], ACK, 0)).0, X);
+    assert_eq!(bench.host_sends(2, &tcp(host(2), stranger(0), [9, 443], ACK, 0)).0, X);
     assert_eq!(bench.count(Count::TranslatedOut), 0);
     // When the context is gone, its sessions go on plainly.
-    assert_eq!(bench.from_host(1, &tcp(host(1), stranger(0), [9, 443], ACK, 0)).0, Y);
+    assert_eq!(bench.host_sends(1, &tcp(host(1), stranger(0), [9, 443], ACK, 0)).0, Y);
     bench.control.remove(0, live.local_tag);
     bench.run();
-    let (port, left) = bench.from_host(1, &tcp(host(1), stranger(0), [9, 443], ACK, 0));
+    let (port, left) = bench.host_sends(1, &tcp(host(1), stranger(0), [9, 443], ACK, 0));
     assert_eq!((port, inner(&left)), (X, &a_hop_on(&tcp(outside(1, X), stranger(0), [9, 443], ACK, 0))[..]));
     bench.workers[0].shard().selfcheck();
 }
@@ -146,15 +146,16 @@ fn what_was_translated_otherwise_stays_so() {
 #[test]
 fn a_context_carries_its_session_when_the_provider_it_began_with_is_down() {
     let (mut bench, live) = shimmed();
-    bench.from_host(1, &tcp(host(1), stranger(0), [9, 443], ACK, 0));
+    bench.host_sends(1, &tcp(host(1), stranger(0), [9, 443], ACK, 0));
     bench.translate(|nat| nat.order = vec![1]);
-    let (port, left) = bench.from_host(1, &tcp(host(1), stranger(0), [9, 443], ACK, 0));
+    let (port, left) = bench.host_sends(1, &tcp(host(1), stranger(0), [9, 443], ACK, 0));
     assert_eq!((port, restored(&live, &left)), (Y, a_hop_on(&tcp(outside(1, X), stranger(0), [9, 443], ACK, 0))));
     // What begins now begins elsewhere.
-    let (port, left) = bench.from_host(1, &tcp(host(1), stranger(0), [10, 443], SYN, 0));
+    let (port, left) = bench.host_sends(1, &tcp(host(1), stranger(0), [10, 443], SYN, 0));
     assert_eq!((port, view(&left).source(), view(&left).next_header()), (Y, outside(1, Y), protocol::TCP));
 }
 
+// R5533-001, R5533-280: the exchange goes on beside the session, which never waits for it.
 #[test]
 fn until_the_context_is_live_and_while_it_needs_no_header_packets_go_plainly() {
     let mut bench = Bench::translating();
@@ -163,12 +164,12 @@ fn until_the_context_is_live_and_while_it_needs_no_header_packets_go_plainly() {
     let expected = a_hop_on(&tcp(outside(1, X), stranger(0), [9, 443], ACK, 100));
     for phase in [Phase::Opening, Phase::Answering] {
         install(&mut bench, &Install { phase, ..live.clone() });
-        let (port, left) = bench.from_host(1, &sent);
+        let (port, left) = bench.host_sends(1, &sent);
         assert_eq!((port, inner(&left)), (X, &expected[..]));
     }
     assert_eq!(bench.count(Count::PlainOut), 0);
     install(&mut bench, &Install { locators: live.ulids.as_locators(), provider: 0, ..live });
-    let (port, left) = bench.from_host(1, &sent);
+    let (port, left) = bench.host_sends(1, &sent);
     assert_eq!((port, inner(&left), bench.count(Count::PlainOut)), (X, &expected[..], 1));
 }
 
@@ -179,7 +180,7 @@ fn plain_packets_of_the_pair_are_traffic_of_the_context() {
     bench.translate(|nat| nat.thresholds = Thresholds { packets: Some(1), octets: None, age_ms: None, again_ms: 0 });
     bench.wait(100);
     let plain = tcp(stranger(0), outside(1, X), [443, 9], ACK, 0);
-    let (port, left) = bench.from_provider(X, &plain);
+    let (port, left) = bench.provider_sends(X, &plain);
     assert_eq!((port, inner(&left)), (LAN, &a_hop_on(&tcp(stranger(0), host(1), [443, 9], ACK, 0))[..]));
     bench.wait(100);
     let seen = bench.take_seen();
@@ -188,8 +189,8 @@ fn plain_packets_of_the_pair_are_traffic_of_the_context() {
     assert_eq!((*handle, *activity, out.packets), (live.handle, heard, 0));
     assert_eq!((into.packets, into.octets), (1, plain.len() as u64));
     // What has a context does not ask for one.
-    bench.from_host(1, &tcp(host(1), stranger(0), [9, 443], ACK, 0));
-    bench.from_provider(X, &plain);
+    bench.host_sends(1, &tcp(host(1), stranger(0), [9, 443], ACK, 0));
+    bench.provider_sends(X, &plain);
     assert_eq!(bench.count(Count::NatQualified), 0);
 }
 
@@ -197,10 +198,10 @@ fn plain_packets_of_the_pair_are_traffic_of_the_context() {
 fn a_packet_too_big_for_the_context_is_quoted_as_the_host_sent_it() {
     let (mut bench, _) = shimmed();
     let sent = tcp(host(1), stranger(0), [9, 443], ACK, 1433);
-    let (port, left) = bench.from_host(1, &sent);
+    let (port, left) = bench.host_sends(1, &sent);
     assert_eq!((port, &inner(&left)[40..42], &inner(&left)[46..48]), (LAN, &[2, 0][..], &1492u16.to_be_bytes()[..]));
     assert_eq!(inner(&left)[48..], sent[..1232]);
-    assert_eq!(bench.from_host(1, &tcp(host(1), stranger(0), [9, 443], ACK, 1432)).0, Y);
+    assert_eq!(bench.host_sends(1, &tcp(host(1), stranger(0), [9, 443], ACK, 1432)).0, Y);
 }
 
 // R6296-043 with a context on the way.
@@ -208,19 +209,19 @@ fn a_packet_too_big_for_the_context_is_quoted_as_the_host_sent_it() {
 fn errors_within_the_context_quote_what_each_side_knows() {
     let (mut bench, live) = shimmed();
     let closed = Error::DestinationUnreachable { code: unreachable::PORT };
-    bench.from_provider(Y, &tagged(&live, &datagram(stranger(0), outside(1, X), [7, 99], 20)));
+    bench.provider_sends(Y, &tagged(&live, &datagram(stranger(0), outside(1, X), [7, 99], 20)));
     let refused = error_about(host(1), stranger(0), closed, &datagram(stranger(0), host(1), [7, 99], 20));
-    let (_, left) = bench.from_host(1, &refused);
+    let (_, left) = bench.host_sends(1, &refused);
     let known = error_about(outside(1, X), stranger(0), closed, &datagram(stranger(0), outside(1, X), [7, 99], 20));
     assert_eq!(restored(&live, &left), a_hop_on(&known));
     // From a router inside, in the host's name: a context carries nothing else.
     let router = error_about(host(5000), stranger(0), closed, &datagram(stranger(0), host(1), [7, 99], 20));
-    let (_, left) = bench.from_host(9, &router);
+    let (_, left) = bench.host_sends(9, &router);
     assert_eq!(restored(&live, &left), a_hop_on(&known));
     // The peer's error about a packet of ours.
     let sent = |source| datagram(source, stranger(0), [9, 53], 20);
     let complaint = error_about(stranger(0), outside(1, X), closed, &sent(outside(1, X)));
-    let (_, left) = bench.from_provider(Y, &tagged(&live, &complaint));
+    let (_, left) = bench.provider_sends(Y, &tagged(&live, &complaint));
     assert_eq!(inner(&left), a_hop_on(&error_about(stranger(0), host(1), closed, &sent(host(1)))));
     assert_eq!(bench.drops(), 0);
 }
@@ -239,7 +240,7 @@ fn the_last_segment_is_kept_and_sent_over_a_new_path() {
     let (mut bench, live) = shimmed();
     for number in 0..3 {
         bench.wait(200);
-        bench.from_host(1, &tcp(host(1), stranger(0), [9, 443], ACK, number));
+        bench.host_sends(1, &tcp(host(1), stranger(0), [9, 443], ACK, number));
     }
     let moved = Install {
         locators: LocatorPair { local: Locator(outside(1, X)), peer: Locator(stranger(0)) },
@@ -252,7 +253,7 @@ fn the_last_segment_is_kept_and_sent_over_a_new_path() {
     let (port, left) = bench.only();
     assert_eq!((port, inner(&left)), (X, &a_hop_on(&tcp(outside(1, X), stranger(0), [9, 443], ACK, 2))[..]));
     // Something comes back, even plainly: there is nothing to repeat.
-    bench.from_provider(X, &tcp(stranger(0), outside(1, X), [443, 9], ACK, 0));
+    bench.provider_sends(X, &tcp(stranger(0), outside(1, X), [443, 9], ACK, 0));
     bench.control.replay(0, live.local_tag);
     bench.run();
     assert!(bench.sent(X).is_empty());

@@ -252,5 +252,28 @@ class NarrowCore(LabTest):
         self.assertLess(result["outage_ms"], 2500)
 
 
+class NarrowestCore(LabTest):
+    """A core that carries 1280 octets: whatever a host may send unasked has no room for the payload header."""
+
+    options = {"core_mtu": 1280}
+
+    # R5533-308
+    def test_hosts_may_send_what_they_must_be_allowed_to(self):
+        self.establish()
+        # The first one provokes the router's complaint, in either direction; the boxes learn from it.
+        for octets in (1280, 1280):
+            self.ping("a-h1", self.ulid("b-h1"), "-M", "do", "-s", str(octets - 48), count=1)
+        for octets in (1280, 1276, 1273, 1272):
+            done = self.ping("a-h1", self.ulid("b-h1"), "-M", "do", "-s", str(octets - 48), count=3)
+            self.assertIn(" 0% packet loss", done.stdout, octets)
+        for site in SITES.values():
+            self.assertGreater(box.counters(site)["fragmented"], 0, site.box)
+
+    def test_tcp_does_not_stall(self):
+        running = Transfer("a-h1", "b-h1", self.ulid("b-h1"), 5 * MB, patience_s=15)
+        result = running.wait(60)
+        self.assertTrue(result["sha256_match"], result)
+
+
 if __name__ == "__main__":
     unittest.main()

@@ -4,6 +4,8 @@
 //! that a host can be removed after its provider has gone; a [`Host`] has been verified against the site as it is
 //! now, and only such hosts are served. The file is written by `pshim6ctl host`, whole, by rename.
 
+mod locators;
+
 use std::fmt;
 use std::fs::{self, File, OpenOptions};
 use std::io::{self, Write};
@@ -11,8 +13,8 @@ use std::net::Ipv6Addr;
 use std::ops::ControlFlow;
 use std::os::unix::fs::{OpenOptionsExt, PermissionsExt};
 use std::path::{Path, PathBuf};
+use std::sync::Arc;
 
-use dataplane::wire::{Locator, Ulid};
 use serde::{Deserialize, Serialize};
 use serde_json::value::RawValue;
 
@@ -20,23 +22,27 @@ use super::check::name_error;
 use super::prefix::{MacAddress, Prefix};
 use super::problem::{Place, Problem, Problems};
 use super::site::Site;
-use crate::identity::{
-    GenerateError, HostIdentity, HostPrefixes, Parameters, Sec, SigningKey, hba, make_host_with, prefix_of, verify_ulid,
-};
+use crate::identity::{GenerateError, HostIdentity, HostPrefixes, Sec, SigningKey, make_host_with};
+pub use locators::Updated;
 
 /// The version of the format that is read and written.
 pub const VERSION: u64 = 1;
 
 /// The hosts of a site, verified; names and addresses are distinct.
-#[derive(Clone, Debug, Default, PartialEq, Eq)]
-pub struct Hosts(Vec<Host>);
+#[derive(Clone, Debug, Default)]
+pub struct Hosts {
+    list: Vec<Host>,
+    key: Option<Arc<SigningKey>>,
+    warnings: Vec<Problem>,
+}
 
-/// A host whose parameter data structure proves its addresses, which lie in the site's present prefixes.
+/// A host whose parameter data structure proves its identifier, and whose locators are proved by it or by a signature of
+/// the site's key.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Host {
     /// What people call it.
     pub name: String,
-    /// Its addresses, one locator for each provider in the order of `Site::providers`, and their proof.
+    /// Its addresses, at most one locator for each provider in the order of `Site::providers`, and their proof.
     pub identity: HostIdentity,
     /// Its link-layer address, if the operator says it: then the box knows at a reload whether an address has moved to
     /// another machine. It is learned by neighbour discovery all the same.
@@ -95,30 +101,36 @@ impl Hosts {
 
     /// Verifies `text` as the contents of `file`.
     pub fn parse(file: &Path, text: &str, site: &Site) -> Result<Hosts, Problems> {
-        let mut reader = Reader { file, text, problems: Vec::new() };
+        let mut reader = Reader::new(file, text);
         let entries = reader.entries();
-        let hosts: Vec<Host> = entries.into_iter().filter_map(|entry| reader.verify(entry, site)).collect();
-        if reader.problems.is_empty() { Ok(Hosts(hosts)) } else { Err(Problems(reader.problems)) }
+        let list: Vec<Host> = entries.into_iter().filter_map(|entry| reader.verify(entry, site)).collect();
+        let Reader { problems, warnings, key, .. } = reader;
+        if problems.is_empty() { Ok(Hosts { list, key: key.into_read(), warnings }) } else { Err(Problems(problems)) }
     }
 
     /// The hosts, in the order of the file.
     pub fn iter(&self) -> std::slice::Iter<'_, Host> {
-        self.0.iter()
+        self.list.iter()
     }
 
     /// The same for a change: hosts that were verified may go, and others that were verified for the same site come.
     pub fn list_mut(&mut self) -> &mut Vec<Host> {
-        &mut self.0
+        &mut self.list
+    }
+
+    /// What signs locators outside the hosts' address sets.
+    pub fn set_key(&mut self, key: Arc<SigningKey>) {
+        self.key = Some(key);
     }
 
     /// How many there are.
     pub fn len(&self) -> usize {
-        self.0.len()
+        self.list.len()
     }
 
     /// Whether there is none.
     pub fn is_empty(&self) -> bool {
-        self.0.is_empty()
+        self.list.is_empty()
     }
 }
 
@@ -126,7 +138,7 @@ impl<'a> IntoIterator for &'a Hosts {
     type Item = &'a Host;
     type IntoIter = std::slice::Iter<'a, Host>;
     fn into_iter(self) -> Self::IntoIter {
-        self.0.iter()
+        self.list.iter()
     }
 }
 
@@ -150,7 +162,7 @@ impl Edit {
         let entries = match read(&file)? {
             None => Vec::new(),
             Some(text) => {
-                let mut reader = Reader { file: &file, text: &text, problems: Vec::new() };
+                let mut reader = Reader::new(&file, &text);
                 let entries = reader.entries();
                 if !reader.problems.is_empty() {
                     return Err(Problems(reader.problems).into());
@@ -297,9 +309,16 @@ struct Reader<'a> {
     file: &'a Path,
     text: &'a str,
     problems: Vec<Problem>,
+    warnings: Vec<Problem>,
+    key: locators::Key,
 }
 
 impl<'a> Reader<'a> {
+    fn new(file: &'a Path, text: &'a str) -> Reader<'a> {
+        let key = locators::Key::default();
+        Reader { file, text, problems: Vec::new(), warnings: Vec::new(), key }
+    }
+
     fn entries(&mut self) -> Vec<(Entry, Raw<'a>)> {
         let raw: FileRaw<'a> = match serde_json::from_str(self.text) {
             Ok(raw) => raw,
@@ -368,59 +387,6 @@ impl<'a> Reader<'a> {
         Some((entry, Raw { index, fields, locators: listed }))
     }
 
-    /// The host, if its parameters prove its addresses and the addresses are those the site needs now.
-    fn verify(&mut self, (entry, raw): (Entry, Raw<'a>), site: &Site) -> Option<Host> {
-        let before = self.problems.len();
-        let index = raw.index;
-        let kind = verify_ulid(Ulid(entry.ulid), &entry.pds);
-        let (kind, parameters) = match kind.and_then(|kind| Ok((kind, Parameters::parse(&entry.pds)?))) {
-            Ok(both) => both,
-            Err(reason) => {
-                let text = format!("does not prove {}: {reason}", entry.ulid);
-                self.problem(raw.fields.pds, format!("hosts[{index}].pds"), text);
-                return None;
-            }
-        };
-        for (number, locator) in entry.locators.iter().enumerate() {
-            if let Err(reason) = hba::verify_member(*locator, &parameters) {
-                let place = raw.locators.get(number).copied().unwrap_or(raw.fields.locators);
-                let text = format!("{locator} is not proved by the host's parameters: {reason}");
-                self.problem(place, format!("hosts[{index}].locators[{number}]"), text);
-            }
-        }
-        if self.problems.len() > before {
-            return None;
-        }
-        let made_for: Vec<Prefix> = entry.addresses().filter_map(|address| Prefix::of(address, 64)).collect();
-        let now: Vec<Prefix> = site.hba_prefixes().collect();
-        // The whole set counts, also prefixes in it that no listed locator has: peers are told of the set.
-        let set_fits = parameters.set().is_some_and(|set| {
-            now.iter().all(|prefix| set.contains(&prefix.high_half())) && set.prefixes().len() == now.len()
-        });
-        let all_there = made_for.len() == now.len() && now.iter().all(|prefix| made_for.contains(prefix));
-        if !set_fits || !all_there || made_for.first() != now.first() {
-            let name = &entry.name;
-            let text = format!(
-                "{name} was made for {}; site and providers now have {}: it must be made again, with new addresses \
-                 (pshim6ctl host add --replace {name})",
-                list(&made_for),
-                list(&now)
-            );
-            self.problem(raw.fields.name, format!("hosts[{index}]"), text);
-            return None;
-        }
-        let locators = site.providers.iter().filter_map(|provider| {
-            let prefix = provider.prefix.high_half();
-            entry.locators.iter().find(|locator| prefix_of(**locator) == prefix).copied().map(Locator)
-        });
-        let locators = locators.collect();
-        Some(Host {
-            name: entry.name,
-            identity: HostIdentity { ulid: Ulid(entry.ulid), locators, pds: entry.pds, kind },
-            mac: entry.mac,
-        })
-    }
-
     fn address(&mut self, raw: &'a RawValue, field: String) -> Option<Ipv6Addr> {
         let text: String = self.value(raw, field.clone())?;
         let address = text.parse().ok();
@@ -452,6 +418,11 @@ impl<'a> Reader<'a> {
     fn problem(&mut self, raw: &RawValue, field: String, text: String) {
         let offset = self.offset_of(raw.get());
         self.problem_at(offset, field, text);
+    }
+
+    fn warning(&mut self, raw: &RawValue, field: String, text: String) {
+        let place = Some(Place::of(self.text, self.offset_of(raw.get())));
+        self.warnings.push(Problem { file: self.file.to_path_buf(), place, field, text });
     }
 
     fn problem_at(&mut self, offset: usize, field: String, text: String) {

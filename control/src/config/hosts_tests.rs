@@ -216,34 +216,95 @@ fn each_wrong_value_is_named_with_its_place() {
 }
 
 #[test]
-fn a_host_of_other_prefixes_must_be_made_again() {
+fn a_host_lives_with_the_providers_it_has_locators_from() {
+    // R5533-011, R5535-030: what is left of its set will do; nothing outside is added without a signature.
     let room = Room::new("again");
-    let (text, _) = two_hosts(&room);
-    let expected = |now: &str| {
-        format!(
-            "hosts.json:5:15: hosts[0]: h1 was made for fc00:a:0:1::/64, 2001:db8:a1:1::/64, 2001:db8:a2:1::/64; site \
-             and providers now have {now}: it must be made again, with new addresses (pshim6ctl host add --replace h1)"
-        )
-    };
+    let (text, hosts) = two_hosts(&room);
+    let parse = |text: &str, site: &Site| Hosts::parse(Path::new("hosts.json"), text, site).unwrap();
+    let warned = |hosts: &Hosts| hosts.warnings().iter().map(Problem::to_string).collect::<Vec<_>>();
+    assert_eq!(warned(&parse(&text, &site())), Vec::<String>::new());
     let mut moved = site();
     moved.providers[1].prefix = "2001:db8:a9:1::/64".parse().unwrap();
-    assert_eq!(said(&text, &moved)[0], expected("fc00:a:0:1::/64, 2001:db8:a1:1::/64, 2001:db8:a9:1::/64"));
+    let served = parse(&text, &moved);
+    assert_eq!(served.list[0].identity.locators, hosts[0].identity.locators[..1]);
+    let y = hosts[0].identity.locators[1];
+    let unused = format!("hosts.json:7:19: hosts[0].locators: h1 does not use {y}: no provider delegates it,");
+    let missing = "hosts.json:7:19: hosts[0].locators: h1 has no locator from isp-y: pshim6ctl host update h1, or host";
+    let found = warned(&served);
+    assert!(found[0].starts_with(&unused) && found[1].starts_with(missing), "{found:?}");
     let mut fewer = site();
     fewer.providers.pop();
-    assert_eq!(said(&text, &fewer)[0], expected("fc00:a:0:1::/64, 2001:db8:a1:1::/64"));
-    // A locator struck from the list does not strike its prefix from the set.
-    let y = Hosts::parse(Path::new("hosts.json"), &text, &site()).unwrap().0[0].identity.locators[1];
+    let fewer = parse(&text, &fewer);
+    assert_eq!((fewer.list[0].identity.locators.len(), warned(&fewer).len()), (1, 2));
+    // A locator struck from the list is as good as a provider gone.
     let struck = text.replacen(&format!(",\n        \"{y}\""), "", 1);
     assert_ne!(struck, text);
-    assert_eq!(said(&struck, &fewer).len(), 2);
+    assert_eq!(parse(&struck, &site()).list[0].identity.locators.len(), 1);
+    // Nothing is left of it.
+    let mut foreign = moved.clone();
+    foreign.providers[0].prefix = "2001:db8:a8:1::/64".parse().unwrap();
+    let expected = "hosts.json:5:15: hosts[0]: h1 was made for fc00:a:0:1::/64, 2001:db8:a1:1::/64, 2001:db8:a2:1::/64; site \
+         and providers now have fc00:a:0:1::/64, 2001:db8:a8:1::/64, 2001:db8:a9:1::/64: it must be made again, with new \
+         addresses (pshim6ctl host add --replace h1)";
+    assert_eq!(said(&text, &foreign)[0], expected);
+    let mut elsewhere = site();
+    elsewhere.lan = "fc00:a:0:2::/64".parse().unwrap();
+    assert_eq!(said(&text, &elsewhere).len(), 2);
     // Providers in another order are the same providers.
     let mut swapped = site();
     swapped.providers.swap(0, 1);
-    let hosts = Hosts::parse(Path::new("hosts.json"), &text, &swapped).unwrap();
-    assert!(swapped.providers[0].prefix.contains(hosts.0[0].identity.locators[0].0));
-    // And such a host can be removed, although it cannot be served.
+    let hosts = parse(&text, &swapped);
+    assert!(swapped.providers[0].prefix.contains(hosts.list[0].identity.locators[0].0));
+    // And a host that cannot be served can be removed.
     let mut edit = Edit::begin(&room.file()).unwrap();
     edit.remove("h1").unwrap();
+}
+
+#[test]
+fn a_hybrid_host_gets_signed_locators_and_an_hba_host_gets_its_members_back() {
+    // R5533-012, R5535-003, R5535-029, R5535-030
+    let room = Room::new("update");
+    let mut with_key = site();
+    with_key.key = Some(room.0.join("key.pem"));
+    let key = super::super::key::make(&room.0.join("key.pem"), 1024).unwrap();
+    add(&room.file(), "hba", 1, None).unwrap();
+    add(&room.file(), "hybrid", 2, Some(&key)).unwrap();
+    let update = |site: &Site| {
+        let mut edit = Edit::begin(&room.file()).unwrap();
+        let updated = edit.update(None, site, Some(&key), &mut StdRng::seed_from_u64(3)).unwrap();
+        edit.save().unwrap();
+        updated
+    };
+    let before = Hosts::load(&room.file(), &with_key).unwrap();
+    assert!(before.key().is_none(), "nothing is to be signed");
+    let mut moved = with_key.clone();
+    moved.providers[1].prefix = "2001:db8:a9:1::/64".parse().unwrap();
+    let updated = update(&moved);
+    assert_eq!(
+        (updated[0].removed.len(), updated[0].added.len(), &updated[0].without[..]),
+        (1, 0, &["isp-y".to_string()][..])
+    );
+    assert_eq!((updated[1].removed.len(), updated[1].added.len(), updated[1].without.len()), (1, 1, 0));
+    let after = Hosts::load(&room.file(), &moved).unwrap();
+    assert_eq!(after.key().map(|key| key.public_key_der()), Some(key.public_key_der()));
+    assert_eq!([&after.list[0], &after.list[1]].map(|host| host.identity.locators.len()), [1, 2]);
+    assert_eq!(after.list[1].identity.ulid, before.list[1].identity.ulid);
+    // Without the key, or with another one, nobody would believe it.
+    let text = fs::read_to_string(room.file()).unwrap();
+    let refused = said(&text, &Site { key: None, ..moved.clone() });
+    assert!(
+        refused[0].contains("is not proved by the host's parameters") && refused[0].ends_with("no site.key to sign it")
+    );
+    super::super::key::make(&room.0.join("other.pem"), 1024).unwrap();
+    let refused = said(&text, &Site { key: Some(room.0.join("other.pem")), ..moved });
+    assert!(refused[0].ends_with("site.key is not the key the host was made with"), "{refused:?}");
+    // The old provider comes back: both have the same addresses again as at first.
+    update(&with_key);
+    let again = Hosts::load(&room.file(), &with_key).unwrap();
+    assert_eq!((&again.list, again.warnings()), (&before.list, &[][..]));
+    let mut edit = Edit::begin(&room.file()).unwrap();
+    let unknown = edit.update(Some("h9"), &with_key, None, &mut StdRng::seed_from_u64(4));
+    assert!(matches!(unknown, Err(EditError::Unknown(name)) if name == "h9"));
 }
 
 proptest::proptest! {

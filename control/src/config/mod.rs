@@ -50,6 +50,7 @@ impl Configuration {
         if hosts.is_empty() {
             warnings.push(Problem::of_file(&site.node.hosts_file, "no hosts yet (pshim6ctl host add NAME)"));
         }
+        warnings.extend(hosts.warnings().iter().cloned());
         warnings.extend(key_warnings(&site, &hosts));
         Ok(Configuration { file: file.to_path_buf(), site, hosts, warnings })
     }

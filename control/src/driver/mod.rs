@@ -239,10 +239,11 @@ impl Control {
     }
 
     fn providers(&self) -> Vec<ProviderView> {
-        let site = &self.configuration.site;
+        let ports = &self.configuration.site.ports;
         let mut providers = self.engine.providers_view();
-        for (view, provider) in providers.iter_mut().zip(&site.providers) {
-            view.port = site.ports.get(provider.port).map(|port| port.name.clone()).unwrap_or_default();
+        for view in &mut providers {
+            let port = view.port.parse().ok().and_then(|at: usize| ports.get(at));
+            view.port = port.map(|port| port.name.clone()).unwrap_or_default();
         }
         providers
     }
@@ -296,14 +297,13 @@ impl Control {
         view
     }
 
-    /// Reads the configuration again. Hosts and peers are taken over, whole or not at all; the rest needs a restart, and
-    /// the answer says so.
+    /// Reads the configuration again. Hosts, peers and providers are taken over, whole or not at all; the rest needs a
+    /// restart, and the answer says so.
     fn reload(&mut self) -> Result<ReloadedView, Problems> {
         let new = Configuration::load(&self.configuration.file)?;
         let notes: Vec<String> = new.warnings.iter().map(ToString::to_string).collect();
         if needs_restart(&self.configuration.site, &new.site) {
-            let text =
-                "other settings than hosts and peers changed: nothing was taken over; restart pshim6d to use them";
+            let text = "other settings than hosts, peers and providers changed: nothing was taken over; restart pshim6d to use them";
             return Err(crate::config::Problem::of_file(&new.file, text).into());
         }
         let now = self.clock.now();
@@ -317,6 +317,7 @@ impl Control {
             hosts: new.hosts.len() as u64,
             added: changes.added as u64,
             removed: changes.removed as u64,
+            changed: changes.changed as u64,
             peers: new.site.peers.len() as u64,
             notes,
         };
@@ -325,9 +326,13 @@ impl Control {
     }
 }
 
-/// Whether anything but the peers differs.
+/// Whether anything differs that cannot be taken over while the box runs.
 fn needs_restart(old: &Site, new: &Site) -> bool {
     let mut like_old = new.clone();
     like_old.peers.clone_from(&old.peers);
+    like_old.providers.clone_from(&old.providers);
+    like_old.key.clone_from(&old.key);
+    (like_old.sec, like_old.quarantine) = (old.sec, old.quarantine);
+    like_old.shim6.announce_down = old.shim6.announce_down;
     like_old != *old
 }

@@ -134,7 +134,7 @@ impl Engine {
         let Some(context) = self.endpoint.context(id) else { return };
         self.tally.count(if how == How::Recovered { Event::ContextRecovered } else { Event::ContextReady });
         effects.push(Effect::Story(Story::Ready(context.ulids, context.pair, how)));
-        let (pair, timeout) = (context.pair, context.peer_keepalive_timeout);
+        let (ulid, pair, timeout) = (context.ulids.local, context.pair, context.peer_keepalive_timeout);
         let (local, peer) = self.locators(context);
         let attached = self.attached.entry(id).or_insert_with(Attached::new);
         let kept = attached.reap.take().filter(|reap| reap.current() == pair);
@@ -154,7 +154,7 @@ impl Engine {
         if how != How::Initiated {
             self.wake(now, id);
         }
-        if self.provider_of(pair.local.0).is_some_and(|(_, provider)| provider.is_unwelcome()) {
+        if self.is_unwelcome(ulid, pair.local) {
             // The peer chose it, or there was no choice when the exchange began.
             self.has_news(id);
         }
@@ -181,9 +181,13 @@ impl Engine {
 
     /// The locators REAP may use: ours in order of the providers, the peer's as far as they are proved.
     fn locators(&self, context: &Context) -> (Vec<LocalLocator>, Vec<PeerLocator>) {
+        let ulid = context.ulids.local;
+        let welcome = |locator: &Locator| self.provider_of(locator.0).is_some() && !self.is_unwelcome(ulid, *locator);
+        // Nothing is left that has no alternative, for instance while the peer has not accepted the new locators yet.
+        let alternative = context.host.locators.iter().any(|(locator, _)| welcome(locator));
         let ours = context.host.locators.iter().filter_map(|(locator, _)| {
             let (_, provider) = self.provider_of(locator.0)?;
-            let (preference, unwelcome) = (provider.standing(), provider.is_unwelcome());
+            let (preference, unwelcome) = (provider.standing(), alternative && !welcome(locator));
             Some(LocalLocator { locator: *locator, preference, unwelcome })
         });
         let theirs = context.peer_locators.iter().filter(|known| known.verified).map(|known| PeerLocator {

@@ -1,25 +1,44 @@
 //! Hosts come and go while the box runs.
 //!
-//! A reload is looked at as a whole before anything is done: who goes, who comes, and whether what comes may have the
-//! addresses it wants. Contexts of hosts that stay go on; those of hosts that go end with them (RFC 5533 §1.5), and what
-//! such a host had is kept from other hosts for the quarantine time.
+//! A reload is looked at as a whole before anything is done: who goes, who comes, who has other locators than before, and
+//! whether all of them may have the addresses they want. Contexts of hosts that stay go on; those of hosts that go end
+//! with them (RFC 5533 §1.5), and what such a host had is kept from other hosts for the quarantine time.
+//!
+//! Peers hear of other locators by Update Requests (§10). A locator that goes is announced as broken first, beside those
+//! that come, so that both ends leave it by a probe that was answered; [`LEAVING`] later it is struck from the list.
 
 use std::net::Ipv6Addr;
 use std::sync::Arc;
+use std::time::Duration;
 
 use dataplane::snapshot::HostView;
-use dataplane::wire::Ulid;
 use dataplane::wire::ethernet::Mac;
 use dataplane::wire::shim6::VerificationMethod;
+use dataplane::wire::{Locator, Ulid};
 use hashbrown::HashMap;
 use rand::Rng;
 
 use super::setup::SetupError;
 use super::{Effect, Engine, Event};
 use crate::config::{Host, Hosts, Site};
-use crate::identity::{HostIdentity, Kind};
+use crate::identity::{Parameters, SigningKey, hba};
 use crate::shim6::{CheckedHost, Held, LocalHost, Owner};
 use crate::time::Instant;
+
+/// How long a locator that goes is still there, as the last resort, for contexts to leave it: an Update Request that is
+/// lost twice, and then a probe.
+pub(super) const LEAVING: Duration = Duration::from_secs(30);
+
+/// A locator and what proves it, as a Locator List option has it.
+type Entry = (Locator, VerificationMethod);
+
+/// A host's list that still has locators which go.
+pub(super) struct Transition {
+    /// When they go.
+    at: Instant,
+    /// The list that remains.
+    remaining: CheckedHost,
+}
 
 /// What a reload changed.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
@@ -28,12 +47,16 @@ pub struct Changes {
     pub added: usize,
     /// Hosts that are gone.
     pub removed: usize,
+    /// Hosts that have other locators than before.
+    pub changed: usize,
 }
 
 /// A reload that can be carried out.
 struct Plan {
     gone: Vec<Ulid>,
     new: Vec<(Host, CheckedHost)>,
+    /// The list to announce now, and the one without what goes.
+    changed: Vec<(CheckedHost, Option<CheckedHost>)>,
 }
 
 impl Engine {
@@ -48,15 +71,30 @@ impl Engine {
         effects: &mut Vec<Effect>,
     ) -> Result<Changes, SetupError> {
         let plan = self.plan(now, rng, hosts)?;
-        let changes = Changes { added: plan.new.len(), removed: plan.gone.len() };
+        self.check_providers(site)?;
+        let changes = Changes { added: plan.new.len(), removed: plan.gone.len(), changed: plan.changed.len() };
+        self.quarantine = site.quarantine;
+        self.endpoint.set_quarantine(site.quarantine);
+        self.announce_down = site.shim6.announce_down;
+        let steered = self.set_providers(now, site, effects);
         for ulid in plan.gone {
             self.take_out(now, rng, ulid, effects);
         }
         for (host, checked) in plan.new {
             self.take_in(&host, checked);
         }
+        let mut told = Vec::new();
+        for (first, remaining) in plan.changed {
+            told.push(first.host().ulid);
+            self.change_list(now, first, remaining);
+        }
         for host in hosts {
             self.host_names.insert(host.identity.ulid, host.name.clone());
+        }
+        if steered {
+            self.advise();
+        } else {
+            self.advise_hosts(told);
         }
         self.set_peers(site);
         effects.push(Effect::Publish(self.snapshot.clone()));
@@ -73,7 +111,7 @@ impl Engine {
     ) -> Result<(), SetupError> {
         self.may_come(now, host, &self.taken(now))?;
         if self.endpoint.host(host.identity.ulid).is_none() {
-            let checked = self.checked(rng, host)?;
+            let checked = self.checked(rng, host, None)?;
             self.take_in(host, checked);
             effects.push(Effect::Publish(self.snapshot.clone()));
         }
@@ -96,14 +134,96 @@ impl Engine {
         let mut gone: Vec<Ulid> = self.host_names.keys().filter(|ulid| !wanted(ulid)).copied().collect();
         gone.sort_unstable();
         let taken = self.taken(now);
-        let mut new = Vec::new();
+        let (mut new, mut changed) = (Vec::new(), Vec::new());
         for host in hosts {
             self.may_come(now, host, &taken)?;
             if self.endpoint.host(host.identity.ulid).is_none() {
-                new.push((host.clone(), self.checked(rng, host)?));
+                new.push((host.clone(), self.checked(rng, host, hosts.key())?));
+            } else {
+                changed.extend(self.changed(host, hosts.key())?);
             }
         }
-        Ok(Plan { gone, new })
+        Ok(Plan { gone, new, changed })
+    }
+
+    /// The lists of a host that is served already, if they are not what they were.
+    fn changed(
+        &mut self,
+        host: &Host,
+        key: Option<&Arc<SigningKey>>,
+    ) -> Result<Option<(CheckedHost, Option<CheckedHost>)>, SetupError> {
+        let ulid = host.identity.ulid;
+        let wanted = entries(host);
+        let Some(old) = self.endpoint.host(ulid).cloned() else { return Ok(None) };
+        let meant = self.transitions.get(&ulid).map_or(&old.locators, |it| &it.remaining.host().locators);
+        if *meant == wanted {
+            return Ok(None);
+        }
+        let kept = |entry: &&Entry| wanted.iter().any(|(locator, _)| *locator == entry.0);
+        let going: Vec<Entry> = old.locators.iter().filter(|entry| !kept(entry)).copied().collect();
+        let in_use = self.endpoint.contexts_of(ulid).next().is_some();
+        // Generations go up by one (D12); the second list is for later.
+        let mut list = |entries, more| self.list(host, entries, old.generation.wrapping_add(more), key);
+        match going.is_empty() || !in_use {
+            true => Ok(Some((list(wanted, 1)?, None))),
+            false => {
+                let both = wanted.iter().copied().chain(going).collect();
+                Ok(Some((list(both, 1)?, Some(list(wanted, 2)?))))
+            }
+        }
+    }
+
+    /// What is told of a host with these locators. The signature, if it needs one, is made here, once for all peers.
+    fn list(
+        &mut self,
+        host: &Host,
+        locators: Vec<Entry>,
+        generation: u32,
+        key: Option<&Arc<SigningKey>>,
+    ) -> Result<CheckedHost, SetupError> {
+        let signed = locators.iter().filter(|(_, method)| *method == VerificationMethod::Cga);
+        let signed: Vec<Locator> = signed.map(|(locator, _)| *locator).collect();
+        let sign = |key: &Arc<SigningKey>| key.sign_locators(generation, &signed).ok();
+        let signature = key.filter(|_| !signed.is_empty()).and_then(sign);
+        let (ulid, pds) = (host.identity.ulid, Some(host.identity.pds.clone()));
+        let told = LocalHost { ulid, locators, pds, generation, signature, preferences: None };
+        let refused = |reason| SetupError::Host { name: host.name.clone(), reason };
+        self.endpoint.check_host(told).map_err(refused)
+    }
+
+    /// A host has other locators from now on.
+    fn change_list(&mut self, now: Instant, first: CheckedHost, remaining: Option<CheckedHost>) {
+        let ulid = first.host().ulid;
+        self.endpoint.adopt_host(first);
+        match remaining {
+            Some(remaining) => {
+                self.transitions.insert(ulid, Transition { at: now + LEAVING, remaining });
+            }
+            None => _ = self.transitions.remove(&ulid),
+        }
+    }
+
+    /// Strikes from the lists what has been announced to go, and lets go of providers that have gone.
+    pub(super) fn expire_lists(&mut self, now: Instant, rng: &mut dyn Rng, effects: &mut Vec<Effect>) {
+        let due: Vec<Ulid> = self.transitions.iter().filter(|(_, it)| it.at <= now).map(|(ulid, _)| *ulid).collect();
+        for ulid in &due {
+            let Some(Transition { remaining, .. }) = self.transitions.remove(ulid) else { continue };
+            let owner = self.owner_of(*ulid);
+            self.endpoint.hold_locators(now, remaining.host(), owner);
+            self.endpoint.adopt_host(remaining);
+        }
+        self.advise_hosts(due);
+        self.expire_providers(now, rng, effects);
+    }
+
+    /// When [`Engine::expire_lists`] has something to do.
+    pub(super) fn lists_deadline(&self) -> Option<Instant> {
+        self.transitions.values().map(|it| it.at).chain(self.providers.iter().filter_map(|it| it.leaving)).min()
+    }
+
+    /// Whether a locator of a host is about to go.
+    pub(super) fn is_going(&self, ulid: Ulid, locator: Locator) -> bool {
+        self.transitions.get(&ulid).is_some_and(|it| !it.remaining.host().has(locator.0))
     }
 
     /// Whose the addresses in use are. What goes with a reload is kept from others as well as what has gone before.
@@ -138,9 +258,14 @@ impl Engine {
         Ok(())
     }
 
-    fn checked(&mut self, rng: &mut dyn Rng, host: &Host) -> Result<CheckedHost, SetupError> {
-        let refused = |reason| SetupError::Host { name: host.name.clone(), reason };
-        self.endpoint.check_host(local_host(&host.identity, rng)).map_err(refused)
+    /// The first list of a host.
+    fn checked(
+        &mut self,
+        rng: &mut dyn Rng,
+        host: &Host,
+        key: Option<&Arc<SigningKey>>,
+    ) -> Result<CheckedHost, SetupError> {
+        self.list(host, entries(host), rng.next_u32(), key)
     }
 
     /// Who has a ULID now.
@@ -157,6 +282,7 @@ impl Engine {
         self.endpoint.remove_host(now, ulid, link, &mut out);
         self.follow(now, rng, out, effects);
         self.host_names.remove(&ulid);
+        self.transitions.remove(&ulid);
         if let Some(at) = Arc::make_mut(&mut self.snapshot).host_index.remove(&ulid) {
             // Its contexts are gone, and workers hear of that before they hear of the next host in this place.
             self.free_places.push(at);
@@ -170,7 +296,10 @@ impl Engine {
     /// A host that was found good is served from now on.
     fn take_in(&mut self, host: &Host, checked: CheckedHost) {
         let ulid = host.identity.ulid;
+        let preferences = self.preferences_of(checked.host());
         self.endpoint.adopt_host(checked);
+        // The number is right, since it was taken from the list itself.
+        let _ = self.endpoint.set_preferences(ulid, preferences);
         self.host_names.insert(ulid, host.name.clone());
         let view = HostView { ulid, port: self.lan_port, mac: None };
         let snapshot = Arc::make_mut(&mut self.snapshot);
@@ -197,17 +326,13 @@ impl Engine {
     }
 }
 
-fn local_host(identity: &HostIdentity, rng: &mut dyn Rng) -> LocalHost {
-    let method = match identity.kind {
-        Kind::Hba | Kind::Hybrid => VerificationMethod::Hba,
-        Kind::Cga => VerificationMethod::Cga,
+/// A host's locators, each with what proves it: members of its address set by their hash, others by signature.
+fn entries(host: &Host) -> Vec<Entry> {
+    let parameters = Parameters::parse(&host.identity.pds);
+    let is_member = |locator: &Locator| parameters.as_ref().is_ok_and(|it| hba::verify_member(locator.0, it).is_ok());
+    let method = |locator| match is_member(locator) {
+        true => VerificationMethod::Hba,
+        false => VerificationMethod::Cga,
     };
-    LocalHost {
-        ulid: identity.ulid,
-        locators: identity.locators.iter().map(|locator| (*locator, method)).collect(),
-        pds: Some(identity.pds.clone()),
-        generation: rng.next_u32(),
-        signature: None,
-        preferences: None,
-    }
+    host.identity.locators.iter().map(|locator| (*locator, method(locator))).collect()
 }

@@ -70,11 +70,12 @@ impl Engine {
                 return;
             }
         }
-        if let Some((host, translated)) = self.translate_error(&view, icmp, &quoted) {
-            self.tally.count(Event::IcmpTranslated);
-            let port = self.lan_port;
-            self.send_packet(now, port, host, &translated, effects);
-        }
+        let Some((host, translated)) = self.translate_error(&view, icmp, &quoted) else {
+            return self.tally.count(Event::IcmpNotOurs);
+        };
+        self.tally.count(Event::IcmpTranslated);
+        let port = self.lan_port;
+        self.send_packet(now, port, host, &translated, effects);
     }
 
     /// The context whose packet is quoted: by the peer's tag and both locators, never by our own tag (RFC 5533 §8).

@@ -18,6 +18,7 @@
 //! | `link` | how a packet of the box's own reaches the wire |
 //! | `unreachable` | who hears of a packet whose next hop does not answer |
 //! | `steer` | which providers contexts should use, and how peers hear of it |
+//! | `providers` | providers that come and go |
 //! | `report` | what the operator sees |
 
 mod context;
@@ -25,6 +26,7 @@ mod hints;
 mod hosts;
 mod icmp;
 mod link;
+mod providers;
 mod quote;
 mod report;
 mod revive;
@@ -34,7 +36,7 @@ mod tally;
 mod unreachable;
 
 use std::cmp::Reverse;
-use std::collections::{BinaryHeap, VecDeque};
+use std::collections::{BTreeMap, BinaryHeap, VecDeque};
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -120,8 +122,8 @@ struct Provider {
     told_down: bool,
     /// When it came up last.
     up_since: Option<Instant>,
-    /// Whether it has gone from the configuration and serves only until contexts have left it.
-    leaving: bool,
+    /// Until when it serves, if it has gone from the configuration: as the last resort, for contexts to leave it.
+    leaving: Option<Instant>,
 }
 
 impl Provider {
@@ -163,6 +165,8 @@ pub struct Engine {
     suspects: VecDeque<(ContextId, PathKey)>,
     /// Contexts that have just found a path, whose hosts' TCP should hear of it; in order of time.
     wakes: BinaryHeap<Reverse<(Instant, ContextId)>>,
+    /// Hosts whose list has locators that are about to go. In order, so that a simulation can be repeated.
+    transitions: BTreeMap<Ulid, hosts::Transition>,
     /// Contexts that have something to hear about the locators of their host.
     news: VecDeque<ContextId>,
     news_budget: ProbeBudget,
@@ -230,6 +234,9 @@ impl Engine {
             self.endpoint.expire(now, rng, &mut out);
             self.follow(now, rng, out, effects);
         }
+        if self.lists_deadline().is_some_and(|due| due <= now) {
+            self.expire_lists(now, rng, effects);
+        }
         self.expire_news(now, rng, effects);
         self.expire_revivals(now, rng, effects);
         self.expire_reap(now, rng, effects);
@@ -243,7 +250,11 @@ impl Engine {
         let suspects = paced.then(|| self.budget.ready_at());
         let wakes = self.wakes.peek().map(|Reverse((at, _))| *at);
         let host = [self.neighbours.deadline(), self.listener.deadline(), self.revival.due()];
-        [reap, suspects, wakes, self.news_deadline(), self.endpoint.deadline()].into_iter().chain(host).flatten().min()
+        [reap, suspects, wakes, self.news_deadline(), self.lists_deadline(), self.endpoint.deadline()]
+            .into_iter()
+            .chain(host)
+            .flatten()
+            .min()
     }
 
     /// What happened so far, by name.
@@ -305,7 +316,7 @@ impl Engine {
             let Some((_, provider)) = self.provider_of(ours.0) else { continue };
             for (j, &theirs) in peer.iter().enumerate() {
                 let pair = LocatorPair { local: ours, peer: theirs };
-                let last_resort = !provider.is_up() || provider.is_unwelcome();
+                let last_resort = !provider.is_up() || provider.is_unwelcome() || self.is_going(ulids.local, ours);
                 ranked.push(((last_resort, self.book.rank(pair, now), i.max(j), i.abs_diff(j), i), pair));
             }
         }
@@ -316,7 +327,7 @@ impl Engine {
     /// The provider that delegated an address.
     fn provider_of(&self, address: std::net::Ipv6Addr) -> Option<(usize, &Provider)> {
         let prefix = (address.to_bits() >> 64) as u64;
-        self.providers.iter().enumerate().find(|(_, provider)| provider.prefix == prefix)
+        self.providers.iter().enumerate().find(|(_, provider)| provider.prefix == prefix && provider.exists())
     }
 
     fn control_message(&mut self, now: Instant, rng: &mut dyn Rng, frame: &[u8], effects: &mut Vec<Effect>) {

@@ -181,6 +181,23 @@ mod tests {
         }
     }
 
+    proptest::proptest! {
+        /// Whatever a router sends: nothing panics, and nothing grows.
+        #[test]
+        fn any_error_is_told_or_not(
+            kind: u8, word: [u8; 4], octets in 0usize..400, noise in proptest::collection::vec(0usize..400, 0..8),
+        ) {
+            let (_, mut tagged) = packets(300);
+            for at in noise {
+                tagged[at % 348] ^= at as u8;
+            }
+            let icmp = error(kind, word, &tagged[..octets.min(tagged.len())]);
+            if let Some(said) = without_shim(&icmp, PLACE, &ulids()) {
+                proptest::prop_assert!(said.len() <= icmp.len() && said.len() >= icmp.len() - 8);
+            }
+        }
+    }
+
     #[test]
     fn a_pointer_stays_with_what_it_points_at() {
         let (_, tagged) = packets(20);

@@ -104,6 +104,26 @@ impl Engine {
         }
     }
 
+    /// All contexts, in no order.
+    pub fn contexts(&self) -> impl Iterator<Item = &Context> {
+        self.endpoint.contexts()
+    }
+
+    /// Tables that hold something on behalf of contexts or of packets under way, and how much. Of a box that had nothing
+    /// to do for long enough there are none.
+    pub fn leftovers(&self) -> Vec<(&'static str, usize)> {
+        let tables = [
+            ("contexts", self.endpoint.len()),
+            ("pairs left alone", self.endpoint.holddowns()),
+            ("machines of contexts", self.attached.len()),
+            ("deadlines", self.due.len()),
+            ("waiting probes", self.waiting.len()),
+            ("suspects", self.suspects.len()),
+            ("segments to be sent again", self.wakes.len()),
+        ];
+        tables.into_iter().filter(|(_, held)| *held > 0).collect()
+    }
+
     /// How many contexts there are, by state.
     pub fn context_counts(&self, max: u32) -> ContextCounts {
         let mut counts = ContextCounts { max: max.into(), ..ContextCounts::default() };
@@ -140,8 +160,9 @@ impl Engine {
             contexts: through.get(&provider.prefix).copied().unwrap_or_default(),
             steering: provider.steering,
             told_broken: provider.is_unwelcome(),
+            leaving: provider.leaving.is_some(),
         };
-        self.providers.iter().map(view).collect()
+        self.providers.iter().filter(|provider| provider.exists()).map(view).collect()
     }
 
     /// What is known of paths: those in use, and those with recent evidence.

@@ -1,6 +1,6 @@
 //! What the configuration makes of the engine at the start.
 
-use std::collections::{BinaryHeap, VecDeque};
+use std::collections::{BTreeMap, BinaryHeap, VecDeque};
 use std::net::Ipv6Addr;
 use std::sync::Arc;
 
@@ -62,7 +62,7 @@ pub enum SetupError {
 }
 
 /// Most ports and providers.
-const PORTS_MAX: usize = 64;
+pub(super) const PORTS_MAX: usize = 64;
 /// Probes of all contexts together, per second (RFC 5534 §9 estimates one per context at the worst time).
 const PROBES_PER_S: u32 = 5_000;
 /// Contexts that hear of changed locators or preferences, per second.
@@ -120,6 +120,7 @@ impl Engine {
             suspects: VecDeque::new(),
             wakes: BinaryHeap::new(),
             listener: Listener::new(&links, |at| role(site, at) != Role::Unused),
+            transitions: BTreeMap::new(),
             news: VecDeque::new(),
             news_budget: ProbeBudget::new(UPDATES_PER_S, UPDATES_PER_S / 10),
             announce_down: site.shim6.announce_down,
@@ -166,7 +167,7 @@ pub fn worker_limits(site: &Site) -> Limits {
     }
 }
 
-fn provider(provider: &site::Provider) -> Provider {
+pub(super) fn provider(provider: &site::Provider) -> Provider {
     Provider {
         name: provider.name.clone(),
         port: PortId(provider.port as u8),
@@ -178,7 +179,7 @@ fn provider(provider: &site::Provider) -> Provider {
         steering: Steering::Normal,
         told_down: false,
         up_since: None,
-        leaving: false,
+        leaving: None,
     }
 }
 
@@ -196,23 +197,26 @@ fn own(port: &site::Port, setup: &PortSetup) -> Vec<(Ipv6Addr, u8)> {
 
 /// What is behind a port, by its place in the configuration.
 fn role(site: &Site, at: usize) -> Role {
-    match at {
-        at if at == site.lan_port => Role::Site,
-        at if site.providers.iter().any(|provider| provider.port == at) => Role::Provider,
-        _ => Role::Unused,
+    role_of(at == site.lan_port, site.providers.iter().any(|provider| provider.port == at))
+}
+
+pub(super) fn role_of(hosts: bool, providers: bool) -> Role {
+    match (hosts, providers) {
+        (true, _) => Role::Site,
+        (false, true) => Role::Provider,
+        (false, false) => Role::Unused,
     }
 }
 
 fn snapshot(site: &Site, ports: &[PortSetup], own: &[Vec<(Ipv6Addr, u8)>]) -> Snapshot {
     let addresses = |own: &Vec<(Ipv6Addr, u8)>| own.iter().map(|(address, _)| *address).collect::<Vec<Ipv6Addr>>();
-    let own: Vec<Vec<Ipv6Addr>> = own.iter().map(addresses).collect();
-    let outer = own.iter().enumerate().filter(|(at, _)| role(site, *at) == Role::Provider);
-    let lenders: Vec<Ipv6Addr> = outer.flat_map(|(_, own)| own.iter().copied()).collect();
+    let own = own.iter().map(addresses);
     let views = ports.iter().zip(own).enumerate().map(|(at, (setup, own))| {
-        let role = role(site, at);
-        let icmp_source = icmp_source(role, &own, &lenders);
-        PortView { role, mac: setup.mac, mtu: setup.mtu, own, icmp_source }
+        let icmp_source = Ipv6Addr::UNSPECIFIED;
+        PortView { role: role(site, at), mac: setup.mac, mtu: setup.mtu, own, icmp_source }
     });
+    let mut ports: Vec<PortView> = views.collect();
+    icmp_sources(&mut ports);
     let providers = site.providers.iter().map(provider).map(|provider| ProviderView {
         port: provider.port,
         prefix: provider.prefix,
@@ -220,13 +224,22 @@ fn snapshot(site: &Site, ports: &[PortSetup], own: &[Vec<(Ipv6Addr, u8)>]) -> Sn
         mac: None,
     });
     Snapshot {
-        ports: views.collect(),
+        ports,
         providers: providers.collect(),
         hosts: Vec::new(),
         host_index: std::collections::HashMap::new(),
         site: Block::new(site.prefix.address(), site.prefix.length()),
         mss_clamp: site.mss_clamp,
         nat: None,
+    }
+}
+
+/// Gives every port its source of ICMPv6 errors.
+pub(super) fn icmp_sources(ports: &mut [PortView]) {
+    let outer = ports.iter().filter(|port| port.role == Role::Provider);
+    let lenders: Vec<Ipv6Addr> = outer.flat_map(|port| port.own.iter().copied()).collect();
+    for port in ports {
+        port.icmp_source = icmp_source(port.role, &port.own, &lenders);
     }
 }
 

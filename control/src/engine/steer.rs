@@ -8,8 +8,8 @@
 
 use std::time::Duration;
 
-use dataplane::wire::LocatorPair;
 use dataplane::wire::shim6::Preference;
+use dataplane::wire::{Locator, LocatorPair, Ulid};
 use rand::Rng;
 
 use super::{Effect, Engine, Event, Provider};
@@ -37,7 +37,7 @@ pub enum SteerRefused {
 impl Provider {
     /// Whether contexts should leave it.
     pub(super) fn is_unwelcome(&self) -> bool {
-        self.steering == Steering::Drain || self.told_down || self.leaving
+        self.steering == Steering::Drain || self.told_down || self.leaving.is_some()
     }
 
     /// Its place among the providers: lower is better. Only the order counts.
@@ -63,7 +63,8 @@ impl Provider {
 impl Engine {
     /// The operator wants something else of a provider.
     pub fn steer(&mut self, name: &str, steering: Steering) -> Result<(), SteerRefused> {
-        let named = self.providers.iter().position(|provider| provider.name == name);
+        let named = |provider: &Provider| provider.name == name && provider.leaving.is_none() && provider.exists();
+        let named = self.providers.iter().position(named);
         let at = named.ok_or_else(|| SteerRefused::Unknown(name.to_owned()))?;
         let usable = |provider: &Provider| provider.is_up() && !provider.is_unwelcome();
         let others = self.providers.iter().enumerate().any(|(other, provider)| other != at && usable(provider));
@@ -112,27 +113,39 @@ impl Engine {
 
     /// Preferences of all hosts' locators follow from the providers anew, and all contexts hear of them.
     pub(super) fn advise(&mut self) {
-        let ulids: Vec<_> = self.host_names.keys().copied().collect();
+        self.advise_hosts(self.host_names.keys().copied().collect());
+    }
+
+    /// The same for some hosts, whose lists may be new as well.
+    pub(super) fn advise_hosts(&mut self, ulids: Vec<Ulid>) {
+        let mut contexts: Vec<(bool, ContextId)> = Vec::new();
         for ulid in ulids {
             let Some(host) = self.endpoint.host(ulid) else { continue };
             let preferences = self.preferences_of(host);
             // The number is right, since it was taken from the list itself.
             let _ = self.endpoint.set_preferences(ulid, preferences);
+            let stays = |context: &Context| !self.is_unwelcome(ulid, context.pair.local);
+            contexts.extend(self.endpoint.contexts_of(ulid).map(|context| (stays(context), context.id)));
         }
-        let mut contexts: Vec<(bool, ContextId)> = self
-            .endpoint
-            .contexts()
-            .map(|context| (self.provider_of(context.pair.local.0).is_some_and(|(_, p)| !p.is_unwelcome()), context.id))
-            .collect();
         // Those first that have to move. The order does not depend on the table's, so that a simulation can be repeated.
         contexts.sort_unstable();
         contexts.into_iter().for_each(|(_, id)| self.has_news(id));
     }
 
+    /// Whether a host's locator should be left.
+    pub(super) fn is_unwelcome(&self, ulid: Ulid, locator: Locator) -> bool {
+        let provider = self.provider_of(locator.0);
+        provider.is_some_and(|(_, provider)| provider.is_unwelcome()) || self.is_going(ulid, locator)
+    }
+
     /// What peers should think of a host's locators; nothing while they are all alike.
     pub(super) fn preferences_of(&self, host: &LocalHost) -> Option<Vec<Preference>> {
-        let of = |address| self.provider_of(address).map_or(Preference::default(), |(_, provider)| provider.advice());
-        let preferences: Vec<Preference> = host.locators.iter().map(|(locator, _)| of(locator.0)).collect();
+        let of = |locator: Locator| {
+            let advice = self.provider_of(locator.0).map(|(_, provider)| provider.advice()).unwrap_or_default();
+            let going = if self.is_going(host.ulid, locator) { Preference::BROKEN } else { 0 };
+            Preference { flags: advice.flags | going, ..advice }
+        };
+        let preferences: Vec<Preference> = host.locators.iter().map(|(locator, _)| of(*locator)).collect();
         let alike = preferences.iter().all(|it| it.flags == 0 && it.priority == preferences[0].priority);
         (!alike).then_some(preferences)
     }

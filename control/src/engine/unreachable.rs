@@ -98,7 +98,10 @@ impl Engine {
         let ulids = UlidPair { local: Ulid(packet.target()), peer: Ulid(packet.source()) };
         let context = self.endpoint.find(ulids, 0).filter(|context| context.state == State::Established)?;
         let (pair, tag) = (context.pair, context.peer_tag?);
-        let error = error_about(packet, packet.target());
+        // With the payload header, too, it has to stay within 1280 octets (RFC 4443 §2.4 (c)).
+        let mut quoted = [&packet.header()[..], packet.payload()].concat();
+        quoted.truncate(icmpv6::QUOTE_MAX - PayloadHeader::LEN);
+        let error = error_about(&ipv6::View::of_quote(&quoted).ok()?, packet.target());
         let translated = if (pair.local.0, pair.peer.0) == (ulids.local.0, ulids.peer.0) {
             error
         } else {

@@ -58,6 +58,8 @@ struct Membership {
     /// A link-local address, as §5.2.13 demands.
     source: Ipv6Addr,
     groups: Vec<Ipv6Addr>,
+    /// Whether anything is behind the port.
+    in_use: bool,
     /// Reports still to come that say the groups are new.
     news: u8,
     due: Option<Instant>,
@@ -68,13 +70,13 @@ impl Listener {
     /// [`Listener::start`].
     pub fn new(links: &[OwnLink], in_use: impl Fn(usize) -> bool) -> Listener {
         let membership = |(at, link): (usize, &OwnLink)| {
-            let own = link.own.iter().filter(|_| in_use(at));
-            let groups: BTreeSet<Ipv6Addr> = own.map(|own| solicited_node(*own)).collect();
+            let groups: BTreeSet<Ipv6Addr> = link.own.iter().map(|own| solicited_node(*own)).collect();
             let source = link.own.iter().find(|own| is_link_local(**own)).copied();
             Membership {
                 mac: link.mac,
                 source: source.unwrap_or(Ipv6Addr::UNSPECIFIED),
                 groups: groups.into_iter().collect(),
+                in_use: in_use(at),
                 news: ROBUSTNESS,
                 due: None,
             }
@@ -84,7 +86,15 @@ impl Listener {
 
     /// Begins to report.
     pub fn start(&mut self, now: Instant) {
-        for port in self.ports.iter_mut().filter(|port| !port.groups.is_empty()) {
+        for port in self.ports.iter_mut().filter(|port| port.in_use) {
+            port.due = Some(now);
+        }
+    }
+
+    /// Begins to report on a port that was not in use.
+    pub fn open(&mut self, now: Instant, port: usize) {
+        if let Some(port) = self.ports.get_mut(port).filter(|port| !port.in_use) {
+            port.in_use = true;
             port.due = Some(now);
         }
     }

@@ -10,4 +10,5 @@ pub mod stack;
 
 pub use mld::Listener;
 pub use neighbours::{GivenUp, Kind, LinkEvent, Neighbours, OwnLink};
+pub(crate) use stack::Queues;
 pub use stack::Stack;

@@ -33,17 +33,47 @@ pub struct Stack {
     pub suppressed: u64,
 }
 
-struct Queues {
+/// A device whose wire is two queues of IPv6 packets.
+pub(crate) struct Queues {
     inbound: VecDeque<Vec<u8>>,
     outbound: VecDeque<Vec<u8>>,
     mtu: usize,
+}
+
+impl Queues {
+    /// With nothing in them.
+    pub(crate) fn new(mtu: usize) -> Queues {
+        Queues { inbound: VecDeque::new(), outbound: VecDeque::new(), mtu }
+    }
+
+    /// Largest packet the device takes. An interface asks for it when it is made, and never again.
+    pub(crate) fn mtu(&self) -> usize {
+        self.mtu
+    }
+
+    /// Changes it.
+    pub(crate) fn set_mtu(&mut self, mtu: usize) {
+        self.mtu = mtu;
+    }
+
+    /// A packet comes in, or is lost for want of room.
+    pub(crate) fn arrive(&mut self, packet: Vec<u8>) {
+        if self.inbound.len() < QUEUE_MAX {
+            self.inbound.push_back(packet);
+        }
+    }
+
+    /// What is to be sent.
+    pub(crate) fn leaving(&mut self) -> impl Iterator<Item = Vec<u8>> + '_ {
+        self.outbound.drain(..)
+    }
 }
 
 impl Stack {
     /// A stack with these addresses (at most eight) and prefix lengths. `seed` makes its ports and sequence numbers
     /// unguessable.
     pub fn new(addresses: &[(Ipv6Addr, u8)], mtu: u16, seed: u64) -> Stack {
-        let mut device = Queues { inbound: VecDeque::new(), outbound: VecDeque::new(), mtu: mtu.into() };
+        let mut device = Queues::new(mtu.into());
         let mut config = Config::new(HardwareAddress::Ip);
         config.random_seed = seed;
         let mut interface = Interface::new(config, &mut device, SmolInstant::ZERO);
@@ -59,9 +89,7 @@ impl Stack {
     /// Takes in one IPv6 packet for the box and gives the packets the stack answers with. `to_many` says that it came
     /// in a multicast frame.
     pub fn receive(&mut self, now: Instant, packet: &[u8], to_many: bool) -> Vec<Vec<u8>> {
-        if self.device.inbound.len() < QUEUE_MAX {
-            self.device.inbound.push_back(packet.to_vec());
-        }
+        self.device.arrive(packet.to_vec());
         let mut answers: Vec<Vec<u8>> = self.run(now).collect();
         answers.retain(|answer| {
             let sent = error_in(answer).is_none_or(|error| self.may_send(now, error, packet, to_many));
@@ -83,7 +111,7 @@ impl Stack {
     pub fn run(&mut self, now: Instant) -> impl Iterator<Item = Vec<u8>> + '_ {
         let now = SmolInstant::from_micros(i64::try_from(now.0.as_micros()).unwrap_or(i64::MAX));
         self.interface.poll(now, &mut self.device, &mut self.sockets);
-        self.device.outbound.drain(..)
+        self.device.leaving()
     }
 }
 
@@ -117,7 +145,7 @@ fn error_in(packet: &[u8]) -> Option<icmpv6::Error> {
     }
 }
 
-struct Received(Vec<u8>);
+pub(crate) struct Received(Vec<u8>);
 
 impl RxToken for Received {
     fn consume<R, F: FnOnce(&[u8]) -> R>(self, use_it: F) -> R {
@@ -125,7 +153,7 @@ impl RxToken for Received {
     }
 }
 
-struct Sending<'a>(&'a mut VecDeque<Vec<u8>>);
+pub(crate) struct Sending<'a>(&'a mut VecDeque<Vec<u8>>);
 
 impl TxToken for Sending<'_> {
     fn consume<R, F: FnOnce(&mut [u8]) -> R>(self, length: usize, fill: F) -> R {

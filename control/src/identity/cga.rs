@@ -70,6 +70,18 @@ pub(super) fn verify_with_prefix_replaced(address: Ipv6Addr, parameters: &Parame
     verify_hashes(&SCHEMES, address, parameters)
 }
 
+/// The address under another prefix that the same parameters prove with the prefix replaced.
+pub(super) fn with_prefix_replaced(
+    prefix: Prefix,
+    known: Ipv6Addr,
+    parameters: &Parameters<'_>,
+) -> Result<Ipv6Addr, PdsError> {
+    let sec = sec_bits(split(known).1);
+    let scheme = SCHEMES[usize::from(sec)].as_ref().ok_or(PdsError::Sec(sec))?;
+    let hash1 = hash1(scheme, parameters.modifier(), prefix, parameters.collision_count(), parameters.tail());
+    Ok(join(prefix, hash1 & MASK1 | u64::from(sec) << 61))
+}
+
 fn check_collision_count(parameters: &Parameters<'_>) -> Result<(), PdsError> {
     match parameters.collision_count() {
         0..=COLLISION_COUNT_MAX => Ok(()),

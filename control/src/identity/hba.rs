@@ -22,6 +22,15 @@ pub fn verify_member(address: Ipv6Addr, parameters: &Parameters<'_>) -> Result<(
     cga::verify_with_prefix_replaced(address, parameters)
 }
 
+/// The member of a set under `prefix`, as strong as `known`, another member. Anybody can compute it (RFC 5535 §1).
+pub fn member_under(prefix: Prefix, known: Ipv6Addr, parameters: &Parameters<'_>) -> Result<Ipv6Addr, PdsError> {
+    let set = parameters.set().ok_or(PdsError::NoSet)?;
+    if !set.contains(&prefix) {
+        return Err(PdsError::PrefixNotInSet);
+    }
+    cga::with_prefix_replaced(prefix, known, parameters)
+}
+
 /// What parameters can prove for an address under `prefix` (RFC 5535 §4; R5535-001).
 ///
 /// Parameters that list prefixes but not this one hold a plain CGA (R5535-043), provided their key is a real one.

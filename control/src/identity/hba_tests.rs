@@ -47,6 +47,21 @@ fn the_derived_vector_for_sec_0() {
 }
 
 #[test]
+fn whoever_knows_one_member_can_compute_the_others() {
+    // R5535-021: from any of them, and with the same strength.
+    let set = derived_set(Sec::ZERO);
+    let octets = set.parameters.emit();
+    let parameters = Parameters::parse(&octets).unwrap();
+    for (prefix, address) in SET_PREFIXES.iter().zip(&set.addresses) {
+        for known in &set.addresses {
+            assert_eq!(member_under(*prefix, *known, &parameters), Ok(*address));
+        }
+    }
+    let foreign = member_under([9; 8], set.addresses[0], &parameters);
+    assert_eq!(foreign, Err(PdsError::PrefixNotInSet));
+}
+
+#[test]
 fn the_derived_vector_for_sec_1_after_86311_increments() {
     // R5535-016
     let mut tried = 0;

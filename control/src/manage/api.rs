@@ -184,6 +184,9 @@ pub struct ProviderView {
     /// Whether peers are told that its locators are broken.
     #[serde(default)]
     pub told_broken: bool,
+    /// Whether it has gone from the configuration, and contexts are leaving it.
+    #[serde(default)]
+    pub leaving: bool,
 }
 
 /// What the operator wants of a provider.
@@ -444,6 +447,9 @@ pub struct ReloadedView {
     /// Hosts that are served no longer.
     #[serde(default)]
     pub removed: u64,
+    /// Hosts that have other locators than before.
+    #[serde(default)]
+    pub changed: u64,
     /// Static peers known now.
     pub peers: u64,
     /// Warnings, and changes that need a restart to take effect.

@@ -3,6 +3,7 @@
 use std::collections::BTreeSet;
 use std::net::Ipv6Addr;
 use std::sync::Arc;
+use std::time::Duration;
 
 use dataplane::wire::ethernet::Mac;
 use dataplane::wire::shim6::{Addresses, Preference};
@@ -68,6 +69,13 @@ pub enum HostRefused {
 /// A host that [`Endpoint::check_host`] found good.
 #[derive(Clone, Debug)]
 pub struct CheckedHost(LocalHost);
+
+impl CheckedHost {
+    /// The host.
+    pub fn host(&self) -> &LocalHost {
+        &self.0
+    }
+}
 
 /// Why a change to a context is refused.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
@@ -189,6 +197,18 @@ impl Endpoint {
         self.quarantine.hold(now, time, ulid, owner, addresses.into_iter());
     }
 
+    /// A host has another list. What is not on it any more is kept from other hosts for the quarantine time.
+    pub fn hold_locators(&mut self, now: Instant, new: &LocalHost, owner: Owner) {
+        let Some(old) = self.hosts.get(&new.ulid) else { return };
+        let gone: Vec<Ipv6Addr> = old.locators.iter().map(|it| it.0.0).filter(|address| !new.has(*address)).collect();
+        self.quarantine.hold(now, self.config.quarantine, new.ulid, owner, gone.into_iter());
+    }
+
+    /// How long what hosts leave behind is kept from others, from now on.
+    pub fn set_quarantine(&mut self, time: Duration) {
+        self.config.quarantine = time;
+    }
+
     /// The addresses that belonged to hosts that are gone.
     pub fn quarantine(&self) -> &Quarantine {
         &self.quarantine
@@ -211,6 +231,11 @@ impl Endpoint {
     /// The context, if it still exists.
     pub fn context(&self, id: ContextId) -> Option<&Context> {
         self.store.get(id)
+    }
+
+    /// The contexts of one of our hosts.
+    pub fn contexts_of(&self, ulid: Ulid) -> impl Iterator<Item = &Context> {
+        self.store.by_host(ulid)
     }
 
     /// All contexts.

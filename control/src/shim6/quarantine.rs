@@ -71,6 +71,7 @@ impl Quarantine {
 
     /// Whether `claimant` may have `address`; otherwise whose it was and until when it stays so.
     pub fn admits(&self, now: Instant, address: Ipv6Addr, claimant: &Owner) -> Result<(), &Held> {
+        dataplane::mutant!(ForgetQuarantine, return Ok(()));
         match self.held.get(&address) {
             Some(held) if !held.admits(claimant, now) => Err(held),
             _ => Ok(()),

@@ -74,6 +74,7 @@ impl Validators {
 
     /// Whether `validator` was issued for `claim` with `nonce`, not too long ago.
     pub(super) fn check(&mut self, now: Instant, nonce: u32, claim: &Claim, validator: &[u8]) -> Result<(), Invalid> {
+        dataplane::mutant!(AnyNonce, return Ok(()));
         let tick = Self::tick(now);
         let age = u64::from((tick as u32).wrapping_sub(nonce));
         // A nonce from the future looks like a very old one; one from before the start cannot be ours.

@@ -1,40 +1,76 @@
 //! Whole sites in memory: real engines and real workers, with hosts, providers and time that are made up.
 //!
 //! A [`World`] has sites joined by a core that never fails; between them and the core stand the providers, each of which
-//! can lose, repeat, delay and reorder packets, or be cut, in either direction. Time is virtual and everything random
-//! comes from one seed, so thousands of seconds pass in one, and a bad day can be lived again.
+//! can lose, repeat, delay and reorder packets, shrink what it carries, or be cut, in either direction. Boxes restart,
+//! pause and find their clocks stepped. Hosts have a TCP of their own. Strangers forge, listeners play back what they
+//! heard, and a peer claims what is not its own. Time is virtual and everything random comes from one seed, so thousands
+//! of seconds pass in one, and a bad day can be lived again.
 //!
 //! The network is strict. Whatever a box does that a real one would be punished for, quietly and far away, is written
-//! down as a *violation*: a source that the provider did not delegate, an identifier outside its site, a control
-//! message that cannot be read, a wrong checksum in what a host gets.
+//! down as a [`Violation`], under the name of the [`Oracle`] that saw it.
+//!
+//! Nothing happens where nothing is due: a box is looked at when a frame arrives, when its engine asks for it, and as
+//! long as its workers have something to report or hold. An idle day costs little more than its timers.
+//!
+//! # Clocks
+//!
+//! [`Instant`] is what a monotonic clock says, so boxes never see it go back: a wall clock that is set back or forth
+//! does not reach them. What can happen to a monotonic clock, or look as if it had, is a jump forward: the machine slept,
+//! the process was stopped, the host of a virtual machine was busy. A [pause](World::pause) is a jump during which frames
+//! pile up in the device, a [step](World::step) one without. Each box has a clock of its own.
 //!
 //! | file | what it is |
 //! |---|---|
 //! | `mod` | the world, and what happens next in it |
+//! | `life` | one seed's life: plan, traffic, faults, healing, and what is asked of it at the end |
+//! | `bound` | how long it may take until sessions go on |
 //! | `plan` | what a world is made of |
 //! | `node` | a box: engine and workers, and what the driver would do for them |
 //! | `network` | providers and the core |
 //! | `host` | packet sources and sinks, and the streams between them |
+//! | `tcp` | the same with connections |
+//! | `attack` | strangers and listeners |
+//! | `evil` | a peer that lies |
+//! | `fault` | kinds of faults, and how many there were |
+//! | `oracle` | what must never be |
 //! | `packet` | the few packets the world makes itself |
 
+mod attack;
+pub mod bound;
+mod evil;
+mod fault;
 mod host;
+pub mod life;
 mod network;
 mod node;
+mod oracle;
 pub mod packet;
 mod plan;
+mod tcp;
 
 use std::collections::BTreeMap;
+use std::net::Ipv6Addr;
 use std::time::Duration;
 
 use dataplane::snapshot::PortId;
+use dataplane::wire::Ulid;
 use dataplane::wire::ethernet::Mac;
+use dataplane::wire::shim6::Message;
 use rand::rngs::StdRng;
 use rand::{Rng, SeedableRng};
 
-pub use host::{Arrival, Host, Stream};
+pub use evil::VICTIM;
+pub use fault::{Fault, Faults};
+pub use host::{Arrival, ECHO, Host, Stream};
 pub use network::{Captured, Leg, Provider, Way};
 pub use node::Node;
+pub use oracle::{Oracle, Violation};
 pub use plan::{Plan, SitePlan};
+pub use tcp::{Connection, End, RTO_MAX};
+
+use evil::{Evil, Visits};
+use oracle::Ledger;
+use tcp::HostStack;
 
 use crate::config::{Hosts, Site};
 use crate::engine::{Changes, SetupError, Story};
@@ -42,8 +78,10 @@ use crate::time::Instant;
 
 /// How long a frame is on a cable.
 const CABLE: Duration = Duration::from_micros(20);
-/// How often a box looks around even if nothing happens; workers report and expire by the turn.
-const TICK: Duration = Duration::from_millis(10);
+/// When a box whose workers did something is looked at again: then they report what they saw.
+const REPORT: Duration = Duration::from_millis(50);
+/// When one is looked at again whose workers hold packets; they look at one pair each time.
+const HOLDING: Duration = Duration::from_millis(10);
 /// Events at one moment before the world gives up: something answers itself for ever.
 const MOMENT_MAX: u32 = 100_000;
 
@@ -55,20 +93,37 @@ pub type ProviderId = usize;
 pub type HostId = usize;
 /// A stream's number.
 pub type StreamId = usize;
+/// A TCP connection's number.
+pub type ConnectionId = usize;
+
+/// Where a packet comes from, as far as it matters to those who judge what follows from it.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Origin {
+    /// A box, or a test.
+    Plain,
+    /// Somebody who knows neither tags nor nonces.
+    Forged,
+}
 
 /// Something on its way.
 #[derive(Debug)]
 enum Due {
     /// A frame reaches a port of a box.
-    ToBox(SiteId, usize, Vec<u8>),
+    ToBox(SiteId, usize, Vec<u8>, Origin),
     /// A packet reaches the core, on its way to the provider that leads to its destination.
-    AtCore(Vec<u8>),
+    AtCore(Vec<u8>, Origin),
     /// A frame reaches a host.
     ToHost(HostId, Vec<u8>),
     /// A stream sends its next packet.
     Send(StreamId),
+    /// Both ends of a connection write.
+    Write(ConnectionId),
+    /// A host's TCP looks at its timers.
+    Tcp(HostId),
     /// A box looks around.
     Tick(SiteId),
+    /// The peer that lies does something.
+    Evil,
 }
 
 /// Sites, providers, hosts, and the time.
@@ -83,12 +138,22 @@ pub struct World {
     pub hosts: Vec<Host>,
     /// What hosts send each other.
     pub streams: Vec<Stream>,
-    /// What boxes did that they must not do.
-    pub violations: Vec<String>,
+    /// TCP connections between hosts.
+    pub connections: Vec<Connection>,
+    /// What was, and must not be.
+    pub violations: Vec<Violation>,
+    /// What went wrong on purpose.
+    pub faults: Faults,
     /// What the engines had to tell.
     pub stories: Vec<(Instant, SiteId, Story)>,
     /// Control messages that boxes sent, whether or not they arrived.
     pub captured: Vec<Captured>,
+    /// What hosts sent and got, in words, if anybody wants to know.
+    watched: Option<Vec<(Instant, String)>>,
+    stacks: Vec<Option<Box<HostStack>>>,
+    ledger: Ledger,
+    evil: Option<Evil>,
+    visits: Visits,
     seed: u64,
     rng: StdRng,
     queue: BTreeMap<(Instant, u64), Due>,
@@ -106,15 +171,24 @@ impl World {
         let mut rng = StdRng::seed_from_u64(seed);
         let made = plan.make(&mut rng);
         let nodes: Vec<Node> = made.sites.into_iter().map(|site| Node::new(site, rng.next_u64())).collect();
+        let mut ledger = Ledger::default();
+        ledger.owned.extend(made.hosts.iter().map(|host| (Ulid(host.ulid), host.locators.clone())));
         let mut world = World {
             now: Instant::START,
             nodes,
             providers: made.providers,
+            stacks: made.hosts.iter().map(|_| None).collect(),
             hosts: made.hosts,
             streams: Vec::new(),
+            connections: Vec::new(),
             violations: Vec::new(),
+            faults: Faults::default(),
             stories: Vec::new(),
             captured: Vec::new(),
+            watched: None,
+            ledger,
+            evil: None,
+            visits: Visits::default(),
             seed,
             rng,
             queue: BTreeMap::new(),
@@ -155,7 +229,7 @@ impl World {
             if is_true(self) {
                 return Some(self.now);
             }
-            let queued = self.queue.keys().next().map(|(at, _)| *at);
+            let queued = self.queue.first_key_value().map(|((at, _), _)| *at);
             let deadlines = self.nodes.iter().enumerate().filter_map(|(site, node)| Some((node.deadline()?, site)));
             let timer = deadlines.min();
             let next = queued.into_iter().chain(timer.map(|(at, _)| at)).min().filter(|next| *next <= end)?;
@@ -179,6 +253,29 @@ impl World {
         let seed = self.rng.next_u64();
         if let Some(node) = self.nodes.get_mut(site) {
             *node = node.reborn(seed);
+            self.faults.count(Fault::Restart);
+            let hosts = self.hosts.iter().enumerate().filter(|(_, host)| host.site == site);
+            hosts.for_each(|(id, _)| self.ledger.forget(id));
+            self.later(self.now, Due::Tick(site));
+        }
+    }
+
+    /// A box does nothing for a while. Frames wait in its devices as far as they have room.
+    pub fn pause(&mut self, site: SiteId, time: Duration) {
+        let until = self.now + time;
+        if let Some(node) = self.nodes.get_mut(site) {
+            node.pause(until);
+            self.faults.count(Fault::Pause);
+            self.later(until, Due::Tick(site));
+        }
+    }
+
+    /// A box's clock jumps forward.
+    pub fn step(&mut self, site: SiteId, time: Duration) {
+        if let Some(node) = self.nodes.get_mut(site) {
+            node.step(time);
+            self.faults.count(Fault::ClockStep);
+            self.later(self.now, Due::Tick(site));
         }
     }
 
@@ -203,28 +300,55 @@ impl World {
 
     fn happen(&mut self, due: Due) {
         match due {
-            Due::ToBox(site, port, frame) => {
-                if let Some(node) = self.nodes.get(site) {
-                    node.receive(port, &frame);
-                }
-                self.turn(site);
-            }
-            Due::AtCore(packet) => self.out_of_core(packet),
+            Due::ToBox(site, port, frame, origin) => self.at_box(site, port, &frame, origin),
+            Due::AtCore(packet, origin) => self.out_of_core(packet, origin),
             Due::ToHost(host, frame) => self.at_host(host, &frame),
             Due::Send(stream) => self.send_next(stream),
+            Due::Write(connection) => self.write_next(connection),
+            Due::Tcp(host) => self.tcp_timer(host),
+            Due::Evil => self.sin(),
             Due::Tick(site) => {
-                self.turn(site);
-                self.later(self.now + TICK, Due::Tick(site));
+                if self.nodes.get_mut(site).is_some_and(|node| node.is_time(self.now)) {
+                    self.turn(site);
+                }
             }
+        }
+    }
+
+    /// A frame reaches a box. What must change nothing is looked at before and after.
+    fn at_box(&mut self, site: SiteId, port: usize, frame: &[u8], origin: Origin) {
+        let now = self.now;
+        let message = if port == 0 { None } else { self.hear(frame) };
+        let first = matches!(message, Some(Message::I1 { .. }));
+        let Some(node) = self.nodes.get(site) else { return };
+        if !(first || origin == Origin::Forged) || node.is_paused(now) {
+            node.receive(port, frame, now);
+            return self.turn(site);
+        }
+        // What was due anyway comes first.
+        self.turn(site);
+        let node = &self.nodes[site];
+        let (before, delivered) = (node.essence(now), node.delivered());
+        node.receive(port, frame, now);
+        self.turn(site);
+        let node = &self.nodes[site];
+        let (after, reached) = (node.essence(now), node.delivered() - delivered);
+        let oracle = if origin == Origin::Forged { Oracle::Forgery } else { Oracle::StatelessI1 };
+        if before != after {
+            self.violation(Some(site), oracle, format!("{message:?} made {after:?} of {before:?}"));
+        }
+        if reached > 0 {
+            self.violation(Some(site), oracle, format!("{reached} packets reached hosts"));
         }
     }
 
     /// A box does what there is to do.
     fn turn(&mut self, site: SiteId) {
+        let now = self.now;
         let Some(node) = self.nodes.get_mut(site) else { return };
         let mut stories = Vec::new();
-        let frames = node.turn(self.now, &mut stories);
-        let now = self.now;
+        let frames = node.turn(now, &mut stories);
+        let again = node.look_again(now);
         self.stories.extend(stories.into_iter().map(|story| (now, site, story)));
         for (port, frame) in frames {
             match port {
@@ -232,12 +356,17 @@ impl World {
                 port => self.toward_provider(site, port, frame),
             }
         }
+        if let Some(again) = again {
+            self.later(again, Due::Tick(site));
+        }
     }
 
     /// A box sent a frame to its LAN.
     fn on_lan(&mut self, site: SiteId, frame: Vec<u8>) {
         let target = frame.first_chunk().map(|octets: &[u8; 6]| Mac(*octets));
-        let Some(target) = target else { return self.violation(site, "a frame without a header") };
+        let Some(target) = target else {
+            return self.violation(Some(site), Oracle::Wellformed, "a frame without a header");
+        };
         let for_it = |host: &Host| !host.off && host.site == site && (host.mac == target || target.is_multicast());
         let hosts: Vec<HostId> = (0..self.hosts.len()).filter(|host| for_it(&self.hosts[*host])).collect();
         for host in hosts {
@@ -250,8 +379,15 @@ impl World {
         self.queue.insert((at, self.serial), due);
     }
 
-    fn violation(&mut self, site: SiteId, text: &str) {
-        let now = self.now;
-        self.violations.push(format!("{now:?}, site {site}: {text}"));
+    /// Writes down what must not be.
+    fn violation(&mut self, site: Option<SiteId>, oracle: Oracle, text: impl Into<String>) {
+        if self.violations.len() < oracle::KEPT {
+            self.violations.push(Violation { at: self.now, site, oracle, text: text.into() });
+        }
+    }
+
+    /// The host whose identifier or locator an address is.
+    pub fn host_at(&self, address: Ipv6Addr) -> Option<HostId> {
+        self.hosts.iter().position(|host| host.ulid == address || host.locators.contains(&address))
     }
 }

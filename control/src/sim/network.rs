@@ -8,8 +8,17 @@ use dataplane::wire::ipv6::{self, protocol};
 use dataplane::wire::shim6::{ControlPacket, Message, PacketError};
 use rand::Rng;
 
-use super::{CABLE, Due, ProviderId, SiteId, World, packet};
+use super::evil::VICTIM;
+use super::{CABLE, Due, Fault, Oracle, Origin, ProviderId, SiteId, World, packet};
+use crate::identity::prefix_of;
 use crate::time::Instant;
+
+/// Largest packet providers carry unless told otherwise.
+pub(super) const MTU: usize = 1500;
+/// How long a packet usually takes through one leg.
+const DELAY: Duration = Duration::from_millis(5);
+/// Packets of others that somebody on the path keeps.
+const RECORDED_MAX: usize = 64;
 
 /// Which way a packet goes through a provider, seen from its customer.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -33,11 +42,14 @@ pub struct Leg {
     pub delay: Duration,
     /// How much longer a packet may take: packets overtake each other within this time.
     pub jitter: Duration,
+    /// When the latest of the packets under way arrives.
+    latest: Instant,
 }
 
 impl Default for Leg {
     fn default() -> Leg {
-        Leg { cut: false, loss: 0, duplicates: 0, delay: Duration::from_millis(5), jitter: Duration::ZERO }
+        let latest = Instant::START;
+        Leg { cut: false, loss: 0, duplicates: 0, delay: DELAY, jitter: Duration::ZERO, latest }
     }
 }
 
@@ -68,6 +80,8 @@ pub struct Provider {
     pub inward: Leg,
     /// Packets it took from the customer, for other sites.
     pub carried: u64,
+    /// What somebody on the path has heard, if there is such a one.
+    pub recorder: Option<Vec<Vec<u8>>>,
 }
 
 /// A control message a box sent.
@@ -86,6 +100,7 @@ pub struct Captured {
 impl World {
     /// Cuts a provider in the given ways.
     pub fn cut(&mut self, provider: ProviderId, ways: &[Way]) {
+        self.faults.count(if ways.len() > 1 { Fault::TotalCut } else { Fault::OneWayCut });
         for way in ways {
             self.leg(provider, *way).cut = true;
         }
@@ -105,6 +120,35 @@ impl World {
         }
     }
 
+    /// The network becomes what it was at first, nobody listens or lies any more, and boxes are awake.
+    pub fn mend(&mut self) {
+        for provider in &mut self.providers {
+            (provider.router_up, provider.mtu, provider.recorder) = (true, MTU, None);
+        }
+        self.evil = None;
+        for site in 0..self.nodes.len() {
+            self.nodes[site].resume();
+            self.later(self.now, Due::Tick(site));
+        }
+        self.all_legs(|leg| {
+            (leg.cut, leg.loss, leg.duplicates, leg.delay, leg.jitter) = (false, 0, 0, DELAY, Duration::ZERO);
+        });
+    }
+
+    /// From now on a provider carries only packets of this size.
+    pub fn shrink(&mut self, provider: ProviderId, mtu: usize) {
+        self.providers[provider].mtu = mtu;
+        self.faults.count(Fault::Mtu);
+    }
+
+    /// A provider's router answers, or not.
+    pub fn set_router(&mut self, provider: ProviderId, up: bool) {
+        self.providers[provider].router_up = up;
+        if !up {
+            self.faults.count(Fault::RouterDown);
+        }
+    }
+
     /// One way through a provider.
     ///
     /// # Panics
@@ -119,7 +163,13 @@ impl World {
 
     /// A packet appears at a provider's customer as if it had come from far away.
     pub fn inject(&mut self, provider: ProviderId, packet: &[u8]) {
-        self.deliver(provider, packet.to_vec(), self.now + CABLE);
+        self.deliver(provider, packet.to_vec(), self.now + CABLE, Origin::Plain);
+    }
+
+    /// Somebody far away, who knows neither tags nor nonces, sends a packet.
+    pub fn forge(&mut self, packet: Vec<u8>) {
+        self.faults.count(Fault::Forgery);
+        self.later(self.now, Due::AtCore(packet, Origin::Forged));
     }
 
     /// The provider through which an address is reached.
@@ -132,18 +182,21 @@ impl World {
     pub(super) fn toward_provider(&mut self, site: SiteId, port: usize, frame: Vec<u8>) {
         let mine = |provider: &Provider| (provider.site, provider.port) == (site, port);
         let Some(number) = self.providers.iter().position(mine) else { return };
-        let Some(octets) = packet::packet_in(&frame) else { return self.violation(site, "no IPv6 packet in a frame") };
+        let Some(octets) = packet::packet_in(&frame) else {
+            return self.violation(Some(site), Oracle::Wellformed, "no IPv6 packet in a frame");
+        };
         let Ok(view) = ipv6::View::new(octets) else { return };
         let provider = &self.providers[number];
         if view.target().is_multicast() || view.target() == provider.router {
             return self.at_router(number, octets);
         }
         if frame[..6] != provider.router_mac.0 || frame[6..12] != provider.customer_mac.0 {
-            return self.violation(site, &format!("a packet to {} in a frame for nobody", view.target()));
+            let text = format!("a packet to {} in a frame for nobody", view.target());
+            return self.violation(Some(site), Oracle::Wellformed, text);
         }
         if !provider.router_up {
             self.lost += 1;
-            return;
+            return self.faults.count(Fault::CutOff);
         }
         self.forward(number, octets);
     }
@@ -157,7 +210,7 @@ impl World {
         };
         let frame = packet::frame(provider.customer_mac, provider.router_mac, &answer);
         let (site, port) = (provider.site, provider.port);
-        self.later(self.now + CABLE, Due::ToBox(site, port, frame));
+        self.later(self.now + CABLE, Due::ToBox(site, port, frame, Origin::Plain));
     }
 
     /// A packet from the customer to the world: strict about its source, and about what belongs inside a site.
@@ -166,65 +219,142 @@ impl World {
         let (source, target) = (view.source(), view.target());
         let Provider { site, prefix, customer, router, mtu, .. } = self.providers[number];
         if (source.to_bits() >> 64) as u64 != prefix && source != customer {
-            return self.violation(site, &format!("{source} is no source for provider {number} (to {target})"));
+            let text = format!("{source} is no source for provider {number} (to {target})");
+            return self.violation(Some(site), Oracle::Ingress, text);
         }
         if target.is_unique_local() {
-            return self.violation(site, &format!("identifier {target} left its site"));
+            return self.violation(Some(site), Oracle::Identifier, format!("{target} left its site"));
         }
         self.capture(number, octets);
-        if octets.len() > mtu {
-            let error = packet::error_about(octets, router, 2, 0, mtu as u32);
-            if let Some(error) = error {
-                self.deliver(number, error, self.now + CABLE);
-            }
-            return;
+        if prefix_of(target) == prefix_of(VICTIM) {
+            self.judge_visit(octets, target);
         }
+        if octets.len() > mtu {
+            return self.too_big_for(mtu, router, octets, number);
+        }
+        self.record(number, octets);
         self.providers[number].carried += 1;
         let mut octets = octets.to_vec();
         octets[7] = octets[7].saturating_sub(1);
         for at in self.through(number, Way::Out) {
-            self.later(at, Due::AtCore(octets.clone()));
+            self.later(at, Due::AtCore(octets.clone(), Origin::Plain));
         }
     }
 
-    /// Notes control messages, and that every one of them can be read.
+    /// A router tells the sender of a packet, who is reached through a provider, how large one may be.
+    fn too_big_for(&mut self, mtu: usize, router: Ipv6Addr, octets: &[u8], to: ProviderId) {
+        self.faults.count(Fault::TooBig);
+        if let Some(error) = packet::error_about(octets, router, 2, 0, mtu as u32) {
+            self.deliver(to, error, self.now + CABLE, Origin::Plain);
+        }
+    }
+
+    /// Notes control messages, and that every one of them can be read. Judges where payload goes.
     fn capture(&mut self, number: ProviderId, octets: &[u8]) {
         let site = self.providers[number].site;
         match ControlPacket::parse(octets) {
-            Ok(control) => self.captured.push(Captured {
-                at: self.now,
-                provider: number,
-                addresses: (control.addresses.source, control.addresses.target),
-                message: control.message,
-            }),
+            Ok(control) => {
+                let (source, target) = (control.addresses.source, control.addresses.target);
+                if let Some(host) = self.host_at(source) {
+                    self.ledger.sent(host, target, &control.message);
+                }
+                self.captured.push(Captured {
+                    at: self.now,
+                    provider: number,
+                    addresses: (source, target),
+                    message: control.message,
+                });
+            }
             Err(PacketError::NotShim6) => {}
             // A payload header is no control message either, and is told apart by its P bit.
-            Err(_) if is_payload(octets) => {}
-            Err(error) => self.violation(site, &format!("a control message that cannot be read: {error}")),
+            Err(_) if is_payload(octets) => self.judge_payload(site, octets),
+            Err(error) => self.violation(Some(site), Oracle::Wellformed, format!("a control message: {error}")),
         }
     }
 
+    /// Payload goes to a locator of the host it is for, and to one that has shown to hear what is sent there.
+    fn judge_payload(&mut self, site: SiteId, octets: &[u8]) {
+        let Ok(view) = ipv6::View::new(octets) else { return };
+        let (source, target) = (view.source(), view.target());
+        let Some(from) = self.host_at(source) else { return };
+        if !self.ledger.is_reachable(from, target) {
+            let text = format!("payload of host {from} to {target}, which has not shown to be there");
+            self.violation(Some(site), Oracle::Reachable, text);
+        }
+        let to = self.addressee(octets);
+        if let Some(to) = to.filter(|to| !self.hosts[*to].locators.contains(&target)) {
+            let text = format!("payload for host {to} to {target}, which is not its own");
+            self.violation(Some(site), Oracle::Owned, text);
+        }
+    }
+
+    /// A packet for a box from a provider: what it tells about who can be reached. The message, if it is one.
+    pub(super) fn hear(&mut self, frame: &[u8]) -> Option<Message> {
+        let octets = packet::packet_in(frame)?;
+        let source = ipv6::View::new(octets).ok()?.source();
+        self.visits.named += u64::from(prefix_of(source) == prefix_of(VICTIM));
+        let control = ControlPacket::parse(octets).ok()?;
+        let host = self.host_at(control.addresses.target)?;
+        let hosts = &self.hosts;
+        let at = |address: Ipv6Addr| hosts.iter().position(|host| host.locators.contains(&address));
+        self.ledger.heard(host, control.addresses.source, &control.message, at);
+        Some(control.message)
+    }
+
     /// A packet reached the core and goes on to whoever it is for.
-    pub(super) fn out_of_core(&mut self, octets: Vec<u8>) {
-        let target = ipv6::View::new(&octets).ok().map(|view| view.target());
-        let Some(number) = target.and_then(|target| self.provider_of(target)) else {
-            self.lost += 1;
+    pub(super) fn out_of_core(&mut self, octets: Vec<u8>, origin: Origin) {
+        let Ok(view) = ipv6::View::new(&octets) else { return };
+        let (source, target) = (view.source(), view.target());
+        let Some(number) = self.provider_of(target) else {
+            self.lost += u64::from(!self.elsewhere(&octets, target));
             return;
         };
+        let Provider { mtu, router, .. } = self.providers[number];
+        if octets.len() > mtu {
+            if let Some(back) = self.provider_of(source) {
+                self.too_big_for(mtu, router, &octets, back);
+            }
+            return;
+        }
+        self.record(number, &octets);
         for at in self.through(number, Way::In) {
-            self.deliver(number, octets.clone(), at);
+            self.deliver(number, octets.clone(), at, origin);
+        }
+    }
+
+    /// Somebody on the path of a provider listens.
+    fn record(&mut self, number: ProviderId, octets: &[u8]) {
+        if let Some(heard) = self.providers[number].recorder.as_mut().filter(|heard| heard.len() < RECORDED_MAX) {
+            heard.push(octets.to_vec());
         }
     }
 
     /// When a packet gets through one way of a provider: once, twice, or never.
     fn through(&mut self, number: ProviderId, way: Way) -> Vec<Instant> {
-        let leg = *self.leg(number, way);
+        let mut leg = *self.leg(number, way);
         if leg.cut || self.chance(leg.loss) {
             self.lost += 1;
+            self.faults.count(if leg.cut { Fault::CutOff } else { Fault::Loss });
             return Vec::new();
         }
         let copies = if self.chance(leg.duplicates) { 2 } else { 1 };
-        (0..copies).map(|_| self.now + leg.delay + leg.jitter.mul_f64(self.share())).collect()
+        if copies > 1 {
+            self.faults.count(Fault::Duplicate);
+        }
+        let mut arrivals = Vec::with_capacity(copies);
+        for _ in 0..copies {
+            let at = self.now + leg.delay + leg.jitter.mul_f64(self.share());
+            if at < leg.latest {
+                self.faults.count(Fault::Overtaking);
+            }
+            if at.since(self.now) > DELAY {
+                self.faults.count(Fault::Delay);
+            }
+            leg.latest = leg.latest.max(at);
+            arrivals.push(at);
+        }
+        self.leg(number, way).latest = leg.latest;
+        arrivals
     }
 
     fn chance(&mut self, percent: u32) -> bool {
@@ -236,22 +366,22 @@ impl World {
         f64::from(self.rng.next_u32()) / (f64::from(u32::MAX) + 1.0)
     }
 
-    fn deliver(&mut self, number: ProviderId, mut octets: Vec<u8>, at: Instant) {
+    fn deliver(&mut self, number: ProviderId, mut octets: Vec<u8>, at: Instant, origin: Origin) {
         let provider = &self.providers[number];
         if !provider.router_up {
-            return;
+            return self.faults.count(Fault::CutOff);
         }
         if let Some(hop_limit) = octets.get_mut(7) {
             *hop_limit = hop_limit.saturating_sub(1);
         }
         let frame = packet::frame(provider.customer_mac, provider.router_mac, &octets);
         let (site, port) = (provider.site, provider.port);
-        self.later(at, Due::ToBox(site, port, frame));
+        self.later(at, Due::ToBox(site, port, frame, origin));
     }
 }
 
 /// Whether a packet's Shim6 header is a payload header.
-fn is_payload(octets: &[u8]) -> bool {
+pub(super) fn is_payload(octets: &[u8]) -> bool {
     let Ok(view) = ipv6::View::new(octets) else { return false };
     let shim = view.shim_header().ok().flatten();
     shim.is_some_and(|shim| {

@@ -1,22 +1,33 @@
 //! A box: an engine and its workers on ports in memory, and what the driver would do for them.
 
+use std::cell::Cell;
+use std::net::Ipv6Addr;
+use std::time::Duration;
+
 use dataplane::context::Sharding;
 use dataplane::counters::{Count, DropReason};
 use dataplane::link::{ControlLink, RingSizes, Workers, connect};
 use dataplane::port::memory::{HeapFrame, HeapPool, MemoryPort, Wire};
 use dataplane::snapshot::PortId;
 use dataplane::wire::ethernet::{self, Mac};
+use dataplane::wire::{ContextTag, LocatorPair, UlidPair};
 use dataplane::worker::{Limits, Outlet, Worker};
 use rand::SeedableRng;
 use rand::rngs::StdRng;
 
+use super::{HOLDING, REPORT, packet};
 use crate::config::{Hosts, Site};
 use crate::engine::{Changes, Effect, Engine, PortSetup, SetupError, Story, worker_limits};
 use crate::manage::api::{ContextFilter, ContextView};
+use crate::shim6::State;
 use crate::time::Instant;
 
 /// Rounds of engine and workers at one moment before the box counts as restless.
 const ROUNDS_MAX: u32 = 10_000;
+/// Frames that wait in the devices of a box that does nothing.
+const DEVICE_ROOM: usize = 512;
+/// What a small box would need, so that worlds begin quickly.
+const RINGS: RingSizes = RingSizes { commands: 512, events: 512, handover: 256 };
 
 /// What a box is made of, and made of again after a crash.
 #[derive(Clone)]
@@ -40,7 +51,22 @@ pub struct Node {
     wires: Vec<Vec<Wire>>,
     rng: StdRng,
     effects: Vec<Effect>,
+    /// How far its clock is ahead of the world's.
+    ahead: Duration,
+    /// It does nothing until then.
+    paused: Option<Instant>,
+    /// Frames that came while it was paused.
+    waiting: Cell<usize>,
+    /// When it is looked at again, whatever happens.
+    tick: Option<Instant>,
+    /// Its workers did something when it was last looked at.
+    worked: bool,
+    /// Packets sent to hosts, without those of neighbour discovery.
+    delivered: u64,
 }
+
+/// A context as far as nobody may change it who has no right to.
+pub(super) type Essence = (UlidPair, u32, State, ContextTag, Option<ContextTag>, LocatorPair, Vec<Ipv6Addr>);
 
 impl Node {
     pub(super) fn new(blueprint: Blueprint, seed: u64) -> Node {
@@ -49,7 +75,7 @@ impl Node {
         let setups: Vec<PortSetup> = macs.iter().map(|mac| PortSetup { mac: *mac, mtu: 1500 }).collect();
         let mut engine = Engine::new(site, hosts, &setups, &mut rng).expect("a plan the engine takes");
         let count = usize::from(site.node.workers);
-        let (control, links) = connect(count, RingSizes::default(), Box::new(HeapPool));
+        let (control, links) = connect(count, RINGS, Box::new(HeapPool));
         // What a small machine would keep, so that worlds begin quickly.
         let limits = Limits { replays: 64, ..worker_limits(site) };
         let mut wires = Vec::new();
@@ -63,25 +89,41 @@ impl Node {
         }
         let mut effects = Vec::new();
         engine.start(Instant::START, &mut effects);
-        Node { engine, control, workers, blueprint, wires, rng, effects }
+        let (ahead, paused, waiting, tick) = (Duration::ZERO, None, Cell::new(0), None);
+        let (worked, delivered) = (false, 0);
+        Node {
+            engine,
+            control,
+            workers,
+            blueprint,
+            wires,
+            rng,
+            effects,
+            ahead,
+            paused,
+            waiting,
+            tick,
+            worked,
+            delivered,
+        }
     }
 
     /// The same box after a crash. Its clock goes on, as that of its machine would.
     pub(super) fn reborn(&self, seed: u64) -> Node {
-        Node::new(self.blueprint.clone(), seed)
+        Node { ahead: self.ahead, ..Node::new(self.blueprint.clone(), seed) }
     }
 
     /// The operator changes the configuration and has it read again.
     pub(super) fn reload(&mut self, now: Instant, new: (Site, Hosts)) -> Result<Changes, SetupError> {
-        let Node { engine, rng, effects, .. } = self;
-        let changes = engine.reload(now, rng, &new.0, &new.1, effects)?;
+        let Node { engine, rng, effects, ahead, .. } = self;
+        let changes = engine.reload(now + *ahead, rng, &new.0, &new.1, effects)?;
         (self.blueprint.site, self.blueprint.hosts) = new;
         Ok(changes)
     }
 
     /// The device of a port says that its link is up or down.
     pub(super) fn link_state(&mut self, now: Instant, port: PortId, up: bool) {
-        self.engine.link_state(now, port, up, &mut self.effects);
+        self.engine.link_state(now + self.ahead, port, up, &mut self.effects);
     }
 
     /// What it was configured with last.
@@ -91,11 +133,62 @@ impl Node {
 
     /// When the engine has something to do.
     pub(super) fn deadline(&self) -> Option<Instant> {
-        self.engine.deadline()
+        let at = self.engine.deadline()? - self.ahead;
+        Some(self.paused.map_or(at, |until| until.max(at)))
     }
 
-    /// A frame arrives; the device puts all frames of a flow into one worker's queue.
-    pub(super) fn receive(&self, port: usize, frame: &[u8]) {
+    /// Does nothing until a time.
+    pub(super) fn pause(&mut self, until: Instant) {
+        self.paused = Some(self.paused.map_or(until, |before| before.max(until)));
+        self.tick = self.paused;
+    }
+
+    /// Goes on if it did nothing.
+    pub(super) fn resume(&mut self) {
+        (self.paused, self.tick) = (None, None);
+    }
+
+    /// Whether it does nothing now.
+    pub(super) fn is_paused(&self, now: Instant) -> bool {
+        self.paused.is_some_and(|until| now < until)
+    }
+
+    /// Its clock jumps forward.
+    pub(super) fn step(&mut self, time: Duration) {
+        self.ahead += time;
+        self.tick = None;
+    }
+
+    /// Whether a look that was put down for now is still wanted.
+    pub(super) fn is_time(&mut self, now: Instant) -> bool {
+        let wanted = self.tick.is_none_or(|tick| tick <= now);
+        if wanted {
+            self.tick = None;
+        }
+        wanted && !self.is_paused(now)
+    }
+
+    /// When to look again because the workers have something to report or to let go, if that is news.
+    pub(super) fn look_again(&mut self, now: Instant) -> Option<Instant> {
+        let holding = self.workers.iter().any(|worker| worker.held() > 0);
+        let wait = if holding { HOLDING } else { REPORT };
+        let at = (holding || self.worked).then_some(now + wait)?;
+        let news = self.tick.is_none_or(|tick| at < tick);
+        if news {
+            self.tick = Some(at);
+        }
+        news.then_some(at)
+    }
+
+    /// A frame arrives; the device puts all frames of a flow into one worker's queue. While the box does nothing there is
+    /// room for only so many.
+    pub(super) fn receive(&self, port: usize, frame: &[u8], now: Instant) {
+        if self.is_paused(now) {
+            if self.waiting.get() >= DEVICE_ROOM {
+                return;
+            }
+            self.waiting.set(self.waiting.get() + 1);
+        }
         let addresses = frame.get(ethernet::HEADER_LEN + 8..ethernet::HEADER_LEN + 40).unwrap_or_default();
         let flow = addresses.iter().fold(7u64, |hash, octet| hash.wrapping_mul(31).wrapping_add(u64::from(*octet)));
         let queue = (flow % self.wires.len().max(1) as u64) as usize;
@@ -109,8 +202,14 @@ impl Node {
     /// # Panics
     /// When they never come to rest.
     pub(super) fn turn(&mut self, now: Instant, stories: &mut Vec<Story>) -> Vec<(usize, Vec<u8>)> {
-        let millis = now.0.as_millis() as u64;
         let mut sent = Vec::new();
+        if self.is_paused(now) {
+            return sent;
+        }
+        self.waiting.set(0);
+        (self.paused, self.worked) = (None, false);
+        let now = now + self.ahead;
+        let millis = now.0.as_millis() as u64;
         for _ in 0..ROUNDS_MAX {
             let mut work: usize = self.workers.iter_mut().map(|worker| worker.turn(millis)).sum();
             let Node { engine, control, rng, effects, .. } = self;
@@ -125,8 +224,11 @@ impl Node {
                 }
             }
             if work == 0 {
+                let on_lan = |(port, frame): &&(usize, Vec<u8>)| *port == 0 && !packet::is_discovery(frame);
+                self.delivered += sent.iter().filter(on_lan).count() as u64;
                 return sent;
             }
+            self.worked = true;
         }
         panic!("the box never comes to rest at {now:?}");
     }
@@ -148,6 +250,25 @@ impl Node {
         done
     }
 
+    /// Its contexts, as far as nobody may change them who has no right to; in order.
+    pub(super) fn essence(&self, _: Instant) -> Vec<Essence> {
+        let mut all: Vec<Essence> = self
+            .engine
+            .contexts()
+            .map(|it| {
+                let peers = it.peer_locators.iter().filter(|known| known.verified).map(|known| known.locator.0);
+                (it.ulids, it.fork, it.state, it.local_tag, it.peer_tag, it.pair, peers.collect())
+            })
+            .collect();
+        all.sort_by_key(|(ulids, fork, ..)| (ulids.local.0, ulids.peer.0, *fork));
+        all
+    }
+
+    /// Packets sent to hosts so far.
+    pub(super) fn delivered(&self) -> u64 {
+        self.delivered
+    }
+
     /// All its contexts, as the operator sees them.
     pub fn contexts(&self, now: Instant) -> Vec<ContextView> {
         let all = ContextFilter { limit: Some(u32::MAX), ..ContextFilter::default() };
@@ -167,6 +288,20 @@ impl Node {
     /// Packets the workers dropped for a reason.
     pub fn dropped(&self, reason: DropReason) -> u64 {
         self.workers.iter().map(|worker| worker.counters().dropped(reason)).sum()
+    }
+
+    /// The configuration of its site.
+    pub fn site(&self) -> &Site {
+        self.configuration().0
+    }
+
+    /// What it holds on behalf of contexts and of packets under way, table by table.
+    pub fn leftovers(&self) -> Vec<(&'static str, usize)> {
+        let mut held = self.engine.leftovers();
+        held.extend(self.workers.iter().map(|it| ("entries of a worker", it.shard().len())));
+        held.extend(self.workers.iter().map(|it| ("pairs with packets held", it.held())));
+        held.retain(|(_, count)| *count > 0);
+        held
     }
 
     /// Checks what must always hold of a box at rest.

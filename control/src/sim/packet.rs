@@ -74,3 +74,47 @@ pub fn error_about(packet: &[u8], router: Ipv6Addr, kind: u8, code: u8, word: u3
     let quote = &packet[..packet.len().min(ipv6::MIN_MTU - ipv6::HEADER_LEN - 8)];
     Some(icmp(router, source, 64, &[&[kind, code, 0, 0][..], &word.to_be_bytes(), quote].concat()))
 }
+
+/// What an ICMPv6 Packet Too Big for the host `ulid` says about one of its own packets (RFC 4443 §3.2): the MTU.
+pub fn mtu_told(packet: &[u8], ulid: Ipv6Addr) -> Option<u32> {
+    let view = ipv6::View::new(packet).ok()?;
+    let message = view.payload();
+    let about = ipv6::View::of_quote(message.get(8..)?).ok()?.source();
+    let word = message.get(4..8)?.first_chunk()?;
+    let is_one = view.next_header() == protocol::ICMPV6 && message[0] == 2 && about == ulid;
+    is_one.then(|| u32::from_be_bytes(*word))
+}
+
+/// Whether a frame holds a message of neighbour discovery or multicast listener discovery.
+pub fn is_discovery(frame: &[u8]) -> bool {
+    let view = packet_in(frame).and_then(|packet| ipv6::View::new(packet).ok());
+    let kind =
+        view.and_then(|view| view.upper_layer().ok().and_then(|it| view.from_offset(it.place.offset).first().copied()));
+    matches!(kind, Some(130..=137 | 143))
+}
+
+/// Source and destination port of a UDP or TCP header.
+pub fn ports(segment: &[u8]) -> Option<(u16, u16)> {
+    let [a, b, c, d] = *segment.first_chunk()?;
+    Some((u16::from_be_bytes([a, b]), u16::from_be_bytes([c, d])))
+}
+
+/// A packet in a few words.
+pub fn summary(octets: &[u8]) -> String {
+    let Ok(view) = ipv6::View::new(octets) else { return "no packet".to_owned() };
+    let (upper, total) = (view.payload(), octets.len());
+    let word =
+        |at: usize| upper.get(at..at + 4).and_then(|word| word.first_chunk()).map_or(0, |it| u32::from_be_bytes(*it));
+    let (from, to) = ports(upper).unwrap_or_default();
+    match view.next_header() {
+        protocol::TCP => {
+            let (offset, flags) = (usize::from(upper[12] >> 4) * 4, upper[13]);
+            let (sequence, acknowledged, window) = (word(4), word(8), word(12) as u16);
+            let octets = upper.len().saturating_sub(offset);
+            format!("TCP {from} to {to}, flags {flags:02x}, {sequence}+{octets}, ack {acknowledged}, window {window}")
+        }
+        protocol::UDP => format!("UDP {from} to {to}, {total} octets"),
+        protocol::ICMPV6 => format!("ICMPv6 {} {}, {}", upper[0], upper[1], word(4)),
+        other => format!("next header {other}, {total} octets"),
+    }
+}

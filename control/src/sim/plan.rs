@@ -3,15 +3,17 @@
 use std::fmt::Write;
 use std::net::Ipv6Addr;
 use std::path::Path;
+use std::sync::Arc;
 
 use dataplane::wire::ethernet::Mac;
 use rand::Rng;
 
+use super::network::MTU;
 use super::node::Blueprint;
 use super::{Host, Leg, Provider, SiteId};
 use crate::config::hosts::Hex;
 use crate::config::{Hosts, Site};
-use crate::identity::{HostIdentity, HostPrefixes, Sec, make_host};
+use crate::identity::{HostIdentity, HostPrefixes, Sec, SigningKey, make_host};
 
 /// What a world is made of.
 #[derive(Clone, Debug)]
@@ -22,10 +24,14 @@ pub struct Plan {
     pub send_timeout_s: u16,
     /// Contexts each box has room for.
     pub contexts_max: u32,
+    /// Pairs whose first packets a box can hold.
+    pub hold_pairs: u32,
     /// Lines for the `[shim6]` section of all boxes.
     pub shim6: String,
     /// Order in which all boxes try pairs, if not the default (`reap.order`).
     pub order: Option<String>,
+    /// What signs for the hosts of all sites, which are hybrid then; HBA-only without.
+    pub key: Option<Arc<SigningKey>>,
     /// Further sections for the configuration of all boxes.
     pub sections: String,
 }
@@ -54,8 +60,10 @@ impl Default for Plan {
             sites: vec![SitePlan::default(); 2],
             send_timeout_s: 3,
             contexts_max: 1024,
+            hold_pairs: 256,
             shim6: String::new(),
             order: None,
+            key: None,
             sections: String::new(),
         }
     }
@@ -93,6 +101,7 @@ impl Plan {
                 ulid: host.identity.ulid.0,
                 locators: host.identity.locators.iter().map(|locator| locator.0).collect(),
                 mac: mac(2, site, number),
+                pds: host.identity.pds.clone(),
                 off: false,
                 inbox: Vec::new(),
             }));
@@ -107,7 +116,7 @@ impl Plan {
             locators: (1..=plan.providers).map(|port| high_half(delegated(site, port))).collect(),
         };
         let host = |number: u16| {
-            let identity = make_host(&prefixes, Sec::default(), None, rng).expect("an identity");
+            let identity = make_host(&prefixes, Sec::default(), self.key.as_deref(), rng).expect("an identity");
             Named { name: format!("host-{site}-{number}"), identity }
         };
         (0..plan.hosts).map(host).collect()
@@ -117,11 +126,12 @@ impl Plan {
     fn toml(&self, site: SiteId, hosts: &[Vec<Named>]) -> String {
         let SitePlan { providers, workers, .. } = self.sites[site];
         let mut text = format!(
-            "[box]\nname = \"box-{site}\"\nworkers = {workers}\ncontexts_max = {}\nhold = {{ packets = 16, pairs = 256 }}\n\
+            "[box]\nname = \"box-{site}\"\nworkers = {workers}\ncontexts_max = {}\nhold = {{ packets = 16, pairs = {} }}\n\
              [site]\nprefix = \"{}/48\"\nlan = \"{}/64\"\nport = \"lan\"\n\
              [reap]\nsend_timeout_s = {}\n{}\n[shim6]\n{}\n{}\n\
              [[port]]\nname = \"lan\"\ndevice = \"net_null0\"\naddresses = [\"{}/64\"]\n",
             self.contexts_max,
+            self.hold_pairs,
             prefix(site),
             lan(site),
             self.send_timeout_s,
@@ -179,10 +189,11 @@ fn provider(site: SiteId, port: u16) -> Provider {
         router_mac: mac(1, site, port),
         customer_mac: mac(0, site, port),
         router_up: true,
-        mtu: 1500,
+        mtu: MTU,
         out: Leg::default(),
         inward: Leg::default(),
         carried: 0,
+        recorder: None,
     }
 }
 

@@ -124,7 +124,7 @@ impl Drop for Scene {
             eprintln!("seed {}, at {:?}; violations: {:#?}", self.0.seed(), self.0.now, self.0.violations);
             return;
         }
-        assert_eq!(self.0.violations, Vec::<String>::new(), "seed {}", self.0.seed());
+        assert!(self.0.violations.is_empty(), "seed {}: {:#?}", self.0.seed(), self.0.violations);
         self.0.nodes.iter().for_each(Node::selfcheck);
     }
 }

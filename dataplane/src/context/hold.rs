@@ -78,6 +78,7 @@ impl<F> Hold<F> {
             return;
         };
         let mut packets = waiting.packets;
+        crate::mutant!(LoseHeld, packets.clear());
         out.append(&mut packets);
         self.spare.push(packets);
     }

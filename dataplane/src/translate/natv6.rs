@@ -7,7 +7,7 @@
 //!
 //! A packet that ends in an error is left as it came, so that the error quotes what its sender knows.
 
-use super::{Frame, IcmpError, Key, Scene, Verdict, address, ipv6_of, to_locators, watch_sent};
+use super::{Frame, IcmpError, Key, Scene, Verdict, address, ipv6_of, to_locators, watch_received, watch_sent};
 use crate::context::flows::{Qualified, Side, Sighting};
 use crate::context::{Direction, Slot};
 use crate::counters::{Count, DropReason};
@@ -64,17 +64,15 @@ impl Presenting<'_> {
 
 // ---- from the site ----
 
-/// The key of a packet for a global address. An error of someone else's about a packet to a host goes where the session
-/// of that packet is known.
-#[inline]
-pub(super) fn departing_key(packet: &ipv6::View<'_>, snapshot: &Snapshot) -> Option<Key> {
-    if packet.next_header() != ipv6::protocol::ICMPV6 || packet.payload().first().is_none_or(|kind| *kind >= 128) {
-        return None;
-    }
+/// The pair an ICMPv6 error of somebody inside is about, if that is another host's packet from a global address: the error
+/// goes where the session of that packet is known.
+#[cold]
+pub(super) fn complaint(packet: &ipv6::View<'_>, snapshot: &Snapshot) -> Option<UlidPair> {
+    packet.payload().first().filter(|kind| **kind < 128)?;
     snapshot.nat.as_ref().filter(|nat| nat.translates(packet.target()))?;
     let quote = Reading::of(packet).ok()?.quote?;
     let others = quote.target != packet.source() && quote.source == packet.target();
-    others.then_some(Key::Error(UlidPair { local: Ulid(quote.target), peer: Ulid(quote.source) }))
+    others.then_some(UlidPair { local: Ulid(quote.target), peer: Ulid(quote.source) })
 }
 
 /// A packet for a global address. `pair` is the host it is about and the peer; `hash` is the pair's.
@@ -346,7 +344,10 @@ pub(super) fn arriving<F: Frame>(
     match scene.shard.by_presented(&UlidPair { local: Ulid(presented), peer: pair.peer }) {
         // R5533-247, R5533-288: it is traffic of the context, and REAP hears of it.
         Some(slot) => {
-            scene.replay.forget(scene.shard.entry(slot).local_tag);
+            let entry = scene.shard.entry(slot);
+            if entry.is_in_doubt() {
+                watch_received(frame, entry, verdict, scene.now, scene.replay);
+            }
             scene.shard.note(slot, Direction::In, octets);
         }
         None if behind.host.is_some() => {

@@ -131,9 +131,8 @@ mod tests {
             [&[4, 2][..], &[NO_OPERATION], &size, &scale].concat(),
         ] {
             for flags in [SYN, SYN | 0x10] {
-                let lower: Vec<u8> = options.to_vec();
-                let at = lower.windows(4).position(|four| four == size).unwrap();
-                let mut expected = lower.clone();
+                let at = options.windows(4).position(|four| four == size).unwrap();
+                let mut expected = options.clone();
                 expected[at + 2..at + 4].copy_from_slice(&1432u16.to_be_bytes());
                 assert_eq!(clamped(packet(flags, &options, b""), 1432), (true, packet(flags, &expected, b"")));
                 assert_eq!(clamped(packet(flags, &options, b"x"), 1432), (true, packet(flags, &expected, b"x")));

@@ -420,14 +420,14 @@ impl Bench {
     }
 
     /// What leaves when a host sends a packet.
-    pub fn from_host(&mut self, host: u16, packet: &[u8]) -> (PortId, Vec<u8>) {
+    pub fn host_sends(&mut self, host: u16, packet: &[u8]) -> (PortId, Vec<u8>) {
         self.send(LAN, &frame(self.side.mac(LAN), self.side.host_mac(host), packet));
         self.run();
         self.only()
     }
 
     /// What leaves when a packet comes from a provider.
-    pub fn from_provider(&mut self, provider: PortId, packet: &[u8]) -> (PortId, Vec<u8>) {
+    pub fn provider_sends(&mut self, provider: PortId, packet: &[u8]) -> (PortId, Vec<u8>) {
         self.send(provider, &self.provider_frame(provider, packet));
         self.run();
         self.only()

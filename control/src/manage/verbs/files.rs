@@ -133,6 +133,31 @@ pub(super) fn host_remove(config: &Path, name: &str, output: &mut Output<'_>) ->
     reloaded.map(drop)
 }
 
+pub(super) fn host_update(config: &Path, name: Option<&str>, output: &mut Output<'_>) -> Result<(), VerbError> {
+    let (site, _) = Site::load(config)?;
+    let key = site.key.as_deref().filter(|file| file.exists()).map(key::load).transpose()?;
+    let mut edit = Edit::begin(&site.node.hosts_file)?;
+    let updated = edit.update(name, &site, key.as_ref(), &mut rand::rng())?;
+    edit.save()?;
+    let reloaded = reload(&site, output);
+    let joined = |addresses: &[std::net::Ipv6Addr]| {
+        let addresses: Vec<String> = addresses.iter().map(ToString::to_string).collect();
+        addresses.join(" ")
+    };
+    let views: Vec<serde_json::Value> = updated
+        .iter()
+        .map(|it| serde_json::json!({ "name": it.name, "added": it.added, "removed": it.removed, "without": it.without }))
+        .collect();
+    output.answer(&serde_json::json!({ "hosts": views, "daemon_reloaded": matches!(reloaded, Ok(true)) }), |_| {
+        let mut table = Table::new(&["NAME", "NEW", "GONE", "NONE FROM"]);
+        for it in &updated {
+            table.row([it.name.clone(), joined(&it.added), joined(&it.removed), it.without.join(" ")]);
+        }
+        table.to_string()
+    })?;
+    reloaded.map(drop)
+}
+
 pub(super) fn host_list(config: &Path, output: &mut Output<'_>) -> Result<(), VerbError> {
     let (_, hosts) = hosts(config)?;
     let view = HostsView { hosts: hosts.iter().map(host_view).collect(), ..HostsView::default() };

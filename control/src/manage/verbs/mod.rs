@@ -108,6 +108,14 @@ enum HostVerb {
         #[arg(long)]
         domain: Option<String>,
     },
+    /// Fit the locators of hosts to the site's providers as they are now; identifiers stay.
+    ///
+    /// Hosts use those addresses of their set that a provider delegates. A hybrid host also gets an address from a
+    /// provider it was not made for, which `site.key` signs. A running daemon is told to reload.
+    Update {
+        /// Of this host only.
+        name: Option<String>,
+    },
     /// Remove a host from the hosts file. A running daemon is told to reload.
     Remove {
         /// Its name.
@@ -224,6 +232,7 @@ fn obey(cli: &Cli, output: &mut Output<'_>) -> Result<(), VerbError> {
             let wanted = files::Wanted { name, replace: *replace, make_key: *make_key, domain: domain.as_deref() };
             files::host_add(config, &wanted, output)
         }
+        Verb::Host(HostVerb::Update { name }) => files::host_update(config, name.as_deref(), output),
         Verb::Host(HostVerb::Remove { name }) => files::host_remove(config, name, output),
         Verb::Host(HostVerb::List) => files::host_list(config, output),
         Verb::Host(HostVerb::Records { name, domain }) => {

@@ -59,7 +59,7 @@ pub(super) fn provider(config: &Path, wanted: SteerRequest, output: &mut Output<
 pub(super) fn reload(config: &Path, output: &mut Output<'_>) -> Result<(), VerbError> {
     let view = ask!(config, Request::Reload, Reloaded);
     output.answer(&view, |view| {
-        let changes = format!("{} added, {} removed", view.added, view.removed);
+        let changes = format!("{} added, {} removed, {} with other locators", view.added, view.removed, view.changed);
         let mut text = format!("reloaded: {} hosts ({changes}), {} static peers\n", view.hosts, view.peers);
         for note in &view.notes {
             text += &format!("{note}\n");
@@ -107,7 +107,7 @@ fn status_text(view: &StatusView) -> String {
         providers.row([
             it.name.clone(),
             up(it.up),
-            it.steering.to_string(),
+            if it.leaving { "leaving".into() } else { it.steering.to_string() },
             it.port.clone(),
             it.prefix.clone(),
             or_dash(it.next_hop),

@@ -241,10 +241,9 @@ fn payload_in_a_flood_leads_to_one_i2_a_second() {
 fn an_i2bis_carries_the_signature_of_a_signed_list() {
     // R5533-076, R5533-219
     let (mut a, mut b) = (Node::new(1), Node::new(2));
-    let (generation, signature) = (101, Some(101u32.to_be_bytes().to_vec()));
+    let signature = Some(101u32.to_be_bytes().to_vec());
     let locators = vec![(locator(1, 1, 1), VerificationMethod::Hba), (locator(1, 9, 1), VerificationMethod::Cga)];
-    let signed = LocalHost { locators, generation, signature: signature.clone(), ..host(1, 1) };
-    a.endpoint.set_host(signed).unwrap();
+    a.endpoint.set_host(LocalHost { locators, generation: 101, signature: signature.clone(), ..host(1, 1) }).unwrap();
     a.open(at(0), 2).unwrap();
     converse(at(0), &mut a, &mut b);
     let mut b = Node::with_tags(2, Config::default(), TagSpace::new(2), 77);

@@ -73,12 +73,13 @@ fn golden_options_go_both_ways() {
     }
 }
 
-// R5533-095, R5533-096
+// R5533-092, R5533-093, R5533-094, R5533-095, R5533-096
 #[test]
 fn padding_is_sent_as_zero_and_not_looked_at() {
     for len in 0..20 {
         let pds = Options { pds: Some(vec![0xaa; len]), ..Options::NONE };
         let emitted = update(pds.clone()).emit().unwrap();
+        assert_eq!((emitted.len() % 8, &emitted[18..20]), (0, &(len as u16).to_be_bytes()[..]));
         assert!(emitted[20 + len..].iter().all(|octet| *octet == 0));
         let padded = with_raw(&update(Options::NONE), &raw(4 << 1, &vec![0xaa; len], 0xff));
         assert_eq!(padded.len(), emitted.len());

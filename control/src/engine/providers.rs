@@ -1,0 +1,154 @@
+//! Providers come and go while the box runs.
+//!
+//! Contexts and workers name a provider by its place, so a place is not used again before nobody names it any more: a
+//! provider that has gone from the configuration serves on as the last resort while contexts leave it, and what has not
+//! left it by then has no other way and ends.
+
+use std::net::Ipv6Addr;
+use std::sync::Arc;
+use std::time::Duration;
+
+use dataplane::snapshot::ProviderView;
+use rand::Rng;
+
+use super::hosts::LEAVING;
+use super::setup::{PORTS_MAX, SetupError, icmp_sources, provider, role_of};
+use super::{Effect, Engine, Provider};
+use crate::config::Site;
+use crate::shim6::{ContextId, GoneReason};
+use crate::time::Instant;
+
+/// How long a provider serves on after the locators from it were struck from all lists: peers may have to be told more
+/// than once.
+const LAST: Duration = Duration::from_secs(90);
+/// The prefix of a place nobody has (RFC 6666: nothing comes from there).
+const NOBODY: u64 = 0x0100_0000_0000_0000;
+
+impl Provider {
+    /// Whether there is a provider in this place.
+    pub(super) fn exists(&self) -> bool {
+        self.prefix != NOBODY
+    }
+}
+
+impl Engine {
+    /// Whether there is room for a new configuration's providers beside those that still leave.
+    pub(super) fn check_providers(&self, site: &Site) -> Result<(), SetupError> {
+        let has = |prefix| site.providers.iter().any(|it| u64::from_be_bytes(it.prefix.high_half()) == prefix);
+        let leaving = self.providers.iter().filter(|it| it.exists() && !has(it.prefix)).count();
+        match site.providers.len() + leaving > PORTS_MAX {
+            true => Err(SetupError::TooMany(PORTS_MAX)),
+            false => Ok(()),
+        }
+    }
+
+    /// Takes over the providers of a new configuration. Whether peers should hear of it.
+    pub(super) fn set_providers(&mut self, now: Instant, site: &Site, effects: &mut Vec<Effect>) -> bool {
+        let wanted: Vec<Provider> = site.providers.iter().map(provider).collect();
+        let mut changed = false;
+        for old in self.providers.iter_mut().filter(|old| old.exists()) {
+            let stays = wanted.iter().any(|new| new.prefix == old.prefix);
+            if !stays && old.leaving.is_none() {
+                old.leaving = Some(now + LEAVING + LAST);
+                changed = true;
+            }
+        }
+        for new in wanted {
+            changed |= self.set_provider(now, new, effects);
+        }
+        if changed {
+            let snapshot = Arc::make_mut(&mut self.snapshot);
+            for (at, port) in snapshot.ports.iter_mut().enumerate() {
+                let used = self.providers.iter().any(|it| it.exists() && usize::from(it.port.0) == at);
+                port.role = role_of(at == usize::from(self.lan_port.0), used);
+                if used {
+                    self.listener.open(now, at);
+                }
+            }
+            icmp_sources(&mut snapshot.ports);
+        }
+        changed
+    }
+
+    /// Takes over one of them. Whether anything about it is new.
+    fn set_provider(&mut self, now: Instant, new: Provider, effects: &mut Vec<Effect>) -> bool {
+        let known = self.providers.iter().position(|old| old.prefix == new.prefix);
+        let at = match known.or_else(|| self.providers.iter().position(|old| !old.exists())) {
+            Some(at) => at,
+            None => {
+                self.providers.push(new.clone());
+                Arc::make_mut(&mut self.snapshot).providers.push(view(&new));
+                self.providers.len() - 1
+            }
+        };
+        let old = &mut self.providers[at];
+        let before = old.clone();
+        if known.is_some() {
+            let Provider { name, port, next_hop, preference, .. } = new;
+            *old = Provider { name, port, next_hop, preference, leaving: None, ..before.clone() };
+        } else {
+            *old = new;
+        }
+        let after = old.clone();
+        let way = |it: &Provider| (it.port, it.next_hop);
+        let other_way = known.is_none() || way(&before) != way(&after);
+        if other_way {
+            // A port's link is what it is, whoever is behind it; the router has to be found.
+            let link = self.providers.iter().enumerate().find(|(it, p)| *it != at && p.port == after.port);
+            let link = link.map_or(before.port != after.port || before.link, |(_, other)| other.link);
+            let router = self.neighbours.mac(after.port, after.next_hop);
+            let old = &mut self.providers[at];
+            (old.router, old.link) = (router.is_some(), link);
+            Arc::make_mut(&mut self.snapshot).providers[at] = ProviderView { mac: router, ..view(&after) };
+            self.let_go(now, &before, effects);
+            self.neighbours.want(now, after.port, after.next_hop);
+        }
+        other_way || before.preference != after.preference || before.leaving.is_some()
+    }
+
+    /// A router that is no provider's any more is not looked for.
+    fn let_go(&mut self, now: Instant, before: &Provider, effects: &mut Vec<Effect>) {
+        let way = (before.port, before.next_hop);
+        let wanted = self.providers.iter().any(|it| it.exists() && (it.port, it.next_hop) == way);
+        if before.exists() && !wanted {
+            let mut events = Vec::new();
+            self.neighbours.forget(before.port, before.next_hop, &mut events);
+            self.link_events(now, events, effects);
+        }
+    }
+
+    /// Ends what serves on no longer.
+    pub(super) fn expire_providers(&mut self, now: Instant, rng: &mut dyn Rng, effects: &mut Vec<Effect>) {
+        for at in 0..self.providers.len() {
+            let provider = self.providers[at].clone();
+            if provider.leaving.is_none_or(|leaving| leaving > now) {
+                continue;
+            }
+            let mine = |address: Ipv6Addr| (address.to_bits() >> 64) as u64 == provider.prefix;
+            let mut left: Vec<ContextId> =
+                self.endpoint.contexts().filter(|context| mine(context.pair.local.0)).map(|it| it.id).collect();
+            left.sort_unstable();
+            let mut out = Vec::new();
+            for id in left {
+                self.endpoint.discard(id, GoneReason::Discarded, &mut out);
+            }
+            self.follow(now, rng, out, effects);
+            let nobody = Provider {
+                name: String::new(),
+                prefix: NOBODY,
+                next_hop: Ipv6Addr::UNSPECIFIED,
+                router: false,
+                leaving: None,
+                ..provider.clone()
+            };
+            Arc::make_mut(&mut self.snapshot).providers[at] = view(&nobody);
+            self.providers[at] = nobody;
+            self.let_go(now, &provider, effects);
+            effects.push(Effect::Publish(self.snapshot.clone()));
+        }
+    }
+}
+
+fn view(provider: &Provider) -> ProviderView {
+    ProviderView { port: provider.port, prefix: provider.prefix, next_hop: provider.next_hop, mac: None }
+}

@@ -1,0 +1,469 @@
+//! One seed's life: a few sites, sessions between their hosts, faults and attacks for some seconds, healing; then what is
+//! asked of every life at its end.
+
+use std::collections::BTreeMap;
+use std::net::Ipv6Addr;
+use std::panic::{AssertUnwindSafe, catch_unwind};
+use std::time::Duration;
+
+use dataplane::wire::Ulid;
+use dataplane::wire::ipv6::protocol;
+use rand::rngs::StdRng;
+use rand::{Rng, SeedableRng};
+
+use super::{
+    ConnectionId, Fault, Faults, Host, HostId, Oracle, Plan, ProviderId, RTO_MAX, SiteId, SitePlan, StreamId,
+    Violation, Way, World, bound, packet,
+};
+use crate::config::{Hosts, Site};
+use crate::time::Instant;
+
+/// How a life went.
+#[derive(Clone, Debug)]
+pub struct Report {
+    /// Its seed.
+    pub seed: u64,
+    /// What went wrong on purpose.
+    pub faults: Faults,
+    /// What must not be, and was.
+    pub violations: Vec<Violation>,
+    /// How long the life was.
+    pub time: Duration,
+    /// Packets of sessions that arrived, and octets of TCP.
+    pub moved: (u64, u64),
+}
+
+/// Lives one life. A panic in it is a violation like any other.
+pub fn live(seed: u64) -> Report {
+    let lived = catch_unwind(AssertUnwindSafe(|| {
+        let mut life = Life::new(seed);
+        life.live();
+        life.report()
+    }));
+    lived.unwrap_or_else(|panic| {
+        let text = panic.downcast_ref::<String>().cloned();
+        let text = text.or_else(|| panic.downcast_ref::<&str>().map(|text| (*text).to_owned())).unwrap_or_default();
+        let violation = Violation { at: Instant::START, site: None, oracle: Oracle::Consistent, text };
+        let faults = Faults::default();
+        Report { seed, faults, violations: vec![violation], time: Duration::ZERO, moved: (0, 0) }
+    })
+}
+
+/// Lives one life and tells what happened in it, line by line, in order of time.
+pub fn tell(seed: u64) -> (Report, Vec<String>) {
+    let mut life = Life::new(seed);
+    life.world.watched = Some(Vec::new());
+    life.live();
+    let world = &life.world;
+    let mut lines: Vec<(Instant, String)> = Vec::new();
+    let sites = world.nodes.iter().enumerate();
+    lines.extend(sites.map(|(site, node)| (Instant::START, format!("site {site}: {:?}", node.site().shim6))));
+    let hosts = world.hosts.iter().enumerate();
+    lines.extend(hosts.map(|(id, host)| {
+        (Instant::START, format!("host {id} of site {}: {} {:?}", host.site, host.ulid, host.locators))
+    }));
+    lines.extend(life.events.iter().map(|(at, text)| (*at, format!("*** {text}"))));
+    lines.extend(world.stories.iter().map(|(at, site, story)| (*at, format!("site {site}: {story:?}"))));
+    lines.extend(world.captured.iter().map(|it| {
+        let (source, target) = it.addresses;
+        (it.at, format!("provider {}: {source} to {target}: {:?}", it.provider, it.message))
+    }));
+    lines.extend(world.watched.iter().flatten().cloned());
+    lines.extend(world.violations.iter().map(|it| (it.at, format!("!!! {it}"))));
+    lines.sort_by_key(|(at, _)| *at);
+    let lines = lines.into_iter().map(|(at, text)| format!("{:>12.6} {text}", at.0.as_secs_f64())).collect();
+    (life.report(), lines)
+}
+
+const fn ms(millis: u64) -> Duration {
+    Duration::from_millis(millis)
+}
+
+const BOTH: &[Way] = &[Way::Out, Way::In];
+/// How long a session may take to have every packet delivered in a network without faults.
+const FLIGHT: Duration = ms(500);
+/// Pace of streams while nothing is asked of them.
+const SLOW: Duration = ms(2000);
+
+struct Life {
+    world: World,
+    rng: StdRng,
+    streams: Vec<StreamId>,
+    /// Their pace when it matters.
+    paces: Vec<Duration>,
+    connections: Vec<ConnectionId>,
+    /// Where somebody listens.
+    listened: Option<ProviderId>,
+    /// The machine that has a host's identity after it, and whether its box has restarted since.
+    heir: Option<HostId>,
+    forgotten: bool,
+    /// Streams of the host that is gone; peers that do not know go on.
+    over: Vec<StreamId>,
+    lied: bool,
+    events: Vec<(Instant, String)>,
+}
+
+impl Life {
+    fn new(seed: u64) -> Life {
+        let mut rng = StdRng::seed_from_u64(seed);
+        let world = World::new(&plan(&mut rng), seed);
+        Life {
+            world,
+            rng,
+            streams: Vec::new(),
+            paces: Vec::new(),
+            connections: Vec::new(),
+            listened: None,
+            heir: None,
+            forgotten: false,
+            over: Vec::new(),
+            lied: false,
+            events: Vec::new(),
+        }
+    }
+
+    fn report(&self) -> Report {
+        let world = &self.world;
+        let packets = world.streams.iter().map(|stream| stream.arrivals.len() as u64).sum();
+        let octets = world.connections.iter().flat_map(|it| &it.ends).map(|end| end.read).sum();
+        Report {
+            seed: world.seed(),
+            faults: world.faults.clone(),
+            violations: world.violations.clone(),
+            time: world.now.0,
+            moved: (packets, octets),
+        }
+    }
+
+    fn upto(&mut self, bound: u32) -> u32 {
+        self.rng.next_u32() % bound
+    }
+
+    fn pick(&mut self, count: usize) -> usize {
+        self.upto(count as u32) as usize
+    }
+
+    fn note(&mut self, text: String) {
+        self.events.push((self.world.now, text));
+    }
+
+    fn live(&mut self) {
+        self.begin();
+        for _ in 0..1 + self.upto(8) {
+            let wait = ms(u64::from(self.upto(2500)));
+            self.world.run(wait);
+            self.trouble();
+            self.check();
+        }
+        let wait = ms(u64::from(self.upto(3000)));
+        self.world.run(wait);
+        self.heal();
+        self.rest();
+        self.end();
+        self.again();
+    }
+
+    /// Sessions begin in a network without faults, so nothing of them may get lost.
+    fn begin(&mut self) {
+        let since = self.world.now;
+        let start = ms(u64::from(self.upto(200)));
+        let (listens, provider) = (self.upto(2) == 0, self.pick(self.world.providers.len()));
+        if listens {
+            self.listen(provider);
+        }
+        self.world.run(start);
+        let hosts = self.world.hosts.len();
+        for _ in 0..2 + self.upto(3) {
+            let (from, to) = self.two_hosts(hosts);
+            let pace = ms([50, 100, 250, 500][self.pick(4)]);
+            let stream = self.world.stream(from, to, pace);
+            self.streams.push(stream);
+            self.paces.push(pace);
+        }
+        for _ in 0..1 + self.upto(2) {
+            let (from, to) = self.two_hosts(hosts);
+            let (pace, most) = (ms([250, 400, 700][self.pick(3)]), [200, 1200, 4000][self.pick(3)]);
+            let connection = self.world.connect(from, to, pace, most);
+            self.connections.push(connection);
+        }
+        self.world.run(ms(1000));
+        let until = self.world.now;
+        self.world.run(FLIGHT);
+        self.calm(since, until);
+        self.check();
+    }
+
+    /// Two hosts of different sites.
+    fn two_hosts(&mut self, hosts: usize) -> (HostId, HostId) {
+        loop {
+            let (from, to) = (self.pick(hosts), self.pick(hosts));
+            if self.world.hosts[from].site != self.world.hosts[to].site {
+                return (from, to);
+            }
+        }
+    }
+
+    /// Something happens.
+    fn trouble(&mut self) {
+        let provider = self.pick(self.world.providers.len());
+        let site = self.pick(self.world.nodes.len());
+        let way = [Way::Out, Way::In][self.pick(2)];
+        let amount = 1 + self.upto(29);
+        let kind = self.upto(24);
+        self.note(format!("trouble {kind} at provider {provider} {way:?}, site {site}, {amount}"));
+        let Life { world, rng, .. } = self;
+        match kind {
+            0 => world.cut(provider, BOTH),
+            1 => world.cut(provider, &[way]),
+            2 | 3 => world.heal(provider),
+            4 => world.leg(provider, way).loss = amount,
+            5 => world.all_legs(|leg| leg.loss = amount / 2),
+            6 => world.leg(provider, way).duplicates = amount,
+            7 => world.leg(provider, way).jitter = ms(u64::from(amount) * 5),
+            8 => world.all_legs(|leg| leg.jitter = ms(u64::from(amount) * 2)),
+            9 => world.leg(provider, way).delay = ms(u64::from(amount) * 10),
+            10 => world.set_router(provider, amount > 20),
+            11 => {
+                let mtu = 1288 + amount as usize * 7;
+                (0..world.providers.len()).step_by(1 + provider % 2).for_each(|provider| world.shrink(provider, mtu));
+            }
+            12 | 13 => self.restart(site),
+            14 => world.pause(site, ms(u64::from(amount) * 150)),
+            15 => world.step(site, ms([100, 700, 12_000][amount as usize % 3] * u64::from(amount))),
+            16 | 17 => (0..amount).for_each(|_| world.forge_any(rng)),
+            18 => self.listen(provider),
+            19 => self.each_heard(amount, World::replay),
+            20 => self.each_heard(amount, World::pretend),
+            21 => {
+                let all: Vec<ProviderId> =
+                    (0..world.providers.len()).filter(|it| world.providers[*it].site == site).collect();
+                all.into_iter().for_each(|provider| world.cut(provider, BOTH));
+            }
+            22 => {
+                let host = self.pick(self.world.hosts.len());
+                if !std::mem::replace(&mut self.lied, true) {
+                    self.world.lie(host, amount, &mut self.rng);
+                }
+            }
+            _ => self.give_away(),
+        }
+    }
+
+    fn restart(&mut self, site: SiteId) {
+        self.world.restart(site);
+        // A box that has forgotten everything has forgotten who was gone, too.
+        if self.heir.is_some_and(|heir| self.world.hosts[heir].site == site) {
+            self.forgotten = true;
+        }
+    }
+
+    /// Somebody listens at a provider from now on.
+    fn listen(&mut self, provider: ProviderId) {
+        self.world.listen(provider);
+        self.listened = Some(provider);
+    }
+
+    fn each_heard(&mut self, times: u32, act: fn(&mut World, ProviderId, &mut dyn Rng)) {
+        let Some(listened) = self.listened else { return };
+        (0..times).for_each(|_| act(&mut self.world, listened, &mut self.rng));
+    }
+
+    /// A host leaves, and its operator gives its identity to another machine at once. Its sessions are over; what peers
+    /// still send must not reach the new one.
+    fn give_away(&mut self) {
+        let gone = self.pick(self.world.hosts.len());
+        if self.heir.is_some() {
+            return;
+        }
+        let Host { site, ulid, .. } = self.world.hosts[gone];
+        if self.world.nodes[site].is_paused(self.world.now) {
+            return;
+        }
+        let before = self.world.nodes[site].configuration().1.clone();
+        let without = |_: &mut Site, hosts: &mut Hosts| hosts.list_mut().retain(|host| host.identity.ulid.0 != ulid);
+        if let Err(error) = self.world.reload(site, without) {
+            return self.world.violation(Some(site), Oracle::Consistent, format!("a host may not go: {error}"));
+        }
+        let heir = self.world.replace_machine(gone);
+        if let Err(error) = self.world.reload(site, |_, hosts| *hosts = before) {
+            return self.world.violation(Some(site), Oracle::Consistent, format!("a host may not come: {error}"));
+        }
+        self.world.faults.count(Fault::Moved);
+        (self.heir, self.forgotten) = (Some(heir), false);
+        let World { streams, connections, .. } = &self.world;
+        let of = |stream: &StreamId| [streams[*stream].from, streams[*stream].to].contains(&gone);
+        let on = |id: &ConnectionId| connections[*id].ends.iter().any(|end| end.host == gone);
+        self.paces = self.streams.iter().zip(&self.paces).filter(|(id, _)| !of(id)).map(|(_, pace)| *pace).collect();
+        self.over = self.streams.extract_if(.., |id| of(id)).collect();
+        let ended: Vec<ConnectionId> = self.connections.extract_if(.., |id| on(id)).collect();
+        ended.into_iter().for_each(|id| self.world.abandon(id));
+    }
+
+    /// Faults heal, and sessions go on within the bound.
+    fn heal(&mut self) {
+        self.note("all is well again".to_owned());
+        self.world.mend();
+        let since = self.world.now;
+        let slowest = self.paces.iter().max().copied().unwrap_or_default();
+        let sites = self.world.nodes.iter().map(|node| bound::recovery(node.site()));
+        let limit = sites.max().unwrap_or_default() + slowest;
+        let read = |world: &World, id: ConnectionId| world.connections[id].ends.iter().map(|end| end.read).sum::<u64>();
+        let before: Vec<u64> = self.connections.iter().map(|id| read(&self.world, *id)).collect();
+        let mut late: Vec<String> = Vec::new();
+        // TCP may have to wait for its own timer, too.
+        for (limit, what) in [(limit, "stream"), (limit + RTO_MAX, "connection")] {
+            loop {
+                let world = &self.world;
+                let waiting: Vec<usize> = match what {
+                    "stream" => self.streams.iter().copied().filter(|id| !world.streams[*id].is_back(since)).collect(),
+                    _ => (0..before.len()).filter(|at| read(world, self.connections[*at]) <= before[*at]).collect(),
+                };
+                if waiting.is_empty() {
+                    break;
+                }
+                if world.now.since(since) > limit {
+                    let all = self.connections.iter().map(|id| self.world.describe(*id));
+                    let how = all.collect::<Vec<String>>().join("; ");
+                    late.push(format!("{what} {waiting:?} not back {limit:?} after {since:?}: {how}"));
+                    break;
+                }
+                self.world.run(ms(100));
+            }
+        }
+        late.into_iter().for_each(|text| self.world.violation(None, Oracle::Liveness, text));
+        self.note("sessions are back".to_owned());
+    }
+
+    /// All of it comes to rest: no second outage, no second context, nothing lost any more.
+    fn rest(&mut self) {
+        self.streams.iter().for_each(|id| self.world.streams[*id].interval = SLOW);
+        let wait = self.world.nodes.iter().map(|node| bound::settled(node.site())).max();
+        self.world.run(wait.unwrap_or_default());
+        self.check();
+        self.streams.iter().for_each(|id| self.world.stop(*id));
+        self.world.run(SLOW);
+        self.streams.iter().zip(&self.paces).for_each(|(id, pace)| self.world.resume(*id, *pace));
+        let since = self.world.now;
+        self.world.run(ms(1500));
+        let until = self.world.now;
+        self.world.run(FLIGHT);
+        self.calm(since, until);
+    }
+
+    /// Sessions end as they should, and idle time leaves nothing behind.
+    fn end(&mut self) {
+        self.streams.iter().chain(&self.over).for_each(|id| self.world.stop(*id));
+        self.connections.iter().for_each(|id| self.world.close(*id));
+        for id in self.connections.clone() {
+            for _ in 0..1200 {
+                if self.world.is_closed(id) {
+                    break;
+                }
+                self.world.run(ms(100));
+            }
+            let connection = &self.world.connections[id];
+            if !connection.is_settled() || !self.world.is_closed(id) {
+                let text = format!("did not end well: {}", self.world.describe(id));
+                self.world.violation(None, Oracle::Octets, text);
+            }
+        }
+        self.inherit();
+        let idle = self.world.nodes.iter().map(|node| node.site().shim6.idle_context).max().unwrap_or_default();
+        self.world.run(idle + Duration::from_secs(90));
+        for site in 0..self.world.nodes.len() {
+            let left = self.world.nodes[site].leftovers();
+            if !left.is_empty() {
+                self.world.violation(Some(site), Oracle::Leftovers, format!("{left:?}"));
+            }
+        }
+    }
+
+    /// The new owner of an identifier got nothing that was sent to the old one.
+    fn inherit(&mut self) {
+        let Some(heir) = self.heir.filter(|_| !self.forgotten) else { return };
+        let host = &self.world.hosts[heir];
+        let meant_for_another = |packet: &Vec<u8>| matches!(packet.get(6), Some(&(protocol::UDP | protocol::TCP)));
+        if let Some((at, packet)) = host.inbox.iter().find(|(_, packet)| meant_for_another(packet)) {
+            let text = format!("host {heir} got {} at {at:?}", packet::summary(packet));
+            self.world.violation(Some(host.site), Oracle::Quarantine, text);
+        }
+    }
+
+    /// And after the idle time everything can begin anew.
+    fn again(&mut self) {
+        let since = self.world.now;
+        self.streams.iter().for_each(|id| self.world.resume(*id, ms(200)));
+        self.world.run(ms(500));
+        let until = self.world.now;
+        self.streams.iter().for_each(|id| self.world.stop(*id));
+        self.world.run(FLIGHT);
+        self.calm(since, until);
+        self.check();
+    }
+
+    /// What was sent in a time without faults has arrived, once and in order.
+    fn calm(&mut self, from: Instant, until: Instant) {
+        for id in &self.streams {
+            let (missing, odd) = self.world.streams[*id].faults(from, until);
+            if missing > 0 {
+                let text = format!("{missing} datagrams of stream {id} sent from {from:?} to {until:?}");
+                self.world.violation(None, Oracle::Lost, text);
+            }
+            if odd > 0 {
+                let text = format!("{odd} datagrams of stream {id} sent from {from:?} to {until:?}");
+                self.world.violation(None, Oracle::Order, text);
+            }
+        }
+    }
+
+    /// What must hold at any time.
+    fn check(&mut self) {
+        let mut found = Vec::new();
+        for (site, node) in self.world.nodes.iter().enumerate() {
+            node.selfcheck();
+            let mut pairs: BTreeMap<(Ipv6Addr, Ipv6Addr, u32), u32> = BTreeMap::new();
+            for context in node.engine.contexts() {
+                let (local, peer) = (context.ulids.local, context.ulids.peer);
+                *pairs.entry((local.0, peer.0, context.fork)).or_default() += 1;
+                let owned = self.world.ledger.owned.get(&peer);
+                let believed =
+                    context.peer_locators.iter().filter(|known| known.verified && Ulid(known.locator.0) != peer);
+                for known in believed {
+                    if !owned.is_some_and(|owned| owned.contains(&known.locator.0)) {
+                        found.push((site, Oracle::Owned, format!("{} is said to be of {peer}", known.locator)));
+                    }
+                }
+            }
+            found.extend(
+                pairs
+                    .into_iter()
+                    .filter(|(_, count)| *count > 1)
+                    .map(|(pair, count)| (site, Oracle::Consistent, format!("{count} contexts for {pair:?}"))),
+            );
+        }
+        found.into_iter().for_each(|(site, oracle, text)| self.world.violation(Some(site), oracle, text));
+    }
+}
+
+fn plan(rng: &mut StdRng) -> Plan {
+    let mut upto = |bound: u32| rng.next_u32() % bound;
+    let mut site = || SitePlan {
+        hosts: 1 + upto(2) as u16,
+        providers: 1 + upto(3) as u16,
+        workers: [1, 1, 1, 2][upto(4) as usize],
+    };
+    let mut sites = vec![site(), site()];
+    if upto(4) == 0 {
+        sites.push(SitePlan { hosts: 1, providers: 1 + upto(2) as u16, workers: 1 });
+    }
+    let strict = upto(4) == 0;
+    Plan {
+        sites,
+        send_timeout_s: [3, 3, 5, 15][upto(4) as usize],
+        contexts_max: 64,
+        hold_pairs: 16,
+        shim6: format!("strict_locators = {strict}"),
+        sections: String::new(),
+        key: None,
+    }
+}

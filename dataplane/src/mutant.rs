@@ -1,0 +1,56 @@
+//! Faults that can be planted into the code, to see whether the simulator finds them.
+//!
+//! Only the feature `mutants` makes them possible, and nothing that is shipped is built with it: without it the macro
+//! [`mutant!`](crate::mutant!) leaves nothing behind. `scripts/soak --mutants` plants one after the other.
+
+#[cfg(feature = "mutants")]
+use std::sync::atomic::{AtomicU8, Ordering};
+
+/// A fault that can be planted.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Mutant {
+    /// Locator lists of peers are believed without proof.
+    SkipHba = 1,
+    /// Every responder nonce and validator is as good as ours.
+    AnyNonce,
+    /// A pair that a probe was sent on counts as one that the peer answered on.
+    NoReachability,
+    /// First packets that wait for a context are lost when it is ready.
+    LoseHeld,
+    /// What a host leaves behind is anybody's at once.
+    ForgetQuarantine,
+}
+
+impl Mutant {
+    /// All of them.
+    pub const ALL: [Mutant; 5] =
+        [Mutant::SkipHba, Mutant::AnyNonce, Mutant::NoReachability, Mutant::LoseHeld, Mutant::ForgetQuarantine];
+
+    /// Plants a fault in the whole program, instead of the one before; or none.
+    #[cfg(feature = "mutants")]
+    pub fn plant(mutant: Option<Mutant>) {
+        PLANTED.store(mutant.map_or(0, |mutant| mutant as u8), Ordering::Relaxed);
+    }
+
+    /// Whether it is planted.
+    #[cfg(feature = "mutants")]
+    pub fn is_planted(self) -> bool {
+        PLANTED.load(Ordering::Relaxed) == self as u8
+    }
+}
+
+#[cfg(feature = "mutants")]
+static PLANTED: AtomicU8 = AtomicU8::new(0);
+
+/// Where a fault may be planted: `mutant!(SkipHba, return Ok(()))`.
+#[macro_export]
+macro_rules! mutant {
+    ($fault:ident, $act:expr) => {
+        #[cfg(feature = "mutants")]
+        {
+            if $crate::mutant::Mutant::$fault.is_planted() {
+                $act
+            }
+        }
+    };
+}
