@@ -52,6 +52,9 @@ pub(super) struct Exploration {
     pub(super) goal: Option<LocatorPair>,
     /// There is local evidence against the current pair.
     pub(super) demoted: bool,
+    /// The pair on which nothing was heard although something was sent, if it was not even worth a probe because others who
+    /// share it fell silent too.
+    pub(super) unheard: Option<LocatorPair>,
     /// The gap has reached its maximum, and this was told.
     pub(super) backed_off: bool,
     pub(super) started: Instant,
@@ -75,6 +78,7 @@ impl Exploration {
             guessed: None,
             goal: None,
             demoted: false,
+            unheard: None,
             backed_off: false,
             started: now,
             ended: None,
@@ -180,7 +184,7 @@ impl Exploration {
     }
 
     /// Pairs whose probes stayed without report although a later probe on another pair was reported, each with the time
-    /// of its last probe. A pair without such contrast has not failed: perhaps it is the peer that is gone.
+    /// of its last probe, and the pair that was found silent without a probe. A pair without such contrast has not failed: perhaps it is the peer that is gone.
     pub(super) fn failed(&self, memory: Duration) -> Vec<(LocatorPair, Instant)> {
         let Some(proof) = self.sent.iter().filter(|sent| sent.reported).map(|sent| sent.at).max() else {
             return Vec::new();
@@ -195,6 +199,10 @@ impl Exploration {
                 failed.push((pair, sent.at));
             }
         }
+        let unheard = self.unheard.filter(|pair| self.reported().all(|reported| reported != *pair));
+        failed.extend(
+            unheard.filter(|pair| failed.iter().all(|(other, _)| other != pair)).map(|pair| (pair, self.started)),
+        );
         failed
     }
 }

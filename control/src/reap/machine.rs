@@ -404,6 +404,9 @@ impl Reap {
         if self.state == State::Operational {
             let demoted = self.is_known_to_fail();
             self.begin(now, Reason::SendTimeout, demoted, &|_| Status::Unknown, out);
+            // As good a witness as a probe without answer: payload without answer for a Send Timeout.
+            let current = self.current;
+            self.episode(now).unheard = demoted.then_some(current);
         }
         self.state = State::Exploring;
         self.send_at = None;

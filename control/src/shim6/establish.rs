@@ -59,6 +59,8 @@ pub enum OpenRefused {
 /// Most I1s out of turn in one exchange, and the least time since the last I1.
 const NUDGES_MAX: u8 = 8;
 const NUDGE_GAP: Duration = Duration::from_secs(1);
+/// How soon an I1 follows that of the peer: what follows from the peer's own comes first.
+const HASTE: Duration = Duration::from_millis(50);
 
 impl Endpoint {
     /// §7.7: opens a context, with an I1 on the first pair.
@@ -99,6 +101,7 @@ impl Endpoint {
         let Some(exchange) = context.exchange.as_deref_mut() else { return };
         let Some(pair) = exchange.advance() else { return };
         exchange.sent = now;
+        exchange.hastened = false;
         exchange.at = now + backoff(rng, base, exchange.retries);
         let initiator_nonce = exchange.nonce;
         // What may answer is what was tried (D22).
@@ -139,7 +142,7 @@ impl Endpoint {
         let Some(exchange) = waiting.and_then(|context| context.exchange.as_deref_mut()) else { return };
         if !exchange.hastened && exchange.grant_nudge(now, pair) {
             exchange.hastened = true;
-            exchange.at = exchange.at.min(now);
+            exchange.at = exchange.at.min(now + HASTE);
             self.store.settle(id);
         }
     }
@@ -356,9 +359,6 @@ impl Endpoint {
             State::Established => return Verdict::Dropped(DropReason::WrongState),
             State::Idle | State::EFailed | State::NoSupport => return Verdict::Dropped(DropReason::NoContext),
         };
-        if peer::is_late_copy(context, tag, options) {
-            return Verdict::Dropped(DropReason::WrongState);
-        }
         if let Err(reason) = peer::check_parameters(&mut *self.proof, ulids.peer, options) {
             return Verdict::Dropped(reason);
         }

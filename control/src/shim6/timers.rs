@@ -46,11 +46,8 @@ impl Endpoint {
             return;
         };
         let (retries, fell_back, outdated) = (exchange.retries, exchange.fell_back, exchange.outdated);
-        if exchange.hastened {
+        if exchange.hastened && state == State::I1Sent {
             // Out of turn, so it is no retransmission.
-            if let Some(exchange) = self.store.get_mut(id).and_then(|context| context.exchange.as_deref_mut()) {
-                exchange.hastened = false;
-            }
             return self.send_i1(now, rng, id, out);
         }
         let (base, retries_max) = match state {

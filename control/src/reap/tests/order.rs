@@ -158,3 +158,16 @@ fn wrong_knowledge_costs_a_bounded_number_of_probes() {
         }
     }
 }
+
+/// A pair that was not worth a probe has failed all the same, once another one has answered: else nobody would be told.
+#[test]
+fn a_pair_left_without_a_probe_is_reported_when_another_answers() {
+    let mut bench = Bench::new(exact());
+    bench.payload_out(at(0));
+    bench.reap.advise(Ends { path: Failing, ..Ends::default() });
+    let (on, _, report) = only_probe(&bench.expire(at(15_000)));
+    assert_eq!(on, pair(2, 2));
+    let out = bench.probe(at(15_100), pair(2, 2), State::InboundOk, &[report]);
+    assert!(out.contains(&Output::Failed { pair: pair(1, 1), probed: at(15_000) }), "{out:?}");
+    assert!(out.contains(&Output::PairChanged { from: pair(1, 1), to: pair(2, 2) }));
+}
