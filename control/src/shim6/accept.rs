@@ -53,9 +53,6 @@ impl Endpoint {
         if !is_source(context, key, source, options) {
             return Verdict::Dropped(DropReason::ForeignSource);
         }
-        if context.is_some_and(|context| peer::is_late_copy(context, offer.tag, options)) {
-            return Verdict::Dropped(DropReason::WrongState);
-        }
         let displaced = match context {
             Some(_) => None,
             None => match self.admit(now, key, source.0) {

@@ -162,9 +162,6 @@ pub struct Context {
     pub(super) exchange: Option<Box<Exchange>>,
     /// Whether the peer was told of our locators in any message, and so may know them even if we do not know that.
     pub(super) told: bool,
-    /// The tag and the generation that counted before what was known of the peer was put aside: what the same peer says
-    /// with an older list was on its way too long.
-    pub(super) before: Option<(ContextTag, u32)>,
     /// News for the peer that it has not acknowledged.
     pub(super) update: Option<Box<Update>>,
     /// When to look whether it is idle.
@@ -211,8 +208,6 @@ pub(super) struct Exchange {
     pub(super) sent: Instant,
     /// Whether I2 or I2bis already gave up once and went back to I1 (D24).
     pub(super) fell_back: bool,
-    /// Whether the peer has shown that it will not accept the I2bis of this exchange.
-    pub(super) outdated: bool,
     /// I1s sent out of turn because something showed that the peer may answer now.
     pub(super) nudges: u8,
     /// The next I1 is one of those.

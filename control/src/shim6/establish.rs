@@ -421,7 +421,6 @@ impl Endpoint {
             last_used: now,
             exchange: None,
             told: false,
-            before: None,
             update: None,
             idle_check: now + self.config.idle,
             accepted: None,
@@ -459,7 +458,6 @@ impl Exchange {
             at: now,
             sent: now,
             fell_back: false,
-            outdated: false,
             nudges: 0,
             hastened: false,
         }

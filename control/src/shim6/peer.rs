@@ -101,15 +101,6 @@ fn match_preferences(preferences: &LocatorPreferences, generation: Option<u32>, 
 /// (§5.15.2); one that draws them at random (§10.1) falls here once in 2^28.
 const LATE_MAX: u32 = 16;
 
-/// Whether an I2 or I2bis that comes after what was known of the peer was put aside was on its way before: the same tag, with
-/// a list that the peer had replaced by then. What it would lead to is not what the peer believes. (An R2 carries the nonce
-/// of the present exchange, so it cannot be that old.)
-pub(super) fn is_late_copy(context: &Context, tag: ContextTag, options: &Options) -> bool {
-    let newest = context.before.filter(|(known, _)| *known == tag && context.peer_generation.is_none());
-    let age = newest.zip(options.locators.as_ref()).map(|((_, newest), list)| newest.wrapping_sub(list.generation));
-    age.is_some_and(|age| (1..=LATE_MAX).contains(&age))
-}
-
 /// Writes what an I2, I2bis or R2 told into the context; true if anything about the peer is not what it was.
 ///
 /// With another tag the peer starts anew. With the same one the message may be a late copy, so it must not undo what

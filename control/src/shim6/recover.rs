@@ -53,14 +53,11 @@ impl Endpoint {
         };
         match state {
             State::Established => {}
-            State::I2bisSent => {
-                self.outdate(now, id, pair, validator);
-                return Verdict::Dropped(DropReason::WrongState);
-            }
-            // About an exchange that is being made again anyway.
-            State::I1Sent | State::I2Sent => return Verdict::Dropped(DropReason::WrongState),
+            // A second one, or one about an exchange that is being made again anyway.
+            State::I1Sent | State::I2Sent | State::I2bisSent => return Verdict::Dropped(DropReason::WrongState),
             State::Idle | State::EFailed | State::NoSupport => return Verdict::Dropped(DropReason::NoContext),
         }
+        self.settle_label(rng, id, true);
         let mut exchange = Exchange::new(now, rng.next_u32(), Vec::new());
         exchange.responder_nonce = responder_nonce;
         exchange.validator.clone_from(validator);
@@ -80,21 +77,6 @@ impl Endpoint {
         self.store.settle(id);
         out.push(Output::Send { context: Some(id), addresses: outgoing(pair), message });
         Verdict::Accepted
-    }
-
-    /// Another R1bis during an exchange is discarded (§7.18): it is not answered, and nothing in it is used. But one with
-    /// another validator for the same packets, that comes when an R2 should long have come, says that the peer has our I2bis
-    /// and still does not know us: it was lost, or the peer that would have accepted it is no more. §7.19 leaves it to us
-    /// whether to send it again, and says what to do when we do not: fall back to I1.
-    fn outdate(&mut self, now: Instant, id: ContextId, pair: LocatorPair, validator: &[u8]) {
-        let patience = self.config.i2bis_timeout / 4;
-        let Some(exchange) = self.store.get_mut(id).and_then(|context| context.exchange.as_deref_mut()) else { return };
-        let late = now.since(exchange.sent) >= patience && exchange.pair == pair;
-        if late && exchange.validator != validator && !exchange.outdated {
-            exchange.outdated = true;
-            exchange.at = exchange.at.min(now);
-            self.store.settle(id);
-        }
     }
 
     /// §7.18, §7.19: the I2bis of an exchange, the same every time; none if it does not fit in a packet.

@@ -45,7 +45,7 @@ impl Endpoint {
         let Some((state, exchange)) = self.store.get(id).and_then(|c| Some((c.state, c.exchange.as_deref()?))) else {
             return;
         };
-        let (retries, fell_back, outdated) = (exchange.retries, exchange.fell_back, exchange.outdated);
+        let (retries, fell_back) = (exchange.retries, exchange.fell_back);
         if exchange.hastened && state == State::I1Sent {
             // Out of turn, so it is no retransmission.
             return self.send_i1(now, rng, id, out);
@@ -56,7 +56,7 @@ impl Endpoint {
             State::I2bisSent => (self.config.i2bis_timeout, self.config.i2bis_retries_max),
             State::Idle | State::Established | State::EFailed | State::NoSupport => return,
         };
-        if retries >= retries_max || outdated {
+        if retries >= retries_max {
             // One way back to I1 for each trigger, or a peer whose R2 is always lost would be asked for ever (D24).
             return match state {
                 State::I1Sent => self.fail(now, id, FailReason::NoAnswer, out),
@@ -87,7 +87,6 @@ impl Endpoint {
         exchange.fell_back = context.exchange.is_some();
         context.state = State::I1Sent;
         context.exchange = Some(Box::new(exchange));
-        context.before = context.peer_tag.zip(context.peer_generation).or(context.before);
         context.peer_tag = None;
         context.peer_generation = None;
         context.peer_locators = vec![PeerLocator::ulid(context.ulids.peer)];

@@ -275,30 +275,3 @@ fn a_fork_is_recovered_as_a_fork() {
     assert_eq!(a.endpoint.context(id).unwrap().peer_tag, Some(there.local_tag));
     assert!(b.endpoint.find(b.ulids(1), 0).is_none());
 }
-
-#[test]
-fn an_r1bis_with_another_validator_shortens_the_wait_for_r2_and_is_not_used() {
-    // R5533-214, R5533-221, R5533-222
-    let (mut a, mut b) = forgetful();
-    payload(at(9), &a, &mut b);
-    let (addresses, first) = b.sent_one();
-    a.receive(at(9), addresses, &first);
-    let discarded = Verdict::Dropped(DropReason::WrongState);
-    // The same again says nothing new, and one for another pair has another validator anyway.
-    assert_eq!(a.receive(at(9), addresses, &first), discarded);
-    let elsewhere = between(locator(2, 2, 1), locator(1, 2, 1));
-    let other = altered(&first, |options| options.validator.as_mut().unwrap()[0] ^= 1);
-    assert_eq!(a.receive(at(9), elsewhere, &other), discarded);
-    assert!(a.endpoint.deadline().unwrap() >= at(11), "half of I2bis_TIMEOUT at least");
-    // One that may have been on its way when the I2bis was sent says nothing.
-    assert_eq!(a.receive(at(9), addresses, &other), discarded);
-    assert!(a.endpoint.deadline().unwrap() >= at(11));
-    // What a successor of the peer sends: nothing is answered, but the I2bis is not sent again either.
-    a.out.clear();
-    assert_eq!(a.receive(at(10), addresses, &other), discarded);
-    assert!(a.out.is_empty());
-    assert_eq!(a.endpoint.deadline(), Some(at(10)));
-    a.expire(at(10));
-    assert_eq!(a.context(2).state, State::I1Sent);
-    assert!(matches!(a.sent_one().1, Message::I1 { .. }));
-}
