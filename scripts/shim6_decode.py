@@ -20,6 +20,7 @@ def decode(files, ulids=None, midstream=False):
     # Sorting is stable: frames of one file that share a time stamp keep their order.
     for frame in sorted(frames, key=lambda frame: frame.time):
         tracker.frame(frame)
+    tracker.finish()
     return tracker
 
 

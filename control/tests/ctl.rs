@@ -169,8 +169,10 @@ fn a_daemon_that_does_not_run_is_named() {
 }
 
 // R5533-307
+// R4193-020, RCM-018: only locators are published as addresses, and they are what the data path translates to.
 #[test]
 fn hosts_are_made_listed_and_removed() {
+    // R5535-031
     let room = Room::new("hosts", SITE);
     let added = room.ctl("host add a-h1 --domain a.example");
     assert_eq!(added.status, 0, "{added:?}");
@@ -196,9 +198,18 @@ fn hosts_are_made_listed_and_removed() {
     assert_eq!(again["records"][2]["type"], "TYPE65280");
     assert_eq!(room.ctl("check").out, "site.toml: good; ports: 3, providers: 2, hosts: 1, static peers: 0\n");
 
-    // Its provider gone, the host is refused, but can be removed.
+    // One of its providers gone, the host lives on with the other.
     let text = fs::read_to_string(room.0.join("site.toml")).unwrap();
-    fs::write(room.0.join("site.toml"), text.replace("2001:db8:a2:1::/64", "2001:db8:a3:1::/64")).unwrap();
+    let renumbered = text.replace("2001:db8:a2:1::/64", "2001:db8:a3:1::/64");
+    fs::write(room.0.join("site.toml"), &renumbered).unwrap();
+    let warned = room.ctl("check");
+    assert!(warned.status == 0 && warned.err.contains("a-h1 has no locator from isp-y"), "{}", warned.err);
+    let updated = room.ctl("host update --json");
+    let updated: Value = serde_json::from_str(&updated.out).unwrap();
+    let host = &updated["hosts"][0];
+    assert_eq!((&host["removed"][0], &host["without"][0]), (&again["locators"][1], &Value::from("isp-y")));
+    // Both gone, it is refused, but can be removed.
+    fs::write(room.0.join("site.toml"), renumbered.replace("2001:db8:a1:1::/64", "2001:db8:a4:1::/64")).unwrap();
     let refused = room.ctl("check");
     assert_eq!(refused.status, 1);
     assert!(
@@ -255,10 +266,6 @@ fn context() -> ContextView {
     let [ulid_local, ulid_peer, local, peer] =
         ["fc00:a:0:1::5", "fc00:b:0:1::5", "2001:db8:a1:1::5", "2001:db8:b1:1::5"].map(|it| it.parse().unwrap());
     ContextView {
-        ulid_local,
-        ulid_peer,
-        fork: 0,
-        state: ContextState::Established,
         local_tag: Some("000000000001".into()),
         peer_tag: Some("7fffffffffff".into()),
         current: Some(PairView { local, peer }),
@@ -271,6 +278,7 @@ fn context() -> ContextView {
         octets_in: 1200,
         octets_out: 3400,
         last_used_s: Some(61),
+        ..ContextView::idle(ulid_local, ulid_peer, ContextState::Established)
     }
 }
 
@@ -303,6 +311,18 @@ fn answer(request: &Request) -> Response {
             counters: [("drop.hop_limit".into(), 0), ("rx.packets".into(), 7)].into(),
             descriptions: [("rx.packets".into(), "packets received".into())].into(),
             workers: Vec::new(),
+        }),
+        Request::Natv6 => Response::Natv6(Natv6View {
+            enabled: true,
+            providers: vec![
+                Natv6ProviderView { name: "isp-x".into(), place: Some(1), hosts: 2, ..Default::default() },
+                Natv6ProviderView { name: "isp-y".into(), ..Default::default() },
+            ],
+            setup_packets: Some(50),
+            setup_age_s: Some(30),
+            contexts: 1,
+            counters: [("nat_out".into(), 9)].into(),
+            ..Default::default()
         }),
         Request::Steer(wanted) => Response::Steered(ProviderView {
             name: wanted.provider.clone(),
@@ -360,6 +380,11 @@ fn a_running_daemon_is_shown_in_tables_and_in_json() {
     assert!(room.ctl("counters --all").out.contains("drop.hop_limit"));
     assert_eq!(room.ctl("counters --json").json()["counters"]["drop.hop_limit"], 0);
     assert_eq!(room.ctl("hosts --json").json(), serde_json::json!({ "hosts": [] }));
+    // RCM-016
+    let natv6 = room.ctl("natv6").out;
+    assert!(natv6.contains("isp-x         1  up         2  no") && natv6.contains("isp-y         -  down"), "{natv6}");
+    assert!(natv6.contains("a context after: 50 packets or 30s\n") && natv6.contains("nat_out      9"), "{natv6}");
+    assert_eq!(room.ctl("natv6 --json").json()["setup_octets"], Value::Null);
 }
 
 #[test]

@@ -6,7 +6,7 @@ mod common;
 use std::net::Ipv6Addr;
 
 use common::{Scene, ms, s};
-use control::sim::{Plan, packet};
+use control::sim::{Fault, Plan, VICTIM, packet};
 use control::time::Instant;
 use dataplane::counters::DropReason;
 use dataplane::wire::shim6::{
@@ -212,6 +212,7 @@ fn retarget(packet: Vec<u8>, target: Ipv6Addr) -> Vec<u8> {
 
 #[test]
 fn forgeries_are_counted_and_change_nothing() {
+    // R5534-109
     let (mut scene, streams) = Scene::talking(&Plan::default(), 1);
     let known = Known::of(&scene);
     let provider = scene.in_use(0);
@@ -240,6 +241,7 @@ fn grown(scene: &Scene) -> Vec<(&'static str, u64)> {
 
 #[test]
 fn an_i1_is_answered_without_a_trace() {
+    // R5534-111, R5535-039
     let (mut scene, streams) = Scene::talking(&Plan::default(), 2);
     let known = Known::of(&scene);
     let provider = scene.in_use(0);
@@ -387,6 +389,90 @@ fn a_recorded_exchange_does_nothing_when_it_is_played_again() {
         assert_eq!(essence(&scene), before);
     }
     scene.lossless(&streams, s(1));
+}
+
+/// Somebody was on the path and saw everything: identifiers, locators, tags, what both ends tell about themselves. Now it
+/// is elsewhere, and may put any source address on its packets.
+#[test]
+fn who_saw_everything_and_left_turns_nothing_to_itself() {
+    let (mut scene, streams) = Scene::talking(&Plan::default(), 7);
+    let (known, honest) = (Known::of(&scene), told(&scene));
+    let [ours, theirs] = known.pair;
+    let before = essence(&scene);
+    let true_list = honest.locators.clone().expect("a host with locators");
+    let with_mine = |generation, method| {
+        let mut entries = true_list.entries.clone();
+        entries.push((Locator(STRANGER), method));
+        LocatorList { generation, entries, methods_offset: 0 }
+    };
+    let update = |options| Message::UpdateRequest { receiver_tag: known.tag, request_nonce: 3, options };
+    let next = true_list.generation.wrapping_add(1);
+    use VerificationMethod::{Cga, Hba};
+    let lists =
+        [(with_mine(next, Hba), None), (with_mine(next, Cga), None), (with_mine(next, Cga), Some(vec![1; 128]))];
+    let report =
+        |source, target, nonce| ProbeReport { source: Locator(source), target: Locator(target), nonce, data: 0 };
+    let probe = |source, state| {
+        let (sent, received) = (vec![report(source, ours, 1)], vec![report(ours, STRANGER, 2)]);
+        Message::Probe(Probe { receiver_tag: known.tag, state, sent, received, options: options() })
+    };
+    let mut told = Vec::new();
+    for (list, signature) in lists {
+        let options = Options { locators: Some(list), pds: honest.pds.clone(), signature, ..options() };
+        told.push((theirs, update(options)));
+    }
+    for state in [ProbeState::InboundOk, ProbeState::Operational] {
+        told.push((theirs, probe(theirs, state)));
+        told.push((STRANGER, probe(STRANGER, state)));
+    }
+    let since = scene.now;
+    for (source, message) in told {
+        let provider = scene.in_use(0);
+        scene.inject(provider, &to(source, ours, &message));
+        scene.run(ms(100));
+        assert_eq!(essence(&scene), before, "{message:?}");
+    }
+    // It knows our tag for the peer as well and says that the peer has lost the context. That costs an exchange with the
+    // true peer, and payload goes on to the true peer meanwhile (R5533-214, R5533-316).
+    let peer_tag = u64::from_str_radix(&scene.context(0).peer_tag.expect("established"), 16).unwrap();
+    let lost = Message::R1bis {
+        packet_tag: ContextTag::new(peer_tag).unwrap(),
+        responder_nonce: 2,
+        options: Options { validator: Some(vec![7; 16]), ..options() },
+    };
+    let provider = scene.in_use(0);
+    scene.inject(provider, &to(theirs, ours, &lost));
+    scene.lossless(&streams, s(10));
+    scene.run(s(60));
+    scene.until_back(&streams, s(10));
+    scene.lossless(&streams, s(5));
+    scene.check_mirrored();
+    // Of all that boxes said, nothing but answers to its own packets went to it.
+    let to_it = scene.captured.iter().filter(|it| it.at >= since && it.addresses.1 == STRANGER);
+    let answers = to_it.map(|it| matches!(it.message, Message::R1bis { .. } | Message::Error(_)));
+    assert!(answers.clone().count() <= 2 && answers.into_iter().all(|answer| answer));
+}
+
+/// A peer with an identity of its own claims somebody else's address, or one of its own under somebody else's prefix, and
+/// wants packets sent there. The world judges what arrives there (`Oracle::Bystander`, `Oracle::Reachable`).
+#[test]
+fn a_peer_that_lies_has_nobody_bombed() {
+    let mut tried = [0; 2];
+    let mut asked = 0;
+    for seed in 0..12 {
+        let (mut scene, streams) = Scene::talking(&Plan::default(), 200 + seed);
+        let since = scene.now;
+        scene.lie(0, 90, &mut StdRng::seed_from_u64(seed));
+        scene.lossless(&streams, s(40));
+        tried[0] += scene.faults.of(Fault::FalseClaim);
+        tried[1] += scene.faults.of(Fault::Bombing);
+        let victims = VICTIM.segments()[..4].to_vec();
+        let there: Vec<_> = scene.captured.iter().filter(|it| it.addresses.1.segments()[..4] == victims[..]).collect();
+        assert!(there.iter().all(|it| it.at >= since && matches!(it.message, Message::Probe(_))), "{there:?}");
+        asked += there.len();
+    }
+    assert!(tried.iter().all(|times| *times > 20), "{tried:?}");
+    assert!(asked > 0, "some addresses were good enough to be asked whether anybody is there");
 }
 
 #[test]

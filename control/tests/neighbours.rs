@@ -55,6 +55,7 @@ fn a_host_hears_that_another_host_does_not_answer() {
 
 #[test]
 fn a_host_hears_that_the_only_router_does_not_answer() {
+    // R5534-007
     let one = SitePlan { providers: 1, ..SitePlan::default() };
     let (mut scene, streams) = Scene::talking(&Plan { sites: vec![one; 2], ..Plan::default() }, 1);
     streams.iter().for_each(|stream| scene.stop(*stream));

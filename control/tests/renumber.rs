@@ -92,6 +92,7 @@ fn a_provider_that_goes_is_left_before_its_locators_are_struck() {
 
 #[test]
 fn all_locators_may_be_replaced_under_a_session() {
+    // R5534-006
     // The new source is used when the peer has accepted it, the old one goes when it has been left (R5533-128).
     for seed in 70..74 {
         let mut scene = Scene::new(&three(None), seed);
@@ -137,6 +138,7 @@ fn a_hybrid_host_has_signed_locators_outside_its_set() {
             hosts.set_key(key.clone());
         })
         .unwrap();
+    scene.hosts[0].locators.push(outside.0);
     scene.lossless(&streams, s(5));
     let sent = told(&scene, since);
     let [one, other] = &sent[..] else { panic!("one for each peer: {sent:?}") };

@@ -170,3 +170,31 @@ fn a_link_that_flaps_costs_one_request() {
     scene.lossless(&streams, s(15));
     assert_eq!(told(&scene, 0, since).len(), 2);
 }
+
+#[test]
+fn contexts_that_explore_already_leave_a_drained_provider_too() {
+    // An exploration that began for something else must not end where nobody should be.
+    for seed in 100..130 {
+        let (mut scene, _) = Scene::talking(&Plan::default(), seed);
+        scene.all_legs(|leg| (leg.jitter, leg.loss) = (ms(15), 5));
+        for round in 0..6 {
+            let drained = scene.in_use(0);
+            // The peer looks around at the same time, or a moment before or after.
+            let other = 2 + (seed as usize + round) % 2;
+            let first = [Steering::Drain, Steering::Prefer][round % 2];
+            steer(&mut scene, other, first).unwrap();
+            scene.run(ms(seed % 7 * 10));
+            steer(&mut scene, drained, Steering::Drain).unwrap();
+            let left = |world: &control::sim::World| {
+                let pairs = [0, 1].map(|site| world.nodes[site].contexts(world.now)[0].current.unwrap());
+                let through = |address| world.provider_of(address) == Some(drained);
+                !through(pairs[0].local) && !through(pairs[1].peer)
+            };
+            let limit = s(30);
+            assert!(scene.run_until(limit, left).is_some(), "seed {seed}, round {round}: {drained} is still in use");
+            steer(&mut scene, drained, Steering::Normal).unwrap();
+            steer(&mut scene, other, Steering::Normal).unwrap();
+            scene.run(ms(500));
+        }
+    }
+}

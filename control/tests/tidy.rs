@@ -112,7 +112,9 @@ fn files() -> Vec<(String, String)> {
             let (path, name) = (entry.path(), entry.file_name().into_string().unwrap());
             if entry.file_type().unwrap().is_dir() {
                 // What is built, what git keeps, what fuzzing and Python leave behind.
-                if !["target", ".git", "corpus", "artifacts", "__pycache__", "node_modules"].contains(&name.as_str()) {
+                if !["target", ".git", "corpus", "found", "artifacts", "__pycache__", "node_modules"]
+                    .contains(&name.as_str())
+                {
                     folders.push(path);
                 }
             } else if !["Cargo.lock", ".git", ".gitignore"].contains(&name.as_str())

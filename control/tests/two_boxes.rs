@@ -451,6 +451,7 @@ fn a_router_that_finds_the_peer_unreachable_makes_the_box_look_for_another_path(
 
 #[test]
 fn a_router_that_is_silent_for_a_while_does_not_matter() {
+    // R5534-007
     let (mut scene, streams) = Scene::talking(&Plan::default(), 62);
     let provider = scene.in_use(0);
     scene.providers[provider].router_up = false;

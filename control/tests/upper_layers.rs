@@ -161,6 +161,7 @@ fn a_path_without_room_for_the_header_costs_one_packet() {
 // that is repeated (decision 0014).
 #[test]
 fn a_change_of_path_is_told() {
+    // R5534-034
     let (mut scene, streams) = Scene::talking(&Plan::default(), 42);
     let (before, since) = (scene.context(0), scene.now);
     let failed = scene.in_use(0);

@@ -70,6 +70,8 @@ counters! {
         ReceivedProvider = "received_provider", "Packets received on provider ports.";
         TranslatedOut = "translated_out", "Packets rewritten from identifiers to locators.";
         TranslatedIn = "translated_in", "Packets rewritten from locators to identifiers.";
+        LabelledOut = "labelled_out", "Of those rewritten to locators, packets sent with a flow label for a payload header.";
+        LabelledIn = "labelled_in", "Of those rewritten from locators, packets that came with a flow label for a payload header.";
         PlainOut = "plain_out", "Packets of a context whose locators are its identifiers, sent unchanged.";
         NatOut = "nat_out", "Packets translated for peers without Shim6, from the site.";
         NatIn = "nat_in", "Packets translated for peers without Shim6, to the site.";

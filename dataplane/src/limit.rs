@@ -5,7 +5,7 @@
 //! each port, so that a flood on one link does not make the box lose its routers on another.
 
 use crate::bucket::TokenBucket;
-use crate::context::Hasher;
+use crate::context::{Hasher, LabelMode};
 use crate::link::Punt;
 use crate::snapshot::PortId;
 use crate::wire::{ContextTag, Ulid};
@@ -37,6 +37,8 @@ pub struct Limits {
     pub pairs_per_host_second: u32,
     /// Whether payload is only accepted over locators of its context (RFC 5533 §16.2, R5533-328).
     pub strict_locators: bool,
+    /// Whether flow labels may stand for payload headers, and which packets leave so.
+    pub flow_labels: LabelMode,
     /// Time between two reports of activity.
     pub report_ms: u64,
 }
@@ -56,6 +58,7 @@ impl Default for Limits {
             punts_per_source_second: 10_000,
             pairs_per_host_second: 400,
             strict_locators: false,
+            flow_labels: LabelMode::Off,
             report_ms: 50,
         }
     }

@@ -35,6 +35,8 @@ pub enum Command<F> {
     Refuse(UlidPair),
     /// Send a packet of control's own.
     Transmit(PortId, F),
+    /// Treat a packet that came in on this port, and was told to control, as one that has nothing to do with a context.
+    Plain(PortId, F),
     /// Use this from now on.
     Snapshot(Arc<Snapshot>),
 }
@@ -116,6 +118,8 @@ pub enum Handover<F> {
     Process(PortId, F),
     /// Ready to go; the port's queue is yours.
     Transmit(PortId, F),
+    /// Came in on this port; control has seen it ([`Command::Plain`]).
+    Plain(PortId, F),
 }
 
 /// Sizes of the rings.
@@ -190,6 +194,8 @@ pub trait Workers: Send {
     /// Has this worker send an Ethernet frame: it leaves after the worker has taken in whatever it was told before. False if
     /// no buffer was free.
     fn transmit_by(&mut self, worker: usize, port: PortId, frame: &[u8]) -> bool;
+    /// Gives back an Ethernet frame that came in on a port. False if no buffer was free.
+    fn plain(&mut self, port: PortId, frame: &[u8]) -> bool;
     /// Gives all workers a new snapshot.
     fn publish(&mut self, snapshot: &Arc<Snapshot>);
     /// Hands up to `limit` events of each worker to `sink` and sends waiting commands; how many events there were.
@@ -258,6 +264,18 @@ impl<F: Frame> ControlLink<F> {
             end.send(command);
         }
     }
+
+    fn send_packet(&mut self, worker: usize, port: PortId, frame: &[u8], command: fn(PortId, F) -> Command<F>) -> bool {
+        let Some(packet) = self.pool.allocate(frame) else { return false };
+        // The backlog's bound keeps a stalled worker from eating the pool.
+        match self.workers.get_mut(worker) {
+            Some(end) if end.backlog.len() < 1024 => {
+                end.send(command(port, packet));
+                true
+            }
+            _ => false,
+        }
+    }
 }
 
 impl<F: Frame> Workers for ControlLink<F> {
@@ -287,15 +305,11 @@ impl<F: Frame> Workers for ControlLink<F> {
     }
 
     fn transmit_by(&mut self, worker: usize, port: PortId, frame: &[u8]) -> bool {
-        let Some(packet) = self.pool.allocate(frame) else { return false };
-        // The backlog's bound keeps a stalled worker from eating the pool.
-        match self.workers.get_mut(worker) {
-            Some(end) if end.backlog.len() < 1024 => {
-                end.send(Command::Transmit(port, packet));
-                true
-            }
-            _ => false,
-        }
+        self.send_packet(worker, port, frame, Command::Transmit)
+    }
+
+    fn plain(&mut self, port: PortId, frame: &[u8]) -> bool {
+        self.send_packet(usize::from(port.0) % self.workers.len().max(1), port, frame, Command::Plain)
     }
 
     fn publish(&mut self, snapshot: &Arc<Snapshot>) {

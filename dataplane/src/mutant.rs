@@ -13,7 +13,7 @@ pub enum Mutant {
     SkipHba = 1,
     /// Every responder nonce and validator is as good as ours.
     AnyNonce,
-    /// A pair that a probe was sent on counts as one that the peer answered on.
+    /// Payload moves to a pair when a probe is sent on it, not when the peer has answered.
     NoReachability,
     /// First packets that wait for a context are lost when it is ready.
     LoseHeld,

@@ -108,12 +108,17 @@ pub struct Snapshot {
 }
 
 impl Snapshot {
-    /// Whether a provider delegated an address: it is in a prefix of locators, or in one that stands for mapped subnets.
+    /// Whether an address is in a provider's prefix of locators.
     #[inline]
     pub fn delegated(&self, address: Ipv6Addr) -> bool {
         let prefix = (address.to_bits() >> 64) as u64;
         self.providers.iter().any(|provider| provider.prefix == prefix)
-            || self.nat.as_ref().is_some_and(|nat| nat.mapped.is_outside(address))
+    }
+
+    /// Whether an address is in a prefix that stands for mapped subnets.
+    #[inline(never)]
+    pub fn is_image(&self, address: Ipv6Addr) -> bool {
+        self.nat.as_ref().is_some_and(|nat| nat.mapped.is_outside(address))
     }
 
     /// The pair whose hash names the owner of everything between a host and a peer. Where the local address is one that

@@ -12,12 +12,14 @@
 //! and costs one index line and two context lines. Everything rare is in `#[cold]` functions at the end, and packets without
 //! a context in modules of their own.
 
+mod labelled;
 mod natv6;
 mod plain;
+mod watch;
 
 use std::net::Ipv6Addr;
 
-use crate::context::replay::{Owner, Replay};
+use crate::context::replay::Replay;
 use crate::context::{Direction, Entry, Flows, Phase, Shard, Sharding, Slot};
 use crate::counters::{Count, Counters, DropReason};
 use crate::link::Punt;
@@ -25,10 +27,11 @@ use crate::port::Frame;
 use crate::snapshot::{PortId, PortView, Snapshot};
 use crate::wire::ethernet::{self, EtherType, Mac};
 use crate::wire::ipv6::{self, chain::Place, protocol};
-use crate::wire::segment::Segment;
 use crate::wire::shim6::PayloadHeader;
 use crate::wire::shim6::payload::{self, PayloadError};
-use crate::wire::{ContextTag, Locator, LocatorPair, Ulid, UlidPair, tcp};
+use crate::wire::{ContextTag, FlowLabel, Locator, LocatorPair, Ulid, UlidPair};
+use labelled::Labelled;
+use watch::{clamp_inbound, clamp_mss, too_big, watch_received, watch_sent};
 
 /// Packets looked at together.
 pub const BURST: usize = 32;
@@ -85,6 +88,8 @@ enum Key {
     Pair(UlidPair),
     /// Tag, place of the payload header, and the packet's addresses.
     Tag(ContextTag, Place, LocatorPair),
+    /// Context that the flow label stands for, if the packet's addresses are locators of it.
+    Label(Slot, LocatorPair),
     /// From a peer without Shim6, or not yet with it: the host's own address and the peer's.
     Outside(UlidPair, natv6::Behind),
     /// An ICMPv6 error of somebody inside about a packet of this pair.
@@ -125,6 +130,17 @@ impl<F> Batch<F> {
     }
 }
 
+/// How a burst came to a worker.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Origin {
+    /// From a device.
+    Device,
+    /// From a worker, this one or another, that had it before.
+    Worker,
+    /// From control, which found that it has nothing to do with a context, or from a worker that heard so from control.
+    Control,
+}
+
 /// Where a burst is: what does not change from packet to packet.
 pub struct Scene<'a> {
     /// The contexts this worker owns.
@@ -143,6 +159,8 @@ pub struct Scene<'a> {
     pub worker: u8,
     /// The port the burst came from.
     pub port: PortId,
+    /// How the burst came here.
+    pub origin: Origin,
     /// This worker's counters.
     pub counters: &'a Counters,
 }
@@ -196,7 +214,7 @@ fn parse_inbound<F: Frame>(batch: &mut Batch<F>, scene: &Scene<'_>) {
     let Some(port) = scene.snapshot.ports.get(usize::from(scene.port.0)) else { return drop_all(batch) };
     for frame in &mut batch.frames {
         let (key, verdict) = match read(frame, port.mac) {
-            Ok(packet) => inbound_key(&packet, port, scene.snapshot),
+            Ok(packet) => inbound_key(&packet, port, scene),
             Err(reason) => (Key::None, Verdict::Drop(reason)),
         };
         batch.keys.push(key);
@@ -204,10 +222,11 @@ fn parse_inbound<F: Frame>(batch: &mut Batch<F>, scene: &Scene<'_>) {
     }
 }
 
-fn inbound_key(packet: &ipv6::View<'_>, port: &PortView, snapshot: &Snapshot) -> (Key, Verdict) {
+fn inbound_key(packet: &ipv6::View<'_>, port: &PortView, scene: &Scene<'_>) -> (Key, Verdict) {
+    let snapshot = scene.snapshot;
     let refuse = |reason| (Key::None, Verdict::Drop(reason));
     let (source, target) = (packet.source(), packet.target());
-    if !snapshot.delegated(target) {
+    if !snapshot.delegated(target) && !snapshot.is_image(target) {
         return (Key::None, plain::to_box(target, port));
     }
     if !may_cross(source) {
@@ -216,16 +235,19 @@ fn inbound_key(packet: &ipv6::View<'_>, port: &PortView, snapshot: &Snapshot) ->
     if snapshot.site.contains(source) || snapshot.delegated(source) {
         return refuse(DropReason::SpoofedSource);
     }
+    let locators = LocatorPair { local: Locator(target), peer: Locator(source) };
     let shim = match packet.shim_header() {
         Err(_) => return refuse(DropReason::MalformedChain),
         Ok(Some(shim)) if !shim.under_way => shim.place,
-        Ok(_) => return plain::to_locator(packet, port, snapshot),
+        Ok(None) => match labelled::read(packet, scene) {
+            Labelled::By(slot) => return (Key::Label(slot, locators), Verdict::Lookup),
+            Labelled::Elsewhere(owner) => return (Key::None, Verdict::HandOver(owner)),
+            Labelled::No => return labelled::plain_packet(packet, port, scene),
+        },
+        Ok(Some(_)) => return labelled::plain_packet(packet, port, scene),
     };
     match PayloadHeader::parse(packet.from_offset(shim.offset)) {
-        Ok(header) => {
-            let locators = LocatorPair { local: Locator(target), peer: Locator(source) };
-            (Key::Tag(header.tag, shim, locators), Verdict::Lookup)
-        }
+        Ok(header) => (Key::Tag(header.tag, shim, locators), Verdict::Lookup),
         Err(PayloadError::Control) => (Key::None, Verdict::Punt(Punt::Shim6)),
         Err(_) => refuse(DropReason::BadPayloadHeader),
     }
@@ -299,6 +321,7 @@ fn approach<F: Frame>(batch: &mut Batch<F>, scene: &Scene<'_>) {
         match (verdict, key) {
             (Verdict::Lookup, Key::Pair(_)) => scene.shard.prefetch_by_pair(hash),
             (Verdict::Lookup, Key::Tag(..)) => scene.shard.prefetch_by_tag(hash),
+            (Verdict::Lookup, Key::Label(slot, _)) => scene.shard.prefetch(*slot),
             _ => {}
         }
     }
@@ -311,6 +334,9 @@ fn resolve<F: Frame>(batch: &mut Batch<F>, scene: &Scene<'_>) {
         let slot = match (verdict, key) {
             (Verdict::Lookup, Key::Pair(pair)) => scene.shard.by_pair(hash, pair),
             (Verdict::Lookup, Key::Tag(tag, ..)) => scene.shard.by_tag(hash, *tag),
+            (Verdict::Lookup, Key::Label(slot, locators)) => {
+                Some(*slot).filter(|&slot| scene.shard.accepts_labelled(slot, locators))
+            }
             _ => None,
         };
         batch.slots.push(slot);
@@ -336,11 +362,17 @@ fn rewrite_outbound<F: Frame>(batch: &mut Batch<F>, scene: &mut Scene<'_>) {
                 if entry.is_in_doubt() {
                     watch_sent(frame, entry, scene.port, scene.now, scene.replay);
                 }
-                let verdict = to_locators(frame, entry, scene.snapshot, None);
+                let label = scene.shard.label_toward_peer(slot).filter(|_| !entry.is_plain());
+                let label = label.filter(|_| labelled::may_go(frame, scene.shard.label_mode()));
+                let verdict = to_locators(frame, entry, scene.snapshot, label, None);
                 if matches!(verdict, Verdict::Forward(_) | Verdict::Unresolved(..)) {
                     let count = if entry.is_plain() { Count::PlainOut } else { Count::TranslatedOut };
                     scene.counters.add(count, 1);
                     scene.shard.note(slot, Direction::Out, octets);
+                    if label.is_some() {
+                        scene.counters.add(Count::LabelledOut, 1);
+                        scene.shard.note_label(slot, Direction::Out);
+                    }
                 }
                 verdict
             }
@@ -348,13 +380,15 @@ fn rewrite_outbound<F: Frame>(batch: &mut Batch<F>, scene: &mut Scene<'_>) {
     }
 }
 
-/// RFC 5533 §11: what a live context does to a packet of its pair. A packet that ends in an error is left as it was. Two
-/// call it, and the one that presents nothing shall not pay for the other.
+/// RFC 5533 §11: what a live context does to a packet of its pair; with a `label`, that takes the place of the header. A
+/// packet that ends in an error is left as it was. Two call it, and the one that presents nothing shall not pay for the
+/// other.
 #[inline(always)]
 fn to_locators<F: Frame>(
     frame: &mut F,
     entry: &Entry,
     snapshot: &Snapshot,
+    label: Option<FlowLabel>,
     presenting: Option<&natv6::Presenting<'_>>,
 ) -> Verdict {
     let Some(provider) = snapshot.providers.get(usize::from(entry.provider)) else {
@@ -371,12 +405,13 @@ fn to_locators<F: Frame>(
         return Verdict::Reply(IcmpError::TimeExceeded);
     }
     let plain = entry.is_plain();
-    let added = if plain { 0 } else { PayloadHeader::LEN };
+    let bare = plain || label.is_some();
+    let added = if bare { 0 } else { PayloadHeader::LEN };
     let mtu = path_mtu(entry, port);
     if packet.total_len() + added > mtu {
         return too_big(packet.total_len(), mtu.saturating_sub(added));
     }
-    let insertion = match plain {
+    let insertion = match bare {
         true => None,
         false => match packet.shim_insertion() {
             Ok(insertion) => Some(insertion.place),
@@ -398,6 +433,9 @@ fn to_locators<F: Frame>(
     let Ok(mut packet) = ipv6_of(frame) else { return Verdict::Drop(DropReason::MalformedIpv6) };
     packet.set_source(entry.locators.local.0);
     packet.set_target(entry.locators.peer.0);
+    if let Some(label) = label {
+        packet.set_flow_label(label.value());
+    }
     let alive = packet.decrement_hop_limit();
     debug_assert!(alive, "looked at before the packet was touched");
     if snapshot.mss_clamp && !plain {
@@ -408,64 +446,76 @@ fn to_locators<F: Frame>(
 
 fn rewrite_inbound<F: Frame>(batch: &mut Batch<F>, scene: &mut Scene<'_>) {
     for (at, frame) in batch.frames.iter_mut().enumerate() {
-        let (tag, place, locators) = match (batch.verdicts[at], batch.keys[at]) {
-            (Verdict::Lookup, Key::Tag(tag, place, locators)) => (tag, place, locators),
-            (Verdict::Lookup, Key::Outside(pair, behind)) => {
-                batch.verdicts[at] = natv6::arriving(frame, pair, behind, batch.hashes[at], scene);
-                continue;
+        let Verdict::Lookup = batch.verdicts[at] else { continue };
+        batch.verdicts[at] = match (&batch.keys[at], batch.slots[at]) {
+            (Key::Tag(tag, _, locators), None) => Verdict::UnknownTag(*tag, *locators),
+            (Key::Tag(_, _, locators), Some(slot)) if !scene.shard.accepts(slot, locators) => {
+                Verdict::Drop(DropReason::ForeignLocators)
             }
-            _ => continue,
-        };
-        let octets = frame.bytes().len().saturating_sub(ethernet::HEADER_LEN + PayloadHeader::LEN);
-        batch.verdicts[at] = match batch.slots[at] {
-            None => Verdict::UnknownTag(tag, locators),
-            Some(slot) => {
-                if !scene.shard.accepts(slot, &locators) {
-                    batch.verdicts[at] = Verdict::Drop(DropReason::ForeignLocators);
-                    continue;
-                }
-                let entry = scene.shard.entry(slot);
-                let presented = entry.is_presented();
-                let verdict = to_identifiers(frame, entry, place, scene.snapshot);
-                if entry.is_in_doubt() {
-                    watch_received(frame, entry, verdict, scene.now, scene.replay);
-                }
-                if matches!(verdict, Verdict::Forward(_) | Verdict::Unresolved(..)) {
-                    scene.counters.add(Count::TranslatedIn, 1);
-                    scene.shard.note(slot, Direction::In, octets);
-                    if presented {
-                        natv6::heard(frame, slot, scene);
-                    }
-                }
-                verdict
-            }
+            (Key::Tag(_, place, _), Some(slot)) => deliver(frame, slot, Some(*place), scene),
+            (Key::Label(..), Some(slot)) => deliver(frame, slot, None, scene),
+            (Key::Label(..), None) => labelled::plain_after_all(frame, scene),
+            (Key::Outside(pair, behind), _) => natv6::arriving(frame, pair, behind, batch.hashes[at], scene),
+            (Key::None | Key::Pair(_) | Key::Error(_), _) => continue,
         };
     }
 }
 
-/// RFC 5533 §12.2: what a context does to a packet with its tag. A packet that ends in an error is left as it was.
+/// A packet of a context, with a payload header at `place` or a flow label for one.
 #[inline]
-fn to_identifiers<F: Frame>(frame: &mut F, entry: &Entry, place: Place, snapshot: &Snapshot) -> Verdict {
+fn deliver<F: Frame>(frame: &mut F, slot: Slot, place: Option<Place>, scene: &mut Scene<'_>) -> Verdict {
+    let header = if place.is_some() { PayloadHeader::LEN } else { 0 };
+    let octets = frame.bytes().len().saturating_sub(ethernet::HEADER_LEN + header);
+    let entry = scene.shard.entry(slot);
+    let presented = entry.is_presented();
+    let verdict = to_identifiers(frame, entry, place, scene.snapshot);
+    if entry.is_in_doubt() {
+        watch_received(frame, entry, verdict, scene.now, scene.replay);
+    }
+    if matches!(verdict, Verdict::Forward(_) | Verdict::Unresolved(..)) {
+        scene.counters.add(Count::TranslatedIn, 1);
+        scene.shard.note(slot, Direction::In, octets);
+        if place.is_none() {
+            scene.counters.add(Count::LabelledIn, 1);
+            scene.shard.note_label(slot, Direction::In);
+        }
+        if presented {
+            natv6::heard(frame, slot, scene);
+        }
+    }
+    verdict
+}
+
+/// RFC 5533 §12.2: what a context does to a packet with its tag, or its label. A packet that ends in an error is left as
+/// it was.
+#[inline(always)]
+fn to_identifiers<F: Frame>(frame: &mut F, entry: &Entry, place: Option<Place>, snapshot: &Snapshot) -> Verdict {
     if entry.phase == Phase::Opening {
         return Verdict::Drop(DropReason::NotReady);
     }
     let Some(host) = snapshot.hosts.get(entry.host as usize) else { return Verdict::Drop(DropReason::NoRoute) };
     let Some(port) = snapshot.ports.get(usize::from(host.port.0)) else { return Verdict::Drop(DropReason::NoRoute) };
+    let removed = if place.is_some() { PayloadHeader::LEN } else { 0 };
     let packet = frame.bytes().get(ethernet::HEADER_LEN..).unwrap_or_default();
-    if packet.len() > usize::from(port.mtu) + PayloadHeader::LEN {
-        return Verdict::Reply(IcmpError::PacketTooBig(u32::from(port.mtu) + PayloadHeader::LEN as u32));
+    if packet.len() > usize::from(port.mtu) + removed {
+        return Verdict::Reply(IcmpError::PacketTooBig(u32::from(port.mtu) + removed as u32));
     }
     if packet.get(7).is_none_or(|&hop_limit| hop_limit <= 1) {
         return Verdict::Reply(IcmpError::TimeExceeded);
     }
-    let packet = frame.bytes_mut().get_mut(ethernet::HEADER_LEN..).unwrap_or_default();
-    if payload::remove(packet, place).is_err() {
-        return Verdict::Drop(DropReason::MalformedIpv6);
+    if let Some(place) = place {
+        let packet = frame.bytes_mut().get_mut(ethernet::HEADER_LEN..).unwrap_or_default();
+        if payload::remove(packet, place).is_err() {
+            return Verdict::Drop(DropReason::MalformedIpv6);
+        }
+        frame.trim_front(PayloadHeader::LEN);
     }
-    frame.trim_front(PayloadHeader::LEN);
     let Ok(mut packet) = ipv6_of(frame) else { return Verdict::Drop(DropReason::MalformedIpv6) };
     packet.set_source(entry.ulids.peer.0);
     packet.set_target(entry.ulids.local.0);
+    if place.is_none() {
+        packet.set_flow_label(0);
+    }
     let alive = packet.decrement_hop_limit();
     debug_assert!(alive, "looked at before the packet was touched");
     if snapshot.mss_clamp {
@@ -512,60 +562,6 @@ pub fn nowhere<F>(batch: &mut Batch<F>) {
 fn drop_all<F>(batch: &mut Batch<F>) {
     batch.keys.resize(batch.frames.len(), Key::None);
     batch.verdicts.resize(batch.frames.len(), Verdict::Drop(DropReason::NoRoute));
-}
-
-/// Keeps a copy of a TCP segment, and notes what it shows (see [`Replay`]). Datagrams are not kept: TCP expects to see a
-/// segment twice, others may not.
-#[cold]
-fn watch_sent<F: Frame>(frame: &F, entry: &Entry, port: PortId, now: u64, replay: &mut Replay) {
-    // Part of a segment is of no use, and a reset ends a connection; repeated later it might meet another.
-    let packet = ipv6::View::new(frame.bytes().get(ethernet::HEADER_LEN..).unwrap_or_default());
-    let shim = packet.ok().and_then(|packet| packet.shim_insertion().ok());
-    let whole = shim.is_some_and(|shim| shim.place.next_header != protocol::FRAGMENT);
-    if let Some(segment) = segment_in(frame).filter(|segment| whole && !segment.reset) {
-        let owner = Owner { tag: entry.local_tag, handle: entry.handle, pair: entry.locators };
-        replay.sent(owner, port, frame.bytes(), &segment, now);
-    }
-}
-
-/// Whatever comes back ends the doubt. What is not handed on tells nothing else.
-#[cold]
-fn watch_received<F: Frame>(frame: &F, entry: &Entry, verdict: Verdict, now: u64, replay: &mut Replay) {
-    let restored = matches!(verdict, Verdict::Forward(_) | Verdict::Unresolved(..));
-    let segment = if restored { segment_in(frame) } else { None };
-    replay.received(entry.local_tag, entry.handle, segment, now);
-}
-
-/// The TCP segment of a packet, if it is one and its header is here.
-fn segment_in<F: Frame>(frame: &F) -> Option<Segment> {
-    let packet = ipv6::View::new(frame.bytes().get(ethernet::HEADER_LEN..)?).ok()?;
-    let upper = packet.upper_layer().ok()?;
-    let is_tcp = upper.place.next_header == protocol::TCP && upper.first_fragment;
-    is_tcp.then(|| Segment::read(packet.from_offset(upper.place.offset)))?
-}
-
-/// A packet of `octets` that is larger than what the path has room for. No host need send less than 1280 octets (RFC 8200
-/// §5), so such packets are cut instead of refused.
-#[cold]
-fn too_big(octets: usize, room: usize) -> Verdict {
-    if octets <= ipv6::MIN_MTU {
-        return Verdict::Fragment(room as u16);
-    }
-    Verdict::Reply(IcmpError::PacketTooBig(room.max(ipv6::MIN_MTU) as u32))
-}
-
-/// What TCP offers to take has to fit a path of `mtu` octets with the payload header.
-fn clamp_mss<F: Frame>(frame: &mut F, mtu: usize) {
-    let most = mtu.saturating_sub(PayloadHeader::LEN + tcp::HEADERS) as u16;
-    tcp::clamp_mss(frame.bytes_mut().get_mut(ethernet::HEADER_LEN..).unwrap_or_default(), most);
-}
-
-/// The same for what the peer offers: the host will send as much, over the context's own path.
-fn clamp_inbound<F: Frame>(frame: &mut F, entry: &Entry, snapshot: &Snapshot) {
-    let provider = snapshot.providers.get(usize::from(entry.provider));
-    if let Some(port) = provider.and_then(|provider| snapshot.ports.get(usize::from(provider.port.0))) {
-        clamp_mss(frame, path_mtu(entry, port));
-    }
 }
 
 /// Addresses a packet may be forwarded from or to.

@@ -16,7 +16,7 @@ use crate::link::{Command, Event, Handover, Retired, WorkerLink};
 use crate::port::{Frame, Pool, Port};
 use crate::reply;
 use crate::snapshot::{PortId, Role, Snapshot};
-use crate::translate::{BURST, Batch, IcmpError, Scene, Verdict, inbound, nowhere, outbound};
+use crate::translate::{BURST, Batch, IcmpError, Origin, Scene, Verdict, inbound, nowhere, outbound};
 use crate::wire::ethernet;
 use crate::wire::ipv6::{self, fragment::Pieces};
 use crate::wire::{ContextTag, Ulid, UlidPair};
@@ -47,6 +47,8 @@ struct Outlets<F> {
     pool: Box<dyn Pool<F>>,
     guard: Guard,
     now: u64,
+    /// What is being settled came back from control.
+    plain: bool,
 }
 
 /// One core's share of the box.
@@ -86,7 +88,8 @@ impl<F: Frame> Worker<F> {
             id,
             limits,
             sharding,
-            shard: Shard::new(limits.contexts, *sharding.hasher(), limits.strict_locators),
+            shard: Shard::new(limits.contexts, *sharding.hasher(), limits.strict_locators)
+                .with_labels(limits.flow_labels),
             snapshot,
             batch: Batch::default(),
             released: Vec::with_capacity(depth),
@@ -101,6 +104,7 @@ impl<F: Frame> Worker<F> {
                 pool,
                 guard,
                 now: 0,
+                plain: false,
             },
             flows: Flows::new(limits.nat_sessions, *sharding.hasher()),
             report_due: 0,
@@ -116,7 +120,7 @@ impl<F: Frame> Worker<F> {
             if let Outlet::Own(device) = &mut self.outlets.ports[port].outlet {
                 device.receive(&mut self.batch.frames);
                 work += self.batch.frames.len();
-                self.process(PortId(port as u8), true);
+                self.process(PortId(port as u8), Origin::Device);
             }
         }
         self.report();
@@ -138,13 +142,13 @@ impl<F: Frame> Worker<F> {
     }
 
     /// Translates what is in the batch and does what the verdicts ask for.
-    fn process(&mut self, port: PortId, fresh: bool) {
+    fn process(&mut self, port: PortId, origin: Origin) {
         if self.batch.frames.is_empty() {
             return;
         }
         let counters = &*self.outlets.link.counters;
         let role = self.snapshot.ports.get(usize::from(port.0)).map(|port| port.role);
-        if fresh {
+        if origin == Origin::Device {
             let count = if role == Some(Role::Site) { Count::ReceivedSite } else { Count::ReceivedProvider };
             counters.add(count, self.batch.frames.len() as u64);
         }
@@ -157,6 +161,7 @@ impl<F: Frame> Worker<F> {
             sharding: &self.sharding,
             worker: self.id,
             port,
+            origin,
             counters,
         };
         match role {
@@ -185,10 +190,10 @@ impl<F: Frame> Worker<F> {
         for frame in pieces.drain(..) {
             self.batch.frames.push(frame);
             if self.batch.frames.len() == BURST {
-                self.process(port, false);
+                self.process(port, Origin::Worker);
             }
         }
-        self.process(port, false);
+        self.process(port, Origin::Worker);
         self.outlets.pieces = pieces;
     }
 
@@ -223,6 +228,7 @@ impl<F: Frame> Worker<F> {
                 Command::Replay(tag) => self.replay(tag),
                 Command::Refuse(pair) => self.refuse(&pair),
                 Command::Transmit(port, frame) => self.outlets.send(port, frame),
+                Command::Plain(port, frame) => self.process_plain(port, frame),
                 Command::Snapshot(snapshot) => {
                     let old = std::mem::replace(&mut self.snapshot, snapshot);
                     self.outlets.retire(Some(Retired::Snapshot(old)));
@@ -245,15 +251,23 @@ impl<F: Frame> Worker<F> {
         let mut released = std::mem::take(&mut self.released);
         for (port, frame) in released.drain(..) {
             if let Some(before) = from.filter(|&before| before != port) {
-                self.process(before, false);
+                self.process(before, Origin::Worker);
             }
             from = Some(port);
             self.batch.frames.push(frame);
         }
         if let Some(port) = from {
-            self.process(port, false);
+            self.process(port, Origin::Worker);
         }
         self.released = released;
+    }
+
+    /// A packet that control had and gave back: it has nothing to do with a context.
+    fn process_plain(&mut self, port: PortId, frame: F) {
+        self.batch.frames.push(frame);
+        self.outlets.plain = true;
+        self.process(port, Origin::Control);
+        self.outlets.plain = false;
     }
 
     /// Sends the last segment of a context in doubt again. It stays until something comes back.
@@ -264,7 +278,7 @@ impl<F: Frame> Worker<F> {
         };
         self.outlets.count(Count::Replayed);
         self.batch.frames.push(frame);
-        self.process(port, false);
+        self.process(port, Origin::Worker);
     }
 
     /// Answers what was held for a pair that gets no context.
@@ -283,9 +297,15 @@ impl<F: Frame> Worker<F> {
                 match self.outlets.link.from_workers[other].pop() {
                     None => break,
                     Some(Handover::Transmit(port, frame)) => self.outlets.send(port, frame),
+                    Some(Handover::Plain(port, frame)) => {
+                        if let Some(before) = from.take() {
+                            self.process(before, Origin::Worker);
+                        }
+                        self.process_plain(port, frame);
+                    }
                     Some(Handover::Process(port, frame)) => {
                         if let Some(before) = from.filter(|&before| before != port) {
-                            self.process(before, false);
+                            self.process(before, Origin::Worker);
                         }
                         from = Some(port);
                         self.batch.frames.push(frame);
@@ -294,7 +314,7 @@ impl<F: Frame> Worker<F> {
                 done += 1;
             }
             if let Some(port) = from {
-                self.process(port, false);
+                self.process(port, Origin::Worker);
             }
         }
         done
@@ -399,7 +419,8 @@ impl<F: Frame> Outlets<F> {
             }
             Verdict::HandOver(worker) => {
                 self.count(Count::HandedOver);
-                self.hand_over(worker, Handover::Process(port, frame));
+                let packet = if self.plain { Handover::Plain(port, frame) } else { Handover::Process(port, frame) };
+                self.hand_over(worker, packet);
             }
             Verdict::Fragment(octets_max) => self.cut(&frame, octets_max),
             Verdict::Reply(error) => {

@@ -319,7 +319,9 @@ fn what_is_no_host_is_translated_by_prefix_where_that_is_mapped() {
     let printer: Ipv6Addr = "fc00:a:0:7:1::9".parse().unwrap();
     let nobody: Ipv6Addr = "fc00:a:0:7::".parse().unwrap();
     let inside = ("fc00:a:0:7::".parse().unwrap(), 64);
-    let pairs = [X, Y].map(|port| PrefixPair::new(inside, (outside(0, port), 64)).unwrap());
+    // Prefixes of their own: what is delegated may be more than the locators' /64.
+    let prefix = |port: PortId| Ipv6Addr::new(0x2001, 0xdb8, 0xa, 0x80 + u16::from(port.0), 0, 0, 0, 0);
+    let pairs = [X, Y].map(|port| PrefixPair::new(inside, (prefix(port), 64)).unwrap());
     bench.translate(|nat| {
         nat.mapped.subnets = vec![Block::new(printer, 64)];
         nat.mapped.pairs = pairs.map(Some).to_vec();
@@ -340,9 +342,12 @@ fn what_is_no_host_is_translated_by_prefix_where_that_is_mapped() {
     // A host is known by its locators, not by an image; and what has none is told.
     assert_eq!(view(&bench.host_sends(1, &tcp(host(1), stranger(0), [1, 9], SYN, 0)).1).source(), outside(1, X));
     assert_eq!(answer(&mut bench, LAN, &tcp(nobody, stranger(0), [631, 9], SYN, 0)), (4, 0, 8));
-    let zero = Ipv6Addr::from_bits(outside(0, X).to_bits() >> 64 << 64);
-    assert_eq!(answer(&mut bench, X, &tcp(stranger(0), zero, [9, 631], SYN, 0)), (4, 0, 24));
+    assert_eq!(answer(&mut bench, X, &tcp(stranger(0), prefix(X), [9, 631], SYN, 0)), (4, 0, 24));
     assert_eq!(bench.dropped(DropReason::NatUntranslatable), 2);
+    // Its image from outside is somebody else.
+    bench.send(Y, &bench.provider_frame(Y, &tcp(image, outside(1, Y), [9, 631], SYN, 0)));
+    bench.run();
+    assert_eq!(bench.dropped(DropReason::SpoofedSource), 1);
     // Hairpin to the printer, and from it.
     let (port, left) = bench.host_sends(1, &tcp(host(1), image, [1, 631], SYN, 0));
     assert_eq!((port, inner(&left)), (LAN, &a_hop_on(&tcp(outside(1, X), printer, [1, 631], SYN, 0))[..]));

@@ -9,7 +9,7 @@ use dataplane::link::{Punt, RingSizes, Workers};
 use dataplane::port::memory::{HEADROOM, HeapFrame, MemoryPort};
 use dataplane::port::{Frame, Port};
 use dataplane::snapshot::PortId;
-use dataplane::translate::{Batch, IcmpError, Scene, Verdict, inbound, outbound};
+use dataplane::translate::{Batch, IcmpError, Origin, Scene, Verdict, inbound, outbound};
 use dataplane::wire::ethernet::{EtherType, Mac, ViewMut};
 use dataplane::wire::ipv6::protocol;
 use dataplane::wire::shim6::PayloadHeader;
@@ -380,7 +380,8 @@ impl Stages {
         let mut batch = Batch::default();
         batch.frames.push(HeapFrame::new(frame));
         let Stages { shard, replay, flows, sharding, snapshot, counters } = self;
-        let mut scene = Scene { shard, replay, flows, now: 0, snapshot, sharding, worker: 0, port, counters };
+        let (now, worker, origin) = (0, 0, Origin::Device);
+        let mut scene = Scene { shard, replay, flows, now, snapshot, sharding, worker, port, origin, counters };
         match port {
             LAN => outbound(&mut batch, &mut scene),
             _ => inbound(&mut batch, &mut scene),

@@ -2,13 +2,14 @@
 
 mod common;
 
-use common::{Bench, LAN, Seen, Side, X, Y, frame, inner};
-use dataplane::context::Install;
+use common::{Bench, LAN, Seen, Setup, Side, X, Y, frame, inner};
+use dataplane::context::{Install, LabelMode};
 use dataplane::counters::Count;
 use dataplane::snapshot::PortId;
 use dataplane::wire::ipv6::{self, protocol};
 use dataplane::wire::shim6::PayloadHeader;
-use dataplane::wire::{ContextTag, LocatorPair, checksum};
+use dataplane::wire::{ContextTag, FlowLabel, LocatorPair, checksum};
+use dataplane::worker::Limits;
 use proptest::collection::vec;
 use proptest::prelude::*;
 use proptest::sample::select;
@@ -186,10 +187,22 @@ fn original() -> impl Strategy<Value = Original> {
 
 /// Two boxes with the context of host 1 of A and host 2 of B, through the named providers.
 fn two_boxes(local: PortId, remote: PortId) -> (Bench, Bench) {
-    let (mut a, mut b) = (Bench::new(Side::A), Bench::new(Side::B));
-    let (sharding_a, sharding_b) = (a.sharding, b.sharding);
-    a.open(&sharding_b, 1, 2, local, remote);
-    b.open(&sharding_a, 2, 1, remote, local);
+    two_boxes_with(LabelMode::Off, local, remote)
+}
+
+/// Labels of the context, each chosen by the side that receives it.
+const LABEL_OF_A: u32 = 0x0000a;
+const LABEL_OF_B: u32 = 0xb9876;
+
+/// The same with both using flow labels.
+fn two_boxes_with(mode: LabelMode, local: PortId, remote: PortId) -> (Bench, Bench) {
+    let limits = Limits { contexts: 256, flow_labels: mode, ..Limits::default() };
+    let [mut a, mut b] = [Side::A, Side::B].map(|side| Setup { side, limits, ..Setup::default() }.build());
+    let [label_a, label_b] = [LABEL_OF_A, LABEL_OF_B].map(FlowLabel::truncate);
+    let context = Side::A.install([&a.sharding, &b.sharding], 1, 2, local, remote);
+    a.install(Install { local_label: label_a, peer_label: label_b, ..context });
+    let context = Side::B.install([&b.sharding, &a.sharding], 2, 1, remote, local);
+    b.install(Install { local_label: label_b, peer_label: label_a, ..context });
     a.run();
     b.run();
     (a, b)
@@ -206,6 +219,11 @@ fn cross(a: &mut Bench, b: &mut Bench, local: PortId, remote: PortId, packet: &[
     let (port, arrived) = b.only();
     assert_eq!(port, LAN);
     (inner(&wire).to_vec(), inner(&arrived).to_vec())
+}
+
+fn set_label(packet: &mut [u8], label: u32) {
+    let first = u32::from_be_bytes([packet[0], packet[1], packet[2], packet[3]]);
+    packet[..4].copy_from_slice(&(first & 0xfff0_0000 | label).to_be_bytes());
 }
 
 fn with_hop_limit(packet: &[u8], hop_limit: u8) -> Vec<u8> {
@@ -270,15 +288,50 @@ proptest! {
         }
     }
 
+    /// The same by flow labels: a packet that leaves with one has no header, and differs in addresses and label alone.
+    #[test]
+    fn a_packet_arrives_by_its_label_as_it_was_sent(
+        mut original in original(), local in select(vec![X, Y]), remote in select(vec![X, Y]),
+        all in any::<bool>(), has_label in any::<bool>(),
+    ) {
+        if !has_label {
+            original.flow_label = 0;
+        }
+        let mode = if all { LabelMode::All } else { LabelMode::Unlabelled };
+        let (mut a, mut b) = two_boxes_with(mode, local, remote);
+        let built = original.build(Side::A);
+        let (wire, arrived) = cross(&mut a, &mut b, local, remote, &built.packet);
+        let mut expected = with_hop_limit(&built.packet, built.packet[7] - 2);
+        let by_label = original.flow_label == 0 || all;
+        if by_label {
+            let mut on_the_way = with_hop_limit(&built.packet, built.packet[7] - 1);
+            on_the_way[8..24].copy_from_slice(&Side::A.locator(1, local).octets());
+            on_the_way[24..40].copy_from_slice(&Side::B.locator(2, remote).octets());
+            set_label(&mut on_the_way, LABEL_OF_B);
+            prop_assert_eq!(wire, on_the_way);
+            // What a host wrote there itself is lost, but never with `Unlabelled`.
+            set_label(&mut expected, 0);
+        } else {
+            let tag = Side::B.install([&b.sharding, &a.sharding], 2, 1, remote, local).local_tag;
+            check_wire(&built, &wire, tag, local, remote);
+        }
+        prop_assert_eq!(arrived, expected);
+        prop_assert_eq!((a.drops(), b.drops()), (0, 0));
+        let counts = [(&a, Count::TranslatedOut), (&b, Count::TranslatedIn), (&a, Count::LabelledOut), (&b, Count::LabelledIn)];
+        prop_assert_eq!(counts.map(|(bench, count)| bench.count(count)), [1, 1, u64::from(by_label), u64::from(by_label)]);
+    }
+
     /// Any octets at all behind the header, as a hostile host would send them: they arrive as they are, or an octet of
     /// them nowhere.
     #[test]
     fn nonsense_arrives_as_it_was_sent_or_not_at_all(
         next_header in select(vec![0u8, 6, 17, 43, 44, 50, 51, 58, 59, 60, 140, 253]),
         payload in vec(prop_oneof![3 => select(vec![0u8, 1, 6, 43, 44, 51, 60, 140]), 1 => any::<u8>()], 0..200),
+        mode in select(vec![LabelMode::Off, LabelMode::Unlabelled, LabelMode::All]),
     ) {
-        let (mut a, mut b) = two_boxes(X, Y);
-        let packet = common::packet(Side::A.ulid(1), Side::B.ulid(2), next_header, &payload);
+        let (mut a, mut b) = two_boxes_with(mode, X, Y);
+        let mut packet = common::packet(Side::A.ulid(1), Side::B.ulid(2), next_header, &payload);
+        set_label(&mut packet, 0);
         a.send(LAN, &frame(Side::A.mac(LAN), Side::A.host_mac(1), &packet));
         a.run();
         for wire in a.sent(X) {
@@ -312,6 +365,7 @@ fn every_size_up_to_the_mtu_arrives() {
 // R5533-019, R5533-281: the hop limit is a router's to count down.
 #[test]
 fn a_pair_that_is_its_own_locators_goes_unmodified() {
+    // R5534-012
     let mut a = Bench::new(Side::A);
     let mut install = a.open_alone(1, 2, X);
     install.locators = install.ulids.as_locators();

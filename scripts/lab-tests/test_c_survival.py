@@ -96,7 +96,7 @@ class Crash(Session):
 class DefaultTimeout(Cut):
     """The protocol's own Send Timeout of 15 s, and nothing else to go by: under 20 s."""
 
-    options = {"send_timeout": 15, "hints": "tcp = false"}
+    options = {"send_timeout": 15, "extra": "[hints]\ntcp = false\n"}
     limit_ms = 20000
 
 

@@ -97,6 +97,7 @@ class Hostile(LabTest):
         ulids = ulids or (self.ulid_of_ext, ip(self.ulid("a-h1")))
         return self.to_target(control(1, tag(0xE00000000000 + number) + word(number), ulid_pair(*ulids)))
 
+    # R5533-151, R5533-158
     def test_i1_is_answered_without_state(self):
         replies, _ = self.unchanged(self.ext, *[self.i1(number) for number in range(1, HOW_MANY + 1)])
         self.assertEqual([message.type for _, message in replies], [wire.R1] * HOW_MANY)
@@ -127,6 +128,7 @@ class Hostile(LabTest):
             packets.append(self.i2(answer.responder_nonce, answer.options[wire.VALIDATOR], listed, number=number))
         return packets
 
+    # R5533-178, R5533-180
     def test_forged_i2_makes_no_context(self):
         replies, _ = self.unchanged(self.ext, *self.forged_i2())
         self.assertEqual(replies, [])
@@ -141,6 +143,7 @@ class Hostile(LabTest):
             option_at = quoted.shim6.index(word(5) + b"\2\1\1")
             self.assertEqual(message.pointer, len(message.quoted) - len(quoted.shim6) + option_at + 6)
 
+    # R5533-179
     def test_parameters_of_somebody_else_make_no_context(self):
         _, (others, *_) = builder.hba_set(["fc00:e:0:1::", "2001:db8:e::", "2001:db8:e:1::"], 78)
         answer = self.r1(40)
@@ -192,6 +195,7 @@ class Hostile(LabTest):
             replies, _ = self.unchanged(self.ext, self.to_target(octets))
             self.assertEqual(replies, [], name)
 
+    # R5533-295, R5533-324, R5533-325
     def test_errors(self):
         """Unknown types are answered with Error 0, also above 63 (D17); an Error never is (D16)."""
         for kind in (50, 100):
@@ -201,6 +205,7 @@ class Hostile(LabTest):
         replies, _ = self.unchanged(self.ext, self.to_target(control(68, b"\0\x2a" + quoted)))
         self.assertEqual(replies, [])
 
+    # R5533-099, R5533-100
     def test_unknown_critical_option(self):
         octets = control(1, tag(1) + word(1), ulid_pair(self.ulid_of_ext, ip(self.ulid("a-h1"))), option(99, b"", critical=1))
         replies, _ = self.unchanged(self.ext, self.to_target(octets))
@@ -224,17 +229,20 @@ class Hostile(LabTest):
             "option twice": control(1, tag(1) + word(1), *[ulid_pair(self.ulid_of_ext, ip(self.ulid("a-h1")))] * 2),
         }
 
+    # R5533-292, R5533-293, R5533-318, R5533-319
     def test_malformed_control_is_dropped_in_silence(self):
         for name, octets in self.malformed().items():
             replies, moved = self.unchanged(self.ext, self.to_target(octets))
             self.assertEqual(replies, [], name)
             self.assertTrue(moved, f"{name}: no counter moved")
 
+    # R5533-318
     def test_payload_header_with_a_length_is_dropped(self):
         octets = payload(UNKNOWN_TAG)
         replies, _ = self.unchanged(self.ext, self.to_target(octets[:1] + b"\1" + octets[2:]))
         self.assertEqual(replies, [])
 
+    # R5533-294
     def test_multicast_and_unspecified_sources(self):
         octets = control(1, tag(1) + word(1), ulid_pair(self.ulid_of_ext, ip(self.ulid("a-h1"))))
         replies, _ = self.unchanged(self.core, self.to_target(octets, ip("ff02::1")), self.to_target(octets, ip("::")))
@@ -246,6 +254,7 @@ class Hostile(LabTest):
         value = self.context("a-h1", "b-h1")["local_tag"]
         return value if isinstance(value, int) else int(value, 16)
 
+    # R5533-262, R5533-297
     def test_the_right_tag_from_a_foreign_source(self):
         """A stranger who guessed the tag cannot move, end or probe the context: R1bis and nothing else."""
         known = self.own_tag()

@@ -49,6 +49,7 @@ class Initiator(PeerTest):
         self.assertEqual({event["next_header"] for event in peer.found("payload_in", since)}, {44})
         self.echoes(peer, size=2500)
 
+    # R5533-151, R5533-312
     def test_i1_makes_no_state(self):
         peer = self.peer()
         peer.order("rules", rules=[{"way": "in", "message": "R1"}])
@@ -57,6 +58,7 @@ class Initiator(PeerTest):
         peer.wait("dropped", message="R1")
         self.assertEqual(len(box.contexts(SITES["a"])), before)
 
+    # R5533-191
     def test_a_lost_r2_is_sent_again_for_the_same_i2(self):
         peer = self.peer()
         peer.order("rules", rules=[{"way": "in", "message": "R2", "count": 1}])
@@ -67,6 +69,7 @@ class Initiator(PeerTest):
         self.assertEqual(self.assert_agreed(peer)[0]["local_tag"], first["local_tag"])
         self.echoes(peer)
 
+    # R5533-153, R5533-154, R5533-159
     def test_i1_for_a_context_that_is_there(self):
         """§7.9: the same tag is a lost R2 and gets R2; another tag gets R1 and changes nothing."""
         peer = self.opened()
@@ -84,6 +87,7 @@ class Initiator(PeerTest):
         self.assert_agreed(peer)
         self.echoes(peer)
 
+    # R5533-187
     def test_a_context_anew_after_the_peer_lost_it(self):
         """Figure 7: the box still has it, the peer begins again with another tag."""
         peer = self.opened()
@@ -92,6 +96,7 @@ class Initiator(PeerTest):
         self.assert_agreed(peer)
         self.echoes(peer)
 
+    # R5533-012, R5533-133
     def test_every_kind_of_identity(self):
         for kind, options in (("hybrid", {}), ("cga", {"prefixes": ["2001:db8:e::/64"]})):
             with self.subTest(kind):
@@ -127,6 +132,7 @@ class Initiator(PeerTest):
         self.echoes(peer)
         self.assertEqual({event["tag"] for event in peer.found("payload_in", since)}, {plain})
 
+    # R5533-200, R5533-201, R5533-206
     def test_context_confusion(self):
         """§7.15: a tag used again for a-h2 says that the context of a-h1 is lost; the box must not use it."""
         peer = self.opened()
@@ -154,6 +160,7 @@ class Responder(PeerTest):
         self.assert_agreed(peer)
         self.echoes(peer)
 
+    # R5533-140, R5533-142, R5533-303
     def test_i1_again_until_answered(self):
         """4 s and 8 s, each by half more or less (§7.8, §14); then an answer still counts."""
         peer = self.peer()
@@ -170,6 +177,7 @@ class Responder(PeerTest):
         peer.wait("in", message="I2", timeout_s=25)
         self.assert_pings("a-h1", peer.ulid)
 
+    # R5533-171
     def test_lost_r1_and_r2(self):
         peer = self.peer()
         self.introduce(peer)
@@ -182,6 +190,7 @@ class Responder(PeerTest):
         self.assert_agreed(peer)
         self.assert_pings("a-h1", peer.ulid)
 
+    # R5533-155
     def test_crossing_i1(self):
         """Figure 4: both have begun, each answers the other's I1 with R2."""
         peer = self.peer()
@@ -192,6 +201,7 @@ class Responder(PeerTest):
         self.assert_agreed(peer)
         self.echoes(peer)
 
+    # R5533-042, R5533-138
     def test_only_the_second_address_is_known(self):
         """The ULID is none of the locators the box was told: it goes into the ULID pair option."""
         peer = self.peer()
@@ -200,6 +210,7 @@ class Responder(PeerTest):
         self.assertEqual(peer.wait("in", message="I1")["destination"], peer.addresses[1])
         self.assert_agreed(peer)
 
+    # R5533-146
     def test_a_host_without_shim6(self):
         """ext's kernel answers with a Parameter Problem; a-h1 is told at once, and nobody asks ext again (§7.8)."""
         ulid = plan.EXT_ADDRESS
@@ -224,6 +235,7 @@ class Responder(PeerTest):
 
 
 class Recovery(PeerTest):
+    # R5533-214, R5533-215, R5533-216, R5533-220
     def test_the_peer_lost_the_context(self):
         """Figure 6: payload, R1bis, I2bis, R2, whether the first R2 arrives or not."""
         for rules in ([], [{"way": "out", "message": "R2", "count": 1}]):
@@ -243,6 +255,7 @@ class Recovery(PeerTest):
                 self.assert_agreed(peer)
                 self.assertNotIn("I1", self.messages(peer, since))
 
+    # R5533-208, R5533-227
     def test_the_box_lost_the_context(self):
         """The box is killed; the peer's next payload is answered with R1bis, and its I2bis taken."""
         peer = self.opened()

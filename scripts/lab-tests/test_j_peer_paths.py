@@ -177,6 +177,7 @@ class Updates(PeerTest):
         self.assertEqual([[c[name] for name in stable] for c in self.of(peer)], [[c[name] for name in stable] for c in before])
         self.echoes(peer)
 
+    # R5533-111, R5533-271
     def test_preferences(self):
         peer = self.opened()
         for elements in (["01", "00"], ["0001", "0002"], ["000105", "00010a"]):
@@ -186,6 +187,7 @@ class Updates(PeerTest):
             self.echoes(peer)
             self.assert_pings("a-h1", peer.ulid)
 
+    # R5533-018, R5533-272
     def test_a_broken_locator_is_left(self):
         """§10.4: the box may look for another pair; it must find it reachable before it uses it."""
         peer = self.opened()
@@ -207,14 +209,17 @@ class Updates(PeerTest):
         peer.wait("updated", since, timeout_s=8)
         self.assertEqual(self.messages(peer, since, "out").count("UR"), 2)
 
+    # R5533-269
     def test_preferences_of_another_generation(self):
         peer = self.opened()
         self.refused(peer, 3, 40 + 16 + 4, preferences=["00", "00"], generation=1)
 
+    # R5533-270
     def test_preferences_of_another_number(self):
         peer = self.opened()
         self.refused(peer, 4, 40 + 16 + 2, preferences=["00", "00", "00"])
 
+    # R5533-012, R5533-086, R5533-314
     def test_a_new_locator_by_signature(self):
         peer = self.opened("hybrid")
         since = peer.mark()
@@ -230,6 +235,7 @@ class Updates(PeerTest):
         self.assert_pings("a-h1", peer.ulid)
         self.assertEqual(self.of(peer)[0]["current"]["peer"], peer.spare)
 
+    # R5533-080
     def test_a_locator_is_taken_back(self):
         peer = self.opened("hybrid")
         since = peer.mark()
@@ -238,11 +244,13 @@ class Updates(PeerTest):
         self.assert_agreed(peer)
         self.echoes(peer)
 
+    # R5533-266, R5533-267
     def test_a_broken_signature(self):
         # The list is the first option: its methods are at 40 + 16 + 9, the third is the one that is not proved.
         peer = self.opened("hybrid")
         self.refused(peer, 2, 40 + 16 + 9 + 2, locators=[*peer.addresses, peer.spare], methods=[1, 1, 2], spoil=True)
 
+    # R5533-132, R5533-266
     def test_a_locator_outside_the_set(self):
         peer = self.opened()
         order = {"locators": [*peer.addresses, peer.spare], "methods": [1, 1, 1]}
@@ -272,6 +280,7 @@ class Errors(PeerTest):
             return told["message"], told.get("code"), told.get("pointer")
         return None
 
+    # R5533-099, R5533-100, R5533-101, R5533-295
     def test_errors(self):
         peer = self.opened()
         head = wire.tag48(peer.order("contexts")[0]["peer_tag"])
@@ -303,6 +312,7 @@ class Errors(PeerTest):
         self.assertEqual(answer["state"], wire.INBOUND_OK)
         self.assertEqual([report["nonce"] for report in answer["received"]], [100])
 
+    # R5533-238
     def test_a_host_is_not_told_that_shim6_is_unknown(self):
         """RFC 5533 §8: when the peer is gone its kernel complains about the payload header, which a-h1 never sent."""
         peer = self.opened()
@@ -314,6 +324,7 @@ class Errors(PeerTest):
             self.assertGreater(self.counters()["control_icmp_acted_on"], before)
         self.assertNotIn("parameter problem", "\n".join(output).lower())
 
+    # R5533-039, R5533-040, R5533-078, R5533-079, R5533-120
     def test_reserved_fields_are_ignored(self):
         """Zero on transmit, ignored on receipt: with every reserved bit set the messages mean the same."""
         peer = self.opened()

@@ -58,6 +58,8 @@ class Host:
         self.fragments = {}
         self.now = 0.0
         self.foreign_tags = set()
+        self.stack = None  # takes packets between the ULIDs, when sessions are the kernel's and not our own
+        self.counts = {"payload_in": 0, "payload_out": 0, "plain_in": 0, "plain_out": 0}
 
     def dislike(self, text):
         self.tell("dislike", text=text)
@@ -109,7 +111,9 @@ class Host:
         context = self.by_pair(packet.destination, packet.source)
         if context and context.state in (ESTABLISHED, I2BIS_SENT):
             context.reap.incoming(self.now)
-            self.upper(context, packet.next_header, packet.body)
+            self.counts["plain_in"] += 1
+            if not self.stack:
+                self.upper(context, packet.next_header, packet.body)
 
     def control(self, packet):
         if len(packet.whole) > wire.MAX_CONTROL:
@@ -425,7 +429,9 @@ class Host:
     def payload(self, packet):
         following, tag, body = wire.parse_payload(packet.body)
         context = self.by_tag(tag)
-        self.tell("payload_in", source=packet.source, destination=packet.destination, tag=tag, next_header=following)
+        self.counts["payload_in"] += 1
+        if not self.stack or not context:
+            self.tell("payload_in", source=packet.source, destination=packet.destination, tag=tag, next_header=following)
         if not context:
             self.send_r1bis(packet, tag)
             return
@@ -437,7 +443,28 @@ class Host:
         context.reap.incoming(self.now)
         if packet.before:
             self.tell("headers_before_shim6", octets=packet.before.hex())
-        self.upper(context, following, body)
+        if self.stack:
+            self.stack(wire.ipv6(context.peer, context.local, following, body, packet.hop_limit))
+        else:
+            self.upper(context, following, body)
+
+    def session(self, now, octets):
+        """§11: a packet of the kernel's, between ULIDs. Without a context nothing happens to it."""
+        self.now = now
+        packet = wire.parse_ipv6(octets)
+        if packet.destination.is_multicast or packet.destination.is_link_local:
+            return
+        context = self.by_pair(packet.source, packet.destination)
+        live = context and context.state in (ESTABLISHED, I2BIS_SENT)
+        if live and context.pair != (context.local, context.peer) and not packet.before:
+            body = wire.payload_header(packet.next_header, context.peer_tag) + packet.body
+            octets = wire.ipv6(*context.pair, wire.SHIM6, body, packet.hop_limit)
+            self.counts["payload_out"] += 1
+        else:
+            self.counts["plain_out"] += 1
+        self.transmit(octets)
+        if live:
+            context.reap.outgoing(now)
 
     def upper(self, context, protocol, body):
         """Our upper layer: echo requests and UDP to port 7 are answered, everything is told."""

@@ -15,21 +15,30 @@ from ipaddress import IPv6Address
 
 from . import identity, wire
 from .host import Host
+from .tun import MARK, SO_MARK, Tun
 
 ETH_IPV6, HEADER_INCLUDED, OUTGOING = 0x86DD, 36, 4
 
 
 class Node:
-    def __init__(self, host_options, me):
+    def __init__(self, host_options, me, tun=None, through=()):
+        """With `tun`, (name, port), sessions of the kernel with addresses in the prefixes `through` use the shim."""
         # The open raw socket keeps the kernel from answering next header 140 with a Parameter Problem.
         self.silencer = socket.socket(socket.AF_INET6, socket.SOCK_RAW, wire.SHIM6)
         self.sender = socket.socket(socket.AF_INET6, socket.SOCK_RAW, socket.IPPROTO_RAW)
         self.sender.setsockopt(socket.IPPROTO_IPV6, HEADER_INCLUDED, 1)
         self.listener = socket.socket(socket.AF_PACKET, socket.SOCK_DGRAM, socket.htons(ETH_IPV6))
+        self.tun = None
         self.rules = []
         self.input = b""
         self.host = Host(me, self.transmit, self.tell, **host_options)
         self.mine = {*me.addresses, *self.host.spare}
+        if tun:
+            name, port = tun
+            self.sender.setsockopt(socket.SOL_SOCKET, SO_MARK, MARK)
+            self.listener.bind((port, ETH_IPV6))
+            self.tun = Tun(name, self.host.ulid, through)
+            self.host.stack = self.tun.write
         self.started = time.monotonic()
 
     def run(self):
@@ -37,12 +46,16 @@ class Node:
         while True:
             deadline = self.host.deadline()
             wait = None if deadline is None else max(0.0, deadline - time.monotonic())
-            ready, _, _ = select.select([sys.stdin, self.listener, self.silencer], [], [], wait)
+            sources = [sys.stdin, self.listener, self.silencer, *([self.tun] if self.tun else [])]
+            ready, _, _ = select.select(sources, [], [], wait)
             if self.silencer in ready:
                 # Read and forgotten: once its buffer is full the kernel answers for us after all.
                 self.silencer.recv(65535)
             if self.listener in ready:
                 self.receive()
+            if self.tun in ready:
+                for octets in self.tun.read():
+                    self.host.session(time.monotonic(), octets)
             if sys.stdin in ready and not self.read_orders():
                 return
             self.host.expire(time.monotonic())
@@ -132,6 +145,9 @@ class Node:
             if name not in ("answer", "echoes"):
                 raise ValueError(name)
             setattr(self.host, name, value)
+
+    def do_counts(self):
+        return self.host.counts
 
     def do_rules(self, rules):
         self.rules = rules

@@ -20,6 +20,7 @@ NAMES = {I1: "I1", R1: "R1", I2: "I2", R2: "R2", R1BIS: "R1bis", I2BIS: "I2bis",
          KEEPALIVE: "Keepalive", PROBE: "Probe", ERROR: "Error"}  # fmt: skip
 
 VALIDATOR, LOCATORS, PREFERENCES, PDS, SIGNATURE, ULID_PAIR, FORK, TIMEOUT = 1, 2, 3, 4, 5, 6, 7, 10
+EXPERIMENTAL = range(16384, 32768)  # numbers anyone may use (RFC 5533 §17); who is not concerned skips them (C = 0)
 IDENTITY = {LOCATORS, PREFERENCES, PDS, SIGNATURE, TIMEOUT}
 ALLOWED = {I1: {ULID_PAIR, FORK}, R1: {VALIDATOR}, I2: {VALIDATOR, ULID_PAIR, FORK} | IDENTITY, R2: IDENTITY,
            R1BIS: {VALIDATOR}, I2BIS: {VALIDATOR, ULID_PAIR, FORK} | IDENTITY, UPDATE: IDENTITY,
@@ -343,7 +344,8 @@ def parse_options(message, octets, at, dislike):
         if kind not in ALLOWED[message.type]:
             if critical:
                 raise Refused(1, at, f"critical option {kind} in {message.name}")
-            dislike(f"option {kind} in {message.name}")
+            if kind not in EXPERIMENTAL:
+                dislike(f"option {kind} in {message.name}")
         else:
             if critical:
                 dislike(f"{message.name}: option {kind} is marked critical")

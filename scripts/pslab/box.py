@@ -71,8 +71,7 @@ port = "lan"
     for peer in peers:
         locators = ", ".join(f'"{locator}"' for locator in peer["locators"])
         parts.append(f'[[peer]]\nname = "{peer["name"]}"\nulid = "{peer["ulid"]}"\nlocators = [{locators}]\n')
-    parts.append(f"[reap]\nsend_timeout_s = {options.send_timeout}\n")
-    parts.append(f"[hints]\n{options.hints}\n")
+    parts.append(f"[reap]\nsend_timeout_s = {options.send_timeout}\n{options.extra}")
     return "\n".join(parts)
 
 

@@ -27,7 +27,7 @@ class Options:
     build: bool = True
     log: str = "info"
     core_mtu: int = 1500
-    hints: str = ""  # lines for the boxes' [hints]
+    extra: str = ""  # lines at the end of both boxes' configuration
 
 
 @contextmanager

@@ -240,6 +240,17 @@ def cut(name, direction="both", link=False):
         exec_in(provider.node, ["ip", "link", "set", "cust0", "down"])
 
 
+def zero_labels(name):
+    """Has a provider write over the flow label of what it forwards, both ways, until it is healed."""
+    exec_in(provider_named(name).node, ["nft", "add", "rule", "ip6", "lab", "cuts", "ip6", "flowlabel", "set", "0"])
+
+
+def carried(name):
+    """Octets that came to a provider from its customer so far, Ethernet headers included."""
+    done = exec_in(provider_named(name).node, ["ip", "-j", "-s", "link", "show", "cust0"])
+    return json.loads(done.stdout)[0]["stats64"]["rx"]["bytes"]
+
+
 def heal(name):
     """Undoes every kind of cut of this provider."""
     provider = provider_named(name)

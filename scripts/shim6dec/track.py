@@ -5,12 +5,14 @@ locators somebody listed and proved, probe reports repeat probes that were reall
 """
 
 import ipaddress
+import math
 from dataclasses import dataclass, field
 
 from . import identity, wire
 from .wire import show
 
 KEPT_PER_RULE = 40  # a capture with one systematic fault need not print it a hundred thousand times
+SAME_MOMENT_S = 0.005  # what leaves a box in one turn, and is captured at several places
 
 
 @dataclass
@@ -69,7 +71,8 @@ class Tracker:
     generations: dict = field(default_factory=dict)  # (ULID, peer ULID) -> generation of that list
     used_tags: set = field(default_factory=set)  # (source, destination, tag) of everything sent with a receiver's tag
     requests: set = field(default_factory=set)  # (source, destination, nonce) of every UR
-    probes: set = field(default_factory=set)  # keys of every probe's first record
+    probes: dict = field(default_factory=dict)  # keys of every probe's first record -> when it was first seen
+    awaited: list = field(default_factory=list)  # (report of an earlier probe not seen before it, frame)
     handshakes: list = field(default_factory=list)
     moves: list = field(default_factory=list)  # changes of locator pair of payload
     explored: list = field(default_factory=list)  # every probe at the first place it was seen
@@ -86,6 +89,16 @@ class Tracker:
                 self.payload(found, frame, faults)
             else:
                 self.control(found, frame, faults)
+        self.note(faults, frame)
+
+    def finish(self):
+        """Nothing more comes: what was to be seen a moment later has been seen, or not."""
+        for report, frame in self.awaited:
+            if self.probes.get(report.key, math.inf) - frame.time > SAME_MOMENT_S:
+                self.note([("probe-sent", f"report of an earlier probe {report.nonce:08x} never seen")], frame)
+        self.awaited.clear()
+
+    def note(self, faults, frame):
         for rule, text in faults:
             self.counts[rule] = self.counts.get(rule, 0) + 1
             if self.counts[rule] <= KEPT_PER_RULE:
@@ -264,9 +277,9 @@ class Tracker:
 
     def probe(self, message, found, frame, faults):
         self.check_tag(message.tag, found, "Probe", faults)
-        for report in message.sent[1:]:
-            if report.key not in self.probes:
-                self.unless_midstream(faults, "probe-sent", f"report of an earlier probe {report.nonce:08x} never seen")
+        # What a box sends at one moment through several ports leaves in the order of the ports.
+        missing = [report for report in message.sent[1:] if report.key not in self.probes]
+        self.awaited += [(report, frame) for report in missing if not self.midstream]
         for report in message.received:
             if report.key not in self.probes:
                 self.unless_midstream(faults, "probe-received", f"report of a received probe {report.nonce:08x} never seen")
@@ -279,7 +292,7 @@ class Tracker:
                 "sent": len(message.sent),
                 "received": len(message.received),
             })
-        self.probes.add(message.sent[0].key)
+        self.probes.setdefault(message.sent[0].key, frame.time)
 
     def check_tag(self, tag, found, name, faults):
         """The tag was announced, and both addresses belong to the context. Returns the direction it stands for."""

@@ -34,6 +34,9 @@ OPTIONS_AT = {I1: 16, R1: 16, I2: 24, R2: 16, R1BIS: 16, I2BIS: 32, UR: 16, UA: 
 MINIMUM = {**OPTIONS_AT, PROBE: 56, ERROR: 16}
 
 VALIDATOR, LOCATORS, PREFERENCES, PDS, SIGNATURE, ULID_PAIR, FORK, TIMEOUT = 1, 2, 3, 4, 5, 6, 7, 10
+FLOW_LABEL = 19526  # the box's own experiment, docs/decisions/draft-flow-label.md
+EXPERIMENT = b"P6FL"
+EXPERIMENTAL = range(16384, 32768)  # RFC 5533 §17
 OPTION_NAMES = {
     VALIDATOR: "Responder Validator",
     LOCATORS: "Locator List",
@@ -43,17 +46,18 @@ OPTION_NAMES = {
     ULID_PAIR: "ULID Pair",
     FORK: "Forked Instance Identifier",
     TIMEOUT: "Keepalive Timeout",
+    FLOW_LABEL: "Flow Label",
 }
 CARRIES = {
     I1: {ULID_PAIR, FORK},
     R1: {VALIDATOR},
-    I2: {VALIDATOR, ULID_PAIR, FORK, LOCATORS, PREFERENCES, PDS, SIGNATURE, TIMEOUT},
-    R2: {LOCATORS, PREFERENCES, PDS, SIGNATURE, TIMEOUT},
+    I2: {VALIDATOR, ULID_PAIR, FORK, LOCATORS, PREFERENCES, PDS, SIGNATURE, TIMEOUT, FLOW_LABEL},
+    R2: {LOCATORS, PREFERENCES, PDS, SIGNATURE, TIMEOUT, FLOW_LABEL},
     R1BIS: {VALIDATOR},
-    I2BIS: {VALIDATOR, ULID_PAIR, FORK, LOCATORS, PREFERENCES, PDS, SIGNATURE, TIMEOUT},
+    I2BIS: {VALIDATOR, ULID_PAIR, FORK, LOCATORS, PREFERENCES, PDS, SIGNATURE, TIMEOUT, FLOW_LABEL},
     UR: {LOCATORS, PREFERENCES, PDS, SIGNATURE, TIMEOUT},
     UA: set(),
-    KEEPALIVE: set(),
+    KEEPALIVE: {FLOW_LABEL},
     PROBE: set(),
     ERROR: set(),
 }
@@ -322,9 +326,9 @@ def parse_options(octets, at, message, faults):
         contents, padding = octets[at + 4 : at + 4 + length], octets[at + 4 + length : at + total]
         if any(padding):
             faults.append(("padding", f"padding of {name} is {padding.hex()}"))
-        if kind not in OPTION_NAMES:
+        if kind not in OPTION_NAMES and (critical or kind not in EXPERIMENTAL):
             faults.append(("option-type", f"{name} is not assigned"))
-        elif critical:
+        elif kind in OPTION_NAMES and critical:
             faults.append(("option-critical", f"{name} is marked critical"))
         if kind in OPTION_NAMES and kind not in CARRIES[message.type]:
             faults.append(("option-place", f"{name} in {message.name}"))
@@ -332,6 +336,20 @@ def parse_options(octets, at, message, faults):
             faults.append(("option-repeat", f"{name} appears twice"))
         message.options.setdefault(kind, contents)
         at += total
+
+
+def check_label(contents, message, faults):
+    """Flow Label: offers (0) in I2, R2 and I2bis, tests (1) and answers (2) in Keepalives."""
+    if len(contents) != 12 or contents[:4] != EXPERIMENT:
+        faults.append(("option-label", f"Flow Label of {contents.hex()}"))
+        return
+    said, nonce = struct.unpack_from(">II", contents, 4)
+    purpose, flags, label = said >> 28, said >> 20 & 0xFF, said & 0xFFFFF
+    wanted = (1, 2) if message.type == KEEPALIVE else (0,)
+    if purpose not in wanted or flags > (purpose == 2):
+        faults.append(("option-label", f"Flow Label with purpose {purpose} and flags {flags:#x} in {message.name}"))
+    if purpose == 0 and (nonce or not label):
+        faults.append(("option-label", f"an offer of label {label:#x} with nonce {nonce:#x}"))
 
 
 def check_options(message, faults):
@@ -351,6 +369,8 @@ def check_options(message, faults):
         reserved(faults, int.from_bytes(options[TIMEOUT][:2], "big"), "Reserved of Keepalive Timeout")
         if not any(options[TIMEOUT][2:]):
             faults.append(("timeout", "a Keepalive Timeout of zero"))
+    if FLOW_LABEL in options:
+        check_label(options[FLOW_LABEL], message, faults)
     if VALIDATOR in options and not options[VALIDATOR]:
         faults.append(("validator", "an empty Responder Validator"))
     if LOCATORS in options:

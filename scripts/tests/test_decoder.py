@@ -276,6 +276,21 @@ class Faults(unittest.TestCase):
         self.broken(control(64, ur, option(10, bytes(4))), "timeout")
         self.broken(control(5, ur, option(1, b"")), "validator")
 
+    def test_flow_labels(self):
+        def label(purpose, flags, number, nonce, name=b"P6FL"):
+            return option(19526, name + word(purpose << 28 | flags << 20 | number) + word(nonce))
+
+        keepalive, r2 = self.TAG + bytes(4), self.TAG + word(1)
+        for good in (label(1, 0, 5, 77), label(2, 0, 0, 77), label(2, 1, 5, 77), option(30000, b"somebody else's")):
+            self.broken(control(66, keepalive, good))
+        self.broken(control(4, r2, label(0, 0, 5, 0)))
+        for bad in (label(0, 0, 5, 0), label(1, 1, 5, 7), label(3, 0, 5, 7), label(1, 0, 5, 7, b"P6FM")):
+            self.broken(control(66, keepalive, bad), "option-label")
+        for bad in (label(1, 0, 5, 7), label(0, 0, 0, 0), label(0, 0, 5, 1)):
+            self.broken(control(4, r2, bad), "option-label")
+        self.broken(control(64, r2, label(0, 0, 5, 0)), "option-place")
+        self.broken(control(66, keepalive, option(30000, b"", critical=1)), "option-type")
+
     def test_locator_lists(self):
         ur = self.TAG + word(1)
         inside = word(1) + b"\2\1\1" + b"\0\0\0\0\1" + A + B
@@ -388,6 +403,7 @@ class Session(unittest.TestCase):
         tracker = track.Tracker(ulids=track.ipaddress.IPv6Network("fc00::/7"), **how)
         for number, packet in enumerate(packets, start=1):
             tracker.frame(pcap.Frame("test", number, number / 1000, packet, True))
+        tracker.finish()
         return tracker
 
     def broken(self, packets, *rules):
@@ -424,6 +440,13 @@ class Session(unittest.TestCase):
         self.broken(self.established() + [self.there(probe(self.TB, 2, [first], [never]))], "probe-received")
         earlier = report(self.la[1], self.lb[0], 78)
         self.broken(self.established() + [self.there(probe(self.TB, 1, [first, earlier]))], "probe-sent")
+
+    def test_probes_of_one_moment_may_be_seen_in_another_order(self):
+        first, earlier = report(self.la[0], self.lb[0], 1), report(self.la[1], self.lb[1], 2)
+        later = ipv6(self.la[1], self.lb[1], probe(self.TB, 1, [earlier]))
+        probes = [self.there(probe(self.TB, 1, [first, earlier]))]
+        self.broken(self.established() + probes + [later])
+        self.broken(self.established() + probes + [self.there(payload(self.TB))] * 6 + [later], "probe-sent")
 
     def recovery(self, packet_tag=None, new_tag=0x0B0000000003):
         lost = self.TB if packet_tag is None else packet_tag

@@ -78,6 +78,12 @@ class Strict(unittest.TestCase):
         with self.assertRaises(wire.Malformed):
             parsed(wire.control(wire.I1, TAG + NONCE, wire.option(wire.ULID_PAIR, bytes(35))))
 
+    def test_an_experiment_is_skipped(self):
+        plain, dislikes = parsed(wire.control(wire.I1, TAG + NONCE, wire.option(19526, b"P6FL" + bytes(8)), PAIR))
+        self.assertEqual((dislikes, set(plain.options)), ([], {wire.ULID_PAIR}))
+        with self.assertRaises(wire.Refused):
+            parsed(wire.control(wire.I1, TAG + NONCE, wire.option(19526, b"P6FL" + bytes(8), critical=1)))
+
     def test_other_faults_of_a_sender(self):
         twice = wire.control(wire.I1, TAG + NONCE, PAIR, PAIR)
         misplaced = wire.control(wire.R1, b"\0\0" + NONCE + NONCE, PAIR)

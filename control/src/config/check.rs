@@ -5,11 +5,12 @@ use std::time::Duration;
 
 use toml::Spanned;
 
-use super::file::{EalSection, HintsSection, NodeSection, ReapSection, Shim6Section, SiteFile};
+use super::file::{EalSection, HintsSection, NodeSection, ReapSection, SetupSection, Shim6Section, SiteFile};
 use super::limits::{self, Limits};
+use super::natv6;
 use super::network;
 use super::problem::Problem;
-use super::site::{Eal, Hints, Hugepages, Idle, Node, Order, Reap, Shim6, Site};
+use super::site::{Eal, Hints, Hugepages, Idle, Node, Order, Reap, Routable, Setup, Shim6, Site};
 use super::source::{Source, Span};
 
 /// Checks `text`, the contents of `file`. Relative paths in it are taken from the file's directory.
@@ -26,9 +27,11 @@ fn read(source: &mut Source<'_>, directory: &Path) -> Option<Site> {
     let eal = eal(source, &file.eal);
     let reap = reap(source, &file.reap);
     let shim6 = shim6(source, &file.shim6);
+    let setup = setup(source, &file.setup);
     let quarantine = quarantine(source, &file, &shim6);
     let network = network::check(source, &file, directory);
     let (node, network) = (node?, network?);
+    let natv6 = natv6::check(source, &file.natv6, &network);
     Some(Site {
         node,
         eal,
@@ -45,6 +48,8 @@ fn read(source: &mut Source<'_>, directory: &Path) -> Option<Site> {
         reap,
         hints: hints(&file.hints),
         shim6,
+        natv6,
+        setup,
     })
 }
 
@@ -190,6 +195,7 @@ fn shim6(source: &mut Source<'_>, section: &Option<Spanned<Shim6Section>>) -> Sh
         messages_per_s: number(source, &section.messages_per_s, limits::MESSAGES_PER_S),
         messages_per_source_s: number(source, &section.messages_per_source_s, limits::MESSAGES_PER_SOURCE_S),
         strict_locators: section.strict_locators.unwrap_or(false),
+        flow_label: section.flow_label.unwrap_or_default(),
         announce_down: section.announce_down.unwrap_or(true),
         icmp_errors_to_hosts: section.icmp_errors_to_hosts.unwrap_or(false),
     };
@@ -226,6 +232,25 @@ fn shim6(source: &mut Source<'_>, section: &Option<Spanned<Shim6Section>>) -> Sh
         }
     }
     checked
+}
+
+fn setup(source: &mut Source<'_>, section: &Option<Spanned<SetupSection>>) -> Setup {
+    let none = SetupSection::default();
+    let span = section.as_ref().map_or(0..0, Spanned::span);
+    let section = section.as_ref().map_or(&none, Spanned::get_ref);
+    let packets: u32 = number(source, &section.packets, limits::SETUP_PACKETS);
+    let octets: u64 = number(source, &section.octets, limits::SETUP_OCTETS);
+    let age: u64 = number(source, &section.age_s, limits::SETUP_AGE_S);
+    let routable = section.routable.unwrap_or(Routable::Deferred);
+    if routable == Routable::Deferred && (packets, octets, age) == (0, 0, 0) {
+        source.problem(&span, "every threshold is 0, so none is ever reached; \"never\" for routable says so");
+    }
+    Setup {
+        routable,
+        packets: Some(packets).filter(|packets| *packets > 0),
+        octets: Some(octets).filter(|octets| *octets > 0),
+        age: Some(Duration::from_secs(age)).filter(|age| !age.is_zero()),
+    }
 }
 
 /// What the file says, or as long as no peer like us still has a context. A value of the operator's has to be longer than
@@ -300,7 +325,7 @@ pub(super) fn number<T: TryFrom<i64> + Default>(
     T::try_from(value).unwrap_or_default()
 }
 
-fn seconds(source: &mut Source<'_>, field: &Option<Spanned<i64>>, limits: Limits) -> Duration {
+pub(super) fn seconds(source: &mut Source<'_>, field: &Option<Spanned<i64>>, limits: Limits) -> Duration {
     Duration::from_secs(number(source, field, limits))
 }
 

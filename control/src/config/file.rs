@@ -8,7 +8,7 @@ use serde::de::DeserializeOwned;
 use toml::Spanned;
 use toml::de::{DeValue, ValueDeserializer};
 
-use super::site::{Hugepages, Idle, Order};
+use super::site::{FlowLabels, Hugepages, Idle, Order, Routable};
 use super::source::{Source, remove_at};
 
 type Text = Option<Spanned<String>>;
@@ -27,6 +27,8 @@ pub(super) struct SiteFile {
     pub(super) reap: Section<ReapSection>,
     pub(super) hints: Section<HintsSection>,
     pub(super) shim6: Section<Shim6Section>,
+    pub(super) natv6: Section<Natv6Section>,
+    pub(super) setup: Section<SetupSection>,
 }
 
 /// A table that stands in the file once or not at all.
@@ -98,6 +100,7 @@ pub(super) struct ProviderSection {
     pub(super) prefix: Text,
     pub(super) next_hop: Text,
     pub(super) preference: Number,
+    pub(super) delegated: Text,
 }
 
 /// `[[peer]]`
@@ -153,11 +156,33 @@ pub(super) struct Shim6Section {
     pub(super) messages_per_s: Number,
     pub(super) messages_per_source_s: Number,
     pub(super) strict_locators: Option<bool>,
+    pub(super) flow_label: Option<FlowLabels>,
     pub(super) announce_down: Option<bool>,
     pub(super) icmp_errors_to_hosts: Option<bool>,
 }
 
-const SECTIONS: &str = "[box], [eal], [site], [[port]], [[provider]], [[peer]], [reap], [hints], [shim6]";
+/// `[natv6]`
+#[derive(Debug, Default, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub(super) struct Natv6Section {
+    pub(super) enabled: Option<bool>,
+    pub(super) idle_s: Number,
+    pub(super) mapped: Texts,
+    pub(super) rewrite_interfaces: Option<bool>,
+}
+
+/// `[setup]`
+#[derive(Debug, Default, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub(super) struct SetupSection {
+    pub(super) routable: Option<Routable>,
+    pub(super) packets: Number,
+    pub(super) octets: Number,
+    pub(super) age_s: Number,
+}
+
+const SECTIONS: &str =
+    "[box], [eal], [site], [[port]], [[provider]], [[peer]], [reap], [hints], [shim6], [natv6], [setup]";
 
 impl SiteFile {
     /// The file's fields; what cannot be read is noted in `source` and left out.
@@ -174,6 +199,8 @@ impl SiteFile {
                 "reap" => file.reap = one(source, "reap", value),
                 "hints" => file.hints = one(source, "hints", value),
                 "shim6" => file.shim6 = one(source, "shim6", value),
+                "natv6" => file.natv6 = one(source, "natv6", value),
+                "setup" => file.setup = one(source, "setup", value),
                 unknown => {
                     source.problem_at(&key.span(), unknown.to_string(), format!("unknown; expected one of {SECTIONS}"));
                 }

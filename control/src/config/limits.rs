@@ -90,6 +90,15 @@ limits! {
     MESSAGES_PER_S "shim6.messages_per_s" 50_000, 1 to 10_000_000;
     /// The same for one source /64.
     MESSAGES_PER_SOURCE_S "shim6.messages_per_source_s" 10_000, 1 to 10_000_000;
+    /// How long the provider of a quiet session is remembered. RFC 5382 REQ-5 wants 2 hours and 4 minutes for TCP, RFC 4787
+    /// REQ-5 2 minutes for UDP.
+    NATV6_IDLE_S "natv6.idle_s" 7440, 120 to 604_800;
+    /// Packets that make a session worth a context; RFC 5533 §4 names 50.
+    SETUP_PACKETS "setup.packets" 50, 0 to 4_294_967_295;
+    /// The same in octets. Off: packets are counted, and fifty of any size are reached before long.
+    SETUP_OCTETS "setup.octets" 0, 0 to 1_099_511_627_776;
+    /// The same in time: a quiet session that lasts has more to lose than its few packets tell.
+    SETUP_AGE_S "setup.age_s" 30, 0 to 86_400;
 }
 
 /// Most providers of a site: with the site's own prefix sixteen prefixes in an HBA set, whose parameters and locator

@@ -9,6 +9,9 @@ mod file;
 pub mod hosts;
 pub mod key;
 pub mod limits;
+mod natv6;
+#[cfg(test)]
+mod natv6_tests;
 mod network;
 pub mod prefix;
 mod problem;

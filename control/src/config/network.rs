@@ -12,6 +12,7 @@ use toml::Spanned;
 use super::check::{checked_name, number, required};
 use super::file::{PeerSection, PortSection, ProviderSection, SiteFile, SiteSection};
 use super::limits;
+use super::natv6;
 use super::prefix::{LinkAddress, MacAddress, Prefix, is_routable, is_unicast};
 use super::site::{Device, Peer, Port, Provider};
 use super::source::{Source, Span};
@@ -232,7 +233,8 @@ fn provider(
         required(source, &span, "next_hop", &section.next_hop).and_then(|text| next_hop(source, text, on_port));
     let order = limits::Limits { field: "provider.preference", default: index as i64, min: 0, max: 65_535 };
     let preference = number(source, &section.preference, order);
-    Some(Provider { name: name?, port: port?, prefix: prefix?, next_hop: next_hop?, preference })
+    let delegated = natv6::delegated(source, section, prefix);
+    Some(Provider { name: name?, port: port?, prefix: prefix?, next_hop: next_hop?, preference, delegated })
 }
 
 fn provider_prefix(source: &mut Source<'_>, text: &Spanned<String>) -> Option<Prefix> {
@@ -430,7 +432,7 @@ fn peers_together(
 }
 
 /// The text's value; when it has none, why it is not `what` is noted.
-fn parsed<T: FromStr>(source: &mut Source<'_>, text: &Spanned<String>, what: &str) -> Option<T>
+pub(super) fn parsed<T: FromStr>(source: &mut Source<'_>, text: &Spanned<String>, what: &str) -> Option<T>
 where
     T::Err: Display,
 {

@@ -6,6 +6,7 @@ use std::net::Ipv6Addr;
 use std::path::PathBuf;
 use std::time::Duration;
 
+use dataplane::natv6::PrefixPair;
 use dataplane::wire::{Locator, Ulid};
 
 use super::prefix::{LinkAddress, MacAddress, Prefix};
@@ -43,6 +44,10 @@ pub struct Site {
     pub hints: Hints,
     /// RFC 5533's numbers (`[shim6]`).
     pub shim6: Shim6,
+    /// Translation for peers without Shim6 (`[natv6]`); none unless it is enabled.
+    pub natv6: Option<Natv6>,
+    /// When a session between routable addresses gets a context (`[setup]`).
+    pub setup: Setup,
 }
 
 /// The box (`[box]`).
@@ -80,6 +85,19 @@ pub enum Idle {
     Sleep,
     /// Polls on: for a core of its own.
     Poll,
+}
+
+/// Which packets leave with a flow label for a payload header.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, serde::Deserialize, serde::Serialize)]
+#[serde(rename_all = "lowercase")]
+pub enum FlowLabels {
+    /// None, and no peer is told that it may do so.
+    #[default]
+    Off,
+    /// Those whose host gave them no label.
+    Unlabelled,
+    /// All; the label of the host is lost.
+    All,
 }
 
 /// Whether DPDK's memory comes from hugepages.
@@ -142,6 +160,8 @@ pub struct Provider {
     pub next_hop: Ipv6Addr,
     /// Lower comes first.
     pub preference: u16,
+    /// All that it delegated, `prefix` among it: what addresses are translated to by prefix (`natv6.mapped`).
+    pub delegated: Option<Prefix>,
 }
 
 /// A peer whose locators are known without DNS (`[[peer]]`).
@@ -236,10 +256,48 @@ pub struct Shim6 {
     pub messages_per_source_s: u32,
     /// Whether payload packets must carry locators of their context (R5533-328).
     pub strict_locators: bool,
+    /// Whether, toward peers that offer the same, flow labels stand for payload headers.
+    pub flow_label: FlowLabels,
     /// Whether peers are told that the locators of a provider that is down are broken (R5533-017).
     pub announce_down: bool,
     /// Whether hosts get the ICMPv6 errors the box acts on itself (R5533-237).
     pub icmp_errors_to_hosts: bool,
+}
+
+/// Translation for peers without Shim6 (`[natv6]`).
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Natv6 {
+    /// How long the provider of a quiet session is remembered.
+    pub idle: Duration,
+    /// Subnets of `Site::prefix` that are translated by prefix (RFC 6296), besides the hosts.
+    pub mapped: Vec<Prefix>,
+    /// The translator of each provider, in their order; none for one without `delegated`, or if nothing is mapped.
+    pub pairs: Vec<Option<PrefixPair>>,
+}
+
+/// When a session that began between routable addresses gets a context (`[setup]`). Each threshold is enough.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Setup {
+    /// Whether there are thresholds at all.
+    pub routable: Routable,
+    /// Packets both ways.
+    pub packets: Option<u32>,
+    /// Octets of packets both ways.
+    pub octets: Option<u64>,
+    /// Time since the first packet.
+    pub age: Option<Duration>,
+}
+
+/// When a session between routable addresses gets a context.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, serde::Deserialize, serde::Serialize)]
+#[serde(rename_all = "lowercase")]
+pub enum Routable {
+    /// When it has reached a threshold.
+    Deferred,
+    /// With its first packet.
+    Immediate,
+    /// Only if the peer asks for it.
+    Never,
 }
 
 impl Site {

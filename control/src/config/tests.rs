@@ -6,7 +6,7 @@ use std::time::Duration;
 use super::site::{Device, Hugepages, Idle};
 use super::*;
 
-const GOOD: &str = r#"[box]
+pub(super) const GOOD: &str = r#"[box]
 name = "a-box"
 id = 3
 workers = 2
@@ -70,7 +70,7 @@ i1_timeout_ms = 2000
 strict_locators = true
 "#;
 
-fn load(text: &str) -> Result<(Site, Vec<Problem>), Vec<String>> {
+pub(super) fn load(text: &str) -> Result<(Site, Vec<Problem>), Vec<String>> {
     Site::parse(Path::new("/etc/p/site.toml"), text)
         .map_err(|problems| problems.0.iter().map(|it| it.to_string().replace("/etc/p/", "")).collect())
 }
@@ -204,11 +204,12 @@ fn each_wrong_value_is_named_with_its_place() {
         (
             "[eal]",
             "[eel]",
-            "site.toml:11:2: eel: unknown; expected one of [box], [eal], [site], [[port]], [[provider]], [[peer]], [reap], [hints], [shim6]",
+            "site.toml:11:2: eel: unknown; expected one of [box], [eal], [site], [[port]], [[provider]], [[peer]], [reap], [hints], [shim6], [natv6], [setup]",
         ),
         (
             "fc00:a::/48",
             "2001:db8:a::/48",
+            // R4193-001, R4193-021
             "site.toml:17:10: site.prefix: 2001:db8:a::/48 is not in fc00::/7, where identifiers come from (RFC 4193)",
         ),
         ("fc00:a::/48", "fc00::/32", "site.toml:17:10: site.prefix: fc00::/32 is not between /48 and /64 long"),
@@ -353,6 +354,11 @@ fn each_wrong_value_is_named_with_its_place() {
             "site.toml:62:19: shim6.strict_locators: invalid type: integer `1`, expected a boolean",
         ),
         ("strict_locators = true", "strict_locators = true\nstrict_locators = true", "site.toml:63:1: duplicate key"),
+        (
+            "strict_locators = true",
+            "flow_label = \"on\"",
+            "site.toml:62:14: shim6.flow_label: unknown variant `on`, expected one of `off`, `unlabelled`, `all`",
+        ),
         ("[reap]", "[[reap]]", "site.toml:57:1: reap: stands once only, as [reap]"),
         ("[[peer]]", "[peer]", "site.toml:52:1: peer: is written [[peer]], once for each"),
     ];
@@ -439,6 +445,7 @@ fn what_can_be_obeyed_but_should_be_known_is_a_warning() {
         warned("fc00:a:0:1::1/64", "fe80::1/64"),
         ["site.toml:26:13: port[0].addresses: the box has no address in site.lan fc00:a:0:1::/64 on this port"]
     );
+    // R4193-002
     let local = GOOD.replace("fc00:a", "fd00:a");
     let (_, warnings) = load(&local).unwrap();
     assert!(warnings[0].text.contains("locally assigned"), "{warnings:?}");

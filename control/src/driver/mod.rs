@@ -24,8 +24,8 @@ use tracing::{error, info, warn};
 use crate::config::{Configuration, Problems, Site};
 use crate::engine::{Effect, Engine, SetupError};
 use crate::manage::api::{
-    CountersView, MemoryView, PortView, ProviderView, ReloadedView, Request, Response, StatusView, SteerRequest,
-    WorkerView,
+    CountersView, MemoryView, Natv6View, PortView, ProviderView, ReloadedView, Request, Response, StatusView,
+    SteerRequest, WorkerView,
 };
 use crate::manage::server::{Call, Server, ServerError};
 use crate::time::Instant;
@@ -206,6 +206,11 @@ impl Control {
                         warn!(port = port.0, worker, "no buffer for a packet of the control core");
                     }
                 }
+                Effect::Plain(port, frame) => {
+                    if !self.workers.plain(port, &frame) {
+                        warn!(port = port.0, "no buffer for a packet that control gives back");
+                    }
+                }
                 Effect::Publish(snapshot) => self.workers.publish(&snapshot),
                 Effect::Story(story) => self.stories.tell(self.clock.now(), &story),
             }
@@ -220,6 +225,7 @@ impl Control {
             Request::Contexts(filter) => Response::Contexts(self.engine.contexts_view(now, filter)),
             Request::Paths => Response::Paths(self.engine.paths_view(now)),
             Request::Counters => Response::Counters(self.counters()),
+            Request::Natv6 => Response::Natv6(self.natv6(now)),
             Request::Reload => match self.reload() {
                 Ok(view) => Response::Reloaded(view),
                 Err(problems) => Response::error(problems.to_string()),
@@ -259,7 +265,7 @@ impl Control {
             ports: self.devices.ports(),
             providers: self.providers(),
             memory: self.devices.memory(),
-            contexts: self.engine.context_counts(site.node.contexts_max),
+            contexts: self.engine.context_counts(now, site.node.contexts_max),
             hosts: self.engine.hosts_view(now).hosts.len() as u64,
         }
     }
@@ -294,6 +300,14 @@ impl Control {
             view.counters.insert(name.to_owned(), value);
             view.descriptions.insert(name.to_owned(), help.to_owned());
         }
+        view
+    }
+
+    fn natv6(&self, now: Instant) -> Natv6View {
+        let mut view = self.engine.natv6_view(now);
+        let about = |name: &str| name.contains("nat_") || name == "drop_unique_local" || name == "control_qualified";
+        let all = self.counters().counters.into_iter();
+        view.counters = all.filter(|(name, _)| view.enabled && about(name)).collect();
         view
     }
 
@@ -334,5 +348,9 @@ fn needs_restart(old: &Site, new: &Site) -> bool {
     like_old.key.clone_from(&old.key);
     (like_old.sec, like_old.quarantine) = (old.sec, old.quarantine);
     like_old.shim6.announce_down = old.shim6.announce_down;
+    like_old.setup = old.setup;
+    if like_old.natv6.is_some() == old.natv6.is_some() {
+        like_old.natv6.clone_from(&old.natv6);
+    }
     like_old != *old
 }

@@ -9,6 +9,7 @@ use dataplane::wire::shim6::{Addresses, Message, Options, Preference, Probe};
 use dataplane::wire::{Locator, LocatorPair};
 use rand::Rng;
 
+use super::label::LabelUse;
 use super::{Effect, Engine, Event, Story};
 use crate::reap::{
     Activity, Direction, LocalLocator, Output as ReapOutput, PathBook, PathKey, PeerLocator, Reap, State, Verdict,
@@ -18,6 +19,11 @@ use crate::time::Instant;
 
 /// When the last segment of a context is sent again after it found a path.
 const WAKE_AFTER: [Duration; 3] = [Duration::from_millis(10), Duration::from_millis(200), Duration::from_millis(800)];
+
+/// Further attempts to leave a pair when explorations end on it, and the wait before the first; each wait is twice the
+/// one before. Probes still under way can end an exploration that has hardly begun, so there is a wait.
+const STAYED_MAX: u8 = 5;
+const STAYED_WAIT: Duration = Duration::from_millis(500);
 
 /// REAP deadlines looked at in one call, so that events of the workers never wait long.
 const EXPIRED_PER_TURN: usize = 256;
@@ -36,6 +42,8 @@ pub(super) struct Attached {
     waiting: bool,
     /// Stands in the queue of suspects.
     pub(super) suspected: bool,
+    /// Whether flow labels arrive.
+    pub(super) labels: LabelUse,
     /// When a hint last made it test its path.
     pub(super) hinted: Option<Instant>,
     /// When the peer was last heard.
@@ -44,6 +52,8 @@ pub(super) struct Attached {
     pub(super) counted: [u64; 2],
     /// Stands in the queue of those that have something to hear.
     pub(super) news: bool,
+    /// Explorations since the last news that ended on a pair which should be left.
+    pub(super) stayed: u8,
     /// A pair of locators on which a router has no room for the payload header behind 1280 octets.
     pub(super) narrow: Option<LocatorPair>,
 }
@@ -57,10 +67,12 @@ impl Attached {
             queued: None,
             waiting: false,
             suspected: false,
+            labels: LabelUse::default(),
             hinted: None,
             heard: None,
             counted: [u64::MAX; 2],
             news: false,
+            stayed: 0,
             narrow: None,
         }
     }
@@ -84,7 +96,12 @@ impl Engine {
                     self.sync(id, effects);
                 }
                 Output::Ready { id, how } => self.ready(now, rng, id, how, effects),
-                Output::LocatorsChanged { id } => self.locators_changed(now, rng, id, effects),
+                Output::LocatorsChanged { id } => {
+                    if let Some(attached) = self.attached.get_mut(&id) {
+                        attached.stayed = 0;
+                    }
+                    self.locators_changed(now, rng, id, effects);
+                }
                 Output::Suspended { id } => {
                     self.revival.forget(id);
                     self.revival.opening.insert(id);
@@ -95,10 +112,13 @@ impl Engine {
                 }
                 Output::Failed { ulids, fork, reason } => {
                     self.tally.count(Event::OpenFailed);
-                    if fork == 0 {
-                        effects.push(Effect::Refuse(self.owner(&ulids), ulids));
+                    // Nothing waits for a context of a locator, and most peers that are reached without one have none.
+                    if self.endpoint.inside(ulids) == ulids {
+                        if fork == 0 {
+                            effects.push(Effect::Refuse(self.owner(&ulids), ulids));
+                        }
+                        effects.push(Effect::Story(Story::Failed(ulids, reason)));
                     }
-                    effects.push(Effect::Story(Story::Failed(ulids, reason)));
                 }
                 Output::Gone { id, ulids, fork, local_tag, reason } => {
                     self.tally.count(Event::ContextGone);
@@ -151,8 +171,10 @@ impl Engine {
         }
         self.sync(id, effects);
         self.sight(now, id, PathKey::of(pair), [true, false]);
-        if how != How::Initiated {
-            self.wake(now, id);
+        match how {
+            // The peer sent its R2 and is ready for a test. In the other cases our own R2 has not left yet.
+            How::Initiated => self.label_payload(now, rng, id, None, effects),
+            How::Accepted | How::Recovered | How::Updated => self.wake(now, id),
         }
         if self.is_unwelcome(ulid, pair.local) {
             // The peer chose it, or there was no choice when the exchange began.
@@ -227,7 +249,8 @@ impl Engine {
             Shim6State::Idle | Shim6State::EFailed | Shim6State::NoSupport => return,
         };
         let Some((provider, _)) = self.provider_of(context.pair.local.0) else { return };
-        let Some(&host) = self.snapshot.host_index.get(&context.ulids.local) else { return };
+        let inside = self.endpoint.inside(context.ulids).local;
+        let Some(&host) = self.snapshot.host_index.get(&inside) else { return };
         let Some(attached) = self.attached.get(&id) else { return };
         let install = Install {
             handle: id.to_bits(),
@@ -238,14 +261,22 @@ impl Engine {
             locators: context.pair,
             provider: provider as u8,
             host,
-            inside: None,
+            inside: (inside != context.ulids.local).then_some(inside),
             phase,
+            local_label: context.local_label.filter(|_| phase != Phase::Opening),
+            peer_label: self.label_in_use(context),
             narrow: attached.narrow == Some(context.pair),
-            accepted: self.strict.then(|| Box::new(locator_sets(context))),
+            accepted: (self.strict || context.local_label.is_some()).then(|| Box::new(locator_sets(context))),
         };
         let owner = self.owner(&context.ulids);
         let Some(attached) = self.attached.get_mut(&id) else { return };
         if attached.installed.as_ref() != Some(&install) {
+            let before = attached.installed.as_ref().and_then(|old| old.peer_label);
+            match (before.is_some(), install.peer_label.is_some()) {
+                (false, true) => self.tally.count(Event::LabelBegun),
+                (true, false) => self.tally.count(Event::LabelEnded),
+                (true, true) | (false, false) => {}
+            }
             if let Some(old) = attached.installed.as_ref().filter(|old| old.local_tag != install.local_tag) {
                 effects.push(Effect::Remove(owner, old.local_tag));
             }
@@ -285,6 +316,7 @@ impl Engine {
         let digest = Activity { received: activity.received, sent: activity.sent, last };
         self.sight(now, id, PathKey::of(pair), [activity.received, activity.sent]);
         self.reap(now, rng, id, effects, |reap, rng, out| reap.activity(now, rng, digest, out));
+        self.label_payload(now, rng, id, Some(activity), effects);
     }
 
     fn reap_message(
@@ -298,6 +330,9 @@ impl Engine {
     ) {
         let arrived = LocatorPair { local: Locator(addresses.target), peer: Locator(addresses.source) };
         self.sight(now, id, PathKey::of(arrived), [true, false]);
+        if self.label_message(now, id, addresses, message, effects) {
+            return;
+        }
         let mut refused = None;
         self.reap(now, rng, id, effects, |reap, rng, out| match message {
             Message::Keepalive { .. } => reap.keepalive(now, rng, out),
@@ -386,12 +421,13 @@ impl Engine {
             ReapOutput::Failed { pair, probed } => {
                 let path = PathKey::of(pair);
                 if self.book.failed(path, id.to_bits(), probed, now) == Verdict::NewlyDead {
-                    self.path_died(id, path);
+                    self.path_died(now, id, path, effects);
                 }
             }
             ReapOutput::ExplorationStarted { reason } => {
                 self.tally.count(Event::Explorations);
                 self.revival.exploring.insert(id);
+                self.label_doubt(now, id, reason, effects);
                 effects.push(Effect::Story(Story::Exploring(ulids, pair, reason)));
             }
             ReapOutput::AnswerCapped => self.tally.count(Event::ProbeAnswerCapped),
@@ -399,8 +435,38 @@ impl Engine {
             ReapOutput::ExplorationEnded { .. } => {
                 self.revival.exploring.remove(&id);
                 self.wake(now, id);
+                self.leave_after_all(now, id);
             }
             ReapOutput::BackedOff => {}
+        }
+    }
+
+    /// An exploration that was under way when its context was told to leave a pair may end on that pair, for whatever it
+    /// was begun. Then the others are tried in their turn, but not for ever: they may all be dead.
+    fn leave_after_all(&mut self, now: Instant, id: ContextId) {
+        let Some(context) = self.endpoint.context(id) else { return };
+        let (local, peer) = self.locators(context);
+        let current = self.attached.get(&id).and_then(|attached| attached.reap.as_ref()).map(Reap::current);
+        // A link that is down shows by itself whether it is; trying again and again would only cost probes.
+        let down = |locator: Locator| self.provider_of(locator.0).is_some_and(|(_, provider)| provider.told_down);
+        let unwelcome = |pair: LocatorPair| {
+            local.iter().any(|ours| ours.unwelcome && ours.locator == pair.local) && !down(pair.local)
+        };
+        let broken = |pair: LocatorPair| peer.iter().any(|theirs| theirs.broken && theirs.locator == pair.peer);
+        let stays = current.is_some_and(|pair| unwelcome(pair) || broken(pair));
+        let Some(attached) = self.attached.get_mut(&id).filter(|_| stays) else { return };
+        if attached.stayed < STAYED_MAX {
+            let wait = STAYED_WAIT * (1 << attached.stayed);
+            attached.stayed += 1;
+            self.stays.push(Reverse((now + wait, id)));
+        }
+    }
+
+    /// Contexts that stayed where they should not be try again to leave.
+    pub(super) fn expire_stays(&mut self, now: Instant) {
+        while let Some(Reverse((_, id))) = self.stays.peek().copied().filter(|Reverse((at, _))| *at <= now) {
+            self.stays.pop();
+            self.has_news(id);
         }
     }
 
@@ -436,9 +502,10 @@ impl Engine {
 
     /// Other contexts on a path that has just proved dead look for another one now instead of waiting for their own
     /// Send Timeout. Each of them moves only when its own probe is answered.
-    fn path_died(&mut self, witness: ContextId, path: PathKey) {
+    fn path_died(&mut self, now: Instant, witness: ContextId, path: PathKey, effects: &mut Vec<Effect>) {
         self.tally.count(Event::PathsDead);
         self.suspect_all(|id, current| id != witness && current == path);
+        self.weigh_providers(now, effects);
     }
 
     /// Puts every context at rest whose current path is meant by `which` into the queue of suspects, once.

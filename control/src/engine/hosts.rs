@@ -15,7 +15,7 @@ use dataplane::snapshot::HostView;
 use dataplane::wire::ethernet::Mac;
 use dataplane::wire::shim6::VerificationMethod;
 use dataplane::wire::{Locator, Ulid};
-use hashbrown::HashMap;
+use hashbrown::{HashMap, HashSet};
 use rand::Rng;
 
 use super::setup::SetupError;
@@ -96,8 +96,10 @@ impl Engine {
         } else {
             self.advise_hosts(told);
         }
+        self.set_natv6(site);
         self.set_peers(site);
-        effects.push(Effect::Publish(self.snapshot.clone()));
+        self.set_lists_due();
+        self.publish_hosts(effects);
         Ok(changes)
     }
 
@@ -113,7 +115,7 @@ impl Engine {
         if self.endpoint.host(host.identity.ulid).is_none() {
             let checked = self.checked(rng, host, None)?;
             self.take_in(host, checked);
-            effects.push(Effect::Publish(self.snapshot.clone()));
+            self.publish_hosts(effects);
         }
         Ok(())
     }
@@ -123,15 +125,21 @@ impl Engine {
         let served = self.endpoint.host(ulid).is_some();
         if served {
             self.take_out(now, rng, ulid, effects);
-            effects.push(Effect::Publish(self.snapshot.clone()));
+            self.publish_hosts(effects);
         }
         served
     }
 
+    /// Workers hear of hosts and their locators.
+    fn publish_hosts(&mut self, effects: &mut Vec<Effect>) {
+        self.renew_nat();
+        effects.push(Effect::Publish(self.snapshot.clone()));
+    }
+
     /// What has to be done so that exactly `hosts` are served; an error if one of them may not be.
     fn plan(&mut self, now: Instant, rng: &mut dyn Rng, hosts: &Hosts) -> Result<Plan, SetupError> {
-        let wanted = |ulid: &Ulid| hosts.iter().any(|host| host.identity.ulid == *ulid);
-        let mut gone: Vec<Ulid> = self.host_names.keys().filter(|ulid| !wanted(ulid)).copied().collect();
+        let wanted: HashSet<Ulid> = hosts.iter().map(|host| host.identity.ulid).collect();
+        let mut gone: Vec<Ulid> = self.host_names.keys().filter(|ulid| !wanted.contains(*ulid)).copied().collect();
         gone.sort_unstable();
         let taken = self.taken(now);
         let (mut new, mut changed) = (Vec::new(), Vec::new());
@@ -212,17 +220,23 @@ impl Engine {
             self.endpoint.hold_locators(now, remaining.host(), owner);
             self.endpoint.adopt_host(remaining);
         }
+        if !due.is_empty() {
+            self.publish_hosts(effects);
+        }
         self.advise_hosts(due);
         self.expire_providers(now, rng, effects);
+        self.set_lists_due();
     }
 
-    /// When [`Engine::expire_lists`] has something to do.
-    pub(super) fn lists_deadline(&self) -> Option<Instant> {
-        self.transitions.values().map(|it| it.at).chain(self.providers.iter().filter_map(|it| it.leaving)).min()
+    /// Notes when [`Engine::expire_lists`] has something to do. To be called when lists or providers have changed.
+    fn set_lists_due(&mut self) {
+        let providers = self.providers.iter().filter_map(|it| it.leaving);
+        self.lists_due = self.transitions.values().map(|it| it.at).chain(providers).min();
     }
 
     /// Whether a locator of a host is about to go.
     pub(super) fn is_going(&self, ulid: Ulid, locator: Locator) -> bool {
+        let ulid = self.endpoint.host_at(ulid).map_or(ulid, |host| host.ulid);
         self.transitions.get(&ulid).is_some_and(|it| !it.remaining.host().has(locator.0))
     }
 

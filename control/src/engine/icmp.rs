@@ -5,13 +5,16 @@
 //! about a path are a reason to test it, and go to the host only when there is no other path to try, or when the operator
 //! wants no such hints, or all errors there. What becomes of the octets is in [`quote`].
 
+use dataplane::natv6;
+use dataplane::snapshot::PortId;
 use dataplane::wire::ipv6::{self, protocol};
 use dataplane::wire::shim6::PayloadHeader;
-use dataplane::wire::{Locator, LocatorPair, checksum, ethernet};
+use dataplane::wire::{FlowLabel, Locator, LocatorPair, checksum, ethernet};
 use rand::Rng;
 
 use super::quote::{self, DESTINATION_UNREACHABLE, ICMP_HEADER, PACKET_TOO_BIG, PARAMETER_PROBLEM, TIME_EXCEEDED};
 use super::{Effect, Engine, Event};
+use crate::config::prefix::is_routable;
 use crate::shim6::ContextId;
 use crate::time::Instant;
 
@@ -22,24 +25,33 @@ pub(super) struct Quoted {
     id: ContextId,
     /// The addresses of the quoted packet.
     pair: LocatorPair,
-    /// Offset of the payload header in the quoted packet.
-    place: ipv6::chain::Place,
+    /// Offset of the payload header in the quoted packet; none when a flow label stood for it.
+    place: Option<ipv6::chain::Place>,
 }
 
 impl Quoted {
     /// Whether a Parameter Problem points at the payload header or at the field that names it: both are the shim's, and
     /// the host, which sent neither, would take it for its own packet's fault (R5533-238).
     fn is_about_shim(&self, icmp: &[u8]) -> bool {
-        let header = self.place.offset..self.place.offset + PayloadHeader::LEN;
+        let Some(place) = self.place else { return false };
+        let header = place.offset..place.offset + PayloadHeader::LEN;
         let pointer = icmp.get(4..ICMP_HEADER).and_then(|word| word.try_into().ok()).map(u32::from_be_bytes);
         let pointer = pointer.and_then(|pointer| usize::try_from(pointer).ok());
-        pointer.is_some_and(|pointer| pointer == self.place.predecessor || header.contains(&pointer))
+        pointer.is_some_and(|pointer| pointer == place.predecessor || header.contains(&pointer))
     }
 }
 
 impl Engine {
     /// An ICMPv6 error that a provider's network sent to one of our locators.
-    pub(super) fn icmp_error(&mut self, now: Instant, rng: &mut dyn Rng, frame: &[u8], effects: &mut Vec<Effect>) {
+    /// `port` is where it came in, if it did.
+    pub(super) fn icmp_error(
+        &mut self,
+        now: Instant,
+        rng: &mut dyn Rng,
+        port: Option<PortId>,
+        frame: &[u8],
+        effects: &mut Vec<Effect>,
+    ) {
         let Some(packet) = frame.get(ethernet::HEADER_LEN..) else { return };
         let Some((view, icmp)) = error_in(packet) else { return self.tally.count(Event::IcmpNotOurs) };
         let (kind, code) = (icmp[0], icmp[1]);
@@ -52,7 +64,13 @@ impl Engine {
                 return self.follow(now, rng, out, effects);
             }
         }
-        let Some(quoted) = self.quoted_context(quote) else { return self.tally.count(Event::IcmpNotOurs) };
+        let Some(quoted) = self.quoted_context(quote) else {
+            // Workers send on what is about a translated packet; what may have gone by label they ask about first.
+            return match port.filter(|_| self.snapshot.nat.is_some() && has_label(quote)) {
+                Some(port) => effects.push(Effect::Plain(port, frame.to_vec())),
+                None => self.tally.count(Event::IcmpNotOurs),
+            };
+        };
         let about_path = match kind {
             DESTINATION_UNREACHABLE => code != PORT_UNREACHABLE,
             TIME_EXCEEDED => true,
@@ -78,14 +96,18 @@ impl Engine {
         self.send_packet(now, port, host, &translated, effects);
     }
 
-    /// The context whose packet is quoted: by the peer's tag and both locators, never by our own tag (RFC 5533 §8).
+    /// The context whose packet is quoted: by the peer's tag, or the label that stood for it, and both locators; never by
+    /// our own tag (RFC 5533 §8).
     pub(super) fn quoted_context(&self, quote: &[u8]) -> Option<Quoted> {
         let view = ipv6::View::of_quote(quote).ok()?;
-        let place = view.shim_header().ok()??.place;
-        let header = PayloadHeader::parse(view.from_offset(place.offset)).ok()?;
         let pair = LocatorPair { local: Locator(view.source()), peer: Locator(view.target()) };
+        let Some(shim) = view.shim_header().ok()? else {
+            let context = self.endpoint.find_by_peer_label(FlowLabel::truncate(view.flow_label())?, pair)?;
+            return Some(Quoted { id: context.id, pair, place: None }).filter(|_| context.local_label.is_some());
+        };
+        let header = PayloadHeader::parse(view.from_offset(shim.place.offset)).ok()?;
         let context = self.endpoint.find_by_peer(header.tag, pair)?;
-        Some(Quoted { id: context.id, pair, place })
+        Some(Quoted { id: context.id, pair, place: Some(shim.place) })
     }
 
     /// A path that has no room for the payload header behind 1280 octets: the host will go on sending as many, since no host
@@ -102,8 +124,7 @@ impl Engine {
 
     pub(super) fn has_alternative(&self, id: ContextId) -> bool {
         let Some(context) = self.endpoint.context(id) else { return false };
-        let proved =
-            context.peer_locators.iter().filter(|known| known.verified && known.locator.0 != context.ulids.peer.0);
+        let proved = context.peer_locators.iter().filter(|known| known.verified && is_routable(known.locator.0));
         context.host.locators.len() * proved.count() > 1
     }
 
@@ -129,8 +150,19 @@ impl Engine {
             traffic_class: view.traffic_class(),
             flow_label: view.flow_label(),
         };
-        Some((host, [&header.emit()[..], &message].concat()))
+        let mut packet = [&header.emit()[..], &message].concat();
+        // To the peer the host is a locator, so it is in what the peer's network quotes; the host knows nothing of that.
+        let inside = self.endpoint.inside(context.ulids).local.0;
+        if inside != host {
+            natv6::to_inside(&mut packet, host, inside).ok()?;
+        }
+        Some((inside, packet))
     }
+}
+
+/// Whether a quoted packet could have gone by its label: as workers see it, so that nothing goes round in circles.
+fn has_label(quote: &[u8]) -> bool {
+    ipv6::View::of_quote(quote).is_ok_and(|quote| quote.flow_label() != 0 && quote.shim_header() == Ok(None))
 }
 
 /// The ICMPv6 error in a packet, if it is one with a whole header and a right checksum.

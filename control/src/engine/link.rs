@@ -29,10 +29,25 @@ impl Engine {
         message: &Message,
         effects: &mut Vec<Effect>,
     ) {
+        self.send_labelled(now, addresses, message, 0, effects);
+    }
+
+    /// The same with a flow label.
+    pub(super) fn send_labelled(
+        &mut self,
+        now: Instant,
+        addresses: Addresses,
+        message: &Message,
+        label: u32,
+        effects: &mut Vec<Effect>,
+    ) {
         let way = self.provider_of(addresses.source).map(|(_, provider)| (provider.port, provider.next_hop));
         let packet = emit_packet(addresses, HOP_LIMIT, message);
         match (way, packet) {
-            (Some((port, next_hop)), Ok(packet)) => {
+            (Some((port, next_hop)), Ok(mut packet)) => {
+                if let Ok(mut packet) = ipv6::ViewMut::new(&mut packet) {
+                    packet.set_flow_label(label);
+                }
                 self.tally.count(Event::MessagesSent);
                 self.send_packet(now, port, next_hop, &packet, effects);
             }
@@ -104,7 +119,8 @@ impl Engine {
         let on_link = self.links.get(usize::from(port.0)).is_some_and(|prefixes| {
             prefixes.iter().any(|block| block.contains(target)) || target.segments()[0] & 0xffc0 == 0xfe80
         });
-        let router = self.providers.iter().find(|provider| provider.port == port).map(|provider| provider.next_hop);
+        let behind = |provider: &&Provider| provider.port == port && provider.exists();
+        let router = self.providers.iter().find(behind).map(|provider| provider.next_hop);
         let next_hop = if on_link { Some(target) } else { router };
         if let Some(next_hop) = next_hop {
             self.send_packet(now, port, next_hop, packet, effects);
@@ -154,7 +170,7 @@ impl Engine {
         let routers: Vec<usize> = news.map(|(at, _)| at).collect();
         let host = self.host_at(port, address).filter(|&at| self.snapshot.hosts[at].mac != mac);
         if routers.is_empty() && host.is_none() {
-            return false;
+            return self.note_mapped(port, address, mac);
         }
         let snapshot = Arc::make_mut(&mut self.snapshot);
         for &at in &routers {
@@ -194,7 +210,9 @@ impl Engine {
         if up == before {
             return;
         }
+        provider.failing = false;
         effects.push(Effect::Story(Story::Provider(provider.name.clone(), up)));
+        self.order_providers(effects);
         let paths: BTreeSet<PathKey> =
             self.book.iter(now).map(|(path, _)| path).filter(|path| path.local == prefix).collect();
         if up {

@@ -14,8 +14,10 @@
 //! | `hints` | what others may say about paths, and what comes of it |
 //! | `icmp` | what an ICMPv6 error about a translated packet becomes |
 //! | `revive` | signs that what was given up works again, and who should try again |
+//! | `label` | when a flow label stands for the payload header |
 //! | `quote` | the octets of such an error without the shim |
 //! | `link` | how a packet of the box's own reaches the wire |
+//! | `natv6` | who is translated, through which provider, and which sessions get a context |
 //! | `unreachable` | who hears of a packet whose next hop does not answer |
 //! | `steer` | which providers contexts should use, and how peers hear of it |
 //! | `providers` | providers that come and go |
@@ -25,7 +27,9 @@ mod context;
 mod hints;
 mod hosts;
 mod icmp;
+mod label;
 mod link;
+mod natv6;
 mod providers;
 mod quote;
 mod report;
@@ -43,6 +47,7 @@ use std::time::Duration;
 use dataplane::bucket::TokenBucket;
 use dataplane::context::{Install, Sharding};
 use dataplane::link::{Notice, Punt};
+use dataplane::natv6::PrefixPair;
 use dataplane::snapshot::{Block, PortId, Snapshot};
 use dataplane::wire::ethernet;
 use dataplane::wire::ipv6;
@@ -51,6 +56,7 @@ use dataplane::wire::{ContextTag, Locator, LocatorPair, Ulid, UlidPair};
 use hashbrown::HashMap;
 use rand::Rng;
 
+use crate::config::Prefix;
 use crate::config::site::Hints;
 use crate::host::{GivenUp, LinkEvent, Listener, Neighbours, Stack};
 use crate::manage::api::Steering;
@@ -79,6 +85,8 @@ pub enum Effect {
     Transmit(PortId, Vec<u8>),
     /// Let this worker send an Ethernet frame, after what it was told before.
     TransmitBy(usize, PortId, Vec<u8>),
+    /// Give an Ethernet frame back to the workers: it is none of a context's.
+    Plain(PortId, Vec<u8>),
     /// Give all workers this snapshot.
     Publish(Arc<Snapshot>),
     /// Worth a line in the log.
@@ -116,6 +124,8 @@ struct Provider {
     router: bool,
     /// Whether the port's link is up, as far as the device can tell.
     link: bool,
+    /// Whether contexts saw every path through it fail that they know of, while others answered.
+    failing: bool,
     /// What the operator wants of it.
     steering: Steering,
     /// Whether peers were told that it does not work.
@@ -167,9 +177,13 @@ pub struct Engine {
     wakes: BinaryHeap<Reverse<(Instant, ContextId)>>,
     /// Hosts whose list has locators that are about to go. In order, so that a simulation can be repeated.
     transitions: BTreeMap<Ulid, hosts::Transition>,
+    /// When the next of them goes, or a provider that only waits for it.
+    lists_due: Option<Instant>,
     /// Contexts that have something to hear about the locators of their host.
     news: VecDeque<ContextId>,
     news_budget: ProbeBudget,
+    /// Contexts whose exploration ended on a pair they should leave; in order of time.
+    stays: BinaryHeap<Reverse<(Instant, ContextId)>>,
     /// Whether peers hear of a provider that is down.
     announce_down: bool,
     /// When to look whether a provider that was down has been up for long enough.
@@ -178,6 +192,12 @@ pub struct Engine {
     revival: Revival,
     neighbours: Neighbours,
     listener: Listener,
+    /// What is translated by prefix.
+    mapped: Vec<Prefix>,
+    /// How, by the prefix of the provider.
+    prefix_pairs: HashMap<u64, PrefixPair>,
+    /// When to look again whether providers that contexts saw fail still do.
+    failing_check: Option<Instant>,
     /// What is on the link of each port.
     links: Vec<Vec<Block>>,
     stacks: Vec<Stack>,
@@ -199,16 +219,15 @@ impl Engine {
             }
             Notice::Punt(port, Punt::HostStack, frame) => self.for_the_box(now, rng, port, frame, effects),
             Notice::Punt(_, Punt::Shim6, frame) => self.control_message(now, rng, frame, effects),
-            Notice::Punt(_, Punt::IcmpError, frame) => self.icmp_error(now, rng, frame, effects),
+            Notice::Punt(port, Punt::IcmpError, frame) => self.icmp_error(now, rng, Some(port), frame, effects),
             Notice::Unresolved(port, next_hop, frame) => self.unresolved(now, port, next_hop, frame, effects),
             Notice::Activity { handle, activity, traffic } => {
                 self.activity(now, rng, ContextId::from_bits(handle), activity, traffic, effects);
             }
+            Notice::Qualified { pair, presented, .. } => self.qualified(now, rng, pair, presented, effects),
             Notice::Tcp { handle, sign, pair } => {
                 self.tcp_sign(now, rng, ContextId::from_bits(handle), sign, pair, effects);
             }
-            // Nobody publishes thresholds yet.
-            Notice::Qualified { .. } => {}
             Notice::TableFull { handle } => {
                 self.tally.count(Event::TableFull);
                 let mut out = Vec::new();
@@ -234,13 +253,16 @@ impl Engine {
             self.endpoint.expire(now, rng, &mut out);
             self.follow(now, rng, out, effects);
         }
-        if self.lists_deadline().is_some_and(|due| due <= now) {
+        if self.lists_due.is_some_and(|due| due <= now) {
             self.expire_lists(now, rng, effects);
         }
         self.expire_news(now, rng, effects);
         self.expire_revivals(now, rng, effects);
         self.expire_reap(now, rng, effects);
         self.expire_wakes(now, effects);
+        if self.failing_check.is_some_and(|due| due <= now) {
+            self.weigh_providers(now, effects);
+        }
     }
 
     /// When [`Engine::expire`] has something to do.
@@ -249,8 +271,8 @@ impl Engine {
         let paced = !self.suspects.is_empty() || !self.waiting.is_empty() || self.revival.is_paced();
         let suspects = paced.then(|| self.budget.ready_at());
         let wakes = self.wakes.peek().map(|Reverse((at, _))| *at);
-        let host = [self.neighbours.deadline(), self.listener.deadline(), self.revival.due()];
-        [reap, suspects, wakes, self.news_deadline(), self.lists_deadline(), self.endpoint.deadline()]
+        let host = [self.neighbours.deadline(), self.listener.deadline(), self.failing_check, self.revival.due()];
+        [reap, suspects, wakes, self.news_deadline(), self.lists_due, self.endpoint.deadline()]
             .into_iter()
             .chain(host)
             .flatten()
@@ -273,40 +295,56 @@ impl Engine {
     }
 
     fn owner(&self, ulids: &UlidPair) -> usize {
-        usize::from(self.sharding.owner_of_pair(ulids)) % self.workers
+        usize::from(self.sharding.owner_of_pair(&self.endpoint.inside(*ulids))) % self.workers
     }
 
     /// A host wants to talk to a peer (RFC 5533 §7.7).
     fn unknown_pair(&mut self, now: Instant, rng: &mut dyn Rng, ulids: UlidPair, effects: &mut Vec<Effect>) {
-        let owner = self.owner(&ulids);
-        let pairs = self.candidates(now, ulids);
+        let pairs = self.peers.get(&ulids.peer).map(|peer| self.candidates(now, ulids, peer)).unwrap_or_default();
+        if !self.open(now, rng, ulids, pairs, effects) {
+            effects.push(Effect::Refuse(self.owner(&ulids), ulids));
+        }
+    }
+
+    /// Opens a context. False if that is refused; one that is there already is what was wanted.
+    fn open(
+        &mut self,
+        now: Instant,
+        rng: &mut dyn Rng,
+        ulids: UlidPair,
+        pairs: Vec<LocatorPair>,
+        effects: &mut Vec<Effect>,
+    ) -> bool {
         let mut out = Vec::new();
         let opened = match pairs.is_empty() {
             true => Err(OpenRefused::NoLocators),
             false => self.endpoint.open(now, rng, Open { ulids, fork: 0, pairs }, &mut out),
         };
-        match opened {
-            Ok(_) => self.tally.count(Event::Opened),
+        let accepted = match opened {
+            Ok(_) => {
+                self.tally.count(Event::Opened);
+                true
+            }
             Err(OpenRefused::AlreadyOpen(id)) => {
                 // The worker asks about what is under way, or it missed the answer: say it again.
                 if let Some(attached) = self.attached.get(&id).and_then(|attached| attached.installed.clone()) {
-                    effects.push(Effect::Install(owner, attached));
+                    effects.push(Effect::Install(self.owner(&ulids), attached));
                 }
+                true
             }
             Err(refused) => {
                 self.tally.refused(&refused);
-                effects.push(Effect::Refuse(owner, ulids));
+                false
             }
-        }
+        };
         self.follow(now, rng, out, effects);
+        accepted
     }
 
     /// Locator pairs to try for a new context: what is known to be dead last, then most preferred first, then most
     /// divergent from those before, so that a failed provider at either end costs one retransmission.
-    fn candidates(&self, now: Instant, ulids: UlidPair) -> Vec<LocatorPair> {
-        let (Some(host), Some(peer)) = (self.endpoint.host(ulids.local), self.peers.get(&ulids.peer)) else {
-            return Vec::new();
-        };
+    fn candidates(&self, now: Instant, ulids: UlidPair, peer: &[Locator]) -> Vec<LocatorPair> {
+        let Some(host) = self.endpoint.host_at(ulids.local) else { return Vec::new() };
         let mut ranked = Vec::new();
         let mut local: Vec<Locator> = host.locators.iter().map(|(locator, _)| *locator).collect();
         local.sort_by_key(|locator| {
@@ -332,7 +370,10 @@ impl Engine {
 
     fn control_message(&mut self, now: Instant, rng: &mut dyn Rng, frame: &[u8], effects: &mut Vec<Effect>) {
         let Some(packet) = frame.get(ethernet::HEADER_LEN..) else { return };
-        let parsed = ControlPacket::parse(packet);
+        let mut parsed = ControlPacket::parse(packet);
+        if let Ok(parsed) = &mut parsed {
+            label::note_label(&mut parsed.message, packet);
+        }
         let (addresses, message, shim6_offset) = match &parsed {
             Ok(parsed) => (parsed.addresses, Ok(&parsed.message), parsed.offset),
             Err(PacketError::Message { error, offset }) => match addresses_of(packet) {

@@ -144,6 +144,7 @@ impl Engine {
             Arc::make_mut(&mut self.snapshot).providers[at] = view(&nobody);
             self.providers[at] = nobody;
             self.let_go(now, &provider, effects);
+            self.renew_nat();
             effects.push(Effect::Publish(self.snapshot.clone()));
         }
     }

@@ -34,21 +34,34 @@ pub(super) fn is_narrow(mtu: u32) -> bool {
 }
 
 /// The ICMPv6 message `icmp` as the host of `ulids` would have got it without the shim; its checksum is zero. `place` is that
-/// of the payload header in the packet it quotes. Nothing comes back when the header is not there.
-pub(super) fn without_shim(icmp: &[u8], place: Place, ulids: &UlidPair) -> Option<Vec<u8>> {
+/// of the payload header in the packet it quotes, or none where a flow label stood for it. Nothing comes back when the header
+/// is not there.
+pub(super) fn without_shim(icmp: &[u8], place: Option<Place>, ulids: &UlidPair) -> Option<Vec<u8>> {
     let mut message: Vec<u8> = icmp.get(..ICMP_HEADER)?.to_vec();
     let (quote, extensions) = split(icmp)?;
+    // One that was too short for extensions before stays what it is: no error grows here.
+    let was_long_enough = quote.len() >= QUOTE_MIN;
     let mut quote = quote.to_vec();
-    restore(&mut quote, place, ulids)?;
+    match place {
+        Some(place) => restore(&mut quote, place)?,
+        // The host may have set another label, which nobody knows any more.
+        None => quote.get_mut(1..4)?.iter_mut().zip([0xf0, 0, 0]).for_each(|(octet, kept)| *octet &= kept),
+    }
+    quote.get_mut(8..24)?.copy_from_slice(&ulids.local.0.octets());
+    quote.get_mut(24..40)?.copy_from_slice(&ulids.peer.0.octets());
     message[2..4].fill(0);
     let word = u32::from_be_bytes([message[4], message[5], message[6], message[7]]);
-    match message[0] {
-        PACKET_TOO_BIG => message[4..8].copy_from_slice(&mtu_for_host(word).to_be_bytes()),
-        PARAMETER_PROBLEM => message[4..8].copy_from_slice(&moved(word, place).to_be_bytes()),
+    match (message[0], place) {
+        // Nothing was added to the packet, so nothing is taken off.
+        (PACKET_TOO_BIG, None) => {
+            message[4..8].copy_from_slice(&word.max(ipv6::MIN_MTU as u32).to_be_bytes());
+        }
+        (PACKET_TOO_BIG, Some(_)) => message[4..8].copy_from_slice(&mtu_for_host(word).to_be_bytes()),
+        (PARAMETER_PROBLEM, Some(place)) => message[4..8].copy_from_slice(&moved(word, place).to_be_bytes()),
         _ => {}
     }
     if let Some(extensions) = extensions {
-        if !extensions.is_empty() {
+        if was_long_enough {
             quote.resize(quote.len().max(QUOTE_MIN), 0);
         }
         message[4] = u8::try_from(quote.len() / UNIT).ok()?;
@@ -66,16 +79,13 @@ fn split(icmp: &[u8]) -> Option<(&[u8], Option<&[u8]>)> {
     Some(parts.map_or((body, None), |(quote, extensions)| (quote, Some(extensions))))
 }
 
-/// Takes the payload header out of a quoted packet and puts the identifiers in. The quote may be cut short, so its length field
-/// is set by hand.
-fn restore(quote: &mut Vec<u8>, place: Place, ulids: &UlidPair) -> Option<()> {
+/// Takes the payload header out of a quoted packet. The quote may be cut short, so its length field is set by hand.
+fn restore(quote: &mut Vec<u8>, place: Place) -> Option<()> {
     let length = u16::from_be_bytes([*quote.get(4)?, *quote.get(5)?]);
     let header = PayloadHeader::parse(quote.get(place.offset..)?).ok()?;
     *quote.get_mut(place.predecessor)? = header.next_header;
     quote.get_mut(4..6)?.copy_from_slice(&length.checked_sub(PayloadHeader::LEN as u16)?.to_be_bytes());
     quote.drain(place.offset..place.offset + PayloadHeader::LEN);
-    quote.get_mut(8..24)?.copy_from_slice(&ulids.local.0.octets());
-    quote.get_mut(24..40)?.copy_from_slice(&ulids.peer.0.octets());
     Some(())
 }
 
@@ -120,7 +130,7 @@ mod tests {
     }
 
     fn told(icmp: &[u8]) -> Vec<u8> {
-        without_shim(icmp, PLACE, &ulids()).unwrap()
+        without_shim(icmp, Some(PLACE), &ulids()).unwrap()
     }
 
     #[test]
@@ -130,8 +140,12 @@ mod tests {
             let said = told(&error(DESTINATION_UNREACHABLE, [0; 4], &tagged[..length]));
             assert_eq!((&said[..8], &said[8..]), (&[1, 0, 0, 0, 0, 0, 0, 0][..], &sent[..length - 8]));
         }
-        assert_eq!(without_shim(&error(1, [0; 4], &tagged[..47]), PLACE, &ulids()), None);
-        assert_eq!(without_shim(&error(1, [0; 4], &sent), PLACE, &ulids()), None, "there is no header to take out");
+        assert_eq!(without_shim(&error(1, [0; 4], &tagged[..47]), Some(PLACE), &ulids()), None);
+        assert_eq!(
+            without_shim(&error(1, [0; 4], &sent), Some(PLACE), &ulids()),
+            None,
+            "there is no header to take out"
+        );
     }
 
     // R5533-240
@@ -185,14 +199,14 @@ mod tests {
         /// Whatever a router sends: nothing panics, and nothing grows.
         #[test]
         fn any_error_is_told_or_not(
-            kind: u8, word: [u8; 4], octets in 0usize..400, noise in proptest::collection::vec(0usize..400, 0..8),
+            kind: u8, word: [u8; 4], octets in 0usize..400, tagged_out: bool, noise in proptest::collection::vec(0usize..400, 0..8),
         ) {
             let (_, mut tagged) = packets(300);
             for at in noise {
                 tagged[at % 348] ^= at as u8;
             }
             let icmp = error(kind, word, &tagged[..octets.min(tagged.len())]);
-            if let Some(said) = without_shim(&icmp, PLACE, &ulids()) {
+            if let Some(said) = without_shim(&icmp, tagged_out.then_some(PLACE), &ulids()) {
                 proptest::prop_assert!(said.len() <= icmp.len() && said.len() >= icmp.len() - 8);
             }
         }

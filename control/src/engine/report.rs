@@ -11,7 +11,7 @@ use crate::manage::api::{
     PathsView, PeerLocatorView, ProviderView, QuarantinedView, ReapState,
 };
 use crate::reap::{PathKey, State as Reaping, Status};
-use crate::shim6::{Context, State};
+use crate::shim6::{Context, FailReason, State};
 use crate::time::Instant;
 
 /// How long ago something may have arrived on a path that is called up because of it, in seconds.
@@ -22,7 +22,7 @@ impl Engine {
     pub fn hosts_view(&self, now: Instant) -> HostsView {
         let mut contexts: HashMap<_, u64> = HashMap::new();
         for context in self.endpoint.contexts() {
-            *contexts.entry(context.ulids.local).or_default() += 1;
+            *contexts.entry(self.endpoint.inside(context.ulids).local).or_default() += 1;
         }
         let mut hosts: Vec<HostView> = Vec::new();
         for (ulid, name) in &self.host_names {
@@ -57,8 +57,11 @@ impl Engine {
 
     /// The contexts that pass a filter.
     pub fn contexts_view(&self, now: Instant, filter: &ContextFilter) -> ContextsView {
+        // A context whose ULID is a locator is the host's too.
         let wanted = |context: &&Context| {
-            filter.matches(context.ulids.local.0, context.ulids.peer.0, context_state(context.state))
+            let (ulids, state) = (context.ulids, context_state(context.state));
+            let local = [ulids.local, self.endpoint.inside(ulids).local];
+            local.iter().any(|local| filter.matches(local.0, ulids.peer.0, state))
         };
         let mut view = ContextsView::default();
         for context in self.endpoint.contexts().filter(wanted) {
@@ -68,7 +71,31 @@ impl Engine {
                 view.left_off += 1;
             }
         }
+        if matches!(filter.state, Some(ContextState::EFailed | ContextState::NoSupport)) {
+            self.add_failures(now, filter, &mut view);
+        }
         view
+    }
+
+    /// Failures that are remembered have no context, only a state (RFC 5533 §6.2).
+    fn add_failures(&self, now: Instant, filter: &ContextFilter, view: &mut ContextsView) {
+        let shown = |failure: crate::shim6::Failure| {
+            let state = match failure.reason {
+                FailReason::NoAnswer => ContextState::EFailed,
+                FailReason::NoSupport => ContextState::NoSupport,
+            };
+            let local = failure.local.map_or(Ipv6Addr::UNSPECIFIED, |local| local.0);
+            let held_s = Some(failure.until.since(now).as_secs());
+            ContextView { held_s, ..ContextView::idle(local, failure.peer.0, state) }
+        };
+        let wanted = |view: &ContextView| filter.matches(view.ulid_local, view.ulid_peer, view.state);
+        for failure in self.endpoint.failures(now).map(shown).filter(wanted) {
+            if view.contexts.len() < filter.limit() {
+                view.contexts.push(failure);
+            } else {
+                view.left_off += 1;
+            }
+        }
     }
 
     fn context_view(&self, now: Instant, context: &Context) -> ContextView {
@@ -80,11 +107,10 @@ impl Engine {
             verified: known.verified,
             probed: known.probed,
         });
+        let inside = self.endpoint.inside(context.ulids).local;
         ContextView {
-            ulid_local: context.ulids.local.0,
-            ulid_peer: context.ulids.peer.0,
             fork: context.fork,
-            state: context_state(context.state),
+            inside: (inside != context.ulids.local).then_some(inside.0),
             local_tag: Some(context.local_tag.to_string()),
             peer_tag: context.peer_tag.map(|tag| tag.to_string()),
             current: Some(PairView { local: context.pair.local.0, peer: context.pair.peer.0 }),
@@ -101,6 +127,7 @@ impl Engine {
             octets_in: inward.octets,
             octets_out: out.octets,
             last_used_s: Some(now.since(context.last_used).as_secs()),
+            ..ContextView::idle(context.ulids.local.0, context.ulids.peer.0, context_state(context.state))
         }
     }
 
@@ -125,7 +152,7 @@ impl Engine {
     }
 
     /// How many contexts there are, by state.
-    pub fn context_counts(&self, max: u32) -> ContextCounts {
+    pub fn context_counts(&self, now: Instant, max: u32) -> ContextCounts {
         let mut counts = ContextCounts { max: max.into(), ..ContextCounts::default() };
         for context in self.endpoint.contexts() {
             counts.total += 1;
@@ -135,7 +162,12 @@ impl Engine {
                 State::Idle | State::EFailed | State::NoSupport => {}
             }
         }
-        counts.failed = self.endpoint.holddowns() as u64;
+        for failure in self.endpoint.failures(now) {
+            match failure.reason {
+                FailReason::NoAnswer => counts.failed += 1,
+                FailReason::NoSupport => counts.no_support += 1,
+            }
+        }
         let exploring = |attached: &&super::Attached| {
             attached.reap.as_ref().is_some_and(|reap| reap.state() != Reaping::Operational)
         };

@@ -5,7 +5,7 @@ use std::net::Ipv6Addr;
 use std::sync::Arc;
 
 use dataplane::bucket::TokenBucket;
-use dataplane::context::{Hasher, Sharding};
+use dataplane::context::{Hasher, LabelMode, Sharding};
 use dataplane::snapshot::{Block, PortId, PortView, ProviderView, Role, Snapshot};
 use dataplane::wire::Ulid;
 use dataplane::wire::ethernet::Mac;
@@ -14,6 +14,7 @@ use hashbrown::HashMap;
 use rand::Rng;
 
 use super::{Effect, Engine, Provider, Revival, Tally};
+use crate::config::site::FlowLabels;
 use crate::config::{Hosts, Site, site};
 use crate::host::{Listener, Neighbours, OwnLink, Stack};
 use crate::manage::api::Steering;
@@ -119,10 +120,15 @@ impl Engine {
             waiting: VecDeque::new(),
             suspects: VecDeque::new(),
             wakes: BinaryHeap::new(),
+            mapped: Vec::new(),
+            prefix_pairs: HashMap::new(),
+            failing_check: None,
             listener: Listener::new(&links, |at| role(site, at) != Role::Unused),
             transitions: BTreeMap::new(),
+            lists_due: None,
             news: VecDeque::new(),
             news_budget: ProbeBudget::new(UPDATES_PER_S, UPDATES_PER_S / 10),
+            stays: BinaryHeap::new(),
             announce_down: site.shim6.announce_down,
             advise_at: None,
             neighbours: Neighbours::new(links),
@@ -131,8 +137,10 @@ impl Engine {
             errors: TokenBucket::new(ERRORS_PER_S, ERRORS_PER_S / 5),
             tally: Tally::default(),
         };
+        engine.set_natv6(site);
         engine.set_peers(site);
         engine.set_hosts(hosts, rng)?;
+        engine.renew_nat();
         Ok(engine)
     }
 
@@ -148,6 +156,7 @@ impl Engine {
 
     pub(super) fn set_peers(&mut self, site: &Site) {
         self.peers = site.peers.iter().map(|peer| (peer.ulid, peer.locators.clone())).collect();
+        self.note_identifiers();
     }
 }
 
@@ -162,6 +171,11 @@ pub fn worker_limits(site: &Site) -> Limits {
         punts_per_second: site.shim6.messages_per_s,
         punts_per_source_second: site.shim6.messages_per_source_s,
         strict_locators: site.shim6.strict_locators,
+        flow_labels: match site.shim6.flow_label {
+            FlowLabels::Off => LabelMode::Off,
+            FlowLabels::Unlabelled => LabelMode::Unlabelled,
+            FlowLabels::All => LabelMode::All,
+        },
         tcp_hints: site.hints.tcp,
         ..Limits::default()
     }
@@ -176,6 +190,7 @@ pub(super) fn provider(provider: &site::Provider) -> Provider {
         preference: provider.preference,
         router: false,
         link: true,
+        failing: false,
         steering: Steering::Normal,
         told_down: false,
         up_since: None,
@@ -230,7 +245,7 @@ fn snapshot(site: &Site, ports: &[PortSetup], own: &[Vec<(Ipv6Addr, u8)>]) -> Sn
         host_index: std::collections::HashMap::new(),
         site: Block::new(site.prefix.address(), site.prefix.length()),
         mss_clamp: site.mss_clamp,
-        nat: None,
+        nat: super::natv6::view(site).map(Arc::new),
     }
 }
 
@@ -275,6 +290,8 @@ fn shim6_config(site: &Site) -> shim6::Config {
         forks_max: wanted.forks_max.into(),
         accepted_per_prefix_percent: wanted.accepted_per_prefix_percent,
         initiated_reserve_percent: wanted.initiated_reserve_percent,
+        flow_labels: (wanted.flow_label != FlowLabels::Off).then_some(site.node.workers),
+        routable_ulids: site.natv6.is_some(),
         keepalive_timeout: reap_config(site).announced_keepalive_timeout(),
         limits: shim6::Limits { r1: rates, r1bis: rates, r2: rates, error: rates },
         ..shim6::Config::default()

@@ -6,6 +6,7 @@
 //! moves by being told: each goes through the same exploration as after a failure, and only to a pair that was answered
 //! on (R5533-018, R5533-272).
 
+use std::cmp::Reverse;
 use std::time::Duration;
 
 use dataplane::wire::shim6::Preference;
@@ -129,7 +130,14 @@ impl Engine {
         }
         // Those first that have to move. The order does not depend on the table's, so that a simulation can be repeated.
         contexts.sort_unstable();
-        contexts.into_iter().for_each(|(_, id)| self.has_news(id));
+        for (_, id) in contexts {
+            if let Some(attached) = self.attached.get_mut(&id) {
+                attached.stayed = 0;
+            }
+            self.has_news(id);
+        }
+        // Sessions without a context follow, as far as they are new.
+        self.failing_check = Some(Instant::START);
     }
 
     /// Whether a host's locator should be left.
@@ -162,6 +170,7 @@ impl Engine {
     /// Contexts that have something to hear hear it, at the pace all keep together.
     pub(super) fn expire_news(&mut self, now: Instant, rng: &mut dyn Rng, effects: &mut Vec<Effect>) {
         self.mended(now);
+        self.expire_stays(now);
         for _ in 0..TOLD_PER_TURN {
             if self.news.is_empty() || !self.news_budget.take(now) {
                 return;
@@ -184,7 +193,8 @@ impl Engine {
     /// When [`Engine::expire_news`] has something to do.
     pub(super) fn news_deadline(&self) -> Option<Instant> {
         let next = (!self.news.is_empty()).then(|| self.news_budget.ready_at());
-        [next, self.advise_at].into_iter().flatten().min()
+        let stays = self.stays.peek().map(|Reverse((at, _))| *at);
+        [next, self.advise_at, stays].into_iter().flatten().min()
     }
 
     /// The pair a context should try because the operator prefers another provider than its own.

@@ -18,6 +18,7 @@ pub struct Tally {
 #[allow(missing_docs, reason = "the names say it, and docs/counters.md says it again")]
 pub enum Event {
     Opened,
+    Qualified,
     ContextReady,
     ContextRecovered,
     ContextGone,
@@ -54,6 +55,9 @@ pub enum Event {
     HostRemoved,
     UpdatesTold,
     ErrorsReceived,
+    LabelTests,
+    LabelBegun,
+    LabelEnded,
 }
 
 impl Tally {
@@ -119,6 +123,7 @@ impl Tally {
 /// Every count of the control core and what it means; `docs/counters.md` says the same.
 const MEANINGS: &[(&str, &str)] = &[
     ("control_opened", "Contexts we began to set up."),
+    ("control_qualified", "Translated sessions that reached a threshold and are worth a context."),
     ("control_context_ready", "Contexts that became ready, or whose peer brought them up to date."),
     ("control_context_recovered", "Contexts that came back by R1bis and I2bis."),
     ("control_context_gone", "Contexts forgotten."),
@@ -167,6 +172,9 @@ const MEANINGS: &[(&str, &str)] = &[
     ("control_host_removed", "Hosts no longer served."),
     ("control_updates_told", "Contexts whose peer was sent new locators or preferences."),
     ("control_errors_received", "Shim6 Error messages received."),
+    ("control_label_tests", "Keepalives sent to find out whether flow labels arrive."),
+    ("control_label_begun", "Times a context began to send with a flow label for a payload header."),
+    ("control_label_ended", "Times it went back to payload headers."),
     ("shim6_accepted", "Shim6 messages that did what they came for."),
     ("shim6_answered_r1", "I1 answered by R1."),
     ("shim6_answered_r2", "I1 answered by R2."),

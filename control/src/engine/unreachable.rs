@@ -2,6 +2,7 @@
 
 use std::net::Ipv6Addr;
 
+use dataplane::natv6;
 use dataplane::snapshot::PortId;
 use dataplane::wire::ethernet;
 use dataplane::wire::icmpv6::{self, Error, unreachable};
@@ -22,6 +23,8 @@ const HOP_LIMIT: u8 = 64;
 enum Sender {
     /// From a host through a context: what is to be sent has locators.
     Translated,
+    /// From a host to a peer without a context: what is to be sent has a locator for its source.
+    Presented(Ulid),
     /// From a host of the site to another.
     Host,
     /// From a peer through a context: the shim has been taken out.
@@ -59,6 +62,10 @@ impl Engine {
         if self.quoted_context(octets).is_some() {
             return Some(Sender::Translated);
         }
+        if self.snapshot.nat.as_ref().is_some_and(|nat| nat.image(packet.source()).is_some()) {
+            let presented = UlidPair { local: Ulid(packet.source()), peer: Ulid(packet.target()) };
+            return Some(Sender::Presented(self.endpoint.inside(presented).local));
+        }
         if self.host_at(self.lan_port, packet.source()).is_some() {
             return Some(Sender::Host);
         }
@@ -79,7 +86,13 @@ impl Engine {
                 // The same as if the router had sent the error: the context tests its path, or the host is told.
                 let error = error_about(packet, self.snapshot.ports.get(usize::from(port.0))?.icmp_source);
                 let frame = [&[0; ethernet::HEADER_LEN], &error[..]].concat();
-                self.icmp_error(now, rng, &frame, effects);
+                self.icmp_error(now, rng, None, &frame, effects);
+            }
+            Sender::Presented(inside) => {
+                let lan = self.lan_port;
+                let mut error = error_about(packet, self.snapshot.ports.get(usize::from(lan.0))?.icmp_source);
+                natv6::to_inside(&mut error, packet.source(), inside.0).ok()?;
+                self.send_packet(now, lan, inside.0, &error, effects);
             }
             Sender::Host => {
                 let lan = self.lan_port;
@@ -95,13 +108,20 @@ impl Engine {
     /// addresses that host knows. A context carries nothing from any other address than its host's, so the error
     /// speaks in the name of the host that does not answer.
     fn tell_peer(&mut self, now: Instant, packet: &ipv6::View<'_>, effects: &mut Vec<Effect>) -> Option<()> {
-        let ulids = UlidPair { local: Ulid(packet.target()), peer: Ulid(packet.source()) };
-        let context = self.endpoint.find(ulids, 0).filter(|context| context.state == State::Established)?;
-        let (pair, tag) = (context.pair, context.peer_tag?);
+        let host = Ulid(packet.target());
+        // The peer may know the host by its own ULID or by a locator.
+        let known = self.endpoint.host_at(host)?.locators.iter().map(|(locator, _)| Ulid(locator.0));
+        let mut known = std::iter::once(host).chain(known).map(|local| UlidPair { local, peer: Ulid(packet.source()) });
+        let context = known
+            .find_map(|ulids| self.endpoint.find(ulids, 0).filter(|context| context.state == State::Established))?;
+        let (ulids, pair, tag) = (context.ulids, context.pair, context.peer_tag?);
         // With the payload header, too, it has to stay within 1280 octets (RFC 4443 §2.4 (c)).
         let mut quoted = [&packet.header()[..], packet.payload()].concat();
         quoted.truncate(icmpv6::QUOTE_MAX - PayloadHeader::LEN);
-        let error = error_about(&ipv6::View::of_quote(&quoted).ok()?, packet.target());
+        let mut error = error_about(&ipv6::View::of_quote(&quoted).ok()?, packet.target());
+        if ulids.local != host {
+            natv6::to_outside(&mut error, host.0, ulids.local.0).ok()?;
+        }
         let translated = if (pair.local.0, pair.peer.0) == (ulids.local.0, ulids.peer.0) {
             error
         } else {

@@ -106,6 +106,7 @@ fn every_step_of_verification_can_fail() {
 
 #[test]
 fn every_sec_is_answered_and_only_0_1_and_2_can_hold() {
+    // R3972-028, R4982-001, R5535-008
     // R3972-029, R4982-006, A-C1. The modifier is good for Sec 1, so for Sec 0 as well.
     for sec in 0..8 {
         let expected = match sec {

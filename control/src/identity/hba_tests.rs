@@ -40,6 +40,7 @@ fn own(address: Ipv6Addr, octets: &[u8]) -> Result<(), PdsError> {
 
 #[test]
 fn the_derived_vector_for_sec_0() {
+    // R3972-018
     // R5535-016, R5535-020, R5535-021
     let set = derived_set(Sec::ZERO);
     assert_eq!(set.addresses, parse_all(&SET_ADDRESSES[0]));
@@ -110,6 +111,7 @@ fn a_hybrid_set_agrees_with_another_program_collisions_and_wrap_included() {
 
 #[test]
 fn every_address_verifies_with_the_parameters_of_every_other() {
+    // R3972-027
     // R5535-017, R5535-021, R5535-023, R5535-025
     for sec in [Sec::ZERO, Sec::ONE] {
         let set = derived_set(sec);

@@ -35,10 +35,16 @@ pub struct HostIdentity {
 impl HostIdentity {
     /// Parameter data structure of another address of this host: that of the ULID with another prefix (R5535-021).
     pub fn pds_of(&self, address: Ipv6Addr) -> Vec<u8> {
-        match Parameters::parse(&self.pds) {
-            Ok(parameters) => parameters.to_repr().emit_for(address),
-            Err(_) => self.pds.clone(),
-        }
+        parameters_of(address, &self.pds)
+    }
+}
+
+/// Parameter data structure of another address of the host that `pds` is of: the same with the address's prefix
+/// (R5535-021). What cannot be read comes back as it is.
+pub fn parameters_of(address: Ipv6Addr, pds: &[u8]) -> Vec<u8> {
+    match Parameters::parse(pds) {
+        Ok(parameters) => parameters.to_repr().emit_for(address),
+        Err(_) => pds.to_vec(),
     }
 }
 
@@ -161,6 +167,7 @@ mod tests {
 
     #[test]
     fn two_hosts_with_one_key_cannot_be_linked() {
+        // R3972-039
         // R3972-016, R5535-015
         let mut rng = StdRng::seed_from_u64(4);
         let key = octets(RFC3972_KEY);

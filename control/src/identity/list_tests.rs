@@ -105,6 +105,7 @@ fn a_ulid_outside_its_own_set_is_a_plain_cga_or_nothing() {
 
 #[test]
 fn members_are_proved_by_hash() {
+    // R5535-027
     // R5533-127, R5533-133, R5535-024, R5535-036
     let [a, b] = HASHED.locators[..] else { panic!("two locators") };
     let pds = Some(&HASHED.pds[..]);
@@ -208,6 +209,7 @@ fn a_short_key_proves_members_but_signs_nothing() {
 
 #[test]
 fn a_ulid_that_is_any_address_has_no_other_locators() {
+    // R5535-033
     // R5535-034, D40
     let ulid = Ulid("2001:db8::1".parse().unwrap());
     for method in [Hba, Cga] {

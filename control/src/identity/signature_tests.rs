@@ -165,6 +165,7 @@ fn keys_survive_pem() {
 
 #[test]
 fn what_cannot_sign_is_no_signing_key() {
+    // R3972-006
     // R5533-134, R5533-135
     assert!(matches!(SigningKey::generate(1023), Err(KeyError::Bits(1023))));
     assert!(matches!(SigningKey::generate(8193), Err(KeyError::Bits(8193))));
@@ -182,6 +183,7 @@ fn what_cannot_sign_is_no_signing_key() {
 
 #[test]
 fn keys_of_the_default_length_work() {
+    // R3972-036
     let key = SigningKey::generate(SigningKey::BITS_DEFAULT).unwrap();
     let signature = key.sign_locators(0, &LOCATORS).unwrap();
     assert_eq!(signature.len(), 256);

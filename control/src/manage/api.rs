@@ -24,6 +24,8 @@ pub enum Request {
     Paths,
     /// Every counter.
     Counters,
+    /// Translation for peers without Shim6.
+    Natv6,
     /// Read the configuration and the hosts again: all of it or nothing.
     Reload,
     /// Use a provider in another way.
@@ -54,6 +56,8 @@ pub enum Response {
     Paths(PathsView),
     /// To [`Request::Counters`].
     Counters(CountersView),
+    /// To [`Request::Natv6`].
+    Natv6(Natv6View),
     /// To [`Request::Reload`].
     Reloaded(ReloadedView),
     /// To [`Request::Steer`]: the provider as it is now.
@@ -374,6 +378,39 @@ pub struct ContextView {
     pub octets_out: u64,
     /// Seconds since the last payload packet either way.
     pub last_used_s: Option<u64>,
+    /// The host's own ULID where `ulid_local` is a locator, which is all the peer knows of the host.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub inside: Option<Ipv6Addr>,
+    /// In `e-failed` and `no-support`, seconds until the failure is forgotten. Such entries are no contexts, and listed only
+    /// when their state is asked for; one that holds for all our hosts has the ULID `::`.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub held_s: Option<u64>,
+}
+
+impl ContextView {
+    /// What is known of a pair about which nothing is known but its state.
+    pub fn idle(ulid_local: Ipv6Addr, ulid_peer: Ipv6Addr, state: ContextState) -> ContextView {
+        ContextView {
+            ulid_local,
+            ulid_peer,
+            fork: 0,
+            state,
+            local_tag: None,
+            peer_tag: None,
+            current: None,
+            local_provider: None,
+            local_locators: Vec::new(),
+            peer_locators: Vec::new(),
+            reap_state: None,
+            packets_in: 0,
+            packets_out: 0,
+            octets_in: 0,
+            octets_out: 0,
+            last_used_s: None,
+            inside: None,
+            held_s: None,
+        }
+    }
 }
 
 /// Two locators: packets go from `local` to `peer`.
@@ -434,6 +471,46 @@ pub struct CountersView {
     /// The share of each worker, by its number, of the counters that workers keep.
     #[serde(default)]
     pub workers: Vec<BTreeMap<String, u64>>,
+}
+
+/// Translation for peers without Shim6.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Natv6View {
+    /// `natv6.enabled`. If not, nothing else is told.
+    pub enabled: bool,
+    /// In the order of the configuration.
+    pub providers: Vec<Natv6ProviderView>,
+    /// Subnets translated by prefix.
+    pub mapped: Vec<String>,
+    /// What is mapped by prefix and has answered neighbour discovery.
+    pub neighbours: u64,
+    /// Packets that make a session worth a context; none if they do not count.
+    pub setup_packets: Option<u32>,
+    /// Octets that do.
+    pub setup_octets: Option<u64>,
+    /// Seconds that do.
+    pub setup_age_s: Option<u64>,
+    /// Contexts that began as such sessions, or whose peer knows the host by a locator.
+    pub contexts: u64,
+    /// Peers that said they know no Shim6, and pairs that did not answer.
+    pub without_support: u64,
+    /// The counters that are about it.
+    pub counters: BTreeMap<String, u64>,
+}
+
+/// A provider as translation sees it.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Natv6ProviderView {
+    /// `provider.name`.
+    pub name: String,
+    /// Its place among those that new sessions take, from 1; none if it is not up.
+    pub place: Option<u64>,
+    /// Whether contexts saw it fail, so that it comes after the others.
+    pub failing: bool,
+    /// Hosts with an address there.
+    pub hosts: u64,
+    /// Whether what is mapped by prefix has images there.
+    pub mapped: bool,
 }
 
 /// What a reload changed.

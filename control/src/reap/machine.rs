@@ -426,6 +426,7 @@ impl Reap {
         episode.attempts = episode.attempts.saturating_add(1);
         if let Some(pair) = pair {
             self.send_probe(now, rng, pair, self.config.probe_reports, out);
+            dataplane::mutant!(NoReachability, self.move_to(pair, out));
         }
         self.arm_retransmission(now, rng, self.config.max_probe_timeout, out);
         if state == State::InboundOk {

@@ -66,17 +66,19 @@ impl Endpoint {
         };
         let how = if offer.packet_tag.is_some() { How::Recovered } else { How::Accepted };
         let (id, how) = match context.map(|context| context.id) {
-            Some(id) => (id, self.accept_into(now, id, packet, offer, told, how)),
+            Some(id) => (id, self.accept_into(now, rng, id, packet, offer, told, how)),
             None => {
                 if let Some(displaced) = displaced {
                     self.discard(displaced, GoneReason::Displaced, out);
                 }
                 match self.accept_new(now, rng, packet, key, offer, told) {
-                    Some(id) => (id, Some(how)),
-                    None => return Verdict::Dropped(DropReason::Full),
+                    Ok(id) => (id, Some(how)),
+                    Err(reason) => return Verdict::Dropped(reason),
                 }
             }
         };
+        let offered = self.store.get(id).is_some_and(|context| context.peer_label.is_some());
+        self.settle_label(rng, id, offered);
         self.resolve_confusion(now, rng, id, out);
         if let Some(how) = how {
             out.push(Output::Ready { id, how });
@@ -102,9 +104,9 @@ impl Endpoint {
         key: Key,
         offer: Offer,
         told: Told,
-    ) -> Option<ContextId> {
-        let host = self.hosts.get(&key.ulids.local).cloned()?;
-        let tag = self.allocate_tag(rng, key.ulids, offer.packet_tag)?;
+    ) -> Result<ContextId, DropReason> {
+        let host = self.local(key.ulids.local).ok_or(DropReason::UnknownHost)?;
+        let tag = self.allocate_tag(rng, key.ulids, offer.packet_tag).ok_or(DropReason::Full)?;
         let mut context = self.blank(now, key.ulids, key.fork, tag, host);
         context.accepted = Some(Accepted::from(packet.addresses.source, now));
         peer::learn_exchange(&mut context, offer.tag, told);
@@ -114,13 +116,15 @@ impl Endpoint {
         self.store.insert(context);
         // The peer speaks Shim6 and answers (D32).
         self.holddowns.release(key.ulids);
-        Some(id)
+        Ok(id)
     }
 
     /// Updates a context in place; tells what the engine must know, if anything.
+    #[expect(clippy::too_many_arguments, reason = "the same as above, with what was proved")]
     fn accept_into(
         &mut self,
         now: Instant,
+        rng: &mut dyn Rng,
         id: ContextId,
         packet: &Incoming<'_>,
         offer: Offer,
@@ -129,6 +133,7 @@ impl Endpoint {
     ) -> Option<How> {
         let context = self.store.get_mut(id)?;
         let old_pair = context.pair;
+        context.renew_update(rng, offer.nonce);
         let told_news = peer::learn_exchange(context, offer.tag, told);
         // In I2-SENT the current pair is the one on which our own I2 waits for its R2.
         if context.state != State::I2Sent {

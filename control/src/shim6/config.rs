@@ -53,10 +53,14 @@ pub struct Config {
     pub holddowns_max: usize,
     /// Whether a peer that does not speak Shim6 is left alone by all local ULIDs, not only the one that asked (D23).
     pub share_no_support: bool,
+    /// Whether a locator of a host may be the ULID of a context, for peers that know no other name for the host.
+    pub routable_ulids: bool,
     /// What becomes of a context whose peer gave its tag to another one (§7.15).
     pub confusion: ConfusionPolicy,
     /// Seconds announced to peers as Keepalive Timeout (RFC 5534 §5.3); absent while ours is the default.
     pub keepalive_timeout: Option<u16>,
+    /// Workers that share the flow labels offered to peers; absent while none is offered.
+    pub flow_labels: Option<u8>,
     /// Whether messages that would be dropped in silence are answered by an Error with code 120 (§5.14).
     pub debug_errors: bool,
     /// Limits on what strangers can make us send (D36).
@@ -193,8 +197,10 @@ impl Default for Config {
             unused_min: Duration::from_secs(5),
             holddowns_max: 1 << 16,
             share_no_support: true,
+            routable_ulids: true,
             confusion: ConfusionPolicy::Discard,
             keepalive_timeout: None,
+            flow_labels: None,
             debug_errors: false,
             limits: Limits::default(),
         }

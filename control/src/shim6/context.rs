@@ -4,7 +4,7 @@ use std::net::Ipv6Addr;
 use std::sync::Arc;
 
 use dataplane::wire::shim6::{Addresses, LocatorList, Preference, VerificationMethod};
-use dataplane::wire::{ContextTag, Locator, LocatorPair, Ulid, UlidPair};
+use dataplane::wire::{ContextTag, FlowLabel, Locator, LocatorPair, Ulid, UlidPair};
 
 use crate::time::Instant;
 
@@ -142,6 +142,10 @@ pub struct Context {
     pub local_tag: ContextTag,
     /// CT(peer): in packets to the peer.
     pub peer_tag: Option<ContextTag>,
+    /// The flow label we offered the peer for payload to us.
+    pub local_label: Option<FlowLabel>,
+    /// The one the peer offered for payload to it.
+    pub peer_label: Option<FlowLabel>,
     /// The host with Ls(local) as the peer knows it: these may be used as sources (§7.2).
     pub host: Arc<LocalHost>,
     /// Our preferences as the peer knows them.
@@ -227,6 +231,8 @@ pub(super) struct Update {
     pub(super) retries: u32,
     /// When to retransmit; absent while the context is not established.
     pub(super) at: Option<Instant>,
+    /// Initiator Nonce of the last exchange that it was told again after.
+    pub(super) renewed_for: Option<u32>,
 }
 
 impl Context {

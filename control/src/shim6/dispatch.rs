@@ -171,7 +171,7 @@ impl Endpoint {
         if !is_unicast(ulids.peer.0) || ulids.peer == ulids.local {
             return Err(DropReason::BadAddress);
         }
-        let host = self.hosts.get(&ulids.local).ok_or(DropReason::UnknownHost)?;
+        let host = self.host_at(ulids.local).ok_or(DropReason::UnknownHost)?;
         let fork = options.fork.unwrap_or(0);
         let target = packet.addresses.target;
         let known = || self.store.by_ulids(ulids, fork).is_some_and(|context| context.has_local(target));

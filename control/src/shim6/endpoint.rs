@@ -7,13 +7,14 @@ use std::time::Duration;
 
 use dataplane::wire::ethernet::Mac;
 use dataplane::wire::shim6::{Addresses, Preference};
-use dataplane::wire::{ContextTag, Locator, LocatorPair, Ulid, UlidPair};
+use dataplane::wire::{ContextTag, FlowLabel, Locator, LocatorPair, Ulid, UlidPair};
 use hashbrown::HashMap;
 use rand::Rng;
 
 use super::config::Config;
 use super::context::{Context, ContextId, LocalHost, State, is_unicast};
-use super::holddown::HoldDowns;
+use super::holddown::{Failure, HoldDowns};
+use super::labels::LabelSpace;
 use super::limits::Limiter;
 use super::output::{FailReason, GoneReason, Output};
 use super::proof::LocatorProof;
@@ -36,8 +37,13 @@ pub struct Endpoint {
     pub(super) validators: Validators,
     pub(super) limiter: Limiter,
     pub(super) tags: TagSpace,
+    labels: Option<LabelSpace>,
     pub(super) shard_of: ShardOf,
     pub(super) hosts: HashMap<Ulid, Arc<LocalHost>>,
+    /// Whose locator an address is; see `local`.
+    pub(super) homes: HashMap<Ulid, Ulid>,
+    /// The other way round.
+    pub(super) aliases: HashMap<Ulid, Vec<Ulid>>,
     pub(super) store: Store,
     pub(super) holddowns: HoldDowns,
     pub(super) quarantine: Quarantine,
@@ -109,8 +115,24 @@ impl Endpoint {
         let validators = Validators::new(&secret, &config);
         let limiter = Limiter::new(&config.limits, validators.derive(b"buckets"));
         let holddowns = HoldDowns::new(config.holddowns_max);
-        let (hosts, store, quarantine) = (HashMap::new(), Store::default(), Quarantine::default());
-        Endpoint { config, proof, validators, limiter, tags, shard_of, hosts, store, holddowns, quarantine }
+        let labels = config.flow_labels.map(LabelSpace::new);
+        let (hosts, homes, aliases) = (HashMap::new(), HashMap::new(), HashMap::new());
+        let (store, quarantine) = (Store::default(), Quarantine::default());
+        Endpoint {
+            config,
+            proof,
+            validators,
+            limiter,
+            tags,
+            labels,
+            shard_of,
+            hosts,
+            homes,
+            aliases,
+            store,
+            holddowns,
+            quarantine,
+        }
     }
 
     /// Takes in a host, or its new list. Contexts that exist go on with the list their peers know until
@@ -148,6 +170,7 @@ impl Endpoint {
 
     /// The other half, which cannot fail.
     pub fn adopt_host(&mut self, CheckedHost(host): CheckedHost) {
+        self.renew_homes(&host);
         self.hosts.insert(host.ulid, Arc::new(host));
     }
 
@@ -166,7 +189,7 @@ impl Endpoint {
     }
 
     /// What we tell about ourselves must be what a peer would accept (R5533-011, R5533-012).
-    fn prove_own(&mut self, host: &LocalHost) -> Result<(), HostRefused> {
+    pub(super) fn prove_own(&mut self, host: &LocalHost) -> Result<(), HostRefused> {
         if !host.announces() {
             return Ok(());
         }
@@ -177,14 +200,17 @@ impl Endpoint {
         proved.map_err(HostRefused::Unproved)
     }
 
-    /// The ULID is no longer valid: all its contexts go (RFC 5533 §1.5). Its addresses and their tags are kept from other
-    /// hosts for the quarantine time; `link` is the host's link-layer address, if that is known.
+    /// The ULID is no longer valid: all its contexts go, and those of its locators (RFC 5533 §1.5). Its addresses and their
+    /// tags are kept from other hosts for the quarantine time; `link` is the host's link-layer address, if that is known.
     pub fn remove_host(&mut self, now: Instant, ulid: Ulid, link: Option<Mac>, out: &mut Vec<Output>) {
+        let homes = self.forget_homes(ulid);
         let Some(host) = self.hosts.remove(&ulid) else { return };
         let time = self.config.quarantine;
         let mut addresses = BTreeSet::from([ulid.0]);
         addresses.extend(host.locators.iter().map(|(locator, _)| locator.0));
-        let contexts: Vec<ContextId> = self.store.by_host(ulid).map(|context| context.id).collect();
+        let ulids = std::iter::once(ulid).chain(homes);
+        let contexts: Vec<ContextId> =
+            ulids.flat_map(|ulid| self.store.by_host(ulid).map(|context| context.id)).collect();
         for id in contexts {
             if let Some(context) = self.store.get(id) {
                 // Peers may still use what they were told before the newest list.
@@ -223,6 +249,7 @@ impl Endpoint {
     pub fn discard(&mut self, id: ContextId, reason: GoneReason, out: &mut Vec<Output>) {
         if let Some(context) = self.store.remove(id) {
             self.tags.release(context.local_tag);
+            self.release_label(context.local_label);
             let (ulids, fork, local_tag) = (context.ulids, context.fork, context.local_tag);
             out.push(Output::Gone { id, ulids, fork, local_tag, reason });
         }
@@ -233,9 +260,15 @@ impl Endpoint {
         self.store.get(id)
     }
 
+    /// The context whose packets carry this flow label to the peer, between locators of the two sets: for ICMPv6 errors.
+    pub fn find_by_peer_label(&self, label: FlowLabel, pair: LocatorPair) -> Option<&Context> {
+        let addresses = Addresses { source: pair.peer.0, target: pair.local.0 };
+        self.store.by_peer_label(label).find(|context| context.has_pair(addresses))
+    }
+
     /// The contexts of one of our hosts.
     pub fn contexts_of(&self, ulid: Ulid) -> impl Iterator<Item = &Context> {
-        self.store.by_host(ulid)
+        self.ulids_of(ulid).flat_map(|ulid| self.store.by_host(ulid))
     }
 
     /// All contexts.
@@ -262,6 +295,11 @@ impl Endpoint {
     /// Number of failures remembered.
     pub fn holddowns(&self) -> usize {
         self.holddowns.len()
+    }
+
+    /// The failures remembered, and for how long.
+    pub fn failures(&self, now: Instant) -> impl Iterator<Item = Failure> {
+        self.holddowns.iter(now)
     }
 
     /// The context of these ULIDs; upper layers that name no fork mean 0 (§12.4).
@@ -331,6 +369,27 @@ impl Endpoint {
         [contexts, self.holddowns.deadline(), self.quarantine.deadline()].into_iter().flatten().min()
     }
 
+    /// Makes sure that a context has a flow label to offer if one is `wanted`, and none if not: the peer offers none, and
+    /// then it uses none. There may be none left, or the configuration may not want any.
+    pub(super) fn settle_label(&mut self, rng: &mut dyn Rng, id: ContextId, wanted: bool) {
+        let Some(labels) = self.labels.as_mut() else { return };
+        let Some(context) = self.store.get_mut(id) else { return };
+        match (wanted, context.local_label) {
+            (true, None) => context.local_label = labels.allocate(rng, (self.shard_of)(context.ulids)),
+            (false, Some(label)) => {
+                context.local_label = None;
+                labels.release(label);
+            }
+            (true, Some(_)) | (false, None) => {}
+        }
+    }
+
+    fn release_label(&mut self, label: Option<FlowLabel>) {
+        if let (Some(labels), Some(label)) = (self.labels.as_mut(), label) {
+            labels.release(label);
+        }
+    }
+
     /// A tag for a new context of these ULIDs, other than `not`.
     pub(super) fn allocate_tag(
         &mut self,
@@ -338,7 +397,7 @@ impl Endpoint {
         ulids: UlidPair,
         not: Option<ContextTag>,
     ) -> Option<ContextTag> {
-        let shard = (self.shard_of)(ulids);
+        let shard = (self.shard_of)(self.inside(ulids));
         let taken = |tag| Some(tag) == not || self.store.by_local_tag(tag).is_some() || self.quarantine.holds_tag(tag);
         self.tags.allocate(rng, shard, taken)
     }

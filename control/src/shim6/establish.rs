@@ -12,6 +12,7 @@ use super::context::{
 };
 use super::dispatch::{Incoming, Key};
 use super::endpoint::Endpoint;
+use super::labels;
 use super::limits::Kind;
 use super::output::{Answer, DropReason, FailReason, How, Output, Verdict};
 use super::peer;
@@ -72,7 +73,7 @@ impl Endpoint {
         out: &mut Vec<Output>,
     ) -> Result<ContextId, OpenRefused> {
         let Open { ulids, fork, mut pairs } = request;
-        let host = self.hosts.get(&ulids.local).cloned().ok_or(OpenRefused::UnknownHost)?;
+        let host = self.local(ulids.local).ok_or(OpenRefused::UnknownHost)?;
         if let Some(context) = self.store.by_ulids(ulids, fork) {
             return Err(OpenRefused::AlreadyOpen(context.id));
         }
@@ -88,6 +89,7 @@ impl Endpoint {
         context.exchange = Some(Box::new(Exchange::new(now, rng.next_u32(), pairs)));
         let id = context.id;
         self.store.insert(context);
+        self.settle_label(rng, id, true);
         out.push(Output::Opening { id });
         self.send_i1(now, rng, id, out);
         Ok(id)
@@ -367,10 +369,13 @@ impl Endpoint {
             Err(refusal) => return self.refuse(now, packet, refusal, out),
         };
         let Some(context) = self.store.get_mut(id) else { return Verdict::Dropped(DropReason::NoContext) };
+        context.renew_update(rng, nonce);
         peer::learn_exchange(context, tag, told);
         context.settle_pair(pair);
         context.become_established(now, self.config.idle);
+        let offered = context.peer_label.is_some();
         self.store.settle(id);
+        self.settle_label(rng, id, offered);
         self.holddowns.release(ulids);
         self.resolve_confusion(now, rng, id, out);
         out.push(Output::Ready { id, how });
@@ -382,8 +387,9 @@ impl Endpoint {
     /// What we tell every peer about our locators: always, unless the ULID is all there is (D11).
     pub(super) fn announcement(&self, context: &Context) -> Options {
         let host = &context.host;
+        let flow_label = context.local_label.map(labels::offer);
         if !host.announces() {
-            return Options { keepalive_timeout: self.config.keepalive_timeout, ..Options::default() };
+            return Options { keepalive_timeout: self.config.keepalive_timeout, flow_label, ..Options::default() };
         }
         Options {
             locators: Some(host.list()),
@@ -391,6 +397,7 @@ impl Endpoint {
             pds: host.pds.clone(),
             signature: host.signature.clone(),
             keepalive_timeout: self.config.keepalive_timeout,
+            flow_label,
             ..Options::default()
         }
     }
@@ -411,6 +418,8 @@ impl Endpoint {
             fork,
             local_tag,
             peer_tag: None,
+            local_label: None,
+            peer_label: None,
             preferences: host.preferences.clone(),
             host,
             peer_locators: vec![PeerLocator::ulid(ulids.peer)],

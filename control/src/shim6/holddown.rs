@@ -6,6 +6,7 @@ use std::collections::{BTreeMap, BTreeSet};
 use dataplane::wire::{Ulid, UlidPair};
 
 use super::output::FailReason;
+use super::portrait::Feature;
 use crate::time::Instant;
 
 /// Failures not to be repeated yet.
@@ -13,6 +14,19 @@ pub(super) struct HoldDowns {
     max: usize,
     entries: BTreeMap<Held, (Instant, FailReason)>,
     by_end: BTreeSet<(Instant, Held)>,
+}
+
+/// A failure that is remembered: an exchange that is not tried again for a while.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Failure {
+    /// Our end; absent if it holds for all of ours.
+    pub local: Option<Ulid>,
+    /// The other end.
+    pub peer: Ulid,
+    /// When it is forgotten.
+    pub until: Instant,
+    /// E-FAILED or NO-SUPPORT.
+    pub reason: FailReason,
 }
 
 /// For whom a failure counts (D23).
@@ -82,6 +96,26 @@ impl HoldDowns {
         self.entries.len()
     }
 
+    /// What has not ended yet.
+    pub(super) fn iter(&self, now: Instant) -> impl Iterator<Item = Failure> {
+        self.entries.iter().filter(move |(_, (until, _))| *until > now).map(|(held, &(until, reason))| match *held {
+            Held::Pair(UlidPair { local, peer }) => Failure { local: Some(local), peer, until, reason },
+            Held::Peer(peer) => Failure { local: None, peer, until, reason },
+        })
+    }
+
+    /// Every failure remembered, in order ([`portrait`](super::portrait)).
+    pub(super) fn portray(&self, now: Instant, put: &mut dyn FnMut(Feature<'_>)) {
+        for (held, (until, reason)) in &self.entries {
+            let (local, peer) = match held {
+                Held::Pair(ulids) => (ulids.local.0.to_bits(), ulids.peer.0.to_bits()),
+                Held::Peer(peer) => (0, peer.0.to_bits()),
+            };
+            [local, peer, *reason as u128].into_iter().for_each(|value| put(Feature::Value(value)));
+            put(Feature::Ahead(until.since(now)));
+        }
+    }
+
     fn forget(&mut self, held: Held) {
         if let Some((until, _)) = self.entries.remove(&held) {
             self.by_end.remove(&(until, held));
@@ -117,6 +151,9 @@ mod tests {
         held.hold(Held::Peer(pair(1, 2).peer), Instant::from_millis(600), FailReason::NoSupport);
         let both = held.check(Instant::from_millis(59), pair(1, 2));
         assert_eq!(both, Some((Instant::from_millis(600), FailReason::NoSupport)));
+        let locals = |now| held.iter(Instant::from_millis(now)).map(|failure| failure.local).collect::<Vec<_>>();
+        assert_eq!(locals(59), [Some(pair(1, 2).local), None]);
+        assert_eq!((locals(60), locals(600)), (vec![None], vec![]));
         held.hold(Held::Pair(pair(3, 4)), Instant::from_millis(90), FailReason::NoAnswer);
         held.release_silent(|peer| peer == pair(3, 4).peer || peer == pair(1, 9).peer);
         assert_eq!(held.len(), 2, "only that one");

@@ -23,7 +23,9 @@
 //!
 //! Files follow the RFC: [`establish`](self) for I1, R1, I2 and R2, `recover` for R1bis and I2bis (with `accept` for what
 //! I2 and I2bis share, and `admission` for who gets a new context), `update` for UR and UA, `timers` for what happens by itself, `dispatch` for which context gets a
-//! packet, `confusion` for tags given twice, `quarantine` for who may have what a host that is gone left behind.
+//! packet, `confusion` for tags given twice, `local` for the ULIDs a host of ours has, `quarantine` for who may have what
+//! a host that is gone left behind.
+//! `portrait` tells all of a state to tests that search through states.
 
 mod accept;
 mod admission;
@@ -34,9 +36,12 @@ mod dispatch;
 mod endpoint;
 mod establish;
 mod holddown;
+mod labels;
 mod limits;
+mod local;
 mod output;
 mod peer;
+mod portrait;
 mod proof;
 mod quarantine;
 mod quote;
@@ -55,8 +60,10 @@ pub use context::{Context, ContextId, LocalHost, PeerLocator, State};
 pub use dispatch::{Incoming, Unreadable};
 pub use endpoint::{ChangeRefused, CheckedHost, Endpoint, HostRefused, ShardOf};
 pub use establish::{Open, OpenRefused};
+pub use holddown::Failure;
 pub use limits::Rate;
 pub use output::{Answer, DropReason, FailReason, GoneReason, How, Output, Verdict};
+pub use portrait::Feature;
 pub use proof::{IdentityProof, LocatorProof, ProofMemory};
 pub use quarantine::{Held, Owner, Quarantine};
 pub use tags::TagSpace;

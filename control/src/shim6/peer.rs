@@ -3,9 +3,10 @@
 use std::sync::Arc;
 
 use dataplane::wire::shim6::{ErrorCode, LocatorList, LocatorPreferences, Options, Preference, VerificationMethod};
-use dataplane::wire::{ContextTag, Ulid};
+use dataplane::wire::{ContextTag, FlowLabel, Ulid};
 
 use super::context::{Context, PeerLocator, may_be_locator};
+use super::labels;
 use super::output::DropReason;
 use super::proof::LocatorProof;
 
@@ -16,6 +17,8 @@ pub(super) struct Told {
     pds: Option<Arc<[u8]>>,
     /// Keepalive Timeout asked for.
     pub(super) keepalive_timeout: Option<u16>,
+    /// Flow label offered.
+    flow_label: Option<FlowLabel>,
 }
 
 /// Why a message is not believed.
@@ -60,6 +63,7 @@ pub(super) fn prove(
         preferences: options.preferences.as_ref().map(|preferences| preferences.elements.clone()),
         pds: options.pds.as_deref().map(Arc::from),
         keepalive_timeout: options.keepalive_timeout,
+        flow_label: labels::offered(options.flow_label),
     })
 }
 
@@ -107,6 +111,7 @@ const LATE_MAX: u32 = 16;
 /// Update Requests have told since: of a list that is known already nothing is taken, not even the preferences with it.
 pub(super) fn learn_exchange(context: &mut Context, tag: ContextTag, mut told: Told) -> bool {
     let new_tag = context.peer_tag.replace(tag) != Some(tag);
+    let new_label = std::mem::replace(&mut context.peer_label, told.flow_label) != told.flow_label;
     if new_tag {
         // Whatever its generation, the list is the first of its kind.
         context.peer_generation = context.peer_generation.filter(|_| told.list.is_none());
@@ -114,7 +119,7 @@ pub(super) fn learn_exchange(context: &mut Context, tag: ContextTag, mut told: T
         told.list = None;
         told.preferences = None;
     }
-    learn(context, told) || new_tag
+    learn(context, told) || new_tag || new_label
 }
 
 /// Writes what was proved into the context; true if Ls(peer) or a preference is not what it was.

@@ -24,6 +24,9 @@ pub trait LocatorProof: Send {
         list: &LocatorList,
         signature: Option<&[u8]>,
     ) -> Result<(), usize>;
+
+    /// The parameters of another address of the same host: those given, with the address's prefix (R5535-021).
+    fn parameters_of(&self, address: Ulid, pds: &[u8]) -> Vec<u8>;
 }
 
 /// The real thing: nothing is remembered, everything is computed.
@@ -44,6 +47,10 @@ impl LocatorProof for IdentityProof {
     ) -> Result<(), usize> {
         dataplane::mutant!(SkipHba, return Ok(()));
         identity::verify_list(ulid, pds, list, signature).map_err(|fault| fault.index)
+    }
+
+    fn parameters_of(&self, address: Ulid, pds: &[u8]) -> Vec<u8> {
+        identity::parameters_of(address.0, pds)
     }
 }
 
@@ -106,6 +113,10 @@ impl<P: LocatorProof> LocatorProof for ProofMemory<P> {
         }
         self.remember(digest);
         Ok(())
+    }
+
+    fn parameters_of(&self, address: Ulid, pds: &[u8]) -> Vec<u8> {
+        self.inner.parameters_of(address, pds)
     }
 }
 

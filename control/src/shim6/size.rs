@@ -5,7 +5,7 @@
 
 use dataplane::wire::ContextTag;
 use dataplane::wire::ipv6::{HEADER_LEN, MIN_MTU};
-use dataplane::wire::shim6::{LocatorPreferences, Message, Options, VerificationMethod};
+use dataplane::wire::shim6::{LabelOption, LabelPurpose, LocatorPreferences, Message, Options, VerificationMethod};
 use dataplane::wire::{Ulid, UlidPair};
 
 use super::context::LocalHost;
@@ -61,6 +61,7 @@ fn largest(host: &LocalHost) -> Message {
         ulids: Some(UlidPair { local: any, peer: any }),
         fork: Some(0),
         keepalive_timeout: Some(0),
+        flow_label: Some(LabelOption { purpose: LabelPurpose::Offer, arrived: false, label: 0, nonce: 0 }),
     };
     let tag = ContextTag::MAX;
     Message::I2bis { initiator_tag: tag, initiator_nonce: 0, responder_nonce: 0, packet_tag: tag, options }

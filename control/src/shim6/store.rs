@@ -5,7 +5,7 @@
 
 use std::collections::{BTreeMap, BTreeSet};
 
-use dataplane::wire::{ContextTag, Ulid, UlidPair};
+use dataplane::wire::{ContextTag, FlowLabel, Ulid, UlidPair};
 use hashbrown::HashMap;
 
 use super::context::{Context, ContextId, State};
@@ -19,6 +19,7 @@ pub(super) struct Store {
     by_ulids: BTreeMap<(UlidPair, u32), u32>,
     by_local_tag: HashMap<ContextTag, u32>,
     by_peer_tag: BTreeSet<(ContextTag, u32)>,
+    by_peer_label: BTreeSet<(FlowLabel, u32)>,
     by_nonce: BTreeSet<(u32, u32)>,
     by_deadline: BTreeSet<(Instant, u32)>,
     /// How many were accepted from each /64.
@@ -40,6 +41,7 @@ struct Slot {
 #[derive(Clone, Copy, Default, PartialEq, Eq)]
 struct Indexed {
     peer_tag: Option<ContextTag>,
+    peer_label: Option<FlowLabel>,
     nonce: Option<u32>,
     deadline: Option<Instant>,
     unused: Option<(u64, Instant)>,
@@ -110,12 +112,14 @@ impl Store {
         let old = slot.indexed;
         let new = slot.context.as_deref().map_or_else(Indexed::default, |context| Indexed {
             peer_tag: context.peer_tag,
+            peer_label: context.peer_label,
             nonce: context.exchange.as_ref().map(|exchange| exchange.nonce),
             deadline: Some(context.deadline()),
             unused: context.unused(),
         });
         slot.indexed = new;
         replace(&mut self.by_peer_tag, id.index, old.peer_tag, new.peer_tag);
+        replace(&mut self.by_peer_label, id.index, old.peer_label, new.peer_label);
         replace(&mut self.by_nonce, id.index, old.nonce, new.nonce);
         replace(&mut self.by_deadline, id.index, old.deadline, new.deadline);
         let since = |unused: Option<(u64, Instant)>| unused.map(|(_, since)| since);
@@ -134,6 +138,11 @@ impl Store {
     /// Contexts whose peer chose this tag: several peers may choose the same.
     pub(super) fn by_peer_tag(&self, tag: ContextTag) -> impl Iterator<Item = &Context> {
         self.by_peer_tag.range((tag, 0)..=(tag, u32::MAX)).filter_map(|(_, index)| self.at(*index))
+    }
+
+    /// Contexts whose peer offered this flow label.
+    pub(super) fn by_peer_label(&self, label: FlowLabel) -> impl Iterator<Item = &Context> {
+        self.by_peer_label.range((label, 0)..=(label, u32::MAX)).filter_map(|(_, index)| self.at(*index))
     }
 
     /// Contexts with an exchange under way that has this Initiator Nonce.
@@ -181,6 +190,11 @@ impl Store {
         self.slots.iter().filter_map(|slot| slot.context.as_deref())
     }
 
+    /// All contexts, ordered by ULIDs and fork.
+    pub(super) fn in_order(&self) -> impl Iterator<Item = &Context> {
+        self.by_ulids.values().filter_map(|index| self.at(*index))
+    }
+
     fn at(&self, index: u32) -> Option<&Context> {
         self.slots.get(index as usize)?.context.as_deref()
     }
@@ -193,6 +207,7 @@ impl Store {
         assert_eq!(count, self.by_deadline.len(), "one deadline each");
         assert_eq!(count + self.free.len(), self.slots.len(), "a slot is used or free");
         assert_eq!(self.iter().filter(|c| c.peer_tag.is_some()).count(), self.by_peer_tag.len());
+        assert_eq!(self.iter().filter(|c| c.peer_label.is_some()).count(), self.by_peer_label.len());
         assert_eq!(self.iter().filter(|c| c.exchange.is_some()).count(), self.by_nonce.len());
         assert_eq!(self.iter().filter(|c| c.accepted.is_some()).count(), self.accepted_from.values().sum::<usize>());
         let unused = self.iter().filter(|c| c.unused().is_some()).count();

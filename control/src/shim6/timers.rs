@@ -88,6 +88,7 @@ impl Endpoint {
         context.state = State::I1Sent;
         context.exchange = Some(Box::new(exchange));
         context.peer_tag = None;
+        context.peer_label = None;
         context.peer_generation = None;
         context.peer_locators = vec![PeerLocator::ulid(context.ulids.peer)];
         // The exchange tells again what the peer may know already; the peer may answer the I1 with R2 at once, and then

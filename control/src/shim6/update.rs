@@ -25,10 +25,8 @@ impl Endpoint {
         out: &mut Vec<Output>,
     ) -> Result<(), ChangeRefused> {
         let context = self.store.get(id).ok_or(ChangeRefused::NoContext)?;
-        let Some(host) = self.hosts.get(&context.ulids.local).cloned() else { return Ok(()) };
-        if context.newest_host().generation == host.generation {
-            return Ok(());
-        }
+        let (ulid, newest) = (context.ulids.local, context.newest_host().generation);
+        let Some(host) = self.local(ulid).filter(|host| host.generation != newest) else { return Ok(()) };
         let preferences = host.preferences.clone();
         self.tell(now, rng, id, Some(host), preferences, out);
         Ok(())
@@ -54,8 +52,9 @@ impl Endpoint {
     /// §10.1: tells the peer what it does not know yet of the host as [`Endpoint::set_host`] and
     /// [`Endpoint::set_preferences`] last set it: list, preferences or both. Whether there was anything to tell.
     pub fn tell_news(&mut self, now: Instant, rng: &mut dyn Rng, id: ContextId, out: &mut Vec<Output>) -> bool {
+        let Some(ulid) = self.store.get(id).map(|context| context.ulids.local) else { return false };
+        let Some(host) = self.local(ulid) else { return false };
         let Some(context) = self.store.get(id) else { return false };
-        let Some(host) = self.hosts.get(&context.ulids.local).cloned() else { return false };
         if context.newest_host().generation != host.generation {
             let preferences = host.preferences.clone();
             self.tell(now, rng, id, Some(host), preferences, out);
@@ -103,6 +102,7 @@ impl Endpoint {
             preferences: preferences.or(old_preferences.filter(|_| !new_list)),
             retries: 0,
             at: None,
+            renewed_for: None,
         };
         if context.state == State::I1Sent && !context.told {
             // What the peer will be told first is the newest there is.
@@ -221,10 +221,15 @@ impl Endpoint {
     /// §10.5: receives an Update Acknowledgement.
     pub(super) fn receive_update_ack(&mut self, id: ContextId, request_nonce: u32, out: &mut Vec<Output>) -> Verdict {
         let Some(context) = self.store.get_mut(id) else { return Verdict::Dropped(DropReason::NoContext) };
-        let Some(update) = context.update.take_if(|update| update.nonce == request_nonce) else {
+        let Some(update) = context.update.as_deref().filter(|update| update.nonce == request_nonce).cloned() else {
             return Verdict::Dropped(DropReason::WrongNonce);
         };
-        context.adopt(*update);
+        context.adopt(update);
+        // In I2BIS-SENT the peer may have lost what it acknowledged, and hears the older list from our I2bis: the news is
+        // told once more after the R2 (decision 0013).
+        if context.state == State::Established {
+            context.update = None;
+        }
         self.store.settle(id);
         self.touch(id);
         out.push(Output::ControlIn { id });
@@ -245,6 +250,16 @@ fn spelled_out(preferences: Option<&[Preference]>, count: usize) -> Vec<Preferen
 }
 
 impl Context {
+    /// The exchange with this nonce of its initiator tells the peer the list from before an update that is outstanding.
+    /// Whether the peer had heard of the update before or not, it is told again, with a nonce that no acknowledgement on
+    /// its way carries (decision 0013); once, however often the message of the exchange comes.
+    pub(super) fn renew_update(&mut self, rng: &mut dyn Rng, exchange: u32) {
+        let update = self.update.as_deref_mut().filter(|update| update.renewed_for != Some(exchange));
+        if let Some(update) = update {
+            (update.renewed_for, update.nonce, update.retries, update.at) = (Some(exchange), rng.next_u32(), 0, None);
+        }
+    }
+
     /// What was told is now what the peer knows.
     pub(super) fn adopt(&mut self, update: Update) {
         if let Some(host) = update.host {

@@ -46,6 +46,8 @@ pub struct Stream {
     pub interval: Duration,
     /// Octets of payload in each; at least twelve.
     pub octets: usize,
+    /// Flow label of each.
+    pub flow_label: u32,
     /// When each was sent; its place is its number.
     pub sent: Vec<Instant>,
     /// What arrived, in order of arrival.
@@ -102,7 +104,8 @@ impl Stream {
 impl World {
     /// One host begins to send datagrams to another, the first one now.
     pub fn stream(&mut self, from: HostId, to: HostId, interval: Duration) -> StreamId {
-        let stream = Stream { from, to, interval, octets: 100, sent: Vec::new(), arrivals: Vec::new(), running: true };
+        let (octets, flow_label, running) = (100, 0, true);
+        let stream = Stream { from, to, interval, octets, flow_label, sent: Vec::new(), arrivals: Vec::new(), running };
         self.streams.push(stream);
         let id = self.streams.len() - 1;
         self.later(self.now, Due::Send(id));
@@ -159,11 +162,14 @@ impl World {
         let Some(stream) = self.streams.get_mut(id).filter(|stream| stream.running) else { return };
         let number = stream.sent.len() as u64;
         stream.sent.push(now);
-        let (from, to, interval) = (stream.from, stream.to, stream.interval);
+        let (from, to, interval, label) = (stream.from, stream.to, stream.interval, stream.flow_label);
         let mut payload = [&(id as u32).to_be_bytes()[..], &number.to_be_bytes()].concat();
         payload.resize(stream.octets.max(payload.len()), 0x5a);
         let (Some(source), Some(target)) = (self.hosts.get(from), self.hosts.get(to)) else { return };
-        let packet = packet::udp(source.ulid, target.ulid, (1024 + id as u16, PORT), &payload);
+        let mut packet = packet::udp(source.ulid, target.ulid, (1024 + id as u16, PORT), &payload);
+        if let Ok(mut packet) = ipv6::ViewMut::new(&mut packet) {
+            packet.set_flow_label(label);
+        }
         self.send(from, &packet);
         self.later(now + interval, Due::Send(id));
     }

@@ -82,6 +82,8 @@ const fn ms(millis: u64) -> Duration {
 const BOTH: &[Way] = &[Way::Out, Way::In];
 /// How long a session may take to have every packet delivered in a network without faults.
 const FLIGHT: Duration = ms(500);
+/// Pace of streams while a provider fails that need not be missed.
+const DETOUR: Duration = ms(250);
 /// Pace of streams while nothing is asked of them.
 const SLOW: Duration = ms(2000);
 
@@ -94,11 +96,13 @@ struct Life {
     connections: Vec<ConnectionId>,
     /// Where somebody listens.
     listened: Option<ProviderId>,
-    /// The machine that has a host's identity after it, and whether its box has restarted since.
+    /// The machine that has a host's identity after it, and whether its box does not know who had it before.
     heir: Option<HostId>,
     forgotten: bool,
     /// Streams of the host that is gone; peers that do not know go on.
     over: Vec<StreamId>,
+    /// Its connections.
+    ended: Vec<ConnectionId>,
     lied: bool,
     events: Vec<(Instant, String)>,
 }
@@ -117,6 +121,7 @@ impl Life {
             heir: None,
             forgotten: false,
             over: Vec::new(),
+            ended: Vec::new(),
             lied: false,
             events: Vec::new(),
         }
@@ -159,6 +164,7 @@ impl Life {
         self.world.run(wait);
         self.heal();
         self.rest();
+        self.detour();
         self.end();
         self.again();
     }
@@ -279,6 +285,8 @@ impl Life {
         if self.world.nodes[site].is_paused(self.world.now) {
             return;
         }
+        // What a box does not know it cannot keep apart: until it has found a host on its link, any machine may be that host.
+        let known = self.world.nodes[site].knows(ulid);
         let before = self.world.nodes[site].configuration().1.clone();
         let without = |_: &mut Site, hosts: &mut Hosts| hosts.list_mut().retain(|host| host.identity.ulid.0 != ulid);
         if let Err(error) = self.world.reload(site, without) {
@@ -289,14 +297,14 @@ impl Life {
             return self.world.violation(Some(site), Oracle::Consistent, format!("a host may not come: {error}"));
         }
         self.world.faults.count(Fault::Moved);
-        (self.heir, self.forgotten) = (Some(heir), false);
+        (self.heir, self.forgotten) = (Some(heir), !known);
         let World { streams, connections, .. } = &self.world;
         let of = |stream: &StreamId| [streams[*stream].from, streams[*stream].to].contains(&gone);
         let on = |id: &ConnectionId| connections[*id].ends.iter().any(|end| end.host == gone);
         self.paces = self.streams.iter().zip(&self.paces).filter(|(id, _)| !of(id)).map(|(_, pace)| *pace).collect();
         self.over = self.streams.extract_if(.., |id| of(id)).collect();
-        let ended: Vec<ConnectionId> = self.connections.extract_if(.., |id| on(id)).collect();
-        ended.into_iter().for_each(|id| self.world.abandon(id));
+        self.ended = self.connections.extract_if(.., |id| on(id)).collect();
+        self.ended.iter().for_each(|id| self.world.abandon(*id));
     }
 
     /// Faults heal, and sessions go on within the bound.
@@ -337,6 +345,7 @@ impl Life {
     /// All of it comes to rest: no second outage, no second context, nothing lost any more.
     fn rest(&mut self) {
         self.streams.iter().for_each(|id| self.world.streams[*id].interval = SLOW);
+        self.connections.iter().for_each(|id| self.world.connections[*id].interval = SLOW);
         let wait = self.world.nodes.iter().map(|node| bound::settled(node.site())).max();
         self.world.run(wait.unwrap_or_default());
         self.check();
@@ -348,6 +357,45 @@ impl Life {
         let until = self.world.now;
         self.world.run(FLIGHT);
         self.calm(since, until);
+    }
+
+    /// One of several providers fails, and sessions find another way within REAP's bound.
+    fn detour(&mut self) {
+        let World { providers, hosts, faults, .. } = &self.world;
+        let of = |site: SiteId| providers.iter().filter(|provider| provider.site == site).count();
+        let spared: Vec<ProviderId> = (0..providers.len()).filter(|id| of(providers[*id].site) > 1).collect();
+        // Who knew the tags may have told a peer in a host's name that it has fewer locators than it has, and all of them
+        // truly its own: the peer then knows of no other way until the context is set up anew (RFC 5533 §16).
+        if spared.is_empty() || faults.of(Fault::Insider) > 0 {
+            return;
+        }
+        let pairs = |id: &StreamId| {
+            let [from, to] = [self.world.streams[*id].from, self.world.streams[*id].to];
+            (hosts[from].locators.len() * hosts[to].locators.len()) as u32
+        };
+        let pairs = self.streams.iter().map(pairs).max().unwrap_or_default();
+        let provider = spared[self.pick(spared.len())];
+        let ways = [BOTH, BOTH, &[Way::Out], &[Way::In]][self.pick(4)];
+        let sites = self.world.nodes.iter().map(|node| bound::detour(node.site(), pairs, ways.len() == 1));
+        let limit = sites.max().unwrap_or_default();
+        self.note(format!("provider {provider} fails {ways:?}"));
+        self.streams.iter().for_each(|id| self.world.streams[*id].interval = DETOUR);
+        self.world.cut(provider, ways);
+        let since = self.world.now;
+        let waiting = |life: &Life| -> Vec<StreamId> {
+            life.streams.iter().copied().filter(|id| !life.world.streams[*id].is_back(since)).collect()
+        };
+        while !waiting(self).is_empty() && self.world.now.since(since) <= limit {
+            self.world.run(ms(100));
+        }
+        let late = waiting(self);
+        if !late.is_empty() {
+            let text =
+                format!("no detour for streams {late:?} within {limit:?} after provider {provider} failed {ways:?}");
+            self.world.violation(None, Oracle::Liveness, text);
+        }
+        self.note("sessions found another way".to_owned());
+        self.world.heal(provider);
     }
 
     /// Sessions end as they should, and idle time leaves nothing behind.
@@ -368,6 +416,7 @@ impl Life {
             }
         }
         self.inherit();
+        std::mem::take(&mut self.ended).into_iter().for_each(|id| self.world.reset(id));
         let idle = self.world.nodes.iter().map(|node| node.site().shim6.idle_context).max().unwrap_or_default();
         self.world.run(idle + Duration::from_secs(90));
         for site in 0..self.world.nodes.len() {
@@ -466,5 +515,6 @@ fn plan(rng: &mut StdRng) -> Plan {
         order: None,
         sections: String::new(),
         key: None,
+        plain: Vec::new(),
     }
 }

@@ -285,8 +285,25 @@ impl World {
         let (mut configured, mut hosts) = (node.configuration().0.clone(), node.configuration().1.clone());
         change(&mut configured, &mut hosts);
         let changes = node.reload(self.now, (configured, hosts))?;
+        self.settle_in(site);
         self.turn(site);
         Ok(changes)
+    }
+
+    /// Hosts may have got further locators; those that they had stay theirs, since peers may not have heard.
+    fn settle_in(&mut self, site: SiteId) {
+        let World { nodes, hosts, ledger, .. } = self;
+        for configured in nodes[site].configuration().1 {
+            let identity = &configured.identity;
+            let owned = ledger.owned.entry(identity.ulid).or_default();
+            let mut alike = hosts.iter_mut().filter(|host| host.ulid == identity.ulid.0);
+            let new = |known: &Vec<Ipv6Addr>| {
+                let all = identity.locators.iter().map(|locator| locator.0);
+                all.filter(|locator| !known.contains(locator)).collect::<Vec<Ipv6Addr>>()
+            };
+            owned.extend(new(owned));
+            alike.by_ref().for_each(|host| host.locators.extend(new(&host.locators)));
+        }
     }
 
     /// The device of a box's port says that its link is up or down.
@@ -391,3 +408,6 @@ impl World {
         self.hosts.iter().position(|host| host.ulid == address || host.locators.contains(&address))
     }
 }
+
+#[cfg(test)]
+mod tests;

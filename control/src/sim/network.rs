@@ -42,14 +42,26 @@ pub struct Leg {
     pub delay: Duration,
     /// How much longer a packet may take: packets overtake each other within this time.
     pub jitter: Duration,
+    /// Flow labels are written over with zero.
+    pub zeroes_labels: bool,
+    /// What has no Shim6 header is lost, as a firewall may have it that saw no connection begin.
+    pub shim6_only: bool,
     /// When the latest of the packets under way arrives.
     latest: Instant,
 }
 
 impl Default for Leg {
     fn default() -> Leg {
-        let latest = Instant::START;
-        Leg { cut: false, loss: 0, duplicates: 0, delay: DELAY, jitter: Duration::ZERO, latest }
+        Leg {
+            cut: false,
+            loss: 0,
+            duplicates: 0,
+            delay: DELAY,
+            jitter: Duration::ZERO,
+            zeroes_labels: false,
+            shim6_only: false,
+            latest: Instant::START,
+        }
     }
 }
 
@@ -236,7 +248,7 @@ impl World {
         self.providers[number].carried += 1;
         let mut octets = octets.to_vec();
         octets[7] = octets[7].saturating_sub(1);
-        for at in self.through(number, Way::Out) {
+        for at in self.through(number, Way::Out, &mut octets) {
             self.later(at, Due::AtCore(octets.clone(), Origin::Plain));
         }
     }
@@ -302,7 +314,7 @@ impl World {
     }
 
     /// A packet reached the core and goes on to whoever it is for.
-    pub(super) fn out_of_core(&mut self, octets: Vec<u8>, origin: Origin) {
+    pub(super) fn out_of_core(&mut self, mut octets: Vec<u8>, origin: Origin) {
         let Ok(view) = ipv6::View::new(&octets) else { return };
         let (source, target) = (view.source(), view.target());
         let Some(number) = self.provider_of(target) else {
@@ -317,7 +329,7 @@ impl World {
             return;
         }
         self.record(number, &octets);
-        for at in self.through(number, Way::In) {
+        for at in self.through(number, Way::In, &mut octets) {
             self.deliver(number, octets.clone(), at, origin);
         }
     }
@@ -329,13 +341,22 @@ impl World {
         }
     }
 
-    /// When a packet gets through one way of a provider: once, twice, or never.
-    fn through(&mut self, number: ProviderId, way: Way) -> Vec<Instant> {
+    /// When a packet gets through one way of a provider: once, twice, or never; and what it looks like then.
+    fn through(&mut self, number: ProviderId, way: Way, octets: &mut [u8]) -> Vec<Instant> {
         let mut leg = *self.leg(number, way);
+        let stopped =
+            leg.shim6_only && !ipv6::View::new(octets).is_ok_and(|view| view.next_header() == protocol::SHIM6);
+        if stopped {
+            self.lost += 1;
+            return Vec::new();
+        }
         if leg.cut || self.chance(leg.loss) {
             self.lost += 1;
             self.faults.count(if leg.cut { Fault::CutOff } else { Fault::Loss });
             return Vec::new();
+        }
+        if let (true, Ok(mut packet)) = (leg.zeroes_labels, ipv6::ViewMut::new(octets)) {
+            packet.set_flow_label(0);
         }
         let copies = if self.chance(leg.duplicates) { 2 } else { 1 };
         if copies > 1 {

@@ -10,7 +10,7 @@ use dataplane::link::{ControlLink, RingSizes, Workers, connect};
 use dataplane::port::memory::{HeapFrame, HeapPool, MemoryPort, Wire};
 use dataplane::snapshot::PortId;
 use dataplane::wire::ethernet::{self, Mac};
-use dataplane::wire::{ContextTag, LocatorPair, UlidPair};
+use dataplane::wire::{ContextTag, LocatorPair, Ulid, UlidPair};
 use dataplane::worker::{Limits, Outlet, Worker};
 use rand::SeedableRng;
 use rand::rngs::StdRng;
@@ -243,6 +243,7 @@ impl Node {
                 Effect::Refuse(worker, pair) => self.control.refuse(worker, pair),
                 Effect::Transmit(port, frame) => _ = self.control.transmit(port, &frame),
                 Effect::TransmitBy(worker, port, frame) => _ = self.control.transmit_by(worker, port, &frame),
+                Effect::Plain(port, frame) => _ = self.control.plain(port, &frame),
                 Effect::Publish(snapshot) => self.control.publish(&snapshot),
                 Effect::Story(story) => stories.push(story),
             }
@@ -295,6 +296,13 @@ impl Node {
         self.configuration().0
     }
 
+    /// Whether it knows on which machine a host is.
+    pub(super) fn knows(&self, ulid: Ipv6Addr) -> bool {
+        let snapshot = self.engine.snapshot();
+        let at = snapshot.host_index.get(&Ulid(ulid)).and_then(|at| snapshot.hosts.get(*at as usize));
+        at.is_some_and(|host| host.mac.is_some())
+    }
+
     /// What it holds on behalf of contexts and of packets under way, table by table.
     pub fn leftovers(&self) -> Vec<(&'static str, usize)> {
         let mut held = self.engine.leftovers();
@@ -311,7 +319,7 @@ impl Node {
     pub fn selfcheck(&self) {
         self.workers.iter().for_each(|worker| worker.shard().selfcheck());
         let held: usize = self.workers.iter().map(|worker| worker.shard().len()).sum();
-        let known = self.engine.context_counts(0);
+        let known = self.engine.context_counts(Instant::START, 0);
         assert_eq!(held as u64, known.established + known.opening, "workers and engine know the same contexts");
     }
 }

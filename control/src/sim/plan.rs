@@ -30,6 +30,8 @@ pub struct Plan {
     pub shim6: String,
     /// Order in which all boxes try pairs, if not the default (`reap.order`).
     pub order: Option<String>,
+    /// Sites whose boxes do without those lines.
+    pub plain: Vec<SiteId>,
     /// What signs for the hosts of all sites, which are hybrid then; HBA-only without.
     pub key: Option<Arc<SigningKey>>,
     /// Further sections for the configuration of all boxes.
@@ -63,6 +65,7 @@ impl Default for Plan {
             hold_pairs: 256,
             shim6: String::new(),
             order: None,
+            plain: Vec::new(),
             key: None,
             sections: String::new(),
         }
@@ -136,7 +139,7 @@ impl Plan {
             lan(site),
             self.send_timeout_s,
             self.order.as_ref().map(|order| format!("order = \"{order}\"")).unwrap_or_default(),
-            self.shim6,
+            if self.plain.contains(&site) { "" } else { &self.shim6 },
             self.sections,
             address(lan(site), 1),
         );

@@ -31,8 +31,8 @@ pub const RTO_MAX: Duration = Duration::from_secs(60);
 pub struct Connection {
     /// The client's end, then the server's.
     pub ends: [End; 2],
-    /// Time between two writes of each side.
-    interval: Duration,
+    /// Time between two writes of each side; may be changed as it runs.
+    pub interval: Duration,
     /// Most octets in a write.
     chunk: u32,
     /// Both sides write on; otherwise they close what they send.
@@ -118,7 +118,11 @@ impl World {
             self.stack(host);
             let buffer = || SocketBuffer::new(vec![0; BUFFER]);
             let stack = self.stacks[host].as_mut().expect("made a moment ago");
-            stack.sockets.add(Socket::new(buffer(), buffer()))
+            let mut socket = Socket::new(buffer(), buffer());
+            // When segments have become smaller, smoltcp sends fewer octets again than it had sent before, keeps the rest
+            // back as Nagle's algorithm wants, and takes the acknowledgement of all of them for one of the future, for ever.
+            socket.set_nagle_enabled(false);
+            stack.sockets.add(socket)
         });
         let target = self.hosts[server].ulid;
         if let Some(stack) = &mut self.stacks[server] {
@@ -155,6 +159,17 @@ impl World {
     pub fn abandon(&mut self, connection: ConnectionId) {
         if let Some(known) = self.connections.get_mut(connection) {
             known.open = false;
+        }
+    }
+
+    /// Both ends forget a connection.
+    pub fn reset(&mut self, connection: ConnectionId) {
+        let hosts = [0, 1].map(|end| self.connections[connection].ends[end].host);
+        for (end, host) in hosts.into_iter().enumerate() {
+            if let Some(socket) = self.socket(connection, end) {
+                socket.abort();
+            }
+            self.tcp_turn(host);
         }
     }
 

@@ -3,6 +3,7 @@
 //!
 //! ```text
 //! translation [--rounds N] [--sizes N,N,…]               times, as JSON
+//! translation --labels [--rounds N] [--sizes N,N,…]      the same with flow labels for payload headers beside it
 //! translation --only KIND DIRECTION LAPS [--idle]        the same work for counting instructions; prints the packets
 //! ```
 
@@ -35,13 +36,20 @@ trait Subject {
     fn rest(&mut self, direction: Direction, frames: &mut Frames);
     /// What is done now and then on other occasions.
     fn tidy(&mut self) {}
+    /// Whether flow labels stand for payload headers.
+    fn by_label(&self) -> bool {
+        false
+    }
 }
 
 const KINDS: [&str; 3] = ["stages", "worker", "floor"];
+/// The same for what flow labels change.
+const LABEL_KINDS: [&str; 3] = ["stages", "labelled", "floor"];
 
 fn subject(kind: &str, contexts: u32) -> Option<Box<dyn Subject>> {
     match kind {
-        "stages" => Some(Box::new(Stages::new(contexts))),
+        "stages" => Some(Box::new(Stages::new(contexts, false))),
+        "labelled" => Some(Box::new(Stages::new(contexts, true))),
         "worker" => Some(Box::new(Turns::new(contexts))),
         "floor" => Some(Box::new(Floor::new(contexts))),
         _ => None,
@@ -84,9 +92,10 @@ fn pass(subject: &mut dyn Subject, direction: Direction, frames: &mut Frames) ->
 /// traffic that nothing comes back from is treated as an exception.
 fn lap(subject: &mut dyn Subject, direction: Direction, frames: &mut Frames, contexts: u32, order: &mut Order) -> f64 {
     frames.choose(|| order.next(contexts));
-    frames.prepare(direction);
+    let by_label = subject.by_label();
+    frames.prepare(direction, by_label);
     let time = pass(subject, direction, frames);
-    frames.prepare(direction.other());
+    frames.prepare(direction.other(), by_label);
     pass(subject, direction.other(), frames);
     subject.tidy();
     time
@@ -105,9 +114,9 @@ fn list(values: &[f64]) -> String {
 
 /// All kinds in turn, lap by lap, so that whatever else the machine does hits all of them. A sample is the median of its
 /// laps: one in which the machine did something else altogether does not count.
-fn measure(contexts: u32, direction: Direction, rounds: usize) -> String {
+fn measure(kinds: &[&str], contexts: u32, direction: Direction, rounds: usize) -> String {
     let mut frames = Frames::new(BURSTS);
-    let mut subjects: Vec<_> = KINDS.iter().filter_map(|kind| subject(kind, contexts)).collect();
+    let mut subjects: Vec<_> = kinds.iter().filter_map(|kind| subject(kind, contexts)).collect();
     let mut times = vec![Vec::new(); subjects.len()];
     let mut order = Order(0x9e37_79b9_7f4a_7c15);
     for round in 0..=rounds {
@@ -122,7 +131,7 @@ fn measure(contexts: u32, direction: Direction, rounds: usize) -> String {
             times.push(median(laps));
         }
     }
-    let parts: Vec<String> = KINDS
+    let parts: Vec<String> = kinds
         .iter()
         .zip(&times)
         .map(|(kind, own)| {
@@ -153,7 +162,7 @@ fn only(words: &[&str]) -> Option<()> {
     let mut order = Order(7);
     for _ in 0..laps {
         frames.choose(|| order.next(contexts));
-        frames.prepare(direction);
+        frames.prepare(direction, subject.by_label());
         if !idle {
             pass(&mut *subject, direction, &mut frames);
         }
@@ -162,8 +171,8 @@ fn only(words: &[&str]) -> Option<()> {
     Some(())
 }
 
-fn times(words: &[&str]) -> Option<()> {
-    let (mut rounds, mut sizes) = (9, vec![1 << 10, 1 << 16, 1 << 20]);
+fn times(kinds: &[&str], sizes: Vec<u32>, words: &[&str]) -> Option<()> {
+    let (mut rounds, mut sizes) = (9, sizes);
     for pair in words.chunks(2) {
         match pair {
             ["--rounds", value] => rounds = value.parse().ok().filter(|&rounds: &usize| rounds > 0)?,
@@ -179,7 +188,7 @@ fn times(words: &[&str]) -> Option<()> {
     for &contexts in &sizes {
         for direction in [Direction::Egress, Direction::Ingress] {
             eprintln!("{contexts} contexts, {direction:?}");
-            results.push(measure(contexts, direction, rounds));
+            results.push(measure(kinds, contexts, direction, rounds));
         }
     }
     println!("{{\"rounds\":{rounds},\"results\":[{}]}}", results.join(",\n"));
@@ -191,11 +200,15 @@ fn main() -> ExitCode {
     let words: Vec<&str> = words.iter().map(String::as_str).collect();
     let done = match words.as_slice() {
         ["--only", rest @ ..] => only(rest),
-        words => times(words),
+        // There are not enough labels for a million contexts.
+        ["--labels", rest @ ..] => times(&LABEL_KINDS, vec![1 << 10, 1 << 16, 1 << 18], rest),
+        words => times(&KINDS, vec![1 << 10, 1 << 16, 1 << 20], words),
     };
     if done.is_none() {
-        eprintln!("usage: translation [--rounds N] [--sizes N,N,…] | --only KIND egress|ingress LAPS [--idle]");
-        eprintln!("KIND: {}; sizes: powers of two from 64", KINDS.join(", "));
+        eprintln!(
+            "usage: translation [--labels] [--rounds N] [--sizes N,N,…] | --only KIND egress|ingress LAPS [--idle]"
+        );
+        eprintln!("KIND: {}, labelled; sizes: powers of two from 64", KINDS.join(", "));
         return ExitCode::from(2);
     }
     ExitCode::SUCCESS

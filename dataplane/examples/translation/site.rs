@@ -3,16 +3,16 @@
 use std::net::Ipv6Addr;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
-use dataplane::context::{Flows, Hasher, Install, Phase, Replay, Shard, Sharding};
+use dataplane::context::{Flows, Hasher, Install, LabelMode, Phase, Replay, Shard, Sharding};
 use dataplane::counters::{Count, Counters};
 use dataplane::link::{ControlLink, RingSizes, Workers, connect};
 use dataplane::port::memory::{HeapFrame, HeapPool};
 use dataplane::port::{Frame, Port};
 use dataplane::snapshot::{Block, HostView, PortId, PortView, ProviderView, Role, Snapshot};
-use dataplane::translate::{BURST, Batch, Scene, Verdict, inbound, outbound};
+use dataplane::translate::{BURST, Batch, Origin, Scene, Verdict, inbound, outbound};
 use dataplane::wire::ethernet::Mac;
 use dataplane::wire::shim6::PayloadHeader;
-use dataplane::wire::{ContextTag, Locator, LocatorPair, Ulid, UlidPair};
+use dataplane::wire::{ContextTag, FlowLabel, Locator, LocatorPair, Ulid, UlidPair};
 use dataplane::worker::{Limits, Outlet, Worker};
 
 use super::{Direction, Subject};
@@ -46,7 +46,13 @@ fn tag(context: u32) -> ContextTag {
     ContextTag::truncate(scattered & ((1 << Sharding::WORKER_SHIFT) - 1))
 }
 
-fn install(context: u32) -> Install {
+/// Our flow label and the peer's: 20 bits that look random, a permutation of all but zero.
+fn label(context: u32) -> Option<FlowLabel> {
+    FlowLabel::truncate((context + 1).wrapping_mul(0x9_e375))
+}
+
+fn install(context: u32, by_label: bool) -> Install {
+    let label = label(context).filter(|_| by_label);
     Install {
         handle: context.into(),
         ulids: ulids(context),
@@ -58,6 +64,8 @@ fn install(context: u32) -> Install {
         host: context % HOSTS,
         inside: None,
         phase: Phase::Live,
+        local_label: label,
+        peer_label: label,
         narrow: false,
         accepted: None,
     }
@@ -115,14 +123,15 @@ impl Frames {
         self.chosen.fill_with(&mut choose);
     }
 
-    /// Makes each a packet of the context chosen for it.
-    pub(super) fn prepare(&mut self, direction: Direction) {
+    /// Makes each a packet of the context chosen for it, with a payload header or by label.
+    pub(super) fn prepare(&mut self, direction: Direction, by_label: bool) {
         for (frame, &context) in self.all.iter_mut().zip(&self.chosen) {
             let (ulids, locators) = (ulids(context), locators(context));
             let (source, target, shim) = match direction {
                 Direction::Egress => (ulids.local.0, ulids.peer.0, None),
-                Direction::Ingress => (locators.peer.0, locators.local.0, Some(tag(context))),
+                Direction::Ingress => (locators.peer.0, locators.local.0, Some(tag(context)).filter(|_| !by_label)),
             };
+            let label = label(context).filter(|_| by_label && direction == Direction::Ingress);
             let header = shim.map(|tag| PayloadHeader { next_header: 17, tag }.emit());
             let room = header.map_or(0, |header| header.len());
             resize(frame, PLAIN + room);
@@ -130,7 +139,9 @@ impl Frames {
             octets[..6].copy_from_slice(&BOX_MAC.0);
             octets[6..12].copy_from_slice(&OTHER_MAC.0);
             octets[12..14].copy_from_slice(&[0x86, 0xdd]);
-            octets[14..20].copy_from_slice(&[0x60, 0, 0, 0, 0, 10 + room as u8]);
+            let first = 0x6000_0000 | label.map_or(0, FlowLabel::value);
+            octets[14..18].copy_from_slice(&first.to_be_bytes());
+            octets[18..20].copy_from_slice(&[0, 10 + room as u8]);
             octets[20..22].copy_from_slice(&[if room == 0 { 17 } else { 140 }, 64]);
             octets[22..38].copy_from_slice(&source.octets());
             octets[38..54].copy_from_slice(&target.octets());
@@ -167,19 +178,22 @@ pub(super) struct Stages {
     flows: Flows,
     batches: Vec<Batch<HeapFrame>>,
     expected: [u64; 2],
+    by_label: bool,
 }
 
 impl Stages {
-    pub(super) fn new(contexts: u32) -> Stages {
+    pub(super) fn new(contexts: u32, by_label: bool) -> Stages {
         let sharding = sharding();
-        let mut shard = Shard::new(contexts, *sharding.hasher(), false);
+        let mode = if by_label { LabelMode::All } else { LabelMode::Off };
+        let mut shard = Shard::new(contexts, *sharding.hasher(), false).with_labels(mode);
         for context in 0..contexts {
-            shard.install(&install(context)).expect("the table has room for what it was made for");
+            shard.install(&install(context, by_label)).expect("the table has room for what it was made for");
         }
         let (snapshot, counters) = (snapshot(), Counters::default());
         let replay = Replay::new(Limits::default().replays, 1514);
         let flows = Flows::new(0, *sharding.hasher());
-        Stages { shard, snapshot, sharding, counters, replay, flows, batches: Vec::new(), expected: [0; 2] }
+        let (batches, expected) = (Vec::new(), [0; 2]);
+        Stages { shard, snapshot, sharding, counters, replay, flows, batches, expected, by_label }
     }
 }
 
@@ -188,7 +202,8 @@ impl Subject for Stages {
         self.batches.resize_with(frames.len() / BURST, Batch::default);
         let Stages { shard, snapshot, sharding, counters, replay, flows, batches, .. } = self;
         let port = if direction == Direction::Egress { SITE } else { PROVIDER };
-        let mut scene = Scene { shard, replay, flows, now: 0, snapshot, sharding, worker: 0, port, counters };
+        let (now, worker, origin) = (0, 0, Origin::Device);
+        let mut scene = Scene { shard, replay, flows, now, snapshot, sharding, worker, port, origin, counters };
         for batch in batches {
             // Taking 32 buffers from a list stands for what reception would do.
             let from = frames.all.len() - BURST;
@@ -210,7 +225,17 @@ impl Subject for Stages {
             frames.all.append(&mut batch.frames);
             batch.clear();
         }
-        assert_eq!(counted(direction, &self.counters), self.expected[direction as usize]);
+        let (all, labelled) = match direction {
+            Direction::Egress => (Count::TranslatedOut, Count::LabelledOut),
+            Direction::Ingress => (Count::TranslatedIn, Count::LabelledIn),
+        };
+        let expected = self.expected[direction as usize];
+        assert_eq!(self.counters.count(all), expected);
+        assert_eq!(self.counters.count(labelled), if self.by_label { expected } else { 0 });
+    }
+
+    fn by_label(&self) -> bool {
+        self.by_label
     }
 
     fn tidy(&mut self) {
@@ -266,7 +291,7 @@ impl Turns {
         let link = links.pop().expect("one worker was asked for");
         let mut worker = Worker::new(0, limits, sharding(), Arc::new(snapshot()), ports, link, Box::new(HeapPool));
         for context in 0..contexts {
-            control.install(0, install(context));
+            control.install(0, install(context, false));
             if context % 64 == 63 {
                 worker.turn(0);
             }

@@ -1,6 +1,6 @@
 //! One context as a worker sees it: two cache lines.
 
-use crate::wire::{ContextTag, Locator, LocatorPair, Ulid, UlidPair};
+use crate::wire::{ContextTag, FlowLabel, Locator, LocatorPair, Ulid, UlidPair};
 
 /// What a worker may do with packets of a context.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -38,9 +38,13 @@ pub struct Install {
     pub inside: Option<Ulid>,
     /// What may be done.
     pub phase: Phase,
+    /// The flow label by which payload of the context may come without a header.
+    pub local_label: Option<FlowLabel>,
+    /// The flow label by which payload goes without a header; none while it goes with one.
+    pub peer_label: Option<FlowLabel>,
     /// Whether a router on the current pair's path has no room for the payload header behind 1280 octets.
     pub narrow: bool,
-    /// In strict mode, the locators payload may come over (RFC 5533 §16.2, R5533-328).
+    /// In strict mode, and with labels, the locators payload may come over (RFC 5533 §16.2, R5533-328).
     pub accepted: Option<Box<LocatorSets>>,
 }
 
@@ -85,6 +89,10 @@ pub struct Activity {
     pub sent: bool,
     /// Which of the two was last.
     pub last: Direction,
+    /// Payload came from the peer by its flow label.
+    pub labelled_in: bool,
+    /// Payload went to the peer by its flow label.
+    pub labelled_out: bool,
 }
 
 /// A context in the table. The first line is what every packet reads, the second what it writes and sends.
@@ -140,6 +148,8 @@ const LAST_OUT: u8 = 4;
 const QUEUED: u8 = 8;
 /// Something was sent in the last interval and nothing received: the context is in doubt.
 const DOUBT: u8 = 16;
+/// Payload went, or came, by its flow label. Only with `SENT` or `RECEIVED`.
+const LABELLED: [u8; 2] = [32, 64];
 
 impl Entry {
     pub(super) fn new(install: &Install) -> Entry {
@@ -217,6 +227,12 @@ impl Entry {
         first
     }
 
+    /// Notes of the packet noted last that it had a flow label for a header.
+    #[inline]
+    pub(super) fn note_label(&mut self, direction: Direction) {
+        self.digest |= LABELLED[usize::from(direction == Direction::In)];
+    }
+
     /// Makes room for another context in this slot. Unreported activity is forgotten; the place in the queue is not.
     pub(super) fn replace(&mut self, install: &Install) {
         let digest = self.digest & QUEUED;
@@ -239,6 +255,8 @@ impl Entry {
             received: digest & RECEIVED != 0,
             sent: digest & SENT != 0,
             last: if digest & LAST_OUT != 0 { Direction::Out } else { Direction::In },
+            labelled_out: digest & LABELLED[0] != 0,
+            labelled_in: digest & LABELLED[1] != 0,
         })
     }
 }

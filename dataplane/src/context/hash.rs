@@ -1,7 +1,7 @@
 //! Hashing of keys that strangers choose, and the owner of a context.
 
 use crate::natv6::Session;
-use crate::wire::{ContextTag, UlidPair};
+use crate::wire::{ContextTag, FlowLabel, UlidPair};
 
 /// A keyed hash of identifier pairs and tags. The key is random, so that nobody outside can aim at one bucket.
 #[derive(Clone, Copy, Debug)]
@@ -98,6 +98,13 @@ impl Sharding {
     pub fn owner_of_tag(&self, tag: ContextTag) -> Option<u8> {
         let worker = (tag.value() >> Self::WORKER_SHIFT) as u8 & (Self::WORKERS_MAX - 1);
         (worker < self.workers).then_some(worker)
+    }
+
+    /// Owner of a flow label that stands for a context: each worker has a part of the labels. Which pairs a worker owns
+    /// nobody outside knows, so knowing the parts does not help to guess a label.
+    #[inline]
+    pub fn owner_of_label(&self, label: FlowLabel) -> u8 {
+        ((u64::from(label.value()) * u64::from(self.workers)) >> FlowLabel::BITS) as u8
     }
 }
 

@@ -73,6 +73,8 @@ mod tests {
             host: 0,
             inside: None,
             phase: Phase::Live,
+            local_label: None,
+            peer_label: None,
             narrow: false,
             accepted: None,
         }

@@ -3,19 +3,23 @@
 use super::entry::{Activity, Direction, Entry, Install, LocatorSets, Traffic};
 use super::hash::Hasher;
 use super::index::{Full, Index};
+use super::label::{LabelMode, Labels};
 use crate::prefetch::prefetch;
-use crate::wire::{ContextTag, LocatorPair, UlidPair};
+use crate::wire::{ContextTag, FlowLabel, LocatorPair, UlidPair};
 
 /// Place of a context in its shard.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
-pub struct Slot(u32);
+pub struct Slot(pub(super) u32);
 
 /// The contexts one worker owns; whoever holds it mutably is their only writer.
 pub struct Shard {
     hasher: Hasher,
     entries: Box<[Entry]>,
-    /// One place per entry in strict mode, else none: what is rarely wanted does not make entries larger.
+    /// One place per entry in strict mode and with labels, else none: what is rarely wanted does not make entries larger.
     accepted: Box<[Option<Box<LocatorSets>>]>,
+    /// Whether payload headers too are only accepted over the locators of their context.
+    strict: bool,
+    labels: Labels,
     free: Vec<u32>,
     pairs: Index,
     tags: Index,
@@ -46,6 +50,8 @@ impl Shard {
             host: 0,
             inside: None,
             phase: super::Phase::Opening,
+            local_label: None,
+            peer_label: None,
             narrow: false,
             accepted: None,
         });
@@ -53,6 +59,8 @@ impl Shard {
             hasher,
             entries: vec![empty; capacity as usize].into_boxed_slice(),
             accepted: (0..if strict { capacity } else { 0 }).map(|_| None).collect(),
+            strict,
+            labels: Labels::new(LabelMode::Off, 0),
             free: (0..capacity).rev().collect(),
             pairs: Index::new(capacity as usize),
             tags: Index::new(capacity as usize),
@@ -60,6 +68,17 @@ impl Shard {
             reporting: Vec::with_capacity(capacity as usize),
             presented: 0,
         }
+    }
+
+    /// The same, with contexts in flow labels as `mode` says. To be asked for before any context is there.
+    #[must_use]
+    pub fn with_labels(mut self, mode: LabelMode) -> Shard {
+        let capacity = self.entries.len();
+        if mode != LabelMode::Off && self.accepted.is_empty() {
+            self.accepted = (0..capacity).map(|_| None).collect();
+        }
+        self.labels = Labels::new(mode, capacity);
+        self
     }
 
     /// Contexts held.
@@ -103,6 +122,7 @@ impl Shard {
                 }
             }
         }
+        self.labels.set(slot, install.local_label, install.peer_label);
         Ok(slot)
     }
 
@@ -121,6 +141,7 @@ impl Shard {
         let hash = self.hasher.tag(tag);
         let Some(slot) = self.by_tag(hash, tag) else { return false };
         self.tags.remove(hash, slot.0);
+        self.labels.set(slot, None, None);
         let entry = &mut self.entries[slot.0 as usize];
         self.presented -= u32::from(entry.is_presented());
         entry.silence();
@@ -133,7 +154,7 @@ impl Shard {
     }
 
     /// Replaces the locators a context accepts payload over, and gives back the old ones: they are for control to free.
-    /// Without strict mode they come back as they are.
+    /// Where nobody asks for them they come back as they are.
     pub fn accept(&mut self, tag: ContextTag, mut sets: Option<Box<LocatorSets>>) -> Option<Box<LocatorSets>> {
         if let Some(slot) = self.by_tag(self.hasher.tag(tag), tag)
             && let Some(place) = self.accepted.get_mut(slot.0 as usize)
@@ -146,7 +167,44 @@ impl Shard {
     /// Whether a context accepts payload over a pair: always, but in strict mode (RFC 5533 §16.2).
     #[inline]
     pub fn accepts(&self, slot: Slot, pair: &LocatorPair) -> bool {
-        self.accepted.is_empty() || self.accepted[slot.0 as usize].as_ref().is_some_and(|sets| sets.contain(pair))
+        !self.strict || self.is_between(slot, pair)
+    }
+
+    /// Whether a packet with the label of a context has come between its locators. A label can be guessed, so this is
+    /// asked in any mode. The pair we send on comes first: the peer's packets mostly come the same way back.
+    #[inline]
+    pub fn accepts_labelled(&self, slot: Slot, pair: &LocatorPair) -> bool {
+        self.entries[slot.0 as usize].locators == *pair || self.is_between(slot, pair)
+    }
+
+    #[inline]
+    fn is_between(&self, slot: Slot, pair: &LocatorPair) -> bool {
+        let sets = self.accepted.get(slot.0 as usize).and_then(Option::as_ref);
+        sets.is_some_and(|sets| sets.contain(pair))
+    }
+
+    /// Which packets leave with a label.
+    #[inline]
+    pub fn label_mode(&self) -> LabelMode {
+        self.labels.mode()
+    }
+
+    /// The label to write into packets of a context instead of a header, if its packets may go so now.
+    #[inline]
+    pub fn label_toward_peer(&self, slot: Slot) -> Option<FlowLabel> {
+        self.labels.toward_peer(slot)
+    }
+
+    /// The context a label of ours stands for.
+    #[inline]
+    pub fn by_label(&self, label: FlowLabel) -> Option<Slot> {
+        self.labels.find(label)
+    }
+
+    /// Asks for both lines of an entry.
+    #[inline]
+    pub fn prefetch(&self, slot: Slot) {
+        self.prefetch_entry(slot.0);
     }
 
     /// The default context of a pair whose hash is `hash`.
@@ -193,7 +251,10 @@ impl Shard {
     /// Asks for both lines of the entries a pair may lead to, once its index lines are here.
     #[inline]
     pub fn prefetch_by_pair(&self, hash: u64) {
-        self.pairs.candidates(hash, |slot| self.prefetch_entry(slot));
+        self.pairs.candidates(hash, |slot| {
+            self.prefetch_entry(slot);
+            self.labels.prefetch_used(slot);
+        });
     }
 
     /// The same for a tag.
@@ -224,6 +285,12 @@ impl Shard {
         }
     }
 
+    /// Notes of the packet noted last that it had a flow label for a header.
+    #[inline]
+    pub fn note_label(&mut self, slot: Slot, direction: Direction) {
+        self.entries[slot.0 as usize].note_label(direction);
+    }
+
     /// Starts a new report: what was active until now is handed out by [`Shard::next_activity`].
     pub fn start_report(&mut self) {
         if self.reporting.is_empty() {
@@ -251,6 +318,7 @@ impl Shard {
     pub fn selfcheck(&self) {
         let mut held: Vec<u32> = self.tags.slots().collect();
         held.sort_unstable();
+        self.labels.selfcheck(&held);
         let mut all: Vec<u32> = held.iter().chain(&self.free).copied().collect();
         all.sort_unstable();
         assert!(all.iter().copied().eq(0..self.entries.len() as u32), "a slot is lost or held twice");

@@ -76,6 +76,7 @@ pub(super) fn complaint(packet: &ipv6::View<'_>, snapshot: &Snapshot) -> Option<
 }
 
 /// A packet for a global address. `pair` is the host it is about and the peer; `hash` is the pair's.
+#[inline(never)]
 pub(super) fn departing<F: Frame>(
     frame: &mut F,
     pair: UlidPair,
@@ -93,7 +94,7 @@ pub(super) fn departing<F: Frame>(
         Err(refused) => return Verdict::Drop(refusal(refused)),
     };
     let who = Who::of(pair.local, snapshot, nat);
-    if snapshot.delegated(pair.peer.0) {
+    if snapshot.delegated(pair.peer.0) || snapshot.is_image(pair.peer.0) {
         return hairpin(frame, pair, source, &reading, scene, nat);
     }
     let session = match &reading.quote {
@@ -215,7 +216,7 @@ fn through_context<F: Frame>(
     if entry.is_in_doubt() {
         watch_sent(frame, entry, scene.port, scene.now, scene.replay);
     }
-    let verdict = to_locators(frame, entry, scene.snapshot, Some(presenting));
+    let verdict = to_locators(frame, entry, scene.snapshot, None, Some(presenting));
     if matches!(verdict, Verdict::Forward(_) | Verdict::Unresolved(..)) {
         scene.counters.add(if entry.is_plain() { Count::PlainOut } else { Count::TranslatedOut }, 1);
         scene.shard.note(slot, Direction::Out, octets);
@@ -282,6 +283,7 @@ fn hairpin<F: Frame>(
 // ---- from a provider ----
 
 /// A packet for one of our prefixes, without a Shim6 header at its place.
+#[inline(never)]
 pub(super) fn arriving_key(packet: &ipv6::View<'_>, snapshot: &Snapshot, nat: &NatView) -> (Key, Verdict) {
     let quote = match Reading::of(packet) {
         Err(Refused::Shim6) => return (Key::None, Verdict::Drop(DropReason::BadPayloadHeader)),
@@ -291,6 +293,9 @@ pub(super) fn arriving_key(packet: &ipv6::View<'_>, snapshot: &Snapshot, nat: &N
     // What is said about a Shim6 packet is for whoever made it one.
     if quote.is_some_and(|quote: Quote| quote.shim6) {
         return (Key::None, Verdict::Punt(Punt::IcmpError));
+    }
+    if snapshot.is_image(packet.source()) {
+        return (Key::None, Verdict::Drop(DropReason::SpoofedSource));
     }
     // RCM-013
     if packet.source().is_unique_local() {
@@ -306,10 +311,11 @@ pub(super) fn arriving_key(packet: &ipv6::View<'_>, snapshot: &Snapshot, nat: &N
 }
 
 /// A packet from a peer. `pair` is the host's own address and the peer's; `hash` is the pair's.
+#[inline(never)]
 pub(super) fn arriving<F: Frame>(
     frame: &mut F,
-    pair: UlidPair,
-    behind: Behind,
+    pair: &UlidPair,
+    behind: &Behind,
     hash: u64,
     scene: &mut Scene<'_>,
 ) -> Verdict {
@@ -351,7 +357,7 @@ pub(super) fn arriving<F: Frame>(
             scene.shard.note(slot, Direction::In, octets);
         }
         None if behind.host.is_some() => {
-            count(Side::Outside, hash, octets, pair, presented, behind.provider, scene, nat);
+            count(Side::Outside, hash, octets, *pair, presented, behind.provider, scene, nat);
         }
         None => {}
     }

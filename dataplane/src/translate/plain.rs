@@ -9,6 +9,7 @@ use crate::link::Punt;
 use crate::port::Frame;
 use crate::snapshot::{HostView, PortView, Snapshot};
 use crate::wire::UlidPair;
+use crate::wire::ipv6::chain::UpperLayer;
 use crate::wire::ipv6::{self, protocol};
 use crate::wire::shim6::PROTOCOL;
 
@@ -22,6 +23,7 @@ pub(super) fn to_box(target: Ipv6Addr, port: &PortView) -> Verdict {
 }
 
 /// A packet from a provider to a locator, without a Shim6 header.
+#[inline(never)]
 pub(super) fn to_locator(packet: &ipv6::View<'_>, port: &PortView, snapshot: &Snapshot) -> (Key, Verdict) {
     if port.own.contains(&packet.target()) {
         return (Key::None, Verdict::Punt(Punt::HostStack));
@@ -32,15 +34,16 @@ pub(super) fn to_locator(packet: &ipv6::View<'_>, port: &PortView, snapshot: &Sn
     let verdict = match packet.upper_layer() {
         Err(_) => Verdict::Drop(DropReason::MalformedChain),
         Ok(upper) if upper.place.next_header == PROTOCOL => Verdict::Drop(DropReason::BadPayloadHeader),
-        Ok(upper) => {
-            let kind = packet.from_offset(upper.place.offset).first().copied();
-            // ICMPv6 types below 128 are errors (RFC 4443 §2.1).
-            let error =
-                upper.place.next_header == protocol::ICMPV6 && upper.first_fragment && kind.is_some_and(|k| k < 128);
-            if error { Verdict::Punt(Punt::IcmpError) } else { Verdict::Drop(DropReason::NoTranslation) }
-        }
+        Ok(upper) if is_error(packet, &upper) => Verdict::Punt(Punt::IcmpError),
+        Ok(_) => Verdict::Drop(DropReason::NoTranslation),
     };
     (Key::None, verdict)
+}
+
+/// Whether a packet is an ICMPv6 error: types below 128 are (RFC 4443 §2.1).
+pub(super) fn is_error(packet: &ipv6::View<'_>, upper: &UpperLayer) -> bool {
+    let kind = packet.from_offset(upper.place.offset).first();
+    upper.place.next_header == protocol::ICMPV6 && upper.first_fragment && kind.is_some_and(|kind| *kind < 128)
 }
 
 /// A packet from the site whose pair has no live context. `hash` is the pair's.

@@ -2,6 +2,7 @@
 
 use std::fmt;
 use std::net::Ipv6Addr;
+use std::num::NonZeroU32;
 
 /// An identifier: what upper layers see. Never on the wire between providers unless it is routable (RFC 5533 §1.6).
 #[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]
@@ -113,6 +114,28 @@ macro_rules! shown_as_address {
     )*};
 }
 shown_as_address!(Ulid, Locator);
+
+/// A flow label (RFC 6437) that stands for a context: 20 bits, and not zero, which means no label.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
+pub struct FlowLabel(NonZeroU32);
+
+impl FlowLabel {
+    /// Number of bits in a label.
+    pub const BITS: u32 = 20;
+
+    /// The low 20 bits of `value`, if they are a label.
+    pub const fn truncate(value: u32) -> Option<FlowLabel> {
+        match NonZeroU32::new(value & ((1 << Self::BITS) - 1)) {
+            Some(value) => Some(FlowLabel(value)),
+            None => None,
+        }
+    }
+
+    /// The label as a number.
+    pub const fn value(self) -> u32 {
+        self.0.get()
+    }
+}
 
 #[cfg(test)]
 mod tests {

@@ -12,4 +12,4 @@ pub mod segment;
 pub mod shim6;
 pub mod tcp;
 
-pub use address::{ContextTag, Locator, LocatorPair, Ulid, UlidPair};
+pub use address::{ContextTag, FlowLabel, Locator, LocatorPair, Ulid, UlidPair};

@@ -134,6 +134,8 @@ impl Side {
             host: host.into(),
             inside: None,
             phase: Phase::Live,
+            local_label: None,
+            peer_label: None,
             narrow: false,
             accepted: None,
         }

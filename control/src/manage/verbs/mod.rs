@@ -63,6 +63,8 @@ enum Verb {
         #[arg(long)]
         all: bool,
     },
+    /// What the running box translates for peers without Shim6, and through which providers.
+    Natv6,
     /// Use a provider of the running box in another way, until told otherwise or restarted.
     ///
     /// Peers are told by Locator Preferences, and nobody moves before the new way was answered on.
@@ -246,6 +248,7 @@ fn obey(cli: &Cli, output: &mut Output<'_>) -> Result<(), VerbError> {
         }
         Verb::Paths => show::paths(config, output),
         Verb::Counters { all } => show::counters(config, *all, output),
+        Verb::Natv6 => show::natv6(config, output),
         Verb::Provider { name, wanted } => {
             let steering = match wanted {
                 ProviderVerb::Drain => Steering::Drain,

@@ -7,8 +7,8 @@ use super::files::hosts_table;
 use super::{Output, VerbError};
 use crate::config::Site;
 use crate::manage::api::{
-    ContextFilter, ContextView, ContextsView, CountersView, HostsView, PathsView, Request, Response, StatusView,
-    SteerRequest,
+    ContextFilter, ContextView, ContextsView, CountersView, HostsView, Natv6View, PathsView, Request, Response,
+    StatusView, SteerRequest,
 };
 use crate::manage::client::Client;
 use crate::manage::table::Table;
@@ -48,6 +48,11 @@ pub(super) fn paths(config: &Path, output: &mut Output<'_>) -> Result<(), VerbEr
 pub(super) fn counters(config: &Path, all: bool, output: &mut Output<'_>) -> Result<(), VerbError> {
     let view = ask!(config, Request::Counters, Counters);
     output.answer(&view, |view| counters_text(view, all))
+}
+
+pub(super) fn natv6(config: &Path, output: &mut Output<'_>) -> Result<(), VerbError> {
+    let view = ask!(config, Request::Natv6, Natv6);
+    output.answer(&view, natv6_text)
 }
 
 pub(super) fn provider(config: &Path, wanted: SteerRequest, output: &mut Output<'_>) -> Result<(), VerbError> {
@@ -164,6 +169,9 @@ fn contexts_text(view: &ContextsView) -> String {
         table.row(context_row(it));
     }
     let mut text = table.to_string();
+    if let Some(held) = view.contexts.iter().filter_map(|it| it.held_s).max() {
+        text += &format!("left alone for {} at most; :: stands for every host\n", duration(held));
+    }
     if view.left_off > 0 {
         text += &format!("and {} more (--limit, --ulid and --state choose)\n", view.left_off);
     }
@@ -212,6 +220,44 @@ fn counters_text(view: &CountersView, all: bool) -> String {
         table.row([name.clone(), value.to_string(), view.descriptions.get(name).cloned().unwrap_or_default()]);
     }
     if table.is_empty() { "every counter is zero (--all shows them)\n".into() } else { table.to_string() }
+}
+
+fn natv6_text(view: &Natv6View) -> String {
+    if !view.enabled {
+        return "not enabled (natv6.enabled): only Shim6 peers are reached\n".into();
+    }
+    let mut providers = Table::new(&["PROVIDER", ">PLACE", "STATE", ">HOSTS", "MAPPED"]);
+    for it in &view.providers {
+        let state = match (it.place, it.failing) {
+            (None, _) => "down",
+            (Some(_), true) => "failing",
+            (Some(_), false) => "up",
+        };
+        providers.row([
+            it.name.clone(),
+            or_dash(it.place),
+            state.into(),
+            it.hosts.to_string(),
+            if it.mapped { "yes" } else { "no" }.into(),
+        ]);
+    }
+    let thresholds = [
+        view.setup_packets.map(|packets| format!("{packets} packets")),
+        view.setup_octets.map(|octets| format!("{octets} octets")),
+        view.setup_age_s.map(duration),
+    ];
+    let thresholds: Vec<String> = thresholds.into_iter().flatten().collect();
+    let setup = if thresholds.is_empty() { "only if the peer asks".into() } else { thresholds.join(" or ") };
+    let mapped = if view.mapped.is_empty() { "nothing".into() } else { view.mapped.join(", ") };
+    let mut counters = Table::new(&["COUNTER", ">VALUE"]);
+    for (name, value) in &view.counters {
+        counters.row([name.clone(), value.to_string()]);
+    }
+    format!(
+        "{providers}\na context after: {setup}\ncontexts of locators: {}; left alone: {}\n\
+         mapped by prefix: {mapped} ({} answer)\n\n{counters}",
+        view.contexts, view.without_support, view.neighbours
+    )
 }
 
 /// Seconds as people say them.

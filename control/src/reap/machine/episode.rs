@@ -121,11 +121,16 @@ impl Reap {
             _ => choice.preferred(episode.reported()),
         };
         if let Some(to) = to.filter(|to| *to != self.current) {
-            let from = std::mem::replace(&mut self.current, to);
-            // What was known of its ends was known of the pair that is left.
-            self.ends = Ends::default();
-            out.push(Output::PairChanged { from, to });
+            self.move_to(to, out);
         }
+    }
+
+    /// Payload goes another way from now on.
+    pub(super) fn move_to(&mut self, to: LocatorPair, out: &mut Vec<Output>) {
+        let from = std::mem::replace(&mut self.current, to);
+        // What was known of its ends was known of the pair that is left.
+        self.ends = Ends::default();
+        out.push(Output::PairChanged { from, to });
     }
 
     pub(super) fn candidates(&self, demoted: bool, rank: &dyn Fn(LocatorPair) -> Status) -> Vec<LocatorPair> {

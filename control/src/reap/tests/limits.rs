@@ -57,6 +57,15 @@ fn a_true_report_confirms_its_pair_and_moves_there() {
     assert!(out.contains(&Output::Failed { pair: pair(1, 1), probed: at(15_000) }));
 }
 
+// R5534-099: an answer says that we are heard, but not where.
+#[test]
+fn an_answer_without_reports_moves_nothing() {
+    let (mut bench, _) = two_probes_out();
+    let out = bench.probe(at(15_600), pair(2, 2), InboundOk, &[]);
+    assert_eq!((changed(&out), unmatched(&out), bench.reap.current()), (None, 0, pair(1, 1)));
+    assert_eq!((bench.reap.state(), bench.reap.confirmed(pair(2, 2))), (Operational, false));
+}
+
 // R5534-122: the current pair stays if it works, whatever else works, and whatever comes late.
 #[test]
 fn a_current_pair_that_works_is_kept() {

@@ -194,7 +194,7 @@ fn r9_both_sides_notice_at_once() {
     assert!(network.moves().is_empty() && network.healthy());
 }
 
-// R10, R5534-042 to -046, R5534-101
+// R10, R5534-042 to -046, R5534-101, R5534-013: payload uses one pair and no other
 #[test]
 fn r10_permanent_outage() {
     let mut network = network(2, 2);

@@ -207,6 +207,7 @@ fn every_event_does_in_every_state_what_the_table_says() {
 // The rest of the table: "cannot happen".
 #[test]
 fn what_the_table_leaves_out_cannot_happen() {
+    // R5534-076
     let all = [
         PayloadIn,
         PayloadOut,

@@ -121,7 +121,7 @@ fn an_error_is_about_the_context_whose_packet_it_quotes() {
 
 #[test]
 fn keepalives_and_probes_go_to_reap_with_their_addresses() {
-    // R5533-087, R5533-296, R5533-297
+    // R5533-087, R5533-296, R5533-297, R5534-050, R5534-052
     let (mut a, _) = established();
     let (id, local_tag) = (a.context(2).id, a.context(2).local_tag);
     let addresses = between(locator(2, 2, 1), locator(1, 2, 1));
@@ -137,6 +137,15 @@ fn keepalives_and_probes_go_to_reap_with_their_addresses() {
         assert_eq!(a.receive(at(1), addresses, &message), Verdict::Accepted);
         assert_eq!(a.out, [Output::Reap { id, addresses, message }]);
     }
+    // With the tag of nobody, and outside ESTABLISHED, a Keepalive is none.
+    a.receive(at(1), addresses, &keepalive(tag(local_tag.value() ^ 1)));
+    assert!(!a.out.iter().any(|output| matches!(output, Output::Reap { .. })));
+    let options = Options { validator: Some(vec![1]), ..Options::NONE };
+    let packet_tag = a.context(2).peer_tag.unwrap();
+    a.receive(at(1), addresses, &Message::R1bis { packet_tag, responder_nonce: 1, options });
+    assert_eq!(a.context(2).state, State::I2bisSent);
+    assert_eq!(a.receive(at(1), addresses, &keepalive(local_tag)), Verdict::Dropped(DropReason::WrongState));
+    assert!(!a.out.iter().any(|output| matches!(output, Output::Reap { .. })));
 }
 
 #[test]

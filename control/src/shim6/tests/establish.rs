@@ -73,6 +73,7 @@ fn the_four_messages_carry_what_they_must() {
 
 #[test]
 fn hosts_with_one_routable_address_need_neither_options_nor_proofs() {
+    // R5535-027
     // R5533-003, R5533-013, R5533-032, R5533-150, R5533-175
     let single = |site| LocalHost {
         ulid: Ulid(locator(site, 1, 9).0),
@@ -385,6 +386,7 @@ fn both_sides_may_ask_at_once() {
 
 #[test]
 fn only_proved_and_probed_locators_become_destinations() {
+    // R5535-037
     // R5533-086, R5533-128, R5533-129, R5533-130, R5533-314
     let (mut a, _) = established();
     let id = a.context(2).id;
@@ -441,6 +443,7 @@ fn validators_of_any_length_are_returned_as_long_as_they_fit() {
 
 #[test]
 fn the_wish_for_a_keepalive_timeout_is_told_and_heard() {
+    // R5534-018
     // R5533-087
     let (mut a, mut b) = (Node::with(1, Config { keepalive_timeout: Some(33), ..Config::default() }), Node::new(2));
     a.open(at(0), 2).unwrap();

@@ -57,8 +57,63 @@ fn the_answer_to_an_i1_depends_on_nothing_that_came_before() {
     assert_eq!(calm.out, busy.out);
 }
 
+/// Counts what it is asked.
+struct Counted(std::sync::Arc<std::sync::atomic::AtomicUsize>);
+
+impl Counted {
+    fn count(&self) {
+        self.0.fetch_add(1, std::sync::atomic::Ordering::Relaxed);
+    }
+}
+
+impl LocatorProof for Counted {
+    fn owns(&mut self, ulid: Ulid, pds: &[u8]) -> bool {
+        self.count();
+        FakeProof.owns(ulid, pds)
+    }
+
+    fn proves(
+        &mut self,
+        ulid: Ulid,
+        pds: Option<&[u8]>,
+        list: &LocatorList,
+        signature: Option<&[u8]>,
+    ) -> Result<(), usize> {
+        self.count();
+        FakeProof.proves(ulid, pds, list, signature)
+    }
+
+    fn parameters_of(&self, address: Ulid, pds: &[u8]) -> Vec<u8> {
+        FakeProof.parameters_of(address, pds)
+    }
+}
+
+#[test]
+fn nothing_is_computed_for_who_has_not_shown_where_it_is() {
+    // R5533-178, R5533-312: parameters, lists and signatures are looked at after the validator.
+    let asked = std::sync::Arc::default();
+    let (mut a, mut b) = (Node::with(1, unlimited()), Node::new(2));
+    a.endpoint.proof = Box::new(Counted(std::sync::Arc::clone(&asked)));
+    let count = || asked.load(std::sync::atomic::Ordering::Relaxed);
+    b.open(at(0), 1).unwrap();
+    let (addresses, i1) = b.sent_one();
+    a.receive(at(0), addresses, &i1);
+    let (back, r1) = a.sent_one();
+    b.receive(at(0), back, &r1);
+    let (_, i2) = b.sent_one();
+    for octet in 0..20 {
+        let forged = altered(&i2, |options| options.validator.as_mut().unwrap()[octet] ^= 1);
+        assert_eq!(a.receive(at(0), addresses, &forged), Verdict::Dropped(DropReason::BadValidator));
+    }
+    assert_eq!(a.receive(at(31), addresses, &i2), Verdict::Dropped(DropReason::StaleNonce));
+    assert_eq!(count(), 0);
+    assert_eq!(a.receive(at(30), addresses, &i2), Verdict::Accepted);
+    assert_eq!(count(), 2, "once for the parameters, once for the list");
+}
+
 #[test]
 fn every_kind_of_answer_to_strangers_is_limited() {
+    // R5534-111
     // R5533-323
     let few = RatePair { prefix: Rate::new(1, 3), total: Rate::new(1, 5) };
     let config = Config { limits: Limits { r1: few, r1bis: few, r2: few, error: few }, ..Config::default() };
@@ -102,6 +157,7 @@ fn errors_are_limited_too() {
 
 #[test]
 fn contexts_have_a_bound() {
+    // R5535-039
     let mut a = Node::with(1, Config { contexts_max: 3, ..unlimited() });
     for peer in 2..5 {
         a.open(at(0), peer).unwrap();

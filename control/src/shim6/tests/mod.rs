@@ -6,6 +6,8 @@ mod dispatch;
 mod establish;
 mod flood;
 mod hosts;
+mod labels;
+mod local;
 mod lossy;
 mod proof;
 mod recover;
@@ -50,6 +52,10 @@ impl LocatorProof for FakeProof {
         };
         let owned = pds.is_some_and(|pds| pds.starts_with(&ulid.0.octets()));
         list.entries.iter().position(|entry| !owned || !proved(entry)).map_or(Ok(()), Err)
+    }
+
+    fn parameters_of(&self, address: Ulid, _: &[u8]) -> Vec<u8> {
+        address.0.octets().to_vec()
     }
 }
 

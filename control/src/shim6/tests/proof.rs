@@ -23,6 +23,10 @@ impl LocatorProof for Counting {
         self.0.fetch_add(1, Ordering::Relaxed);
         FakeProof.proves(ulid, pds, list, signature)
     }
+
+    fn parameters_of(&self, address: Ulid, pds: &[u8]) -> Vec<u8> {
+        FakeProof.parameters_of(address, pds)
+    }
 }
 
 fn counted() -> (ProofMemory<Counting>, impl Fn() -> usize) {

@@ -71,9 +71,9 @@ const TABLE: &[(Event, [&str; 7])] = &[
     (Event::R1, ["- .", "I2 2", "- .", "- .", "- .", "- .", "- ."]),
     // R5533-162
     (Event::R1WrongNonce, ["- .", "- .", "- .", "- .", "- .", "- .", "- ."]),
-    // R5533-157, R5533-181, R5533-184, R5533-187
-    (Event::I2, ["R2 E", "R2 E", "R2 .", "R2 .", "R2 .", "R2 E", "R2 E"]),
-    (Event::I2NewTag, ["R2 E", "R2 E", "R2 .", "R2 .", "R2 .", "R2 E", "R2 E"]),
+    // R5533-157, R5533-181, R5533-184, R5533-187; an update that is outstanding is told again, for R2 has the older list
+    (Event::I2, ["R2 E", "R2 E", "R2 .", "R2 .", "R2+UR .", "R2 E", "R2 E"]),
+    (Event::I2NewTag, ["R2 E", "R2 E", "R2 .", "R2 .", "R2+UR .", "R2 E", "R2 E"]),
     // R5533-183, R5533-186
     (Event::I2Foreign, ["- .", "- .", "- .", "- .", "- .", "- .", "- ."]),
     // R5533-178, R5533-180
@@ -89,7 +89,7 @@ const TABLE: &[(Event, [&str; 7])] = &[
     // R5533-213
     (Event::R1bisWrongTag, ["- .", "- .", "- .", "- .", "- .", "- .", "- ."]),
     // R5533-227, R5533-231, R5533-234
-    (Event::I2bis, ["R2 E", "R2 E", "R2 .", "R2 .", "R2 .", "R2 E", "R2 E"]),
+    (Event::I2bis, ["R2 E", "R2 E", "R2 .", "R2 .", "R2+UR .", "R2 E", "R2 E"]),
     // R5533-230, R5533-233
     (Event::I2bisForeign, ["- .", "- .", "- .", "- .", "- .", "- .", "- ."]),
     // R5533-209, R5533-260, R5533-265, R5533-271, R5533-332
@@ -121,6 +121,7 @@ const TABLE: &[(Event, [&str; 7])] = &[
 
 #[test]
 fn every_state_meets_every_event() {
+    // R5534-035, R5534-109, R5534-126
     for (event, row) in TABLE {
         for (state, cell) in STATES.into_iter().zip(row) {
             let mut bench = Bench::new(state);

@@ -42,6 +42,7 @@ fn known(node: &Node, site: u16) -> Vec<Locator> {
 
 #[test]
 fn a_new_list_replaces_the_old_one_at_the_peer_and_then_here() {
+    // R5534-021
     // R5533-077, R5533-080, R5533-081, R5533-082, R5533-083, R5533-108, R5533-128, R5533-249, R5533-250, R5533-271
     let (mut a, mut b) = established();
     announce(&mut a, at(1), moved(101, &[2, 3]));
@@ -77,6 +78,60 @@ fn a_new_list_replaces_the_old_one_at_the_peer_and_then_here() {
     a.endpoint.set_pair(id, new).unwrap();
     assert!(!a.context(2).has_local(locator(1, 1, 1).0));
     assert_eq!(a.receive(at(1), addresses, &ack), Verdict::Answered(Answer::R1bis), "the old address is gone");
+}
+
+#[test]
+fn what_a_peer_acknowledged_before_it_forgot_is_told_again() {
+    // R5533-277; found by tests/model. The peer learns the new list, answers, and starts anew: our I2bis tells it the old
+    // one, so the answer that comes meanwhile must not be the end of it.
+    let (mut a, mut b) = established();
+    announce(&mut a, at(1), moved(101, &[1, 3]));
+    let (addresses, request) = a.sent_one();
+    b.receive(at(1), addresses, &request);
+    let (back, ack) = b.sent_one();
+    b = Node::with_tags(2, Config::default(), TagSpace::new(2), 77);
+    b.receive(at(1), addresses, &request);
+    let (_, r1bis) = b.sent_one();
+    a.receive(at(1), back, &r1bis);
+    let (there, i2bis) = a.sent_one();
+    assert_eq!(a.receive(at(1), back, &ack), Verdict::Accepted);
+    assert!(a.context(2).update_outstanding());
+    b.receive(at(1), there, &i2bis);
+    converse(at(1), &mut b, &mut a);
+    assert_eq!(known(&b, 1), [1, 3].map(|provider| locator(1, provider, 1)));
+    assert!(!a.context(2).update_outstanding());
+    assert_agreed(&a, &b);
+}
+
+#[test]
+fn an_acknowledgement_of_a_peers_former_life_counts_for_nothing() {
+    // R5533-258; found by tests/model. The peer comes back by an I2 while an update is outstanding, and hears the old list
+    // in our R2.
+    let (mut a, mut b) = established();
+    announce(&mut a, at(1), moved(101, &[1, 3]));
+    let (addresses, request) = a.sent_one();
+    b.receive(at(1), addresses, &request);
+    let (back, ack) = b.sent_one();
+    b = Node::with_tags(2, Config::default(), TagSpace::new(2), 78);
+    b.open(at(1), 1).unwrap();
+    let (_, i1) = b.sent_one();
+    a.receive(at(1), back, &i1);
+    let (_, r1) = a.sent_one();
+    b.receive(at(1), addresses, &r1);
+    let (_, i2) = b.sent_one();
+    a.receive(at(1), back, &i2);
+    let (r2, again) = <[_; 2]>::try_from(a.sent()).map(|[r2, again]| (r2, again)).unwrap();
+    assert_eq!((name(&r2.1), name(&again.1)), ("R2", "UR"));
+    assert_ne!(nonce_of(&again.1), nonce_of(&request));
+    assert_eq!(a.receive(at(1), back, &ack), Verdict::Dropped(DropReason::WrongNonce));
+    // The same I2 once more does not start the update once more.
+    a.receive(at(1), back, &i2);
+    assert_eq!(a.sent().iter().map(|sent| name(&sent.1)).collect::<Vec<_>>(), ["R2"]);
+    b.receive(at(1), r2.0, &r2.1);
+    b.receive(at(1), again.0, &again.1);
+    converse(at(1), &mut b, &mut a);
+    assert!(!a.context(2).update_outstanding());
+    assert_agreed(&a, &b);
 }
 
 #[test]
@@ -239,9 +294,12 @@ fn an_update_survives_recovery() {
 
 #[test]
 fn a_keepalive_timeout_in_an_update_is_heard_and_stays() {
-    let (mut a, mut b) = established();
+    // R5534-018, R5534-070: ours was told in the exchange, and is not told again.
+    let (mut a, mut b) = established_with(Config { keepalive_timeout: Some(33), ..Config::default() });
+    assert_eq!(b.context(1).peer_keepalive_timeout, Some(33));
     prefer(&mut a, at(1), vec![broken(); 2]);
     let (addresses, request) = a.sent_one();
+    assert_eq!(options_of(&mut request.clone()).keepalive_timeout, None);
     b.receive(at(1), addresses, &altered(&request, |options| options.keepalive_timeout = Some(40)));
     assert!(b.has(&Output::LocatorsChanged { id: b.context(1).id }));
     b.receive(at(1), addresses, &request);

@@ -167,7 +167,7 @@ impl<'a> View<'a> {
     }
 }
 
-/// A whole packet whose header may be written. Traffic class and flow label have no setter: a translator keeps them.
+/// A whole packet whose header may be written. Traffic class has no setter: a translator keeps it.
 #[derive(Debug)]
 pub struct ViewMut<'a> {
     header: &'a mut [u8; HEADER_LEN],
@@ -203,6 +203,15 @@ impl<'a> ViewMut<'a> {
     #[inline]
     pub fn set_target(&mut self, address: Ipv6Addr) {
         self.header[24..40].copy_from_slice(&address.octets());
+    }
+
+    /// Writes the flow label, of which the low 20 bits count. A translator keeps it, but where the label itself names the
+    /// context (docs/decisions: the context in the flow label).
+    #[inline]
+    pub fn set_flow_label(&mut self, label: u32) {
+        let label = label.to_be_bytes();
+        self.header[1] = self.header[1] & 0xf0 | label[1] & 0x0f;
+        self.header[2..4].copy_from_slice(&label[2..]);
     }
 
     /// Writes the next-header field of the IPv6 header.

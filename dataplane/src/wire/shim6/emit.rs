@@ -3,7 +3,8 @@
 use super::kind::locator_padding;
 use super::view::{REPORT_LEN, option_len};
 use super::{
-    ErrorMessage, LocatorList, LocatorPreferences, Message, OptionType, Options, Preference, Probe, ProbeReport,
+    ErrorMessage, LabelOption, LocatorList, LocatorPreferences, Message, OptionType, Options, Preference, Probe,
+    ProbeReport,
 };
 use crate::wire::address::{ContextTag, UlidPair};
 use crate::wire::checksum;
@@ -145,6 +146,7 @@ impl Options {
             OptionType::Ulids => self.ulids.map(|_| 36),
             OptionType::Fork => self.fork.map(|_| 4),
             OptionType::KeepaliveTimeout => self.keepalive_timeout.map(|_| 4),
+            OptionType::FlowLabel => self.flow_label.map(|_| LabelOption::LEN),
             OptionType::Unknown(_) => None,
         }
     }
@@ -222,6 +224,7 @@ impl Writer {
                 OptionType::KeepaliveTimeout => {
                     options.keepalive_timeout.iter().for_each(|seconds| _ = self.word(u32::from(*seconds)));
                 }
+                OptionType::FlowLabel => options.flow_label.iter().for_each(|label| self.label(label)),
                 OptionType::Unknown(_) => {}
             }
             self.0.resize(start + option_len(len), 0);
@@ -248,6 +251,12 @@ impl Writer {
             self.0.extend(priority.iter().chain(weight));
             self.0.resize(start + usize::from(preferences.element_len), 0);
         }
+    }
+
+    fn label(&mut self, option: &LabelOption) {
+        let LabelOption { purpose, arrived, label, nonce } = *option;
+        let said = u32::from(purpose.code()) << 28 | u32::from(arrived) << 20 | label & 0xf_ffff;
+        self.word(LabelOption::EXPERIMENT).word(said).word(nonce);
     }
 
     fn ulids(&mut self, ulids: &UlidPair) {

@@ -2,7 +2,7 @@
 
 use std::fmt;
 
-use super::{ErrorCode, Message, Options, ProbeState, VerificationMethod};
+use super::{ErrorCode, LabelPurpose, Message, Options, ProbeState, VerificationMethod};
 use crate::wire::address::ContextTag;
 
 /// The seven-bit type of a control message (RFC 5533 §5.3).
@@ -131,13 +131,15 @@ pub enum OptionType {
     Fork,
     /// 10
     KeepaliveTimeout,
+    /// 19526, of those for experimental use (RFC 5533 §17); see [`LabelOption`](super::LabelOption).
+    FlowLabel,
     /// Anything else.
     Unknown(u16),
 }
 
 impl OptionType {
     /// Every type with a meaning, in the order of their numbers.
-    pub const KNOWN: [OptionType; 8] = [
+    pub const KNOWN: [OptionType; 9] = [
         OptionType::Validator,
         OptionType::Locators,
         OptionType::Preferences,
@@ -146,6 +148,7 @@ impl OptionType {
         OptionType::Ulids,
         OptionType::Fork,
         OptionType::KeepaliveTimeout,
+        OptionType::FlowLabel,
     ];
 
     /// The type with this number.
@@ -159,6 +162,7 @@ impl OptionType {
             6 => OptionType::Ulids,
             7 => OptionType::Fork,
             10 => OptionType::KeepaliveTimeout,
+            19526 => OptionType::FlowLabel,
             other => OptionType::Unknown(other),
         }
     }
@@ -174,14 +178,15 @@ impl OptionType {
             OptionType::Ulids => 6,
             OptionType::Fork => 7,
             OptionType::KeepaliveTimeout => 10,
+            OptionType::FlowLabel => 19526,
             OptionType::Unknown(other) => other,
         }
     }
 
-    /// Whether an RFC lists the option for this message (RFC 5533 §5.4 to §5.11, RFC 5534 §5.3). What is not listed
-    /// is treated like an unknown option.
+    /// Whether an RFC lists the option for this message (RFC 5533 §5.4 to §5.11, RFC 5534 §5.3), or our own experiment
+    /// does. What is not listed is treated like an unknown option.
     pub const fn allowed_in(self, message: MessageType) -> bool {
-        use MessageType::{I1, I2, I2bis, R1, R1bis, R2, UpdateRequest};
+        use MessageType::{I1, I2, I2bis, Keepalive, R1, R1bis, R2, UpdateRequest};
         match self {
             OptionType::Validator => matches!(message, R1 | I2 | R1bis | I2bis),
             OptionType::Locators
@@ -190,6 +195,7 @@ impl OptionType {
             | OptionType::Signature
             | OptionType::KeepaliveTimeout => matches!(message, I2 | R2 | I2bis | UpdateRequest),
             OptionType::Ulids | OptionType::Fork => matches!(message, I1 | I2 | I2bis),
+            OptionType::FlowLabel => matches!(message, I2 | R2 | I2bis | Keepalive),
             OptionType::Unknown(_) => false,
         }
     }
@@ -243,6 +249,27 @@ impl ErrorCode {
             ErrorCode::Generation => 3,
             ErrorCode::PreferenceCount => 4,
             ErrorCode::Other(other) => other,
+        }
+    }
+}
+
+impl LabelPurpose {
+    /// The purpose with this number; there is none for others.
+    pub const fn from_code(code: u8) -> Option<LabelPurpose> {
+        match code {
+            0 => Some(LabelPurpose::Offer),
+            1 => Some(LabelPurpose::Test),
+            2 => Some(LabelPurpose::Answer),
+            _ => None,
+        }
+    }
+
+    /// The number of this purpose.
+    pub const fn code(self) -> u8 {
+        match self {
+            LabelPurpose::Offer => 0,
+            LabelPurpose::Test => 1,
+            LabelPurpose::Answer => 2,
         }
     }
 }
@@ -349,6 +376,7 @@ impl Options {
         ulids: None,
         fork: None,
         keepalive_timeout: None,
+        flow_label: None,
     };
 
     /// Whether the option is there.
@@ -362,6 +390,7 @@ impl Options {
             OptionType::Ulids => self.ulids.is_some(),
             OptionType::Fork => self.fork.is_some(),
             OptionType::KeepaliveTimeout => self.keepalive_timeout.is_some(),
+            OptionType::FlowLabel => self.flow_label.is_some(),
             OptionType::Unknown(_) => false,
         }
     }
@@ -397,6 +426,7 @@ impl fmt::Display for OptionType {
             OptionType::Ulids => "ULID Pair",
             OptionType::Fork => "Forked Instance Identifier",
             OptionType::KeepaliveTimeout => "Keepalive Timeout",
+            OptionType::FlowLabel => "Flow Label",
             OptionType::Unknown(code) => return write!(out, "option type {code}"),
         })
     }
@@ -426,6 +456,6 @@ mod tests {
     #[test]
     fn the_known_types_are_those_of_the_rfcs() {
         assert_eq!(MessageType::KNOWN.map(MessageType::code), [1, 2, 3, 4, 5, 6, 64, 65, 66, 67, 68]);
-        assert_eq!(OptionType::KNOWN.map(OptionType::code), [1, 2, 3, 4, 5, 6, 7, 10]);
+        assert_eq!(OptionType::KNOWN.map(OptionType::code), [1, 2, 3, 4, 5, 6, 7, 10, 19526]);
     }
 }

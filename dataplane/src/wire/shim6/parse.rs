@@ -3,8 +3,8 @@
 use super::kind::locator_padding;
 use super::view::{ControlView, ParseError, RawOption, RawOptions, chunk};
 use super::{
-    ErrorMessage, LocatorList, LocatorPreferences, Message, MessageType, OptionType, Options, Preference, Probe,
-    VerificationMethod,
+    ErrorMessage, LabelOption, LabelPurpose, LocatorList, LocatorPreferences, Message, MessageType, OptionType,
+    Options, Preference, Probe, VerificationMethod,
 };
 use crate::wire::address::{Locator, Ulid, UlidPair};
 
@@ -94,7 +94,7 @@ impl Options {
         let mut parsed = Options::NONE;
         for option in options {
             let option = option?;
-            if option.kind.allowed_in(message) {
+            if option.kind.allowed_in(message) && !is_foreign(&option) {
                 if parsed.has(option.kind) {
                     return Err(ParseError::DuplicateOption(option.kind));
                 }
@@ -121,10 +121,31 @@ impl Options {
                 let &[_, _, high, low] = contents else { return None };
                 self.keepalive_timeout = Some(u16::from_be_bytes([high, low]));
             }
+            OptionType::FlowLabel => self.flow_label = Some(label(option)?),
             OptionType::Unknown(_) => {}
         }
         Some(())
     }
+}
+
+/// Whether an option of an experimental type belongs to somebody else's experiment, and so is unknown to us.
+fn is_foreign(option: &RawOption<'_>) -> bool {
+    option.kind == OptionType::FlowLabel && label(option).is_none()
+}
+
+/// Flow Label, with reserved bits ignored.
+fn label(option: &RawOption<'_>) -> Option<LabelOption> {
+    let contents: &[u8; LabelOption::LEN] = option.contents.try_into().ok()?;
+    let word = |at| u32::from_be_bytes(chunk(contents, at));
+    if word(0) != LabelOption::EXPERIMENT {
+        return None;
+    }
+    Some(LabelOption {
+        purpose: LabelPurpose::from_code((word(4) >> 28) as u8)?,
+        arrived: word(4) >> 20 & 1 == 1,
+        label: word(4) & 0xf_ffff,
+        nonce: word(8),
+    })
 }
 
 /// Locator List (RFC 5533 §5.15.2): the length must be exactly what the count asks for.

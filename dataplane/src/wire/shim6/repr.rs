@@ -123,6 +123,54 @@ pub struct Options {
     pub fork: Option<u32>,
     /// Seconds the sender wants the receiver to use as Keepalive Timeout (RFC 5534 §5.3).
     pub keepalive_timeout: Option<u16>,
+    /// The context in the flow label: an experiment of ours (docs/decisions: the context in the flow label).
+    pub flow_label: Option<LabelOption>,
+}
+
+/// Flow Label option: an experiment of ours, ignored by all who do not take part in it.
+///
+/// ```text
+///  0                   1                   2                   3
+///  0 1 2 3 4 5 6 7 8 9 0 1 2 3 4 5 6 7 8 9 0 1 2 3 4 5 6 7 8 9 0 1
+/// +-------------------------------+-------------------------------+
+/// |         Type = 19526        |0|          Length = 12          |
+/// +-------------------------------+-------------------------------+
+/// |                Experiment = 0x5036464C ("P6FL")               |
+/// +-------+-------------+-+---------------------------------------+
+/// |Purpose|  Reserved   |A|              Flow Label               |
+/// +-------+-------------+-+---------------------------------------+
+/// |                             Nonce                             |
+/// +---------------------------------------------------------------+
+/// ```
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct LabelOption {
+    /// What is said.
+    pub purpose: LabelPurpose,
+    /// In an answer: payload has come by the label since the last answer (A).
+    pub arrived: bool,
+    /// In an offer, the label that payload to its sender may carry. In a test, the one its packet left with; in an answer,
+    /// the one it came with. 20 bits; zero is no label.
+    pub label: u32,
+    /// Chosen for a test, echoed in its answer; zero in offers.
+    pub nonce: u32,
+}
+
+impl LabelOption {
+    /// Distinguishes us from others who experiment with the same option type.
+    pub const EXPERIMENT: u32 = u32::from_be_bytes(*b"P6FL");
+    /// Octets of contents.
+    pub const LEN: usize = 12;
+}
+
+/// What a Flow Label option says.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum LabelPurpose {
+    /// 0: payload of this context may come to me with this label and without the payload header.
+    Offer,
+    /// 1: with what label does this packet come to you?
+    Test,
+    /// 2: with this one.
+    Answer,
 }
 
 /// How a locator is proved to belong to the ULID (RFC 5533 §5.15.2; decision D02).

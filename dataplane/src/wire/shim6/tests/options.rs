@@ -65,6 +65,13 @@ fn golden_options_go_both_ways() {
         (i1(Options { fork: Some(1), ..Options::NONE }), "000e0004 00000001"),
         // R5534-072, R5534-073, R5534-075
         (update(Options { keepalive_timeout: Some(20), ..Options::NONE }), "00140004 00000014"),
+        (
+            Message::Keepalive {
+                receiver_tag: tag(),
+                options: Options { flow_label: Some(answer()), ..Options::NONE },
+            },
+            "988c000c 5036464c 201abcde 01020304",
+        ),
     ];
     for (message, octets) in cases {
         let emitted = message.emit().unwrap();
@@ -192,6 +199,7 @@ fn sound(option: OptionType) -> Vec<u8> {
         OptionType::Preferences => vec![0, 0, 0, 5, 1, 1],
         OptionType::Ulids => vec![0x20; 36],
         OptionType::Fork | OptionType::KeepaliveTimeout => vec![0, 0, 0, 9],
+        OptionType::FlowLabel => vec![0x50, 0x36, 0x46, 0x4c, 0, 0, 0, 9, 0, 0, 0, 0],
         OptionType::Unknown(_) => vec![],
     };
     raw(option.code() << 1, &contents, 0)
@@ -201,13 +209,13 @@ fn sound(option: OptionType) -> Vec<u8> {
 const ALLOWED: [(MessageType, &[u16]); 10] = [
     (MessageType::I1, &[6, 7]),
     (MessageType::R1, &[1]),
-    (MessageType::I2, &[1, 2, 3, 4, 5, 6, 7, 10]),
-    (MessageType::R2, &[2, 3, 4, 5, 10]),
+    (MessageType::I2, &[1, 2, 3, 4, 5, 6, 7, 10, 19526]),
+    (MessageType::R2, &[2, 3, 4, 5, 10, 19526]),
     (MessageType::R1bis, &[1]),
-    (MessageType::I2bis, &[1, 2, 3, 4, 5, 6, 7, 10]),
+    (MessageType::I2bis, &[1, 2, 3, 4, 5, 6, 7, 10, 19526]),
     (MessageType::UpdateRequest, &[2, 3, 4, 5, 10]),
     (MessageType::UpdateAck, &[]),
-    (MessageType::Keepalive, &[]),
+    (MessageType::Keepalive, &[19526]),
     (MessageType::Probe, &[]),
 ];
 
@@ -246,6 +254,30 @@ fn each_message_takes_its_options_and_treats_others_by_their_c_bit() {
             assert_eq!(error, ParseError::CriticalOption { pointer: start + 16 });
             assert_eq!(error.answer(), Some((ErrorCode::CriticalOption, start + 16)));
         }
+    }
+}
+
+/// What a test of label 0xabcde is answered with, when payload came by it.
+fn answer() -> LabelOption {
+    LabelOption { purpose: LabelPurpose::Answer, arrived: true, label: 0xabcde, nonce: 0x0102_0304 }
+}
+
+/// The number may mean something else to somebody else's experiment: to us that is an unknown option.
+#[test]
+fn a_foreign_experiment_is_an_unknown_option() {
+    let [_, _, i2, ..] = one_of_each();
+    let start = i2.emit().unwrap().len();
+    let ours = [0x50, 0x36, 0x46, 0x4c, 0, 0, 0, 9, 0, 0, 0, 0];
+    let mut other_name = ours;
+    other_name[3] ^= 1;
+    let mut other_purpose = ours;
+    other_purpose[4] = 0x30;
+    for foreign in [&other_name[..], &other_purpose, &ours[..8], &[]] {
+        assert_eq!(Message::parse(&with_raw(&i2, &raw(19526 << 1, foreign, 0))).as_ref(), Ok(&i2));
+        let twice = [raw(19526 << 1, foreign, 0), raw(19526 << 1, &ours, 0)].concat();
+        assert_eq!(Message::parse(&with_raw(&i2, &twice)).unwrap().options().flow_label.map(|it| it.label), Some(9));
+        let loud = Message::parse(&with_raw(&i2, &raw(19526 << 1 | 1, foreign, 0)));
+        assert_eq!(loud, Err(ParseError::CriticalOption { pointer: start }));
     }
 }
 

@@ -50,17 +50,23 @@ fn any_options() -> impl Strategy<Value = Options> {
         opaque(),
         of(ulids),
         any::<(Option<u32>, Option<u16>)>(),
+        of(any_label()),
     )
-        .prop_map(|(validator, locators, preferences, pds, signature, ulids, (fork, keepalive_timeout))| Options {
-            validator,
-            locators,
-            preferences,
-            pds,
-            signature,
-            ulids,
-            fork,
-            keepalive_timeout,
-        })
+        .prop_map(
+            |(validator, locators, preferences, pds, signature, ulids, (fork, keepalive_timeout), flow_label)| {
+                Options { validator, locators, preferences, pds, signature, ulids, fork, keepalive_timeout, flow_label }
+            },
+        )
+}
+
+fn any_label() -> impl Strategy<Value = LabelOption> {
+    let purpose = prop::sample::select(vec![LabelPurpose::Offer, LabelPurpose::Test, LabelPurpose::Answer]);
+    (purpose, any::<bool>(), 0u32..1 << 20, any::<u32>()).prop_map(|(purpose, arrived, label, nonce)| LabelOption {
+        purpose,
+        arrived,
+        label,
+        nonce,
+    })
 }
 
 /// What the message's type allows of its options, and a validator if it needs one.
@@ -78,6 +84,7 @@ fn thinned(mut message: Message) -> Message {
             ulids: all.ulids.filter(|_| allowed(OptionType::Ulids)),
             fork: all.fork.filter(|_| allowed(OptionType::Fork)),
             keepalive_timeout: all.keepalive_timeout.filter(|_| allowed(OptionType::KeepaliveTimeout)),
+            flow_label: all.flow_label.filter(|_| allowed(OptionType::FlowLabel)),
         };
     }
     message
