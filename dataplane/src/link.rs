@@ -191,6 +191,9 @@ pub trait Workers: Send {
     fn refuse(&mut self, worker: usize, pair: UlidPair);
     /// Sends an Ethernet frame. False if no buffer was free.
     fn transmit(&mut self, port: PortId, frame: &[u8]) -> bool;
+    /// Has this worker send an Ethernet frame: it leaves after the worker has taken in whatever it was told before. False if
+    /// no buffer was free.
+    fn transmit_by(&mut self, worker: usize, port: PortId, frame: &[u8]) -> bool;
     /// Gives back an Ethernet frame that came in on a port. False if no buffer was free.
     fn plain(&mut self, port: PortId, frame: &[u8]) -> bool;
     /// Gives all workers a new snapshot.
@@ -262,11 +265,9 @@ impl<F: Frame> ControlLink<F> {
         }
     }
 
-    fn send_packet(&mut self, port: PortId, frame: &[u8], command: fn(PortId, F) -> Command<F>) -> bool {
+    fn send_packet(&mut self, worker: usize, port: PortId, frame: &[u8], command: fn(PortId, F) -> Command<F>) -> bool {
         let Some(packet) = self.pool.allocate(frame) else { return false };
-        // Packets of one flow of control's keep their order by going through one worker; the backlog bound keeps a
-        // stalled worker from eating the pool.
-        let worker = usize::from(port.0) % self.workers.len().max(1);
+        // The backlog's bound keeps a stalled worker from eating the pool.
         match self.workers.get_mut(worker) {
             Some(end) if end.backlog.len() < 1024 => {
                 end.send(command(port, packet));
@@ -299,11 +300,16 @@ impl<F: Frame> Workers for ControlLink<F> {
     }
 
     fn transmit(&mut self, port: PortId, frame: &[u8]) -> bool {
-        self.send_packet(port, frame, Command::Transmit)
+        // Packets of one flow of control's keep their order by going through one worker.
+        self.transmit_by(usize::from(port.0) % self.workers.len().max(1), port, frame)
+    }
+
+    fn transmit_by(&mut self, worker: usize, port: PortId, frame: &[u8]) -> bool {
+        self.send_packet(worker, port, frame, Command::Transmit)
     }
 
     fn plain(&mut self, port: PortId, frame: &[u8]) -> bool {
-        self.send_packet(port, frame, Command::Plain)
+        self.send_packet(usize::from(port.0) % self.workers.len().max(1), port, frame, Command::Plain)
     }
 
     fn publish(&mut self, snapshot: &Arc<Snapshot>) {

@@ -6,7 +6,7 @@ use std::collections::BTreeMap;
 use std::net::Ipv6Addr;
 use std::sync::Arc;
 
-use common::{Bench, LAN, Seen, Setup, Side, X, Y, datagram, error_about, frame, inner, packet, stranger, view};
+use common::{Bench, HOSTS, LAN, Seen, Setup, Side, X, Y, datagram, error_about, frame, inner, packet, stranger, view};
 use dataplane::context::{Activity, Install, Phase, Sharding};
 use dataplane::counters::{Count, DropReason};
 use dataplane::link::{RingSizes, Workers};
@@ -220,6 +220,25 @@ fn outcome(workers: usize, queues: Queues, steps: &[Step]) -> Outcome {
     told.sort();
     let drops = DropReason::ALL.iter().map(|reason| (*reason, bench.dropped(*reason))).collect();
     (frames, told, drops)
+}
+
+/// What control says in answer to a peer leaves after the worker that will get the peer's packets knows their context.
+#[test]
+fn a_frame_of_controls_leaves_after_what_its_worker_was_told_before() {
+    let mut bench = build(2, Queues::One);
+    let mine = (0..HOSTS).map(|host| bench.context(host, 1, X)).find(|it| bench.sharding.owner_of_pair(&it.ulids) == 1);
+    let install = mine.expect("one of many hosts is the second worker's");
+    bench.control.install(1, install.clone());
+    let frame = bench.provider_frame(X, &packet(Side::A.locator(1, X), Side::B.locator(1, X), 59, &[]));
+    assert!(bench.control.transmit_by(1, X, &frame));
+    // The first worker, whose queue the port's is, has nothing to send as long as the second has not looked.
+    let now = bench.now;
+    bench.workers[0].turn(now);
+    assert_eq!(bench.sent(X).len(), 0);
+    bench.workers[1].turn(now);
+    assert_eq!(bench.workers[1].shard().len(), 1);
+    bench.workers[0].turn(now);
+    assert_eq!(bench.sent(X), [frame]);
 }
 
 proptest! {

@@ -94,10 +94,17 @@ class Crash(Session):
 
 
 class DefaultTimeout(Cut):
-    """The protocol's own Send Timeout of 15 s: under 20 s."""
+    """The protocol's own Send Timeout of 15 s, and nothing else to go by: under 20 s."""
+
+    options = {"send_timeout": 15, "extra": "[hints]\ntcp = false\n"}
+    limit_ms = 20000
+
+
+class Hinted(Cut):
+    """The same, but the boxes look at what the hosts' TCP does: under 5 s."""
 
     options = {"send_timeout": 15}
-    limit_ms = 20000
+    limit_ms = 5000
 
 
 class BothProviders(LabTest):

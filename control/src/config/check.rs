@@ -10,7 +10,7 @@ use super::limits::{self, Limits};
 use super::natv6;
 use super::network;
 use super::problem::Problem;
-use super::site::{Eal, Hints, Hugepages, Idle, Node, Reap, Routable, Setup, Shim6, Site};
+use super::site::{Eal, Hints, Hugepages, Idle, Node, Order, Reap, Routable, Setup, Shim6, Site};
 use super::source::{Source, Span};
 
 /// Checks `text`, the contents of `file`. Relative paths in it are taken from the file's directory.
@@ -153,6 +153,7 @@ fn reap(source: &mut Source<'_>, section: &Option<Spanned<ReapSection>>) -> Reap
         probe_interval,
         initial_probes: number(source, &section.initial_probes, limits::INITIAL_PROBES),
         max_probe,
+        order: section.order.unwrap_or(Order::Informed),
     }
 }
 

@@ -8,7 +8,7 @@ use serde::de::DeserializeOwned;
 use toml::Spanned;
 use toml::de::{DeValue, ValueDeserializer};
 
-use super::site::{FlowLabels, Hugepages, Idle, Routable};
+use super::site::{FlowLabels, Hugepages, Idle, Order, Routable};
 use super::source::{Source, remove_at};
 
 type Text = Option<Spanned<String>>;
@@ -120,6 +120,7 @@ pub(super) struct ReapSection {
     pub(super) probe_interval_ms: Number,
     pub(super) initial_probes: Number,
     pub(super) max_probe_s: Number,
+    pub(super) order: Option<Order>,
 }
 
 /// `[hints]`

@@ -186,6 +186,20 @@ pub struct Reap {
     pub initial_probes: u8,
     /// Max Probe Timeout.
     pub max_probe: Duration,
+    /// In which order pairs are tried.
+    pub order: Order,
+}
+
+/// In which order pairs are tried when one has failed (RFC 5534 §4.3).
+#[derive(Clone, Copy, Debug, PartialEq, Eq, serde::Deserialize, serde::Serialize)]
+#[serde(rename_all = "lowercase")]
+pub enum Order {
+    /// By what other contexts know of the two ends; where they know nothing, as `Divergent`.
+    Informed,
+    /// What shares neither end with the failed pair comes first.
+    Divergent,
+    /// Preferences alone.
+    Preferred,
 }
 
 /// What besides REAP's own timers may make a context test its path (RFC 5534 §3.3; `[hints]`).

@@ -201,6 +201,11 @@ impl Control {
                         warn!(port = port.0, "no buffer for a packet of the control core");
                     }
                 }
+                Effect::TransmitBy(worker, port, frame) => {
+                    if !self.workers.transmit_by(worker, port, &frame) {
+                        warn!(port = port.0, worker, "no buffer for a packet of the control core");
+                    }
+                }
                 Effect::Plain(port, frame) => {
                     if !self.workers.plain(port, &frame) {
                         warn!(port = port.0, "no buffer for a packet that control gives back");

@@ -11,12 +11,13 @@
 
 use std::time::Duration;
 
-use dataplane::context::Sign;
+use dataplane::context::Sign as TcpSign;
 use dataplane::wire::LocatorPair;
 use rand::Rng;
 
+use super::revive::Sign;
 use super::{Effect, Engine, Event};
-use crate::reap::{PathKey, State};
+use crate::reap::{PathKey, Sightings, State};
 use crate::shim6::ContextId;
 use crate::time::Instant;
 
@@ -27,12 +28,12 @@ impl Engine {
         now: Instant,
         rng: &mut dyn Rng,
         id: ContextId,
-        sign: Sign,
+        sign: TcpSign,
         pair: LocatorPair,
         effects: &mut Vec<Effect>,
     ) {
         match sign {
-            Sign::Stalled => {
+            TcpSign::Stalled => {
                 self.tally.count(Event::TcpStalled);
                 // The worker may have said so before it heard of another pair.
                 let current = self.endpoint.context(id).is_some_and(|context| context.pair == pair);
@@ -40,11 +41,37 @@ impl Engine {
                     self.hint(now, rng, id, effects);
                 }
             }
-            Sign::Progress => {
+            TcpSign::Progress => {
                 self.tally.count(Event::TcpProgress);
                 self.book.progressed(PathKey::of(pair), now);
             }
         }
+    }
+
+    /// A context received or sent something on `path`: counted for all who share an end with it, once in half a second.
+    pub(super) fn sight(&mut self, now: Instant, id: ContextId, path: PathKey, [received, sent]: [bool; 2]) {
+        let Some(attached) = self.attached.get_mut(&id) else { return };
+        let step = Sightings::step(now);
+        let mut is_new = |which: usize| attached.counted[which].replace(step) != Some(step);
+        let (heard, sent) = (received && is_new(0), sent && is_new(1));
+        if received {
+            attached.heard = Some(now);
+        }
+        if sent {
+            self.sightings.sent(path, now);
+        }
+        if heard && self.sightings.heard(path, now) {
+            self.revived(now, Sign::Peer(path.peer));
+        }
+    }
+
+    /// Tells a context that may be about to explore how others fare who share an end of its path with it.
+    pub(super) fn look_around(&mut self, now: Instant, id: ContextId) {
+        let Some(attached) = self.attached.get_mut(&id) else { return };
+        let Some(reap) = attached.reap.as_mut().filter(|reap| reap.state() == State::Operational) else { return };
+        let path = PathKey::of(reap.current());
+        let ends = attached.heard.map(|since| self.sightings.ends(path, since, now));
+        reap.advise(ends.unwrap_or_default());
     }
 
     /// Word against the current pair of a context: it tests its pair, unless it does so already or did a moment ago.
@@ -57,6 +84,7 @@ impl Engine {
             return self.tally.count(Event::HintsPaced);
         }
         attached.hinted = Some(now);
+        self.look_around(now, id);
         self.tally.count(Event::HintsTested);
         self.reap_paid(now, rng, id, effects, |reap, rng, book, out| {
             reap.hint(now, rng, &|pair| book.rank(pair, now), out);

@@ -10,6 +10,7 @@ use dataplane::wire::ethernet::{self, EtherType, Mac};
 use dataplane::wire::ipv6;
 use dataplane::wire::shim6::{Addresses, Message, emit_packet};
 
+use super::revive::Sign;
 use super::{Effect, Engine, Event, Provider, Story};
 use crate::host::{GivenUp, Kind, LinkEvent};
 use crate::reap::PathKey;
@@ -221,6 +222,7 @@ impl Engine {
             for path in paths {
                 self.book.forget(path);
             }
+            self.revived(now, Sign::Provider(prefix));
             return self.advise_of_state(now, at);
         }
         if !self.hints.link {

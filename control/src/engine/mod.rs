@@ -10,9 +10,11 @@
 //! | `mod` | what comes in, and where it goes |
 //! | `setup` | what the configuration makes of it |
 //! | `hosts` | hosts that come and go, and who may have their addresses |
-//! | `context` | what follows when a context changes: table entries, REAP, paths |
+//! | `context` | what follows when a context changes: table entries, locators |
+//! | `liveness` | a context's REAP machine: what it is told, what it wants, and who else hears of it |
 //! | `hints` | what others may say about paths, and what comes of it |
 //! | `icmp` | what an ICMPv6 error about a translated packet becomes |
+//! | `revive` | signs that what was given up works again, and who should try again |
 //! | `label` | when a flow label stands for the payload header |
 //! | `quote` | the octets of such an error without the shim |
 //! | `link` | how a packet of the box's own reaches the wire |
@@ -28,10 +30,12 @@ mod hosts;
 mod icmp;
 mod label;
 mod link;
+mod liveness;
 mod natv6;
 mod providers;
 mod quote;
 mod report;
+mod revive;
 mod setup;
 mod steer;
 mod tally;
@@ -58,11 +62,12 @@ use crate::config::Prefix;
 use crate::config::site::Hints;
 use crate::host::{GivenUp, LinkEvent, Listener, Neighbours, Stack};
 use crate::manage::api::Steering;
-use crate::reap::{self, PathBook, PathKey, ProbeBudget};
+use crate::reap::{self, PathBook, PathKey, ProbeBudget, Sightings};
 use crate::shim6::{self, ContextId, Endpoint, Incoming, Open, OpenRefused, Owner, Unreadable};
 use crate::time::Instant;
 use context::Attached;
 pub use hosts::Changes;
+use revive::Revival;
 pub use setup::{PortSetup, SetupError, worker_limits};
 pub use steer::SteerRefused;
 pub use tally::{Event, Tally};
@@ -80,6 +85,8 @@ pub enum Effect {
     Refuse(usize, UlidPair),
     /// Send an Ethernet frame.
     Transmit(PortId, Vec<u8>),
+    /// Let this worker send an Ethernet frame, after what it was told before.
+    TransmitBy(usize, PortId, Vec<u8>),
     /// Give an Ethernet frame back to the workers: it is none of a context's.
     Plain(PortId, Vec<u8>),
     /// Give all workers this snapshot.
@@ -160,6 +167,7 @@ pub struct Engine {
     reap_config: Arc<reap::Config>,
     hints: Hints,
     book: PathBook,
+    sightings: Sightings,
     budget: ProbeBudget,
     /// Contexts with a REAP deadline; stale entries are skipped.
     due: BinaryHeap<Reverse<(Instant, ContextId)>>,
@@ -182,6 +190,8 @@ pub struct Engine {
     announce_down: bool,
     /// When to look whether a provider that was down has been up for long enough.
     advise_at: Option<Instant>,
+    /// Who waits for an answer, and what may be there again.
+    revival: Revival,
     neighbours: Neighbours,
     listener: Listener,
     /// What is translated by prefix.
@@ -249,6 +259,7 @@ impl Engine {
             self.expire_lists(now, rng, effects);
         }
         self.expire_news(now, rng, effects);
+        self.expire_revivals(now, rng, effects);
         self.expire_reap(now, rng, effects);
         self.expire_wakes(now, effects);
         if self.failing_check.is_some_and(|due| due <= now) {
@@ -259,10 +270,10 @@ impl Engine {
     /// When [`Engine::expire`] has something to do.
     pub fn deadline(&self) -> Option<Instant> {
         let reap = self.due.peek().map(|Reverse((at, _))| *at);
-        let paced = !self.suspects.is_empty() || !self.waiting.is_empty();
+        let paced = !self.suspects.is_empty() || !self.waiting.is_empty() || self.revival.is_paced();
         let suspects = paced.then(|| self.budget.ready_at());
         let wakes = self.wakes.peek().map(|Reverse((at, _))| *at);
-        let host = [self.neighbours.deadline(), self.listener.deadline(), self.failing_check];
+        let host = [self.neighbours.deadline(), self.listener.deadline(), self.failing_check, self.revival.due()];
         [reap, suspects, wakes, self.news_deadline(), self.lists_due, self.endpoint.deadline()]
             .into_iter()
             .chain(host)

@@ -14,6 +14,9 @@ use crate::reap::{PathKey, State as Reaping, Status};
 use crate::shim6::{Context, FailReason, State};
 use crate::time::Instant;
 
+/// How long ago something may have arrived on a path that is called up because of it, in seconds.
+const FRESH_S: u64 = 10;
+
 impl Engine {
     /// The hosts served, in order of their names.
     pub fn hosts_view(&self, now: Instant) -> HostsView {
@@ -205,8 +208,11 @@ impl Engine {
             paths.entry(path).or_insert((0, self.book.status(path, now))).0 += 1;
         }
         let view = |(path, (contexts, status)): (PathKey, (u64, Status))| {
+            let seen = self.sightings.seen(path);
+            let ago = |at: Option<Instant>| at.map(|at| now.since(at).as_secs());
             let (state, evidence) = match status {
-                Status::Working => ("up", "a probe was answered lately"),
+                Status::Working => ("up", "a probe was answered or data acknowledged lately"),
+                Status::Unknown if ago(seen.last_in).is_some_and(|ago| ago < FRESH_S) => ("up", "packets arrive"),
                 Status::Unknown => ("unknown", "no recent evidence"),
                 Status::Suspect => ("unknown", "a context saw it fail"),
                 Status::Dead => ("down", "contexts saw it fail"),
@@ -219,9 +225,9 @@ impl Engine {
                 state: state.to_owned(),
                 evidence: evidence.to_owned(),
                 contexts,
-                last_in_s: None,
-                last_out_s: None,
-                rtt_ms: None,
+                last_in_s: ago(seen.last_in),
+                last_out_s: ago(seen.last_out),
+                rtt_ms: seen.round_trip.map(|time| time.as_secs_f64() * 1000.0),
             }
         };
         PathsView { paths: paths.into_iter().map(view).collect() }

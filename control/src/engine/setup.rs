@@ -13,12 +13,12 @@ use dataplane::worker::Limits;
 use hashbrown::HashMap;
 use rand::Rng;
 
-use super::{Effect, Engine, Provider, Tally};
+use super::{Effect, Engine, Provider, Revival, Tally};
 use crate::config::site::FlowLabels;
 use crate::config::{Hosts, Site, site};
 use crate::host::{Listener, Neighbours, OwnLink, Stack};
 use crate::manage::api::Steering;
-use crate::reap::{self, BookConfig, PathBook, ProbeBudget};
+use crate::reap::{self, BookConfig, PathBook, ProbeBudget, Sightings};
 use crate::shim6::{self, Endpoint, HostRefused, IdentityProof, ProofMemory, Rate, RatePair, ShardOf, TagSpace};
 use crate::time::Instant;
 
@@ -113,6 +113,8 @@ impl Engine {
             reap_config: Arc::new(reap_config(site)),
             hints: site.hints,
             book: PathBook::new(BookConfig::default()),
+            sightings: Sightings::default(),
+            revival: Revival::default(),
             budget: ProbeBudget::new(PROBES_PER_S, PROBES_PER_S / 10),
             due: BinaryHeap::new(),
             waiting: VecDeque::new(),
@@ -303,6 +305,11 @@ fn reap_config(site: &Site) -> reap::Config {
         initial_probe_timeout: site.reap.probe_interval,
         initial_probes: site.reap.initial_probes.into(),
         max_probe_timeout: site.reap.max_probe,
+        order: match site.reap.order {
+            site::Order::Informed => reap::Order::Informed,
+            site::Order::Divergent => reap::Order::Divergent,
+            site::Order::Preferred => reap::Order::Preferred,
+        },
         ..reap::Config::default()
     }
 }

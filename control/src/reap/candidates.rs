@@ -7,7 +7,8 @@ use std::time::Duration;
 use dataplane::wire::{Locator, LocatorPair};
 
 use super::config::{Config, Order};
-use super::paths::Status;
+use super::paths::{PathKey, Status};
+use super::sightings::{Condition, Ends};
 
 /// Most pairs one exploration keeps; a peer with a very long locator list cannot make us hold more.
 pub(super) const CANDIDATES_MAX: usize = 256;
@@ -81,6 +82,8 @@ pub(super) struct Choice<'a> {
     pub(super) demoted: bool,
     /// What other contexts know about the paths.
     pub(super) rank: &'a dyn Fn(LocatorPair) -> Status,
+    /// What they know about the two ends of the current pair.
+    pub(super) ends: Ends,
 }
 
 impl Choice<'_> {
@@ -125,8 +128,28 @@ impl Choice<'_> {
             (true, true) => 2,
         };
         let status = if peer.broken || local.unwelcome { Status::Dead } else { (self.rank)(pair) };
-        let shares_an_end = pair.local == self.current.local || pair.peer == self.current.peer;
-        (place, status, order == Order::Divergent && shares_an_end, self.preference(local, peer))
+        (place, status, self.doubt(pair, order), self.preference(local, peer))
+    }
+
+    /// How much a pair has in common with what failed: nothing is least doubtful, unless others find one end well.
+    ///
+    /// An end that nobody knows about is better avoided, one at which others fell silent all the more. One that others
+    /// use undisturbed has been cleared: it is kept, since what is known to work is better than what is only unused.
+    fn doubt(&self, pair: LocatorPair, order: Order) -> u8 {
+        let ends = match order {
+            Order::Preferred => return 0,
+            Order::Divergent => Ends::default(),
+            Order::Informed => self.ends,
+        };
+        let (here, failed) = (PathKey::of(pair), PathKey::of(self.current));
+        let end = |shared: bool, condition| match (shared, condition) {
+            (true, Condition::Well) => 0,
+            (true, Condition::Unknown) => 2,
+            (true, Condition::Failing) => 4,
+            (false, Condition::Well) => 1,
+            (false, Condition::Unknown | Condition::Failing) => 0,
+        };
+        end(here.local == failed.local, ends.local) + end(here.peer == failed.peer, ends.peer)
     }
 
     /// RFC 6724 rules for labels and precedence, then local, then peer preferences.
@@ -216,7 +239,11 @@ mod tests {
             let local = local.iter().position(|entry| entry.locator == pair.local).unwrap();
             (local, peer.iter().position(|entry| entry.locator == pair.peer).unwrap())
         };
-        Choice { local, peer, current, demoted, rank }.candidates(config).into_iter().map(index).collect()
+        Choice { local, peer, current, demoted, rank, ends: Ends::default() }
+            .candidates(config)
+            .into_iter()
+            .map(index)
+            .collect()
     }
 
     fn three_by_three() -> (Vec<LocalLocator>, Vec<PeerLocator>) {
@@ -307,5 +334,47 @@ mod tests {
         assert!(!AddressStatus { allowed: false, ..good }.is_available(address));
         assert!(!good.is_available(at("fe80::1")));
         assert!(!good.is_available(at("fec0::1")));
+    }
+    /// Places in the order of three by three pairs, the current one left out.
+    fn informed(local: Condition, peer: Condition) -> Vec<(usize, usize)> {
+        let (ours, theirs) = three_by_three();
+        let current = LocatorPair { local: ours[0].locator, peer: theirs[0].locator };
+        let index = |pair: LocatorPair| {
+            let local = ours.iter().position(|entry| entry.locator == pair.local).unwrap();
+            (local, theirs.iter().position(|entry| entry.locator == pair.peer).unwrap())
+        };
+        let choice = Choice {
+            local: &ours,
+            peer: &theirs,
+            current,
+            demoted: true,
+            rank: &|_| Status::Unknown,
+            ends: Ends { local, peer, ..Ends::default() },
+        };
+        let found = choice.candidates(&Config::default()).into_iter().map(index).collect::<Vec<_>>();
+        assert_eq!(found.last(), Some(&(0, 0)), "known to have failed");
+        found[..8].to_vec()
+    }
+
+    #[test]
+    fn an_end_that_others_find_well_is_kept_and_one_that_fails_is_left_first() {
+        use Condition::{Failing, Unknown, Well};
+        let divergent = [(1, 1), (1, 2), (2, 1), (2, 2), (0, 1), (0, 2), (1, 0), (2, 0)];
+        assert_eq!(informed(Unknown, Unknown), divergent);
+        // Both ends fail: what shares either is tried last.
+        assert_eq!(informed(Failing, Failing), divergent);
+        // Our provider fails, theirs does not: theirs is kept at first.
+        let ours = [(1, 0), (2, 0), (1, 1), (1, 2), (2, 1), (2, 2), (0, 1), (0, 2)];
+        assert_eq!(informed(Failing, Well), ours);
+        // The other way round.
+        let theirs = [(0, 1), (0, 2), (1, 1), (1, 2), (2, 1), (2, 2), (1, 0), (2, 0)];
+        assert_eq!(informed(Well, Failing), theirs);
+        assert_eq!(informed(Well, Unknown), theirs);
+        // Something between the two: one end is changed, and preference says which first.
+        let between = [(0, 1), (0, 2), (1, 0), (2, 0), (1, 1), (1, 2), (2, 1), (2, 2)];
+        assert_eq!(informed(Well, Well), between);
+        // Ours fails, and of theirs nothing is known.
+        assert_eq!(informed(Failing, Unknown)[..4], divergent[..4]);
+        assert_eq!(informed(Failing, Unknown)[4..], [(1, 0), (2, 0), (0, 1), (0, 2)]);
     }
 }

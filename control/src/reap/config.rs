@@ -23,7 +23,8 @@ pub struct Config {
     /// The gap never exceeds this (§4.3).
     pub max_probe_timeout: Duration,
     /// Every timeout is shortened by a random share of up to this many percent, so that contexts and peers do not march
-    /// in step (§4.1). Only shortened: all the RFC's bounds are upper bounds.
+    /// in step (§4.1). Only shortened, since the RFC's bounds are upper bounds; but the Keepalive Interval, which has a
+    /// lower one too, varies to both sides of it.
     pub jitter_percent: u8,
     /// Order in which pairs other than the current one are tried.
     pub order: Order,
@@ -56,6 +57,9 @@ pub struct Fraction {
 /// Order in which pairs other than the current one are tried.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Order {
+    /// As `Divergent`, but an end of the failed pair that others find well is kept, and one at which others fell silent
+    /// is left first.
+    Informed,
     /// Pairs that share neither end with the pair that failed come first: whichever provider broke, they avoid it.
     Divergent,
     /// Preferences alone.
@@ -142,6 +146,17 @@ impl Config {
         gap
     }
 
+    /// A Keepalive Interval within a Keepalive Timeout of `timeout`: random to either side of the nominal one, and never
+    /// outside a third to a half (R5534-019), which shortening alone would leave.
+    pub(super) fn keepalive_gap(&self, timeout: Duration, rng: &mut dyn Rng) -> Duration {
+        let nominal = self.keepalive_interval.of(timeout);
+        let spread = nominal / 100 * u32::from(self.jitter_percent);
+        let low = nominal.saturating_sub(spread).max(timeout / 3);
+        let high = (nominal + spread).min(timeout / 2).max(low);
+        let share = ((high - low).as_nanos() * u128::from(rng.next_u32())) >> 32;
+        low + Duration::from_nanos(u64::try_from(share).unwrap_or(u64::MAX))
+    }
+
     /// `timeout` less a random share of up to `jitter_percent`.
     pub(super) fn jittered(&self, timeout: Duration, rng: &mut dyn Rng) -> Duration {
         if self.jitter_percent == 0 {
@@ -165,7 +180,7 @@ impl Default for Config {
             backoff: 2,
             max_probe_timeout: Duration::from_secs(60),
             jitter_percent: 10,
-            order: Order::Divergent,
+            order: Order::Informed,
             ula_routable: false,
             answers_per_s: 5,
             answers_burst: 10,
@@ -239,6 +254,23 @@ mod tests {
         for (config, error) in cases {
             assert_eq!(config.validate(), Err(error));
         }
+    }
+
+    // R5534-019, R5534-030
+    #[test]
+    fn keepalive_intervals_are_spread_and_stay_between_a_third_and_a_half() {
+        let mut rng = StdRng::seed_from_u64(1);
+        let whole = Duration::from_secs(15);
+        for (numerator, denominator, low, high) in [(1, 3, 5_000, 5_500), (2, 5, 5_400, 6_600), (1, 2, 6_750, 7_500)] {
+            let keepalive_interval = Fraction { numerator, denominator };
+            let config = Config { keepalive_interval, ..Config::default() };
+            let draws: Vec<Duration> = (0..200).map(|_| config.keepalive_gap(whole, &mut rng)).collect();
+            let (low, high) = (Duration::from_millis(low), Duration::from_millis(high));
+            assert!(draws.iter().all(|draw| (low..=high).contains(draw)), "{low:?} to {high:?}");
+            assert!(*draws.iter().max().unwrap() - *draws.iter().min().unwrap() > (high - low) / 2);
+        }
+        let exact = Config { jitter_percent: 0, ..Config::default() };
+        assert_eq!(exact.keepalive_gap(whole, &mut rng), Duration::from_secs(5));
     }
 
     // R5534-030

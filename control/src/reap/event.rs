@@ -52,6 +52,8 @@ pub enum Output {
     Confirmed {
         /// The pair.
         pair: LocatorPair,
+        /// From the probe to the first report of it. A peer may report later than at once.
+        after: Duration,
     },
     /// Probes on this pair stayed unreported while a later one on another pair was reported.
     Failed {

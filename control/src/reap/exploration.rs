@@ -52,6 +52,9 @@ pub(super) struct Exploration {
     pub(super) goal: Option<LocatorPair>,
     /// There is local evidence against the current pair.
     pub(super) demoted: bool,
+    /// The pair on which nothing was heard although something was sent, if it was not even worth a probe because others who
+    /// share it fell silent too.
+    pub(super) unheard: Option<LocatorPair>,
     /// The gap has reached its maximum, and this was told.
     pub(super) backed_off: bool,
     pub(super) started: Instant,
@@ -75,6 +78,7 @@ impl Exploration {
             guessed: None,
             goal: None,
             demoted: false,
+            unheard: None,
             backed_off: false,
             started: now,
             ended: None,
@@ -90,6 +94,15 @@ impl Exploration {
     /// Next pair for a Probe(InboundOk) sent by the clock.
     pub(super) fn next_to_inform(&mut self) -> Option<LocatorPair> {
         step(&self.candidates, &mut self.inform_next)
+    }
+
+    /// Makes `pair` the next to be tried, if it is a candidate; the round goes on behind it.
+    pub(super) fn next_is(&mut self, pair: LocatorPair) -> bool {
+        let place = self.candidates.iter().position(|candidate| *candidate == pair);
+        if let Some(place) = place {
+            (self.explore_next, self.inform_next) = (place, place);
+        }
+        place.is_some()
     }
 
     /// Pair for an answer: `guess` if it may be probed and was not just tried in vain, else the next in line.
@@ -167,7 +180,7 @@ impl Exploration {
     }
 
     /// Pairs whose probes stayed without report although a later probe on another pair was reported, each with the time
-    /// of its last probe. A pair without such contrast has not failed: perhaps it is the peer that is gone.
+    /// of its last probe, and the pair that was found silent without a probe. A pair without such contrast has not failed: perhaps it is the peer that is gone.
     pub(super) fn failed(&self, memory: Duration) -> Vec<(LocatorPair, Instant)> {
         let Some(proof) = self.sent.iter().filter(|sent| sent.reported).map(|sent| sent.at).max() else {
             return Vec::new();
@@ -182,6 +195,10 @@ impl Exploration {
                 failed.push((pair, sent.at));
             }
         }
+        let unheard = self.unheard.filter(|pair| self.reported().all(|reported| reported != *pair));
+        failed.extend(
+            unheard.filter(|pair| failed.iter().all(|(other, _)| other != pair)).map(|pair| (pair, self.started)),
+        );
         failed
     }
 }

@@ -10,10 +10,11 @@ use dataplane::wire::{Locator, LocatorPair};
 use rand::Rng;
 
 use super::candidates::{Choice, LocalLocator, PeerLocator};
-use super::config::Config;
+use super::config::{Config, Order};
 use super::event::{Activity, Direction, Output, ProbeRefused, Reason, State, Timers};
 use super::exploration::{Exploration, REPORTS_MAX};
 use super::paths::Status;
+use super::sightings::Ends;
 use crate::time::Instant;
 
 /// A Probe(Exploring) that comes this soon after an episode belongs to it: no peer can have missed us for a Send
@@ -41,6 +42,8 @@ pub struct Reap {
     exploration: Option<Box<Exploration>>,
     /// Pairs on which the peer gave a nonce of ours back.
     confirmed: Vec<LocatorPair>,
+    /// What others know of the ends of the current pair.
+    ends: Ends,
 }
 
 /// Lifecycle and introspection.
@@ -66,6 +69,7 @@ impl Reap {
             keepalive_next: None,
             exploration: None,
             confirmed: Vec::new(),
+            ends: Ends::default(),
         }
     }
 
@@ -274,6 +278,7 @@ impl Reap {
                 current: self.current,
                 demoted: episode.demoted,
                 rank: &|_| Status::Unknown,
+                ends: self.ends,
             };
             // A path that has just appeared may be the one that works: do not sit out the back-off before trying it.
             if episode.replace_candidates(choice.candidates(&self.config)) {
@@ -319,7 +324,7 @@ impl Reap {
         if self.state != State::Operational {
             return false;
         }
-        let demoted = rank(self.current) == Status::Dead;
+        let demoted = rank(self.current) == Status::Dead || self.is_known_to_fail();
         self.begin(now, Reason::Hinted, demoted, rank, out);
         self.state = State::Exploring;
         self.retransmit(now, rng, out);
@@ -342,6 +347,34 @@ impl Reap {
         self.state = State::Exploring;
         self.retransmit(now, rng, out);
         true
+    }
+
+    /// There is a sign that `pair` may work again: if the context explores, it tries that next, and now. The back-off goes on
+    /// from where it was, so a sign that deceives costs one probe.
+    pub fn encourage(&mut self, now: Instant, rng: &mut dyn Rng, pair: LocatorPair, out: &mut Vec<Output>) {
+        let explores = self.state != State::Operational;
+        let Some(episode) = self.exploration.as_mut().filter(|_| explores) else { return };
+        // A context that has just begun needs no encouragement.
+        let last = episode.sent.last().map(|sent| sent.at);
+        if last.is_none_or(|last| now.since(last) >= self.config.initial_probe_timeout) && episode.next_is(pair) {
+            self.retransmit(now, rng, out);
+        }
+    }
+
+    /// The pairs that may be probed, best first.
+    pub fn probeable(&self) -> impl Iterator<Item = LocatorPair> {
+        self.candidates(false, &|_| Status::Unknown).into_iter()
+    }
+
+    /// What others know about the ends of the current pair; counts until the pair changes or better is known. Say it before
+    /// an exploration begins.
+    pub fn advise(&mut self, ends: Ends) {
+        self.ends = ends;
+    }
+
+    /// Others who share an end with the current pair fell silent when we did: to try it first would be half a second lost.
+    fn is_known_to_fail(&self) -> bool {
+        self.config.order == Order::Informed && self.ends.is_failing()
     }
 
     /// Orders the pairs not yet tried by what other contexts know: call it on [`Output::ExplorationStarted`].
@@ -369,7 +402,11 @@ impl Reap {
     /// §6.4, E4.
     fn send_timeout(&mut self, now: Instant, rng: &mut dyn Rng, out: &mut Vec<Output>) {
         if self.state == State::Operational {
-            self.begin(now, Reason::SendTimeout, false, &|_| Status::Unknown, out);
+            let demoted = self.is_known_to_fail();
+            self.begin(now, Reason::SendTimeout, demoted, &|_| Status::Unknown, out);
+            // As good a witness as a probe without answer: payload without answer for a Send Timeout.
+            let current = self.current;
+            self.episode(now).unheard = demoted.then_some(current);
         }
         self.state = State::Exploring;
         self.send_at = None;
@@ -419,7 +456,7 @@ impl Reap {
         self.state = State::InboundOk;
         self.stop_keepalive();
         self.episode(now).remember_received(first);
-        self.learn(&probe.received, out);
+        self.learn(now, &probe.received, out);
         self.answer(now, rng, Some(mirror), flipped, out);
         self.restart_send(now, rng);
     }
@@ -435,7 +472,7 @@ impl Reap {
         out: &mut Vec<Output>,
     ) {
         self.episode(now).remember_received(first);
-        self.learn(&probe.received, out);
+        self.learn(now, &probe.received, out);
         self.choose(out);
         self.become_operational(now, out);
         if self.take_answer(now, out) {
@@ -462,7 +499,7 @@ impl Reap {
         if let Some(episode) = &mut self.exploration {
             episode.remember_received(first);
         }
-        self.learn(&probe.received, out);
+        self.learn(now, &probe.received, out);
         self.choose(out);
         self.become_operational(now, out);
         self.send_at = None;

@@ -14,7 +14,8 @@
 //! **The parts.** `machine` is the state machine of §6, to be held against the RFC with a finger on each page, `event` what goes in and
 //! out of it;
 //! `exploration` is what a context only needs while it explores; `candidates` orders the pairs; `paths` is what contexts
-//! tell each other, and the pace they keep together; `config` holds the constants of §7.
+//! tell each other, and the pace they keep together; `sightings` is what ordinary payload says about the ends of a path;
+//! `config` holds the constants of §7.
 //!
 //! Time, randomness and input are arguments; outputs are pushed on a vector that the caller drains after each call, and
 //! then asks for the next [`Reap::deadline`].
@@ -48,6 +49,7 @@ mod event;
 mod exploration;
 mod machine;
 mod paths;
+mod sightings;
 #[cfg(test)]
 mod tests;
 
@@ -56,3 +58,4 @@ pub use config::{Config, ConfigError, Fraction, Order};
 pub use event::{Activity, Direction, Output, ProbeRefused, Reason, State, Timers};
 pub use machine::Reap;
 pub use paths::{BookConfig, BookCounters, PathBook, PathKey, ProbeBudget, Status, Verdict};
+pub use sightings::{Condition, Ends, Seen, Sightings};

@@ -212,6 +212,10 @@ pub(super) struct Exchange {
     pub(super) sent: Instant,
     /// Whether I2 or I2bis already gave up once and went back to I1 (D24).
     pub(super) fell_back: bool,
+    /// I1s sent out of turn because something showed that the peer may answer now.
+    pub(super) nudges: u8,
+    /// The next I1 is one of those.
+    pub(super) hastened: bool,
 }
 
 /// News for the peer (§10.1).

@@ -286,6 +286,12 @@ impl Endpoint {
         self.store.len() == 0
     }
 
+    /// The peers for whom `reaches` holds may answer again: that they did not is no longer held against them (RFC 5533
+    /// §7.8 says for how long at most). Whoever does not speak Shim6 has answered, so that stays.
+    pub fn forgive(&mut self, reaches: impl Fn(Ulid) -> bool) {
+        self.holddowns.release_silent(reaches);
+    }
+
     /// Number of failures remembered.
     pub fn holddowns(&self) -> usize {
         self.holddowns.len()

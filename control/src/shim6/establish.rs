@@ -1,6 +1,7 @@
 //! Establishment: I1, R1, I2, R2 (RFC 5533 §7.7 to §7.16), in the order of the RFC.
 
 use std::sync::Arc;
+use std::time::Duration;
 
 use dataplane::wire::shim6::{Addresses, LocatorPreferences, Message, Options, Preference};
 use dataplane::wire::{ContextTag, Locator, LocatorPair, UlidPair};
@@ -56,6 +57,12 @@ pub enum OpenRefused {
     Full,
 }
 
+/// Most I1s out of turn in one exchange, and the least time since the last I1.
+const NUDGES_MAX: u8 = 8;
+const NUDGE_GAP: Duration = Duration::from_secs(1);
+/// How soon an I1 follows that of the peer: what follows from the peer's own comes first.
+const HASTE: Duration = Duration::from_millis(50);
+
 impl Endpoint {
     /// §7.7: opens a context, with an I1 on the first pair.
     pub fn open(
@@ -96,6 +103,7 @@ impl Endpoint {
         let Some(exchange) = context.exchange.as_deref_mut() else { return };
         let Some(pair) = exchange.advance() else { return };
         exchange.sent = now;
+        exchange.hastened = false;
         exchange.at = now + backoff(rng, base, exchange.retries);
         let initiator_nonce = exchange.nonce;
         // What may answer is what was tried (D22).
@@ -107,6 +115,44 @@ impl Endpoint {
         let options = Options { ulids: naming(ulids, pair), fork: nonzero(fork), ..Options::default() };
         let message = Message::I1 { initiator_tag, initiator_nonce, options };
         out.push(Output::Send { context: Some(id), addresses: outgoing(pair), message });
+    }
+
+    /// Something shows that the peer of an exchange that waits for R1 may answer now: one more I1, on `pair`. It counts as no
+    /// retransmission, and the next of those waits its full time from here. A second apart at least, and not without end.
+    /// Whether it was sent.
+    pub fn nudge(
+        &mut self,
+        now: Instant,
+        rng: &mut dyn Rng,
+        id: ContextId,
+        pair: LocatorPair,
+        out: &mut Vec<Output>,
+    ) -> bool {
+        let waiting = self.store.get_mut(id).filter(|context| context.state == State::I1Sent);
+        let Some(exchange) = waiting.and_then(|context| context.exchange.as_deref_mut()) else { return false };
+        let granted = exchange.grant_nudge(now, pair);
+        if granted {
+            self.send_i1(now, rng, id, out);
+        }
+        granted
+    }
+
+    /// The peer asks for the context too, gets R2 and is ready with it; what it sends is of no use to us before we are. If our
+    /// own I1 was sent a while ago, one more is due now: the peer is there (docs/decisions: recovery).
+    fn hasten(&mut self, now: Instant, id: ContextId, pair: LocatorPair) {
+        let waiting = self.store.get_mut(id).filter(|context| context.state == State::I1Sent);
+        let Some(exchange) = waiting.and_then(|context| context.exchange.as_deref_mut()) else { return };
+        if !exchange.hastened && exchange.grant_nudge(now, pair) {
+            exchange.hastened = true;
+            exchange.at = exchange.at.min(now + HASTE);
+            self.store.settle(id);
+        }
+    }
+
+    /// The pairs an exchange sends its I1s on, if it waits for R1.
+    pub fn awaits_r1(&self, id: ContextId) -> &[LocatorPair] {
+        let waiting = self.store.get(id).filter(|context| context.state == State::I1Sent);
+        waiting.and_then(|context| context.exchange.as_deref()).map_or(&[], |exchange| &exchange.candidates)
     }
 
     /// §7.9: receives an I1.
@@ -139,7 +185,9 @@ impl Endpoint {
             }
             // Both sides asked at once.
             State::I1Sent | State::I2Sent | State::I2bisSent => {
-                self.send_r2_for_i1(now, context.id, packet.addresses, nonce, out)
+                let id = context.id;
+                self.hasten(now, id, incoming_pair(packet.addresses));
+                self.send_r2_for_i1(now, id, packet.addresses, nonce, out)
             }
             // These have no context object and are as IDLE to whatever comes in (App. B).
             State::Idle | State::EFailed | State::NoSupport => {
@@ -419,7 +467,19 @@ impl Exchange {
             at: now,
             sent: now,
             fell_back: false,
+            nudges: 0,
+            hastened: false,
         }
+    }
+
+    /// Whether one more I1 may be sent out of turn now; then it goes on `pair`.
+    fn grant_nudge(&mut self, now: Instant, pair: LocatorPair) -> bool {
+        let place = self.candidates.iter().position(|candidate| *candidate == pair);
+        let rested = now.since(self.sent) >= NUDGE_GAP && self.nudges < NUDGES_MAX;
+        let Some(place) = place.filter(|_| rested) else { return false };
+        self.nudges += 1;
+        self.next = place;
+        true
     }
 
     /// The pair whose turn it is.

@@ -67,6 +67,18 @@ impl HoldDowns {
         self.forget(Held::Peer(ulids.peer));
     }
 
+    /// The silence of these peers may have ended.
+    pub(super) fn release_silent(&mut self, reaches: impl Fn(Ulid) -> bool) {
+        let meant = |held: &Held| match held {
+            Held::Pair(ulids) => reaches(ulids.peer),
+            Held::Peer(peer) => reaches(*peer),
+        };
+        let silent = self.entries.iter().filter(|(held, (_, reason))| *reason == FailReason::NoAnswer && meant(held));
+        for held in silent.map(|(held, _)| *held).collect::<Vec<_>>() {
+            self.forget(held);
+        }
+    }
+
     /// Forgets what has ended.
     pub(super) fn expire(&mut self, now: Instant) {
         while let Some((until, held)) = self.by_end.first().copied()
@@ -142,6 +154,9 @@ mod tests {
         let locals = |now| held.iter(Instant::from_millis(now)).map(|failure| failure.local).collect::<Vec<_>>();
         assert_eq!(locals(59), [Some(pair(1, 2).local), None]);
         assert_eq!((locals(60), locals(600)), (vec![None], vec![]));
+        held.hold(Held::Pair(pair(3, 4)), Instant::from_millis(90), FailReason::NoAnswer);
+        held.release_silent(|peer| peer == pair(3, 4).peer || peer == pair(1, 9).peer);
+        assert_eq!(held.len(), 2, "only that one");
         held.expire(Instant::from_millis(60));
         assert_eq!((held.len(), held.deadline()), (1, Some(Instant::from_millis(600))));
         held.release(pair(7, 2));

@@ -46,6 +46,10 @@ impl Endpoint {
             return;
         };
         let (retries, fell_back) = (exchange.retries, exchange.fell_back);
+        if exchange.hastened && state == State::I1Sent {
+            // Out of turn, so it is no retransmission.
+            return self.send_i1(now, rng, id, out);
+        }
         let (base, retries_max) = match state {
             State::I1Sent => (self.config.i1_timeout, self.config.i1_retries_max),
             State::I2Sent => (self.config.i2_timeout, self.config.i2_retries_max),

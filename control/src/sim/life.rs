@@ -512,6 +512,7 @@ fn plan(rng: &mut StdRng) -> Plan {
         contexts_max: 64,
         hold_pairs: 16,
         shim6: format!("strict_locators = {strict}"),
+        order: None,
         sections: String::new(),
         key: None,
         plain: Vec::new(),

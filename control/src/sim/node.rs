@@ -242,6 +242,7 @@ impl Node {
                 Effect::Replay(worker, tag) => self.control.replay(worker, tag),
                 Effect::Refuse(worker, pair) => self.control.refuse(worker, pair),
                 Effect::Transmit(port, frame) => _ = self.control.transmit(port, &frame),
+                Effect::TransmitBy(worker, port, frame) => _ = self.control.transmit_by(worker, port, &frame),
                 Effect::Plain(port, frame) => _ = self.control.plain(port, &frame),
                 Effect::Publish(snapshot) => self.control.publish(&snapshot),
                 Effect::Story(story) => stories.push(story),

@@ -28,6 +28,8 @@ pub struct Plan {
     pub hold_pairs: u32,
     /// Lines for the `[shim6]` section of all boxes.
     pub shim6: String,
+    /// Order in which all boxes try pairs, if not the default (`reap.order`).
+    pub order: Option<String>,
     /// Sites whose boxes do without those lines.
     pub plain: Vec<SiteId>,
     /// What signs for the hosts of all sites, which are hybrid then; HBA-only without.
@@ -62,6 +64,7 @@ impl Default for Plan {
             contexts_max: 1024,
             hold_pairs: 256,
             shim6: String::new(),
+            order: None,
             plain: Vec::new(),
             key: None,
             sections: String::new(),
@@ -128,13 +131,14 @@ impl Plan {
         let mut text = format!(
             "[box]\nname = \"box-{site}\"\nworkers = {workers}\ncontexts_max = {}\nhold = {{ packets = 16, pairs = {} }}\n\
              [site]\nprefix = \"{}/48\"\nlan = \"{}/64\"\nport = \"lan\"\n\
-             [reap]\nsend_timeout_s = {}\n[shim6]\n{}\n{}\n\
+             [reap]\nsend_timeout_s = {}\n{}\n[shim6]\n{}\n{}\n\
              [[port]]\nname = \"lan\"\ndevice = \"net_null0\"\naddresses = [\"{}/64\"]\n",
             self.contexts_max,
             self.hold_pairs,
             prefix(site),
             lan(site),
             self.send_timeout_s,
+            self.order.as_ref().map(|order| format!("order = \"{order}\"")).unwrap_or_default(),
             if self.plain.contains(&site) { "" } else { &self.shim6 },
             self.sections,
             address(lan(site), 1),

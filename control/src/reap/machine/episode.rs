@@ -12,6 +12,7 @@ use crate::reap::candidates::Choice;
 use crate::reap::event::{Output, Reason, State};
 use crate::reap::exploration::{AnswerBucket, Exploration};
 use crate::reap::paths::Status;
+use crate::reap::sightings::Ends;
 use crate::time::Instant;
 
 /// Episodes.
@@ -56,6 +57,7 @@ impl Reap {
             current: self.current,
             demoted: false,
             rank: &|_| Status::Unknown,
+            ends: self.ends,
         };
         let config = &self.config;
         self.exploration.get_or_insert_with(|| {
@@ -80,16 +82,16 @@ impl Reap {
     }
 
     /// Takes note of the nonces that the peer gives back (R5534-117).
-    pub(super) fn learn(&mut self, reports: &[ProbeReport], out: &mut Vec<Output>) {
+    pub(super) fn learn(&mut self, now: Instant, reports: &[ProbeReport], out: &mut Vec<Output>) {
         let mut unmatched = 0;
         for report in reports {
             match self.exploration.as_mut().and_then(|episode| episode.match_report(report)) {
                 Some(sent) if sent.reported => {}
                 Some(sent) => {
                     sent.reported = true;
-                    let pair = sent.pair();
+                    let (pair, after) = (sent.pair(), now.since(sent.at));
                     self.set_confirmed(pair);
-                    out.push(Output::Confirmed { pair });
+                    out.push(Output::Confirmed { pair, after });
                 }
                 None => unmatched += 1,
             }
@@ -109,6 +111,7 @@ impl Reap {
             current: self.current,
             demoted: false,
             rank: &|_| Status::Unknown,
+            ends: self.ends,
         };
         // A pair may have lost a locator since its probe was sent; then it is not preferred to anything.
         let works = |pair: LocatorPair| choice.preferred(episode.reported().filter(|other| *other == pair)).is_some();
@@ -125,11 +128,14 @@ impl Reap {
     /// Payload goes another way from now on.
     pub(super) fn move_to(&mut self, to: LocatorPair, out: &mut Vec<Output>) {
         let from = std::mem::replace(&mut self.current, to);
+        // What was known of its ends was known of the pair that is left.
+        self.ends = Ends::default();
         out.push(Output::PairChanged { from, to });
     }
 
     pub(super) fn candidates(&self, demoted: bool, rank: &dyn Fn(LocatorPair) -> Status) -> Vec<LocatorPair> {
-        Choice { local: &self.local, peer: &self.peer, current: self.current, demoted, rank }.candidates(&self.config)
+        let Reap { local, peer, current, ends, .. } = self;
+        Choice { local, peer, current: *current, demoted, rank, ends: *ends }.candidates(&self.config)
     }
 }
 
@@ -244,8 +250,8 @@ impl Reap {
     /// that the two would be one too many.
     pub(super) fn arm_keepalive_interval(&mut self, now: Instant, rng: &mut dyn Rng) {
         let timeout = Duration::from_secs(self.keepalive_timeout_s.into());
-        let interval = self.config.keepalive_interval.of(timeout);
-        let next = now + self.config.jittered(interval, rng);
+        let interval = self.config.keepalive_gap(timeout, rng);
+        let next = now + interval;
         self.keepalive_next = self.keepalive_until.and_then(|until| (next + interval / 2 < until).then_some(next));
     }
 }

@@ -323,7 +323,7 @@ fn contexts_on_a_dead_path_are_asked_to_look_once_and_move_by_themselves() {
         let (mut bench, [_, second]) = two_probes_out();
         for output in bench.probe(at(15_600), pair(2, 2), InboundOk, &[second]) {
             match output {
-                Output::Confirmed { pair } => book.confirmed(PathKey::of(pair), at(15_600)),
+                Output::Confirmed { pair, .. } => book.confirmed(PathKey::of(pair), at(15_600)),
                 Output::Failed { pair, probed } => {
                     let verdict = book.failed(PathKey::of(pair), witness, probed, at(15_600));
                     assert_eq!(verdict, if witness == 0 { Verdict::Suspect } else { Verdict::NewlyDead });

@@ -4,6 +4,7 @@ mod hints;
 mod limits;
 mod liveness;
 mod network;
+mod order;
 mod properties;
 mod runs;
 mod table;

@@ -450,3 +450,33 @@ fn the_wish_for_a_keepalive_timeout_is_told_and_heard() {
     converse(at(0), &mut a, &mut b);
     assert_eq!((a.context(2).peer_keepalive_timeout, b.context(1).peer_keepalive_timeout), (None, Some(33)));
 }
+
+#[test]
+fn a_sign_of_life_sends_one_more_i1_which_is_no_retransmission() {
+    // R5533-142, R5533-145: the numbers of §7.8 are upper bounds; a nudge moves none of them.
+    let mut a = Node::new(1);
+    let id = a.open(at(0), 2).unwrap();
+    assert!(a.endpoint.awaits_r1(id).contains(&a.pair(2)));
+    let pair = a.pair(2);
+    let nudge = |a: &mut Node, now| {
+        a.out.clear();
+        let Node { endpoint, rng, out, .. } = a;
+        endpoint.nudge(now, rng, id, pair, out)
+    };
+    assert!(!nudge(&mut a, at(0)), "the first was sent a moment ago");
+    assert!(nudge(&mut a, at(1)));
+    assert!(matches!(a.sent_one().1, Message::I1 { .. }));
+    let elsewhere = super::pair(locator(1, 1, 1), locator(9, 9, 9));
+    let Node { endpoint, rng, out, .. } = &mut a;
+    assert!(!endpoint.nudge(at(3), rng, id, elsewhere, out), "no pair of the exchange");
+    // However many signs there are, no more than eight, and all retransmissions are still there.
+    let nudged = (2..60).filter(|second| nudge(&mut a, at(*second))).count();
+    assert_eq!(nudged, 7);
+    let mut retransmitted = 0;
+    while !a.endpoint.awaits_r1(id).is_empty() {
+        a.expire_next();
+        retransmitted += a.sent().len();
+    }
+    assert_eq!(retransmitted, 4, "I1_RETRIES_MAX");
+    assert!(!nudge(&mut a, at(1000)), "it has failed");
+}
