@@ -17,16 +17,13 @@ use crate::reap::{
 use crate::shim6::{Context, ContextId, GoneReason, How, Output, State as Shim6State};
 use crate::time::Instant;
 
-/// When the last segment of a context is sent again after it found a path.
-const WAKE_AFTER: [Duration; 3] = [Duration::from_millis(10), Duration::from_millis(200), Duration::from_millis(800)];
+/// REAP deadlines looked at in one call, so that events of the workers never wait long.
+const EXPIRED_PER_TURN: usize = 256;
 
 /// Further attempts to leave a pair when explorations end on it, and the wait before the first; each wait is twice the
 /// one before. Probes still under way can end an exploration that has hardly begun, so there is a wait.
 const STAYED_MAX: u8 = 5;
 const STAYED_WAIT: Duration = Duration::from_millis(500);
-
-/// REAP deadlines looked at in one call, so that events of the workers never wait long.
-const EXPIRED_PER_TURN: usize = 256;
 
 /// What hangs on a context besides what the endpoint keeps.
 pub(super) struct Attached {
@@ -500,29 +497,6 @@ impl Engine {
         self.follow(now, rng, out, effects);
     }
 
-    /// Other contexts on a path that has just proved dead look for another one now instead of waiting for their own
-    /// Send Timeout. Each of them moves only when its own probe is answered.
-    fn path_died(&mut self, now: Instant, witness: ContextId, path: PathKey, effects: &mut Vec<Effect>) {
-        self.tally.count(Event::PathsDead);
-        self.suspect_all(|id, current| id != witness && current == path);
-        self.weigh_providers(now, effects);
-    }
-
-    /// Puts every context at rest whose current path is meant by `which` into the queue of suspects, once.
-    pub(super) fn suspect_all(&mut self, which: impl Fn(ContextId, PathKey) -> bool) {
-        let mut meant: Vec<(ContextId, PathKey)> = Vec::new();
-        for (id, attached) in &mut self.attached {
-            let Some(reap) = attached.reap.as_ref().filter(|reap| reap.state() == State::Operational) else { continue };
-            let path = PathKey::of(reap.current());
-            if which(*id, path) && !std::mem::replace(&mut attached.suspected, true) {
-                meant.push((*id, path));
-            }
-        }
-        // In an order that does not depend on the table's, so that a simulation can be repeated.
-        meant.sort_unstable();
-        self.suspects.extend(meant);
-    }
-
     /// REAP timers, those that waited for a probe to be allowed, and suspects, at the pace all contexts keep together. A
     /// call does a bounded amount of work; what is left is due at once again.
     pub(super) fn expire_reap(&mut self, now: Instant, rng: &mut dyn Rng, effects: &mut Vec<Effect>) {
@@ -580,26 +554,6 @@ impl Engine {
         if let Some(at) = deadline.filter(|at| attached.queued.is_none_or(|queued| *at < queued)) {
             attached.queued = Some(at);
             self.due.push(Reverse((at, id)));
-        }
-    }
-
-    /// The context has a working path again: its host's TCP, which waits longer and longer for a sign of life, shall have
-    /// one. The peer may need a moment to move its own direction, so this is tried more than once; a worker that has heard
-    /// from the peer meanwhile has nothing left to send.
-    fn wake(&mut self, now: Instant, id: ContextId) {
-        self.wakes.extend(WAKE_AFTER.map(|delay| Reverse((now + delay, id))));
-    }
-
-    /// Has the last segments sent again of contexts that found a path a moment ago.
-    pub(super) fn expire_wakes(&mut self, now: Instant, effects: &mut Vec<Effect>) {
-        while let Some(&Reverse((at, id))) = self.wakes.peek() {
-            if at > now {
-                return;
-            }
-            self.wakes.pop();
-            if let Some(context) = self.endpoint.context(id) {
-                effects.push(Effect::Replay(self.owner(&context.ulids), context.local_tag));
-            }
         }
     }
 

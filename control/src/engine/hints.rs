@@ -9,6 +9,7 @@
 //! What the box knows itself (a link that is down, a router that does not answer) is no hearsay: it puts the pair last
 //! instead of first (`link`). What two other contexts have seen with probes of their own is none either (`context`).
 
+use std::cmp::Reverse;
 use std::time::Duration;
 
 use dataplane::context::Sign as TcpSign;
@@ -20,6 +21,9 @@ use super::{Effect, Engine, Event};
 use crate::reap::{PathKey, Sightings, State};
 use crate::shim6::ContextId;
 use crate::time::Instant;
+
+/// When the last segment of a context is sent again after it found a path.
+const WAKE_AFTER: [Duration; 3] = [Duration::from_millis(10), Duration::from_millis(200), Duration::from_millis(800)];
 
 impl Engine {
     /// A worker saw what a host's TCP does while nothing came back.
@@ -89,5 +93,48 @@ impl Engine {
         self.reap_paid(now, rng, id, effects, |reap, rng, book, out| {
             reap.hint(now, rng, &|pair| book.rank(pair, now), out);
         });
+    }
+
+    /// Other contexts on a path that has just proved dead look for another one now instead of waiting for their own
+    /// Send Timeout. Each of them moves only when its own probe is answered.
+    pub(super) fn path_died(&mut self, now: Instant, witness: ContextId, path: PathKey, effects: &mut Vec<Effect>) {
+        self.tally.count(Event::PathsDead);
+        self.suspect_all(|id, current| id != witness && current == path);
+        self.weigh_providers(now, effects);
+    }
+
+    /// Puts every context at rest whose current path is meant by `which` into the queue of suspects, once.
+    pub(super) fn suspect_all(&mut self, which: impl Fn(ContextId, PathKey) -> bool) {
+        let mut meant: Vec<(ContextId, PathKey)> = Vec::new();
+        for (id, attached) in &mut self.attached {
+            let Some(reap) = attached.reap.as_ref().filter(|reap| reap.state() == State::Operational) else { continue };
+            let path = PathKey::of(reap.current());
+            if which(*id, path) && !std::mem::replace(&mut attached.suspected, true) {
+                meant.push((*id, path));
+            }
+        }
+        // In an order that does not depend on the table's, so that a simulation can be repeated.
+        meant.sort_unstable();
+        self.suspects.extend(meant);
+    }
+
+    /// The context has a working path again: its host's TCP, which waits longer and longer for a sign of life, shall have
+    /// one. The peer may need a moment to move its own direction, so this is tried more than once; a worker that has heard
+    /// from the peer meanwhile has nothing left to send.
+    pub(super) fn wake(&mut self, now: Instant, id: ContextId) {
+        self.wakes.extend(WAKE_AFTER.map(|delay| Reverse((now + delay, id))));
+    }
+
+    /// Has the last segments sent again of contexts that found a path a moment ago.
+    pub(super) fn expire_wakes(&mut self, now: Instant, effects: &mut Vec<Effect>) {
+        while let Some(&Reverse((at, id))) = self.wakes.peek() {
+            if at > now {
+                return;
+            }
+            self.wakes.pop();
+            if let Some(context) = self.endpoint.context(id) {
+                effects.push(Effect::Replay(self.owner(&context.ulids), context.local_tag));
+            }
+        }
     }
 }

@@ -115,6 +115,8 @@ fn portray_exchange(exchange: &Exchange, now: Instant, put: &mut dyn FnMut(Featu
         at,
         sent,
         fell_back,
+        nudges,
+        hastened,
     } = exchange;
     put(Feature::Nonce(*nonce));
     for pairs in [candidates, used, &vec![*pair]] {
@@ -125,6 +127,7 @@ fn portray_exchange(exchange: &Exchange, now: Instant, put: &mut dyn FnMut(Featu
     put(Feature::Validator(validator));
     put(Feature::Tag(*packet_tag));
     put(Feature::Value(u128::from(*retries) << 1 | u128::from(*fell_back)));
+    put(Feature::Value(u128::from(*nudges) << 1 | u128::from(*hastened)));
     put(Feature::Ahead(at.since(now)));
     put(Feature::Ago(now.since(*sent)));
 }
