@@ -28,7 +28,7 @@ fn run(target: &str, check: fn(&[u8])) {
         println!("{name}");
         check(input);
     }
-    let config = ProptestConfig { cases: 512, failure_persistence: None, ..ProptestConfig::default() };
+    let config = ProptestConfig { cases: 4096, failure_persistence: None, ..ProptestConfig::default() };
     let holds = |octets: Vec<u8>| {
         check(&octets);
         Ok(())

@@ -22,10 +22,11 @@ const EXPIRED_PER_TURN: usize = 256;
 
 /// Further attempts to leave a pair when explorations end on it, and the wait before the first; each wait is twice the
 /// one before. Probes still under way can end an exploration that has hardly begun, so there is a wait.
-const STAYED_MAX: u8 = 5;
+const STAYED_MAX: u8 = 7;
 const STAYED_WAIT: Duration = Duration::from_millis(500);
 
 /// What hangs on a context besides what the endpoint keeps.
+#[derive(Default)]
 pub(super) struct Attached {
     /// What the owning worker was told last.
     pub(super) installed: Option<Install>,
@@ -46,33 +47,13 @@ pub(super) struct Attached {
     /// When the peer was last heard.
     pub(super) heard: Option<Instant>,
     /// Half seconds in which it was last counted among those heard, and among those that sent.
-    pub(super) counted: [u64; 2],
+    pub(super) counted: [Option<u64>; 2],
     /// Stands in the queue of those that have something to hear.
     pub(super) news: bool,
     /// Explorations since the last news that ended on a pair which should be left.
     pub(super) stayed: u8,
     /// A pair of locators on which a router has no room for the payload header behind 1280 octets.
     pub(super) narrow: Option<LocatorPair>,
-}
-
-impl Attached {
-    fn new() -> Attached {
-        Attached {
-            installed: None,
-            reap: None,
-            traffic: Default::default(),
-            queued: None,
-            waiting: false,
-            suspected: false,
-            labels: LabelUse::default(),
-            hinted: None,
-            heard: None,
-            counted: [u64::MAX; 2],
-            news: false,
-            stayed: 0,
-            narrow: None,
-        }
-    }
 }
 
 impl Engine {
@@ -88,7 +69,7 @@ impl Engine {
                     self.by_owner(context, &mut effects[first..]);
                 }
                 Output::Opening { id } => {
-                    self.attached.insert(id, Attached::new());
+                    self.attached.insert(id, Attached::default());
                     self.revival.opening.insert(id);
                     self.sync(id, effects);
                 }
@@ -153,7 +134,7 @@ impl Engine {
         effects.push(Effect::Story(Story::Ready(context.ulids, context.pair, how)));
         let (ulid, pair, timeout) = (context.ulids.local, context.pair, context.peer_keepalive_timeout);
         let (local, peer) = self.locators(context);
-        let attached = self.attached.entry(id).or_insert_with(Attached::new);
+        let attached = self.attached.entry(id).or_default();
         let kept = attached.reap.take().filter(|reap| reap.current() == pair);
         let fresh = kept.is_none();
         let mut reap = kept.unwrap_or_else(|| Reap::new(&self.reap_config, pair, &local[..], &peer[..]));
@@ -242,6 +223,9 @@ impl Engine {
         let phase = match context.state {
             Shim6State::I1Sent => Phase::Opening,
             Shim6State::I2Sent => Phase::Answering,
+            // Where the peer is has to be found first: it told of a list without the locator it spoke from, and no other has
+            // answered yet. Packets wait meanwhile; they must not go to an identifier that nobody routes.
+            Shim6State::Established | Shim6State::I2bisSent if is_nowhere(context) => Phase::Answering,
             Shim6State::Established | Shim6State::I2bisSent => Phase::Live,
             Shim6State::Idle | Shim6State::EFailed | Shim6State::NoSupport => return,
         };
@@ -432,7 +416,7 @@ impl Engine {
             ReapOutput::ExplorationEnded { .. } => {
                 self.revival.exploring.remove(&id);
                 self.wake(now, id);
-                self.leave_after_all(now, id);
+                self.leave_after_all(now, rng, id);
             }
             ReapOutput::BackedOff => {}
         }
@@ -440,7 +424,7 @@ impl Engine {
 
     /// An exploration that was under way when its context was told to leave a pair may end on that pair, for whatever it
     /// was begun. Then the others are tried in their turn, but not for ever: they may all be dead.
-    fn leave_after_all(&mut self, now: Instant, id: ContextId) {
+    fn leave_after_all(&mut self, now: Instant, rng: &mut dyn Rng, id: ContextId) {
         let Some(context) = self.endpoint.context(id) else { return };
         let (local, peer) = self.locators(context);
         let current = self.attached.get(&id).and_then(|attached| attached.reap.as_ref()).map(Reap::current);
@@ -453,7 +437,9 @@ impl Engine {
         let stays = current.is_some_and(|pair| unwelcome(pair) || broken(pair));
         let Some(attached) = self.attached.get_mut(&id).filter(|_| stays) else { return };
         if attached.stayed < STAYED_MAX {
-            let wait = STAYED_WAIT * (1 << attached.stayed);
+            // Spread, or two ends that are both to leave something would get in each other's way again and again.
+            let spread = 0.5 + f64::from(rng.next_u32()) / f64::from(u32::MAX);
+            let wait = (STAYED_WAIT * (1 << attached.stayed)).mul_f64(spread);
             attached.stayed += 1;
             self.stays.push(Reverse((now + wait, id)));
         }
@@ -576,6 +562,11 @@ impl Engine {
             reap.suspect(now, rng, &|pair| book.rank(pair, now), out);
         });
     }
+}
+
+/// Whether the current pair leads to the peer's identifier although that is none of its locators.
+fn is_nowhere(context: &Context) -> bool {
+    context.pair.peer.0 == context.ulids.peer.0 && context.peer_locator(context.pair.peer.0).is_none()
 }
 
 fn locator_sets(context: &Context) -> LocatorSets {

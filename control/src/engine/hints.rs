@@ -56,7 +56,7 @@ impl Engine {
     pub(super) fn sight(&mut self, now: Instant, id: ContextId, path: PathKey, [received, sent]: [bool; 2]) {
         let Some(attached) = self.attached.get_mut(&id) else { return };
         let step = Sightings::step(now);
-        let mut is_new = |which: usize| std::mem::replace(&mut attached.counted[which], step) != step;
+        let mut is_new = |which: usize| attached.counted[which].replace(step) != Some(step);
         let (heard, sent) = (received && is_new(0), sent && is_new(1));
         if received {
             attached.heard = Some(now);

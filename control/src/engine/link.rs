@@ -42,6 +42,8 @@ impl Engine {
         effects: &mut Vec<Effect>,
     ) {
         let way = self.provider_of(addresses.source).map(|(_, provider)| (provider.port, provider.next_hop));
+        // Identifiers stay inside; what is to be sent there goes again when there is a locator.
+        let way = way.filter(|_| !addresses.target.is_unique_local());
         let packet = emit_packet(addresses, HOP_LIMIT, message);
         match (way, packet) {
             (Some((port, next_hop)), Ok(mut packet)) => {

@@ -266,7 +266,8 @@ mod tests {
         let engine = &mut world.nodes[0].engine;
         engine.book.confirmed(PathKey { peer: [0x21; 8], ..path }, now);
         assert!(engine.deadline().is_some_and(|due| due <= now + FAILING_CHECK));
-        world.run(6 * S);
+        // And its link, which was down, has been up for long enough to be believed.
+        world.run(12 * S);
         assert_eq!(order(&world), [0, 1]);
         world.nodes[0].engine.steer("isp-0-1", Steering::Drain).unwrap();
         world.run(S);

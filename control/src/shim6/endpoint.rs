@@ -370,8 +370,11 @@ impl Endpoint {
     }
 
     /// Makes sure that a context has a flow label to offer if one is `wanted`, and none if not: the peer offers none, and
-    /// then it uses none. There may be none left, or the configuration may not want any.
+    /// then it uses none. There may be none left, or the configuration may not want any; and where the peer knows the host by
+    /// another address than its own, packets are translated anyway and go with the header.
     pub(super) fn settle_label(&mut self, rng: &mut dyn Rng, id: ContextId, wanted: bool) {
+        let Some(ulids) = self.store.get(id).map(|context| context.ulids) else { return };
+        let wanted = wanted && self.inside(ulids) == ulids;
         let Some(labels) = self.labels.as_mut() else { return };
         let Some(context) = self.store.get_mut(id) else { return };
         match (wanted, context.local_label) {

@@ -4,7 +4,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use dataplane::wire::shim6::{Addresses, LocatorPreferences, Message, Options, Preference};
-use dataplane::wire::{ContextTag, LocatorPair, UlidPair};
+use dataplane::wire::{ContextTag, Locator, LocatorPair, UlidPair};
 use rand::Rng;
 
 use super::context::{
@@ -501,7 +501,8 @@ impl Exchange {
 
 impl Context {
     /// Lp after the peer told its locators on `arrival`: stays if it still makes sense, else the pair of the exchange
-    /// (D33). A locator that is not the peer's never becomes a destination: its ULID does instead.
+    /// (D33). A locator that is not the peer's never becomes a destination: another one of its locators does instead, or
+    /// its ULID when none is known to answer.
     ///
     /// The pair of the exchange counts as probed, since the nonces that went both ways on it cannot be guessed.
     pub(super) fn settle_pair(&mut self, arrival: LocatorPair) {
@@ -514,11 +515,11 @@ impl Context {
         if stays {
             return;
         }
-        let peer = if self.peer_locator(arrival.peer.0).is_some_and(PeerLocator::usable) {
-            arrival.peer
-        } else {
-            self.ulids.as_locators().peer
-        };
+        // The arrival may be a locator of a list that was replaced meanwhile; then any other that answers will do.
+        let usable = |locator: &Locator| self.peer_locator(locator.0).is_some_and(PeerLocator::usable);
+        let known = self.peer_locators.iter().map(|known| known.locator);
+        let mut candidates = [arrival.peer, self.pair.peer].into_iter().chain(known);
+        let peer = candidates.find(usable).unwrap_or(self.ulids.as_locators().peer);
         self.pair = LocatorPair { local: arrival.local, peer };
     }
 

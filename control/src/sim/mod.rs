@@ -345,11 +345,11 @@ impl World {
         // What was due anyway comes first.
         self.turn(site);
         let node = &self.nodes[site];
-        let (before, delivered) = (node.essence(now), node.delivered());
+        let (before, delivered) = (node.essence(), node.delivered());
         node.receive(port, frame, now);
         self.turn(site);
         let node = &self.nodes[site];
-        let (after, reached) = (node.essence(now), node.delivered() - delivered);
+        let (after, reached) = (node.essence(), node.delivered() - delivered);
         let oracle = if origin == Origin::Forged { Oracle::Forgery } else { Oracle::StatelessI1 };
         if before != after {
             self.violation(Some(site), oracle, format!("{message:?} made {after:?} of {before:?}"));

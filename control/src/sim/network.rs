@@ -235,7 +235,11 @@ impl World {
             return self.violation(Some(site), Oracle::Ingress, text);
         }
         if target.is_unique_local() {
-            return self.violation(Some(site), Oracle::Identifier, format!("{target} left its site"));
+            return self.violation(
+                Some(site),
+                Oracle::Identifier,
+                format!("{target} left its site, in {:?}", ControlPacket::parse(octets)),
+            );
         }
         self.capture(number, octets);
         if prefix_of(target) == prefix_of(VICTIM) {

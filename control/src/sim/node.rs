@@ -252,7 +252,7 @@ impl Node {
     }
 
     /// Its contexts, as far as nobody may change them who has no right to; in order.
-    pub(super) fn essence(&self, _: Instant) -> Vec<Essence> {
+    pub(super) fn essence(&self) -> Vec<Essence> {
         let mut all: Vec<Essence> = self
             .engine
             .contexts()

@@ -119,7 +119,7 @@ fn what_is_missing_doubled_or_late_is_counted() {
     world.streams[id].arrivals.insert(3, lost);
     assert_eq!(world.streams[id].faults(since, until), (0, 1));
     // And a context that is there is no nothing.
-    assert!(world.nodes.iter().all(|node| node.leftovers().len() == 3));
+    assert!(world.nodes.iter().all(|node| node.leftovers().contains(&("contexts", 1))));
 }
 
 #[test]
@@ -138,5 +138,6 @@ fn a_box_sleeps_and_wakes_and_its_clock_jumps() {
     // 301 seconds are idle time, and the context is gone at once.
     world.step(0, Duration::from_secs(301));
     world.run(Duration::from_millis(100));
-    assert_eq!((world.nodes[0].leftovers().len(), world.nodes[1].leftovers().len()), (0, 3));
+    assert_eq!(world.nodes[0].leftovers(), []);
+    assert!(world.nodes[1].leftovers().contains(&("contexts", 1)));
 }

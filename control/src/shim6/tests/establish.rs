@@ -473,7 +473,7 @@ fn a_sign_of_life_sends_one_more_i1_which_is_no_retransmission() {
     let nudged = (2..60).filter(|second| nudge(&mut a, at(*second))).count();
     assert_eq!(nudged, 7);
     let mut retransmitted = 0;
-    while a.endpoint.awaits_r1(id) != [] {
+    while !a.endpoint.awaits_r1(id).is_empty() {
         a.expire_next();
         retransmitted += a.sent().len();
     }
