@@ -134,7 +134,8 @@ fn a_box_sleeps_and_wakes_and_its_clock_jumps() {
     world.run(Duration::from_millis(200));
     assert!(world.streams[id].arrivals.len() >= before + 38, "what waited in the device goes on");
     world.stop(id);
-    world.run(Duration::from_secs(1));
+    // Long enough for the other box's last Keepalive: one that came later would bring the context back (RFC 5533 §7.17).
+    world.run(Duration::from_secs(20));
     // 301 seconds are idle time, and the context is gone at once.
     world.step(0, Duration::from_secs(301));
     world.run(Duration::from_millis(100));
