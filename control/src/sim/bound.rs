@@ -49,21 +49,26 @@ pub fn exploration(site: &Site) -> Duration {
 ///
 /// - The side that sends notices after **Send Timeout** without a sign of life (RFC 5534 §6.4). If only its own packets get
 ///   lost, and the other side has nothing to send, that side goes on with Keepalives for a Keepalive Timeout after the
-///   last packet it got, which is what we told it, our **Send Timeout** again.
+///   last packet it got, which is what we told it, our **Send Timeout** again. A provider that fails both ways may lose
+///   packets one way only, since after earlier faults the two ways of a session need not use the same providers.
 /// - It probes one pair after the other, at the latest the last of them works: the **gaps after each of `pairs` probes**,
 ///   the first ones Initial Probe Timeout, the further ones twice as long each time up to Max Probe Timeout (§4.3, §7).
 ///   Jitter only shortens them.
-/// - If all paths work both ways or not at all, the answer to that probe arrives and both sides move. If some work one way
-///   only, the answer may not, and the other side has a **round** of its own to find a way for it, while ours goes on.
-pub fn detour(site: &Site, pairs: u32, one_way: bool) -> Duration {
+/// - The answer to that probe may need another way than the probe, and the other side a **round** of its own to find it,
+///   while ours goes on.
+pub fn detour(site: &Site, pairs: u32) -> Duration {
+    site.reap.send_timeout * 2 + gaps(site, 2 * pairs) + GRACE
+}
+
+/// The waits after each of so many probes.
+fn gaps(site: &Site, probes: u32) -> Duration {
     let reap = &site.reap;
     let initial = u32::from(reap.initial_probes);
     let gap = |sent: u32| {
         let doubled = 1u32.checked_shl((sent + 1).saturating_sub(initial)).unwrap_or(u32::MAX);
         reap.probe_interval.saturating_mul(doubled).min(reap.max_probe)
     };
-    let rounds = if one_way { 2 } else { 1 };
-    reap.send_timeout * rounds + (1..=pairs * rounds).map(gap).sum::<Duration>() + GRACE
+    (1..=probes).map(gap).sum()
 }
 
 /// How long an exchange that cannot succeed may still go on beside payload that flows: I2bis with a validator that is no
@@ -86,7 +91,7 @@ mod tests {
         assert_eq!(exploration(site), Duration::from_secs(60) + GRACE);
         assert_eq!(settled(site), Duration::from_secs(42) + GRACE);
         // R5534-043: 0.5, 0.5, 0.5, 1 after the first four probes, then twice as long each time.
-        let gaps = |pairs| detour(site, pairs, false) - GRACE - site.reap.send_timeout;
-        assert_eq!([2, 4, 6].map(gaps), [1_000, 2_500, 8_500].map(Duration::from_millis));
+        assert_eq!([2, 4, 6].map(|probes| gaps(site, probes)), [1_000, 2_500, 8_500].map(Duration::from_millis));
+        assert_eq!(detour(site, 2), site.reap.send_timeout * 2 + Duration::from_millis(2_500) + GRACE);
     }
 }

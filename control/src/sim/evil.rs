@@ -57,6 +57,8 @@ pub(super) struct Visits {
     /// Answers that need no context.
     answers: u64,
     probes: u64,
+    /// I2bis and I1.
+    exchanges: u64,
     since: Option<Instant>,
 }
 
@@ -221,6 +223,12 @@ impl World {
                 let since = *self.visits.since.get_or_insert(now);
                 // Answers to probes (5 a second, 10 at once) and those of the clock (2 a second) of one context.
                 !claimed || self.visits.probes > 12 + 7 * (1 + now.since(since).as_secs())
+            }
+            // A forged R1bis is answered where it says it came from (RFC 5533 §7.18), three times at most, and then five I1s
+            // look for the peer (§7.19).
+            Ok(Message::I2bis { .. } | Message::I1 { .. }) => {
+                self.visits.exchanges += 1;
+                !claimed || self.visits.exchanges > (3 + 5) * self.visits.named
             }
             Err(_) if is_icmp_error(octets) => {
                 self.visits.answers += 1;

@@ -376,7 +376,7 @@ impl Life {
         let pairs = self.streams.iter().map(pairs).max().unwrap_or_default();
         let provider = spared[self.pick(spared.len())];
         let ways = [BOTH, BOTH, &[Way::Out], &[Way::In]][self.pick(4)];
-        let sites = self.world.nodes.iter().map(|node| bound::detour(node.site(), pairs, ways.len() == 1));
+        let sites = self.world.nodes.iter().map(|node| bound::detour(node.site(), pairs));
         let limit = sites.max().unwrap_or_default();
         self.note(format!("provider {provider} fails {ways:?}"));
         self.streams.iter().for_each(|id| self.world.streams[*id].interval = DETOUR);
