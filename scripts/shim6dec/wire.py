@@ -34,7 +34,7 @@ OPTIONS_AT = {I1: 16, R1: 16, I2: 24, R2: 16, R1BIS: 16, I2BIS: 32, UR: 16, UA: 
 MINIMUM = {**OPTIONS_AT, PROBE: 56, ERROR: 16}
 
 VALIDATOR, LOCATORS, PREFERENCES, PDS, SIGNATURE, ULID_PAIR, FORK, TIMEOUT = 1, 2, 3, 4, 5, 6, 7, 10
-FLOW_LABEL = 19526  # the box's own experiment, docs/decisions/draft-flow-label.md
+FLOW_LABEL = 19526  # the box's own experiment, docs/decisions/0022-flow-label.md
 EXPERIMENT = b"P6FL"
 EXPERIMENTAL = range(16384, 32768)  # RFC 5533 §17
 OPTION_NAMES = {
