@@ -176,13 +176,11 @@ impl World {
     /// Whether a connection has ended as it should on both sides.
     pub fn is_closed(&mut self, connection: ConnectionId) -> bool {
         let states = [0, 1].map(|end| self.socket(connection, end).map(|socket| socket.state()));
-        match states {
-            // smoltcp 0.14 does not send a FIN again that was lost while both sides closed; every octet has arrived.
-            [Some(State::Closing), Some(State::FinWait2)] | [Some(State::FinWait2), Some(State::Closing)] => {
-                self.connections[connection].is_settled()
-            }
-            _ => states.iter().all(|state| matches!(state, Some(State::Closed | State::TimeWait))),
-        }
+        let all = |good: &[State]| states.iter().all(|state| state.is_some_and(|state| good.contains(&state)));
+        // smoltcp 0.14 does not send a FIN again that was lost while both sides closed; every octet has arrived.
+        let stuck = states.contains(&Some(State::Closing)) && self.connections[connection].is_settled();
+        all(&[State::Closed, State::TimeWait])
+            || stuck && all(&[State::Closed, State::TimeWait, State::Closing, State::FinWait2])
     }
 
     /// How a connection stands, for people.
