@@ -97,7 +97,7 @@ impl<F: Frame> Worker<F> {
             outlets: Outlets {
                 ports,
                 hold: Hold::new(limits.hold_pairs, depth),
-                pieces: Vec::with_capacity(2 * BURST),
+                pieces: Vec::with_capacity(3 * BURST),
                 cuts: 0,
                 hasher: *sharding.hasher(),
                 link,
@@ -174,9 +174,9 @@ impl<F: Frame> Worker<F> {
         }
         self.batch.clear();
         for shown in self.replay.shown().filter(|_| self.limits.tcp_hints) {
-            // Only a hint: when there is no room for it, the next one comes soon.
+            // Only a hint, and no packet: when there is no room for it, the next one comes soon.
             let Shown { handle, sign, pair } = shown;
-            self.outlets.tell(Event::Tcp { handle, sign, pair });
+            drop(self.outlets.link.events.push(Event::Tcp { handle, sign, pair }));
         }
         if !self.outlets.pieces.is_empty() {
             self.send_pieces(port);
@@ -322,7 +322,9 @@ impl<F: Frame> Worker<F> {
 
     /// Tells control what was active, a few contexts per turn.
     fn report(&mut self) {
-        while let Some(Qualified { pair, presented, provider }) = self.flows.next_qualified() {
+        while !self.outlets.link.events.is_full()
+            && let Some(Qualified { pair, presented, provider }) = self.flows.next_qualified()
+        {
             self.outlets.count(Count::NatQualified);
             self.outlets.tell(Event::Qualified { pair, presented, provider });
         }

@@ -92,10 +92,13 @@ impl Engine {
                     }
                     self.attached.remove(&id);
                     self.revival.forget(id);
-                    effects.push(Effect::Remove(self.owner(&ulids), local_tag));
+                    // The tag names its worker. The pair no longer does when the host has gone before its contexts.
+                    let owner = self.sharding.owner_of_tag(local_tag).map_or_else(|| self.owner(&ulids), usize::from);
+                    let owner = owner % self.workers;
+                    effects.push(Effect::Remove(owner, local_tag));
                     if reason == GoneReason::HostRemoved && fork == 0 {
                         // Packets may wait for the context, and nobody else will let go of them.
-                        effects.push(Effect::Refuse(self.owner(&ulids), ulids));
+                        effects.push(Effect::Refuse(owner, ulids));
                     }
                     effects.push(Effect::Story(Story::Gone(ulids, reason)));
                 }

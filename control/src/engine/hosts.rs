@@ -202,6 +202,8 @@ impl Engine {
     /// A host has other locators from now on.
     fn change_list(&mut self, now: Instant, first: CheckedHost, remaining: Option<CheckedHost>) {
         let ulid = first.host().ulid;
+        let owner = self.owner_of(ulid);
+        self.endpoint.hold_locators(now, first.host(), owner);
         self.endpoint.adopt_host(first);
         match remaining {
             Some(remaining) => {

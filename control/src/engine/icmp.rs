@@ -116,7 +116,9 @@ impl Engine {
         let Some(mtu) = icmp.get(4..ICMP_HEADER).and_then(|word| word.try_into().ok()).map(u32::from_be_bytes) else {
             return;
         };
-        if let Some(attached) = self.attached.get_mut(&quoted.id).filter(|_| quote::is_narrow(mtu)) {
+        // A label adds nothing that there might be no room for.
+        let narrow = quoted.place.is_some() && quote::is_narrow(mtu);
+        if let Some(attached) = self.attached.get_mut(&quoted.id).filter(|_| narrow) {
             attached.narrow = Some(quoted.pair);
             self.sync(quoted.id, effects);
         }

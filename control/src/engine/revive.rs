@@ -121,7 +121,9 @@ impl Engine {
             any_provider || known
         });
         let revival = &mut self.revival;
-        revival.queue = concerned.into();
+        let again: BTreeSet<ContextId> = concerned.iter().map(|(id, _)| *id).collect();
+        revival.queue.retain(|(id, _)| !again.contains(id));
+        revival.queue.extend(concerned);
         revival.signs.clear();
         revival.due = None;
     }

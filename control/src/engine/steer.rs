@@ -82,11 +82,12 @@ impl Engine {
     pub(super) fn advise_of_state(&mut self, now: Instant, at: usize) {
         let up = |provider: &Provider| provider.is_up();
         let others = self.providers.iter().enumerate().any(|(other, provider)| other != at && up(provider));
-        let Some(provider) = self.providers.get_mut(at).filter(|_| self.announce_down) else { return };
+        let announce = self.announce_down;
+        let Some(provider) = self.providers.get_mut(at) else { return };
         if provider.is_up() {
             provider.up_since = Some(now);
             self.advise_at.get_or_insert(now + MENDED_AFTER);
-        } else if others && !std::mem::replace(&mut provider.told_down, true) {
+        } else if announce && others && !std::mem::replace(&mut provider.told_down, true) {
             self.advise();
         }
     }

@@ -75,6 +75,8 @@ pub struct Sightings {
     local: HashMap<[u8; 8], Row>,
     peer: HashMap<[u8; 8], Row>,
     paths: HashMap<PathKey, (Row, Seen)>,
+    /// Steps in which a full table was last swept: of our ends, of the peers', of paths. Once a step is enough.
+    swept: [u64; 3],
 }
 
 /// Contexts heard in each step. A step's place is its number modulo the length.
@@ -144,10 +146,10 @@ impl Sightings {
     pub fn heard(&mut self, path: PathKey, now: Instant) -> bool {
         let mut news = false;
         let step = Sightings::step(now);
-        if let Some(row) = room(&mut self.local, path.local, now) {
+        if let Some(row) = room(&mut self.local, &mut self.swept[0], path.local, now) {
             row.count(step);
         }
-        if let Some(row) = room(&mut self.peer, path.peer, now) {
+        if let Some(row) = room(&mut self.peer, &mut self.swept[1], path.peer, now) {
             news = row.latest + SILENCE < step || *row == Row::default();
             row.count(step);
         }
@@ -191,8 +193,10 @@ impl Sightings {
     }
 
     fn path(&mut self, path: PathKey, now: Instant) -> Option<&mut (Row, Seen)> {
-        if self.paths.len() >= ROWS_MAX && !self.paths.contains_key(&path) {
-            let oldest = Sightings::step(now).saturating_sub(2 * STEPS as u64);
+        let step = Sightings::step(now);
+        let full = self.paths.len() >= ROWS_MAX && !self.paths.contains_key(&path);
+        if full && std::mem::replace(&mut self.swept[2], step) != step {
+            let oldest = step.saturating_sub(2 * STEPS as u64);
             self.paths.retain(|_, (row, _)| row.latest >= oldest);
         }
         let room = self.paths.len() < ROWS_MAX || self.paths.contains_key(&path);
@@ -201,9 +205,10 @@ impl Sightings {
 }
 
 /// The row of `key`, new if there is room.
-fn room(rows: &mut HashMap<[u8; 8], Row>, key: [u8; 8], now: Instant) -> Option<&mut Row> {
-    if rows.len() >= ROWS_MAX && !rows.contains_key(&key) {
-        let oldest = Sightings::step(now).saturating_sub(2 * STEPS as u64);
+fn room<'a>(rows: &'a mut HashMap<[u8; 8], Row>, swept: &mut u64, key: [u8; 8], now: Instant) -> Option<&'a mut Row> {
+    let step = Sightings::step(now);
+    if rows.len() >= ROWS_MAX && !rows.contains_key(&key) && std::mem::replace(swept, step) != step {
+        let oldest = step.saturating_sub(2 * STEPS as u64);
         rows.retain(|_, row| row.latest >= oldest);
     }
     let room = rows.len() < ROWS_MAX || rows.contains_key(&key);

@@ -70,8 +70,13 @@ impl Presenting<'_> {
 pub(super) fn complaint(packet: &ipv6::View<'_>, snapshot: &Snapshot) -> Option<UlidPair> {
     packet.payload().first().filter(|kind| **kind < 128)?;
     snapshot.nat.as_ref().filter(|nat| nat.translates(packet.target()))?;
+    // Whoever has no address of the site's own is dropped for that; nobody speaks for it.
+    let source = packet.source();
+    if !super::may_cross(source) || snapshot.delegated(source) || snapshot.is_image(source) {
+        return None;
+    }
     let quote = Reading::of(packet).ok()?.quote?;
-    let others = quote.target != packet.source() && quote.source == packet.target();
+    let others = quote.target != source && quote.source == packet.target();
     others.then_some(UlidPair { local: Ulid(quote.target), peer: Ulid(quote.source) })
 }
 
