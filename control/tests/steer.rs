@@ -156,6 +156,23 @@ fn a_link_that_is_down_is_told_as_broken_and_mended_later() {
 }
 
 #[test]
+fn a_provider_told_broken_is_mended_whatever_the_setting_is_by_then() {
+    let (mut scene, streams) = Scene::talking(&Plan::default(), 53);
+    let failed = scene.in_use(0);
+    let port = scene.providers[failed].port;
+    scene.cut(failed, BOTH);
+    scene.link_state(0, port, false);
+    scene.until_back(&streams, s(60));
+    scene.reload(0, |site, _| site.shim6.announce_down = false).unwrap();
+    let since = scene.now;
+    scene.heal(failed);
+    scene.link_state(0, port, true);
+    scene.run(s(20));
+    let sent = told(&scene, 0, since);
+    assert!(sent.iter().flatten().count() > 0 && sent.iter().flatten().all(|it| it.flags == 0), "{sent:?}");
+}
+
+#[test]
 fn a_link_that_flaps_costs_one_request() {
     let (mut scene, streams) = Scene::talking(&Plan::default(), 54);
     let idle = scene.providers[1 - scene.in_use(0)].port;

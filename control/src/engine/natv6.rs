@@ -274,6 +274,42 @@ mod tests {
         assert_eq!(order(&world), [1, 0], "who is drained keeps what it has");
     }
 
+    // R5533-004: whichever worker has the context, it is that one which loses it when the host goes.
+    #[test]
+    fn contexts_of_a_host_that_goes_are_taken_from_their_workers() {
+        let sites = vec![crate::sim::SitePlan { workers: 4, ..Default::default() }; 2];
+        let shim6 = "[natv6]\nenabled = true\n".into();
+        let mut world = World::new(&Plan { sites, shim6, ..Plan::default() }, 1);
+        world.run(2 * S);
+        let (now, mut rng, mut effects) = (world.now, rng(), Vec::new());
+        let host = (Ulid(world.hosts[0].ulid), Locator(world.hosts[0].locators[1]));
+        let engine = &mut world.nodes[0].engine;
+        for peer in 1..=16_u16 {
+            let pair =
+                UlidPair { local: host.0, peer: Ulid(std::net::Ipv6Addr::new(0x2001, 0xdb8, 0xff, 0, 0, 0, 0, peer)) };
+            let notice = Notice::Qualified { pair, presented: host.1, provider: 1 };
+            engine.notice(now, &mut rng, notice, &mut effects);
+        }
+        let installed: std::collections::BTreeSet<_> = effects
+            .iter()
+            .filter_map(|effect| match effect {
+                Effect::Install(owner, install) => Some((*owner, install.local_tag)),
+                _ => None,
+            })
+            .collect();
+        assert!(installed.len() == 16 && installed.iter().any(|(owner, _)| *owner != 0));
+        effects.clear();
+        engine.remove_host(now, &mut rng, host.0, &mut effects);
+        let removed: std::collections::BTreeSet<_> = effects
+            .iter()
+            .filter_map(|effect| match effect {
+                Effect::Remove(owner, tag) => Some((*owner, *tag)),
+                _ => None,
+            })
+            .collect();
+        assert_eq!(removed, installed);
+    }
+
     // R5533-014, R5533-019
     #[test]
     fn a_session_that_qualifies_is_asked_for_from_the_address_its_peer_knows() {
