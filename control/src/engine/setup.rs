@@ -108,6 +108,7 @@ impl Engine {
             free_places: Vec::new(),
             quarantine: site.quarantine,
             peers: HashMap::new(),
+            classes: Vec::new(),
             endpoint,
             attached: HashMap::new(),
             reap_config: Arc::new(reap_config(site)),
@@ -139,6 +140,7 @@ impl Engine {
         };
         engine.set_natv6(site);
         engine.set_peers(site);
+        engine.set_classes(site);
         engine.set_hosts(hosts, rng)?;
         engine.renew_nat();
         Ok(engine)
@@ -245,6 +247,7 @@ fn snapshot(site: &Site, ports: &[PortSetup], own: &[Vec<(Ipv6Addr, u8)>]) -> Sn
         host_index: std::collections::HashMap::new(),
         site: Block::new(site.prefix.address(), site.prefix.length()),
         mss_clamp: site.mss_clamp,
+        classes: Vec::new(),
         nat: super::natv6::view(site).map(Arc::new),
     }
 }

@@ -7,6 +7,7 @@
 
 pub mod entry;
 pub mod flows;
+pub mod fork;
 pub mod hash;
 pub mod hold;
 pub mod index;
