@@ -107,7 +107,7 @@ fn packets_of_a_class_go_by_its_context_once_it_is_live() {
     bench.install(fork(&bench, 2));
     assert_eq!(tag_of(&mut bench, &voice), fork(&bench, 2).peer_tag);
     assert_eq!((bench.count(Count::ForkedOut), bench.count(Count::TranslatedOut)), (3, 10));
-    let traffic = bench.workers[0].shard().iter().map(|entry| (entry.handle, entry.traffic[0].packets));
+    let traffic = bench.workers[0].shard().iter().map(|entry| (entry.handle, entry.traffic()[0].packets));
     let mut traffic: Vec<_> = traffic.collect();
     traffic.sort_unstable();
     assert_eq!(traffic, [(1001, 2), (1002, 1), (default.handle, 7)], "each counts its own");
