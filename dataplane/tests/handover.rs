@@ -6,7 +6,10 @@ use std::collections::BTreeMap;
 use std::net::Ipv6Addr;
 use std::sync::Arc;
 
-use common::{Bench, HOSTS, LAN, OTHER_KIND, Seen, Setup, Side, X, Y, datagram, error_about, frame, inner, packet, slot, stranger, view};
+use common::{
+    Bench, HOSTS, LAN, OTHER_KIND, Seen, Setup, Side, X, Y, datagram, error_about, frame, inner, packet, slot,
+    stranger, view,
+};
 use dataplane::context::{Activity, Install, Phase, Sharding};
 use dataplane::counters::{Count, DropReason};
 use dataplane::link::{RingSizes, Workers};

@@ -223,10 +223,7 @@ impl Entry {
     /// asks for a second look.
     #[inline]
     pub fn is_ordinary_out(&self, ulids: &UlidPair) -> bool {
-        self.flags == TAKEN | DEFAULT
-            && self.phase == Phase::Live
-            && self.digest & DOUBT == 0
-            && self.ulids == *ulids
+        self.flags == TAKEN | DEFAULT && self.phase == Phase::Live && self.digest & DOUBT == 0 && self.ulids == *ulids
     }
 
     /// The same for a packet with our tag. Flags that say how packets leave are of no interest here.
@@ -288,7 +285,7 @@ impl Entry {
     }
 
     /// Notes one packet. True if this is the first since the last report, so the caller has to queue the slot.
-    #[inline]
+    #[inline(always)]
     pub(super) fn note(&mut self, direction: Direction, octets: usize) -> bool {
         let first = self.digest & QUEUED == 0;
         let traffic = match direction {

@@ -26,8 +26,7 @@ impl Hasher {
     pub fn pair(&self, pair: &UlidPair) -> u64 {
         let ([a, b], [c, d]) = (words(pair.local.0), words(pair.peer.0));
         let left = fold(a ^ self.key[0], b ^ self.key[1]);
-        let right = fold(c ^ self.key[2], d ^ self.key[3]);
-        fold(left ^ self.key[3], right ^ self.key[0].rotate_left(23))
+        fold(left ^ c ^ self.key[2], d ^ self.key[3])
     }
 
     /// Hash of a number that strangers choose.

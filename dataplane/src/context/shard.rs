@@ -17,6 +17,20 @@ use crate::wire::{ContextTag, FlowLabel, LocatorPair, UlidPair};
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 pub struct Slot(pub(super) u32);
 
+impl Slot {
+    /// Its number, less than the capacity of the shard.
+    #[inline]
+    pub(crate) fn number(self) -> u32 {
+        self.0
+    }
+
+    /// The slot with a number that [`Slot::number`] gave.
+    #[inline]
+    pub(crate) fn from_number(number: u32) -> Slot {
+        Slot(number)
+    }
+}
+
 /// The contexts one worker owns; whoever holds it mutably is their only writer.
 pub struct Shard {
     hasher: Hasher,
@@ -320,7 +334,7 @@ impl Shard {
     }
 
     /// Notes one packet of `octets` in a context: counts, and the liveness REAP lives on.
-    #[inline]
+    #[inline(always)]
     pub fn note(&mut self, slot: Slot, direction: Direction, octets: usize) {
         if self.entries[slot.0 as usize].note(direction, octets) {
             self.active.push(slot.0);
