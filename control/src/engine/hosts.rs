@@ -73,6 +73,7 @@ impl Engine {
         let plan = self.plan(now, rng, hosts)?;
         self.check_providers(site)?;
         let changes = Changes { added: plan.new.len(), removed: plan.gone.len(), changed: plan.changed.len() };
+        self.note_key(hosts);
         self.quarantine = site.quarantine;
         self.endpoint.set_quarantine(site.quarantine);
         self.announce_down = site.shim6.announce_down;
@@ -113,7 +114,7 @@ impl Engine {
     ) -> Result<(), SetupError> {
         self.may_come(now, host, &self.taken(now))?;
         if self.endpoint.host(host.identity.ulid).is_none() {
-            let checked = self.checked(rng, host, None)?;
+            let checked = self.checked(rng, host, self.key.clone().as_ref())?;
             self.take_in(host, checked);
             self.publish_hosts(effects);
         }
@@ -143,15 +144,24 @@ impl Engine {
         gone.sort_unstable();
         let taken = self.taken(now);
         let (mut new, mut changed) = (Vec::new(), Vec::new());
+        // A file none of whose hosts needs the key does not bring it, and a locator that goes may need it all the same.
+        let key = hosts.key().or(self.key.as_ref()).cloned();
         for host in hosts {
             self.may_come(now, host, &taken)?;
             if self.endpoint.host(host.identity.ulid).is_none() {
-                new.push((host.clone(), self.checked(rng, host, hosts.key())?));
+                new.push((host.clone(), self.checked(rng, host, key.as_ref())?));
             } else {
-                changed.extend(self.changed(host, hosts.key())?);
+                changed.extend(self.changed(host, key.as_ref())?);
             }
         }
         Ok(Plan { gone, new, changed })
+    }
+
+    /// Keeps the key that came with a configuration which was taken over.
+    fn note_key(&mut self, hosts: &Hosts) {
+        if let Some(key) = hosts.key() {
+            self.key = Some(key.clone());
+        }
     }
 
     /// The lists of a host that is served already, if they are not what they were.
@@ -172,13 +182,14 @@ impl Engine {
         let in_use = self.endpoint.contexts_of(ulid).next().is_some();
         // Generations go up by one (D12); the second list is for later.
         let mut list = |entries, more| self.list(host, entries, old.generation.wrapping_add(more), key);
-        match going.is_empty() || !in_use {
-            true => Ok(Some((list(wanted, 1)?, None))),
-            false => {
-                let both = wanted.iter().copied().chain(going).collect();
-                Ok(Some((list(both, 1)?, Some(list(wanted, 2)?))))
+        if !going.is_empty() && in_use {
+            let both = wanted.iter().copied().chain(going).collect();
+            // What goes may not be proved any more, when the key was changed: then it goes at once. What stays must be.
+            if let Ok(both) = list(both, 1) {
+                return Ok(Some((both, Some(list(wanted, 2)?))));
             }
         }
+        Ok(Some((list(wanted, 1)?, None)))
     }
 
     /// What is told of a host with these locators. The signature, if it needs one, is made here, once for all peers.
@@ -335,6 +346,7 @@ impl Engine {
     /// The first hosts of a box that starts.
     pub(super) fn set_hosts(&mut self, hosts: &Hosts, rng: &mut dyn Rng) -> Result<(), SetupError> {
         let plan = self.plan(Instant::START, rng, hosts)?;
+        self.note_key(hosts);
         for (host, checked) in plan.new {
             self.take_in(&host, checked);
         }

@@ -105,6 +105,7 @@ impl Engine {
             providers: site.providers.iter().map(provider).collect(),
             lan_port: PortId(site.lan_port as u8),
             host_names: HashMap::new(),
+            key: None,
             free_places: Vec::new(),
             quarantine: site.quarantine,
             peers: HashMap::new(),
