@@ -157,7 +157,8 @@ pub struct Engine {
     snapshot: Arc<Snapshot>,
     providers: Vec<Provider>,
     lan_port: PortId,
-    host_names: HashMap<Ulid, String>,
+    /// The hosts, as the configuration names them.
+    served: HashMap<Ulid, hosts::Served>,
     /// What signs locators outside the hosts' address sets, as it came with the last configuration that needed it.
     key: Option<Arc<SigningKey>>,
     /// Places in the snapshot of hosts that are gone.

@@ -104,7 +104,7 @@ impl Engine {
             snapshot: Arc::new(snapshot(site, ports, &own)),
             providers: site.providers.iter().map(provider).collect(),
             lan_port: PortId(site.lan_port as u8),
-            host_names: HashMap::new(),
+            served: HashMap::new(),
             key: None,
             free_places: Vec::new(),
             quarantine: site.quarantine,
