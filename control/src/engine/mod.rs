@@ -61,6 +61,7 @@ use rand::Rng;
 use crate::config::Prefix;
 use crate::config::site::Hints;
 use crate::host::{GivenUp, LinkEvent, Listener, Neighbours, Stack};
+use crate::identity::SigningKey;
 use crate::manage::api::Steering;
 use crate::reap::{self, PathBook, PathKey, ProbeBudget, Sightings};
 use crate::shim6::{self, ContextId, Endpoint, Incoming, Open, OpenRefused, Owner, Unreadable};
@@ -156,7 +157,10 @@ pub struct Engine {
     snapshot: Arc<Snapshot>,
     providers: Vec<Provider>,
     lan_port: PortId,
-    host_names: HashMap<Ulid, String>,
+    /// The hosts, as the configuration names them.
+    served: HashMap<Ulid, hosts::Served>,
+    /// What signs locators outside the hosts' address sets, as it came with the last configuration that needed it.
+    key: Option<Arc<SigningKey>>,
     /// Places in the snapshot of hosts that are gone.
     free_places: Vec<u32>,
     /// How long what a host had is kept from others when it is gone.

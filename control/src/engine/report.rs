@@ -25,11 +25,11 @@ impl Engine {
             *contexts.entry(self.endpoint.inside(context.ulids).local).or_default() += 1;
         }
         let mut hosts: Vec<HostView> = Vec::new();
-        for (ulid, name) in &self.host_names {
+        for (ulid, served) in &self.served {
             let Some(host) = self.endpoint.host(*ulid) else { continue };
             let kind = host.pds.as_deref().and_then(|pds| crate::identity::verify_ulid(*ulid, pds).ok());
             hosts.push(HostView {
-                name: name.clone(),
+                name: served.name.clone(),
                 ulid: ulid.0,
                 locators: host.locators.iter().map(|(locator, _)| locator.0).collect(),
                 kind: kind.map(|kind| format!("{kind:?}").to_lowercase()).unwrap_or_default(),

@@ -73,10 +73,11 @@ impl Endpoint {
         out: &mut Vec<Output>,
     ) -> Result<ContextId, OpenRefused> {
         let Open { ulids, fork, mut pairs } = request;
-        let host = self.local(ulids.local).ok_or(OpenRefused::UnknownHost)?;
         if let Some(context) = self.store.by_ulids(ulids, fork) {
             return Err(OpenRefused::AlreadyOpen(context.id));
         }
+        let new = self.host_for_new(ulids.local).is_some();
+        let host = self.local(ulids.local).filter(|_| new).ok_or(OpenRefused::UnknownHost)?;
         if let Some((until, reason)) = self.holddowns.check(now, ulids) {
             return Err(OpenRefused::HoldDown { until, reason });
         }
