@@ -128,6 +128,23 @@ class Box(Talker):
         return received / found["seconds"]
 
 
+class Generator(Talker):
+    """`perf-gen`, at the other ends of one or more pairs of devices."""
+
+    def __init__(self, pairs, cores, setup):
+        words = [BUILT / "perf-gen", "--cores", ",".join(map(str, cores)), *setup.words()]
+        for near, far in pairs:
+            words += ["--near", near, "--far", far]
+        super().__init__(words)
+        self.answer()
+
+    def trial(self, **what):
+        found = self.ask("trial " + json.dumps(what))
+        if found["wrong"] or found["surplus"]:
+            raise Failed(f"frames came back that nobody should have sent: {found}")
+        return found
+
+
 class Testpmd:
     """`dpdk-testpmd`, resting until it is started; forwards as it is told to."""
 

@@ -15,4 +15,6 @@ pub mod choice;
 pub mod console;
 pub mod device;
 pub mod frames;
+pub mod load;
+pub mod receive;
 pub mod site;
