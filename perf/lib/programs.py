@@ -32,6 +32,15 @@ def tool(name):
     return shutil.which(name, path=os.environ.get("PATH", "") + ":/usr/local/sbin:/usr/sbin:/sbin")
 
 
+def ahead():
+    """Puts what is measured before everything else on the machine, where that is allowed: it polls on cores of its own,
+    and whatever else ran there would be measured too."""
+    try:
+        os.setpriority(os.PRIO_PROCESS, 0, -19)
+    except OSError:
+        pass
+
+
 class Program:
     """A process with a pipe to its standard input and one from its standard output."""
 
@@ -39,7 +48,13 @@ class Program:
         self.name = Path(command[0]).name
         self.errors = []
         self.process = subprocess.Popen(
-            [str(word) for word in command], stdin=subprocess.PIPE, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True, bufsize=1
+            [str(word) for word in command],
+            stdin=subprocess.PIPE,
+            stdout=subprocess.PIPE,
+            stderr=subprocess.PIPE,
+            text=True,
+            bufsize=1,
+            preexec_fn=ahead,
         )
         # A pipe that nobody empties would stop the program.
         threading.Thread(target=self._collect, daemon=True).start()
@@ -138,8 +153,11 @@ class Generator(Talker):
         super().__init__(words)
         self.answer()
 
-    def trial(self, **what):
-        found = self.ask("trial " + json.dumps(what))
+    def begin(self, **what):
+        self.write("trial " + json.dumps(what))
+
+    def end(self):
+        found = self.answer()
         if found["wrong"] or found["surplus"]:
             raise Failed(f"frames came back that nobody should have sent: {found}")
         return found
@@ -169,7 +187,8 @@ class Testpmd:
         # To a pipe it would say things only when it has said much.
         self.terminal, theirs = os.openpty()
         tty.setraw(theirs)
-        self.process = subprocess.Popen([str(word) for word in words], stdin=theirs, stdout=theirs, stderr=theirs)
+        words = [str(word) for word in words]
+        self.process = subprocess.Popen(words, stdin=theirs, stdout=theirs, stderr=theirs, preexec_fn=ahead)
         os.close(theirs)
         self.devices = devices
         self._until(self.prompt)

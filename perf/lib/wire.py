@@ -49,10 +49,17 @@ class Rig:
     def __exit__(self, *what):
         return self.stack.__exit__(*what)
 
-    def trial(self, pair, **what):
-        return self.generator.trial(
+    def begin(self, pair, **what):
+        self.generator.begin(
             pair=pair, contexts=self.contexts, workers=len(self.cores), translated=pair == BOX, **what
         )
+
+    def end(self):
+        return self.generator.end()
+
+    def trial(self, pair, **what):
+        self.begin(pair, **what)
+        return self.end()
 
     @contextlib.contextmanager
     def running(self, name):
