@@ -8,7 +8,7 @@ use crate::bucket::TokenBucket;
 use crate::context::{Hasher, LabelMode};
 use crate::link::Punt;
 use crate::snapshot::PortId;
-use crate::wire::{ContextTag, Ulid};
+use crate::wire::Ulid;
 
 /// Bounds and rates of one worker.
 #[derive(Clone, Copy, Debug)]
@@ -158,7 +158,7 @@ impl SourceLimiter {
     }
 
     fn take(&mut self, who: u64, now: u64) -> bool {
-        let hash = self.hasher.tag(ContextTag::truncate(who)) ^ self.hasher.tag(ContextTag::truncate(who >> 32)) << 1;
+        let hash = self.hasher.number(who);
         let place = (hash >> 20) as usize % BUCKETS;
         self.buckets.get_mut(place).is_some_and(|bucket| bucket.take(now))
     }

@@ -15,6 +15,7 @@
 mod labelled;
 mod natv6;
 mod plain;
+mod short;
 mod watch;
 
 use std::net::Ipv6Addr;
@@ -167,6 +168,20 @@ pub struct Scene<'a> {
 
 /// From the site: identifiers become locators, and the payload header goes in.
 pub fn outbound<F: Frame>(batch: &mut Batch<F>, scene: &mut Scene<'_>) {
+    if short::outbound(batch, scene) > 0 {
+        outbound_long(batch, scene);
+    }
+}
+
+/// From a provider: the payload header goes out, and locators become identifiers.
+pub fn inbound<F: Frame>(batch: &mut Batch<F>, scene: &mut Scene<'_>) {
+    if short::inbound(batch, scene) > 0 {
+        inbound_long(batch, scene);
+    }
+}
+
+/// Sees to what the short way left.
+fn outbound_long<F: Frame>(batch: &mut Batch<F>, scene: &mut Scene<'_>) {
     parse_outbound(batch, scene);
     locate_pairs(batch, scene);
     approach(batch, scene);
@@ -174,8 +189,8 @@ pub fn outbound<F: Frame>(batch: &mut Batch<F>, scene: &mut Scene<'_>) {
     rewrite_outbound(batch, scene);
 }
 
-/// From a provider: the payload header goes out, and locators become identifiers.
-pub fn inbound<F: Frame>(batch: &mut Batch<F>, scene: &mut Scene<'_>) {
+/// Sees to what the short way left.
+fn inbound_long<F: Frame>(batch: &mut Batch<F>, scene: &mut Scene<'_>) {
     parse_inbound(batch, scene);
     locate_tags(batch, scene);
     approach(batch, scene);
@@ -187,13 +202,15 @@ pub fn inbound<F: Frame>(batch: &mut Batch<F>, scene: &mut Scene<'_>) {
 
 fn parse_outbound<F: Frame>(batch: &mut Batch<F>, scene: &Scene<'_>) {
     let Some(port) = scene.snapshot.ports.get(usize::from(scene.port.0)) else { return drop_all(batch) };
-    for frame in &mut batch.frames {
-        let (key, verdict) = match read(frame, port.mac) {
-            Ok(packet) => outbound_key(&packet, scene.snapshot),
-            Err(reason) => (Key::None, Verdict::Drop(reason)),
-        };
+    for (frame, verdict) in batch.frames.iter_mut().zip(&mut batch.verdicts) {
+        let mut key = Key::None;
+        if *verdict == Verdict::Lookup {
+            (key, *verdict) = match read(frame, port.mac) {
+                Ok(packet) => outbound_key(&packet, scene.snapshot),
+                Err(reason) => (Key::None, Verdict::Drop(reason)),
+            };
+        }
         batch.keys.push(key);
-        batch.verdicts.push(verdict);
     }
 }
 
@@ -212,13 +229,15 @@ fn outbound_key(packet: &ipv6::View<'_>, snapshot: &Snapshot) -> (Key, Verdict) 
 
 fn parse_inbound<F: Frame>(batch: &mut Batch<F>, scene: &Scene<'_>) {
     let Some(port) = scene.snapshot.ports.get(usize::from(scene.port.0)) else { return drop_all(batch) };
-    for frame in &mut batch.frames {
-        let (key, verdict) = match read(frame, port.mac) {
-            Ok(packet) => inbound_key(&packet, port, scene),
-            Err(reason) => (Key::None, Verdict::Drop(reason)),
-        };
+    for (frame, verdict) in batch.frames.iter_mut().zip(&mut batch.verdicts) {
+        let mut key = Key::None;
+        if *verdict == Verdict::Lookup {
+            (key, *verdict) = match read(frame, port.mac) {
+                Ok(packet) => inbound_key(&packet, port, scene),
+                Err(reason) => (Key::None, Verdict::Drop(reason)),
+            };
+        }
         batch.keys.push(key);
-        batch.verdicts.push(verdict);
     }
 }
 
@@ -297,9 +316,8 @@ fn locate_tags<F: Frame>(batch: &mut Batch<F>, scene: &Scene<'_>) {
     for (key, verdict) in batch.keys.iter().zip(&mut batch.verdicts) {
         let mut hash = 0;
         if let Key::Tag(tag, _, locators) = *key {
-            hash = scene.shard.hasher().tag(tag);
             match scene.sharding.owner_of_tag(tag) {
-                Some(owner) if owner == scene.worker => scene.shard.prefetch_tag(hash),
+                Some(owner) if owner == scene.worker => drop(scene.shard.approach_tag(tag)),
                 Some(owner) => *verdict = Verdict::HandOver(owner),
                 None => *verdict = Verdict::UnknownTag(tag, locators),
             }
@@ -320,7 +338,6 @@ fn approach<F: Frame>(batch: &mut Batch<F>, scene: &Scene<'_>) {
     for ((key, &hash), verdict) in batch.keys.iter().zip(&batch.hashes).zip(&batch.verdicts) {
         match (verdict, key) {
             (Verdict::Lookup, Key::Pair(_)) => scene.shard.prefetch_by_pair(hash),
-            (Verdict::Lookup, Key::Tag(..)) => scene.shard.prefetch_by_tag(hash),
             (Verdict::Lookup, Key::Label(slot, _)) => scene.shard.prefetch(*slot),
             _ => {}
         }
@@ -333,7 +350,7 @@ fn resolve<F: Frame>(batch: &mut Batch<F>, scene: &Scene<'_>) {
     for ((key, &hash), verdict) in batch.keys.iter().zip(&batch.hashes).zip(&batch.verdicts) {
         let slot = match (verdict, key) {
             (Verdict::Lookup, Key::Pair(pair)) => scene.shard.by_pair(hash, pair),
-            (Verdict::Lookup, Key::Tag(tag, ..)) => scene.shard.by_tag(hash, *tag),
+            (Verdict::Lookup, Key::Tag(tag, ..)) => scene.shard.by_tag(*tag),
             (Verdict::Lookup, Key::Label(slot, locators)) => {
                 Some(*slot).filter(|&slot| scene.shard.accepts_labelled(slot, locators))
             }
@@ -561,6 +578,7 @@ pub fn nowhere<F>(batch: &mut Batch<F>) {
 #[cold]
 fn drop_all<F>(batch: &mut Batch<F>) {
     batch.keys.resize(batch.frames.len(), Key::None);
+    batch.verdicts.clear();
     batch.verdicts.resize(batch.frames.len(), Verdict::Drop(DropReason::NoRoute));
 }
 

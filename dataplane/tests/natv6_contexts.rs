@@ -53,7 +53,7 @@ fn context(bench: &Bench, number: u16) -> Install {
     };
     assert_eq!(install.steering(), bench.snapshot.steering(ulids), "both sides of the ring agree on the owner");
     let owner = u64::from(bench.sharding.owner_of_pair(&install.steering()));
-    install.local_tag = ContextTag::truncate(owner << Sharding::WORKER_SHIFT | u64::from(number) << 8 | 5);
+    install.local_tag = ContextTag::truncate(owner << Sharding::WORKER_SHIFT | 7 << 30 | u64::from(number));
     install
 }
 

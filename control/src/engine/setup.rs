@@ -83,7 +83,7 @@ impl Engine {
         let mut secret = [0; 32];
         rng.fill_bytes(&mut secret);
         let shard_of: ShardOf = Box::new(move |ulids| sharding.owner_of_pair(&ulids));
-        let tags = TagSpace::new(site.node.id);
+        let tags = TagSpace::new(site.node.id).with_slots(worker_limits(site).contexts);
         let proof = Box::new(ProofMemory::new(IdentityProof));
         let endpoint = Endpoint::new(shim6_config(site), secret, tags, shard_of, proof);
         let own: Vec<Vec<(Ipv6Addr, u8)>> =

@@ -88,6 +88,7 @@ impl Endpoint {
         context.pair = first;
         context.exchange = Some(Box::new(Exchange::new(now, rng.next_u32(), pairs)));
         let id = context.id;
+        self.tags.hold(tag);
         self.store.insert(context);
         self.settle_label(rng, id, true);
         out.push(Output::Opening { id });

@@ -3,7 +3,7 @@
 
 use dataplane::port::Frame;
 use dataplane::port::memory::HeapFrame;
-use dataplane::prefetch::prefetch;
+use dataplane::processor::prefetch;
 use dataplane::translate::BURST;
 
 use super::site::Frames;

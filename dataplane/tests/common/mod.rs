@@ -118,7 +118,7 @@ impl Side {
         let ulids = UlidPair { local: Ulid(self.ulid(host)), peer: Ulid(other.ulid(peer)) };
         let tag = |sharding: &Sharding, ulids: &UlidPair, mine: u16, theirs: u16| {
             let owner = u64::from(sharding.owner_of_pair(ulids)) << Sharding::WORKER_SHIFT;
-            ContextTag::truncate(owner | u64::from(mine) << 20 | u64::from(theirs) << 4 | 5)
+            ContextTag::truncate(owner | 5 << 30 | slot(mine, theirs))
         };
         Install {
             handle: u64::from(host) << 16 | u64::from(peer),
@@ -141,6 +141,15 @@ impl Side {
         }
     }
 }
+
+/// The low bits of the tag of a context of a host and a peer of the other site: of up to 8 hosts and 64 peers, and of
+/// another kind of context with [`OTHER_KIND`], each has a slot of its own in a table for 1024.
+pub fn slot(host: u16, peer: u16) -> u64 {
+    u64::from(host / 8) << 20 | u64::from(host % 8) << 6 | u64::from(peer / 64) << 24 | u64::from(peer % 64)
+}
+
+/// See [`slot`].
+pub const OTHER_KIND: u64 = 1 << 9;
 
 /// What a worker told control.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -179,7 +188,7 @@ pub struct Setup {
 
 impl Default for Setup {
     fn default() -> Setup {
-        let limits = Limits { contexts: 256, hold_pairs: 16, ..Limits::default() };
+        let limits = Limits { contexts: 1024, hold_pairs: 16, ..Limits::default() };
         Setup { side: Side::A, workers: 1, limits, rings: RingSizes::default() }
     }
 }
