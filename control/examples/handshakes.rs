@@ -2,7 +2,7 @@
 //! proof of each peer's locators and the context. Prints JSON.
 //!
 //! `cargo run --release -p control --example handshakes -- --help`. Under callgrind, collect one phase alone:
-//! `valgrind --tool=callgrind --collect-atstart=no --toggle-collect='*measured_i2*' …/handshakes --peers 4096`.
+//! `valgrind --tool=callgrind --collect-atstart=no --toggle-collect='*measured*' …/handshakes --peers 4096 --mark i2`.
 
 mod scene;
 
@@ -37,6 +37,27 @@ struct Arguments {
     /// One part alone.
     #[arg(long)]
     only: Option<Part>,
+    /// The phase that runs in the function `measured`.
+    #[arg(long, default_value = "i2")]
+    mark: Phase,
+}
+
+#[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum)]
+enum Phase {
+    /// I1 in, R1 out.
+    I1,
+    /// I2 in, R2 out.
+    I2,
+    /// The same I2 again.
+    Again,
+    /// I1s of a flood.
+    Flood,
+}
+
+impl Arguments {
+    fn turn(&self, phase: Phase) -> scene::Turn {
+        if self.mark == phase { measured } else { scene::turn }
+    }
 }
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum)]
@@ -49,24 +70,10 @@ enum Part {
     Flood,
 }
 
+/// The phase that is looked at more closely runs through here, so that a profiler can tell it from the others.
 #[inline(never)]
-fn measured_i1(engine: &mut Engine, now: Instant, rng: &mut StdRng, frames: &[Vec<u8>], effects: &mut Vec<Effect>) {
-    scene::turn(engine, now, rng, frames, effects);
-}
-
-#[inline(never)]
-fn measured_i2(engine: &mut Engine, now: Instant, rng: &mut StdRng, frames: &[Vec<u8>], effects: &mut Vec<Effect>) {
-    scene::turn(engine, now, rng, frames, effects);
-}
-
-#[inline(never)]
-fn measured_again(engine: &mut Engine, now: Instant, rng: &mut StdRng, frames: &[Vec<u8>], effects: &mut Vec<Effect>) {
-    scene::turn(engine, now, rng, frames, effects);
-}
-
-#[inline(never)]
-fn measured_flood(engine: &mut Engine, now: Instant, rng: &mut StdRng, frames: &[Vec<u8>], effects: &mut Vec<Effect>) {
-    scene::turn(engine, now, rng, frames, effects);
+fn measured(engine: &mut Engine, now: Instant, rng: &mut StdRng, frames: &[Vec<u8>], effects: &mut Vec<Effect>) {
+    scene::turn(std::hint::black_box(engine), now, rng, frames, effects);
 }
 
 fn main() {
@@ -101,13 +108,13 @@ fn handshakes(arguments: &Arguments) -> serde_json::Value {
         let block = left.min(arguments.block);
         left -= block;
         let i1s = scene.peers(block);
-        let (r1s, time) = scene.turns(&i1s, measured_i1);
+        let (r1s, time) = scene.turns(&i1s, arguments.turn(Phase::I1));
         took[0] += time;
         let i2s = scene.answers(&r1s);
-        let (r2s, time) = scene.turns(&i2s, measured_i2);
+        let (r2s, time) = scene.turns(&i2s, arguments.turn(Phase::I2));
         took[1] += time;
         if arguments.only != Some(Part::New) {
-            let (r2s, time) = scene.turns(&i2s, measured_again);
+            let (r2s, time) = scene.turns(&i2s, arguments.turn(Phase::Again));
             took[2] += time;
             again += r2s.len();
         }
@@ -140,7 +147,7 @@ fn flood(arguments: &Arguments) -> serde_json::Value {
     let before = memory();
     let (mut took, mut answered) = (Duration::ZERO, 0);
     for _ in 0..rounds {
-        let (r1s, time) = scene.turns(&strangers, measured_flood);
+        let (r1s, time) = scene.turns(&strangers, arguments.turn(Phase::Flood));
         took += time;
         answered += r1s.len();
     }

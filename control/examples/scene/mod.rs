@@ -8,9 +8,7 @@ use std::time::Duration;
 
 use control::engine::{Effect, Engine};
 use control::identity::{HostPrefixes, Sec, SigningKey, make_host};
-use control::shim6::{
-    Config, Endpoint, Incoming, IdentityProof, LocalHost, Open, Output, TagSpace,
-};
+use control::shim6::{Config, Endpoint, IdentityProof, Incoming, LocalHost, Open, Output, TagSpace};
 use control::sim::{Plan, SitePlan, World};
 use control::time::Instant;
 use dataplane::link::{Notice, Punt};
@@ -75,7 +73,16 @@ impl Scene {
         let config = Config { contexts_max: u32::MAX as usize, routable_ulids: false, ..Config::default() };
         let peers = Endpoint::new(config, [7; 32], TagSpace::new(1), Box::new(|_| 0), Box::new(IdentityProof));
         let keys = (0..keys).map(|_| Arc::new(SigningKey::generate(bits).expect("a key"))).collect();
-        Scene { world, peers, known: Vec::new(), keys, setting, rng: StdRng::seed_from_u64(2), effects: Vec::new(), now }
+        Scene {
+            world,
+            peers,
+            known: Vec::new(),
+            keys,
+            setting,
+            rng: StdRng::seed_from_u64(2),
+            effects: Vec::new(),
+            now,
+        }
     }
 
     /// The box.
