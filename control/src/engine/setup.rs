@@ -21,6 +21,7 @@ use crate::manage::api::Steering;
 use crate::reap::{self, BookConfig, PathBook, ProbeBudget, Sightings};
 use crate::shim6::{self, Endpoint, HostRefused, IdentityProof, ProofMemory, Rate, RatePair, ShardOf, TagSpace};
 use crate::time::Instant;
+use crate::wheel::Wheel;
 
 /// What a device told about itself when it was opened; in the order of the ports.
 #[derive(Clone, Copy, Debug)]
@@ -110,16 +111,15 @@ impl Engine {
             quarantine: site.quarantine,
             peers: HashMap::new(),
             endpoint,
-            attached: HashMap::new(),
+            attached: super::Attachments::default(),
             reap_config: Arc::new(reap_config(site)),
             hints: site.hints,
             book: PathBook::new(BookConfig::default()),
             sightings: Sightings::default(),
             revival: Revival::default(),
             budget: ProbeBudget::new(PROBES_PER_S, PROBES_PER_S / 10),
-            due: BinaryHeap::new(),
+            due: Wheel::default(),
             waiting: VecDeque::new(),
-            suspects: VecDeque::new(),
             wakes: BinaryHeap::new(),
             mapped: Vec::new(),
             prefix_pairs: HashMap::new(),
@@ -138,6 +138,7 @@ impl Engine {
             errors: TokenBucket::new(ERRORS_PER_S, ERRORS_PER_S / 5),
             tally: Tally::default(),
         };
+        engine.endpoint.reserve(site.node.contexts_max as usize);
         engine.set_natv6(site);
         engine.set_peers(site);
         engine.set_hosts(hosts, rng)?;
