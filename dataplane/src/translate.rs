@@ -205,7 +205,7 @@ fn parse_outbound<F: Frame>(batch: &mut Batch<F>, scene: &Scene<'_>) {
     let Some(port) = scene.snapshot.ports.get(usize::from(scene.port.0)) else { return drop_all(batch) };
     for (frame, verdict) in batch.frames.iter_mut().zip(&mut batch.verdicts) {
         let mut key = Key::None;
-        if *verdict == Verdict::Lookup {
+        if let Verdict::Lookup = verdict {
             (key, *verdict) = match read(frame, port.mac) {
                 Ok(packet) => outbound_key(&packet, scene.snapshot),
                 Err(reason) => (Key::None, Verdict::Drop(reason)),
@@ -232,7 +232,7 @@ fn parse_inbound<F: Frame>(batch: &mut Batch<F>, scene: &Scene<'_>) {
     let Some(port) = scene.snapshot.ports.get(usize::from(scene.port.0)) else { return drop_all(batch) };
     for (frame, verdict) in batch.frames.iter_mut().zip(&mut batch.verdicts) {
         let mut key = Key::None;
-        if *verdict == Verdict::Lookup {
+        if let Verdict::Lookup = verdict {
             (key, *verdict) = match read(frame, port.mac) {
                 Ok(packet) => inbound_key(&packet, port, scene),
                 Err(reason) => (Key::None, Verdict::Drop(reason)),

@@ -22,12 +22,12 @@ pub(super) struct Attached {
     pub(super) reap: Option<Reap>,
     /// Totals as last reported, out then in.
     pub(super) traffic: [Traffic; 2],
-    /// The one valid place in the queue of REAP deadlines.
-    pub(super) queued: Option<Instant>,
+    /// The path it uses, as far as it is on that path's list.
+    pub(super) path: Option<PathKey>,
+    /// Which time a path came to be in doubt was the last when it was asked, or came to its path.
+    pub(super) asked: u64,
     /// Stands in the queue of those that wait for a probe to be allowed.
     pub(super) waiting: bool,
-    /// Stands in the queue of suspects.
-    pub(super) suspected: bool,
     /// Whether flow labels arrive.
     pub(super) labels: LabelUse,
     /// When a hint last made it test its path.
@@ -63,7 +63,7 @@ impl Engine {
                     self.by_owner(context, &mut effects[first..]);
                 }
                 Output::Opening { id } => {
-                    self.attached.insert(id, Attached::default());
+                    self.attached.get_or_default(id);
                     self.revival.opening.insert(id);
                     self.sync(id, effects);
                 }
@@ -100,6 +100,7 @@ impl Engine {
                         self.tally.count(Event::ContextDisplaced);
                     }
                     self.attached.remove(&id);
+                    self.due.set(id.index() as u32, None);
                     self.revival.forget(id);
                     // The tag names its worker. The pair no longer does when the host has gone before its contexts.
                     let owner = self.sharding.owner_of_tag(local_tag).map_or_else(|| self.owner(&ulids), usize::from);
@@ -145,7 +146,9 @@ impl Engine {
         let (ulid, pair, timeout) = (context.ulids.local, context.pair, context.peer_keepalive_timeout);
         let (ulids, fork) = (context.ulids, context.fork);
         let (local, peer) = self.locators(context);
-        let attached = self.attached.entry(id).or_default();
+        // What nobody here knew before has sent nothing yet that could be in doubt.
+        let known = self.attached.get(&id).is_some();
+        let attached = self.attached.get_or_default(id);
         let kept = attached.reap.take().filter(|reap| reap.current() == pair);
         let fresh = kept.is_none();
         let mut reap = kept.unwrap_or_else(|| Reap::new(&self.reap_config, pair, &local[..], &peer[..]));
@@ -155,6 +158,7 @@ impl Engine {
             reap.set_keepalive_timeout(seconds);
         }
         attached.reap = Some(reap);
+        self.attached.settle(id);
         if !fresh {
             self.reap(now, rng, id, effects, |reap, rng, out| reap.set_locators(now, rng, local, peer, out));
         }
@@ -166,7 +170,8 @@ impl Engine {
         match how {
             // The peer sent its R2 and is ready for a test. In the other cases our own R2 has not left yet.
             How::Initiated => self.label_payload(now, rng, id, None, effects),
-            How::Accepted | How::Recovered | How::Updated => self.wake(now, id),
+            How::Accepted | How::Recovered | How::Updated if known => self.wake(now, id),
+            How::Accepted | How::Recovered | How::Updated => {}
         }
         if self.is_unwelcome(ulid, pair.local) {
             // The peer chose it, or there was no choice when the exchange began.

@@ -11,6 +11,7 @@
 //! | `setup` | what the configuration makes of it |
 //! | `hosts` | hosts that come and go, and who may have their addresses |
 //! | `context` | what follows when a context changes: table entries, locators |
+//! | `attachments` | who is on which path, and whose path is in doubt |
 //! | `liveness` | a context's REAP machine: what it is told, what it wants, and who else hears of it |
 //! | `fork` | contexts of their own for classes of traffic |
 //! | `hints` | what others may say about paths, and what comes of it |
@@ -25,6 +26,7 @@
 //! | `providers` | providers that come and go |
 //! | `report` | what the operator sees |
 
+mod attachments;
 mod context;
 mod fork;
 mod hints;
@@ -63,11 +65,13 @@ use rand::Rng;
 use crate::config::Prefix;
 use crate::config::site::Hints;
 use crate::host::{GivenUp, LinkEvent, Listener, Neighbours, Stack};
+use crate::identity::SigningKey;
 use crate::manage::api::Steering;
-use crate::reap::{self, PathBook, PathKey, ProbeBudget, Sightings};
+use crate::reap::{self, PathBook, ProbeBudget, Sightings};
 use crate::shim6::{self, ContextId, Endpoint, Incoming, Open, OpenRefused, Owner, Unreadable};
 use crate::time::Instant;
-use context::Attached;
+use crate::wheel::Wheel;
+use attachments::Attachments;
 pub use hosts::Changes;
 use revive::Revival;
 pub use setup::{PortSetup, SetupError, worker_limits};
@@ -160,7 +164,10 @@ pub struct Engine {
     snapshot: Arc<Snapshot>,
     providers: Vec<Provider>,
     lan_port: PortId,
-    host_names: HashMap<Ulid, String>,
+    /// The hosts, as the configuration names them.
+    served: HashMap<Ulid, hosts::Served>,
+    /// What signs locators outside the hosts' address sets, as it came with the last configuration that needed it.
+    key: Option<Arc<SigningKey>>,
     /// Places in the snapshot of hosts that are gone.
     free_places: Vec<u32>,
     /// How long what a host had is kept from others when it is gone.
@@ -169,18 +176,16 @@ pub struct Engine {
     /// Classes of traffic with contexts of their own; the first is number 1.
     classes: Vec<fork::Class>,
     endpoint: Endpoint,
-    attached: HashMap<ContextId, Attached>,
+    attached: Attachments,
     reap_config: Arc<reap::Config>,
     hints: Hints,
     book: PathBook,
     sightings: Sightings,
     budget: ProbeBudget,
-    /// Contexts with a REAP deadline; stale entries are skipped.
-    due: BinaryHeap<Reverse<(Instant, ContextId)>>,
+    /// When to look at the REAP machine of a context, by its place; no later than it wants.
+    due: Wheel,
     /// Contexts with a probe to send, in the order they asked; they go on as the common budget allows.
     waiting: VecDeque<ContextId>,
-    /// Contexts whose path another context saw fail.
-    suspects: VecDeque<(ContextId, PathKey)>,
     /// Contexts that have just found a path, whose hosts' TCP should hear of it; in order of time.
     wakes: BinaryHeap<Reverse<(Instant, ContextId)>>,
     /// Hosts whose list has locators that are about to go. In order, so that a simulation can be repeated.
@@ -276,8 +281,8 @@ impl Engine {
 
     /// When [`Engine::expire`] has something to do.
     pub fn deadline(&self) -> Option<Instant> {
-        let reap = self.due.peek().map(|Reverse((at, _))| *at);
-        let paced = !self.suspects.is_empty() || !self.waiting.is_empty() || self.revival.is_paced();
+        let reap = self.due.deadline();
+        let paced = self.attached.in_doubt() > 0 || !self.waiting.is_empty() || self.revival.is_paced();
         let suspects = paced.then(|| self.budget.ready_at());
         let wakes = self.wakes.peek().map(|Reverse((at, _))| *at);
         let host = [self.neighbours.deadline(), self.listener.deadline(), self.failing_check, self.revival.due()];

@@ -71,6 +71,9 @@ impl Engine {
             pairs.filter_map(|(it, pair)| Some((u64::from_be_bytes(it.prefix.high_half()), (*pair)?))).collect();
         if let Some(nat) = self.nat() {
             (nat.thresholds, nat.idle_ms, nat.mapped.subnets) = (new.thresholds, new.idle_ms, new.mapped.subnets);
+            // Nobody tells of what lies elsewhere when it does not answer any more.
+            let Mapped { neighbours, subnets, .. } = &mut nat.mapped;
+            neighbours.retain(|address, _| subnets.iter().any(|subnet| subnet.contains(*address)));
         }
     }
 
@@ -371,6 +374,11 @@ mod tests {
         assert_eq!((known(engine), engine.note_mapped(lan, there, Some(mac))), (Some(mac), false));
         assert!(engine.note_mapped(lan, there, None));
         assert_eq!(known(engine), None);
+        // What a new configuration does not map is forgotten, as nobody tells of it any more.
+        assert!(engine.note_mapped(lan, there, Some(mac)));
+        let site = world.nodes[0].configuration().0.clone();
+        world.nodes[0].engine.set_natv6(&site);
+        assert_eq!(known(&world.nodes[0].engine), None);
     }
 
     fn rng() -> rand::rngs::StdRng {

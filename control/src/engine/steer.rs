@@ -115,7 +115,7 @@ impl Engine {
 
     /// Preferences of all hosts' locators follow from the providers anew, and all contexts hear of them.
     pub(super) fn advise(&mut self) {
-        self.advise_hosts(self.host_names.keys().copied().collect());
+        self.advise_hosts(self.served.keys().copied().collect());
     }
 
     /// The same for some hosts, whose lists may be new as well.
