@@ -83,7 +83,7 @@ class Sessions(LabTest):
 
     def test_without_the_class_nothing_is_left_of_it(self):
         classify("")
-        self.establish()
+        self.assert_pings("a-h1", self.ulid("b-h1"), wait_s=8)
         before = self.counters()["forked_out"]
         running = Transfer("a-h1", "b-h1", self.ulid("b-h1"), 5 * MB, 5 * MB, port=PORT)
         result = running.wait()

@@ -8,7 +8,7 @@ use super::super::{Batch, Origin, Scene, inbound_long, outbound_long};
 use super::*;
 use crate::context::{Flows, Hasher, Install, LabelMode, Phase, Replay, Shard, Sharding};
 use crate::port::memory::HeapFrame;
-use crate::snapshot::{Block, ProviderView, Role};
+use crate::snapshot::{Block, ClassView, Classes, ProviderView, Role};
 use crate::wire::{FlowLabel, Locator, LocatorPair};
 
 const LAN: PortId = PortId(0);
@@ -44,6 +44,7 @@ fn install(n: u16, special: u16, sharding: &Sharding) -> Install {
         handle: n.into(),
         ulids: ulids(n),
         default: !(has(2) && has(3)),
+        classes: if has(14) && has(15) { Classes::only(1) } else { Classes::NONE },
         local_tag: tag(n, sharding.owner_of_pair(&ulids(n))),
         peer_tag: ContextTag::truncate(u64::from(n) << 24 | 0xabc),
         locators: if plain { ulids(n).as_locators() } else { locators(n) },
@@ -81,6 +82,7 @@ fn snapshot(mss_clamp: bool, mtus: [u16; 2]) -> Snapshot {
         host_index: HashMap::new(),
         site: Block::new(ip(0xfc00_000a_0000_0000, 0), 48),
         mss_clamp,
+        classes: vec![ClassView::default()],
         nat: None,
     }
 }
@@ -182,7 +184,7 @@ struct Side {
 
 impl Side {
     fn new(installs: &[Install], hasher: Hasher, strict: bool) -> Side {
-        let mut shard = Shard::new(64, hasher, strict).with_labels(LabelMode::All);
+        let mut shard = Shard::new(64, hasher, strict).with_labels(LabelMode::All).with_forks(8);
         for install in installs {
             shard.install(install).expect("each has a place of its own");
         }
