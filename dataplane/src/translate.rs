@@ -12,6 +12,7 @@
 //! and costs one index line and two context lines. Everything rare is in `#[cold]` functions at the end, and packets without
 //! a context in modules of their own.
 
+mod fork;
 mod labelled;
 mod natv6;
 mod plain;
@@ -375,6 +376,10 @@ fn rewrite_outbound<F: Frame>(batch: &mut Batch<F>, scene: &mut Scene<'_>) {
         batch.verdicts[at] = match batch.slots[at].filter(live) {
             None => plain::without_context(frame, pair, batch.hashes[at], scene),
             Some(slot) => {
+                let slot = match scene.shard.entry(slot).is_forked() {
+                    true => fork::choose(frame, &pair, batch.hashes[at], slot, scene),
+                    false => slot,
+                };
                 let entry = scene.shard.entry(slot);
                 if entry.is_in_doubt() {
                     watch_sent(frame, entry, scene.port, scene.now, scene.replay);

@@ -91,7 +91,8 @@ impl<F: Frame> Worker<F> {
             limits,
             sharding,
             shard: Shard::new(limits.contexts, *sharding.hasher(), limits.strict_locators)
-                .with_labels(limits.flow_labels),
+                .with_labels(limits.flow_labels)
+                .with_forks(limits.forked_pairs),
             snapshot,
             batch: Batch::default(),
             released: Vec::with_capacity(depth),
@@ -332,6 +333,11 @@ impl<F: Frame> Worker<F> {
         {
             self.outlets.count(Count::NatQualified);
             self.outlets.tell(Event::Qualified { pair, presented, provider });
+        }
+        while !self.outlets.link.events.is_full()
+            && let Some(wish) = self.shard.next_wish()
+        {
+            self.outlets.tell(Event::Fork(wish));
         }
         if self.outlets.now >= self.report_due {
             self.report_due = self.outlets.now + self.limits.report_ms;

@@ -106,6 +106,7 @@ impl Engine {
         let inside = self.endpoint.inside(context.ulids).local;
         ContextView {
             fork: context.fork,
+            class: self.class_of(context).map(|class| class.name.clone()),
             inside: (inside != context.ulids.local).then_some(inside.0),
             local_tag: Some(context.local_tag.to_string()),
             peer_tag: context.peer_tag.map(|tag| tag.to_string()),

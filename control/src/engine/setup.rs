@@ -110,6 +110,7 @@ impl Engine {
             free_places: Vec::new(),
             quarantine: site.quarantine,
             peers: HashMap::new(),
+            classes: Vec::new(),
             endpoint,
             attached: super::Attachments::default(),
             reap_config: Arc::new(reap_config(site)),
@@ -141,6 +142,7 @@ impl Engine {
         engine.endpoint.reserve(site.node.contexts_max as usize);
         engine.set_natv6(site);
         engine.set_peers(site);
+        engine.set_classes(site);
         engine.set_hosts(hosts, rng)?;
         engine.renew_nat();
         Ok(engine)
@@ -247,6 +249,7 @@ fn snapshot(site: &Site, ports: &[PortSetup], own: &[Vec<(Ipv6Addr, u8)>]) -> Sn
         host_index: std::collections::HashMap::new(),
         site: Block::new(site.prefix.address(), site.prefix.length()),
         mss_clamp: site.mss_clamp,
+        classes: Vec::new(),
         nat: super::natv6::view(site).map(Arc::new),
     }
 }

@@ -307,6 +307,14 @@ impl Endpoint {
         self.holddowns.release_silent(reaches);
     }
 
+    /// For how long an exchange that failed is not tried again (§7.8).
+    pub fn holddown(&self, reason: FailReason) -> Duration {
+        match reason {
+            FailReason::NoAnswer => self.config.no_r1_holddown,
+            FailReason::NoSupport => self.config.icmp_holddown,
+        }
+    }
+
     /// Number of failures remembered.
     pub fn holddowns(&self) -> usize {
         self.holddowns.len()

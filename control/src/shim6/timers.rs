@@ -121,7 +121,10 @@ impl Endpoint {
             }
             FailReason::NoSupport => (pair, self.config.icmp_holddown, GoneReason::NoSupport),
         };
-        self.holddowns.hold(held, now + time, reason);
+        // A fork that came to nothing says nothing about the pair, which has a default context that works.
+        if fork == 0 {
+            self.holddowns.hold(held, now + time, reason);
+        }
         self.discard(id, gone, out);
         out.push(Output::Failed { ulids, fork, reason });
     }

@@ -8,7 +8,7 @@ use super::super::{Batch, Origin, Scene, inbound_long, outbound_long};
 use super::*;
 use crate::context::{Flows, Hasher, Install, LabelMode, Phase, Replay, Shard, Sharding};
 use crate::port::memory::HeapFrame;
-use crate::snapshot::{Block, ProviderView, Role};
+use crate::snapshot::{Block, Classes, ProviderView, Role};
 use crate::wire::{FlowLabel, Locator, LocatorPair};
 
 const LAN: PortId = PortId(0);
@@ -44,6 +44,7 @@ fn install(n: u16, special: u16, sharding: &Sharding) -> Install {
         handle: n.into(),
         ulids: ulids(n),
         default: !(has(2) && has(3)),
+        classes: if has(14) && has(15) { Classes::only(1) } else { Classes::NONE },
         local_tag: tag(n, sharding.owner_of_pair(&ulids(n))),
         peer_tag: ContextTag::truncate(u64::from(n) << 24 | 0xabc),
         locators: if plain { ulids(n).as_locators() } else { locators(n) },
@@ -82,6 +83,7 @@ fn snapshot(mss_clamp: bool, mtus: [u16; 2]) -> Snapshot {
         site: Block::new(ip(0xfc00_000a_0000_0000, 0), 48),
         mss_clamp,
         nat: None,
+        classes: Vec::new(),
     }
 }
 
