@@ -145,9 +145,7 @@ impl Rig {
         let switch = Arc::new(Switch::default());
         let (mut control, links) = connect(usize::from(count), RingSizes::default(), Box::new(pool.clone()));
         let began = Instant::now();
-        // Pairs fall to workers by a hash, so none has exactly its share.
-        let share = if count == 1 { given.contexts } else { given.contexts / u32::from(count) / 8 * 9 + 4096 };
-        let limits = Limits { contexts: share, ..Limits::default() };
+        let limits = Limits { contexts: site.capacity(), ..Limits::default() };
         let snapshot = Arc::new(site.snapshot());
         let queues = near_queues.into_iter().zip(far_queues);
         let mut workers: Vec<Worker<Mbuf>> = links
