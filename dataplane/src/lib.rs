@@ -9,7 +9,7 @@ pub mod context;
 pub mod counters;
 mod limit;
 pub mod link;
-mod memory;
+pub mod memory;
 pub mod mutant;
 pub mod natv6;
 pub mod port;

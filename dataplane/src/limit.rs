@@ -15,6 +15,8 @@ use crate::wire::Ulid;
 pub struct Limits {
     /// Contexts of this worker.
     pub contexts: u32,
+    /// Pairs that may have forked contexts, if there are as many contexts.
+    pub forked_pairs: u32,
     /// Pairs that may wait for a context.
     pub hold_pairs: usize,
     /// Packets that may wait for each; at most a burst.
@@ -47,6 +49,7 @@ impl Default for Limits {
     fn default() -> Self {
         Limits {
             contexts: 1 << 16,
+            forked_pairs: 1 << 14,
             hold_pairs: 1024,
             hold_depth: 16,
             hold_ms: 8_000,

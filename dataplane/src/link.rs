@@ -17,6 +17,7 @@ use std::sync::Arc;
 use crossbeam::queue::ArrayQueue;
 
 use crate::context::entry::Traffic;
+use crate::context::fork::Wish;
 use crate::context::{Activity, Install, LocatorSets, Sign};
 use crate::counters::Counters;
 use crate::port::{Frame, Pool};
@@ -100,6 +101,9 @@ pub enum Event<F> {
         /// The provider that delegated it, as an index into the snapshot.
         provider: u8,
     },
+    /// Packets of a class would like a context of their own; they go by the default one meanwhile. Told again every so often
+    /// for as long as that is so.
+    Fork(Wish),
     /// Something nobody here uses any more, to be freed by control.
     Retired(Retired),
 }
@@ -175,6 +179,7 @@ pub enum Notice<'a> {
     Tcp { handle: u64, sign: Sign, pair: LocatorPair },
     TableFull { handle: u64 },
     Qualified { pair: UlidPair, presented: Locator, provider: u8 },
+    Fork(Wish),
 }
 
 /// Control's end without the type of its packets: control names no buffer.
@@ -338,6 +343,7 @@ impl<F: Frame> Workers for ControlLink<F> {
                     Event::Qualified { pair, presented, provider } => {
                         sink(Notice::Qualified { pair, presented, provider });
                     }
+                    Event::Fork(wish) => sink(Notice::Fork(wish)),
                     Event::Retired(retired) => drop(retired),
                 }
             }

@@ -4,7 +4,7 @@
 
 /// `count` times `value`, in huge pages where the kernel gives them: at millions of contexts each look-up would
 /// otherwise pay for a walk of the page tables as well.
-pub(crate) fn huge<T: Clone>(count: usize, value: T) -> Box<[T]> {
+pub fn huge<T: Clone>(count: usize, value: T) -> Box<[T]> {
     let mut values = Vec::with_capacity(count);
     // Before the first write, which is what makes the kernel choose pages.
     advise(&mut values);

@@ -12,6 +12,7 @@
 //! and costs one index line and two context lines. Everything rare is in `#[cold]` functions at the end, and packets without
 //! a context in modules of their own.
 
+mod fork;
 mod labelled;
 mod natv6;
 mod plain;
@@ -204,7 +205,7 @@ fn parse_outbound<F: Frame>(batch: &mut Batch<F>, scene: &Scene<'_>) {
     let Some(port) = scene.snapshot.ports.get(usize::from(scene.port.0)) else { return drop_all(batch) };
     for (frame, verdict) in batch.frames.iter_mut().zip(&mut batch.verdicts) {
         let mut key = Key::None;
-        if *verdict == Verdict::Lookup {
+        if let Verdict::Lookup = verdict {
             (key, *verdict) = match read(frame, port.mac) {
                 Ok(packet) => outbound_key(&packet, scene.snapshot),
                 Err(reason) => (Key::None, Verdict::Drop(reason)),
@@ -231,7 +232,7 @@ fn parse_inbound<F: Frame>(batch: &mut Batch<F>, scene: &Scene<'_>) {
     let Some(port) = scene.snapshot.ports.get(usize::from(scene.port.0)) else { return drop_all(batch) };
     for (frame, verdict) in batch.frames.iter_mut().zip(&mut batch.verdicts) {
         let mut key = Key::None;
-        if *verdict == Verdict::Lookup {
+        if let Verdict::Lookup = verdict {
             (key, *verdict) = match read(frame, port.mac) {
                 Ok(packet) => inbound_key(&packet, port, scene),
                 Err(reason) => (Key::None, Verdict::Drop(reason)),
@@ -375,6 +376,10 @@ fn rewrite_outbound<F: Frame>(batch: &mut Batch<F>, scene: &mut Scene<'_>) {
         batch.verdicts[at] = match batch.slots[at].filter(live) {
             None => plain::without_context(frame, pair, batch.hashes[at], scene),
             Some(slot) => {
+                let slot = match scene.shard.entry(slot).is_forked() {
+                    true => fork::choose(frame, &pair, batch.hashes[at], slot, scene),
+                    false => slot,
+                };
                 let entry = scene.shard.entry(slot);
                 if entry.is_in_doubt() {
                     watch_sent(frame, entry, scene.port, scene.now, scene.replay);

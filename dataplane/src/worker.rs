@@ -38,6 +38,8 @@ struct PortSlot<F> {
 struct Outlets<F> {
     ports: Vec<PortSlot<F>>,
     hold: Hold<(PortId, F)>,
+    /// Packets of the present burst that go nowhere, to be given back all at once.
+    dropped: Vec<F>,
     /// Fragments made of packets of the present burst, to be sent after it.
     pieces: Vec<F>,
     /// Packets cut so far; makes their numbers differ.
@@ -89,7 +91,8 @@ impl<F: Frame> Worker<F> {
             limits,
             sharding,
             shard: Shard::new(limits.contexts, *sharding.hasher(), limits.strict_locators)
-                .with_labels(limits.flow_labels),
+                .with_labels(limits.flow_labels)
+                .with_forks(limits.forked_pairs),
             snapshot,
             batch: Batch::default(),
             released: Vec::with_capacity(depth),
@@ -97,6 +100,7 @@ impl<F: Frame> Worker<F> {
             outlets: Outlets {
                 ports,
                 hold: Hold::new(limits.hold_pairs, depth),
+                dropped: Vec::with_capacity(BURST),
                 pieces: Vec::with_capacity(3 * BURST),
                 cuts: 0,
                 hasher: *sharding.hasher(),
@@ -169,10 +173,12 @@ impl<F: Frame> Worker<F> {
             Some(Role::Provider) => inbound(&mut self.batch, &mut scene),
             Some(Role::Unused) | None => nowhere(&mut self.batch),
         }
-        for (frame, verdict) in self.batch.frames.drain(..).zip(self.batch.verdicts.drain(..)) {
+        // By reference: a verdict was just written octet by octet, and moving it whole would wait for each of them.
+        for (frame, verdict) in self.batch.frames.drain(..).zip(&self.batch.verdicts) {
             self.outlets.settle(port, frame, verdict, &self.snapshot);
         }
         self.batch.clear();
+        F::discard(&mut self.outlets.dropped);
         for shown in self.replay.shown().filter(|_| self.limits.tcp_hints) {
             // Only a hint, and no packet: when there is no room for it, the next one comes soon.
             let Shown { handle, sign, pair } = shown;
@@ -328,6 +334,11 @@ impl<F: Frame> Worker<F> {
             self.outlets.count(Count::NatQualified);
             self.outlets.tell(Event::Qualified { pair, presented, provider });
         }
+        while !self.outlets.link.events.is_full()
+            && let Some(wish) = self.shard.next_wish()
+        {
+            self.outlets.tell(Event::Fork(wish));
+        }
         if self.outlets.now >= self.report_due {
             self.report_due = self.outlets.now + self.limits.report_ms;
             self.shard.start_report();
@@ -371,13 +382,19 @@ impl<F: Frame> Outlets<F> {
     }
 
     #[inline]
-    fn settle(&mut self, port: PortId, frame: F, verdict: Verdict, snapshot: &Snapshot) {
-        match verdict {
+    fn settle(&mut self, port: PortId, frame: F, verdict: &Verdict, snapshot: &Snapshot) {
+        match *verdict {
             Verdict::Forward(to) => self.send(to, frame),
-            Verdict::Drop(reason) => self.drop(reason),
-            // Every packet leaves `translate` with a verdict; one that is still to be looked up has no route.
-            Verdict::Lookup => self.drop(DropReason::NoRoute),
-            other => self.settle_rare(port, frame, other, snapshot),
+            Verdict::HandOver(worker) => {
+                self.count(Count::HandedOver);
+                let packet = if self.plain { Handover::Plain(port, frame) } else { Handover::Process(port, frame) };
+                self.hand_over(worker, packet);
+            }
+            Verdict::Drop(reason) => {
+                self.drop(reason);
+                self.dropped.push(frame);
+            }
+            ref other => self.settle_rare(port, frame, *other, snapshot),
         }
     }
 
@@ -419,11 +436,6 @@ impl<F: Frame> Outlets<F> {
                     self.tell(Event::Unresolved(to, next_hop, frame));
                 }
             }
-            Verdict::HandOver(worker) => {
-                self.count(Count::HandedOver);
-                let packet = if self.plain { Handover::Plain(port, frame) } else { Handover::Process(port, frame) };
-                self.hand_over(worker, packet);
-            }
             Verdict::Fragment(octets_max) => self.cut(&frame, octets_max),
             Verdict::Reply(error) => {
                 let reason = match error {
@@ -437,9 +449,10 @@ impl<F: Frame> Outlets<F> {
                 self.answer(port, frame, error, reason, snapshot);
             }
             Verdict::Refuse(error, reason) => self.answer(port, frame, error, reason, snapshot),
-            Verdict::Forward(to) => self.send(to, frame),
-            Verdict::Drop(reason) => self.drop(reason),
-            Verdict::Lookup => self.drop(DropReason::NoRoute),
+            // Every packet leaves `translate` with a verdict; one that is still to be looked up has no route.
+            Verdict::Forward(_) | Verdict::Drop(_) | Verdict::HandOver(_) | Verdict::Lookup => {
+                self.drop(DropReason::NoRoute);
+            }
         }
     }
 

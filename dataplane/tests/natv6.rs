@@ -210,6 +210,27 @@ fn errors_from_inside_go_back_the_way_the_packet_came() {
     }
 }
 
+// RFC 2827: no provider carries what comes from another one's address.
+#[test]
+fn errors_of_routers_inside_come_from_an_address_of_the_provider_they_leave_by() {
+    let mut snapshot = Side::A.translating();
+    let bare = snapshot.ports[usize::from(Y.0)].own.iter().copied().find(|own| !may_leave(own));
+    snapshot.ports[usize::from(Y.0)].own = vec![bare.unwrap_or("fe80::2".parse().unwrap())];
+    snapshot.ports[usize::from(Y.0)].icmp_source = Side::A.own(X);
+    let mut bench = Setup::default().build_with(snapshot);
+    let arrived = |target| datagram(stranger(0), target, [4000, 99], 30);
+    bench.provider_sends(Y, &arrived(outside(1, Y)));
+    let small = Error::PacketTooBig { mtu: 1400 };
+    let (port, left) = bench.host_sends(9, &error_about(Side::A.ulid(5000), stranger(0), small, &arrived(host(1))));
+    // There is none but those of hosts: the one it is about speaks.
+    let expected = error_about(outside(1, Y), stranger(0), small, &arrived(outside(1, Y)));
+    assert_eq!((port, inner(&left)), (Y, &a_hop_on(&expected)[..]));
+}
+
+fn may_leave(address: &Ipv6Addr) -> bool {
+    address.segments()[0] & 0xe000 == 0x2000
+}
+
 // ---- what is refused, and what the sender hears ----
 
 /// The error that answers a packet, and the packet it quotes.

@@ -228,11 +228,11 @@ impl Engine {
         if !self.hints.link {
             return;
         }
-        self.suspect_all(|_, path| path.local == prefix);
-        for path in
-            self.suspects.iter().map(|(_, path)| *path).filter(|path| path.local == prefix).collect::<BTreeSet<_>>()
-        {
-            // Whoever is on the path is in the queue already, so it does not matter whether this is news.
+        let used: BTreeSet<PathKey> =
+            self.attached.paths().map(|(path, _)| path).filter(|path| path.local == prefix).collect();
+        for path in used {
+            self.attached.doubt(path, None);
+            // Whoever is on the path is to be asked already, so it does not matter whether this is news.
             let _ = self.book.down(path, now);
         }
         self.advise_of_state(now, at);

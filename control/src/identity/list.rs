@@ -75,6 +75,26 @@ pub fn verify_list(
     list: &LocatorList,
     signature: Option<&[u8]>,
 ) -> Result<(), ListFault> {
+    verify(ulid, pds, list, signature, |ulid, pds| Proof::check(ulid, pds))
+}
+
+/// The same for parameters that [`verify_ulid`] has found to be those of the ULID: this is not computed again.
+pub fn verify_list_of_owner(
+    ulid: Ulid,
+    pds: Option<&[u8]>,
+    list: &LocatorList,
+    signature: Option<&[u8]>,
+) -> Result<(), ListFault> {
+    verify(ulid, pds, list, signature, |ulid, pds| Proof::read(ulid, pds))
+}
+
+fn verify(
+    ulid: Ulid,
+    pds: Option<&[u8]>,
+    list: &LocatorList,
+    signature: Option<&[u8]>,
+    belongs: for<'a> fn(Ulid, &'a [u8]) -> Result<Proof<'a>, PdsError>,
+) -> Result<(), ListFault> {
     let mut proof = None;
     let mut first_signed = None;
     for (index, &(locator, method)) in list.entries.iter().enumerate() {
@@ -92,7 +112,7 @@ pub fn verify_list(
             Some(proof) => proof,
             None => {
                 let pds = pds.ok_or(fault(ListError::MissingPds))?;
-                &*proof.insert(Proof::check(ulid, pds).map_err(|_| fault(ListError::ForeignPds))?)
+                &*proof.insert(belongs(ulid, pds).map_err(|_| fault(ListError::ForeignPds))?)
             }
         };
         match method {
@@ -121,12 +141,18 @@ struct Proof<'a> {
 
 impl<'a> Proof<'a> {
     fn check(ulid: Ulid, pds: &'a [u8]) -> Result<Proof<'a>, PdsError> {
+        let proof = Proof::read(ulid, pds)?;
+        match proof.kind {
+            Kind::Cga => cga::verify(ulid.0, &proof.parameters)?,
+            Kind::Hybrid | Kind::Hba => hba::verify_member(ulid.0, &proof.parameters)?,
+        }
+        Ok(proof)
+    }
+
+    /// Without the hash: for parameters that were checked before.
+    fn read(ulid: Ulid, pds: &'a [u8]) -> Result<Proof<'a>, PdsError> {
         let parameters = Parameters::parse(pds)?;
         let kind = hba::classify(&prefix_of(ulid.0), &parameters)?;
-        match kind {
-            Kind::Cga => cga::verify(ulid.0, &parameters)?,
-            Kind::Hybrid | Kind::Hba => hba::verify_member(ulid.0, &parameters)?,
-        }
         Ok(Proof { parameters, kind })
     }
 

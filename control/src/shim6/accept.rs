@@ -45,9 +45,10 @@ impl Endpoint {
         options: &Options,
         out: &mut Vec<Output>,
     ) -> Verdict {
-        if let Err(reason) = peer::check_parameters(&mut *self.proof, key.ulids.peer, options) {
-            return Verdict::Dropped(reason);
-        }
+        let checked = match peer::check_parameters(&mut *self.proof, key.ulids.peer, options) {
+            Ok(checked) => checked,
+            Err(reason) => return Verdict::Dropped(reason),
+        };
         let context = self.store.by_ulids(key.ulids, key.fork);
         let source = Locator(packet.addresses.source);
         if !is_source(context, key, source, options) {
@@ -60,7 +61,7 @@ impl Endpoint {
                 Err(reason) => return Verdict::Dropped(reason),
             },
         };
-        let told = match peer::prove(&mut *self.proof, key.ulids.peer, context, options) {
+        let told = match peer::prove(&mut *self.proof, key.ulids.peer, context, options, checked) {
             Ok(told) => told,
             Err(refusal) => return self.refuse(now, packet, refusal, out),
         };

@@ -135,6 +135,11 @@ impl Endpoint {
         }
     }
 
+    /// Takes room for so many contexts, so that none has to wait while tables grow.
+    pub fn reserve(&mut self, contexts: usize) {
+        self.store.reserve(contexts);
+    }
+
     /// Takes in a host, or its new list. Contexts that exist go on with the list their peers know until
     /// [`Endpoint::tell_news`] is called for them. Locators that do not fit in a control packet are left out.
     pub fn set_host(&mut self, host: LocalHost) -> Result<(), HostRefused> {
@@ -271,6 +276,16 @@ impl Endpoint {
         self.ulids_of(ulid).flat_map(|ulid| self.store.by_host(ulid))
     }
 
+    /// How many there are.
+    pub fn count_of(&self, ulid: Ulid) -> usize {
+        self.ulids_of(ulid).map(|ulid| self.store.count_of(ulid)).sum()
+    }
+
+    /// How many contexts wait for an answer to an I1, I2 or I2bis.
+    pub fn exchanges(&self) -> usize {
+        self.store.exchanges()
+    }
+
     /// All contexts.
     pub fn contexts(&self) -> impl Iterator<Item = &Context> {
         self.store.iter()
@@ -290,6 +305,14 @@ impl Endpoint {
     /// §7.8 says for how long at most). Whoever does not speak Shim6 has answered, so that stays.
     pub fn forgive(&mut self, reaches: impl Fn(Ulid) -> bool) {
         self.holddowns.release_silent(reaches);
+    }
+
+    /// For how long an exchange that failed is not tried again (§7.8).
+    pub fn holddown(&self, reason: FailReason) -> Duration {
+        match reason {
+            FailReason::NoAnswer => self.config.no_r1_holddown,
+            FailReason::NoSupport => self.config.icmp_holddown,
+        }
     }
 
     /// Number of failures remembered.
@@ -365,8 +388,7 @@ impl Endpoint {
 
     /// When [`Endpoint::expire`] has something to do.
     pub fn deadline(&self) -> Option<Instant> {
-        let contexts = self.store.first_deadline().map(|(at, _)| at);
-        [contexts, self.holddowns.deadline(), self.quarantine.deadline()].into_iter().flatten().min()
+        [self.store.first_deadline(), self.holddowns.deadline(), self.quarantine.deadline()].into_iter().flatten().min()
     }
 
     /// Makes sure that a context has a flow label to offer if one is `wanted`, and none if not: the peer offers none, and

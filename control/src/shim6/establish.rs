@@ -73,10 +73,11 @@ impl Endpoint {
         out: &mut Vec<Output>,
     ) -> Result<ContextId, OpenRefused> {
         let Open { ulids, fork, mut pairs } = request;
-        let host = self.local(ulids.local).ok_or(OpenRefused::UnknownHost)?;
         if let Some(context) = self.store.by_ulids(ulids, fork) {
             return Err(OpenRefused::AlreadyOpen(context.id));
         }
+        let new = self.host_for_new(ulids.local).is_some();
+        let host = self.local(ulids.local).filter(|_| new).ok_or(OpenRefused::UnknownHost)?;
         if let Some((until, reason)) = self.holddowns.check(now, ulids) {
             return Err(OpenRefused::HoldDown { until, reason });
         }
@@ -362,10 +363,11 @@ impl Endpoint {
             State::Established => return Verdict::Dropped(DropReason::WrongState),
             State::Idle | State::EFailed | State::NoSupport => return Verdict::Dropped(DropReason::NoContext),
         };
-        if let Err(reason) = peer::check_parameters(&mut *self.proof, ulids.peer, options) {
-            return Verdict::Dropped(reason);
-        }
-        let told = match peer::prove(&mut *self.proof, ulids.peer, Some(context), options) {
+        let checked = match peer::check_parameters(&mut *self.proof, ulids.peer, options) {
+            Ok(checked) => checked,
+            Err(reason) => return Verdict::Dropped(reason),
+        };
+        let told = match peer::prove(&mut *self.proof, ulids.peer, Some(context), options, checked) {
             Ok(told) => told,
             Err(refusal) => return self.refuse(now, packet, refusal, out),
         };

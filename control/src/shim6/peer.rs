@@ -30,11 +30,19 @@ pub(super) enum Refusal {
     Error { code: ErrorCode, pointer: usize },
 }
 
+/// Says that the parameters of a message have been looked at: what follows from them is then theirs.
+#[derive(Clone, Copy, Debug)]
+pub(super) struct Checked(());
+
 /// The first check: CGA parameters, where present, must be those of the peer's ULID (§7.13, §7.16, §7.20, §10.4).
-pub(super) fn check_parameters(proof: &mut dyn LocatorProof, ulid: Ulid, options: &Options) -> Result<(), DropReason> {
+pub(super) fn check_parameters(
+    proof: &mut dyn LocatorProof,
+    ulid: Ulid,
+    options: &Options,
+) -> Result<Checked, DropReason> {
     match &options.pds {
         Some(pds) if !proof.owns(ulid, pds) => Err(DropReason::BadPds),
-        Some(_) | None => Ok(()),
+        Some(_) | None => Ok(Checked(())),
     }
 }
 
@@ -44,8 +52,9 @@ pub(super) fn prove(
     ulid: Ulid,
     known: Option<&Context>,
     options: &Options,
+    Checked(()): Checked,
 ) -> Result<Told, Refusal> {
-    // The parameters may have come with an earlier message (D14).
+    // The parameters may have come with an earlier message (D14), and were looked at then.
     let pds = options.pds.as_deref().or(known.and_then(|context| context.peer_pds.as_deref()));
     if let Some(list) = &options.locators {
         prove_list(proof, ulid, pds, list, options.signature.as_deref())?;

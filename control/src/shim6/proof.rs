@@ -17,6 +17,9 @@ pub trait LocatorProof: Send {
 
     /// Whether every locator in `list` is proved to belong to `ulid` by the method given for it; otherwise the index
     /// of the first that is not. HBA hashes are checked before the signature, which costs most (D30).
+    ///
+    /// `pds` must be what [`LocatorProof::owns`] said yes to for this `ulid`, in this message or in an earlier one of the
+    /// context: that is not looked at again.
     fn proves(
         &mut self,
         ulid: Ulid,
@@ -46,7 +49,7 @@ impl LocatorProof for IdentityProof {
         signature: Option<&[u8]>,
     ) -> Result<(), usize> {
         dataplane::mutant!(SkipHba, return Ok(()));
-        identity::verify_list(ulid, pds, list, signature).map_err(|fault| fault.index)
+        identity::verify_list_of_owner(ulid, pds, list, signature).map_err(|fault| fault.index)
     }
 
     fn parameters_of(&self, address: Ulid, pds: &[u8]) -> Vec<u8> {

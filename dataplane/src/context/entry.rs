@@ -1,5 +1,6 @@
 //! One context as a worker sees it: two cache lines.
 
+use crate::snapshot::Classes;
 use crate::wire::{ContextTag, FlowLabel, Locator, LocatorPair, Ulid, UlidPair};
 
 /// What a worker may do with packets of a context.
@@ -23,6 +24,9 @@ pub struct Install {
     pub ulids: UlidPair,
     /// Whether packets from the site with these identifiers use this context: false for forked ones (FII other than 0).
     pub default: bool,
+    /// Of a default context, the classes whose packets go by forked ones where there are any; of a forked context, the class
+    /// whose packets it takes, if it is one of ours.
+    pub classes: Classes,
     /// Our tag; the key of the entry.
     pub local_tag: ContextTag,
     /// The peer's tag. Not used before [`Phase::Live`].
@@ -149,6 +153,8 @@ const LABELS: u8 = 32;
 const NARROW: u8 = 2;
 /// The local identifier is what the peer knows the host by, not the address the host has.
 const PRESENTED: u8 = 4;
+/// Packets of some classes go by other contexts, where there are any.
+const FORKED: u8 = 64;
 
 const SENT: u8 = 1;
 const RECEIVED: u8 = 2;
@@ -177,6 +183,7 @@ impl Entry {
                 | flag(install.narrow, NARROW)
                 | flag(install.inside.is_some(), PRESENTED)
                 | flag(plain, PLAIN)
+                | flag(install.default && !install.classes.is_empty(), FORKED)
                 | flag(install.peer_label.is_some(), LABELS),
             locators: install.locators,
             peer_tag: install.peer_tag,
@@ -213,10 +220,13 @@ impl Entry {
     }
 
     /// Whether a packet from the site with these identifiers may take the short way: live, with nothing about it that
-    /// asks for a second look.
+    /// asks for a second look. Packets of a context in doubt are looked at once more if they are `watched`.
     #[inline]
-    pub fn is_ordinary_out(&self, ulids: &UlidPair) -> bool {
-        self.flags == TAKEN | DEFAULT && self.phase == Phase::Live && self.digest & DOUBT == 0 && self.ulids == *ulids
+    pub fn is_ordinary_out(&self, ulids: &UlidPair, watched: bool) -> bool {
+        self.flags == TAKEN | DEFAULT
+            && self.phase == Phase::Live
+            && (self.digest & DOUBT == 0 || !watched)
+            && self.ulids == *ulids
     }
 
     /// The same for a packet with our tag. Flags that say how packets leave are of no interest here.
@@ -254,6 +264,12 @@ impl Entry {
     #[inline]
     pub fn is_presented(&self) -> bool {
         self.flags & PRESENTED != 0
+    }
+
+    /// Whether packets of some classes go by forked contexts, where there are any.
+    #[inline]
+    pub fn is_forked(&self) -> bool {
+        self.flags & FORKED != 0
     }
 
     /// Whether packets go out and nothing comes back, as far as the last report can tell.

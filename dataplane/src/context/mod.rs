@@ -8,6 +8,7 @@
 
 pub mod entry;
 pub mod flows;
+pub mod fork;
 pub mod hash;
 pub mod hold;
 pub mod index;

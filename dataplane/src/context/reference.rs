@@ -66,6 +66,7 @@ mod tests {
             handle: tag,
             ulids,
             default,
+            classes: crate::snapshot::Classes::NONE,
             local_tag,
             peer_tag,
             locators,

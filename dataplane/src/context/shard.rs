@@ -4,11 +4,13 @@
 //! share one ([`Shard::slot_of`]), and the other bits are what nobody can guess.
 
 use super::entry::{Activity, Direction, Entry, Install, LocatorSets, Traffic};
+use super::fork::{Forks, Place, Wish};
 use super::hash::Hasher;
 use super::index::{Full, Guess, Index};
 use super::label::{LabelMode, Labels};
 use crate::memory::huge;
 use crate::processor::prefetch;
+use crate::snapshot::Classes;
 use crate::wire::{ContextTag, FlowLabel, LocatorPair, UlidPair};
 
 /// Place of a context in its shard.
@@ -38,6 +40,7 @@ pub struct Shard {
     /// Whether payload headers too are only accepted over the locators of their context.
     strict: bool,
     labels: Labels,
+    forks: Forks,
     /// Which bits of a tag are its slot.
     slot_mask: u32,
     len: usize,
@@ -61,6 +64,7 @@ impl Shard {
             accepted: (0..if strict { capacity } else { 0 }).map(|_| None).collect(),
             strict,
             labels: Labels::new(LabelMode::Off, 0),
+            forks: Forks::new(0),
             slot_mask: slot_mask(capacity),
             len: 0,
             pairs: Index::new(capacity as usize),
@@ -78,6 +82,13 @@ impl Shard {
             self.accepted = (0..capacity).map(|_| None).collect();
         }
         self.labels = Labels::new(mode, capacity);
+        self
+    }
+
+    /// The same, with room for forked contexts of so many pairs. To be asked for before any context is there.
+    #[must_use]
+    pub fn with_forks(mut self, pairs: u32) -> Shard {
+        self.forks = Forks::new(pairs.min(self.entries.len() as u32));
         self
     }
 
@@ -115,7 +126,10 @@ impl Shard {
         if was_default && (!install.default || old_ulids != install.ulids) {
             self.pairs.remove(self.hasher.pair(&old_ulids), slot.0);
         }
-        self.presented -= u32::from(before.is_presented());
+        if was_default != install.default || old_ulids != install.ulids {
+            self.unfork(slot);
+        }
+        self.presented -= u32::from(self.entries[slot.0 as usize].is_presented());
         self.entries[slot.0 as usize].update(install);
         self.presented += u32::from(install.inside.is_some());
         if install.default {
@@ -132,6 +146,10 @@ impl Shard {
                 }
             }
         }
+        match install.default {
+            true => self.forks.share(pair_hash, &install.ulids, install.classes),
+            false => self.forks.take(pair_hash, &install.ulids, slot, install.classes),
+        }
         self.labels.set(slot, install.local_label, install.peer_label);
         Ok(slot)
     }
@@ -140,6 +158,7 @@ impl Shard {
     pub fn remove(&mut self, tag: ContextTag) -> bool {
         let Some(slot) = self.by_tag(tag) else { return false };
         self.labels.set(slot, None, None);
+        self.unfork(slot);
         let entry = &mut self.entries[slot.0 as usize];
         self.presented -= u32::from(entry.is_presented());
         let pair = entry.is_default().then_some(entry.ulids);
@@ -149,6 +168,35 @@ impl Shard {
             self.pairs.remove(self.hasher.pair(&pair), slot.0);
         }
         true
+    }
+
+    /// Packets go by this context neither as the default one that shares its traffic nor as a forked one.
+    fn unfork(&mut self, slot: Slot) {
+        if self.forks.is_empty() {
+            return;
+        }
+        let entry = &self.entries[slot.0 as usize];
+        let (hash, ulids, default) = (self.hasher.pair(&entry.ulids), entry.ulids, entry.is_default());
+        match default {
+            true => self.forks.share(hash, &ulids, Classes::NONE),
+            false => self.forks.take(hash, &ulids, slot, Classes::NONE),
+        }
+    }
+
+    /// The forks of a pair whose hash is `hash`; none when it has none, or there was no room for them.
+    #[inline]
+    pub fn forks_of(&self, hash: u64, pair: &UlidPair) -> Option<&Place> {
+        self.forks.find(hash, pair)
+    }
+
+    /// A packet of a class without a context has come at `now`, in milliseconds. Whether control will hear of it.
+    pub fn wish_fork(&mut self, hash: u64, pair: &UlidPair, wish: Wish, now: u64) -> bool {
+        self.forks.wish(hash, pair, wish, now)
+    }
+
+    /// The next such wish to be told.
+    pub fn next_wish(&mut self) -> Option<Wish> {
+        self.forks.next_wish()
     }
 
     /// Replaces the locators a context accepts payload over, and gives back the old ones: they are for control to free.
@@ -327,6 +375,12 @@ impl Shard {
         let taken = |slot: &u32| self.entries[*slot as usize].is_taken();
         let held: Vec<u32> = (0..self.entries.len() as u32).filter(taken).collect();
         self.labels.selfcheck(&held);
+        let lives = |slot: Slot| held.binary_search(&slot.0).is_ok();
+        let default = |pair: &UlidPair| self.by_pair(self.hasher.pair(pair), pair);
+        self.forks.selfcheck(
+            |pair| default(pair).is_some_and(|slot| self.entry(slot).is_forked()),
+            |slot, pair| lives(slot) && !self.entry(slot).is_default() && self.entry(slot).ulids == *pair,
+        );
         self.pairs.selfcheck();
         assert_eq!(held.len(), self.len, "contexts are miscounted");
         for &slot in &held {

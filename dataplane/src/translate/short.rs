@@ -47,7 +47,7 @@ pub(super) fn outbound<F: Frame>(batch: &mut Batch<F>, scene: &mut Scene<'_>) ->
     let hasher = *scene.shard.hasher();
     let (mut hashes, mut slots) = ([0; BURST], [LONG; BURST]);
     for ((frame, hash), slot) in batch.frames.iter().zip(&mut hashes).zip(&mut slots) {
-        let Some(head) = gate.from_site(frame.bytes()) else { continue };
+        let Some(head) = gate.headers_of_host(frame.bytes()) else { continue };
         *hash = hash_of(&hasher, head);
         scene.shard.prefetch_pair(*hash);
         *slot = if scene.sharding.owner_of_hash(*hash) == scene.worker { 0 } else { STRANGER };
@@ -78,7 +78,7 @@ pub(super) fn inbound<F: Frame>(batch: &mut Batch<F>, scene: &mut Scene<'_>) -> 
     let gate = Gate::new(port, scene.snapshot);
     let (mut tags, mut slots) = ([ContextTag::MAX; BURST], [LONG; BURST]);
     for ((frame, tag), slot) in batch.frames.iter().zip(&mut tags).zip(&mut slots) {
-        let Some(found) = gate.from_provider(frame.bytes()) else { continue };
+        let Some(found) = gate.tag_of_peer(frame.bytes()) else { continue };
         *tag = found;
         *slot = match scene.sharding.owner_of_tag(found) {
             Some(owner) if owner == scene.worker => scene.shard.approach_tag(found).map_or(LONG, Slot::number),
@@ -180,7 +180,7 @@ impl<'a> Gate<'a> {
     /// The headers of a packet of a host: one that is not for many, is no ICMPv6 error, and has no headers that a payload
     /// header would have to follow.
     #[inline(always)]
-    fn from_site<'f>(&self, frame: &'f [u8]) -> Option<&'f [u8; HEAD]> {
+    fn headers_of_host<'f>(&self, frame: &'f [u8]) -> Option<&'f [u8; HEAD]> {
         let head: &[u8; HEAD] = self.packet(frame)?;
         let next_header = head[IPV6 + 6];
         let ordinary = ORDINARY[usize::from(next_header)] || is_information(next_header, frame.get(HEAD..)?);
@@ -190,7 +190,7 @@ impl<'a> Gate<'a> {
 
     /// The tag of a packet of a peer whose payload header comes first.
     #[inline(always)]
-    fn from_provider(&self, frame: &[u8]) -> Option<ContextTag> {
+    fn tag_of_peer(&self, frame: &[u8]) -> Option<ContextTag> {
         let head: &[u8; SHIM_HEAD] = self.packet(frame)?;
         let header = PayloadHeader::parse(&head[HEAD..]).ok()?;
         let source = address(head, SOURCE);
@@ -277,15 +277,18 @@ fn send<F: Frame>(frame: &mut F, slot: Slot, shard: &mut Shard, doors: &Doors) -
         local: Ulid(address(out, SOURCE + PayloadHeader::LEN)),
         peer: Ulid(address(out, TARGET + PayloadHeader::LEN)),
     };
-    if length + PayloadHeader::LEN > door.most || !entry.is_ordinary_out(&pair) {
+    let first = u64::from_be_bytes(*octets(out, IPV6 + PayloadHeader::LEN));
+    let next_header = (first >> 8) as u8;
+    // Of contexts from which nothing comes back, TCP is watched, wherever it may be.
+    let watched = !matches!(next_header, protocol::UDP | protocol::ICMPV6 | protocol::ESP);
+    if length + PayloadHeader::LEN > door.most || !entry.is_ordinary_out(&pair, watched) {
         frame.trim_front(PayloadHeader::LEN);
         return None;
     }
-    let first = u64::from_be_bytes(*octets(out, IPV6 + PayloadHeader::LEN));
-    let next_header = (first >> 8) as u8;
+    // Payload length, next header and hop limit are the lower half of the word.
+    let first = ((first + (8 << 16) - 1) & !0xff00) | u64::from(protocol::SHIM6) << 8;
     out[..16].copy_from_slice(&door.ether);
-    out[IPV6..SOURCE]
-        .copy_from_slice(&(first + (8 << 16) - 1 & !0xff00 | u64::from(protocol::SHIM6) << 8).to_be_bytes());
+    out[IPV6..SOURCE].copy_from_slice(&first.to_be_bytes());
     out[SOURCE..TARGET].copy_from_slice(&entry.locators.local.0.octets());
     out[TARGET..HEAD].copy_from_slice(&entry.locators.peer.0.octets());
     out[HEAD..].copy_from_slice(&PayloadHeader { next_header, tag: entry.peer_tag }.emit());
@@ -317,7 +320,8 @@ fn deliver<F: Frame>(
     let out: &mut [u8; HEAD] = out.last_chunk_mut()?;
     out[..16].copy_from_slice(&door.ether);
     out[..6].copy_from_slice(&mac.0);
-    out[IPV6..SOURCE].copy_from_slice(&(first - (8 << 16) - 1 & !0xff00 | next_header << 8).to_be_bytes());
+    let first = ((first - (8 << 16) - 1) & !0xff00) | next_header << 8;
+    out[IPV6..SOURCE].copy_from_slice(&first.to_be_bytes());
     out[SOURCE..TARGET].copy_from_slice(&entry.ulids.peer.0.octets());
     out[TARGET..].copy_from_slice(&entry.ulids.local.0.octets());
     frame.trim_front(PayloadHeader::LEN);

@@ -8,7 +8,7 @@ use super::super::{Batch, Origin, Scene, inbound_long, outbound_long};
 use super::*;
 use crate::context::{Flows, Hasher, Install, LabelMode, Phase, Replay, Shard, Sharding};
 use crate::port::memory::HeapFrame;
-use crate::snapshot::{Block, ProviderView, Role};
+use crate::snapshot::{Block, Classes, ProviderView, Role};
 use crate::wire::{FlowLabel, Locator, LocatorPair};
 
 const LAN: PortId = PortId(0);
@@ -44,6 +44,7 @@ fn install(n: u16, special: u16, sharding: &Sharding) -> Install {
         handle: n.into(),
         ulids: ulids(n),
         default: !(has(2) && has(3)),
+        classes: if has(14) && has(15) { Classes::only(1) } else { Classes::NONE },
         local_tag: tag(n, sharding.owner_of_pair(&ulids(n))),
         peer_tag: ContextTag::truncate(u64::from(n) << 24 | 0xabc),
         locators: if plain { ulids(n).as_locators() } else { locators(n) },
@@ -82,6 +83,7 @@ fn snapshot(mss_clamp: bool, mtus: [u16; 2]) -> Snapshot {
         site: Block::new(ip(0xfc00_000a_0000_0000, 0), 48),
         mss_clamp,
         nat: None,
+        classes: Vec::new(),
     }
 }
 
@@ -151,12 +153,12 @@ impl Sent {
         frame
     }
 
-    fn from_site(&self) -> Vec<u8> {
+    fn frame_of_host(&self) -> Vec<u8> {
         let pair = ulids(self.context);
         self.frame([pair.local.0, pair.peer.0], self.next_header, &self.payload())
     }
 
-    fn from_provider(&self, sharding: &Sharding) -> Vec<u8> {
+    fn frame_of_peer(&self, sharding: &Sharding) -> Vec<u8> {
         let pair = locators(self.context);
         let tag = tag(self.context, sharding.owner_of_pair(&ulids(self.context)));
         let mut payload = PayloadHeader { next_header: self.next_header, tag }.emit().to_vec();
@@ -236,7 +238,7 @@ proptest! {
         let installs: Vec<Install> = specials.iter().zip(0..).map(|(&special, n)| install(n, special, &sharding)).collect();
         let mut sides = [true, false].map(|short| (short, Side::new(&installs, hasher, strict)));
         for (now, (out, burst)) in (0..).zip(&bursts) {
-            let frame = |sent: &Sent| if *out { sent.from_site() } else { sent.from_provider(&sharding) };
+            let frame = |sent: &Sent| if *out { sent.frame_of_host() } else { sent.frame_of_peer(&sharding) };
             let frames: Vec<Vec<u8>> = burst.iter().map(frame).collect();
             let place = (if *out { LAN } else { OUTSIDE }, now * 100);
             let [short, long] = sides.each_mut().map(|(short, side)| side.judge(&frames, place, &snapshot, &sharding, *short));
@@ -273,7 +275,7 @@ fn ordinary_packets_take_the_short_way() {
     for (next_header, payload) in [(17, vec![0; 24]), (6, vec![0; 24]), (58, vec![128; 24])] {
         for (port, long) in [(LAN, 0), (OUTSIDE, 0)] {
             let sent = Sent { context: 0, next_header, payload: payload.clone(), octets: 40, hops: 9, oddity: 99 };
-            let frame = if port == LAN { sent.from_site() } else { sent.from_provider(&sharding) };
+            let frame = if port == LAN { sent.frame_of_host() } else { sent.frame_of_peer(&sharding) };
             let mut batch = Batch::default();
             batch.frames.extend((0..BURST).map(|_| HeapFrame::new(&frame)));
             let Side { shard, replay, flows, counters } = &mut side;

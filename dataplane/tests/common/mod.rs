@@ -10,7 +10,7 @@ use dataplane::context::{Activity, Hasher, Install, Phase, Sharding, Sign};
 use dataplane::counters::{Count, DropReason};
 use dataplane::link::{ControlLink, Notice, Punt, RingSizes, Workers, connect};
 use dataplane::port::memory::{HeapFrame, HeapPool, MemoryPort, Wire};
-use dataplane::snapshot::{Block, HostView, NatView, PortId, PortView, ProviderView, Role, Snapshot};
+use dataplane::snapshot::{Block, Classes, HostView, NatView, PortId, PortView, ProviderView, Role, Snapshot};
 use dataplane::wire::ethernet::{self, EtherType, Mac};
 use dataplane::wire::icmpv6;
 use dataplane::wire::ipv6::{self, protocol};
@@ -107,6 +107,7 @@ impl Side {
             host_index,
             site: Block::new(self.ulid(0), 48),
             mss_clamp: false,
+            classes: Vec::new(),
             nat: None,
         }
     }
@@ -124,6 +125,7 @@ impl Side {
             handle: u64::from(host) << 16 | u64::from(peer),
             ulids,
             default: true,
+            classes: Classes::NONE,
             local_tag: tag(sharding[0], &ulids, host, peer),
             peer_tag: tag(sharding[1], &ulids.mirrored(), peer, host),
             locators: LocatorPair {
@@ -162,6 +164,7 @@ pub enum Seen {
     Tcp(u64, Sign, LocatorPair),
     TableFull(u64),
     Qualified(UlidPair, Locator, u8),
+    Fork(u64, u8),
 }
 
 /// A box under test.
@@ -282,6 +285,7 @@ impl Bench {
                 Notice::Tcp { handle, sign, pair } => Seen::Tcp(handle, sign, pair),
                 Notice::TableFull { handle } => Seen::TableFull(handle),
                 Notice::Qualified { pair, presented, provider } => Seen::Qualified(pair, presented, provider),
+                Notice::Fork(wish) => Seen::Fork(wish.handle, wish.class),
             });
         })
     }

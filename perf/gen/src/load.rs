@@ -47,7 +47,9 @@ impl Trial {
         let value: Value = serde_json::from_str(text).map_err(|error| error.to_string())?;
         let number = |name: &str, usual: f64| match &value[name] {
             Value::Null => Ok(usual),
-            given => given.as_f64().filter(|n| n.is_finite() && *n >= 0.0).ok_or(format!("{name} is no number: {given}")),
+            given => {
+                given.as_f64().filter(|n| n.is_finite() && *n >= 0.0).ok_or(format!("{name} is no number: {given}"))
+            }
         };
         let word = |name: &str, usual: &'static str| match &value[name] {
             Value::Null => Ok(usual.to_owned()),

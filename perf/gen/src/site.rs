@@ -3,7 +3,7 @@
 use std::net::Ipv6Addr;
 
 use dataplane::context::{Hasher, Install, Phase, Sharding};
-use dataplane::snapshot::{Block, HostView, PortId, PortView, ProviderView, Role, Snapshot};
+use dataplane::snapshot::{Block, Classes, HostView, PortId, PortView, ProviderView, Role, Snapshot};
 use dataplane::wire::ethernet::Mac;
 use dataplane::wire::{ContextTag, Locator, LocatorPair, Ulid, UlidPair};
 
@@ -91,6 +91,7 @@ impl Site {
             handle: context.into(),
             ulids: self.ulids(context),
             default: true,
+            classes: Classes::NONE,
             local_tag: self.tag(context),
             peer_tag: self.peer_tag(context),
             locators: self.locators(context),
@@ -125,6 +126,7 @@ impl Site {
             site: Block::new(address(0xfc00_000a_0000_0000, 0), 48),
             mss_clamp: false,
             nat: None,
+            classes: Vec::new(),
         }
     }
 }

@@ -159,7 +159,8 @@ impl Rig {
             .zip(queues)
             .zip(0..)
             .map(|((link, (near, far)), id)| {
-                let gate = |queues| Outlet::Own(Box::new(Gate { queues, switch: switch.clone() }) as Box<dyn Port<Mbuf>>);
+                let gate =
+                    |queues| Outlet::Own(Box::new(Gate { queues, switch: switch.clone() }) as Box<dyn Port<Mbuf>>);
                 let ports = vec![gate(near), gate(far)];
                 Worker::new(id, limits, site.sharding(), snapshot.clone(), ports, link, Box::new(pool.clone()))
             })
