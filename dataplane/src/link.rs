@@ -15,6 +15,7 @@ use std::net::Ipv6Addr;
 use std::sync::Arc;
 
 use crossbeam::queue::ArrayQueue;
+use rtrb::{Consumer, Producer, RingBuffer};
 
 use crate::context::entry::Traffic;
 use crate::context::fork::Wish;
@@ -148,9 +149,9 @@ pub struct WorkerLink<F> {
     pub(crate) commands: Arc<ArrayQueue<Command<F>>>,
     pub(crate) events: Arc<ArrayQueue<Event<F>>>,
     /// To every worker, in order of their numbers; the one to itself is unused.
-    pub(crate) to_workers: Vec<Arc<ArrayQueue<Handover<F>>>>,
+    pub(crate) to_workers: Vec<Producer<Handover<F>>>,
     /// From every worker, likewise.
-    pub(crate) from_workers: Vec<Arc<ArrayQueue<Handover<F>>>>,
+    pub(crate) from_workers: Vec<Consumer<Handover<F>>>,
     pub(crate) counters: Arc<Counters>,
 }
 
@@ -218,11 +219,19 @@ pub fn connect<F: Frame>(
     pool: Box<dyn Pool<F>>,
 ) -> (ControlLink<F>, Vec<WorkerLink<F>>) {
     let ring = |size| Arc::new(ArrayQueue::new(size));
-    let between: Vec<Vec<Arc<ArrayQueue<Handover<F>>>>> =
-        (0..workers).map(|_| (0..workers).map(|_| Arc::new(ArrayQueue::new(sizes.handover))).collect()).collect();
+    // By receiver. The rings come into being in order of their senders, so each list is in that order too.
+    let mut to: Vec<Vec<_>> = (0..workers).map(|_| Vec::with_capacity(workers)).collect();
+    let mut from: Vec<Vec<_>> = (0..workers).map(|_| Vec::with_capacity(workers)).collect();
+    for to in &mut to {
+        for from in &mut from {
+            let (producer, consumer) = RingBuffer::new(sizes.handover);
+            to.push(producer);
+            from.push(consumer);
+        }
+    }
     let mut ends = Vec::with_capacity(workers);
     let mut links = Vec::with_capacity(workers);
-    for me in 0..workers {
+    for (to_workers, from_workers) in to.into_iter().zip(from) {
         let (commands, events) = (ring(sizes.commands), Arc::new(ArrayQueue::new(sizes.events)));
         let counters = Arc::new(Counters::default());
         ends.push(WorkerEnd {
@@ -231,13 +240,7 @@ pub fn connect<F: Frame>(
             backlog: VecDeque::new(),
             counters: counters.clone(),
         });
-        links.push(WorkerLink {
-            commands,
-            events,
-            to_workers: between[me].clone(),
-            from_workers: between.iter().map(|row| row[me].clone()).collect(),
-            counters,
-        });
+        links.push(WorkerLink { commands, events, to_workers, from_workers, counters });
     }
     (ControlLink { workers: ends, pool }, links)
 }

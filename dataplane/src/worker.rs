@@ -38,6 +38,8 @@ struct PortSlot<F> {
 struct Outlets<F> {
     ports: Vec<PortSlot<F>>,
     hold: Hold<(PortId, F)>,
+    /// By worker: what is to be handed over to it, at the latest at the end of the turn.
+    departing: Vec<Vec<Handover<F>>>,
     /// Packets of the present burst that go nowhere, to be given back all at once.
     dropped: Vec<F>,
     /// Fragments made of packets of the present burst, to be sent after it.
@@ -62,6 +64,8 @@ pub struct Worker<F> {
     snapshot: Arc<Snapshot>,
     batch: Batch<F>,
     released: Vec<(PortId, F)>,
+    /// What another worker handed over, taken out of its ring at once.
+    arrived: Vec<Handover<F>>,
     replay: Replay,
     flows: Flows,
     outlets: Outlets<F>,
@@ -96,10 +100,12 @@ impl<F: Frame> Worker<F> {
             snapshot,
             batch: Batch::default(),
             released: Vec::with_capacity(depth),
+            arrived: Vec::with_capacity(BURST),
             replay: Replay::new(limits.replays, largest + ethernet::HEADER_LEN),
             outlets: Outlets {
                 ports,
                 hold: Hold::new(limits.hold_pairs, depth),
+                departing: link.to_workers.iter().map(|_| Vec::with_capacity(BURST)).collect(),
                 dropped: Vec::with_capacity(BURST),
                 pieces: Vec::with_capacity(3 * BURST),
                 cuts: 0,
@@ -131,6 +137,9 @@ impl<F: Frame> Worker<F> {
         self.expire_one();
         for port in 0..self.outlets.ports.len() {
             self.outlets.flush(port);
+        }
+        for worker in 0..self.outlets.departing.len() {
+            self.outlets.depart(worker);
         }
         work
     }
@@ -297,19 +306,24 @@ impl<F: Frame> Worker<F> {
 
     fn handovers(&mut self) -> usize {
         let mut done = 0;
+        let mut arrived = std::mem::take(&mut self.arrived);
         for other in 0..self.outlets.link.from_workers.len() {
+            let ring = &mut self.outlets.link.from_workers[other];
+            if let Ok(burst) = ring.read_chunk(ring.slots().min(BURST)) {
+                arrived.extend(burst);
+            }
+            done += arrived.len();
             let mut from = None;
-            for _ in 0..BURST {
-                match self.outlets.link.from_workers[other].pop() {
-                    None => break,
-                    Some(Handover::Transmit(port, frame)) => self.outlets.send(port, frame),
-                    Some(Handover::Plain(port, frame)) => {
+            for packet in arrived.drain(..) {
+                match packet {
+                    Handover::Transmit(port, frame) => self.outlets.send(port, frame),
+                    Handover::Plain(port, frame) => {
                         if let Some(before) = from.take() {
                             self.process(before, Origin::Worker);
                         }
                         self.process_plain(port, frame);
                     }
-                    Some(Handover::Process(port, frame)) => {
+                    Handover::Process(port, frame) => {
                         if let Some(before) = from.filter(|&before| before != port) {
                             self.process(before, Origin::Worker);
                         }
@@ -317,12 +331,12 @@ impl<F: Frame> Worker<F> {
                         self.batch.frames.push(frame);
                     }
                 }
-                done += 1;
             }
             if let Some(port) = from {
                 self.process(port, Origin::Worker);
             }
         }
+        self.arrived = arrived;
         done
     }
 
@@ -456,9 +470,30 @@ impl<F: Frame> Outlets<F> {
         }
     }
 
+    #[inline]
     fn hand_over(&mut self, worker: u8, packet: Handover<F>) {
-        let told = self.link.to_workers.get(usize::from(worker)).is_some_and(|ring| ring.push(packet).is_ok());
-        if !told {
+        let Some(departing) = self.departing.get_mut(usize::from(worker)) else {
+            return self.drop(DropReason::RingFull);
+        };
+        departing.push(packet);
+        if departing.len() == BURST {
+            self.depart(usize::from(worker));
+        }
+    }
+
+    /// Gives another worker what waits for it: one look at its ring for all of them.
+    fn depart(&mut self, worker: usize) {
+        let (departing, ring) = (&mut self.departing[worker], &mut self.link.to_workers[worker]);
+        if departing.is_empty() {
+            return;
+        }
+        let room = ring.slots().min(departing.len());
+        if let Ok(places) = ring.write_chunk_uninit(room) {
+            places.fill_from_iter(departing.drain(..room));
+        }
+        let refused = departing.len();
+        departing.clear();
+        for _ in 0..refused {
             self.drop(DropReason::RingFull);
         }
     }

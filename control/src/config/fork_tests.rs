@@ -3,7 +3,6 @@
 use dataplane::snapshot::ClassView;
 
 use super::tests::{GOOD, load};
-use super::*;
 
 const VOICE: &str = "[[fork]]\nname = \"voice\"\ndscp = [\"ef\", \"AF41\", \"7\"]\nproviders = [\"isp-y\"]\n";
 

@@ -13,6 +13,9 @@ use crate::processor::prefetch;
 use crate::snapshot::Classes;
 use crate::wire::{ContextTag, FlowLabel, LocatorPair, UlidPair};
 
+/// Reports between asking for a context and reading it.
+const AHEAD: usize = 8;
+
 /// Place of a context in its shard.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 pub struct Slot(pub(super) u32);
@@ -357,6 +360,10 @@ impl Shard {
     /// The next context of the running report: control's name for it, what happened, and its totals.
     pub fn next_activity(&mut self) -> Option<(u64, Activity, [Traffic; 2])> {
         while let Some(slot) = self.reporting.pop() {
+            // Contexts are reported in no order of their memory; this one is read some reports from now.
+            if let Some(&later) = self.reporting.len().checked_sub(AHEAD).and_then(|at| self.reporting.get(at)) {
+                self.prefetch_entry(later);
+            }
             let entry = &mut self.entries[slot as usize];
             if let Some(activity) = entry.take_activity() {
                 return Some((entry.handle, activity, entry.traffic()));
