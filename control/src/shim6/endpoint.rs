@@ -13,7 +13,7 @@ use rand::Rng;
 
 use super::config::Config;
 use super::context::{Context, ContextId, LocalHost, State, is_unicast};
-use super::holddown::{Failure, HoldDowns};
+use super::holddown::{Failure, Held, HoldDowns};
 use super::labels::LabelSpace;
 use super::limits::Limiter;
 use super::output::{FailReason, GoneReason, Output};
@@ -287,9 +287,10 @@ impl Endpoint {
     }
 
     /// The peers for whom `reaches` holds may answer again: that they did not is no longer held against them (RFC 5533
-    /// §7.8 says for how long at most). Whoever does not speak Shim6 has answered, so that stays.
-    pub fn forgive(&mut self, reaches: impl Fn(Ulid) -> bool) {
-        self.holddowns.release_silent(reaches);
+    /// §7.8 says for how long at most). Whoever does not speak Shim6 has answered, so that stays. Looks at `most` failures
+    /// after the one given, and tells where to go on, if there are more.
+    pub fn forgive(&mut self, after: Option<Held>, most: usize, reaches: impl Fn(Ulid) -> bool) -> Option<Held> {
+        self.holddowns.release_silent(after, most, reaches)
     }
 
     /// Number of failures remembered.
