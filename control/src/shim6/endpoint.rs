@@ -20,6 +20,7 @@ use super::output::{FailReason, GoneReason, Output};
 use super::proof::LocatorProof;
 use super::quarantine::{Owner, Quarantine};
 use super::size;
+use super::starts::Starts;
 use super::store::Store;
 use super::tags::TagSpace;
 use super::validator::Validators;
@@ -46,6 +47,7 @@ pub struct Endpoint {
     pub(super) aliases: HashMap<Ulid, Vec<Ulid>>,
     pub(super) store: Store,
     pub(super) holddowns: HoldDowns,
+    pub(super) starts: Starts,
     pub(super) quarantine: Quarantine,
 }
 
@@ -114,7 +116,7 @@ impl Endpoint {
     ) -> Endpoint {
         let validators = Validators::new(&secret, &config);
         let limiter = Limiter::new(&config.limits, validators.derive(b"buckets"));
-        let holddowns = HoldDowns::new(config.holddowns_max);
+        let (holddowns, starts) = (HoldDowns::new(config.holddowns_max), Starts::new(config.holddowns_max));
         let labels = config.flow_labels.map(LabelSpace::new);
         let (hosts, homes, aliases) = (HashMap::new(), HashMap::new(), HashMap::new());
         let (store, quarantine) = (Store::default(), Quarantine::default());
@@ -131,6 +133,7 @@ impl Endpoint {
             aliases,
             store,
             holddowns,
+            starts,
             quarantine,
         }
     }

@@ -47,6 +47,7 @@ mod quarantine;
 mod quote;
 mod recover;
 mod size;
+mod starts;
 mod store;
 pub mod tags;
 #[cfg(test)]

@@ -10,6 +10,7 @@ use super::context::{Context, ContextId, Exchange, PeerLocator, State};
 use super::endpoint::Endpoint;
 use super::holddown::Held;
 use super::output::{FailReason, GoneReason, Output};
+use super::starts::REMEMBERED;
 use crate::time::Instant;
 
 impl Endpoint {
@@ -19,6 +20,7 @@ impl Endpoint {
     /// Does what is due. Costs nothing for contexts that have nothing to do.
     pub fn expire(&mut self, now: Instant, rng: &mut dyn Rng, out: &mut Vec<Output>) {
         self.holddowns.expire(now);
+        self.starts.expire(now);
         self.quarantine.expire(now);
         while let Some((at, id)) = self.store.first_deadline()
             && at <= now
@@ -105,7 +107,10 @@ impl Endpoint {
 
     /// E-FAILED or NO-SUPPORT: the context goes, a memory of the pair stays for a while.
     pub(super) fn fail(&mut self, now: Instant, id: ContextId, reason: FailReason, out: &mut Vec<Output>) {
-        let Some((ulids, fork)) = self.store.get(id).map(|context| (context.ulids, context.fork)) else { return };
+        let Some(context) = self.store.get(id) else { return };
+        let (ulids, fork) = (context.ulids, context.fork);
+        let untried = context.exchange.as_deref().filter(|exchange| exchange.used.len() < exchange.candidates.len());
+        let next = untried.map(|exchange| exchange.next);
         let pair = Held::Pair(ulids);
         let (held, time, gone) = match reason {
             FailReason::NoAnswer => (pair, self.config.no_r1_holddown, GoneReason::NoAnswer),
@@ -115,6 +120,10 @@ impl Endpoint {
             FailReason::NoSupport => (pair, self.config.icmp_holddown, GoneReason::NoSupport),
         };
         self.holddowns.hold(held, now + time, reason);
+        match next.filter(|_| reason == FailReason::NoAnswer && fork == 0) {
+            Some(next) => self.starts.note(now + time + REMEMBERED, ulids, next),
+            None => _ = self.starts.forget(ulids),
+        }
         self.discard(id, gone, out);
         out.push(Output::Failed { ulids, fork, reason });
     }
