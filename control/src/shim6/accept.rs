@@ -118,6 +118,7 @@ impl Endpoint {
         self.store.insert(context);
         // The peer speaks Shim6 and answers (D32).
         self.holddowns.release(key.ulids);
+        self.starts.forget(key.ulids);
         Ok(id)
     }
 
