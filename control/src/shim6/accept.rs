@@ -104,7 +104,7 @@ impl Endpoint {
         packet: &Incoming<'_>,
         key: Key,
         offer: Offer,
-        told: Told,
+        told: Told<'_>,
     ) -> Result<ContextId, DropReason> {
         let host = self.local(key.ulids.local).ok_or(DropReason::UnknownHost)?;
         let tag = self.allocate_tag(rng, key.ulids, offer.packet_tag).ok_or(DropReason::Full)?;
@@ -131,7 +131,7 @@ impl Endpoint {
         id: ContextId,
         packet: &Incoming<'_>,
         offer: Offer,
-        told: Told,
+        told: Told<'_>,
         how: How,
     ) -> Option<How> {
         let context = self.store.get_mut(id)?;
