@@ -27,7 +27,7 @@ class Trials:
         self.rig, self.pair, self.what, self.repeated = rig, pair, what, 0
 
     def __call__(self, load, seconds):
-        for _ in range(4):
+        for _ in range(8):
             found = self.rig.trial(self.pair, seconds=seconds, rate=load, **self.what)
             if not found["generator_short"]:
                 return found["loss_ratio"]

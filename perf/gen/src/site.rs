@@ -65,11 +65,18 @@ impl Site {
         self.sharding.owner_of_pair(&self.ulids(context))
     }
 
-    /// The box's tag for it: box 0, its worker, and 37 bits that look random, none twice.
+    /// The box's tag for it: box 0, its worker, and 37 bits that look random, the lowest of which are its slot in a table
+    /// of [`Site::capacity`].
     #[inline]
     pub fn tag(&self, context: u32) -> ContextTag {
         let random = u64::from(context).wrapping_mul(0x9e37_79b9_7f4a_7c15) & ((1 << Sharding::WORKER_SHIFT) - 1);
         ContextTag::truncate(u64::from(self.owner(context)) << Sharding::WORKER_SHIFT | random)
+    }
+
+    /// Contexts each worker must have room for. Slots follow from numbers by a permutation, which takes a power of two; who
+    /// shares the contexts with other workers has vacant slots between its own.
+    pub fn capacity(&self) -> u32 {
+        self.contexts.next_power_of_two()
     }
 
     /// The peer's tag for it.
@@ -126,4 +133,29 @@ impl Site {
 
 fn address(high: u64, low: u64) -> Ipv6Addr {
     Ipv6Addr::from_bits(u128::from(high) << 64 | u128::from(low))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use dataplane::context::Shard;
+
+    #[test]
+    fn each_context_has_a_slot_of_its_own() {
+        for contexts in [1, 1000, 65_536] {
+            let site = Site::new(contexts, 3);
+            let slot = |context| Shard::slot_of(site.tag(context), site.capacity()).expect("a slot");
+            let mut slots: Vec<u32> = (0..contexts).map(slot).collect();
+            slots.sort_unstable();
+            slots.dedup();
+            assert_eq!(slots.len(), contexts as usize);
+        }
+    }
+
+    #[test]
+    fn the_tag_names_the_owner() {
+        let site = Site::new(1000, 3);
+        assert!((0..1000).all(|context| site.sharding().owner_of_tag(site.tag(context)) == Some(site.owner(context))));
+        assert!((0..3).all(|worker| (0..1000).any(|context| site.owner(context) == worker)));
+    }
 }

@@ -8,6 +8,8 @@
 //! stop                they rest
 //! sample SECONDS      what the devices and workers counted meanwhile
 //! publish             all workers get a new snapshot, as after a reload
+//! churn SECONDS FIRST contexts from number FIRST on are removed and installed again, one after the other; what the
+//!                     devices and workers counted meanwhile, and how many were
 //! quit
 //! ```
 
@@ -121,6 +123,10 @@ fn run(given: &Arguments) -> Result<(), Box<dyn Error>> {
                     console::answer(&sample?);
                 }
                 ["publish"] => rig.publish(),
+                ["churn", seconds, first] => {
+                    let churn = rig.churn(Duration::from_secs_f64(seconds.parse()?), first.parse()?);
+                    console::answer(&churn?);
+                }
                 ["quit"] => break,
                 _ => return Err(format!("{line:?} is no command").into()),
             },
@@ -145,9 +151,7 @@ impl Rig {
         let switch = Arc::new(Switch::default());
         let (mut control, links) = connect(usize::from(count), RingSizes::default(), Box::new(pool.clone()));
         let began = Instant::now();
-        // Pairs fall to workers by a hash, so none has exactly its share.
-        let share = if count == 1 { given.contexts } else { given.contexts / u32::from(count) / 8 * 9 + 4096 };
-        let limits = Limits { contexts: share, ..Limits::default() };
+        let limits = Limits { contexts: site.capacity(), ..Limits::default() };
         let snapshot = Arc::new(site.snapshot());
         let queues = near_queues.into_iter().zip(far_queues);
         let mut workers: Vec<Worker<Mbuf>> = links
@@ -210,6 +214,32 @@ impl Rig {
             self.serve();
         }
         Ok(self.state()?.since(&before))
+    }
+
+    fn churn(&mut self, length: Duration, first: u32) -> Result<Value, Box<dyn Error>> {
+        if first >= self.site.contexts() {
+            return Err("there are no contexts to spare".into());
+        }
+        let before = self.state()?;
+        let applied = self.counted(Count::CommandsApplied);
+        let mut context = first;
+        while before.at.elapsed() < length {
+            while self.control.backlog() < 1024 {
+                let worker = usize::from(self.site.owner(context));
+                self.control.remove(worker, self.site.tag(context));
+                self.control.install(worker, self.site.install(context));
+                context = if context + 1 == self.site.contexts() { first } else { context + 1 };
+            }
+            self.serve();
+        }
+        let state = self.state()?;
+        let pairs = (self.counted(Count::CommandsApplied) - applied) / 2;
+        let mut answer = state.since(&before);
+        answer["churned"] = pairs.into();
+        while self.control.backlog() > 0 {
+            self.serve();
+        }
+        Ok(answer)
     }
 
     fn publish(&mut self) {
