@@ -1,6 +1,6 @@
 //! What a worker tells control by itself, a little each turn: what was active, and what deserves a context.
 
-use super::{STEPS, Worker};
+use super::Worker;
 use crate::context::flows::Qualified;
 use crate::counters::Count;
 use crate::link::Event;
@@ -8,7 +8,7 @@ use crate::port::Frame;
 
 impl<F: Frame> Worker<F> {
     /// Tells control what was active, a few contexts per turn.
-    pub(super) fn report(&mut self) {
+    pub(super) fn report(&mut self, steps: usize) {
         while !self.outlets.link.events.is_full()
             && let Some(Qualified { pair, presented, provider }) = self.flows.next_qualified()
         {
@@ -24,7 +24,7 @@ impl<F: Frame> Worker<F> {
             self.report_due = self.outlets.now + self.limits.report_ms;
             self.shard.start_report();
         }
-        for _ in 0..STEPS {
+        for _ in 0..steps {
             if self.outlets.link.events.is_full() {
                 // Activity is not lost: it stays in the entries until there is room.
                 return;
