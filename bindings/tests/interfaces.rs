@@ -78,7 +78,7 @@ fn collect(queue: &mut QueuePair, wanted: usize, mine: impl Fn(&[u8]) -> bool) -
     let deadline = Instant::now() + Duration::from_secs(5);
     let (mut burst, mut kept) = (Vec::with_capacity(32), Vec::new());
     while kept.len() < wanted && Instant::now() < deadline {
-        queue.rx.receive(&mut burst);
+        queue.receive(&mut burst);
         kept.extend(burst.drain(..).filter(|mbuf| mine(mbuf.bytes())));
     }
     kept
@@ -89,7 +89,7 @@ fn send(queue: &mut QueuePair, burst: &mut Vec<Mbuf>) {
     let deadline = Instant::now() + Duration::from_secs(5);
     while !burst.is_empty() {
         assert!(Instant::now() < deadline, "{} frames cannot be sent", burst.len());
-        queue.tx.transmit(burst);
+        queue.transmit(burst);
     }
 }
 
@@ -145,14 +145,14 @@ fn veth_inside() {
     wait_for("the cut to show", || !port_left.link_up());
     for _ in 0..200 {
         let mut burst: Vec<Mbuf> = (0..16).filter_map(|_| pool.allocate(&frames[0])).collect();
-        left[0].tx.transmit(&mut burst);
+        left[0].transmit(&mut burst);
     }
     run("ip", &["link", "set", "right", "up"]);
     wait_for("the link to heal", || port_left.link_up() && port_right.link_up());
     let mut got = Vec::new();
     wait_for("a frame after healing", || {
-        left[0].tx.transmit(&mut vec![pool.allocate(&frames[7]).unwrap()]);
-        right[0].rx.receive(&mut got);
+        left[0].transmit(&mut vec![pool.allocate(&frames[7]).unwrap()]);
+        right[0].receive(&mut got);
         got.reserve(32);
         got.iter().any(|mbuf: &Mbuf| mbuf.bytes() == frames[7])
     });
