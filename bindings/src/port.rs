@@ -155,6 +155,11 @@ impl Port {
         Ok(info.max_rx_queues.min(info.max_tx_queues))
     }
 
+    /// The memory node of the device called `name`, before it is set up; none if it has none.
+    pub fn socket_of(_started: &Eal, name: &str) -> Result<Option<u32>, PortError> {
+        Ok(socket(find(name)?))
+    }
+
     /// The device's name.
     pub fn name(&self) -> &str {
         &self.device.name
@@ -352,8 +357,7 @@ impl Device {
     }
 
     fn socket(&self) -> Option<u32> {
-        // SAFETY: the port exists.
-        u32::try_from(unsafe { sys::rte_eth_dev_socket_id(self.id) }).ok()
+        socket(self.id)
     }
 
     fn step(&self, step: &'static str, answer: i32) -> Result<(), PortError> {
@@ -478,6 +482,11 @@ pub(crate) fn find(name: &str) -> Result<u16, PortError> {
     let answer = unsafe { sys::rte_eth_dev_get_port_by_name(c_name.as_ptr(), &mut id) };
     Errno::check(answer).map_err(|_| missing())?;
     Ok(id)
+}
+
+fn socket(id: u16) -> Option<u32> {
+    // SAFETY: DPDK checks the number.
+    u32::try_from(unsafe { sys::rte_eth_dev_socket_id(id) }).ok()
 }
 
 fn info(id: u16, name: &str) -> Result<sys::rte_eth_dev_info, PortError> {

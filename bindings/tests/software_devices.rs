@@ -546,3 +546,35 @@ fn a_port_that_is_reset_goes_on_with_the_same_queues_under_traffic() {
     drop(queues);
     port.reset().unwrap();
 }
+
+#[test]
+fn frames_of_nine_thousand_octets_pass_where_the_device_carries_them() {
+    const MTU: u16 = 9000;
+    let pool = Pool::create(testing::eal(), &testing::unique("jumbo"), 2047, 0, MTU + 192).unwrap();
+    let config = PortConfig { mtu: MTU, ..PortConfig::default() };
+    for driver in ["net_ring", "net_null"] {
+        let (port, mut queues) = testing::port(driver, "", &pool, &config);
+        assert_eq!((port.mtu(), port.offloads().unwrap()), (MTU, (0, 0)), "{driver}");
+        let sent: Vec<Vec<u8>> = (0..8).map(|n| frame(n, usize::from(MTU) + 14 - n as usize)).collect();
+        let mut burst: Vec<Mbuf> = sent.iter().map(|frame| pool.allocate(frame).unwrap()).collect();
+        queues[0].transmit(&mut burst);
+        assert!(burst.is_empty());
+        if driver == "net_ring" {
+            let got = collect(&mut queues[0], 8);
+            assert_eq!(got.iter().map(Mbuf::bytes).collect::<Vec<_>>(), sent);
+        }
+    }
+}
+
+#[test]
+fn buffers_come_from_the_memory_node_of_their_device() {
+    let eal = testing::eal();
+    let name = testing::unique("net_null_node");
+    eal.attach(&name.parse().unwrap()).unwrap();
+    let node = Port::socket_of(eal, &name).unwrap();
+    let pool = Pool::create_on(eal, node, &testing::unique("near"), 2047, 0, 2048).unwrap();
+    let (port, _queues) = Port::configure(eal, &name, &pool, &PortConfig::default()).unwrap();
+    assert_eq!(port.socket(), node);
+    let far = Pool::create_on(eal, Some(31), &testing::unique("far"), 63, 0, 256).unwrap_err();
+    assert!(matches!(far, PoolError::Create { .. }), "there is no such node: {far}");
+}
