@@ -153,14 +153,30 @@ impl Scene {
     }
 
     /// Forgets the peers' side: it is not what is measured.
+    #[allow(dead_code, reason = "not every program needs it")]
     pub(crate) fn forget_peers(&mut self) {
-        let mut out = Vec::new();
-        for ulids in &self.known {
-            self.peers.remove_host(self.now, ulids.local, None, &mut out);
-            out.clear();
-        }
         let config = Config { contexts_max: u32::MAX as usize, routable_ulids: false, ..Config::default() };
         self.peers = Endpoint::new(config, [7; 32], TagSpace::new(1), Box::new(|_| 0), Box::new(IdentityProof));
+    }
+
+    /// Something is done with the engine. How long it took; what follows is thrown away.
+    #[allow(dead_code, reason = "not every program needs it")]
+    pub(crate) fn with(
+        &mut self,
+        change: impl FnOnce(&mut Engine, Instant, &mut StdRng, &mut Vec<Effect>),
+    ) -> Duration {
+        let Scene { world, rng, effects, now, .. } = self;
+        let began = std::time::Instant::now();
+        change(&mut world.nodes[0].engine, *now, rng, effects);
+        let took = began.elapsed();
+        effects.clear();
+        took
+    }
+
+    /// Random numbers.
+    #[allow(dead_code, reason = "not every program needs it")]
+    pub(crate) fn rng(&mut self) -> &mut StdRng {
+        &mut self.rng
     }
 
     /// A turn of the control core for each [`TURN`] frames. What the box sent, and how long it took.

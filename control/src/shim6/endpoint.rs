@@ -23,6 +23,7 @@ use super::size;
 use super::store::Store;
 use super::tags::TagSpace;
 use super::validator::Validators;
+use super::waiting::Waiting;
 use crate::time::Instant;
 
 /// Which shard owns the contexts of a pair; must agree with what workers compute for packets from the site.
@@ -47,6 +48,7 @@ pub struct Endpoint {
     pub(super) store: Store,
     pub(super) holddowns: HoldDowns,
     pub(super) quarantine: Quarantine,
+    pub(super) waiting: Waiting,
 }
 
 /// Why a host is not taken in.
@@ -132,6 +134,7 @@ impl Endpoint {
             store,
             holddowns,
             quarantine,
+            waiting: Waiting::default(),
         }
     }
 
