@@ -110,6 +110,30 @@ fn a_machine_that_is_known_to_be_another_is_refused_with_the_reason() {
 }
 
 #[test]
+fn a_host_that_was_found_elsewhere_than_its_line_says_is_in_nobodys_way() {
+    let given = |hosts: &mut control::config::Hosts, mac: [u8; 6]| hosts.list_mut()[0].mac = Some(MacAddress(mac));
+    let (stale, third) = ([2, 9, 9, 9, 9, 9], [2, 9, 9, 9, 9, 8]);
+    let mut scene = Scene::new(&Plan::default(), 4);
+    // The line is wrong before anybody has found the host, as it is at a start; then neighbour discovery finds it.
+    scene.reload(1, |_, hosts| given(hosts, stale)).unwrap();
+    let streams = [scene.stream(0, 1, ms(20)), scene.stream(1, 0, ms(20))];
+    scene.run(s(2));
+    assert_eq!(scene.reload(1, |_, _| ()).unwrap(), Changes::default());
+    // A locator that goes and comes back is the host's own, too.
+    let before = scene.nodes[1].configuration().1.clone();
+    scene.reload(1, |_, hosts| _ = hosts.list_mut()[0].identity.locators.pop()).unwrap();
+    scene.lossless(&streams, s(40));
+    scene.reload(1, |_, hosts| *hosts = before).unwrap();
+    scene.lossless(&streams, s(5));
+    // A line that names yet another machine is that of another machine; one that names the machine there is, is not.
+    let refused = scene.reload(1, |_, hosts| given(hosts, third)).unwrap_err();
+    assert!(matches!(refused, SetupError::Quarantined { .. }), "{refused}");
+    let found = scene.hosts[1].mac.0;
+    scene.reload(1, |_, hosts| given(hosts, found)).unwrap();
+    scene.lossless(&streams, s(2));
+}
+
+#[test]
 fn a_reload_that_is_refused_changes_nothing() {
     let mut scene = Scene::new(&two_hosts_each(), 5);
     let streams = [scene.stream(0, 2, ms(20)), scene.stream(2, 1, ms(20))];

@@ -167,6 +167,63 @@ fn signed_locators_outside_the_set(proofs_take: Duration) {
     assert!(scene.nodes[0].contexts(scene.now).iter().all(|it| it.current.unwrap().local == outside.0));
 }
 
+/// Two hosts that talk, the first of which has a signed locator outside its set.
+fn signed(seed: u64) -> (Scene, [control::sim::StreamId; 2], Locator) {
+    let key = Arc::new(SigningKey::generate(1024).unwrap());
+    let mut scene = Scene::new(&three(Some(key.clone())), seed);
+    let planned = planned(&scene);
+    let outside = Locator(std::net::Ipv6Addr::from_bits(
+        planned.1.iter().next().unwrap().identity.locators[2].0.to_bits() ^ 0xffff,
+    ));
+    scene
+        .reload(0, |_, hosts| {
+            hosts.list_mut()[0].identity.locators[2] = outside;
+            hosts.set_key(key.clone());
+        })
+        .unwrap();
+    scene.hosts[0].locators[2] = outside.0;
+    let streams = [scene.stream(0, 1, ms(20)), scene.stream(1, 0, ms(20))];
+    scene.run(s(2));
+    (scene, streams, outside)
+}
+
+#[test]
+fn the_last_signed_locator_may_go_though_the_new_file_needs_no_key() {
+    // R5533-012, R5533-250
+    let (mut scene, streams, outside) = signed(83);
+    let since = scene.now;
+    scene
+        .reload(0, |_, hosts| {
+            hosts.list_mut()[0].identity.locators.pop();
+            hosts.set_key(None);
+        })
+        .unwrap();
+    scene.lossless(&streams, s(40));
+    let sent = told(&scene, since);
+    let [first, second] = &sent[..] else { panic!("{sent:?}") };
+    assert!(locators(first).contains(&outside) && first.signature.is_some(), "left in two steps: {first:?}");
+    assert!(!locators(second).contains(&outside) && second.signature.is_none(), "{second:?}");
+    assert_eq!(scene.context(1).peer_locators.len(), 2);
+    scene.check_mirrored();
+}
+
+#[test]
+fn a_signed_locator_that_the_new_key_does_not_prove_goes_at_once() {
+    let (mut scene, streams, outside) = signed(84);
+    let since = scene.now;
+    scene
+        .reload(0, |_, hosts| {
+            hosts.list_mut()[0].identity.locators.pop();
+            hosts.set_key(Arc::new(SigningKey::generate(1024).unwrap()));
+        })
+        .unwrap();
+    scene.run(s(40));
+    let sent = told(&scene, since);
+    let [only] = &sent[..] else { panic!("{sent:?}") };
+    assert!(!locators(only).contains(&outside) && only.signature.is_none(), "{only:?}");
+    scene.lossless(&streams, s(5));
+}
+
 #[test]
 fn an_hba_host_has_no_locators_outside_its_set() {
     // R5533-011, R5535-040: its key is no key, so nothing can be signed for it.

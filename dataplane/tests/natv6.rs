@@ -8,7 +8,8 @@ use common::{
     Bench, LAN, Seen, Setup, Side, X, Y, a_hop_on, datagram, echo, error_about, frame, inner, packet, stranger, tcp,
     view,
 };
-use dataplane::counters::{Count, DropReason};
+use dataplane::counters::{Count, DropReason, NatCount};
+use dataplane::link::Workers as _;
 use dataplane::natv6::PrefixPair;
 use dataplane::snapshot::{Block, PortId, Thresholds};
 use dataplane::wire::ethernet::Mac;
@@ -210,6 +211,27 @@ fn errors_from_inside_go_back_the_way_the_packet_came() {
     }
 }
 
+// RFC 2827: no provider carries what comes from another one's address.
+#[test]
+fn errors_of_routers_inside_come_from_an_address_of_the_provider_they_leave_by() {
+    let mut snapshot = Side::A.translating();
+    let bare = snapshot.ports[usize::from(Y.0)].own.iter().copied().find(|own| !may_leave(own));
+    snapshot.ports[usize::from(Y.0)].own = vec![bare.unwrap_or("fe80::2".parse().unwrap())];
+    snapshot.ports[usize::from(Y.0)].icmp_source = Side::A.own(X);
+    let mut bench = Setup::default().build_with(snapshot);
+    let arrived = |target| datagram(stranger(0), target, [4000, 99], 30);
+    bench.provider_sends(Y, &arrived(outside(1, Y)));
+    let small = Error::PacketTooBig { mtu: 1400 };
+    let (port, left) = bench.host_sends(9, &error_about(Side::A.ulid(5000), stranger(0), small, &arrived(host(1))));
+    // There is none but those of hosts: the one it is about speaks.
+    let expected = error_about(outside(1, Y), stranger(0), small, &arrived(outside(1, Y)));
+    assert_eq!((port, inner(&left)), (Y, &a_hop_on(&expected)[..]));
+}
+
+fn may_leave(address: &Ipv6Addr) -> bool {
+    address.segments()[0] & 0xe000 == 0x2000
+}
+
 // ---- what is refused, and what the sender hears ----
 
 /// The error that answers a packet, and the packet it quotes.
@@ -382,4 +404,25 @@ fn control_hears_of_traffic_that_reaches_a_threshold() {
         bench.provider_sends(X, &tcp(stranger(1), outside(1, X), [7, 443], SYN, 0));
     }
     assert_eq!(bench.take_seen(), []);
+}
+
+// RCM-016
+#[test]
+fn each_provider_has_its_counts() {
+    let mut bench = Bench::translating();
+    bench.provider_sends(Y, &datagram(stranger(0), outside(1, Y), [53, 9], 20));
+    bench.host_sends(1, &datagram(host(1), stranger(0), [9, 53], 20));
+    let closed = Error::DestinationUnreachable { code: unreachable::PORT };
+    let about = datagram(stranger(0), host(1), [53, 9], 20);
+    bench.host_sends(1, &error_about(host(1), stranger(0), closed, &about));
+    bench.host_sends(1, &datagram(host(1), stranger(1), [9, 53], 20));
+    bench.host_sends(1, &datagram(host(1), outside(2, X), [9, 53], 20));
+    let counters = bench.control.counters(0).unwrap();
+    let of = |provider: usize| {
+        [NatCount::Out, NatCount::In, NatCount::Hairpin, NatCount::Quotes]
+            .map(|count| counters.translated(provider, count))
+    };
+    assert_eq!([of(0), of(1), of(2)], [[1, 0, 1, 0], [2, 1, 0, 1], [0; 4]]);
+    let whole = [Count::NatOut, Count::NatIn, Count::NatHairpin, Count::NatQuotes].map(|count| counters.count(count));
+    assert_eq!(whole, [3, 1, 1, 1]);
 }

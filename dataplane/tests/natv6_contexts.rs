@@ -10,11 +10,11 @@ use common::{
 use dataplane::context::{Activity, Direction, Install, Phase, Sharding};
 use dataplane::counters::{Count, DropReason};
 use dataplane::link::Workers;
-use dataplane::snapshot::{PortId, Thresholds};
+use dataplane::snapshot::{Classes, PortId, Thresholds};
 use dataplane::wire::icmpv6::{Error, unreachable};
 use dataplane::wire::ipv6::protocol;
 use dataplane::wire::shim6::{PayloadHeader, payload};
-use dataplane::wire::{ContextTag, Locator, LocatorPair, Ulid, UlidPair, ipv6};
+use dataplane::wire::{ContextTag, Locator, LocatorPair, Ulid, UlidPair, checksum, ipv6};
 
 const SYN: u8 = 0x02;
 const ACK: u8 = 0x10;
@@ -39,6 +39,7 @@ fn context(bench: &Bench, number: u16) -> Install {
         handle: 700 + u64::from(number),
         ulids,
         default: true,
+        classes: Classes::NONE,
         local_tag: ContextTag::truncate(0),
         peer_tag: ContextTag::truncate(0x1234_5678_9abc),
         locators: LocatorPair { local: Locator(outside(number, Y)), peer: Locator(elsewhere()) },
@@ -53,7 +54,7 @@ fn context(bench: &Bench, number: u16) -> Install {
     };
     assert_eq!(install.steering(), bench.snapshot.steering(ulids), "both sides of the ring agree on the owner");
     let owner = u64::from(bench.sharding.owner_of_pair(&install.steering()));
-    install.local_tag = ContextTag::truncate(owner << Sharding::WORKER_SHIFT | u64::from(number) << 8 | 5);
+    install.local_tag = ContextTag::truncate(owner << Sharding::WORKER_SHIFT | 7 << 30 | u64::from(number));
     install
 }
 
@@ -275,4 +276,27 @@ fn packets_cut_for_a_narrow_path_keep_their_checksum() {
     assert!(parts.iter().all(|part| part.len() <= 1272 && part[6] == protocol::FRAGMENT));
     let whole: Vec<u8> = parts.iter().flat_map(|part| part[48..].to_vec()).collect();
     assert_eq!(whole, sent(outside(1, X))[40..]);
+}
+
+// RFC 4443 §2.4 (c): an error has room for as much of the packet as the path has. Parts of one would be nobody's.
+#[test]
+fn errors_that_do_not_fit_a_narrow_path_quote_less() {
+    let mut bench = Bench::translating();
+    let narrow = Install { narrow: true, ..context(&bench, 1) };
+    install(&mut bench, &narrow);
+    let small = Error::PacketTooBig { mtu: 1400 };
+    let about = |target| datagram(stranger(0), target, [7, 99], 1400);
+    for (number, source) in [(9, host(5000)), (1, host(1))] {
+        let complaint = error_about(source, stranger(0), small, &about(host(1)));
+        assert_eq!(complaint.len(), 1280);
+        let (port, left) = bench.host_sends(number, &complaint);
+        let got = restored(&narrow, &left);
+        let whole = error_about(outside(1, X), stranger(0), small, &about(outside(1, X)));
+        assert_eq!((port, got.len()), (Y, 1272));
+        assert_eq!((&got[..4], &got[44..]), (&whole[..4], &whole[44..1272]));
+        let packet = ipv6::View::new(&got).unwrap();
+        let ok = checksum::upper_layer_verifies(packet.source(), packet.target(), protocol::ICMPV6, packet.payload());
+        assert!(ok, "{source}");
+    }
+    assert_eq!((bench.drops(), bench.count(Count::Fragmented)), (0, 0));
 }

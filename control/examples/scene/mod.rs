@@ -9,11 +9,11 @@ use std::time::Duration;
 use control::engine::{Effect, Engine};
 use control::identity::{HostPrefixes, Sec, SigningKey, make_host};
 use control::shim6::{Config, Endpoint, IdentityProof, Incoming, LocalHost, Open, Output, TagSpace};
-use control::sim::{Plan, SitePlan, World};
+use control::sim::{Plan, SitePlan, World, packet};
 use control::time::Instant;
 use dataplane::link::{Notice, Punt};
 use dataplane::snapshot::PortId;
-use dataplane::wire::ethernet;
+use dataplane::wire::ethernet::{self, Mac};
 use dataplane::wire::shim6::{ControlPacket, VerificationMethod, emit_packet};
 use dataplane::wire::{Locator, LocatorPair, Ulid, UlidPair};
 use rand::SeedableRng;
@@ -169,8 +169,29 @@ impl Scene {
         let began = std::time::Instant::now();
         change(&mut world.nodes[0].engine, *now, rng, effects);
         let took = began.elapsed();
-        effects.clear();
+        self.take_effects();
         took
+    }
+
+    /// What the box sent. Its routers say where they are when it asks.
+    fn take_effects(&mut self) -> Vec<Vec<u8>> {
+        let Scene { world, rng, effects, now, .. } = self;
+        let (mut sent, mut answers) = (Vec::new(), Vec::new());
+        for effect in effects.drain(..) {
+            let (Effect::Transmit(port, frame) | Effect::TransmitBy(_, port, frame)) = effect else { continue };
+            let asked = packet::packet_in(&frame).and_then(|asks| Some((asks, packet::solicited(asks)?)));
+            let router = asked.and_then(|(asks, router)| {
+                let provider = world.providers.iter().find(|provider| provider.router == router)?;
+                packet::advertisement(asks, router, provider.router_mac)
+            });
+            answers.extend(router.map(|answer| (port, packet::frame(Mac([2; 6]), Mac([2; 6]), &answer))));
+            sent.push(frame);
+        }
+        for (port, frame) in answers {
+            world.nodes[0].engine.notice(*now, rng, Notice::Punt(port, Punt::HostStack, &frame), effects);
+            effects.clear();
+        }
+        sent
     }
 
     /// Random numbers.
@@ -188,11 +209,7 @@ impl Scene {
             let began = std::time::Instant::now();
             turn(&mut world.nodes[0].engine, *now, rng, frames, effects);
             took += began.elapsed();
-            for effect in effects.drain(..) {
-                if let Effect::Transmit(_, frame) | Effect::TransmitBy(_, _, frame) = effect {
-                    sent.push(frame);
-                }
-            }
+            sent.extend(self.take_effects());
         }
         (sent, took)
     }

@@ -118,9 +118,9 @@ impl Hosts {
         &mut self.list
     }
 
-    /// What signs locators outside the hosts' address sets.
-    pub fn set_key(&mut self, key: Arc<SigningKey>) {
-        self.key = Some(key);
+    /// What signs locators outside the hosts' address sets; nothing, if no host needs it.
+    pub fn set_key(&mut self, key: impl Into<Option<Arc<SigningKey>>>) {
+        self.key = key.into();
     }
 
     /// How many there are.

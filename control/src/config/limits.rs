@@ -107,6 +107,9 @@ limits! {
 /// list still fit one control message of 1280 octets (RFC 5533 §5.1).
 pub const PROVIDERS_MAX: usize = 15;
 
+/// Most entries of a list that says what packets of a class look like, or whom the class is for.
+pub const CLASS_ENTRIES_MAX: usize = 16;
+
 /// Most locators of a static peer.
 pub const PEER_LOCATORS_MAX: usize = 32;
 

@@ -14,7 +14,7 @@ use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::{Duration, Instant as WallInstant};
 
 use crossbeam::channel::{Receiver, RecvTimeoutError, bounded};
-use dataplane::counters::{Count, Counters, DropReason};
+use dataplane::counters::{Count, Counters, DropReason, NatCount};
 use dataplane::link::Workers;
 use dataplane::snapshot::PortId;
 use rand::rngs::SysRng;
@@ -317,16 +317,24 @@ impl Control {
         let about = |name: &str| name.contains("nat_") || name == "drop_unique_local" || name == "control_qualified";
         let all = self.counters().counters.into_iter();
         view.counters = all.filter(|(name, _)| view.enabled && about(name)).collect();
+        for worker in (0..self.workers.count()).filter_map(|at| self.workers.counters(at)) {
+            for (at, provider) in view.providers.iter_mut().enumerate() {
+                provider.packets_out += worker.translated(at, NatCount::Out);
+                provider.packets_in += worker.translated(at, NatCount::In);
+                provider.hairpins += worker.translated(at, NatCount::Hairpin);
+                provider.quotes += worker.translated(at, NatCount::Quotes);
+            }
+        }
         view
     }
 
-    /// Reads the configuration again. Hosts, peers and providers are taken over, whole or not at all; the rest needs a
+    /// Reads the configuration again. Hosts, peers, providers and classes are taken over, whole or not at all; the rest needs a
     /// restart, and the answer says so.
     fn reload(&mut self) -> Result<ReloadedView, Problems> {
         let new = Configuration::load(&self.configuration.file)?;
         let notes: Vec<String> = new.warnings.iter().map(ToString::to_string).collect();
         if needs_restart(&self.configuration.site, &new.site) {
-            let text = "other settings than hosts, peers and providers changed: nothing was taken over; restart pshim6d to use them";
+            let text = "other settings than hosts, peers, providers and forks changed: nothing was taken over; restart pshim6d to use them";
             return Err(crate::config::Problem::of_file(&new.file, text).into());
         }
         let now = self.clock.now();
@@ -354,6 +362,7 @@ fn needs_restart(old: &Site, new: &Site) -> bool {
     let mut like_old = new.clone();
     like_old.peers.clone_from(&old.peers);
     like_old.providers.clone_from(&old.providers);
+    like_old.forks.clone_from(&old.forks);
     like_old.key.clone_from(&old.key);
     (like_old.sec, like_old.quarantine) = (old.sec, old.quarantine);
     like_old.shim6.announce_down = old.shim6.announce_down;

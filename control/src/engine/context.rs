@@ -6,10 +6,11 @@ use dataplane::wire::shim6::{Addresses, Preference};
 use dataplane::wire::{Locator, LocatorPair};
 use rand::Rng;
 
+use super::fork::Refused;
 use super::label::LabelUse;
 use super::{Effect, Engine, Event, Story};
 use crate::reap::{Activity, Direction, LocalLocator, PathKey, PeerLocator, Reap};
-use crate::shim6::{Context, ContextId, GoneReason, How, Output, State as Shim6State};
+use crate::shim6::{Context, ContextId, FailReason, GoneReason, How, Output, State as Shim6State};
 use crate::time::Instant;
 
 /// What hangs on a context besides what the endpoint keeps.
@@ -37,6 +38,12 @@ pub(super) struct Attached {
     pub(super) counted: [Option<u64>; 2],
     /// Stands in the queue of those that have something to hear.
     pub(super) news: bool,
+    /// Of a default context, forks that came to nothing.
+    pub(super) refused: Refused,
+    /// Of a forked context, when it last moved, or tried to come back to a provider its class prefers.
+    pub(super) homeward: Option<Instant>,
+    /// The peer's locator that its last REAP message came from.
+    pub(super) heard_from: Option<Locator>,
     /// Explorations since the last news that ended on a pair which should be left.
     pub(super) stayed: u8,
     /// A pair of locators on which a router has no room for the payload header behind 1280 octets.
@@ -83,11 +90,13 @@ impl Engine {
                 }
                 Output::Failed { ulids, fork, reason } => {
                     self.tally.count(Event::OpenFailed);
+                    if fork != 0 {
+                        self.fork_refused(now, ulids, fork, reason, effects);
+                        continue;
+                    }
                     // Nothing waits for a context of a locator, and most peers that are reached without one have none.
                     if self.endpoint.inside(ulids) == ulids {
-                        if fork == 0 {
-                            effects.push(Effect::Refuse(self.owner(&ulids), ulids));
-                        }
+                        effects.push(Effect::Refuse(self.owner(&ulids), ulids));
                         effects.push(Effect::Story(Story::Failed(ulids, reason)));
                     }
                 }
@@ -108,6 +117,10 @@ impl Engine {
                         effects.push(Effect::Refuse(owner, ulids));
                     }
                     effects.push(Effect::Story(Story::Gone(ulids, reason)));
+                    if reason == GoneReason::Confused && fork != 0 {
+                        // The peer gave its tag to another context of the pair: it may not know of forks at all.
+                        self.fork_refused(now, ulids, fork, FailReason::NoSupport, effects);
+                    }
                 }
                 Output::Reap { id, addresses, message } => {
                     self.reap_message(now, rng, id, addresses, &message, effects)
@@ -138,6 +151,7 @@ impl Engine {
         self.tally.count(if how == How::Recovered { Event::ContextRecovered } else { Event::ContextReady });
         effects.push(Effect::Story(Story::Ready(context.ulids, context.pair, how)));
         let (ulid, pair, timeout) = (context.ulids.local, context.pair, context.peer_keepalive_timeout);
+        let (ulids, fork) = (context.ulids, context.fork);
         let (local, peer) = self.locators(context);
         // What nobody here knew before has sent nothing yet that could be in doubt.
         let known = self.attached.get(&id).is_some();
@@ -157,6 +171,9 @@ impl Engine {
         }
         self.sync(id, effects);
         self.sight(now, id, PathKey::of(pair), [true, false]);
+        if fork != 0 {
+            self.fork_ready(ulids, fork);
+        }
         match how {
             // The peer sent its R2 and is ready for a test. In the other cases our own R2 has not left yet.
             How::Initiated => self.label_payload(now, rng, id, None, effects),
@@ -194,9 +211,10 @@ impl Engine {
         let welcome = |locator: &Locator| self.provider_of(locator.0).is_some() && !self.is_unwelcome(ulid, *locator);
         // Nothing is left that has no alternative, for instance while the peer has not accepted the new locators yet.
         let alternative = context.host.locators.iter().any(|(locator, _)| welcome(locator));
+        let class = self.class_of(context);
         let ours = context.host.locators.iter().filter_map(|(locator, _)| {
             let (_, provider) = self.provider_of(locator.0)?;
-            let (preference, unwelcome) = (provider.standing(), alternative && !welcome(locator));
+            let (preference, unwelcome) = (self.standing_for(class, provider), alternative && !welcome(locator));
             Some(LocalLocator { locator: *locator, preference, unwelcome })
         });
         let theirs = context.peer_locators.iter().filter(|known| known.verified).map(|known| PeerLocator {
@@ -246,6 +264,7 @@ impl Engine {
             handle: id.to_bits(),
             ulids: context.ulids,
             default: context.fork == 0,
+            classes: self.classes_of(context),
             local_tag: context.local_tag,
             peer_tag: context.peer_tag.unwrap_or(context.local_tag),
             locators: context.pair,
@@ -292,6 +311,7 @@ impl Engine {
             attached.traffic = traffic;
         }
         self.endpoint.used(now, id);
+        self.fork_active(now, id);
         if early {
             // RFC 5533 §12.2: the peer is established, so its R2 was lost.
             let mut out = Vec::new();

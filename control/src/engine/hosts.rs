@@ -51,6 +51,19 @@ pub struct Changes {
     pub changed: usize,
 }
 
+/// What the configuration says of a host that is served.
+pub(super) struct Served {
+    pub(super) name: String,
+    /// The link-layer address it was given, be it that which neighbour discovery found or not.
+    link: Option<Mac>,
+}
+
+impl From<&Host> for Served {
+    fn from(host: &Host) -> Served {
+        Served { name: host.name.clone(), link: host.mac.map(|mac| Mac(mac.0)) }
+    }
+}
+
 /// A reload that can be carried out.
 struct Plan {
     gone: Vec<Ulid>,
@@ -73,6 +86,7 @@ impl Engine {
         let plan = self.plan(now, rng, hosts)?;
         self.check_providers(site)?;
         let changes = Changes { added: plan.new.len(), removed: plan.gone.len(), changed: plan.changed.len() };
+        self.note_key(hosts);
         self.quarantine = site.quarantine;
         self.endpoint.set_quarantine(site.quarantine);
         self.announce_down = site.shim6.announce_down;
@@ -89,7 +103,7 @@ impl Engine {
             self.change_list(now, first, remaining);
         }
         for host in hosts {
-            self.host_names.insert(host.identity.ulid, host.name.clone());
+            self.served.insert(host.identity.ulid, Served::from(host));
         }
         if steered {
             self.advise();
@@ -99,7 +113,11 @@ impl Engine {
         self.set_natv6(site);
         self.set_peers(site);
         self.set_lists_due();
+        let reclassified = self.set_classes(site);
         self.publish_hosts(effects);
+        if reclassified {
+            self.reclassify(effects);
+        }
         Ok(changes)
     }
 
@@ -113,7 +131,7 @@ impl Engine {
     ) -> Result<(), SetupError> {
         self.may_come(now, host, &self.taken(now))?;
         if self.endpoint.host(host.identity.ulid).is_none() {
-            let checked = self.checked(rng, host, None)?;
+            let checked = self.checked(rng, host, self.key.clone().as_ref())?;
             self.take_in(host, checked);
             self.publish_hosts(effects);
         }
@@ -139,19 +157,28 @@ impl Engine {
     /// What has to be done so that exactly `hosts` are served; an error if one of them may not be.
     fn plan(&mut self, now: Instant, rng: &mut dyn Rng, hosts: &Hosts) -> Result<Plan, SetupError> {
         let wanted: HashSet<Ulid> = hosts.iter().map(|host| host.identity.ulid).collect();
-        let mut gone: Vec<Ulid> = self.host_names.keys().filter(|ulid| !wanted.contains(*ulid)).copied().collect();
+        let mut gone: Vec<Ulid> = self.served.keys().filter(|ulid| !wanted.contains(*ulid)).copied().collect();
         gone.sort_unstable();
         let taken = self.taken(now);
         let (mut new, mut changed) = (Vec::new(), Vec::new());
+        // A file none of whose hosts needs the key does not bring it, and a locator that goes may need it all the same.
+        let key = hosts.key().or(self.key.as_ref()).cloned();
         for host in hosts {
             self.may_come(now, host, &taken)?;
             if self.endpoint.host(host.identity.ulid).is_none() {
-                new.push((host.clone(), self.checked(rng, host, hosts.key())?));
+                new.push((host.clone(), self.checked(rng, host, key.as_ref())?));
             } else {
-                changed.extend(self.changed(host, hosts.key())?);
+                changed.extend(self.changed(host, key.as_ref())?);
             }
         }
         Ok(Plan { gone, new, changed })
+    }
+
+    /// Keeps the key that came with a configuration which was taken over.
+    fn note_key(&mut self, hosts: &Hosts) {
+        if let Some(key) = hosts.key() {
+            self.key = Some(key.clone());
+        }
     }
 
     /// The lists of a host that is served already, if they are not what they were.
@@ -172,13 +199,14 @@ impl Engine {
         let in_use = self.endpoint.contexts_of(ulid).next().is_some();
         // Generations go up by one (D12); the second list is for later.
         let mut list = |entries, more| self.list(host, entries, old.generation.wrapping_add(more), key);
-        match going.is_empty() || !in_use {
-            true => Ok(Some((list(wanted, 1)?, None))),
-            false => {
-                let both = wanted.iter().copied().chain(going).collect();
-                Ok(Some((list(both, 1)?, Some(list(wanted, 2)?))))
+        if !going.is_empty() && in_use {
+            let both = wanted.iter().copied().chain(going).collect();
+            // What goes may not be proved any more, when the key was changed: then it goes at once. What stays must be.
+            if let Ok(both) = list(both, 1) {
+                return Ok(Some((both, Some(list(wanted, 2)?))));
             }
         }
+        Ok(Some((list(wanted, 1)?, None)))
     }
 
     /// What is told of a host with these locators. The signature, if it needs one, is made here, once for all peers.
@@ -245,18 +273,27 @@ impl Engine {
     /// Whose the addresses in use are. What goes with a reload is kept from others as well as what has gone before.
     fn taken(&self, now: Instant) -> HashMap<Ipv6Addr, Held> {
         let mut taken = HashMap::new();
-        for ulid in self.host_names.keys() {
+        for ulid in self.served.keys() {
             let held = Held { ulid: *ulid, owner: Arc::new(self.owner_of(*ulid)), until: now + self.quarantine };
             let locators = self.endpoint.host(*ulid).map(|host| host.locators.as_slice()).unwrap_or_default();
             let addresses = locators.iter().map(|(locator, _)| locator.0).chain([ulid.0]);
             taken.extend(addresses.map(|address| (address, held.clone())));
+            // What was struck from the list is still the identifier of contexts that have it, quarantine or not.
+            let struck = self.endpoint.ulids_in_use(*ulid).map(|ulid| ulid.0).filter(|it| !taken.contains_key(it));
+            let held = Held { until: now + self.quarantine.max(Duration::from_secs(1)), ..held };
+            let struck: Vec<_> = struck.map(|address| (address, held.clone())).collect();
+            taken.extend(struck);
         }
         taken
     }
 
     /// Whether a host may have its addresses: none of them belonged to another one lately, or belongs to one now.
     fn may_come(&self, now: Instant, host: &Host, taken: &HashMap<Ipv6Addr, Held>) -> Result<(), SetupError> {
-        let claimant = Owner { pds: Some(host.identity.pds.clone()), link: host.mac.map(|mac| Mac(mac.0)) };
+        let ulid = host.identity.ulid;
+        let claimant = Owner { pds: Some(host.identity.pds.clone()), link: Served::from(host).link };
+        // A host that is served under the very line it had is no claimant, wherever neighbour discovery found it since.
+        let same = self.served.get(&ulid).is_some_and(|served| served.link == claimant.link);
+        let own = |held: &&Held| same && held.ulid == ulid;
         let refused = |address, held: &Held| SetupError::Quarantined {
             name: host.name.clone(),
             address,
@@ -264,10 +301,10 @@ impl Engine {
             seconds: held.until.since(now).as_secs(),
         };
         let locators = host.identity.locators.iter().map(|locator| locator.0);
-        for address in locators.chain([host.identity.ulid.0]) {
-            let quarantine = self.endpoint.quarantine();
-            quarantine.admits(now, address, &claimant).map_err(|held| refused(address, held))?;
-            if let Some(held) = taken.get(&address).filter(|held| !held.admits(&claimant, now)) {
+        for address in locators.chain([ulid.0]) {
+            let held = self.endpoint.quarantine().admits(now, address, &claimant).err();
+            let taken = taken.get(&address).filter(|held| !held.admits(&claimant, now));
+            if let Some(held) = held.into_iter().chain(taken).find(|held| !own(held)) {
                 return Err(refused(address, held));
             }
         }
@@ -297,7 +334,7 @@ impl Engine {
         let link = self.owner_of(ulid).link;
         self.endpoint.remove_host(now, ulid, link, &mut out);
         self.follow(now, rng, out, effects);
-        self.host_names.remove(&ulid);
+        self.served.remove(&ulid);
         self.transitions.remove(&ulid);
         if let Some(at) = Arc::make_mut(&mut self.snapshot).host_index.remove(&ulid) {
             // Its contexts are gone, and workers hear of that before they hear of the next host in this place.
@@ -316,7 +353,7 @@ impl Engine {
         self.endpoint.adopt_host(checked);
         // The number is right, since it was taken from the list itself.
         let _ = self.endpoint.set_preferences(ulid, preferences);
-        self.host_names.insert(ulid, host.name.clone());
+        self.served.insert(ulid, Served::from(host));
         let view = HostView { ulid, port: self.lan_port, mac: None };
         let snapshot = Arc::make_mut(&mut self.snapshot);
         let at = match self.free_places.pop() {
@@ -335,6 +372,7 @@ impl Engine {
     /// The first hosts of a box that starts.
     pub(super) fn set_hosts(&mut self, hosts: &Hosts, rng: &mut dyn Rng) -> Result<(), SetupError> {
         let plan = self.plan(Instant::START, rng, hosts)?;
+        self.note_key(hosts);
         for (host, checked) in plan.new {
             self.take_in(&host, checked);
         }
@@ -351,4 +389,43 @@ fn entries(host: &Host) -> Vec<Entry> {
         false => VerificationMethod::Cga,
     };
     host.identity.locators.iter().map(|locator| (*locator, method(locator))).collect()
+}
+
+#[cfg(test)]
+mod tests {
+    use dataplane::link::Notice;
+    use dataplane::wire::UlidPair;
+
+    use super::*;
+    use crate::sim::{Plan, World};
+
+    // docs/decisions/0017
+    #[test]
+    fn a_struck_locator_is_no_other_hosts_while_a_context_has_it_as_identifier() {
+        let mut world = World::new(&Plan { shim6: "[natv6]\nenabled = true\n".into(), ..Plan::default() }, 1);
+        world.run(2 * Duration::from_secs(1));
+        let mut rng: rand::rngs::StdRng = rand::SeedableRng::seed_from_u64(1);
+        let now = world.now;
+        let (mut site, mut hosts) =
+            (world.nodes[0].configuration().0.clone(), world.nodes[0].configuration().1.clone());
+        let (host, engine) = (hosts.iter().next().unwrap().clone(), &mut world.nodes[0].engine);
+        let presented = host.identity.locators[1];
+        let pair = UlidPair { local: host.identity.ulid, peer: Ulid("2001:db8:ffff::7".parse().unwrap()) };
+        let notice = Notice::Qualified { pair, presented, provider: 1 };
+        engine.notice(now, &mut rng, notice, &mut Vec::new());
+        site.quarantine = Duration::ZERO;
+        hosts.list_mut()[0].identity.locators.pop();
+        engine.reload(now, &mut rng, &site, &hosts, &mut Vec::new()).unwrap();
+        let now = now + LEAVING;
+        engine.expire_lists(now, &mut rng, &mut Vec::new());
+        assert!(!engine.endpoint.host(pair.local).unwrap().has(presented.0));
+        let mut heir = host.clone();
+        (heir.identity.ulid, heir.identity.locators) = (Ulid("fc00:a::77".parse().unwrap()), vec![presented]);
+        heir.identity.pds.push(0);
+        let may = |engine: &Engine| engine.may_come(now, &heir, &engine.taken(now));
+        assert!(matches!(may(engine), Err(SetupError::Quarantined { of, .. }) if of == pair.local));
+        let id = engine.endpoint.contexts_of(pair.local).next().unwrap().id;
+        engine.endpoint.discard(id, crate::shim6::GoneReason::Discarded, &mut Vec::new());
+        assert!(may(engine).is_ok());
+    }
 }

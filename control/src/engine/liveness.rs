@@ -38,6 +38,9 @@ impl Engine {
     ) {
         let arrived = LocatorPair { local: Locator(addresses.target), peer: Locator(addresses.source) };
         self.sight(now, id, PathKey::of(arrived), [true, false]);
+        if let Some(attached) = self.attached.get_mut(&id) {
+            attached.heard_from = Some(arrived.peer);
+        }
         if self.label_message(now, id, addresses, message, effects) {
             return;
         }
@@ -162,7 +165,9 @@ impl Engine {
             local.iter().any(|ours| ours.unwelcome && ours.locator == pair.local) && !down(pair.local)
         };
         let broken = |pair: LocatorPair| peer.iter().any(|theirs| theirs.broken && theirs.locator == pair.peer);
-        let stays = current.is_some_and(|pair| unwelcome(pair) || broken(pair));
+        // The peer's own search may have taken a forked context to another provider than its class prefers.
+        let away = self.class_of(context).and_then(|class| self.homeward(now, context, class)).is_some();
+        let stays = away || current.is_some_and(|pair| unwelcome(pair) || broken(pair));
         let Some(attached) = self.attached.get_mut(&id).filter(|_| stays) else { return };
         if attached.stayed < STAYED_MAX {
             // Spread, or two ends that are both to leave something would get in each other's way again and again.
@@ -203,6 +208,9 @@ impl Engine {
             return;
         }
         self.tally.count(Event::PairChanges);
+        if let Some(attached) = self.attached.get_mut(&id) {
+            attached.homeward = Some(now);
+        }
         if let Some(context) = self.endpoint.context(id) {
             effects.push(Effect::Story(Story::Moved(context.ulids, from, to)));
         }

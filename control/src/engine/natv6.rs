@@ -20,6 +20,7 @@ use crate::config::site::{Routable, Setup};
 use crate::config::{Site, prefix};
 use crate::manage::api::{Natv6ProviderView, Natv6View};
 use crate::reap::Status;
+use crate::shim6::Open;
 use crate::time::Instant;
 
 /// How often it is looked whether a provider that contexts saw fail still does.
@@ -70,6 +71,9 @@ impl Engine {
             pairs.filter_map(|(it, pair)| Some((u64::from_be_bytes(it.prefix.high_half()), (*pair)?))).collect();
         if let Some(nat) = self.nat() {
             (nat.thresholds, nat.idle_ms, nat.mapped.subnets) = (new.thresholds, new.idle_ms, new.mapped.subnets);
+            // Nobody tells of what lies elsewhere when it does not answer any more.
+            let Mapped { neighbours, subnets, .. } = &mut nat.mapped;
+            neighbours.retain(|address, _| subnets.iter().any(|subnet| subnet.contains(*address)));
         }
     }
 
@@ -171,6 +175,7 @@ impl Engine {
             failing: provider.failing,
             hosts: hosts.clone().filter(|host| nat.outside(*host, at as u8).is_some()).count() as u64,
             mapped: nat.mapped.pairs.get(at).is_some_and(Option::is_some),
+            ..Natv6ProviderView::default()
         };
         let ours = |context: &&crate::shim6::Context| self.endpoint.inside(context.ulids) != context.ulids;
         Natv6View {
@@ -204,13 +209,13 @@ impl Engine {
         }
         self.tally.count(Event::Qualified);
         let alone = vec![Locator(ulids.peer.0)];
-        let mut pairs = self.candidates(now, ulids, &alone);
+        let mut pairs = self.candidates(now, ulids, &alone, None);
         let direct = pairs.iter().position(|candidate| *candidate == ulids.as_locators());
         if let Some(at) = direct.filter(|_| self.provider_of(presented.0).is_some_and(|(_, provider)| provider.is_up()))
         {
             pairs[..=at].rotate_right(1);
         }
-        self.open(now, rng, ulids, pairs, effects);
+        self.open(now, rng, Open { ulids, fork: 0, pairs }, effects);
     }
 }
 
@@ -370,6 +375,11 @@ mod tests {
         assert_eq!((known(engine), engine.note_mapped(lan, there, Some(mac))), (Some(mac), false));
         assert!(engine.note_mapped(lan, there, None));
         assert_eq!(known(engine), None);
+        // What a new configuration does not map is forgotten, as nobody tells of it any more.
+        assert!(engine.note_mapped(lan, there, Some(mac)));
+        let site = world.nodes[0].configuration().0.clone();
+        world.nodes[0].engine.set_natv6(&site);
+        assert_eq!(known(&world.nodes[0].engine), None);
     }
 
     fn rng() -> rand::rngs::StdRng {

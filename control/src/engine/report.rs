@@ -21,11 +21,11 @@ impl Engine {
     /// The hosts served, in order of their names.
     pub fn hosts_view(&self, now: Instant) -> HostsView {
         let mut hosts: Vec<HostView> = Vec::new();
-        for (ulid, name) in &self.host_names {
+        for (ulid, served) in &self.served {
             let Some(host) = self.endpoint.host(*ulid) else { continue };
             let kind = host.pds.as_deref().and_then(|pds| crate::identity::verify_ulid(*ulid, pds).ok());
             hosts.push(HostView {
-                name: name.clone(),
+                name: served.name.clone(),
                 ulid: ulid.0,
                 locators: host.locators.iter().map(|(locator, _)| locator.0).collect(),
                 kind: kind.map(|kind| format!("{kind:?}").to_lowercase()).unwrap_or_default(),
@@ -106,6 +106,7 @@ impl Engine {
         let inside = self.endpoint.inside(context.ulids).local;
         ContextView {
             fork: context.fork,
+            class: self.class_of(context).map(|class| class.name.clone()),
             inside: (inside != context.ulids.local).then_some(inside.0),
             local_tag: Some(context.local_tag.to_string()),
             peer_tag: context.peer_tag.map(|tag| tag.to_string()),

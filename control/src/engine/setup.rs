@@ -84,7 +84,7 @@ impl Engine {
         let mut secret = [0; 32];
         rng.fill_bytes(&mut secret);
         let shard_of: ShardOf = Box::new(move |ulids| sharding.owner_of_pair(&ulids));
-        let tags = TagSpace::new(site.node.id);
+        let tags = TagSpace::new(site.node.id).with_slots(worker_limits(site).contexts);
         let proof = Box::new(ProofMemory::new(IdentityProof));
         let endpoint = Endpoint::new(shim6_config(site), secret, tags, shard_of, proof);
         let own: Vec<Vec<(Ipv6Addr, u8)>> =
@@ -105,10 +105,12 @@ impl Engine {
             snapshot: Arc::new(snapshot(site, ports, &own)),
             providers: site.providers.iter().map(provider).collect(),
             lan_port: PortId(site.lan_port as u8),
-            host_names: HashMap::new(),
+            served: HashMap::new(),
+            key: None,
             free_places: Vec::new(),
             quarantine: site.quarantine,
             peers: HashMap::new(),
+            classes: Vec::new(),
             endpoint,
             attached: super::Attachments::default(),
             reap_config: Arc::new(reap_config(site)),
@@ -141,6 +143,7 @@ impl Engine {
         engine.endpoint.reserve(site.node.contexts_max as usize);
         engine.set_natv6(site);
         engine.set_peers(site);
+        engine.set_classes(site);
         engine.set_hosts(hosts, rng)?;
         engine.renew_nat();
         Ok(engine)
@@ -247,6 +250,7 @@ fn snapshot(site: &Site, ports: &[PortSetup], own: &[Vec<(Ipv6Addr, u8)>]) -> Sn
         host_index: std::collections::HashMap::new(),
         site: Block::new(site.prefix.address(), site.prefix.length()),
         mss_clamp: site.mss_clamp,
+        classes: Vec::new(),
         nat: super::natv6::view(site).map(Arc::new),
     }
 }

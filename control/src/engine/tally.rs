@@ -51,6 +51,7 @@ pub enum Event {
     ContextGone,
     ContextDisplaced,
     OpenFailed,
+    ForkRefused,
     TableFull,
     MessagesSent,
     MessageNotSent,
@@ -169,6 +170,10 @@ const MEANINGS: &[(&str, &str)] = &[
     ("control_context_gone", "Contexts forgotten."),
     ("control_context_displaced", "Contexts a peer asked for and nobody used, forgotten early for want of room."),
     ("control_open_failed", "Exchanges that came to nothing."),
+    (
+        "control_fork_refused",
+        "Forked contexts for classes of traffic that came to nothing; their packets go by the default context.",
+    ),
     ("control_table_full", "Contexts given up because a worker had no room."),
     ("control_messages_sent", "Shim6 and REAP messages sent."),
     ("control_message_not_sent", "Shim6 messages that had no provider or did not fit in 1280 octets."),

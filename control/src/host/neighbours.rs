@@ -140,7 +140,7 @@ impl Neighbours {
     /// Looks for an address of the configuration and keeps it fresh from now on.
     pub fn want(&mut self, now: Instant, port: PortId, address: Ipv6Addr) {
         let Some((_, table)) = self.links.get_mut(usize::from(port.0)) else { return };
-        if let Some(entry) = table.entry(now, address, Kind::Configured) {
+        if let Some(entry) = table.entry(now, address, Kind::Configured, &mut |_| ()) {
             entry.wanted = true;
             self.due = earliest(self.due, entry.due);
         }
@@ -168,7 +168,8 @@ impl Neighbours {
         let Some((link, table)) = self.links.get_mut(usize::from(port.0)) else {
             return out.push(LinkEvent::Undeliverable(port, frame, GivenUp::NoRoom));
         };
-        let Some(entry) = table.entry(now, next_hop, kind) else {
+        let mut lost = |address| out.push(LinkEvent::Lost(port, address));
+        let Some(entry) = table.entry(now, next_hop, kind, &mut lost) else {
             return out.push(LinkEvent::Undeliverable(port, frame, GivenUp::NoRoom));
         };
         if let Some(mac) = entry.mac {
@@ -319,8 +320,14 @@ impl Table {
         self.configured.get_mut(&address).or_else(|| self.strangers.get_mut(&address))
     }
 
-    /// The entry of an address, made if there is none and there is room for it.
-    fn entry(&mut self, now: Instant, address: Ipv6Addr, kind: Kind) -> Option<&mut Entry> {
+    /// The entry of an address, made if there is none and there is room for it. `lost` hears of one that made room.
+    fn entry(
+        &mut self,
+        now: Instant,
+        address: Ipv6Addr,
+        kind: Kind,
+        lost: &mut dyn FnMut(Ipv6Addr),
+    ) -> Option<&mut Entry> {
         let Table { configured, strangers } = self;
         if kind == Kind::Configured {
             let known = strangers.remove(&address);
@@ -339,6 +346,7 @@ impl Table {
                 let known = strangers.iter().filter(|(_, entry)| entry.mac.is_some());
                 let oldest = known.min_by_key(|(_, entry)| entry.due).map(|(address, _)| *address)?;
                 strangers.remove(&oldest);
+                lost(oldest);
             }
         }
         Some(strangers.entry(address).or_insert_with(|| Entry::new(now)))

@@ -114,9 +114,11 @@ impl Endpoint {
         context.settle_pair(incoming_pair(packet.addresses));
         context.become_established(now, self.config.idle);
         let id = context.id;
+        self.tags.hold(tag);
         self.store.insert(context);
         // The peer speaks Shim6 and answers (D32).
         self.holddowns.release(key.ulids);
+        self.starts.forget(key.ulids);
         Ok(id)
     }
 

@@ -171,10 +171,12 @@ impl Endpoint {
         if !is_unicast(ulids.peer.0) || ulids.peer == ulids.local {
             return Err(DropReason::BadAddress);
         }
-        let host = self.host_at(ulids.local).ok_or(DropReason::UnknownHost)?;
         let fork = options.fork.unwrap_or(0);
+        let context = self.store.by_ulids(ulids, fork);
+        let host = if context.is_some() { self.host_at(ulids.local) } else { self.host_for_new(ulids.local) };
+        let host = host.ok_or(DropReason::UnknownHost)?;
         let target = packet.addresses.target;
-        let known = || self.store.by_ulids(ulids, fork).is_some_and(|context| context.has_local(target));
+        let known = || context.is_some_and(|context| context.has_local(target));
         if host.has(target) || known() { Ok(Key { ulids, fork }) } else { Err(DropReason::ForeignTarget) }
     }
 

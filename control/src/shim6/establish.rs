@@ -73,14 +73,16 @@ impl Endpoint {
         out: &mut Vec<Output>,
     ) -> Result<ContextId, OpenRefused> {
         let Open { ulids, fork, mut pairs } = request;
-        let host = self.local(ulids.local).ok_or(OpenRefused::UnknownHost)?;
         if let Some(context) = self.store.by_ulids(ulids, fork) {
             return Err(OpenRefused::AlreadyOpen(context.id));
         }
+        let new = self.host_for_new(ulids.local).is_some();
+        let host = self.local(ulids.local).filter(|_| new).ok_or(OpenRefused::UnknownHost)?;
         if let Some((until, reason)) = self.holddowns.check(now, ulids) {
             return Err(OpenRefused::HoldDown { until, reason });
         }
         pairs.retain(|pair| host.has(pair.local.0) && is_unicast(pair.peer.0));
+        self.starts.arrange(ulids, &mut pairs);
         let first = *pairs.first().filter(|_| is_unicast(ulids.peer.0)).ok_or(OpenRefused::NoLocators)?;
         let room = self.make_room(now, out);
         let tag = room.then(|| self.allocate_tag(rng, ulids, None)).flatten().ok_or(OpenRefused::Full)?;
@@ -88,6 +90,7 @@ impl Endpoint {
         context.pair = first;
         context.exchange = Some(Box::new(Exchange::new(now, rng.next_u32(), pairs)));
         let id = context.id;
+        self.tags.hold(tag);
         self.store.insert(context);
         self.settle_label(rng, id, true);
         out.push(Output::Opening { id });
@@ -378,6 +381,7 @@ impl Endpoint {
         self.store.settle(id);
         self.settle_label(rng, id, offered);
         self.holddowns.release(ulids);
+        self.starts.forget(ulids);
         self.resolve_confusion(now, rng, id, out);
         out.push(Output::Ready { id, how });
         out.push(Output::ControlIn { id });

@@ -35,6 +35,12 @@ impl Endpoint {
         }
     }
 
+    /// The host that new contexts may have this local ULID for. A locator that the host has no longer is an identifier for
+    /// none but those who have it as that already.
+    pub(super) fn host_for_new(&self, ulid: Ulid) -> Option<&LocalHost> {
+        self.host_at(ulid).filter(|host| host.ulid == ulid || host.has(ulid.0))
+    }
+
     /// Who we are in contexts with this local ULID. None if it is no address of ours, or if its parameters do not prove
     /// the list, as for a locator whose interface identifier comes from elsewhere.
     pub(super) fn local(&mut self, ulid: Ulid) -> Option<Arc<LocalHost>> {
@@ -57,6 +63,11 @@ impl Endpoint {
     /// The ULIDs of a host.
     pub(super) fn ulids_of(&self, ulid: Ulid) -> impl Iterator<Item = Ulid> {
         std::iter::once(ulid).chain(self.aliases.get(&ulid).into_iter().flatten().copied())
+    }
+
+    /// Those of them that contexts have: also locators that the host has no longer.
+    pub fn ulids_in_use(&self, ulid: Ulid) -> impl Iterator<Item = Ulid> {
+        self.ulids_of(ulid).filter(|ulid| self.store.by_host(*ulid).next().is_some())
     }
 
     /// A host has this list from now on. A locator that is gone stays a ULID for the contexts that have it: their peers go on by

@@ -37,7 +37,8 @@ pub struct Plan {
     pub key: Option<Arc<SigningKey>>,
     /// How long it takes at most until somebody has verified a signature for a box; zero if each box does so itself, at once.
     pub proofs_take: Duration,
-    /// Further sections for the configuration of all boxes.
+    /// Further sections for the configuration of all boxes; `{site}` in it stands for the number of the
+    /// site, `{last}` for that of its last provider.
     pub sections: String,
 }
 
@@ -144,7 +145,7 @@ impl Plan {
             self.send_timeout_s,
             self.order.as_ref().map(|order| format!("order = \"{order}\"")).unwrap_or_default(),
             if self.plain.contains(&site) { "" } else { &self.shim6 },
-            self.sections,
+            self.sections.replace("{site}", &site.to_string()).replace("{last}", &providers.to_string()),
             address(lan(site), 1),
         );
         for port in 1..=providers {

@@ -213,6 +213,26 @@ impl Reading {
         }
     }
 
+    /// Makes the ICMPv6 error this was read from `octets_max` long by leaving out the end of what it quotes, as whoever made
+    /// it might have done (RFC 4443 §2.4 (c)). How long it is then; a checksum that was wrong stays so. None, and the packet is
+    /// as it was, if it is no error, or a part of one.
+    #[cold]
+    pub fn shorten(&self, packet: &mut [u8], octets_max: usize) -> Option<usize> {
+        let field = self.checksum.filter(|_| self.is_error && self.fragment.is_none())?;
+        // Sums count pairs, and headers have an even length.
+        let kept = octets_max & !1;
+        if kept < field.offset - 2 + icmpv6::FIXED_LEN || kept >= packet.len() {
+            return None;
+        }
+        let covered = |octets: usize| ((octets - (field.offset - 2)) as u32).to_be_bytes();
+        let (before, after) = (covered(packet.len()), covered(kept));
+        let change = Adjustment::between(&packet[kept..], &[]).after(Adjustment::between(&before, &after));
+        field.adjust(packet, change);
+        let payload_len = kept - ipv6::HEADER_LEN;
+        packet[4..6].copy_from_slice(&(payload_len as u16).to_be_bytes());
+        Some(kept)
+    }
+
     #[cold]
     fn exchange_in_quote(&self, packet: &mut [u8], quote: &Quote, end: End, exchange: &Exchange) {
         let there = match end {

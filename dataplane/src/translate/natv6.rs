@@ -7,14 +7,18 @@
 //!
 //! A packet that ends in an error is left as it came, so that the error quotes what its sender knows.
 
-use super::{Frame, IcmpError, Key, Scene, Verdict, address, ipv6_of, to_locators, watch_received, watch_sent};
+use super::{
+    Frame, IcmpError, Key, Scene, Verdict, address, ipv6_of, path_mtu, to_locators, watch_received, watch_sent,
+};
+use crate::context::entry::Entry;
 use crate::context::flows::{Qualified, Side, Sighting};
 use crate::context::{Direction, Slot};
-use crate::counters::{Count, DropReason};
+use crate::counters::{Count, Counters, DropReason, NatCount};
 use crate::link::Punt;
 use crate::natv6::{End, Exchange, Quote, Reading, Refused, Session, Untranslatable};
 use crate::snapshot::{NatView, PortId, Snapshot};
 use crate::wire::ethernet::{HEADER_LEN, Mac};
+use crate::wire::shim6::PayloadHeader;
 use crate::wire::{Locator, Ulid, UlidPair, ipv6};
 use std::net::Ipv6Addr;
 
@@ -122,8 +126,7 @@ pub(super) fn departing<F: Frame>(
     if !matches!(verdict, Verdict::Forward(_) | Verdict::Unresolved(..)) {
         return verdict;
     }
-    scene.counters.add(Count::NatOut, 1);
-    scene.counters.add(Count::NatQuotes, u64::from(reading.quote.is_some()));
+    tally(scene.counters, departure.provider, NatCount::Out, &reading);
     if reading.is_error {
         return verdict;
     }
@@ -168,7 +171,7 @@ fn depart(
             (true, _) => inner,
             // A context carries nothing from any other address than its host's, which so speaks for the other.
             (false, Some(_)) => Exchange::between(source, inner.to),
-            (false, None) => speaker(source, provider, scene.snapshot, nat)?,
+            (false, None) => speaker(source, provider, inner.to, scene.snapshot, nat),
         };
         return Ok(Departure { provider, outer, inner, slot });
     }
@@ -176,17 +179,18 @@ fn depart(
 }
 
 /// What somebody who reports an error about a packet to a host is called outside: by its image if it has one, else as
-/// the box itself.
+/// the box itself. That has to be an address of the provider's own port, since another provider's would not be carried
+/// (RFC 2827); where there is none, the host speaks, which is known as `host`.
 #[cold]
-fn speaker(source: Ipv6Addr, provider: u8, snapshot: &Snapshot, nat: &NatView) -> Result<Exchange, Verdict> {
+fn speaker(source: Ipv6Addr, provider: u8, host: Ipv6Addr, snapshot: &Snapshot, nat: &NatView) -> Exchange {
     let who = Who::of(Ulid(source), snapshot, nat);
     if let Some(Ok(exchange)) = who.map(|who| who.outside(source, provider, nat)) {
-        return Ok(exchange);
+        return exchange;
     }
     let port = snapshot.providers.get(usize::from(provider)).map(|provider| usize::from(provider.port.0));
-    let own = port.and_then(|port| snapshot.ports.get(port)).map(|port| port.icmp_source);
-    let routable = own.filter(|own| super::may_cross(*own) && !own.is_unique_local());
-    routable.map(|own| Exchange::between(source, own)).ok_or_else(|| stranger(source, snapshot))
+    let own = port.and_then(|port| snapshot.ports.get(port)).into_iter().flat_map(|port| &port.own).copied();
+    let routable = own.into_iter().find(|own| super::may_cross(*own) && !own.is_unique_local());
+    Exchange::between(source, routable.unwrap_or(host))
 }
 
 /// The provider a packet's session goes by. What has no ports goes with the other traffic of its pair.
@@ -221,12 +225,32 @@ fn through_context<F: Frame>(
     if entry.is_in_doubt() {
         watch_sent(frame, entry, scene.port, scene.now, scene.replay);
     }
+    if presenting.reading.is_error {
+        fit(frame, entry, scene.snapshot, presenting.reading);
+    }
     let verdict = to_locators(frame, entry, scene.snapshot, None, Some(presenting));
     if matches!(verdict, Verdict::Forward(_) | Verdict::Unresolved(..)) {
         scene.counters.add(if entry.is_plain() { Count::PlainOut } else { Count::TranslatedOut }, 1);
         scene.shard.note(slot, Direction::Out, octets);
     }
     verdict
+}
+
+/// Where a path has no room for 1280 octets and the payload header, packets are cut. An error is shortened instead: parts of
+/// one that a router inside made would be nobody's, since only the first says whose packet it is about.
+#[cold]
+fn fit<F: Frame>(frame: &mut F, entry: &Entry, snapshot: &Snapshot, reading: &Reading) {
+    let provider = snapshot.providers.get(usize::from(entry.provider));
+    let Some(port) = provider.and_then(|provider| snapshot.ports.get(usize::from(provider.port.0))) else { return };
+    let added = if entry.is_plain() { 0 } else { PayloadHeader::LEN };
+    let room = path_mtu(entry, port).saturating_sub(added);
+    let Some(packet) = frame.bytes_mut().get_mut(HEADER_LEN..) else { return };
+    if packet.len() > room
+        && packet.len() <= ipv6::MIN_MTU
+        && let Some(octets) = reading.shorten(packet, room)
+    {
+        frame.truncate(HEADER_LEN + octets);
+    }
 }
 
 /// A packet without a context.
@@ -279,8 +303,7 @@ fn hairpin<F: Frame>(
         reading.exchange(packet, End::Target, &arriving, &arriving);
     });
     if matches!(verdict, Verdict::Forward(_) | Verdict::Unresolved(..)) {
-        scene.counters.add(Count::NatHairpin, 1);
-        scene.counters.add(Count::NatQuotes, u64::from(reading.quote.is_some()));
+        tally(scene.counters, behind.provider, NatCount::Hairpin, reading);
     }
     verdict
 }
@@ -344,8 +367,7 @@ pub(super) fn arriving<F: Frame>(
     if !matches!(verdict, Verdict::Forward(_) | Verdict::Unresolved(..)) {
         return verdict;
     }
-    scene.counters.add(Count::NatIn, 1);
-    scene.counters.add(Count::NatQuotes, u64::from(reading.quote.is_some()));
+    tally(scene.counters, behind.provider, NatCount::In, &reading);
     if reading.is_error {
         return verdict;
     }
@@ -392,6 +414,23 @@ pub(super) fn heard<F: Frame>(frame: &F, slot: Slot, scene: &mut Scene<'_>) {
 }
 
 // ---- both ----
+
+/// Counts a translated packet, for the box and for the provider whose address it has (RCM-016).
+#[inline]
+fn tally(counters: &Counters, provider: u8, count: NatCount, reading: &Reading) {
+    let of_box = match count {
+        NatCount::Out => Count::NatOut,
+        NatCount::In => Count::NatIn,
+        NatCount::Hairpin => Count::NatHairpin,
+        NatCount::Quotes => Count::NatQuotes,
+    };
+    counters.add(of_box, 1);
+    counters.add_translated(provider, count, 1);
+    if reading.quote.is_some() {
+        counters.add(Count::NatQuotes, 1);
+        counters.add_translated(provider, NatCount::Quotes, 1);
+    }
+}
 
 /// Where a packet goes next.
 struct Next {

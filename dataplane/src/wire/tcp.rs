@@ -19,6 +19,8 @@ const END: u8 = 0;
 const NO_OPERATION: u8 = 1;
 const MSS: u8 = 2;
 const MSS_LEN: usize = 4;
+/// TCP-AO (RFC 5925 §2.2), which may cover the options.
+const AUTHENTICATION: u8 = 29;
 
 /// Octets of IPv6 and TCP header, which a segment size leaves out.
 pub const HEADERS: usize = 60;
@@ -50,13 +52,15 @@ fn pair(packet: &[u8], at: usize) -> Option<u16> {
     packet.get(at..)?.first_chunk().map(|octets| u16::from_be_bytes(*octets))
 }
 
-/// Where the TCP header of a packet starts.
+/// Where the TCP header of a packet starts that nothing keeps from being changed.
 fn segment(packet: &[u8]) -> Option<usize> {
     let upper = View::new(packet).ok()?.upper_layer().ok()?;
-    (upper.place.next_header == protocol::TCP && upper.first_fragment).then_some(upper.place.offset)
+    let is_tcp = upper.place.next_header == protocol::TCP && upper.first_fragment;
+    // The Authentication Header covers all of it (RFC 4302 §3.3.3).
+    (is_tcp && !upper.authenticated).then_some(upper.place.offset)
 }
 
-/// Where a SYN starts, and where the segment size stands that it offers.
+/// Where a SYN starts, and where the segment size stands that it offers. None where the options are authenticated.
 fn offered(packet: &[u8]) -> Option<(usize, usize)> {
     let start = segment(packet)?;
     let header = packet.get(start..)?;
@@ -65,24 +69,27 @@ fn offered(packet: &[u8]) -> Option<(usize, usize)> {
     }
     let end = usize::from(header.get(12)? >> 4) * 4;
     let options = header.get(HEADER_LEN..end)?;
-    let mut at = 0;
+    let (mut at, mut size) = (0, None);
     while let Some(&kind) = options.get(at) {
         match kind {
-            END => return None,
+            END => break,
             NO_OPERATION => at += 1,
             _ => {
                 let length = usize::from(*options.get(at + 1)?);
                 if length < 2 || at + length > options.len() {
                     return None;
                 }
-                if kind == MSS {
-                    return (length == MSS_LEN).then_some((start, start + HEADER_LEN + at + 2));
+                match kind {
+                    AUTHENTICATION => return None,
+                    MSS if length != MSS_LEN => return None,
+                    MSS if size.is_none() => size = Some((start, start + HEADER_LEN + at + 2)),
+                    _ => {}
                 }
                 at += length;
             }
         }
     }
-    None
+    size
 }
 
 #[cfg(test)]
@@ -159,6 +166,25 @@ mod tests {
         let mut datagram = packet(SYN, &[MSS, 4, 0x05, 0xa0], b"");
         datagram[6] = protocol::UDP;
         assert_eq!(clamped(datagram.clone(), 100), (false, datagram));
+    }
+
+    // RFC 4302 §3.3.3, RFC 5925 §5.1
+    #[test]
+    fn what_is_authenticated_is_left_alone() {
+        let sent = packet(SYN, &[MSS, 4, 0x05, 0xa0], b"");
+        let mut guarded = sent[..40].to_vec();
+        guarded[5] += 24;
+        guarded[6] = protocol::AUTHENTICATION;
+        guarded.extend([protocol::TCP, 4]);
+        guarded.extend([7; 22]);
+        guarded.extend(&sent[40..]);
+        assert_eq!(View::new(&guarded).unwrap().upper_layer().map(|it| it.place.offset), Ok(64));
+        assert_eq!(clamped(guarded.clone(), 100), (false, guarded));
+        let option = [AUTHENTICATION, 8, 1, 1, 9, 9, 9, 9];
+        for options in [[&option[..], &[MSS, 4, 0x05, 0xa0]].concat(), [&[MSS, 4, 0x05, 0xa0], &option[..]].concat()] {
+            let sent = packet(SYN, &options, b"");
+            assert_eq!(clamped(sent.clone(), 100), (false, sent));
+        }
     }
 
     proptest! {

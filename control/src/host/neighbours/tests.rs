@@ -260,6 +260,16 @@ fn strangers_that_answer_are_bounded_and_forgotten_too() {
         assert_eq!(us.mac(PORT, stranger(number)), Some(link(2).mac));
     }
     assert_eq!(us.links[0].1.strangers.len(), STRANGERS_MAX);
+    // Who was told of one that had to make room hears of that, too.
+    let lost: Vec<Ipv6Addr> = out
+        .iter()
+        .filter_map(|event| match event {
+            LinkEvent::Lost(PORT, address) => Some(*address),
+            _ => None,
+        })
+        .collect();
+    assert_eq!(lost.len(), 1000 - STRANGERS_MAX);
+    assert!(lost.iter().all(|address| us.mac(PORT, *address).is_none()));
     // One of them becomes a host.
     us.send(Instant::START, (PORT, stranger(999)), Kind::Configured, vec![0; 60], &mut out);
     assert_eq!(us.mac(PORT, stranger(999)), Some(link(2).mac));

@@ -134,6 +134,39 @@ fn a_locator_of_a_new_list_is_a_ulid_and_one_that_is_gone_is_none() {
 }
 
 #[test]
+fn a_locator_that_is_struck_is_an_identifier_for_those_alone_who_have_it_as_one() {
+    // R5533-004; docs/decisions/0017
+    let (mut a, mut b) = meeting();
+    let mut c = Node::new(3);
+    let (struck, theirs) = (locator(1, 2, 1), locator(2, 1, 1));
+    let pairs = vec![pair(struck, theirs)];
+    let id = a.open_with(at(0), Open { ulids: named(struck, theirs), fork: 0, pairs }).unwrap();
+    converse(at(0), &mut a, &mut b);
+    let left = LocalHost { locators: vec![(locator(1, 1, 1), VerificationMethod::Hba)], generation: 101, ..host(1, 1) };
+    a.endpoint.set_host(left).unwrap();
+    assert_eq!(a.endpoint.ulids_in_use(ulid(1, 1)).collect::<Vec<_>>(), [Ulid(struck.0)]);
+    // Its peer is answered, also when it has lost the context and asks for it again.
+    let mut b_again = Node::new(2);
+    b_again.endpoint.remove_host(at(0), ulid(2, 1), None, &mut Vec::new());
+    b_again.endpoint.set_host(plain(2)).unwrap();
+    let pairs = vec![pair(theirs, locator(1, 1, 1))];
+    b_again.open_with(at(1), Open { ulids: named(theirs, struck), fork: 0, pairs }).unwrap();
+    converse(at(1), &mut b_again, &mut a);
+    assert_eq!(a.endpoint.find(named(struck, theirs), 0).unwrap().id, id);
+    assert_eq!(b_again.endpoint.find(named(theirs, struck), 0).unwrap().state, State::Established);
+    // Others are not, and we ask nobody else under that name.
+    let stranger = locator(3, 1, 1);
+    let open = |from: Locator, to: Locator| Open { ulids: named(from, struck), fork: 0, pairs: vec![pair(from, to)] };
+    c.endpoint.remove_host(at(0), ulid(3, 1), None, &mut Vec::new());
+    c.endpoint.set_host(plain(3)).unwrap();
+    c.open_with(at(1), open(stranger, locator(1, 1, 1))).unwrap();
+    let (addresses, i1) = c.sent_one();
+    assert_eq!(a.receive(at(1), addresses, &i1), Verdict::Dropped(DropReason::UnknownHost));
+    let ours = Open { ulids: named(struck, stranger), fork: 0, pairs: vec![pair(locator(1, 1, 1), stranger)] };
+    assert_eq!(a.open_with(at(1), ours), Err(OpenRefused::UnknownHost));
+}
+
+#[test]
 fn real_parameters_prove_a_locator_as_they_prove_the_ulid() {
     // R5535-021; the second host has a key too, and one locator that it alone vouches for.
     let mut rng = StdRng::seed_from_u64(1);

@@ -59,6 +59,8 @@ pub struct UpperLayer {
     pub shim: Option<usize>,
     /// Offset of the last Fragment header on the way, if there is one.
     pub fragment: Option<usize>,
+    /// Whether an Authentication Header guards it, so that nothing in it may change.
+    pub authenticated: bool,
 }
 
 impl Place {
@@ -123,7 +125,7 @@ impl View<'_> {
         let first = Place::after_ipv6(self);
         match first.next_header {
             protocol::TCP | protocol::UDP | protocol::ICMPV6 => {
-                Ok(UpperLayer { place: first, first_fragment: true, shim: None, fragment: None })
+                Ok(UpperLayer { place: first, first_fragment: true, shim: None, fragment: None, authenticated: false })
             }
             _ => all_headers(self, first),
         }
@@ -169,7 +171,7 @@ fn outer_headers(view: &View<'_>, first: Place) -> Result<(ShimPlace, ShimPlace)
 /// Every header up to the upper layer.
 #[cold]
 fn all_headers(view: &View<'_>, first: Place) -> Result<UpperLayer, ChainError> {
-    let mut end = UpperLayer { place: first, first_fragment: true, shim: None, fragment: None };
+    let mut end = UpperLayer { place: first, first_fragment: true, shim: None, fragment: None, authenticated: false };
     for _ in 0..=HEADERS_MAX {
         let here = end.place;
         let octets = view.from_offset(here.offset);
@@ -195,6 +197,7 @@ fn all_headers(view: &View<'_>, first: Place) -> Result<UpperLayer, ChainError> 
                     return Err(ChainError::Truncated);
                 }
                 end.place = here.step(next_header, len);
+                end.authenticated = true;
             }
             protocol::SHIM6 => {
                 let header: &[u8; 8] = octets.first_chunk().ok_or(ChainError::Truncated)?;
@@ -364,13 +367,24 @@ mod tests {
 
         let later = packet(&[payload_header(), fragment(9), destination()], TCP);
         let upper = View::new(&later).unwrap().upper_layer().unwrap();
-        let expected =
-            UpperLayer { place: place(56, 48, 60), first_fragment: false, shim: Some(40), fragment: Some(48) };
+        let expected = UpperLayer {
+            place: place(56, 48, 60),
+            first_fragment: false,
+            shim: Some(40),
+            fragment: Some(48),
+            authenticated: false,
+        };
         assert_eq!(upper, expected);
 
         let control = packet(&[hop_by_hop(), control_header()], 59);
         let upper = View::new(&control).unwrap().upper_layer().unwrap();
-        let expected = UpperLayer { place: place(48, 40, 140), first_fragment: true, shim: None, fragment: None };
+        let expected = UpperLayer {
+            place: place(48, 40, 140),
+            first_fragment: true,
+            shim: None,
+            fragment: None,
+            authenticated: false,
+        };
         assert_eq!(upper, expected);
 
         for last in [TCP, protocol::UDP, protocol::ICMPV6, protocol::ESP, protocol::NO_NEXT_HEADER, 253] {

@@ -1,0 +1,171 @@
+//! The box: its workers, ports, providers, memory and hosts.
+
+use std::net::Ipv6Addr;
+
+use serde::{Deserialize, Serialize};
+
+use super::{ContextCounts, named};
+
+/// How the box is.
+#[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize)]
+pub struct StatusView {
+    /// `box.name`.
+    pub name: String,
+    /// Version of the program.
+    pub version: String,
+    /// Whether it serves: ports open, next hops of at least one provider resolved, hosts loaded.
+    pub ready: bool,
+    /// Seconds since it started.
+    pub uptime_s: u64,
+    /// In order of their numbers.
+    pub workers: Vec<WorkerView>,
+    /// In the order of the configuration.
+    pub ports: Vec<PortView>,
+    /// In the order of the configuration.
+    pub providers: Vec<ProviderView>,
+    /// Where DPDK's memory comes from.
+    pub memory: MemoryView,
+    /// How many contexts there are, by state.
+    pub contexts: ContextCounts,
+    /// Static hosts served.
+    pub hosts: u64,
+}
+
+/// One poll-mode worker.
+#[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize)]
+pub struct WorkerView {
+    /// Its number, from 0.
+    pub id: u16,
+    /// The core it is pinned to.
+    pub core: Option<u16>,
+    /// Contexts in its shard.
+    pub contexts: u64,
+    /// Packets received.
+    pub packets_in: u64,
+    /// Packets sent.
+    pub packets_out: u64,
+    /// Packets dropped, for all reasons.
+    pub dropped: u64,
+}
+
+/// One port.
+#[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize)]
+pub struct PortView {
+    /// `port.name`.
+    pub name: String,
+    /// `port.device`.
+    pub device: String,
+    /// The Ethernet address in use.
+    pub mac: String,
+    /// Octets.
+    pub mtu: u16,
+    /// What the device says of its link.
+    pub link_up: bool,
+    /// Packets received.
+    pub rx_packets: u64,
+    /// Octets received.
+    pub rx_octets: u64,
+    /// Packets the device had no room for.
+    pub rx_missed: u64,
+    /// Packets sent.
+    pub tx_packets: u64,
+    /// Octets sent.
+    pub tx_octets: u64,
+    /// Packets the device did not take.
+    pub tx_dropped: u64,
+}
+
+/// One provider.
+#[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize)]
+pub struct ProviderView {
+    /// `provider.name`.
+    pub name: String,
+    /// The port it is on.
+    pub port: String,
+    /// The prefix it delegated.
+    pub prefix: String,
+    /// `provider.preference`.
+    pub preference: u16,
+    /// Whether packets may go there: link up and next hop resolved.
+    pub up: bool,
+    /// Its router.
+    pub next_hop: Option<Ipv6Addr>,
+    /// Whether the router's Ethernet address is known.
+    pub next_hop_resolved: bool,
+    /// Contexts that send through it.
+    pub contexts: u64,
+    /// How the operator wants it to be used.
+    #[serde(default)]
+    pub steering: Steering,
+    /// Whether peers are told that its locators are broken.
+    #[serde(default)]
+    pub told_broken: bool,
+    /// Whether it has gone from the configuration, and contexts are leaving it.
+    #[serde(default)]
+    pub leaving: bool,
+}
+
+/// What the operator wants of a provider.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
+#[serde(rename_all = "kebab-case")]
+pub enum Steering {
+    /// Contexts move here, and new ones begin here.
+    Prefer,
+    /// As configured.
+    #[default]
+    Normal,
+    /// New contexts go elsewhere while they can; those that are here stay.
+    Avoid,
+    /// All contexts leave, as if it had failed. What has no other way stays.
+    Drain,
+}
+
+/// Where DPDK's memory comes from.
+#[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize)]
+pub struct MemoryView {
+    /// From hugepages, or from ordinary ones.
+    pub hugepages: bool,
+    /// Megabytes.
+    pub megabytes: u32,
+}
+
+/// The hosts served.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+pub struct HostsView {
+    /// In the order of the hosts file.
+    pub hosts: Vec<HostView>,
+    /// Hosts that are gone, and whose addresses no other host may have yet.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub quarantined: Vec<QuarantinedView>,
+}
+
+/// What a host that is gone left behind.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct QuarantinedView {
+    /// The host's identifier.
+    pub ulid: Ipv6Addr,
+    /// Its addresses: the identifier and locators.
+    pub addresses: Vec<Ipv6Addr>,
+    /// Its link-layer address, if the box knew it.
+    pub mac: Option<String>,
+    /// Seconds until another host may have them.
+    pub left_s: u64,
+}
+
+/// One host.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct HostView {
+    /// What people call it.
+    pub name: String,
+    /// Its identifier.
+    pub ulid: Ipv6Addr,
+    /// Its locators, in the order of the providers.
+    pub locators: Vec<Ipv6Addr>,
+    /// `hba` or `hybrid`.
+    pub kind: String,
+    /// Contexts it is an end of; none where nobody counts them (`pshim6ctl host list`).
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub contexts: Option<u64>,
+}
+
+named!(Steering: Prefer "prefer", Normal "normal", Avoid "avoid", Drain "drain");
