@@ -315,7 +315,13 @@ fn answer(request: &Request) -> Response {
         Request::Natv6 => Response::Natv6(Natv6View {
             enabled: true,
             providers: vec![
-                Natv6ProviderView { name: "isp-x".into(), place: Some(1), hosts: 2, ..Default::default() },
+                Natv6ProviderView {
+                    name: "isp-x".into(),
+                    place: Some(1),
+                    hosts: 2,
+                    packets_out: 41,
+                    ..Default::default()
+                },
                 Natv6ProviderView { name: "isp-y".into(), ..Default::default() },
             ],
             setup_packets: Some(50),
@@ -382,7 +388,11 @@ fn a_running_daemon_is_shown_in_tables_and_in_json() {
     assert_eq!(room.ctl("hosts --json").json(), serde_json::json!({ "hosts": [] }));
     // RCM-016
     let natv6 = room.ctl("natv6").out;
-    assert!(natv6.contains("isp-x         1  up         2  no") && natv6.contains("isp-y         -  down"), "{natv6}");
+    assert!(
+        natv6.contains("isp-x         1  up         2  no       41   0        0       0\n")
+            && natv6.contains("isp-y         -  down"),
+        "{natv6}"
+    );
     assert!(natv6.contains("a context after: 50 packets or 30s\n") && natv6.contains("nat_out      9"), "{natv6}");
     assert_eq!(room.ctl("natv6 --json").json()["setup_octets"], Value::Null);
 }

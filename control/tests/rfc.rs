@@ -3,9 +3,12 @@
 //! can promise what is not there: a row may not be missing or double, a file must exist, and a test must exist and cite
 //! the row it is said to defend, in its own lines or in what it uses of its file.
 
+mod tree;
+
 use std::collections::{BTreeMap, BTreeSet};
 use std::fs;
-use std::path::{Path, PathBuf};
+
+use tree::{files, root};
 
 /// A page, and the families of rows it answers, each with its number of rows; they count from 1.
 type Page = (&'static str, &'static [(&'static str, u32)]);
@@ -28,10 +31,6 @@ const REASON_LEAST: usize = 20;
 
 /// Answers with the text of a file, by its path from the root.
 type Read<'a> = &'a dyn Fn(&str) -> Option<String>;
-
-fn root() -> PathBuf {
-    Path::new(env!("CARGO_MANIFEST_DIR")).parent().expect("a workspace around the crate").to_path_buf()
-}
 
 fn families() -> impl Iterator<Item = (&'static str, u32)> {
     PAGES.iter().flat_map(|(_, families)| families.iter().copied())
@@ -332,25 +331,12 @@ fn every_threat_is_tried_by_a_test() {
 #[test]
 fn no_source_cites_a_row_that_does_not_exist() {
     let mut faults = Vec::new();
-    let mut folders = vec![root()];
-    let mut read = 0;
-    while let Some(folder) = folders.pop() {
-        for entry in fs::read_dir(&folder).unwrap().map(Result::unwrap) {
-            let (path, name) = (entry.path(), entry.file_name().into_string().unwrap());
-            if entry.file_type().unwrap().is_dir() {
-                if !["target", ".git", "corpus", "found", "artifacts", "__pycache__", "node_modules"]
-                    .contains(&name.as_str())
-                {
-                    folders.push(path);
-                }
-            } else if name.ends_with(".rs") || name.ends_with(".py") {
-                read += 1;
-                let wrong = cited(&fs::read_to_string(&path).unwrap()).into_iter().filter(|row| !exists(row));
-                faults.extend(wrong.map(|row| format!("{}: {row}", path.display())));
-            }
+    for (path, text) in files() {
+        if path.ends_with(".rs") || path.ends_with(".py") {
+            let wrong = cited(&text).into_iter().filter(|row| !exists(row));
+            faults.extend(wrong.map(|row| format!("{path}: {row}")));
         }
     }
-    assert!(read > 100, "the tree was found");
     assert!(faults.is_empty(), "rows that do not exist:\n  {}", faults.join("\n  "));
 }
 

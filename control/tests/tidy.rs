@@ -1,9 +1,12 @@
 //! The house stays as it was drawn: which room may look into which, where the world outside is touched, where unsafe code
 //! lives, and what no file may hold. When a rule here stands in the way of something good, change it here, with a reason.
 
+mod tree;
+
 use std::collections::BTreeMap;
 use std::fs;
-use std::path::{Path, PathBuf};
+
+use tree::{files, root};
 
 /// The rooms of a crate's `src`, each with those it may look into. Earlier rooms know nothing of later ones, so there
 /// are no circles; `wire <- context <- translate <- worker` is the spine of the first table.
@@ -97,37 +100,6 @@ const COMMON_PATHS: &[&str] = &[
     "usr",
     "var",
 ];
-
-fn root() -> PathBuf {
-    Path::new(env!("CARGO_MANIFEST_DIR")).parent().expect("a workspace around the crate").to_path_buf()
-}
-
-/// All files of the tree that hold text, by their path from the root.
-fn files() -> Vec<(String, String)> {
-    let root = root();
-    let mut found = Vec::new();
-    let mut folders = vec![root.clone()];
-    while let Some(folder) = folders.pop() {
-        for entry in fs::read_dir(&folder).unwrap().map(Result::unwrap) {
-            let (path, name) = (entry.path(), entry.file_name().into_string().unwrap());
-            if entry.file_type().unwrap().is_dir() {
-                // What is built, what git keeps, what fuzzing and Python leave behind.
-                if !["target", ".git", "corpus", "found", "artifacts", "__pycache__", "node_modules"]
-                    .contains(&name.as_str())
-                {
-                    folders.push(path);
-                }
-            } else if !["Cargo.lock", ".git", ".gitignore"].contains(&name.as_str())
-                && let Ok(text) = fs::read_to_string(&path)
-            {
-                found.push((path.strip_prefix(&root).unwrap().to_str().unwrap().to_owned(), text));
-            }
-        }
-    }
-    assert!(found.len() > 100, "the tree was found");
-    found.sort();
-    found
-}
 
 /// The Rust files but this one, which holds all the words it looks for.
 fn rust_files() -> impl Iterator<Item = (String, String)> {

@@ -35,7 +35,7 @@ counters! {
         NotIpv6 = "drop_not_ipv6", "The frame carries something other than IPv6.";
         WrongMac = "drop_wrong_mac", "The frame was addressed to another station, or to many although its packet is for one.";
         MalformedIpv6 = "drop_malformed_ipv6", "The IPv6 header or its length does not fit the frame.";
-        MalformedChain = "drop_malformed_chain", "The extension headers run past the packet or are too many.";
+        MalformedChain = "drop_malformed_chain", "The extension headers run past the packet or are too many, or the packet ends before the checksum that translation has to adjust.";
         BadAddress = "drop_bad_address", "A forwarded packet had a multicast, unspecified, loopback or link-local address where none may be.";
         HopLimit = "drop_hop_limit", "The hop limit ran out; Time Exceeded was sent if the rate allows.";
         TooBig = "drop_too_big", "The packet does not fit the next link; Packet Too Big was sent if the rate allows.";
@@ -48,9 +48,9 @@ counters! {
         UnknownTag = "drop_unknown_tag", "A payload header with a tag of no context; R1bis was sent if the rate allows.";
         NotReady = "drop_not_ready", "A payload header for a context that still waits for R1 (RFC 5533 12.2, I1-SENT).";
         ForeignLocators = "drop_foreign_locators", "Strict mode: a payload packet came over locators that are not the context's.";
-        NoTranslation = "drop_no_translation", "A plain packet from a provider to a locator; translation for peers without Shim6 is not enabled.";
+        NoTranslation = "drop_no_translation", "A plain packet from a provider to a locator that nobody translates: translation for peers without Shim6 is not enabled, or it is an ICMPv6 error about no packet of a context's.";
         NatUnmapped = "drop_nat_unmapped", "A packet for a global address from an inside address that is no host and in no mapped subnet; Destination Unreachable was sent if the rate allows.";
-        NatNoProvider = "drop_nat_no_provider", "A packet for a global address from a host that has no address at any provider that is up; Destination Unreachable was sent if the rate allows.";
+        NatNoProvider = "drop_nat_no_provider", "A packet for a global address whose sender has no address at any provider that is up, or, between hosts of the site, at the provider of its destination; Destination Unreachable was sent if the rate allows.";
         NatUnknownImage = "drop_nat_unknown_image", "A plain packet for an address of a delegated prefix that stands for nobody; Destination Unreachable was sent if the rate allows.";
         NatUntranslatable = "drop_nat_untranslatable", "A packet NATv6 must leave alone: with a Shim6 header, under way with a Routing header, link-local business, or an interface identifier of all zeros under a long prefix.";
         UniqueLocal = "drop_unique_local", "A plain packet from a provider with a unique local source, which nobody may send across a border (RFC 4193 4.3).";
@@ -76,10 +76,10 @@ counters! {
         ForksWished = "forks_wished", "Classes of pairs without a context of their own, told to the control core.";
         ForksFull = "forks_full", "Packets of pairs whose forked contexts found no place; they go by the default context.";
         PlainOut = "plain_out", "Packets of a context whose locators are its identifiers, sent unchanged.";
-        NatOut = "nat_out", "Packets translated for peers without Shim6, from the site.";
-        NatIn = "nat_in", "Packets translated for peers without Shim6, to the site.";
+        NatOut = "nat_out", "Packets from the site sent with an address that peers know their sender by, also those that go through a context of that address.";
+        NatIn = "nat_in", "Plain packets from providers given to whom their destination stands for; what comes through a context is not among them.";
         NatHairpin = "nat_hairpin", "Packets between hosts of the site by their outside addresses.";
-        NatQuotes = "nat_quotes", "ICMPv6 errors among them whose quoted packet was translated too.";
+        NatQuotes = "nat_quotes", "ICMPv6 errors among the translated packets, from and to the site and between its hosts, that quote a packet with its IPv6 header.";
         NatForgotten = "nat_forgotten", "Translated sessions forgotten for others, or not remembered, because their place was taken.";
         NatQualified = "nat_qualified", "Translated traffic told to the control core because it deserves a context.";
         ForwardedInside = "forwarded_inside", "Packets forwarded between hosts of the site.";
@@ -102,17 +102,40 @@ counters! {
     }
 }
 
+/// What is counted for each provider besides (RCM-016).
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[repr(u8)]
+pub enum NatCount {
+    /// Its part of [`Count::NatOut`].
+    Out,
+    /// Its part of [`Count::NatIn`].
+    In,
+    /// Its part of [`Count::NatHairpin`].
+    Hairpin,
+    /// Its part of [`Count::NatQuotes`].
+    Quotes,
+}
+
+/// Kinds of [`NatCount`].
+const NAT_COUNTS: usize = 4;
+/// Most providers.
+const PROVIDERS: usize = 64;
+
 const TOTAL: usize = DropReason::ALL.len() + Count::ALL.len();
 
 /// One worker's counts. Written by that worker alone.
 #[derive(Debug)]
 pub struct Counters {
     values: [AtomicU64; TOTAL],
+    translated: [[AtomicU64; NAT_COUNTS]; PROVIDERS],
 }
 
 impl Default for Counters {
     fn default() -> Self {
-        Counters { values: [const { AtomicU64::new(0) }; TOTAL] }
+        Counters {
+            values: [const { AtomicU64::new(0) }; TOTAL],
+            translated: [const { [const { AtomicU64::new(0) }; NAT_COUNTS] }; PROVIDERS],
+        }
     }
 }
 
@@ -121,6 +144,20 @@ impl Counters {
     #[inline]
     pub fn add(&self, count: Count, amount: u64) {
         self.bump(DropReason::ALL.len() + count as usize, amount);
+    }
+
+    /// Adds to a count of the provider in a place of the snapshot.
+    #[inline]
+    pub fn add_translated(&self, provider: u8, count: NatCount, amount: u64) {
+        if let Some(value) = self.translated.get(usize::from(provider)).and_then(|counts| counts.get(count as usize)) {
+            value.store(value.load(Ordering::Relaxed).wrapping_add(amount), Ordering::Relaxed);
+        }
+    }
+
+    /// The present value of a provider's count; zero where there can be no provider.
+    pub fn translated(&self, provider: usize, count: NatCount) -> u64 {
+        let value = self.translated.get(provider).and_then(|counts| counts.get(count as usize));
+        value.map_or(0, |value| value.load(Ordering::Relaxed))
     }
 
     /// Counts one dropped packet.

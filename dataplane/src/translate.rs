@@ -1,16 +1,16 @@
 //! A packet's path, top to bottom, in both directions.
 //!
-//! A burst goes through one loop per stage; each stage touches memory the one before asked for:
+//! Ordinary packets take the [short](short) way and are done. The others go through one loop per stage; each stage touches
+//! memory the one before asked for:
 //!
 //! 1. *parse*: octets to a key (identifier pair, or tag), or the verdict that ends it here;
 //! 2. *locate*: keys to buckets, prefetched;
-//! 3. *approach*: buckets to the contexts that may be meant, prefetched;
+//! 3. *approach*: buckets to the contexts that may be meant, prefetched (a tag names its context without);
 //! 4. *resolve*: the context that is meant;
 //! 5. *rewrite*: headers in place, and a verdict.
 //!
-//! What the verdict asks for is done by the [worker](crate::worker). A packet with a context never leaves these stages
-//! and costs one index line and two context lines. Everything rare is in `#[cold]` functions at the end, and packets without
-//! a context in modules of their own.
+//! What the verdict asks for is done by the [worker](crate::worker). Everything rare is in `#[cold]` functions at the end,
+//! and packets without a context in modules of their own.
 
 mod fork;
 mod labelled;

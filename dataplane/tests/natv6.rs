@@ -8,7 +8,8 @@ use common::{
     Bench, LAN, Seen, Setup, Side, X, Y, a_hop_on, datagram, echo, error_about, frame, inner, packet, stranger, tcp,
     view,
 };
-use dataplane::counters::{Count, DropReason};
+use dataplane::counters::{Count, DropReason, NatCount};
+use dataplane::link::Workers as _;
 use dataplane::natv6::PrefixPair;
 use dataplane::snapshot::{Block, PortId, Thresholds};
 use dataplane::wire::ethernet::Mac;
@@ -403,4 +404,25 @@ fn control_hears_of_traffic_that_reaches_a_threshold() {
         bench.provider_sends(X, &tcp(stranger(1), outside(1, X), [7, 443], SYN, 0));
     }
     assert_eq!(bench.take_seen(), []);
+}
+
+// RCM-016
+#[test]
+fn each_provider_has_its_counts() {
+    let mut bench = Bench::translating();
+    bench.provider_sends(Y, &datagram(stranger(0), outside(1, Y), [53, 9], 20));
+    bench.host_sends(1, &datagram(host(1), stranger(0), [9, 53], 20));
+    let closed = Error::DestinationUnreachable { code: unreachable::PORT };
+    let about = datagram(stranger(0), host(1), [53, 9], 20);
+    bench.host_sends(1, &error_about(host(1), stranger(0), closed, &about));
+    bench.host_sends(1, &datagram(host(1), stranger(1), [9, 53], 20));
+    bench.host_sends(1, &datagram(host(1), outside(2, X), [9, 53], 20));
+    let counters = bench.control.counters(0).unwrap();
+    let of = |provider: usize| {
+        [NatCount::Out, NatCount::In, NatCount::Hairpin, NatCount::Quotes]
+            .map(|count| counters.translated(provider, count))
+    };
+    assert_eq!([of(0), of(1), of(2)], [[1, 0, 1, 0], [2, 1, 0, 1], [0; 4]]);
+    let whole = [Count::NatOut, Count::NatIn, Count::NatHairpin, Count::NatQuotes].map(|count| counters.count(count));
+    assert_eq!(whole, [3, 1, 1, 1]);
 }

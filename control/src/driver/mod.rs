@@ -13,7 +13,7 @@ use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::{Duration, Instant as WallInstant};
 
 use crossbeam::channel::{Receiver, RecvTimeoutError, bounded};
-use dataplane::counters::{Count, Counters, DropReason};
+use dataplane::counters::{Count, Counters, DropReason, NatCount};
 use dataplane::link::Workers;
 use dataplane::snapshot::PortId;
 use rand::rngs::SysRng;
@@ -308,6 +308,14 @@ impl Control {
         let about = |name: &str| name.contains("nat_") || name == "drop_unique_local" || name == "control_qualified";
         let all = self.counters().counters.into_iter();
         view.counters = all.filter(|(name, _)| view.enabled && about(name)).collect();
+        for worker in (0..self.workers.count()).filter_map(|at| self.workers.counters(at)) {
+            for (at, provider) in view.providers.iter_mut().enumerate() {
+                provider.packets_out += worker.translated(at, NatCount::Out);
+                provider.packets_in += worker.translated(at, NatCount::In);
+                provider.hairpins += worker.translated(at, NatCount::Hairpin);
+                provider.quotes += worker.translated(at, NatCount::Quotes);
+            }
+        }
         view
     }
 

@@ -52,8 +52,14 @@ pub(super) struct Attached {
 
 impl Engine {
     /// Carries out what the endpoint wants.
-    pub(super) fn follow(&mut self, now: Instant, rng: &mut dyn Rng, outputs: Vec<Output>, effects: &mut Vec<Effect>) {
-        for output in outputs {
+    pub(super) fn follow(
+        &mut self,
+        now: Instant,
+        rng: &mut dyn Rng,
+        mut outputs: Vec<Output>,
+        effects: &mut Vec<Effect>,
+    ) {
+        for output in outputs.drain(..) {
             match output {
                 Output::Send { context, addresses, message } => {
                     // The worker hears of the context before the peer does: what the peer sends at once finds it there.
@@ -128,6 +134,7 @@ impl Engine {
                 Output::ErrorReceived { .. } => self.tally.count(Event::ErrorsReceived),
             }
         }
+        self.outputs = outputs;
     }
 
     /// ESTABLISHED: REAP begins, or goes on where the pair is still the one it knows.

@@ -217,6 +217,8 @@ pub struct Engine {
     /// ICMPv6 errors about packets given up (RFC 4443 §2.4 (f)).
     errors: TokenBucket,
     tally: Tally,
+    /// Room for what the endpoint says, empty between calls.
+    outputs: Vec<shim6::Output>,
 }
 
 impl Engine {
@@ -404,7 +406,7 @@ impl Engine {
         if let Ok(Message::Error(error)) = message {
             effects.push(Effect::Story(Story::PeerError(error.code.code(), error.pointer)));
         }
-        let mut out = Vec::new();
+        let mut out = std::mem::take(&mut self.outputs);
         let incoming = Incoming { addresses, message, ipv6_packet: packet, shim6_offset };
         let verdict = self.endpoint.receive(now, rng, incoming, &mut out);
         self.tally.shim6(verdict);

@@ -175,6 +175,7 @@ impl Engine {
             failing: provider.failing,
             hosts: hosts.clone().filter(|host| nat.outside(*host, at as u8).is_some()).count() as u64,
             mapped: nat.mapped.pairs.get(at).is_some_and(Option::is_some),
+            ..Natv6ProviderView::default()
         };
         let ours = |context: &&crate::shim6::Context| self.endpoint.inside(context.ulids) != context.ulids;
         Natv6View {

@@ -10,8 +10,11 @@
 //! Then everybody concerned sends one more I1 or probe, at the common pace of probes, and hold-downs because of silence end.
 //! Back-off goes on from where it was: a sign that deceives costs one packet, and there is no sign where there was no
 //! silence. So a single host that is dead in a site that is not costs nothing more than before.
+//!
+//! Who is concerned is found by a walk over all who wait, a bounded number in a turn.
 
-use std::collections::{BTreeSet, VecDeque};
+use std::collections::{BTreeMap, BTreeSet, VecDeque};
+use std::ops::Bound;
 use std::time::Duration;
 
 use dataplane::wire::LocatorPair;
@@ -19,13 +22,15 @@ use rand::Rng;
 
 use super::{Effect, Engine, Event};
 use crate::reap::{PathKey, State};
-use crate::shim6::ContextId;
+use crate::shim6::{ContextId, HeldDown};
 use crate::time::Instant;
 
 /// Signs are gathered for so long: what comes back comes back for many at once.
 const GATHER: Duration = Duration::from_millis(100);
 /// Prefixes gathered; those that find no room are heard again.
 const PREFIXES_MAX: usize = 256;
+/// Contexts and hold-downs looked at in one call, so that events of the workers never wait long.
+const LOOKED_AT_PER_TURN: usize = 256;
 
 /// Who waits, and for what there are signs.
 #[derive(Debug, Default)]
@@ -36,8 +41,26 @@ pub(super) struct Revival {
     pub(super) exploring: BTreeSet<ContextId>,
     signs: BTreeSet<Sign>,
     due: Option<Instant>,
-    /// Who has to try again, and where.
-    queue: VecDeque<(ContextId, LocatorPair)>,
+    walk: Option<Walk>,
+    /// Who has to try again, in order, and where.
+    queue: VecDeque<ContextId>,
+    pairs: BTreeMap<ContextId, LocatorPair>,
+}
+
+/// Looks who is concerned by signs. What comes meanwhile is for the next walk.
+#[derive(Debug)]
+struct Walk {
+    since: Instant,
+    signs: BTreeSet<Sign>,
+    at: Stage,
+}
+
+/// Who is looked at, and the last one that was.
+#[derive(Clone, Copy, Debug)]
+enum Stage {
+    Opening(Option<ContextId>),
+    Exploring(Option<ContextId>),
+    HeldDown(Option<HeldDown>),
 }
 
 /// What is there again.
@@ -52,7 +75,7 @@ pub(super) enum Sign {
 impl Revival {
     /// When something is to be done, apart from the common pace.
     pub(super) fn due(&self) -> Option<Instant> {
-        self.due
+        self.walk.as_ref().map(|walk| walk.since).or(self.due)
     }
 
     /// Whether somebody waits for the common pace.
@@ -66,10 +89,27 @@ impl Revival {
         self.exploring.remove(&id);
     }
 
+    /// A context has to try again on a pair, in its turn if it has one already.
+    fn queue(&mut self, id: ContextId, pair: LocatorPair) {
+        if self.pairs.insert(id, pair).is_none() {
+            self.queue.push_back(id);
+        }
+    }
+}
+
+impl Walk {
     fn concerns(&self, pair: LocatorPair) -> bool {
         let path = PathKey::of(pair);
         self.signs.contains(&Sign::Peer(path.peer)) || self.signs.contains(&Sign::Provider(path.local))
     }
+}
+
+/// The next of those that wait, and whether there are more.
+fn next_of(waiting: &BTreeSet<ContextId>, after: Option<ContextId>, most: usize) -> (Vec<ContextId>, bool) {
+    let start = after.map_or(Bound::Unbounded, Bound::Excluded);
+    let next: Vec<ContextId> = waiting.range((start, Bound::Unbounded)).take(most).copied().collect();
+    let more = next.len() == most;
+    (next, more)
 }
 
 impl Engine {
@@ -85,11 +125,16 @@ impl Engine {
 
     /// Lets those try again for whom there are signs, as the common pace allows.
     pub(super) fn expire_revivals(&mut self, now: Instant, rng: &mut dyn Rng, effects: &mut Vec<Effect>) {
-        if self.revival.due.is_some_and(|due| due <= now) {
-            self.gather();
+        let revival = &mut self.revival;
+        if revival.walk.is_none() && revival.due.is_some_and(|due| due <= now) {
+            let signs = std::mem::take(&mut revival.signs);
+            revival.walk = Some(Walk { since: now, signs, at: Stage::Opening(None) });
+            revival.due = None;
         }
+        self.gather();
         while !self.revival.queue.is_empty() && self.budget.take(now) {
-            let Some((id, pair)) = self.revival.queue.pop_front() else { break };
+            let Some(id) = self.revival.queue.pop_front() else { break };
+            let Some(pair) = self.revival.pairs.remove(&id) else { continue };
             let mut out = Vec::new();
             if self.endpoint.nudge(now, rng, id, pair, &mut out) {
                 self.tally.count(Event::RetriedEarly);
@@ -101,35 +146,108 @@ impl Engine {
         }
     }
 
-    /// Who is concerned by the signs, and who is so no longer held down.
+    /// Goes on with a walk: who is concerned by the signs, and who is so no longer held down.
     fn gather(&mut self) {
-        let revival = &self.revival;
-        let opening = revival.opening.iter().filter_map(|id| {
-            let pair = self.endpoint.awaits_r1(*id).iter().find(|pair| revival.concerns(**pair))?;
-            Some((*id, *pair))
-        });
-        let exploring = revival.exploring.iter().filter_map(|id| {
-            let reap = self.attached.get(id)?.reap.as_ref().filter(|reap| reap.state() != State::Operational)?;
-            Some((*id, reap.probeable().find(|pair| revival.concerns(*pair))?))
-        });
-        let concerned: Vec<(ContextId, LocatorPair)> = opening.chain(exploring).collect();
-        let any_provider = revival.signs.iter().any(|sign| matches!(sign, Sign::Provider(_)));
+        let Some(mut walk) = self.revival.walk.take() else { return };
+        let mut left = LOOKED_AT_PER_TURN;
+        while left > 0 {
+            let (seen, next) = match walk.at {
+                Stage::Opening(after) => {
+                    let (ids, more) = next_of(&self.revival.opening, after, left);
+                    for id in &ids {
+                        let pair = self.endpoint.awaits_r1(*id).iter().find(|pair| walk.concerns(**pair)).copied();
+                        pair.into_iter().for_each(|pair| self.revival.queue(*id, pair));
+                    }
+                    let at = if more { Stage::Opening(ids.last().copied()) } else { Stage::Exploring(None) };
+                    (ids.len(), Some(at))
+                }
+                Stage::Exploring(after) => {
+                    let (ids, more) = next_of(&self.revival.exploring, after, left);
+                    for id in &ids {
+                        let reap = self.attached.get(id).and_then(|attached| attached.reap.as_ref());
+                        let reap = reap.filter(|reap| reap.state() != State::Operational);
+                        let pair = reap.and_then(|reap| reap.probeable().find(|pair| walk.concerns(*pair)));
+                        pair.into_iter().for_each(|pair| self.revival.queue(*id, pair));
+                    }
+                    let at = if more { Stage::Exploring(ids.last().copied()) } else { Stage::HeldDown(None) };
+                    (ids.len(), Some(at))
+                }
+                Stage::HeldDown(after) => {
+                    let next = self.forgive(after, left, &walk.signs);
+                    (left, next.map(|held| Stage::HeldDown(Some(held))))
+                }
+            };
+            left -= seen;
+            match next {
+                Some(at) => walk.at = at,
+                None => return,
+            }
+        }
+        self.revival.walk = Some(walk);
+    }
+
+    /// Those of the next hold-downs end of which signs say that the peer may answer.
+    fn forgive(&mut self, after: Option<HeldDown>, most: usize, signs: &BTreeSet<Sign>) -> Option<HeldDown> {
+        let any_provider = signs.iter().any(|sign| matches!(sign, Sign::Provider(_)));
         let prefix_of = |locator: &dataplane::wire::Locator| Sign::Peer(crate::identity::prefix_of(locator.0));
-        let (peers, signs) = (&self.peers, &revival.signs);
-        self.endpoint.forgive(|peer| {
+        let peers = &self.peers;
+        self.endpoint.forgive(after, most, |peer| {
             let known = peers.get(&peer).is_some_and(|known| known.iter().any(|it| signs.contains(&prefix_of(it))));
             any_provider || known
-        });
-        let revival = &mut self.revival;
-        let again: BTreeSet<ContextId> = concerned.iter().map(|(id, _)| *id).collect();
-        revival.queue.retain(|(id, _)| !again.contains(id));
-        revival.queue.extend(concerned);
-        revival.signs.clear();
-        revival.due = None;
+        })
     }
 
     pub(super) fn explores(&self, id: ContextId) -> bool {
         let reap = self.attached.get(&id).and_then(|attached| attached.reap.as_ref());
         reap.is_some_and(|reap| reap.state() != State::Operational)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use dataplane::link::Notice;
+    use dataplane::wire::{Ulid, UlidPair};
+
+    use super::*;
+    use crate::sim::{Plan, World};
+
+    #[test]
+    fn a_turn_looks_at_a_bounded_number_of_those_that_wait_and_all_get_their_turn() {
+        let mut world = World::new(&Plan { shim6: "[natv6]\nenabled = true\n".into(), ..Plan::default() }, 1);
+        world.run(Duration::from_secs(2));
+        let mut rng: rand::rngs::StdRng = rand::SeedableRng::seed_from_u64(1);
+        let (now, host) = (world.now, &world.hosts[0]);
+        let (inside, presented) = (Ulid(host.ulid), dataplane::wire::Locator(host.locators[1]));
+        let engine = &mut world.nodes[0].engine;
+        const WAITING: usize = 1000;
+        for peer in 1..=WAITING as u16 {
+            let peer = Ulid(std::net::Ipv6Addr::new(0x2001, 0xdb8, 0xffff, 0, 0, 0, 0, peer));
+            let pair = UlidPair { local: inside, peer };
+            let notice = Notice::Qualified { pair, presented, provider: 1 };
+            engine.notice(now, &mut rng, notice, &mut Vec::new());
+        }
+        assert_eq!(engine.revival.opening.len(), WAITING);
+        let prefix = engine.providers[1].prefix.to_be_bytes();
+        engine.revived(now, Sign::Provider(prefix));
+        let due = now + GATHER;
+        assert_eq!(engine.revival.due(), Some(due));
+        let mut found = Vec::new();
+        while engine.revival.due().is_some_and(|at| at <= due) {
+            // No budget: nobody is let go, so that what a turn adds can be counted.
+            engine.budget.charge(due, 1 << 20);
+            let before = engine.revival.queue.len();
+            engine.expire_revivals(due, &mut rng, &mut Vec::new());
+            found.push(engine.revival.queue.len() - before);
+        }
+        assert_eq!(found.iter().sum::<usize>(), WAITING);
+        assert!(found.iter().all(|found| *found <= LOOKED_AT_PER_TURN), "{found:?}");
+        // The same again changes nobody's turn.
+        let order: Vec<ContextId> = engine.revival.queue.iter().copied().collect();
+        engine.revived(due, Sign::Provider(prefix));
+        let due = due + GATHER;
+        while engine.revival.due().is_some_and(|at| at <= due) {
+            engine.expire_revivals(due, &mut rng, &mut Vec::new());
+        }
+        assert!(engine.revival.queue.iter().eq(&order));
     }
 }

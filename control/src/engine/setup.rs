@@ -138,6 +138,7 @@ impl Engine {
             stacks,
             errors: TokenBucket::new(ERRORS_PER_S, ERRORS_PER_S / 5),
             tally: Tally::default(),
+            outputs: Vec::new(),
         };
         engine.endpoint.reserve(site.node.contexts_max as usize);
         engine.set_natv6(site);

@@ -104,7 +104,7 @@ impl Endpoint {
         packet: &Incoming<'_>,
         key: Key,
         offer: Offer,
-        told: Told,
+        told: Told<'_>,
     ) -> Result<ContextId, DropReason> {
         let host = self.local(key.ulids.local).ok_or(DropReason::UnknownHost)?;
         let tag = self.allocate_tag(rng, key.ulids, offer.packet_tag).ok_or(DropReason::Full)?;
@@ -118,6 +118,7 @@ impl Endpoint {
         self.store.insert(context);
         // The peer speaks Shim6 and answers (D32).
         self.holddowns.release(key.ulids);
+        self.starts.forget(key.ulids);
         Ok(id)
     }
 
@@ -130,7 +131,7 @@ impl Endpoint {
         id: ContextId,
         packet: &Incoming<'_>,
         offer: Offer,
-        told: Told,
+        told: Told<'_>,
         how: How,
     ) -> Option<How> {
         let context = self.store.get_mut(id)?;

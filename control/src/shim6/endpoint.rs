@@ -13,13 +13,14 @@ use rand::Rng;
 
 use super::config::Config;
 use super::context::{Context, ContextId, LocalHost, State, is_unicast};
-use super::holddown::{Failure, HoldDowns};
+use super::holddown::{Failure, Held, HoldDowns};
 use super::labels::LabelSpace;
 use super::limits::Limiter;
 use super::output::{FailReason, GoneReason, Output};
 use super::proof::LocatorProof;
 use super::quarantine::{Owner, Quarantine};
 use super::size;
+use super::starts::Starts;
 use super::store::Store;
 use super::tags::TagSpace;
 use super::validator::Validators;
@@ -46,6 +47,7 @@ pub struct Endpoint {
     pub(super) aliases: HashMap<Ulid, Vec<Ulid>>,
     pub(super) store: Store,
     pub(super) holddowns: HoldDowns,
+    pub(super) starts: Starts,
     pub(super) quarantine: Quarantine,
 }
 
@@ -114,7 +116,7 @@ impl Endpoint {
     ) -> Endpoint {
         let validators = Validators::new(&secret, &config);
         let limiter = Limiter::new(&config.limits, validators.derive(b"buckets"));
-        let holddowns = HoldDowns::new(config.holddowns_max);
+        let (holddowns, starts) = (HoldDowns::new(config.holddowns_max), Starts::new(config.holddowns_max));
         let labels = config.flow_labels.map(LabelSpace::new);
         let (hosts, homes, aliases) = (HashMap::new(), HashMap::new(), HashMap::new());
         let (store, quarantine) = (Store::default(), Quarantine::default());
@@ -131,6 +133,7 @@ impl Endpoint {
             aliases,
             store,
             holddowns,
+            starts,
             quarantine,
         }
     }
@@ -302,9 +305,10 @@ impl Endpoint {
     }
 
     /// The peers for whom `reaches` holds may answer again: that they did not is no longer held against them (RFC 5533
-    /// §7.8 says for how long at most). Whoever does not speak Shim6 has answered, so that stays.
-    pub fn forgive(&mut self, reaches: impl Fn(Ulid) -> bool) {
-        self.holddowns.release_silent(reaches);
+    /// §7.8 says for how long at most). Whoever does not speak Shim6 has answered, so that stays. Looks at `most` failures
+    /// after the one given, and tells where to go on, if there are more.
+    pub fn forgive(&mut self, after: Option<Held>, most: usize, reaches: impl Fn(Ulid) -> bool) -> Option<Held> {
+        self.holddowns.release_silent(after, most, reaches)
     }
 
     /// For how long an exchange that failed is not tried again (§7.8).

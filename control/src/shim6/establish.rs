@@ -82,6 +82,7 @@ impl Endpoint {
             return Err(OpenRefused::HoldDown { until, reason });
         }
         pairs.retain(|pair| host.has(pair.local.0) && is_unicast(pair.peer.0));
+        self.starts.arrange(ulids, &mut pairs);
         let first = *pairs.first().filter(|_| is_unicast(ulids.peer.0)).ok_or(OpenRefused::NoLocators)?;
         let room = self.make_room(now, out);
         let tag = room.then(|| self.allocate_tag(rng, ulids, None)).flatten().ok_or(OpenRefused::Full)?;
@@ -380,6 +381,7 @@ impl Endpoint {
         self.store.settle(id);
         self.settle_label(rng, id, offered);
         self.holddowns.release(ulids);
+        self.starts.forget(ulids);
         self.resolve_confusion(now, rng, id, out);
         out.push(Output::Ready { id, how });
         out.push(Output::ControlIn { id });

@@ -2,6 +2,7 @@
 //! a bounded space.
 
 use std::collections::{BTreeMap, BTreeSet};
+use std::ops::Bound;
 
 use dataplane::wire::{Ulid, UlidPair};
 
@@ -31,7 +32,7 @@ pub struct Failure {
 
 /// For whom a failure counts (D23).
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
-pub(super) enum Held {
+pub enum Held {
     /// For this pair of ULIDs.
     Pair(UlidPair),
     /// For everybody who wants to reach this peer.
@@ -67,16 +68,28 @@ impl HoldDowns {
         self.forget(Held::Peer(ulids.peer));
     }
 
-    /// The silence of these peers may have ended.
-    pub(super) fn release_silent(&mut self, reaches: impl Fn(Ulid) -> bool) {
+    /// The silence of these peers may have ended. Looks at no more than `most` failures after the one given, and tells where
+    /// to go on; none when all have been looked at.
+    pub(super) fn release_silent(
+        &mut self,
+        after: Option<Held>,
+        most: usize,
+        reaches: impl Fn(Ulid) -> bool,
+    ) -> Option<Held> {
+        let start = after.map_or(Bound::Unbounded, Bound::Excluded);
         let meant = |held: &Held| match held {
             Held::Pair(ulids) => reaches(ulids.peer),
             Held::Peer(peer) => reaches(*peer),
         };
-        let silent = self.entries.iter().filter(|(held, (_, reason))| *reason == FailReason::NoAnswer && meant(held));
-        for held in silent.map(|(held, _)| *held).collect::<Vec<_>>() {
-            self.forget(held);
+        let (mut last, mut seen, mut over) = (None, 0, Vec::new());
+        for (held, (_, reason)) in self.entries.range((start, Bound::Unbounded)).take(most) {
+            (last, seen) = (Some(*held), seen + 1);
+            if *reason == FailReason::NoAnswer && meant(held) {
+                over.push(*held);
+            }
         }
+        over.into_iter().for_each(|held| self.forget(held));
+        last.filter(|_| seen == most)
     }
 
     /// Forgets what has ended.
@@ -155,8 +168,15 @@ mod tests {
         assert_eq!(locals(59), [Some(pair(1, 2).local), None]);
         assert_eq!((locals(60), locals(600)), (vec![None], vec![]));
         held.hold(Held::Pair(pair(3, 4)), Instant::from_millis(90), FailReason::NoAnswer);
-        held.release_silent(|peer| peer == pair(3, 4).peer || peer == pair(1, 9).peer);
-        assert_eq!(held.len(), 2, "only that one");
+        let over = |peer| peer == pair(3, 4).peer || peer == pair(1, 9).peer;
+        let mut at = held.release_silent(None, 1, over);
+        assert_eq!((at, held.len()), (Some(Held::Pair(pair(1, 2))), 3), "one was looked at, and it stays");
+        let mut turns = 1;
+        while let Some(held_down) = at {
+            at = held.release_silent(Some(held_down), 1, over);
+            turns += 1;
+        }
+        assert_eq!((held.len(), turns), (2, 4), "only that one");
         held.expire(Instant::from_millis(60));
         assert_eq!((held.len(), held.deadline()), (1, Some(Instant::from_millis(600))));
         held.release(pair(7, 2));

@@ -47,6 +47,7 @@ mod quarantine;
 mod quote;
 mod recover;
 mod size;
+mod starts;
 mod store;
 pub mod tags;
 #[cfg(test)]
@@ -60,7 +61,7 @@ pub use context::{Context, ContextId, LocalHost, PeerLocator, State};
 pub use dispatch::{Incoming, Unreadable};
 pub use endpoint::{ChangeRefused, CheckedHost, Endpoint, HostRefused, ShardOf};
 pub use establish::{Open, OpenRefused};
-pub use holddown::Failure;
+pub use holddown::{Failure, Held as HeldDown};
 pub use limits::Rate;
 pub use output::{Answer, DropReason, FailReason, GoneReason, How, Output, Verdict};
 pub use portrait::Feature;

@@ -11,10 +11,10 @@ use super::output::DropReason;
 use super::proof::LocatorProof;
 
 /// What a message told about its sender, proved.
-pub(super) struct Told {
-    list: Option<LocatorList>,
-    preferences: Option<Vec<Preference>>,
-    pds: Option<Arc<[u8]>>,
+pub(super) struct Told<'a> {
+    list: Option<&'a LocatorList>,
+    preferences: Option<&'a [Preference]>,
+    pds: Option<&'a [u8]>,
     /// Keepalive Timeout asked for.
     pub(super) keepalive_timeout: Option<u16>,
     /// Flow label offered.
@@ -47,13 +47,13 @@ pub(super) fn check_parameters(
 }
 
 /// The costly checks, in the order of §10.4: the list, then the preferences. `known` is the context, if there is one.
-pub(super) fn prove(
+pub(super) fn prove<'a>(
     proof: &mut dyn LocatorProof,
     ulid: Ulid,
     known: Option<&Context>,
-    options: &Options,
+    options: &'a Options,
     Checked(()): Checked,
-) -> Result<Told, Refusal> {
+) -> Result<Told<'a>, Refusal> {
     // The parameters may have come with an earlier message (D14), and were looked at then.
     let pds = options.pds.as_deref().or(known.and_then(|context| context.peer_pds.as_deref()));
     if let Some(list) = &options.locators {
@@ -68,9 +68,9 @@ pub(super) fn prove(
         match_preferences(preferences, generation, count)?;
     }
     Ok(Told {
-        list: options.locators.clone(),
-        preferences: options.preferences.as_ref().map(|preferences| preferences.elements.clone()),
-        pds: options.pds.as_deref().map(Arc::from),
+        list: options.locators.as_ref(),
+        preferences: options.preferences.as_ref().map(|preferences| preferences.elements.as_slice()),
+        pds: options.pds.as_deref(),
         keepalive_timeout: options.keepalive_timeout,
         flow_label: labels::offered(options.flow_label),
     })
@@ -118,13 +118,13 @@ const LATE_MAX: u32 = 16;
 ///
 /// With another tag the peer starts anew. With the same one the message may be a late copy, so it must not undo what
 /// Update Requests have told since: of a list that is known already nothing is taken, not even the preferences with it.
-pub(super) fn learn_exchange(context: &mut Context, tag: ContextTag, mut told: Told) -> bool {
+pub(super) fn learn_exchange(context: &mut Context, tag: ContextTag, mut told: Told<'_>) -> bool {
     let new_tag = context.peer_tag.replace(tag) != Some(tag);
     let new_label = std::mem::replace(&mut context.peer_label, told.flow_label) != told.flow_label;
     if new_tag {
         // Whatever its generation, the list is the first of its kind.
         context.peer_generation = context.peer_generation.filter(|_| told.list.is_none());
-    } else if told.list.as_ref().is_some_and(|list| context.peer_generation == Some(list.generation)) {
+    } else if told.list.is_some_and(|list| context.peer_generation == Some(list.generation)) {
         told.list = None;
         told.preferences = None;
     }
@@ -132,28 +132,30 @@ pub(super) fn learn_exchange(context: &mut Context, tag: ContextTag, mut told: T
 }
 
 /// Writes what was proved into the context; true if Ls(peer) or a preference is not what it was.
-pub(super) fn learn(context: &mut Context, mut told: Told) -> bool {
-    let before = context.peer_locators.clone();
+pub(super) fn learn(context: &mut Context, mut told: Told<'_>) -> bool {
+    let before = std::mem::take(&mut context.peer_locators);
     // A copy that was late, or an old signed list replayed, must not undo what was told since.
     let age = |list: &LocatorList| context.peer_generation.map_or(0, |newest| newest.wrapping_sub(list.generation));
-    if told.list.as_ref().is_some_and(|list| (1..=LATE_MAX).contains(&age(list))) {
+    if told.list.is_some_and(|list| (1..=LATE_MAX).contains(&age(list))) {
         told.list = None;
         told.preferences = None;
     }
-    if let Some(list) = told.list {
+    context.peer_locators = if let Some(list) = told.list {
         context.peer_generation = Some(list.generation);
-        context.peer_locators = replaced(&before, &list);
+        replaced(&before, list)
     } else if context.peer_generation.is_none() && !context.state.carries_payload() {
         // Without a list the peer has only its ULID (D11). What was tried so far is not the peer's word.
-        context.peer_locators = vec![PeerLocator::ulid(context.ulids.peer)];
-    }
+        vec![PeerLocator::ulid(context.ulids.peer)]
+    } else {
+        before.clone()
+    };
     if let Some(elements) = told.preferences {
         for (known, preference) in context.peer_locators.iter_mut().zip(elements) {
-            known.preference = preference;
+            known.preference = *preference;
         }
     }
-    if told.pds.is_some() {
-        context.peer_pds = told.pds;
+    if told.pds.is_some() && told.pds != context.peer_pds.as_deref() {
+        context.peer_pds = told.pds.map(Arc::from);
     }
     context.peer_keepalive_timeout = told.keepalive_timeout;
     context.peer_locators != before

@@ -41,6 +41,7 @@ impl Endpoint {
             portray_context(context, now, put);
         }
         self.holddowns.portray(now, put);
+        self.starts.portray(now, put);
     }
 }
 

@@ -10,6 +10,7 @@ use super::context::{Context, ContextId, Exchange, PeerLocator, State};
 use super::endpoint::Endpoint;
 use super::holddown::Held;
 use super::output::{FailReason, GoneReason, Output};
+use super::starts::REMEMBERED;
 use super::store::Store;
 use crate::time::Instant;
 
@@ -24,6 +25,7 @@ impl Endpoint {
     /// have nothing to do.
     pub fn expire(&mut self, now: Instant, rng: &mut dyn Rng, out: &mut Vec<Output>) {
         self.holddowns.expire(now);
+        self.starts.expire(now);
         self.quarantine.expire(now);
         let mut moves = Store::moves();
         for _ in 0..EXPIRED_PER_CALL {
@@ -112,7 +114,10 @@ impl Endpoint {
 
     /// E-FAILED or NO-SUPPORT: the context goes, a memory of the pair stays for a while.
     pub(super) fn fail(&mut self, now: Instant, id: ContextId, reason: FailReason, out: &mut Vec<Output>) {
-        let Some((ulids, fork)) = self.store.get(id).map(|context| (context.ulids, context.fork)) else { return };
+        let Some(context) = self.store.get(id) else { return };
+        let (ulids, fork) = (context.ulids, context.fork);
+        let untried = context.exchange.as_deref().filter(|exchange| exchange.used.len() < exchange.candidates.len());
+        let next = untried.map(|exchange| exchange.next);
         let pair = Held::Pair(ulids);
         let (held, time, gone) = match reason {
             FailReason::NoAnswer => (pair, self.config.no_r1_holddown, GoneReason::NoAnswer),
@@ -124,6 +129,10 @@ impl Endpoint {
         // A fork that came to nothing says nothing about the pair, which has a default context that works.
         if fork == 0 {
             self.holddowns.hold(held, now + time, reason);
+            match next.filter(|_| reason == FailReason::NoAnswer) {
+                Some(next) => self.starts.note(now + time + REMEMBERED, ulids, next),
+                None => _ = self.starts.forget(ulids),
+            }
         }
         self.discard(id, gone, out);
         out.push(Output::Failed { ulids, fork, reason });

@@ -13,7 +13,7 @@ use super::{
 use crate::context::entry::Entry;
 use crate::context::flows::{Qualified, Side, Sighting};
 use crate::context::{Direction, Slot};
-use crate::counters::{Count, DropReason};
+use crate::counters::{Count, Counters, DropReason, NatCount};
 use crate::link::Punt;
 use crate::natv6::{End, Exchange, Quote, Reading, Refused, Session, Untranslatable};
 use crate::snapshot::{NatView, PortId, Snapshot};
@@ -126,8 +126,7 @@ pub(super) fn departing<F: Frame>(
     if !matches!(verdict, Verdict::Forward(_) | Verdict::Unresolved(..)) {
         return verdict;
     }
-    scene.counters.add(Count::NatOut, 1);
-    scene.counters.add(Count::NatQuotes, u64::from(reading.quote.is_some()));
+    tally(scene.counters, departure.provider, NatCount::Out, &reading);
     if reading.is_error {
         return verdict;
     }
@@ -304,8 +303,7 @@ fn hairpin<F: Frame>(
         reading.exchange(packet, End::Target, &arriving, &arriving);
     });
     if matches!(verdict, Verdict::Forward(_) | Verdict::Unresolved(..)) {
-        scene.counters.add(Count::NatHairpin, 1);
-        scene.counters.add(Count::NatQuotes, u64::from(reading.quote.is_some()));
+        tally(scene.counters, behind.provider, NatCount::Hairpin, reading);
     }
     verdict
 }
@@ -369,8 +367,7 @@ pub(super) fn arriving<F: Frame>(
     if !matches!(verdict, Verdict::Forward(_) | Verdict::Unresolved(..)) {
         return verdict;
     }
-    scene.counters.add(Count::NatIn, 1);
-    scene.counters.add(Count::NatQuotes, u64::from(reading.quote.is_some()));
+    tally(scene.counters, behind.provider, NatCount::In, &reading);
     if reading.is_error {
         return verdict;
     }
@@ -417,6 +414,23 @@ pub(super) fn heard<F: Frame>(frame: &F, slot: Slot, scene: &mut Scene<'_>) {
 }
 
 // ---- both ----
+
+/// Counts a translated packet, for the box and for the provider whose address it has (RCM-016).
+#[inline]
+fn tally(counters: &Counters, provider: u8, count: NatCount, reading: &Reading) {
+    let of_box = match count {
+        NatCount::Out => Count::NatOut,
+        NatCount::In => Count::NatIn,
+        NatCount::Hairpin => Count::NatHairpin,
+        NatCount::Quotes => Count::NatQuotes,
+    };
+    counters.add(of_box, 1);
+    counters.add_translated(provider, count, 1);
+    if reading.quote.is_some() {
+        counters.add(Count::NatQuotes, 1);
+        counters.add_translated(provider, NatCount::Quotes, 1);
+    }
+}
 
 /// Where a packet goes next.
 struct Next {

@@ -42,4 +42,17 @@ pub struct Natv6ProviderView {
     pub hosts: u64,
     /// Whether what is mapped by prefix has images there.
     pub mapped: bool,
+    /// Packets translated for it from the site, and by its addresses to the site: its parts of `nat_out` and `nat_in`. A
+    /// provider that took the place of one that went goes on from where that stopped.
+    #[serde(default)]
+    pub packets_out: u64,
+    /// See `packets_out`.
+    #[serde(default)]
+    pub packets_in: u64,
+    /// Packets between hosts of the site by their addresses at it.
+    #[serde(default)]
+    pub hairpins: u64,
+    /// ICMPv6 errors among all these that quote a packet.
+    #[serde(default)]
+    pub quotes: u64,
 }

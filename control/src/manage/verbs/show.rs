@@ -227,7 +227,8 @@ fn natv6_text(view: &Natv6View) -> String {
     if !view.enabled {
         return "not enabled (natv6.enabled): only Shim6 peers are reached\n".into();
     }
-    let mut providers = Table::new(&["PROVIDER", ">PLACE", "STATE", ">HOSTS", "MAPPED"]);
+    let mut providers =
+        Table::new(&["PROVIDER", ">PLACE", "STATE", ">HOSTS", "MAPPED", ">OUT", ">IN", ">HAIRPIN", ">QUOTES"]);
     for it in &view.providers {
         let state = match (it.place, it.failing) {
             (None, _) => "down",
@@ -240,6 +241,10 @@ fn natv6_text(view: &Natv6View) -> String {
             state.into(),
             it.hosts.to_string(),
             if it.mapped { "yes" } else { "no" }.into(),
+            it.packets_out.to_string(),
+            it.packets_in.to_string(),
+            it.hairpins.to_string(),
+            it.quotes.to_string(),
         ]);
     }
     let thresholds = [

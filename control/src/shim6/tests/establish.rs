@@ -480,3 +480,43 @@ fn a_sign_of_life_sends_one_more_i1_which_is_no_retransmission() {
     assert_eq!(retransmitted, 4, "I1_RETRIES_MAX");
     assert!(!nudge(&mut a, at(1000)), "it has failed");
 }
+
+// R5533-143: what one attempt has no I1 for, the next has; the best pair is first in each.
+#[test]
+fn attempts_that_fail_reach_all_pairs_in_the_end() {
+    let (mut a, mut b) = (Node::new(1), Node::new(2));
+    let hba = VerificationMethod::Hba;
+    let locators = (1..=3).map(|provider| (locator(1, provider, 1), hba)).collect();
+    a.endpoint.set_host(LocalHost { locators, generation: 101, ..host(1, 1) }).unwrap();
+    let ends = [1, 2, 3];
+    let pairs: Vec<LocatorPair> =
+        ends.iter().flat_map(|l| ends.map(|p| pair(locator(1, *l, 1), locator(2, p, 1)))).collect();
+    let ulids = a.ulids(2);
+    let request = || Open { ulids, fork: 0, pairs: pairs.clone() };
+    let place = |node: &Node| {
+        let sent: Vec<LocatorPair> =
+            node.sent().iter().map(|(it, _)| pair(Locator(it.source), Locator(it.target))).collect();
+        sent.iter().map(|sent| pairs.iter().position(|pair| pair == sent).unwrap()).collect::<Vec<_>>()
+    };
+    let (mut tried, mut now) = (Vec::new(), at(0));
+    for _ in 0..3 {
+        a.open_with(now, request()).unwrap();
+        let mut these = place(&a);
+        while a.endpoint.find(ulids, 0).is_some() {
+            a.expire_next();
+            these.extend(place(&a));
+        }
+        tried.push(these);
+        // The hold-down ends.
+        now = a.expire_next();
+    }
+    assert_eq!(tried, [[0, 1, 2, 3, 4], [0, 5, 6, 7, 8], [0, 1, 2, 3, 4]]);
+    // When the peer has answered it is forgotten.
+    a.open_with(now, request()).unwrap();
+    assert_eq!(place(&a), [0]);
+    converse(now, &mut a, &mut b);
+    assert_eq!(a.state(now, 2), State::Established);
+    let mut first = pairs.clone();
+    a.endpoint.starts.arrange(ulids, &mut first);
+    assert_eq!(first, pairs);
+}
