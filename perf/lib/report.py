@@ -23,7 +23,8 @@ def markdown(name, result):
         if result.get(part):
             parts += [*write(result[part]), ""]
     parts += [f"{machine.line(result['machine'])}; commit {result['commit']}, {result['taken']}; "
-              f"load {result['load_before']} before, {result['load_after']} after.", ""]
+              f"load {result['load_before']} before, {result['load_after']} after; "
+              f"{sum(result.get('seconds', {}).values()):.0f} seconds.", ""]
     return "\n".join(parts)
 
 
