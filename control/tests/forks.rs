@@ -148,6 +148,7 @@ fn either_box_may_restart() {
     }
 }
 
+// R5533-023
 #[test]
 fn classes_of_both_ends_with_one_number_share_a_context_and_each_goes_its_way() {
     // The stream from site 1 is the second of all, so its class is another one with the same number.
@@ -199,7 +200,7 @@ fn a_reload_adds_changes_and_takes_away_classes_under_traffic() {
     scene.reload(0, |site, _| site.forks.clear()).unwrap();
     scene.lossless(&streams, s(1));
     assert_eq!(sent_since(&mut scene, 0, s(1))[1], 0);
-    // What nobody uses any more goes as any context does (R5533-241).
+    // What nobody uses any more goes as any context does (R5533-248).
     scene.run(s(700));
     assert!(context(&scene, 0, 1).is_none() && context(&scene, 0, 0).is_some());
 }

@@ -14,8 +14,7 @@ use std::collections::VecDeque;
 use std::net::Ipv6Addr;
 use std::sync::Arc;
 
-use crossbeam::queue::ArrayQueue;
-use rtrb::{Consumer, Producer, RingBuffer};
+use rtrb::{Consumer, Producer, PushError, RingBuffer};
 
 use crate::context::entry::Traffic;
 use crate::context::fork::Wish;
@@ -146,8 +145,8 @@ impl Default for RingSizes {
 
 /// A worker's end.
 pub struct WorkerLink<F> {
-    pub(crate) commands: Arc<ArrayQueue<Command<F>>>,
-    pub(crate) events: Arc<ArrayQueue<Event<F>>>,
+    pub(crate) commands: Consumer<Command<F>>,
+    pub(crate) events: Producer<Event<F>>,
     /// To every worker, in order of their numbers; the one to itself is unused.
     pub(crate) to_workers: Vec<Producer<Handover<F>>>,
     /// From every worker, likewise.
@@ -156,8 +155,8 @@ pub struct WorkerLink<F> {
 }
 
 struct WorkerEnd<F> {
-    commands: Arc<ArrayQueue<Command<F>>>,
-    events: Arc<ArrayQueue<Event<F>>>,
+    commands: Producer<Command<F>>,
+    events: Consumer<Event<F>>,
     backlog: VecDeque<Command<F>>,
     counters: Arc<Counters>,
 }
@@ -218,7 +217,6 @@ pub fn connect<F: Frame>(
     sizes: RingSizes,
     pool: Box<dyn Pool<F>>,
 ) -> (ControlLink<F>, Vec<WorkerLink<F>>) {
-    let ring = |size| Arc::new(ArrayQueue::new(size));
     // By receiver. The rings come into being in order of their senders, so each list is in that order too.
     let mut to: Vec<Vec<_>> = (0..workers).map(|_| Vec::with_capacity(workers)).collect();
     let mut from: Vec<Vec<_>> = (0..workers).map(|_| Vec::with_capacity(workers)).collect();
@@ -232,14 +230,10 @@ pub fn connect<F: Frame>(
     let mut ends = Vec::with_capacity(workers);
     let mut links = Vec::with_capacity(workers);
     for (to_workers, from_workers) in to.into_iter().zip(from) {
-        let (commands, events) = (ring(sizes.commands), Arc::new(ArrayQueue::new(sizes.events)));
+        let (orders, commands) = RingBuffer::new(sizes.commands);
+        let (events, news) = RingBuffer::new(sizes.events);
         let counters = Arc::new(Counters::default());
-        ends.push(WorkerEnd {
-            commands: commands.clone(),
-            events: events.clone(),
-            backlog: VecDeque::new(),
-            counters: counters.clone(),
-        });
+        ends.push(WorkerEnd { commands: orders, events: news, backlog: VecDeque::new(), counters: counters.clone() });
         links.push(WorkerLink { commands, events, to_workers, from_workers, counters });
     }
     (ControlLink { workers: ends, pool }, links)
@@ -251,14 +245,14 @@ impl<F> WorkerEnd<F> {
         self.flush();
         if !self.backlog.is_empty() {
             self.backlog.push_back(command);
-        } else if let Err(command) = self.commands.push(command) {
+        } else if let Err(PushError::Full(command)) = self.commands.push(command) {
             self.backlog.push_back(command);
         }
     }
 
     fn flush(&mut self) {
         while let Some(command) = self.backlog.pop_front() {
-            if let Err(command) = self.commands.push(command) {
+            if let Err(PushError::Full(command)) = self.commands.push(command) {
                 self.backlog.push_front(command);
                 return;
             }
@@ -331,7 +325,7 @@ impl<F: Frame> Workers for ControlLink<F> {
         for end in &mut self.workers {
             end.flush();
             for _ in 0..limit {
-                let Some(event) = end.events.pop() else { break };
+                let Ok(event) = end.events.pop() else { break };
                 seen += 1;
                 match event {
                     Event::UnknownPair(pair) => sink(Notice::UnknownPair(pair)),

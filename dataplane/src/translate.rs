@@ -107,6 +107,8 @@ pub struct Batch<F> {
     slots: Vec<Option<Slot>>,
     /// What becomes of each, in the same order.
     pub verdicts: Vec<Verdict>,
+    /// Where all of them go, if that is one port.
+    pub all_to: Option<PortId>,
 }
 
 impl<F> Default for Batch<F> {
@@ -117,6 +119,7 @@ impl<F> Default for Batch<F> {
             hashes: Vec::with_capacity(BURST),
             slots: Vec::with_capacity(BURST),
             verdicts: Vec::with_capacity(BURST),
+            all_to: None,
         }
     }
 }
@@ -129,6 +132,7 @@ impl<F> Batch<F> {
         self.hashes.clear();
         self.slots.clear();
         self.verdicts.clear();
+        self.all_to = None;
     }
 }
 
@@ -183,7 +187,9 @@ pub fn inbound<F: Frame>(batch: &mut Batch<F>, scene: &mut Scene<'_>) {
 
 /// Sees to what the short way left.
 fn outbound_long<F: Frame>(batch: &mut Batch<F>, scene: &mut Scene<'_>) {
-    parse_outbound(batch, scene);
+    if !parse_outbound(batch, scene) {
+        return;
+    }
     locate_pairs(batch, scene);
     approach(batch, scene);
     resolve(batch, scene);
@@ -192,7 +198,9 @@ fn outbound_long<F: Frame>(batch: &mut Batch<F>, scene: &mut Scene<'_>) {
 
 /// Sees to what the short way left.
 fn inbound_long<F: Frame>(batch: &mut Batch<F>, scene: &mut Scene<'_>) {
-    parse_inbound(batch, scene);
+    if !parse_inbound(batch, scene) {
+        return;
+    }
     locate_tags(batch, scene);
     approach(batch, scene);
     resolve(batch, scene);
@@ -201,8 +209,13 @@ fn inbound_long<F: Frame>(batch: &mut Batch<F>, scene: &mut Scene<'_>) {
 
 // ---- parse ----
 
-fn parse_outbound<F: Frame>(batch: &mut Batch<F>, scene: &Scene<'_>) {
-    let Some(port) = scene.snapshot.ports.get(usize::from(scene.port.0)) else { return drop_all(batch) };
+/// Whether any packet is still to be looked up.
+fn parse_outbound<F: Frame>(batch: &mut Batch<F>, scene: &Scene<'_>) -> bool {
+    let Some(port) = scene.snapshot.ports.get(usize::from(scene.port.0)) else {
+        drop_all(batch);
+        return false;
+    };
+    let mut lookups = false;
     for (frame, verdict) in batch.frames.iter_mut().zip(&mut batch.verdicts) {
         let mut key = Key::None;
         if let Verdict::Lookup = verdict {
@@ -211,8 +224,10 @@ fn parse_outbound<F: Frame>(batch: &mut Batch<F>, scene: &Scene<'_>) {
                 Err(reason) => (Key::None, Verdict::Drop(reason)),
             };
         }
+        lookups |= matches!(verdict, Verdict::Lookup);
         batch.keys.push(key);
     }
+    lookups
 }
 
 fn outbound_key(packet: &ipv6::View<'_>, snapshot: &Snapshot) -> (Key, Verdict) {
@@ -228,8 +243,13 @@ fn outbound_key(packet: &ipv6::View<'_>, snapshot: &Snapshot) -> (Key, Verdict) 
     (Key::Pair(UlidPair { local: Ulid(source), peer: Ulid(target) }), Verdict::Lookup)
 }
 
-fn parse_inbound<F: Frame>(batch: &mut Batch<F>, scene: &Scene<'_>) {
-    let Some(port) = scene.snapshot.ports.get(usize::from(scene.port.0)) else { return drop_all(batch) };
+/// Whether any packet is still to be looked up.
+fn parse_inbound<F: Frame>(batch: &mut Batch<F>, scene: &Scene<'_>) -> bool {
+    let Some(port) = scene.snapshot.ports.get(usize::from(scene.port.0)) else {
+        drop_all(batch);
+        return false;
+    };
+    let mut lookups = false;
     for (frame, verdict) in batch.frames.iter_mut().zip(&mut batch.verdicts) {
         let mut key = Key::None;
         if let Verdict::Lookup = verdict {
@@ -238,8 +258,10 @@ fn parse_inbound<F: Frame>(batch: &mut Batch<F>, scene: &Scene<'_>) {
                 Err(reason) => (Key::None, Verdict::Drop(reason)),
             };
         }
+        lookups |= matches!(verdict, Verdict::Lookup);
         batch.keys.push(key);
     }
+    lookups
 }
 
 fn inbound_key(packet: &ipv6::View<'_>, port: &PortView, scene: &Scene<'_>) -> (Key, Verdict) {

@@ -3,9 +3,10 @@
 //! A worker owns its shard, its queues and its counters. A turn never blocks, allocates or asks the kernel for anything
 //! (what a port does inside is the port's business). Its clock is the number handed to [`Worker::turn`].
 
+mod report;
+
 use std::sync::Arc;
 
-use crate::context::flows::Qualified;
 use crate::context::hold::Held;
 use crate::context::replay::Shown;
 use crate::context::{Flows, Hasher, Hold, Phase, Replay, Shard, Sharding};
@@ -64,6 +65,10 @@ pub struct Worker<F> {
     snapshot: Arc<Snapshot>,
     batch: Batch<F>,
     released: Vec<(PortId, F)>,
+    /// Commands, taken out of their ring at once.
+    orders: Vec<Command<F>>,
+    /// Whether packets came in the turn before.
+    busy: bool,
     /// What another worker handed over, taken out of its ring at once.
     arrived: Vec<Handover<F>>,
     replay: Replay,
@@ -100,6 +105,8 @@ impl<F: Frame> Worker<F> {
             snapshot,
             batch: Batch::default(),
             released: Vec::with_capacity(depth),
+            orders: Vec::with_capacity(STEPS),
+            busy: false,
             arrived: Vec::with_capacity(BURST),
             replay: Replay::new(limits.replays, largest + ethernet::HEADER_LEN),
             outlets: Outlets {
@@ -124,8 +131,8 @@ impl<F: Frame> Worker<F> {
     /// One turn. `now` is in milliseconds and does not run backwards. How many packets and commands there were.
     pub fn turn(&mut self, now: u64) -> usize {
         self.outlets.now = now;
-        let mut work = self.commands();
-        work += self.handovers();
+        let commands = self.commands();
+        let mut work = commands + self.handovers();
         for port in 0..self.outlets.ports.len() {
             if let Outlet::Own(device) = &mut self.outlets.ports[port].outlet {
                 device.receive(&mut self.batch.frames);
@@ -133,7 +140,10 @@ impl<F: Frame> Worker<F> {
                 self.process(PortId(port as u8), Origin::Device);
             }
         }
-        self.report();
+        let packets = work - commands;
+        self.busy = packets > 0;
+        // A report costs about as much as a few packets, and waits where it is without harm.
+        self.report(if self.busy { (packets / 4).clamp(8, STEPS) } else { STEPS });
         self.expire_one();
         for port in 0..self.outlets.ports.len() {
             self.outlets.flush(port);
@@ -182,6 +192,11 @@ impl<F: Frame> Worker<F> {
             Some(Role::Provider) => inbound(&mut self.batch, &mut scene),
             Some(Role::Unused) | None => nowhere(&mut self.batch),
         }
+        if let Some(to) = self.batch.all_to
+            && self.outlets.send_all(to, &mut self.batch.frames)
+        {
+            return self.batch.clear();
+        }
         // By reference: a verdict was just written octet by octet, and moving it whole would wait for each of them.
         for (frame, verdict) in self.batch.frames.drain(..).zip(&self.batch.verdicts) {
             self.outlets.settle(port, frame, verdict, &self.snapshot);
@@ -213,48 +228,63 @@ impl<F: Frame> Worker<F> {
     }
 
     fn commands(&mut self) -> usize {
-        let mut done = 0;
-        while done < STEPS
-            && let Some(command) = self.outlets.link.commands.pop()
-        {
-            done += 1;
-            match command {
-                Command::Install(mut install) => {
-                    let accepted = install.accepted.take();
-                    if self.shard.install(&install).is_err() {
-                        self.outlets.count(Count::TableFull);
-                        self.outlets.tell(Event::TableFull { handle: install.handle });
-                        self.refuse(&install.ulids);
-                        self.outlets.retire(accepted.map(Retired::Accepted));
-                    } else {
-                        let old = self.shard.accept(install.local_tag, accepted);
-                        self.outlets.retire(old.map(Retired::Accepted));
-                        if install.default && install.phase == Phase::Live {
-                            self.release(&install.ulids);
-                        }
-                    }
-                }
-                Command::Remove(tag) => {
-                    let old = self.shard.accept(tag, None);
-                    self.outlets.retire(old.map(Retired::Accepted));
-                    self.shard.remove(tag);
-                    self.replay.forget(tag);
-                }
-                Command::Replay(tag) => self.replay(tag),
-                Command::Refuse(pair) => self.refuse(&pair),
-                Command::Transmit(port, frame) => self.outlets.send(port, frame),
-                Command::Plain(port, frame) => self.process_plain(port, frame),
-                Command::Snapshot(snapshot) => {
-                    let old = std::mem::replace(&mut self.snapshot, snapshot);
-                    self.outlets.retire(Some(Retired::Snapshot(old)));
+        let mut orders = std::mem::take(&mut self.orders);
+        let ring = &mut self.outlets.link.commands;
+        // Contexts come and go by the million; packets must not notice.
+        let steps = if self.busy { STEPS / 4 } else { STEPS };
+        if let Ok(waiting) = ring.read_chunk(ring.slots().min(steps)) {
+            let (first, second) = waiting.as_slices();
+            for command in first.iter().chain(second) {
+                if let Command::Install(install) = command {
+                    self.shard.approach(install);
                 }
             }
+            orders.extend(waiting);
         }
+        let done = orders.len();
+        for command in orders.drain(..) {
+            self.obey(command);
+        }
+        self.orders = orders;
         if done > 0 {
             self.outlets.link.counters.add(Count::CommandsApplied, done as u64);
             self.outlets.link.counters.set(Count::Contexts, self.shard.len() as u64);
         }
         done
+    }
+
+    fn obey(&mut self, command: Command<F>) {
+        match command {
+            Command::Install(mut install) => {
+                let accepted = install.accepted.take();
+                if self.shard.install(&install).is_err() {
+                    self.outlets.count(Count::TableFull);
+                    self.outlets.tell(Event::TableFull { handle: install.handle });
+                    self.refuse(&install.ulids);
+                    self.outlets.retire(accepted.map(Retired::Accepted));
+                } else {
+                    let old = self.shard.accept(install.local_tag, accepted);
+                    self.outlets.retire(old.map(Retired::Accepted));
+                    if install.default && install.phase == Phase::Live {
+                        self.release(&install.ulids);
+                    }
+                }
+            }
+            Command::Remove(tag) => {
+                let old = self.shard.accept(tag, None);
+                self.outlets.retire(old.map(Retired::Accepted));
+                self.shard.remove(tag);
+                self.replay.forget(tag);
+            }
+            Command::Replay(tag) => self.replay(tag),
+            Command::Refuse(pair) => self.refuse(&pair),
+            Command::Transmit(port, frame) => self.outlets.send(port, frame),
+            Command::Plain(port, frame) => self.process_plain(port, frame),
+            Command::Snapshot(snapshot) => {
+                let old = std::mem::replace(&mut self.snapshot, snapshot);
+                self.outlets.retire(Some(Retired::Snapshot(old)));
+            }
+        }
     }
 
     /// Sends what was held for a pair, in the order it came.
@@ -340,33 +370,6 @@ impl<F: Frame> Worker<F> {
         done
     }
 
-    /// Tells control what was active, a few contexts per turn.
-    fn report(&mut self) {
-        while !self.outlets.link.events.is_full()
-            && let Some(Qualified { pair, presented, provider }) = self.flows.next_qualified()
-        {
-            self.outlets.count(Count::NatQualified);
-            self.outlets.tell(Event::Qualified { pair, presented, provider });
-        }
-        while !self.outlets.link.events.is_full()
-            && let Some(wish) = self.shard.next_wish()
-        {
-            self.outlets.tell(Event::Fork(wish));
-        }
-        if self.outlets.now >= self.report_due {
-            self.report_due = self.outlets.now + self.limits.report_ms;
-            self.shard.start_report();
-        }
-        for _ in 0..STEPS {
-            if self.outlets.link.events.is_full() {
-                // Activity is not lost: it stays in the entries until there is room.
-                return;
-            }
-            let Some((handle, activity, traffic)) = self.shard.next_activity() else { return };
-            self.outlets.tell(Event::Activity { handle, activity, traffic });
-        }
-    }
-
     fn expire_one(&mut self) {
         let oldest = self.outlets.now.saturating_sub(self.limits.hold_ms);
         self.outlets.hold.expire_step(oldest, &mut self.released);
@@ -387,7 +390,7 @@ impl<F: Frame> Outlets<F> {
     }
 
     /// Tells control. False when it has no room to listen.
-    fn tell(&self, event: Event<F>) -> bool {
+    fn tell(&mut self, event: Event<F>) -> bool {
         let told = self.link.events.push(event).is_ok();
         if !told {
             self.drop(DropReason::RingFull);
@@ -516,6 +519,22 @@ impl<F: Frame> Outlets<F> {
         }
     }
 
+    /// Sends a whole burst to a port of this worker's own. False, and nothing done, if it is another's.
+    fn send_all(&mut self, port: PortId, frames: &mut Vec<F>) -> bool {
+        let at = usize::from(port.0);
+        let Some(PortSlot { outlet: Outlet::Own(_), sending }) = self.ports.get_mut(at) else { return false };
+        if sending.len() + frames.len() > sending.capacity() {
+            self.flush(at);
+        }
+        if let Some(slot) = self.ports.get_mut(at) {
+            slot.sending.append(frames);
+            if slot.sending.len() == slot.sending.capacity() {
+                self.flush(at);
+            }
+        }
+        true
+    }
+
     fn flush(&mut self, port: usize) {
         let PortSlot { outlet: Outlet::Own(device), sending } = &mut self.ports[port] else { return };
         if sending.is_empty() {
@@ -585,7 +604,7 @@ impl<F: Frame> Outlets<F> {
 
     /// Gives something back to control, which frees it. If control has no room now it is freed here: a leak would be worse
     /// than one slow turn.
-    fn retire(&self, retired: Option<Retired>) {
+    fn retire(&mut self, retired: Option<Retired>) {
         if let Some(retired) = retired {
             drop(self.link.events.push(Event::Retired(retired)));
         }

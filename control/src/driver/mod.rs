@@ -319,13 +319,13 @@ impl Control {
         view
     }
 
-    /// Reads the configuration again. Hosts, peers and providers are taken over, whole or not at all; the rest needs a
+    /// Reads the configuration again. Hosts, peers, providers and classes are taken over, whole or not at all; the rest needs a
     /// restart, and the answer says so.
     fn reload(&mut self) -> Result<ReloadedView, Problems> {
         let new = Configuration::load(&self.configuration.file)?;
         let notes: Vec<String> = new.warnings.iter().map(ToString::to_string).collect();
         if needs_restart(&self.configuration.site, &new.site) {
-            let text = "other settings than hosts, peers and providers changed: nothing was taken over; restart pshim6d to use them";
+            let text = "other settings than hosts, peers, providers and forks changed: nothing was taken over; restart pshim6d to use them";
             return Err(crate::config::Problem::of_file(&new.file, text).into());
         }
         let now = self.clock.now();
@@ -353,6 +353,7 @@ fn needs_restart(old: &Site, new: &Site) -> bool {
     let mut like_old = new.clone();
     like_old.peers.clone_from(&old.peers);
     like_old.providers.clone_from(&old.providers);
+    like_old.forks.clone_from(&old.forks);
     like_old.key.clone_from(&old.key);
     (like_old.sec, like_old.quarantine) = (old.sec, old.quarantine);
     like_old.shim6.announce_down = old.shim6.announce_down;

@@ -372,11 +372,16 @@ impl Engine {
             for (j, &theirs) in peer.iter().enumerate() {
                 let pair = LocatorPair { local: ours, peer: theirs };
                 let last_resort = !provider.is_up() || provider.is_unwelcome() || self.is_going(ulids.local, ours);
-                let order = if class.is_some() { (i, j, 0) } else { (i.max(j), i.abs_diff(j), i) };
-                ranked.push(((last_resort, self.book.rank(pair, now), order), pair));
+                let rank = self.book.rank(pair, now);
+                let key = match class {
+                    // That a path works is no reason to take it instead of one that is not known to be dead.
+                    Some(_) => (last_resort, rank.max(reap::Status::Unknown), i, j, 0),
+                    None => (last_resort, rank, i.max(j), i.abs_diff(j), i),
+                };
+                ranked.push((key, pair));
             }
         }
-        ranked.sort_by_key(|(rank, _)| *rank);
+        ranked.sort_by_key(|(key, _)| *key);
         ranked.into_iter().map(|(_, pair)| pair).collect()
     }
 

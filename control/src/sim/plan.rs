@@ -34,7 +34,8 @@ pub struct Plan {
     pub plain: Vec<SiteId>,
     /// What signs for the hosts of all sites, which are hybrid then; HBA-only without.
     pub key: Option<Arc<SigningKey>>,
-    /// Further sections for the configuration of all boxes; `{site}` in it stands for the number of the site.
+    /// Further sections for the configuration of all boxes; `{site}` in it stands for the number of the
+    /// site, `{last}` for that of its last provider.
     pub sections: String,
 }
 
@@ -140,7 +141,7 @@ impl Plan {
             self.send_timeout_s,
             self.order.as_ref().map(|order| format!("order = \"{order}\"")).unwrap_or_default(),
             if self.plain.contains(&site) { "" } else { &self.shim6 },
-            self.sections.replace("{site}", &site.to_string()),
+            self.sections.replace("{site}", &site.to_string()).replace("{last}", &providers.to_string()),
             address(lan(site), 1),
         );
         for port in 1..=providers {

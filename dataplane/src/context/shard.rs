@@ -157,6 +157,13 @@ impl Shard {
         Ok(slot)
     }
 
+    /// Asks for what [`Shard::install`] will touch.
+    #[inline]
+    pub fn approach(&self, install: &Install) {
+        self.prefetch_entry(install.local_tag.value() as u32 & self.slot_mask);
+        self.prefetch_pair(self.hasher.pair(&install.ulids));
+    }
+
     /// Forgets the context with this tag. False if there was none.
     pub fn remove(&mut self, tag: ContextTag) -> bool {
         let Some(slot) = self.by_tag(tag) else { return false };

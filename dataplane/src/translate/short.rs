@@ -118,12 +118,13 @@ fn finish<F: Frame>(
     owner: impl Fn(usize) -> u8,
     mut rewrite: impl FnMut(&mut F, Slot) -> Option<PortId>,
 ) -> usize {
-    let (mut left, mut done) = (0, 0);
+    let (mut left, mut done, mut ports) = (0, 0, [PortId(0), PortId(u8::MAX)]);
     let verdicts = batch.frames.iter_mut().zip(slots).enumerate().map(|(at, (frame, &slot))| {
         if slot < STRANGER
             && let Some(port) = rewrite(frame, Slot::from_number(slot))
         {
             done += 1;
+            ports = [ports[0].max(port), ports[1].min(port)];
             return Verdict::Forward(port);
         }
         if slot == STRANGER {
@@ -133,6 +134,8 @@ fn finish<F: Frame>(
         Verdict::Lookup
     });
     batch.verdicts.extend(verdicts);
+    let all = done == batch.frames.len() as u64 && ports[0] == ports[1];
+    batch.all_to = Some(ports[0]).filter(|_| all);
     counters.add(count, done);
     left
 }

@@ -8,7 +8,7 @@ use super::super::{Batch, Origin, Scene, inbound_long, outbound_long};
 use super::*;
 use crate::context::{Flows, Hasher, Install, LabelMode, Phase, Replay, Shard, Sharding};
 use crate::port::memory::HeapFrame;
-use crate::snapshot::{Block, Classes, ProviderView, Role};
+use crate::snapshot::{Block, ClassView, Classes, ProviderView, Role};
 use crate::wire::{FlowLabel, Locator, LocatorPair};
 
 const LAN: PortId = PortId(0);
@@ -82,8 +82,8 @@ fn snapshot(mss_clamp: bool, mtus: [u16; 2]) -> Snapshot {
         host_index: HashMap::new(),
         site: Block::new(ip(0xfc00_000a_0000_0000, 0), 48),
         mss_clamp,
+        classes: vec![ClassView::default()],
         nat: None,
-        classes: Vec::new(),
     }
 }
 
@@ -184,7 +184,7 @@ struct Side {
 
 impl Side {
     fn new(installs: &[Install], hasher: Hasher, strict: bool) -> Side {
-        let mut shard = Shard::new(64, hasher, strict).with_labels(LabelMode::All);
+        let mut shard = Shard::new(64, hasher, strict).with_labels(LabelMode::All).with_forks(8);
         for install in installs {
             shard.install(install).expect("each has a place of its own");
         }

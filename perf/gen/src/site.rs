@@ -125,8 +125,8 @@ impl Site {
             hosts,
             site: Block::new(address(0xfc00_000a_0000_0000, 0), 48),
             mss_clamp: false,
-            nat: None,
             classes: Vec::new(),
+            nat: None,
         }
     }
 }
