@@ -10,6 +10,7 @@ use dataplane::port::dpdk::{
     BufferPool, Device, DeviceSpec, Eal, EalConfig, EalError, Hugepages, Lcore, Mbuf, Memory, PortConfig, QueuePair,
     pin,
 };
+use dataplane::translate::BURST;
 use dataplane::wire::ethernet::Mac;
 use dataplane::worker::{Outlet, Worker};
 use rand::Rng;
@@ -98,8 +99,10 @@ fn make_pool(eal: &Eal, site: &Site) -> Result<BufferPool, RunError> {
     let caches = (workers + 1) * CACHE * 3 / 2;
     let limits = worker_limits(site);
     let waiting = workers * limits.hold_pairs as u32 * u32::from(site.node.hold_packets);
-    let between = (rings.events + rings.commands + rings.handover * (workers as usize - 1)) as u32 * workers;
-    let count = descriptors + caches + waiting + between + 1024;
+    let between = (rings.events + rings.commands + (rings.handover + BURST) * (workers as usize - 1)) as u32 * workers;
+    // A worker's own lists: commands taken in, packets handed over to it, to be sent, to be dropped.
+    let own = (8 * BURST) as u32 * workers;
+    let count = descriptors + caches + waiting + between + own + 1024;
     let largest = site.ports.iter().map(|port| usize::from(port.mtu)).max().unwrap_or(1500);
     let room = u16::try_from((largest + BESIDES).max(2048)).map_err(hardware)?;
     BufferPool::create(eal, "packets", count, CACHE, room).map_err(|error| {

@@ -230,7 +230,7 @@ impl Engine {
     /// What has to wait for a neighbour goes later anyway.
     fn by_owner(&self, id: Option<ContextId>, effects: &mut [Effect]) {
         let Some(context) = id.and_then(|id| self.endpoint.context(id)) else { return };
-        let owner = self.owner(&context.ulids);
+        let owner = self.home(context);
         for effect in effects {
             if let Effect::Transmit(port, frame) = effect {
                 *effect = Effect::TransmitBy(owner, *port, std::mem::take(frame));
@@ -277,7 +277,7 @@ impl Engine {
             narrow: attached.narrow == Some(context.pair),
             accepted: (self.strict || context.local_label.is_some()).then(|| Box::new(locator_sets(context))),
         };
-        let owner = self.owner(&context.ulids);
+        let owner = self.home(context);
         let Some(attached) = self.attached.get_mut(&id) else { return };
         if attached.installed.as_ref() != Some(&install) {
             let before = attached.installed.as_ref().and_then(|old| old.peer_label);
