@@ -4,6 +4,7 @@
 //! them together; `driver` is the only place with a clock, sockets and threads.
 #![forbid(unsafe_code)]
 
+pub mod chains;
 pub mod config;
 pub mod driver;
 pub mod engine;
@@ -14,3 +15,4 @@ pub mod reap;
 pub mod shim6;
 pub mod sim;
 pub mod time;
+pub mod wheel;

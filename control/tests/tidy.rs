@@ -31,13 +31,15 @@ const DATAPLANE: Rooms = &[
 
 const CONTROL: Rooms = &[
     ("time", &[]),
+    ("wheel", &["time"]),
+    ("chains", &[]),
     ("identity", &[]),
     ("reap", &["time"]),
-    ("shim6", &["identity", "time"]),
+    ("shim6", &["chains", "identity", "time", "wheel"]),
     ("host", &["time"]),
     ("config", &["identity"]),
     ("manage", &["config", "identity"]),
-    ("engine", &["config", "host", "identity", "manage", "reap", "shim6", "time"]),
+    ("engine", &["chains", "config", "host", "identity", "manage", "reap", "shim6", "time", "wheel"]),
     ("sim", &["config", "engine", "host", "identity", "manage", "reap", "shim6", "time"]),
     ("driver", &["config", "engine", "manage", "time"]),
 ];

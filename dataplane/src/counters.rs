@@ -72,6 +72,9 @@ counters! {
         TranslatedIn = "translated_in", "Packets rewritten from locators to identifiers.";
         LabelledOut = "labelled_out", "Of those rewritten to locators, packets sent with a flow label for a payload header.";
         LabelledIn = "labelled_in", "Of those rewritten from locators, packets that came with a flow label for a payload header.";
+        ForkedOut = "forked_out", "Packets from the site given to a forked context, because a class of the configuration takes them.";
+        ForksWished = "forks_wished", "Classes of pairs without a context of their own, told to the control core.";
+        ForksFull = "forks_full", "Packets of pairs whose forked contexts found no place; they go by the default context.";
         PlainOut = "plain_out", "Packets of a context whose locators are its identifiers, sent unchanged.";
         NatOut = "nat_out", "Packets from the site sent with an address that peers know their sender by, also those that go through a context of that address.";
         NatIn = "nat_in", "Plain packets from providers given to whom their destination stands for; what comes through a context is not among them.";

@@ -8,13 +8,15 @@ use crate::bucket::TokenBucket;
 use crate::context::{Hasher, LabelMode};
 use crate::link::Punt;
 use crate::snapshot::PortId;
-use crate::wire::{ContextTag, Ulid};
+use crate::wire::Ulid;
 
 /// Bounds and rates of one worker.
 #[derive(Clone, Copy, Debug)]
 pub struct Limits {
     /// Contexts of this worker.
     pub contexts: u32,
+    /// Pairs that may have forked contexts, if there are as many contexts.
+    pub forked_pairs: u32,
     /// Pairs that may wait for a context.
     pub hold_pairs: usize,
     /// Packets that may wait for each; at most a burst.
@@ -47,6 +49,7 @@ impl Default for Limits {
     fn default() -> Self {
         Limits {
             contexts: 1 << 16,
+            forked_pairs: 1 << 14,
             hold_pairs: 1024,
             hold_depth: 16,
             hold_ms: 8_000,
@@ -158,7 +161,7 @@ impl SourceLimiter {
     }
 
     fn take(&mut self, who: u64, now: u64) -> bool {
-        let hash = self.hasher.tag(ContextTag::truncate(who)) ^ self.hasher.tag(ContextTag::truncate(who >> 32)) << 1;
+        let hash = self.hasher.number(who);
         let place = (hash >> 20) as usize % BUCKETS;
         self.buckets.get_mut(place).is_some_and(|bucket| bucket.take(now))
     }

@@ -14,9 +14,10 @@ use std::collections::VecDeque;
 use std::net::Ipv6Addr;
 use std::sync::Arc;
 
-use crossbeam::queue::ArrayQueue;
+use rtrb::{Consumer, Producer, PushError, RingBuffer};
 
 use crate::context::entry::Traffic;
+use crate::context::fork::Wish;
 use crate::context::{Activity, Install, LocatorSets, Sign};
 use crate::counters::Counters;
 use crate::port::{Frame, Pool};
@@ -100,6 +101,9 @@ pub enum Event<F> {
         /// The provider that delegated it, as an index into the snapshot.
         provider: u8,
     },
+    /// Packets of a class would like a context of their own; they go by the default one meanwhile. Told again every so often
+    /// for as long as that is so.
+    Fork(Wish),
     /// Something nobody here uses any more, to be freed by control.
     Retired(Retired),
 }
@@ -141,18 +145,18 @@ impl Default for RingSizes {
 
 /// A worker's end.
 pub struct WorkerLink<F> {
-    pub(crate) commands: Arc<ArrayQueue<Command<F>>>,
-    pub(crate) events: Arc<ArrayQueue<Event<F>>>,
+    pub(crate) commands: Consumer<Command<F>>,
+    pub(crate) events: Producer<Event<F>>,
     /// To every worker, in order of their numbers; the one to itself is unused.
-    pub(crate) to_workers: Vec<Arc<ArrayQueue<Handover<F>>>>,
+    pub(crate) to_workers: Vec<Producer<Handover<F>>>,
     /// From every worker, likewise.
-    pub(crate) from_workers: Vec<Arc<ArrayQueue<Handover<F>>>>,
+    pub(crate) from_workers: Vec<Consumer<Handover<F>>>,
     pub(crate) counters: Arc<Counters>,
 }
 
 struct WorkerEnd<F> {
-    commands: Arc<ArrayQueue<Command<F>>>,
-    events: Arc<ArrayQueue<Event<F>>>,
+    commands: Producer<Command<F>>,
+    events: Consumer<Event<F>>,
     backlog: VecDeque<Command<F>>,
     counters: Arc<Counters>,
 }
@@ -175,6 +179,7 @@ pub enum Notice<'a> {
     Tcp { handle: u64, sign: Sign, pair: LocatorPair },
     TableFull { handle: u64 },
     Qualified { pair: UlidPair, presented: Locator, provider: u8 },
+    Fork(Wish),
 }
 
 /// Control's end without the type of its packets: control names no buffer.
@@ -212,27 +217,24 @@ pub fn connect<F: Frame>(
     sizes: RingSizes,
     pool: Box<dyn Pool<F>>,
 ) -> (ControlLink<F>, Vec<WorkerLink<F>>) {
-    let ring = |size| Arc::new(ArrayQueue::new(size));
-    let between: Vec<Vec<Arc<ArrayQueue<Handover<F>>>>> =
-        (0..workers).map(|_| (0..workers).map(|_| Arc::new(ArrayQueue::new(sizes.handover))).collect()).collect();
+    // By receiver. The rings come into being in order of their senders, so each list is in that order too.
+    let mut to: Vec<Vec<_>> = (0..workers).map(|_| Vec::with_capacity(workers)).collect();
+    let mut from: Vec<Vec<_>> = (0..workers).map(|_| Vec::with_capacity(workers)).collect();
+    for to in &mut to {
+        for from in &mut from {
+            let (producer, consumer) = RingBuffer::new(sizes.handover);
+            to.push(producer);
+            from.push(consumer);
+        }
+    }
     let mut ends = Vec::with_capacity(workers);
     let mut links = Vec::with_capacity(workers);
-    for me in 0..workers {
-        let (commands, events) = (ring(sizes.commands), Arc::new(ArrayQueue::new(sizes.events)));
+    for (to_workers, from_workers) in to.into_iter().zip(from) {
+        let (orders, commands) = RingBuffer::new(sizes.commands);
+        let (events, news) = RingBuffer::new(sizes.events);
         let counters = Arc::new(Counters::default());
-        ends.push(WorkerEnd {
-            commands: commands.clone(),
-            events: events.clone(),
-            backlog: VecDeque::new(),
-            counters: counters.clone(),
-        });
-        links.push(WorkerLink {
-            commands,
-            events,
-            to_workers: between[me].clone(),
-            from_workers: between.iter().map(|row| row[me].clone()).collect(),
-            counters,
-        });
+        ends.push(WorkerEnd { commands: orders, events: news, backlog: VecDeque::new(), counters: counters.clone() });
+        links.push(WorkerLink { commands, events, to_workers, from_workers, counters });
     }
     (ControlLink { workers: ends, pool }, links)
 }
@@ -243,14 +245,14 @@ impl<F> WorkerEnd<F> {
         self.flush();
         if !self.backlog.is_empty() {
             self.backlog.push_back(command);
-        } else if let Err(command) = self.commands.push(command) {
+        } else if let Err(PushError::Full(command)) = self.commands.push(command) {
             self.backlog.push_back(command);
         }
     }
 
     fn flush(&mut self) {
         while let Some(command) = self.backlog.pop_front() {
-            if let Err(command) = self.commands.push(command) {
+            if let Err(PushError::Full(command)) = self.commands.push(command) {
                 self.backlog.push_front(command);
                 return;
             }
@@ -323,7 +325,7 @@ impl<F: Frame> Workers for ControlLink<F> {
         for end in &mut self.workers {
             end.flush();
             for _ in 0..limit {
-                let Some(event) = end.events.pop() else { break };
+                let Ok(event) = end.events.pop() else { break };
                 seen += 1;
                 match event {
                     Event::UnknownPair(pair) => sink(Notice::UnknownPair(pair)),
@@ -338,6 +340,7 @@ impl<F: Frame> Workers for ControlLink<F> {
                     Event::Qualified { pair, presented, provider } => {
                         sink(Notice::Qualified { pair, presented, provider });
                     }
+                    Event::Fork(wish) => sink(Notice::Fork(wish)),
                     Event::Retired(retired) => drop(retired),
                 }
             }

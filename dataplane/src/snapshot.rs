@@ -1,11 +1,13 @@
 //! What all workers need to know and control decides: ports, providers, hosts. Immutable; replaced as a whole.
 
+mod class;
 mod nat;
 
 use std::collections::HashMap;
 use std::net::Ipv6Addr;
 use std::sync::Arc;
 
+pub use self::class::{CLASSES_MAX, ClassView, Classes, Traits, has_ports};
 pub use self::nat::{Image, Mapped, NatView, Outside, Thresholds};
 use crate::wire::ethernet::Mac;
 use crate::wire::{Ulid, UlidPair};
@@ -103,6 +105,8 @@ pub struct Snapshot {
     pub site: Block,
     /// Whether segment sizes that hosts' TCP offers are made to fit with the payload header.
     pub mss_clamp: bool,
+    /// Classes of traffic with contexts of their own, from number 1 on; at most [`CLASSES_MAX`].
+    pub classes: Vec<ClassView>,
     /// Translation for peers without Shim6; none if there is none.
     pub nat: Option<Arc<NatView>>,
 }

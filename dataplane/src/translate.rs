@@ -1,20 +1,22 @@
 //! A packet's path, top to bottom, in both directions.
 //!
-//! A burst goes through one loop per stage; each stage touches memory the one before asked for:
+//! Ordinary packets take the [short](short) way and are done. The others go through one loop per stage; each stage touches
+//! memory the one before asked for:
 //!
 //! 1. *parse*: octets to a key (identifier pair, or tag), or the verdict that ends it here;
 //! 2. *locate*: keys to buckets, prefetched;
-//! 3. *approach*: buckets to the contexts that may be meant, prefetched;
+//! 3. *approach*: buckets to the contexts that may be meant, prefetched (a tag names its context without);
 //! 4. *resolve*: the context that is meant;
 //! 5. *rewrite*: headers in place, and a verdict.
 //!
-//! What the verdict asks for is done by the [worker](crate::worker). A packet with a context never leaves these stages
-//! and costs one index line and two context lines. Everything rare is in `#[cold]` functions at the end, and packets without
-//! a context in modules of their own.
+//! What the verdict asks for is done by the [worker](crate::worker). Everything rare is in `#[cold]` functions at the end,
+//! and packets without a context in modules of their own.
 
+mod fork;
 mod labelled;
 mod natv6;
 mod plain;
+mod short;
 mod watch;
 
 use std::net::Ipv6Addr;
@@ -105,6 +107,8 @@ pub struct Batch<F> {
     slots: Vec<Option<Slot>>,
     /// What becomes of each, in the same order.
     pub verdicts: Vec<Verdict>,
+    /// Where all of them go, if that is one port.
+    pub all_to: Option<PortId>,
 }
 
 impl<F> Default for Batch<F> {
@@ -115,6 +119,7 @@ impl<F> Default for Batch<F> {
             hashes: Vec::with_capacity(BURST),
             slots: Vec::with_capacity(BURST),
             verdicts: Vec::with_capacity(BURST),
+            all_to: None,
         }
     }
 }
@@ -127,6 +132,7 @@ impl<F> Batch<F> {
         self.hashes.clear();
         self.slots.clear();
         self.verdicts.clear();
+        self.all_to = None;
     }
 }
 
@@ -167,16 +173,34 @@ pub struct Scene<'a> {
 
 /// From the site: identifiers become locators, and the payload header goes in.
 pub fn outbound<F: Frame>(batch: &mut Batch<F>, scene: &mut Scene<'_>) {
-    parse_outbound(batch, scene);
+    if short::outbound(batch, scene) > 0 {
+        outbound_long(batch, scene);
+    }
+}
+
+/// From a provider: the payload header goes out, and locators become identifiers.
+pub fn inbound<F: Frame>(batch: &mut Batch<F>, scene: &mut Scene<'_>) {
+    if short::inbound(batch, scene) > 0 {
+        inbound_long(batch, scene);
+    }
+}
+
+/// Sees to what the short way left.
+fn outbound_long<F: Frame>(batch: &mut Batch<F>, scene: &mut Scene<'_>) {
+    if !parse_outbound(batch, scene) {
+        return;
+    }
     locate_pairs(batch, scene);
     approach(batch, scene);
     resolve(batch, scene);
     rewrite_outbound(batch, scene);
 }
 
-/// From a provider: the payload header goes out, and locators become identifiers.
-pub fn inbound<F: Frame>(batch: &mut Batch<F>, scene: &mut Scene<'_>) {
-    parse_inbound(batch, scene);
+/// Sees to what the short way left.
+fn inbound_long<F: Frame>(batch: &mut Batch<F>, scene: &mut Scene<'_>) {
+    if !parse_inbound(batch, scene) {
+        return;
+    }
     locate_tags(batch, scene);
     approach(batch, scene);
     resolve(batch, scene);
@@ -185,16 +209,25 @@ pub fn inbound<F: Frame>(batch: &mut Batch<F>, scene: &mut Scene<'_>) {
 
 // ---- parse ----
 
-fn parse_outbound<F: Frame>(batch: &mut Batch<F>, scene: &Scene<'_>) {
-    let Some(port) = scene.snapshot.ports.get(usize::from(scene.port.0)) else { return drop_all(batch) };
-    for frame in &mut batch.frames {
-        let (key, verdict) = match read(frame, port.mac) {
-            Ok(packet) => outbound_key(&packet, scene.snapshot),
-            Err(reason) => (Key::None, Verdict::Drop(reason)),
-        };
+/// Whether any packet is still to be looked up.
+fn parse_outbound<F: Frame>(batch: &mut Batch<F>, scene: &Scene<'_>) -> bool {
+    let Some(port) = scene.snapshot.ports.get(usize::from(scene.port.0)) else {
+        drop_all(batch);
+        return false;
+    };
+    let mut lookups = false;
+    for (frame, verdict) in batch.frames.iter_mut().zip(&mut batch.verdicts) {
+        let mut key = Key::None;
+        if let Verdict::Lookup = verdict {
+            (key, *verdict) = match read(frame, port.mac) {
+                Ok(packet) => outbound_key(&packet, scene.snapshot),
+                Err(reason) => (Key::None, Verdict::Drop(reason)),
+            };
+        }
+        lookups |= matches!(verdict, Verdict::Lookup);
         batch.keys.push(key);
-        batch.verdicts.push(verdict);
     }
+    lookups
 }
 
 fn outbound_key(packet: &ipv6::View<'_>, snapshot: &Snapshot) -> (Key, Verdict) {
@@ -210,16 +243,25 @@ fn outbound_key(packet: &ipv6::View<'_>, snapshot: &Snapshot) -> (Key, Verdict) 
     (Key::Pair(UlidPair { local: Ulid(source), peer: Ulid(target) }), Verdict::Lookup)
 }
 
-fn parse_inbound<F: Frame>(batch: &mut Batch<F>, scene: &Scene<'_>) {
-    let Some(port) = scene.snapshot.ports.get(usize::from(scene.port.0)) else { return drop_all(batch) };
-    for frame in &mut batch.frames {
-        let (key, verdict) = match read(frame, port.mac) {
-            Ok(packet) => inbound_key(&packet, port, scene),
-            Err(reason) => (Key::None, Verdict::Drop(reason)),
-        };
+/// Whether any packet is still to be looked up.
+fn parse_inbound<F: Frame>(batch: &mut Batch<F>, scene: &Scene<'_>) -> bool {
+    let Some(port) = scene.snapshot.ports.get(usize::from(scene.port.0)) else {
+        drop_all(batch);
+        return false;
+    };
+    let mut lookups = false;
+    for (frame, verdict) in batch.frames.iter_mut().zip(&mut batch.verdicts) {
+        let mut key = Key::None;
+        if let Verdict::Lookup = verdict {
+            (key, *verdict) = match read(frame, port.mac) {
+                Ok(packet) => inbound_key(&packet, port, scene),
+                Err(reason) => (Key::None, Verdict::Drop(reason)),
+            };
+        }
+        lookups |= matches!(verdict, Verdict::Lookup);
         batch.keys.push(key);
-        batch.verdicts.push(verdict);
     }
+    lookups
 }
 
 fn inbound_key(packet: &ipv6::View<'_>, port: &PortView, scene: &Scene<'_>) -> (Key, Verdict) {
@@ -297,9 +339,8 @@ fn locate_tags<F: Frame>(batch: &mut Batch<F>, scene: &Scene<'_>) {
     for (key, verdict) in batch.keys.iter().zip(&mut batch.verdicts) {
         let mut hash = 0;
         if let Key::Tag(tag, _, locators) = *key {
-            hash = scene.shard.hasher().tag(tag);
             match scene.sharding.owner_of_tag(tag) {
-                Some(owner) if owner == scene.worker => scene.shard.prefetch_tag(hash),
+                Some(owner) if owner == scene.worker => drop(scene.shard.approach_tag(tag)),
                 Some(owner) => *verdict = Verdict::HandOver(owner),
                 None => *verdict = Verdict::UnknownTag(tag, locators),
             }
@@ -320,7 +361,6 @@ fn approach<F: Frame>(batch: &mut Batch<F>, scene: &Scene<'_>) {
     for ((key, &hash), verdict) in batch.keys.iter().zip(&batch.hashes).zip(&batch.verdicts) {
         match (verdict, key) {
             (Verdict::Lookup, Key::Pair(_)) => scene.shard.prefetch_by_pair(hash),
-            (Verdict::Lookup, Key::Tag(..)) => scene.shard.prefetch_by_tag(hash),
             (Verdict::Lookup, Key::Label(slot, _)) => scene.shard.prefetch(*slot),
             _ => {}
         }
@@ -333,7 +373,7 @@ fn resolve<F: Frame>(batch: &mut Batch<F>, scene: &Scene<'_>) {
     for ((key, &hash), verdict) in batch.keys.iter().zip(&batch.hashes).zip(&batch.verdicts) {
         let slot = match (verdict, key) {
             (Verdict::Lookup, Key::Pair(pair)) => scene.shard.by_pair(hash, pair),
-            (Verdict::Lookup, Key::Tag(tag, ..)) => scene.shard.by_tag(hash, *tag),
+            (Verdict::Lookup, Key::Tag(tag, ..)) => scene.shard.by_tag(*tag),
             (Verdict::Lookup, Key::Label(slot, locators)) => {
                 Some(*slot).filter(|&slot| scene.shard.accepts_labelled(slot, locators))
             }
@@ -358,6 +398,10 @@ fn rewrite_outbound<F: Frame>(batch: &mut Batch<F>, scene: &mut Scene<'_>) {
         batch.verdicts[at] = match batch.slots[at].filter(live) {
             None => plain::without_context(frame, pair, batch.hashes[at], scene),
             Some(slot) => {
+                let slot = match scene.shard.entry(slot).is_forked() {
+                    true => fork::choose(frame, &pair, batch.hashes[at], slot, scene),
+                    false => slot,
+                };
                 let entry = scene.shard.entry(slot);
                 if entry.is_in_doubt() {
                     watch_sent(frame, entry, scene.port, scene.now, scene.replay);
@@ -561,6 +605,7 @@ pub fn nowhere<F>(batch: &mut Batch<F>) {
 #[cold]
 fn drop_all<F>(batch: &mut Batch<F>) {
     batch.keys.resize(batch.frames.len(), Key::None);
+    batch.verdicts.clear();
     batch.verdicts.resize(batch.frames.len(), Verdict::Drop(DropReason::NoRoute));
 }
 

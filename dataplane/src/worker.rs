@@ -3,9 +3,10 @@
 //! A worker owns its shard, its queues and its counters. A turn never blocks, allocates or asks the kernel for anything
 //! (what a port does inside is the port's business). Its clock is the number handed to [`Worker::turn`].
 
+mod report;
+
 use std::sync::Arc;
 
-use crate::context::flows::Qualified;
 use crate::context::hold::Held;
 use crate::context::replay::Shown;
 use crate::context::{Flows, Hasher, Hold, Phase, Replay, Shard, Sharding};
@@ -38,6 +39,10 @@ struct PortSlot<F> {
 struct Outlets<F> {
     ports: Vec<PortSlot<F>>,
     hold: Hold<(PortId, F)>,
+    /// By worker: what is to be handed over to it, at the latest at the end of the turn.
+    departing: Vec<Vec<Handover<F>>>,
+    /// Packets of the present burst that go nowhere, to be given back all at once.
+    dropped: Vec<F>,
     /// Fragments made of packets of the present burst, to be sent after it.
     pieces: Vec<F>,
     /// Packets cut so far; makes their numbers differ.
@@ -60,6 +65,12 @@ pub struct Worker<F> {
     snapshot: Arc<Snapshot>,
     batch: Batch<F>,
     released: Vec<(PortId, F)>,
+    /// Commands, taken out of their ring at once.
+    orders: Vec<Command<F>>,
+    /// Whether packets came in the turn before.
+    busy: bool,
+    /// What another worker handed over, taken out of its ring at once.
+    arrived: Vec<Handover<F>>,
     replay: Replay,
     flows: Flows,
     outlets: Outlets<F>,
@@ -89,14 +100,20 @@ impl<F: Frame> Worker<F> {
             limits,
             sharding,
             shard: Shard::new(limits.contexts, *sharding.hasher(), limits.strict_locators)
-                .with_labels(limits.flow_labels),
+                .with_labels(limits.flow_labels)
+                .with_forks(limits.forked_pairs),
             snapshot,
             batch: Batch::default(),
             released: Vec::with_capacity(depth),
+            orders: Vec::with_capacity(STEPS),
+            busy: false,
+            arrived: Vec::with_capacity(BURST),
             replay: Replay::new(limits.replays, largest + ethernet::HEADER_LEN),
             outlets: Outlets {
                 ports,
                 hold: Hold::new(limits.hold_pairs, depth),
+                departing: link.to_workers.iter().map(|_| Vec::with_capacity(BURST)).collect(),
+                dropped: Vec::with_capacity(BURST),
                 pieces: Vec::with_capacity(3 * BURST),
                 cuts: 0,
                 hasher: *sharding.hasher(),
@@ -114,8 +131,8 @@ impl<F: Frame> Worker<F> {
     /// One turn. `now` is in milliseconds and does not run backwards. How many packets and commands there were.
     pub fn turn(&mut self, now: u64) -> usize {
         self.outlets.now = now;
-        let mut work = self.commands();
-        work += self.handovers();
+        let commands = self.commands();
+        let mut work = commands + self.handovers();
         for port in 0..self.outlets.ports.len() {
             if let Outlet::Own(device) = &mut self.outlets.ports[port].outlet {
                 device.receive(&mut self.batch.frames);
@@ -123,10 +140,16 @@ impl<F: Frame> Worker<F> {
                 self.process(PortId(port as u8), Origin::Device);
             }
         }
-        self.report();
+        let packets = work - commands;
+        self.busy = packets > 0;
+        // A report costs about as much as a few packets, and waits where it is without harm.
+        self.report(if self.busy { (packets / 4).clamp(8, STEPS) } else { STEPS });
         self.expire_one();
         for port in 0..self.outlets.ports.len() {
             self.outlets.flush(port);
+        }
+        for worker in 0..self.outlets.departing.len() {
+            self.outlets.depart(worker);
         }
         work
     }
@@ -169,10 +192,17 @@ impl<F: Frame> Worker<F> {
             Some(Role::Provider) => inbound(&mut self.batch, &mut scene),
             Some(Role::Unused) | None => nowhere(&mut self.batch),
         }
-        for (frame, verdict) in self.batch.frames.drain(..).zip(self.batch.verdicts.drain(..)) {
+        if let Some(to) = self.batch.all_to
+            && self.outlets.send_all(to, &mut self.batch.frames)
+        {
+            return self.batch.clear();
+        }
+        // By reference: a verdict was just written octet by octet, and moving it whole would wait for each of them.
+        for (frame, verdict) in self.batch.frames.drain(..).zip(&self.batch.verdicts) {
             self.outlets.settle(port, frame, verdict, &self.snapshot);
         }
         self.batch.clear();
+        F::discard(&mut self.outlets.dropped);
         for shown in self.replay.shown().filter(|_| self.limits.tcp_hints) {
             // Only a hint, and no packet: when there is no room for it, the next one comes soon.
             let Shown { handle, sign, pair } = shown;
@@ -198,48 +228,63 @@ impl<F: Frame> Worker<F> {
     }
 
     fn commands(&mut self) -> usize {
-        let mut done = 0;
-        while done < STEPS
-            && let Some(command) = self.outlets.link.commands.pop()
-        {
-            done += 1;
-            match command {
-                Command::Install(mut install) => {
-                    let accepted = install.accepted.take();
-                    if self.shard.install(&install).is_err() {
-                        self.outlets.count(Count::TableFull);
-                        self.outlets.tell(Event::TableFull { handle: install.handle });
-                        self.refuse(&install.ulids);
-                        self.outlets.retire(accepted.map(Retired::Accepted));
-                    } else {
-                        let old = self.shard.accept(install.local_tag, accepted);
-                        self.outlets.retire(old.map(Retired::Accepted));
-                        if install.default && install.phase == Phase::Live {
-                            self.release(&install.ulids);
-                        }
-                    }
-                }
-                Command::Remove(tag) => {
-                    let old = self.shard.accept(tag, None);
-                    self.outlets.retire(old.map(Retired::Accepted));
-                    self.shard.remove(tag);
-                    self.replay.forget(tag);
-                }
-                Command::Replay(tag) => self.replay(tag),
-                Command::Refuse(pair) => self.refuse(&pair),
-                Command::Transmit(port, frame) => self.outlets.send(port, frame),
-                Command::Plain(port, frame) => self.process_plain(port, frame),
-                Command::Snapshot(snapshot) => {
-                    let old = std::mem::replace(&mut self.snapshot, snapshot);
-                    self.outlets.retire(Some(Retired::Snapshot(old)));
+        let mut orders = std::mem::take(&mut self.orders);
+        let ring = &mut self.outlets.link.commands;
+        // Contexts come and go by the million; packets must not notice.
+        let steps = if self.busy { STEPS / 4 } else { STEPS };
+        if let Ok(waiting) = ring.read_chunk(ring.slots().min(steps)) {
+            let (first, second) = waiting.as_slices();
+            for command in first.iter().chain(second) {
+                if let Command::Install(install) = command {
+                    self.shard.approach(install);
                 }
             }
+            orders.extend(waiting);
         }
+        let done = orders.len();
+        for command in orders.drain(..) {
+            self.obey(command);
+        }
+        self.orders = orders;
         if done > 0 {
             self.outlets.link.counters.add(Count::CommandsApplied, done as u64);
             self.outlets.link.counters.set(Count::Contexts, self.shard.len() as u64);
         }
         done
+    }
+
+    fn obey(&mut self, command: Command<F>) {
+        match command {
+            Command::Install(mut install) => {
+                let accepted = install.accepted.take();
+                if self.shard.install(&install).is_err() {
+                    self.outlets.count(Count::TableFull);
+                    self.outlets.tell(Event::TableFull { handle: install.handle });
+                    self.refuse(&install.ulids);
+                    self.outlets.retire(accepted.map(Retired::Accepted));
+                } else {
+                    let old = self.shard.accept(install.local_tag, accepted);
+                    self.outlets.retire(old.map(Retired::Accepted));
+                    if install.default && install.phase == Phase::Live {
+                        self.release(&install.ulids);
+                    }
+                }
+            }
+            Command::Remove(tag) => {
+                let old = self.shard.accept(tag, None);
+                self.outlets.retire(old.map(Retired::Accepted));
+                self.shard.remove(tag);
+                self.replay.forget(tag);
+            }
+            Command::Replay(tag) => self.replay(tag),
+            Command::Refuse(pair) => self.refuse(&pair),
+            Command::Transmit(port, frame) => self.outlets.send(port, frame),
+            Command::Plain(port, frame) => self.process_plain(port, frame),
+            Command::Snapshot(snapshot) => {
+                let old = std::mem::replace(&mut self.snapshot, snapshot);
+                self.outlets.retire(Some(Retired::Snapshot(old)));
+            }
+        }
     }
 
     /// Sends what was held for a pair, in the order it came.
@@ -291,19 +336,24 @@ impl<F: Frame> Worker<F> {
 
     fn handovers(&mut self) -> usize {
         let mut done = 0;
+        let mut arrived = std::mem::take(&mut self.arrived);
         for other in 0..self.outlets.link.from_workers.len() {
+            let ring = &mut self.outlets.link.from_workers[other];
+            if let Ok(burst) = ring.read_chunk(ring.slots().min(BURST)) {
+                arrived.extend(burst);
+            }
+            done += arrived.len();
             let mut from = None;
-            for _ in 0..BURST {
-                match self.outlets.link.from_workers[other].pop() {
-                    None => break,
-                    Some(Handover::Transmit(port, frame)) => self.outlets.send(port, frame),
-                    Some(Handover::Plain(port, frame)) => {
+            for packet in arrived.drain(..) {
+                match packet {
+                    Handover::Transmit(port, frame) => self.outlets.send(port, frame),
+                    Handover::Plain(port, frame) => {
                         if let Some(before) = from.take() {
                             self.process(before, Origin::Worker);
                         }
                         self.process_plain(port, frame);
                     }
-                    Some(Handover::Process(port, frame)) => {
+                    Handover::Process(port, frame) => {
                         if let Some(before) = from.filter(|&before| before != port) {
                             self.process(before, Origin::Worker);
                         }
@@ -311,35 +361,13 @@ impl<F: Frame> Worker<F> {
                         self.batch.frames.push(frame);
                     }
                 }
-                done += 1;
             }
             if let Some(port) = from {
                 self.process(port, Origin::Worker);
             }
         }
+        self.arrived = arrived;
         done
-    }
-
-    /// Tells control what was active, a few contexts per turn.
-    fn report(&mut self) {
-        while !self.outlets.link.events.is_full()
-            && let Some(Qualified { pair, presented, provider }) = self.flows.next_qualified()
-        {
-            self.outlets.count(Count::NatQualified);
-            self.outlets.tell(Event::Qualified { pair, presented, provider });
-        }
-        if self.outlets.now >= self.report_due {
-            self.report_due = self.outlets.now + self.limits.report_ms;
-            self.shard.start_report();
-        }
-        for _ in 0..STEPS {
-            if self.outlets.link.events.is_full() {
-                // Activity is not lost: it stays in the entries until there is room.
-                return;
-            }
-            let Some((handle, activity, traffic)) = self.shard.next_activity() else { return };
-            self.outlets.tell(Event::Activity { handle, activity, traffic });
-        }
     }
 
     fn expire_one(&mut self) {
@@ -362,7 +390,7 @@ impl<F: Frame> Outlets<F> {
     }
 
     /// Tells control. False when it has no room to listen.
-    fn tell(&self, event: Event<F>) -> bool {
+    fn tell(&mut self, event: Event<F>) -> bool {
         let told = self.link.events.push(event).is_ok();
         if !told {
             self.drop(DropReason::RingFull);
@@ -371,13 +399,19 @@ impl<F: Frame> Outlets<F> {
     }
 
     #[inline]
-    fn settle(&mut self, port: PortId, frame: F, verdict: Verdict, snapshot: &Snapshot) {
-        match verdict {
+    fn settle(&mut self, port: PortId, frame: F, verdict: &Verdict, snapshot: &Snapshot) {
+        match *verdict {
             Verdict::Forward(to) => self.send(to, frame),
-            Verdict::Drop(reason) => self.drop(reason),
-            // Every packet leaves `translate` with a verdict; one that is still to be looked up has no route.
-            Verdict::Lookup => self.drop(DropReason::NoRoute),
-            other => self.settle_rare(port, frame, other, snapshot),
+            Verdict::HandOver(worker) => {
+                self.count(Count::HandedOver);
+                let packet = if self.plain { Handover::Plain(port, frame) } else { Handover::Process(port, frame) };
+                self.hand_over(worker, packet);
+            }
+            Verdict::Drop(reason) => {
+                self.drop(reason);
+                self.dropped.push(frame);
+            }
+            ref other => self.settle_rare(port, frame, *other, snapshot),
         }
     }
 
@@ -419,11 +453,6 @@ impl<F: Frame> Outlets<F> {
                     self.tell(Event::Unresolved(to, next_hop, frame));
                 }
             }
-            Verdict::HandOver(worker) => {
-                self.count(Count::HandedOver);
-                let packet = if self.plain { Handover::Plain(port, frame) } else { Handover::Process(port, frame) };
-                self.hand_over(worker, packet);
-            }
             Verdict::Fragment(octets_max) => self.cut(&frame, octets_max),
             Verdict::Reply(error) => {
                 let reason = match error {
@@ -437,15 +466,37 @@ impl<F: Frame> Outlets<F> {
                 self.answer(port, frame, error, reason, snapshot);
             }
             Verdict::Refuse(error, reason) => self.answer(port, frame, error, reason, snapshot),
-            Verdict::Forward(to) => self.send(to, frame),
-            Verdict::Drop(reason) => self.drop(reason),
-            Verdict::Lookup => self.drop(DropReason::NoRoute),
+            // Every packet leaves `translate` with a verdict; one that is still to be looked up has no route.
+            Verdict::Forward(_) | Verdict::Drop(_) | Verdict::HandOver(_) | Verdict::Lookup => {
+                self.drop(DropReason::NoRoute);
+            }
         }
     }
 
+    #[inline]
     fn hand_over(&mut self, worker: u8, packet: Handover<F>) {
-        let told = self.link.to_workers.get(usize::from(worker)).is_some_and(|ring| ring.push(packet).is_ok());
-        if !told {
+        let Some(departing) = self.departing.get_mut(usize::from(worker)) else {
+            return self.drop(DropReason::RingFull);
+        };
+        departing.push(packet);
+        if departing.len() == BURST {
+            self.depart(usize::from(worker));
+        }
+    }
+
+    /// Gives another worker what waits for it: one look at its ring for all of them.
+    fn depart(&mut self, worker: usize) {
+        let (departing, ring) = (&mut self.departing[worker], &mut self.link.to_workers[worker]);
+        if departing.is_empty() {
+            return;
+        }
+        let room = ring.slots().min(departing.len());
+        if let Ok(places) = ring.write_chunk_uninit(room) {
+            places.fill_from_iter(departing.drain(..room));
+        }
+        let refused = departing.len();
+        departing.clear();
+        for _ in 0..refused {
             self.drop(DropReason::RingFull);
         }
     }
@@ -466,6 +517,22 @@ impl<F: Frame> Outlets<F> {
                 }
             }
         }
+    }
+
+    /// Sends a whole burst to a port of this worker's own. False, and nothing done, if it is another's.
+    fn send_all(&mut self, port: PortId, frames: &mut Vec<F>) -> bool {
+        let at = usize::from(port.0);
+        let Some(PortSlot { outlet: Outlet::Own(_), sending }) = self.ports.get_mut(at) else { return false };
+        if sending.len() + frames.len() > sending.capacity() {
+            self.flush(at);
+        }
+        if let Some(slot) = self.ports.get_mut(at) {
+            slot.sending.append(frames);
+            if slot.sending.len() == slot.sending.capacity() {
+                self.flush(at);
+            }
+        }
+        true
     }
 
     fn flush(&mut self, port: usize) {
@@ -537,7 +604,7 @@ impl<F: Frame> Outlets<F> {
 
     /// Gives something back to control, which frees it. If control has no room now it is freed here: a leak would be worse
     /// than one slow turn.
-    fn retire(&self, retired: Option<Retired>) {
+    fn retire(&mut self, retired: Option<Retired>) {
         if let Some(retired) = retired {
             drop(self.link.events.push(Event::Retired(retired)));
         }

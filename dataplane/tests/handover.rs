@@ -6,7 +6,10 @@ use std::collections::BTreeMap;
 use std::net::Ipv6Addr;
 use std::sync::Arc;
 
-use common::{Bench, HOSTS, LAN, Seen, Setup, Side, X, Y, datagram, error_about, frame, inner, packet, stranger, view};
+use common::{
+    Bench, HOSTS, LAN, OTHER_KIND, Seen, Setup, Side, X, Y, datagram, error_about, frame, inner, packet, slot,
+    stranger, view,
+};
 use dataplane::context::{Activity, Install, Phase, Sharding};
 use dataplane::counters::{Count, DropReason};
 use dataplane::link::{RingSizes, Workers};
@@ -78,7 +81,7 @@ enum Queues {
 fn limits() -> Limits {
     // The hold must not be what decides: one worker has as much room as all of several together.
     Limits {
-        contexts: 256,
+        contexts: 1024,
         hold_pairs: 64,
         icmp_per_second: 1_000_000,
         punts_per_second: 1_000_000,
@@ -112,7 +115,7 @@ fn snapshot() -> Snapshot {
 fn shield(bench: &Bench, host: u16, peer: u16) -> Install {
     let ulids = UlidPair { local: Ulid(Side::A.locator(host, X)), peer: Ulid(stranger(peer)) };
     let owner = u64::from(bench.sharding.owner_of_pair(&bench.snapshot.steering(ulids)));
-    let tag = owner << Sharding::WORKER_SHIFT | u64::from(host) << 20 | u64::from(peer) << 4 | 9;
+    let tag = owner << Sharding::WORKER_SHIFT | 9 << 30 | slot(host, peer) | OTHER_KIND;
     Install {
         handle: 1 << 40 | u64::from(host) << 16 | u64::from(peer),
         ulids,

@@ -10,7 +10,7 @@ use common::{
 use dataplane::context::{Activity, Direction, Install, Phase, Sharding};
 use dataplane::counters::{Count, DropReason};
 use dataplane::link::Workers;
-use dataplane::snapshot::{PortId, Thresholds};
+use dataplane::snapshot::{Classes, PortId, Thresholds};
 use dataplane::wire::icmpv6::{Error, unreachable};
 use dataplane::wire::ipv6::protocol;
 use dataplane::wire::shim6::{PayloadHeader, payload};
@@ -39,6 +39,7 @@ fn context(bench: &Bench, number: u16) -> Install {
         handle: 700 + u64::from(number),
         ulids,
         default: true,
+        classes: Classes::NONE,
         local_tag: ContextTag::truncate(0),
         peer_tag: ContextTag::truncate(0x1234_5678_9abc),
         locators: LocatorPair { local: Locator(outside(number, Y)), peer: Locator(elsewhere()) },
@@ -53,7 +54,7 @@ fn context(bench: &Bench, number: u16) -> Install {
     };
     assert_eq!(install.steering(), bench.snapshot.steering(ulids), "both sides of the ring agree on the owner");
     let owner = u64::from(bench.sharding.owner_of_pair(&install.steering()));
-    install.local_tag = ContextTag::truncate(owner << Sharding::WORKER_SHIFT | u64::from(number) << 8 | 5);
+    install.local_tag = ContextTag::truncate(owner << Sharding::WORKER_SHIFT | 7 << 30 | u64::from(number));
     install
 }
 

@@ -263,7 +263,7 @@ fn on_port(place: PortId, port: Box<dyn Port<HeapFrame>>) -> Bench {
 }
 
 fn with_limits(limits: Limits) -> Bench {
-    Setup { limits: Limits { contexts: 16, ..limits }, ..Setup::default() }.build()
+    Setup { limits: Limits { contexts: 1024, ..limits }, ..Setup::default() }.build()
 }
 
 fn give(mut bench: Bench, port: PortId, frame: &[u8]) -> Bench {
@@ -367,7 +367,7 @@ impl Stages {
     fn new() -> Stages {
         let sharding = Sharding::new(Hasher::new([0xa; 32]), 1);
         Stages {
-            shard: Shard::new(16, *sharding.hasher(), false),
+            shard: Shard::new(1024, *sharding.hasher(), false),
             replay: Replay::new(1, 1514),
             flows: Flows::new(0, *sharding.hasher()),
             sharding,

@@ -196,7 +196,7 @@ const LABEL_OF_B: u32 = 0xb9876;
 
 /// The same with both using flow labels.
 fn two_boxes_with(mode: LabelMode, local: PortId, remote: PortId) -> (Bench, Bench) {
-    let limits = Limits { contexts: 256, flow_labels: mode, ..Limits::default() };
+    let limits = Limits { contexts: 1024, flow_labels: mode, ..Limits::default() };
     let [mut a, mut b] = [Side::A, Side::B].map(|side| Setup { side, limits, ..Setup::default() }.build());
     let [label_a, label_b] = [LABEL_OF_A, LABEL_OF_B].map(FlowLabel::truncate);
     let context = Side::A.install([&a.sharding, &b.sharding], 1, 2, local, remote);

@@ -15,7 +15,7 @@ use dataplane::wire::{ContextTag, Locator, LocatorPair, Ulid, UlidPair, checksum
 use dataplane::worker::Limits;
 
 fn limited(limits: Limits) -> Bench {
-    Setup { limits: Limits { contexts: 256, ..limits }, ..Setup::default() }.build()
+    Setup { limits: Limits { contexts: 1024, ..limits }, ..Setup::default() }.build()
 }
 
 fn pair(host: u16, peer: u16) -> UlidPair {

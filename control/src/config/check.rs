@@ -6,6 +6,7 @@ use std::time::Duration;
 use toml::Spanned;
 
 use super::file::{EalSection, HintsSection, NodeSection, ReapSection, SetupSection, Shim6Section, SiteFile};
+use super::fork;
 use super::limits::{self, Limits};
 use super::natv6;
 use super::network;
@@ -32,6 +33,7 @@ fn read(source: &mut Source<'_>, directory: &Path) -> Option<Site> {
     let network = network::check(source, &file, directory);
     let (node, network) = (node?, network?);
     let natv6 = natv6::check(source, &file.natv6, &network);
+    let forks = fork::check(source, &file.forks, &network, shim6.forks_max);
     Some(Site {
         node,
         eal,
@@ -45,6 +47,7 @@ fn read(source: &mut Source<'_>, directory: &Path) -> Option<Site> {
         ports: network.ports,
         providers: network.providers,
         peers: network.peers,
+        forks,
         reap,
         hints: hints(&file.hints),
         shim6,
@@ -81,6 +84,7 @@ fn node(source: &mut Source<'_>, section: &Option<Spanned<NodeSection>>, directo
         control_socket: socket,
         hosts_file: directory.join(hosts_file),
         log: section.log.as_ref().map_or(limits::LOG, |log| log.get_ref()).to_string(),
+        proof_threads: number(source, &section.proof_threads, limits::PROOF_THREADS),
         contexts_max: number(source, &section.contexts_max, limits::CONTEXTS_MAX),
         hold_packets: number(source, hold.map_or(&None, |hold| &hold.packets), limits::HOLD_PACKETS),
         hold_pairs: number(source, hold.map_or(&None, |hold| &hold.pairs), limits::HOLD_PAIRS),

@@ -24,6 +24,7 @@ pub(super) struct SiteFile {
     pub(super) ports: Vec<Spanned<PortSection>>,
     pub(super) providers: Vec<Spanned<ProviderSection>>,
     pub(super) peers: Vec<Spanned<PeerSection>>,
+    pub(super) forks: Vec<Spanned<ForkSection>>,
     pub(super) reap: Section<ReapSection>,
     pub(super) hints: Section<HintsSection>,
     pub(super) shim6: Section<Shim6Section>,
@@ -46,6 +47,7 @@ pub(super) struct NodeSection {
     pub(super) control_socket: Text,
     pub(super) hosts_file: Text,
     pub(super) log: Text,
+    pub(super) proof_threads: Number,
     pub(super) contexts_max: Number,
     pub(super) hold: Option<HoldSection>,
 }
@@ -110,6 +112,21 @@ pub(super) struct PeerSection {
     pub(super) name: Text,
     pub(super) ulid: Text,
     pub(super) locators: Texts,
+}
+
+/// `[[fork]]`
+#[derive(Debug, Default, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub(super) struct ForkSection {
+    pub(super) name: Text,
+    pub(super) dscp: Texts,
+    pub(super) protocol: Text,
+    pub(super) ports: Texts,
+    pub(super) source_ports: Texts,
+    pub(super) target_ports: Texts,
+    pub(super) hosts: Texts,
+    pub(super) peers: Texts,
+    pub(super) providers: Texts,
 }
 
 /// `[reap]`
@@ -182,7 +199,7 @@ pub(super) struct SetupSection {
 }
 
 const SECTIONS: &str =
-    "[box], [eal], [site], [[port]], [[provider]], [[peer]], [reap], [hints], [shim6], [natv6], [setup]";
+    "[box], [eal], [site], [[port]], [[provider]], [[peer]], [[fork]], [reap], [hints], [shim6], [natv6], [setup]";
 
 impl SiteFile {
     /// The file's fields; what cannot be read is noted in `source` and left out.
@@ -196,6 +213,7 @@ impl SiteFile {
                 "port" => file.ports = many(source, "port", value),
                 "provider" => file.providers = many(source, "provider", value),
                 "peer" => file.peers = many(source, "peer", value),
+                "fork" => file.forks = many(source, "fork", value),
                 "reap" => file.reap = one(source, "reap", value),
                 "hints" => file.hints = one(source, "hints", value),
                 "shim6" => file.shim6 = one(source, "shim6", value),

@@ -29,6 +29,8 @@ limits! {
     BOX_ID "box.id" 0, 0 to 15;
     /// Poll-mode workers.
     WORKERS "box.workers" 1, 1 to 64;
+    /// Threads that verify peers' signatures.
+    PROOF_THREADS "box.proof_threads" 1, 0 to 16;
     /// Contexts in all shards together.
     CONTEXTS_MAX "box.contexts_max" 65_536, 1 to 16_777_216;
     /// First packets held for one ULID pair while its context is being made; at most a burst.
@@ -104,6 +106,9 @@ limits! {
 /// Most providers of a site: with the site's own prefix sixteen prefixes in an HBA set, whose parameters and locator
 /// list still fit one control message of 1280 octets (RFC 5533 §5.1).
 pub const PROVIDERS_MAX: usize = 15;
+
+/// Most entries of a list that says what packets of a class look like, or whom the class is for.
+pub const CLASS_ENTRIES_MAX: usize = 16;
 
 /// Most locators of a static peer.
 pub const PEER_LOCATORS_MAX: usize = 32;

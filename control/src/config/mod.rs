@@ -6,6 +6,9 @@
 
 mod check;
 mod file;
+mod fork;
+#[cfg(test)]
+mod fork_tests;
 pub mod hosts;
 pub mod key;
 pub mod limits;

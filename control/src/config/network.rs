@@ -456,7 +456,7 @@ fn reference(source: &mut Source<'_>, name: &Spanned<String>, ports: &[Spanned<P
 }
 
 /// Notes every field of `entries` whose value by `key` an earlier entry has.
-fn unique<'f, K: Eq + std::hash::Hash>(
+pub(super) fn unique<'f, K: Eq + std::hash::Hash>(
     source: &mut Source<'_>,
     section: &str,
     entries: impl Iterator<Item = Option<&'f Spanned<String>>>,

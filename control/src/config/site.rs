@@ -7,6 +7,7 @@ use std::path::PathBuf;
 use std::time::Duration;
 
 use dataplane::natv6::PrefixPair;
+use dataplane::snapshot::ClassView;
 use dataplane::wire::{Locator, Ulid};
 
 use super::prefix::{LinkAddress, MacAddress, Prefix};
@@ -38,6 +39,9 @@ pub struct Site {
     pub providers: Vec<Provider>,
     /// Peers whose locators are known without DNS.
     pub peers: Vec<Peer>,
+    /// Classes of traffic with contexts of their own, in the order in which a packet is held against them; the place in the
+    /// list, from 1 on, is the Forked Instance Identifier. At most [`dataplane::snapshot::CLASSES_MAX`].
+    pub forks: Vec<Fork>,
     /// RFC 5534's numbers (`[reap]`).
     pub reap: Reap,
     /// What besides REAP's own timers may make a context test its path (`[hints]`).
@@ -69,6 +73,8 @@ pub struct Node {
     pub hosts_file: PathBuf,
     /// What is logged, as `tracing` filters are written: `info,control::reap=debug`.
     pub log: String,
+    /// Threads that verify peers' signatures; with none the control thread does.
+    pub proof_threads: u8,
     /// Contexts in all shards together.
     pub contexts_max: u32,
     /// First packets held for one pair.
@@ -173,6 +179,21 @@ pub struct Peer {
     pub ulid: Ulid,
     /// Where it can be reached; routable, distinct, never empty.
     pub locators: Vec<Locator>,
+}
+
+/// A class of traffic with contexts of its own (`[[fork]]`).
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Fork {
+    /// For people.
+    pub name: String,
+    /// What its packets look like.
+    pub class: ClassView,
+    /// The hosts it is for; all when there are none.
+    pub hosts: Vec<Prefix>,
+    /// The peers it is for, by their identifiers; all when there are none.
+    pub peers: Vec<Prefix>,
+    /// Indexes in `Site::providers`, the one it prefers first; never empty. The others come after these.
+    pub providers: Vec<usize>,
 }
 
 /// RFC 5534's numbers (`[reap]`).

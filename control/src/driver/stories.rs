@@ -62,6 +62,9 @@ fn tell(story: &Story) {
         ),
         Story::Provider(name, true) => info!(provider = name, "router answers"),
         Story::Provider(name, false) => warn!(provider = name, "link down, or router does not answer"),
+        Story::ForkRefused(ulids, fork, reason) => {
+            info!(local = %ulids.local, peer = %ulids.peer, fork, ?reason, "no forked context");
+        }
         Story::PeerError(code, pointer) => debug!(code, pointer, "a peer sent an Error"),
     }
 }

@@ -6,10 +6,11 @@ use dataplane::wire::shim6::{Addresses, Preference};
 use dataplane::wire::{Locator, LocatorPair};
 use rand::Rng;
 
+use super::fork::Refused;
 use super::label::LabelUse;
 use super::{Effect, Engine, Event, Story};
 use crate::reap::{Activity, Direction, LocalLocator, PathKey, PeerLocator, Reap};
-use crate::shim6::{Context, ContextId, GoneReason, How, Output, State as Shim6State};
+use crate::shim6::{Context, ContextId, FailReason, GoneReason, How, Output, State as Shim6State};
 use crate::time::Instant;
 
 /// What hangs on a context besides what the endpoint keeps.
@@ -21,12 +22,12 @@ pub(super) struct Attached {
     pub(super) reap: Option<Reap>,
     /// Totals as last reported, out then in.
     pub(super) traffic: [Traffic; 2],
-    /// The one valid place in the queue of REAP deadlines.
-    pub(super) queued: Option<Instant>,
+    /// The path it uses, as far as it is on that path's list.
+    pub(super) path: Option<PathKey>,
+    /// Which time a path came to be in doubt was the last when it was asked, or came to its path.
+    pub(super) asked: u64,
     /// Stands in the queue of those that wait for a probe to be allowed.
     pub(super) waiting: bool,
-    /// Stands in the queue of suspects.
-    pub(super) suspected: bool,
     /// Whether flow labels arrive.
     pub(super) labels: LabelUse,
     /// When a hint last made it test its path.
@@ -37,6 +38,12 @@ pub(super) struct Attached {
     pub(super) counted: [Option<u64>; 2],
     /// Stands in the queue of those that have something to hear.
     pub(super) news: bool,
+    /// Of a default context, forks that came to nothing.
+    pub(super) refused: Refused,
+    /// Of a forked context, when it last moved, or tried to come back to a provider its class prefers.
+    pub(super) homeward: Option<Instant>,
+    /// The peer's locator that its last REAP message came from.
+    pub(super) heard_from: Option<Locator>,
     /// Explorations since the last news that ended on a pair which should be left.
     pub(super) stayed: u8,
     /// A pair of locators on which a router has no room for the payload header behind 1280 octets.
@@ -45,8 +52,14 @@ pub(super) struct Attached {
 
 impl Engine {
     /// Carries out what the endpoint wants.
-    pub(super) fn follow(&mut self, now: Instant, rng: &mut dyn Rng, outputs: Vec<Output>, effects: &mut Vec<Effect>) {
-        for output in outputs {
+    pub(super) fn follow(
+        &mut self,
+        now: Instant,
+        rng: &mut dyn Rng,
+        mut outputs: Vec<Output>,
+        effects: &mut Vec<Effect>,
+    ) {
+        for output in outputs.drain(..) {
             match output {
                 Output::Send { context, addresses, message } => {
                     // The worker hears of the context before the peer does: what the peer sends at once finds it there.
@@ -56,7 +69,7 @@ impl Engine {
                     self.by_owner(context, &mut effects[first..]);
                 }
                 Output::Opening { id } => {
-                    self.attached.insert(id, Attached::default());
+                    self.attached.get_or_default(id);
                     self.revival.opening.insert(id);
                     self.sync(id, effects);
                 }
@@ -77,11 +90,13 @@ impl Engine {
                 }
                 Output::Failed { ulids, fork, reason } => {
                     self.tally.count(Event::OpenFailed);
+                    if fork != 0 {
+                        self.fork_refused(now, ulids, fork, reason, effects);
+                        continue;
+                    }
                     // Nothing waits for a context of a locator, and most peers that are reached without one have none.
                     if self.endpoint.inside(ulids) == ulids {
-                        if fork == 0 {
-                            effects.push(Effect::Refuse(self.owner(&ulids), ulids));
-                        }
+                        effects.push(Effect::Refuse(self.owner(&ulids), ulids));
                         effects.push(Effect::Story(Story::Failed(ulids, reason)));
                     }
                 }
@@ -91,6 +106,7 @@ impl Engine {
                         self.tally.count(Event::ContextDisplaced);
                     }
                     self.attached.remove(&id);
+                    self.due.set(id.index() as u32, None);
                     self.revival.forget(id);
                     // The tag names its worker. The pair no longer does when the host has gone before its contexts.
                     let owner = self.sharding.owner_of_tag(local_tag).map_or_else(|| self.owner(&ulids), usize::from);
@@ -101,6 +117,10 @@ impl Engine {
                         effects.push(Effect::Refuse(owner, ulids));
                     }
                     effects.push(Effect::Story(Story::Gone(ulids, reason)));
+                    if reason == GoneReason::Confused && fork != 0 {
+                        // The peer gave its tag to another context of the pair: it may not know of forks at all.
+                        self.fork_refused(now, ulids, fork, FailReason::NoSupport, effects);
+                    }
                 }
                 Output::Reap { id, addresses, message } => {
                     self.reap_message(now, rng, id, addresses, &message, effects)
@@ -114,6 +134,7 @@ impl Engine {
                 Output::ErrorReceived { .. } => self.tally.count(Event::ErrorsReceived),
             }
         }
+        self.outputs = outputs;
     }
 
     /// ESTABLISHED: REAP begins, or goes on where the pair is still the one it knows.
@@ -130,8 +151,11 @@ impl Engine {
         self.tally.count(if how == How::Recovered { Event::ContextRecovered } else { Event::ContextReady });
         effects.push(Effect::Story(Story::Ready(context.ulids, context.pair, how)));
         let (ulid, pair, timeout) = (context.ulids.local, context.pair, context.peer_keepalive_timeout);
+        let (ulids, fork) = (context.ulids, context.fork);
         let (local, peer) = self.locators(context);
-        let attached = self.attached.entry(id).or_default();
+        // What nobody here knew before has sent nothing yet that could be in doubt.
+        let known = self.attached.get(&id).is_some();
+        let attached = self.attached.get_or_default(id);
         let kept = attached.reap.take().filter(|reap| reap.current() == pair);
         let fresh = kept.is_none();
         let mut reap = kept.unwrap_or_else(|| Reap::new(&self.reap_config, pair, &local[..], &peer[..]));
@@ -141,15 +165,20 @@ impl Engine {
             reap.set_keepalive_timeout(seconds);
         }
         attached.reap = Some(reap);
+        self.attached.settle(id);
         if !fresh {
             self.reap(now, rng, id, effects, |reap, rng, out| reap.set_locators(now, rng, local, peer, out));
         }
         self.sync(id, effects);
         self.sight(now, id, PathKey::of(pair), [true, false]);
+        if fork != 0 {
+            self.fork_ready(ulids, fork);
+        }
         match how {
             // The peer sent its R2 and is ready for a test. In the other cases our own R2 has not left yet.
             How::Initiated => self.label_payload(now, rng, id, None, effects),
-            How::Accepted | How::Recovered | How::Updated => self.wake(now, id),
+            How::Accepted | How::Recovered | How::Updated if known => self.wake(now, id),
+            How::Accepted | How::Recovered | How::Updated => {}
         }
         if self.is_unwelcome(ulid, pair.local) {
             // The peer chose it, or there was no choice when the exchange began.
@@ -182,9 +211,10 @@ impl Engine {
         let welcome = |locator: &Locator| self.provider_of(locator.0).is_some() && !self.is_unwelcome(ulid, *locator);
         // Nothing is left that has no alternative, for instance while the peer has not accepted the new locators yet.
         let alternative = context.host.locators.iter().any(|(locator, _)| welcome(locator));
+        let class = self.class_of(context);
         let ours = context.host.locators.iter().filter_map(|(locator, _)| {
             let (_, provider) = self.provider_of(locator.0)?;
-            let (preference, unwelcome) = (provider.standing(), alternative && !welcome(locator));
+            let (preference, unwelcome) = (self.standing_for(class, provider), alternative && !welcome(locator));
             Some(LocalLocator { locator: *locator, preference, unwelcome })
         });
         let theirs = context.peer_locators.iter().filter(|known| known.verified).map(|known| PeerLocator {
@@ -234,6 +264,7 @@ impl Engine {
             handle: id.to_bits(),
             ulids: context.ulids,
             default: context.fork == 0,
+            classes: self.classes_of(context),
             local_tag: context.local_tag,
             peer_tag: context.peer_tag.unwrap_or(context.local_tag),
             locators: context.pair,
@@ -280,6 +311,7 @@ impl Engine {
             attached.traffic = traffic;
         }
         self.endpoint.used(now, id);
+        self.fork_active(now, id);
         if early {
             // RFC 5533 §12.2: the peer is established, so its R2 was lost.
             let mut out = Vec::new();

@@ -113,7 +113,11 @@ impl Engine {
         self.set_natv6(site);
         self.set_peers(site);
         self.set_lists_due();
+        let reclassified = self.set_classes(site);
         self.publish_hosts(effects);
+        if reclassified {
+            self.reclassify(effects);
+        }
         Ok(changes)
     }
 

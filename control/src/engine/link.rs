@@ -8,7 +8,7 @@ use dataplane::snapshot::PortId;
 use dataplane::wire::Ulid;
 use dataplane::wire::ethernet::{self, EtherType, Mac};
 use dataplane::wire::ipv6;
-use dataplane::wire::shim6::{Addresses, Message, emit_packet};
+use dataplane::wire::shim6::{Addresses, Message};
 
 use super::revive::Sign;
 use super::{Effect, Engine, Event, Provider, Story};
@@ -44,17 +44,13 @@ impl Engine {
         let way = self.provider_of(addresses.source).map(|(_, provider)| (provider.port, provider.next_hop));
         // Identifiers stay inside; what is to be sent there goes again when there is a locator.
         let way = way.filter(|_| !addresses.target.is_unique_local());
-        let packet = emit_packet(addresses, HOP_LIMIT, message);
-        match (way, packet) {
-            (Some((port, next_hop)), Ok(mut packet)) => {
-                if let Ok(mut packet) = ipv6::ViewMut::new(&mut packet) {
-                    packet.set_flow_label(label);
-                }
-                self.tally.count(Event::MessagesSent);
-                self.send_packet(now, port, next_hop, &packet, effects);
-            }
-            _ => self.tally.count(Event::MessageNotSent),
-        }
+        let Some((port, next_hop)) = way else { return self.tally.count(Event::MessageNotSent) };
+        let Some(source) = self.snapshot.ports.get(usize::from(port.0)).map(|port| port.mac) else { return };
+        let Some(frame) = frame_of(source, addresses, message, label) else {
+            return self.tally.count(Event::MessageNotSent);
+        };
+        self.tally.count(Event::MessagesSent);
+        self.send_frame(now, port, next_hop, frame, effects);
     }
 
     /// Sends an IPv6 packet to a neighbour.
@@ -100,6 +96,15 @@ impl Engine {
         frame: Vec<u8>,
         effects: &mut Vec<Effect>,
     ) {
+        if let Some(mac) = self.neighbours.configured_mac(port, next_hop) {
+            // What almost always happens, and needs no events.
+            let mut frame = frame;
+            if let Ok(mut ether) = ethernet::ViewMut::new(&mut frame) {
+                ether.set_target(mac);
+                effects.push(Effect::Transmit(port, frame));
+            }
+            return;
+        }
         let router = self.providers.iter().any(|provider| (provider.port, provider.next_hop) == (port, next_hop));
         let kind = if router || self.host_at(port, next_hop).is_some() { Kind::Configured } else { Kind::Stranger };
         let mut events = Vec::new();
@@ -228,15 +233,41 @@ impl Engine {
         if !self.hints.link {
             return;
         }
-        self.suspect_all(|_, path| path.local == prefix);
-        for path in
-            self.suspects.iter().map(|(_, path)| *path).filter(|path| path.local == prefix).collect::<BTreeSet<_>>()
-        {
-            // Whoever is on the path is in the queue already, so it does not matter whether this is news.
+        let used: BTreeSet<PathKey> =
+            self.attached.paths().map(|(path, _)| path).filter(|path| path.local == prefix).collect();
+        for path in used {
+            self.attached.doubt(path, None);
+            // Whoever is on the path is to be asked already, so it does not matter whether this is news.
             let _ = self.book.down(path, now);
         }
         self.advise_of_state(now, at);
     }
+}
+
+/// A control message as an Ethernet frame to nobody yet, in one piece. None if no receiver would take it, or it would be longer
+/// than 1280 octets (R5533-028).
+fn frame_of(source: Mac, addresses: Addresses, message: &Message, label: u32) -> Option<Vec<u8>> {
+    let header = message.emit().ok()?;
+    if ipv6::HEADER_LEN + header.len() > ipv6::MIN_MTU {
+        return None;
+    }
+    let repr = ipv6::Repr {
+        source: addresses.source,
+        target: addresses.target,
+        next_header: ipv6::protocol::SHIM6,
+        payload_len: header.len() as u16,
+        hop_limit: HOP_LIMIT,
+        traffic_class: 0,
+        flow_label: label,
+    };
+    let mut frame = Vec::with_capacity(ethernet::HEADER_LEN + ipv6::HEADER_LEN + header.len());
+    frame.resize(ethernet::HEADER_LEN, 0);
+    if let Ok(mut ether) = ethernet::ViewMut::new(&mut frame) {
+        ether.set(Mac([0; 6]), source, EtherType::IPV6);
+    }
+    frame.extend_from_slice(&repr.emit());
+    frame.extend_from_slice(&header);
+    Some(frame)
 }
 
 #[cfg(test)]

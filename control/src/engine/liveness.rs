@@ -23,6 +23,8 @@ const STAYED_WAIT: Duration = Duration::from_millis(500);
 
 /// REAP deadlines looked at in one call, so that events of the workers never wait long.
 const EXPIRED_PER_TURN: usize = 256;
+/// Timers that are moved to a finer list in one call, for the same reason.
+const MOVED_PER_TURN: usize = 4096;
 
 impl Engine {
     pub(super) fn reap_message(
@@ -36,6 +38,9 @@ impl Engine {
     ) {
         let arrived = LocatorPair { local: Locator(addresses.target), peer: Locator(addresses.source) };
         self.sight(now, id, PathKey::of(arrived), [true, false]);
+        if let Some(attached) = self.attached.get_mut(&id) {
+            attached.heard_from = Some(arrived.peer);
+        }
         if self.label_message(now, id, addresses, message, effects) {
             return;
         }
@@ -88,6 +93,7 @@ impl Engine {
         if !attached.waiting {
             self.requeue(id);
         }
+        self.attached.settle(id);
         let probes = out.iter().filter(|output| matches!(output, ReapOutput::SendProbe { .. })).count();
         for output in out {
             self.reap_output(now, rng, id, output, effects);
@@ -159,7 +165,9 @@ impl Engine {
             local.iter().any(|ours| ours.unwelcome && ours.locator == pair.local) && !down(pair.local)
         };
         let broken = |pair: LocatorPair| peer.iter().any(|theirs| theirs.broken && theirs.locator == pair.peer);
-        let stays = current.is_some_and(|pair| unwelcome(pair) || broken(pair));
+        // The peer's own search may have taken a forked context to another provider than its class prefers.
+        let away = self.class_of(context).and_then(|class| self.homeward(now, context, class)).is_some();
+        let stays = away || current.is_some_and(|pair| unwelcome(pair) || broken(pair));
         let Some(attached) = self.attached.get_mut(&id).filter(|_| stays) else { return };
         if attached.stayed < STAYED_MAX {
             // Spread, or two ends that are both to leave something would get in each other's way again and again.
@@ -196,9 +204,13 @@ impl Engine {
             if let Some(attached) = self.attached.get_mut(&id) {
                 attached.reap = Some(reap);
             }
+            self.attached.settle(id);
             return;
         }
         self.tally.count(Event::PairChanges);
+        if let Some(attached) = self.attached.get_mut(&id) {
+            attached.homeward = Some(now);
+        }
         if let Some(context) = self.endpoint.context(id) {
             effects.push(Effect::Story(Story::Moved(context.ulids, from, to)));
         }
@@ -212,42 +224,22 @@ impl Engine {
     /// Send Timeout. Each of them moves only when its own probe is answered.
     pub(super) fn path_died(&mut self, now: Instant, witness: ContextId, path: PathKey, effects: &mut Vec<Effect>) {
         self.tally.count(Event::PathsDead);
-        self.suspect_all(|id, current| id != witness && current == path);
+        self.attached.doubt(path, Some(witness));
         self.weigh_providers(now, effects);
-    }
-
-    /// Puts every context at rest whose current path is meant by `which` into the queue of suspects, once.
-    pub(super) fn suspect_all(&mut self, which: impl Fn(ContextId, PathKey) -> bool) {
-        let mut meant: Vec<(ContextId, PathKey)> = Vec::new();
-        for (id, attached) in &mut self.attached {
-            let Some(reap) = attached.reap.as_ref().filter(|reap| reap.state() == State::Operational) else { continue };
-            let path = PathKey::of(reap.current());
-            if which(*id, path) && !std::mem::replace(&mut attached.suspected, true) {
-                meant.push((*id, path));
-            }
-        }
-        // In an order that does not depend on the table's, so that a simulation can be repeated.
-        meant.sort_unstable();
-        self.suspects.extend(meant);
     }
 
     /// REAP timers, those that waited for a probe to be allowed, and suspects, at the pace all contexts keep together. A
     /// call does a bounded amount of work; what is left is due at once again.
     pub(super) fn expire_reap(&mut self, now: Instant, rng: &mut dyn Rng, effects: &mut Vec<Effect>) {
+        let mut moves = MOVED_PER_TURN;
         for _ in 0..EXPIRED_PER_TURN {
-            let Some(&Reverse((at, id))) = self.due.peek().filter(|Reverse((at, _))| *at <= now) else { break };
-            self.due.pop();
-            let Some(attached) = self.attached.get_mut(&id).filter(|attached| attached.queued == Some(at)) else {
-                continue;
-            };
-            attached.queued = None;
+            let Some((_, at)) = self.due.pop(now, &mut moves) else { break };
+            let Some(id) = self.attached.id_at(at) else { continue };
+            let Some(attached) = self.attached.get_mut(&id) else { continue };
             let Some(reap) = attached.reap.as_ref() else { continue };
             match reap.deadline() {
                 None => {}
-                Some(due) if due > now => {
-                    attached.queued = Some(due);
-                    self.due.push(Reverse((due, id)));
-                }
+                Some(due) if due > now => self.due.set(at, Some(due)),
                 Some(_) if attached.waiting => {}
                 Some(_) if reap.probe_due(now) => {
                     attached.waiting = true;
@@ -264,17 +256,15 @@ impl Engine {
             self.look_around(now, id);
             self.reap_paid(now, rng, id, effects, |reap, rng, _, out| reap.expire(now, rng, out));
         }
-        while let Some(&(id, path)) = self.suspects.front() {
-            // Another path may have been found, or the context may explore already.
-            let at_rest = |reap: &Reap| reap.state() == State::Operational && PathKey::of(reap.current()) == path;
+        for _ in 0..EXPIRED_PER_TURN {
+            let Some(id) = self.attached.next_in_doubt() else { return };
+            // It may explore already.
+            let at_rest = |reap: &Reap| reap.state() == State::Operational;
             let still = self.attached.get(&id).is_some_and(|attached| attached.reap.as_ref().is_some_and(at_rest));
             if still && !self.budget.take(now) {
                 return;
             }
-            self.suspects.pop_front();
-            if let Some(attached) = self.attached.get_mut(&id) {
-                attached.suspected = false;
-            }
+            self.attached.asked(id);
             if still {
                 self.suspect(now, rng, id, effects);
             }
@@ -283,11 +273,11 @@ impl Engine {
 
     /// Gives a context its place in the queue of deadlines.
     pub(super) fn requeue(&mut self, id: ContextId) {
-        let Some(attached) = self.attached.get_mut(&id) else { return };
+        let Some(attached) = self.attached.get(&id) else { return };
         let deadline = attached.reap.as_ref().and_then(Reap::deadline);
-        if let Some(at) = deadline.filter(|at| attached.queued.is_none_or(|queued| *at < queued)) {
-            attached.queued = Some(at);
-            self.due.push(Reverse((at, id)));
+        let place = id.index() as u32;
+        if let Some(at) = deadline.filter(|at| self.due.at(place).is_none_or(|queued| *at < queued)) {
+            self.due.set(place, Some(at));
         }
     }
 

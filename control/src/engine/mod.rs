@@ -11,7 +11,9 @@
 //! | `setup` | what the configuration makes of it |
 //! | `hosts` | hosts that come and go, and who may have their addresses |
 //! | `context` | what follows when a context changes: table entries, locators |
+//! | `attachments` | who is on which path, and whose path is in doubt |
 //! | `liveness` | a context's REAP machine: what it is told, what it wants, and who else hears of it |
+//! | `fork` | contexts of their own for classes of traffic |
 //! | `hints` | what others may say about paths, and what comes of it |
 //! | `icmp` | what an ICMPv6 error about a translated packet becomes |
 //! | `revive` | signs that what was given up works again, and who should try again |
@@ -21,10 +23,13 @@
 //! | `natv6` | who is translated, through which provider, and which sessions get a context |
 //! | `unreachable` | who hears of a packet whose next hop does not answer |
 //! | `steer` | which providers contexts should use, and how peers hear of it |
+//! | `proofs` | what others compute for the engine |
 //! | `providers` | providers that come and go |
 //! | `report` | what the operator sees |
 
+mod attachments;
 mod context;
+mod fork;
 mod hints;
 mod hosts;
 mod icmp;
@@ -32,6 +37,7 @@ mod label;
 mod link;
 mod liveness;
 mod natv6;
+mod proofs;
 mod providers;
 mod quote;
 mod report;
@@ -63,10 +69,11 @@ use crate::config::site::Hints;
 use crate::host::{GivenUp, LinkEvent, Listener, Neighbours, Stack};
 use crate::identity::SigningKey;
 use crate::manage::api::Steering;
-use crate::reap::{self, PathBook, PathKey, ProbeBudget, Sightings};
+use crate::reap::{self, PathBook, ProbeBudget, Sightings};
 use crate::shim6::{self, ContextId, Endpoint, Incoming, Open, OpenRefused, Owner, Unreadable};
 use crate::time::Instant;
-use context::Attached;
+use crate::wheel::Wheel;
+use attachments::Attachments;
 pub use hosts::Changes;
 use revive::Revival;
 pub use setup::{PortSetup, SetupError, worker_limits};
@@ -111,6 +118,8 @@ pub enum Story {
     Moved(UlidPair, LocatorPair, LocatorPair),
     /// A provider's router can be reached, or not.
     Provider(String, bool),
+    /// A peer took no forked context.
+    ForkRefused(UlidPair, u32, shim6::FailReason),
     /// A peer complained.
     PeerError(u8, u16),
 }
@@ -166,19 +175,19 @@ pub struct Engine {
     /// How long what a host had is kept from others when it is gone.
     quarantine: Duration,
     peers: HashMap<Ulid, Vec<Locator>>,
+    /// Classes of traffic with contexts of their own; the first is number 1.
+    classes: Vec<fork::Class>,
     endpoint: Endpoint,
-    attached: HashMap<ContextId, Attached>,
+    attached: Attachments,
     reap_config: Arc<reap::Config>,
     hints: Hints,
     book: PathBook,
     sightings: Sightings,
     budget: ProbeBudget,
-    /// Contexts with a REAP deadline; stale entries are skipped.
-    due: BinaryHeap<Reverse<(Instant, ContextId)>>,
+    /// When to look at the REAP machine of a context, by its place; no later than it wants.
+    due: Wheel,
     /// Contexts with a probe to send, in the order they asked; they go on as the common budget allows.
     waiting: VecDeque<ContextId>,
-    /// Contexts whose path another context saw fail.
-    suspects: VecDeque<(ContextId, PathKey)>,
     /// Contexts that have just found a path, whose hosts' TCP should hear of it; in order of time.
     wakes: BinaryHeap<Reverse<(Instant, ContextId)>>,
     /// Hosts whose list has locators that are about to go. In order, so that a simulation can be repeated.
@@ -210,6 +219,8 @@ pub struct Engine {
     /// ICMPv6 errors about packets given up (RFC 4443 §2.4 (f)).
     errors: TokenBucket,
     tally: Tally,
+    /// Room for what the endpoint says, empty between calls.
+    outputs: Vec<shim6::Output>,
 }
 
 impl Engine {
@@ -231,6 +242,7 @@ impl Engine {
                 self.activity(now, rng, ContextId::from_bits(handle), activity, traffic, effects);
             }
             Notice::Qualified { pair, presented, .. } => self.qualified(now, rng, pair, presented, effects),
+            Notice::Fork(wish) => self.fork_wished(now, rng, wish, effects),
             Notice::Tcp { handle, sign, pair } => {
                 self.tcp_sign(now, rng, ContextId::from_bits(handle), sign, pair, effects);
             }
@@ -273,8 +285,8 @@ impl Engine {
 
     /// When [`Engine::expire`] has something to do.
     pub fn deadline(&self) -> Option<Instant> {
-        let reap = self.due.peek().map(|Reverse((at, _))| *at);
-        let paced = !self.suspects.is_empty() || !self.waiting.is_empty() || self.revival.is_paced();
+        let reap = self.due.deadline();
+        let paced = self.attached.in_doubt() > 0 || !self.waiting.is_empty() || self.revival.is_paced();
         let suspects = paced.then(|| self.budget.ready_at());
         let wakes = self.wakes.peek().map(|Reverse((at, _))| *at);
         let host = [self.neighbours.deadline(), self.listener.deadline(), self.failing_check, self.revival.due()];
@@ -306,25 +318,19 @@ impl Engine {
 
     /// A host wants to talk to a peer (RFC 5533 §7.7).
     fn unknown_pair(&mut self, now: Instant, rng: &mut dyn Rng, ulids: UlidPair, effects: &mut Vec<Effect>) {
-        let pairs = self.peers.get(&ulids.peer).map(|peer| self.candidates(now, ulids, peer)).unwrap_or_default();
-        if !self.open(now, rng, ulids, pairs, effects) {
+        let peer = self.peers.get(&ulids.peer);
+        let pairs = peer.map(|peer| self.candidates(now, ulids, peer, None)).unwrap_or_default();
+        if !self.open(now, rng, Open { ulids, fork: 0, pairs }, effects) {
             effects.push(Effect::Refuse(self.owner(&ulids), ulids));
         }
     }
 
     /// Opens a context. False if that is refused; one that is there already is what was wanted.
-    fn open(
-        &mut self,
-        now: Instant,
-        rng: &mut dyn Rng,
-        ulids: UlidPair,
-        pairs: Vec<LocatorPair>,
-        effects: &mut Vec<Effect>,
-    ) -> bool {
-        let mut out = Vec::new();
-        let opened = match pairs.is_empty() {
+    fn open(&mut self, now: Instant, rng: &mut dyn Rng, request: Open, effects: &mut Vec<Effect>) -> bool {
+        let (mut out, ulids) = (Vec::new(), request.ulids);
+        let opened = match request.pairs.is_empty() {
             true => Err(OpenRefused::NoLocators),
-            false => self.endpoint.open(now, rng, Open { ulids, fork: 0, pairs }, &mut out),
+            false => self.endpoint.open(now, rng, request, &mut out),
         };
         let accepted = match opened {
             Ok(_) => {
@@ -348,23 +354,36 @@ impl Engine {
     }
 
     /// Locator pairs to try for a new context: what is known to be dead last, then most preferred first, then most
-    /// divergent from those before, so that a failed provider at either end costs one retransmission.
-    fn candidates(&self, now: Instant, ulids: UlidPair, peer: &[Locator]) -> Vec<LocatorPair> {
+    /// divergent from those before, so that a failed provider at either end costs one retransmission. With a class its
+    /// preference comes before divergence: there is another context for the packets meanwhile.
+    fn candidates(
+        &self,
+        now: Instant,
+        ulids: UlidPair,
+        peer: &[Locator],
+        class: Option<&fork::Class>,
+    ) -> Vec<LocatorPair> {
         let Some(host) = self.endpoint.host_at(ulids.local) else { return Vec::new() };
         let mut ranked = Vec::new();
         let mut local: Vec<Locator> = host.locators.iter().map(|(locator, _)| *locator).collect();
         local.sort_by_key(|locator| {
-            self.provider_of(locator.0).map(|(_, provider)| (provider.standing(), provider.preference))
+            self.provider_of(locator.0).map(|(_, provider)| (self.standing_for(class, provider), provider.preference))
         });
         for (i, &ours) in local.iter().enumerate() {
             let Some((_, provider)) = self.provider_of(ours.0) else { continue };
             for (j, &theirs) in peer.iter().enumerate() {
                 let pair = LocatorPair { local: ours, peer: theirs };
                 let last_resort = !provider.is_up() || provider.is_unwelcome() || self.is_going(ulids.local, ours);
-                ranked.push(((last_resort, self.book.rank(pair, now), i.max(j), i.abs_diff(j), i), pair));
+                let rank = self.book.rank(pair, now);
+                let key = match class {
+                    // That a path works is no reason to take it instead of one that is not known to be dead.
+                    Some(_) => (last_resort, rank.max(reap::Status::Unknown), i, j, 0),
+                    None => (last_resort, rank, i.max(j), i.abs_diff(j), i),
+                };
+                ranked.push((key, pair));
             }
         }
-        ranked.sort_by_key(|(rank, _)| *rank);
+        ranked.sort_by_key(|(key, _)| *key);
         ranked.into_iter().map(|(_, pair)| pair).collect()
     }
 
@@ -394,7 +413,7 @@ impl Engine {
         if let Ok(Message::Error(error)) = message {
             effects.push(Effect::Story(Story::PeerError(error.code.code(), error.pointer)));
         }
-        let mut out = Vec::new();
+        let mut out = std::mem::take(&mut self.outputs);
         let incoming = Incoming { addresses, message, ipv6_packet: packet, shim6_offset };
         let verdict = self.endpoint.receive(now, rng, incoming, &mut out);
         self.tally.shim6(verdict);

@@ -20,6 +20,7 @@ use crate::config::site::{Routable, Setup};
 use crate::config::{Site, prefix};
 use crate::manage::api::{Natv6ProviderView, Natv6View};
 use crate::reap::Status;
+use crate::shim6::Open;
 use crate::time::Instant;
 
 /// How often it is looked whether a provider that contexts saw fail still does.
@@ -208,13 +209,13 @@ impl Engine {
         }
         self.tally.count(Event::Qualified);
         let alone = vec![Locator(ulids.peer.0)];
-        let mut pairs = self.candidates(now, ulids, &alone);
+        let mut pairs = self.candidates(now, ulids, &alone, None);
         let direct = pairs.iter().position(|candidate| *candidate == ulids.as_locators());
         if let Some(at) = direct.filter(|_| self.provider_of(presented.0).is_some_and(|(_, provider)| provider.is_up()))
         {
             pairs[..=at].rotate_right(1);
         }
-        self.open(now, rng, ulids, pairs, effects);
+        self.open(now, rng, Open { ulids, fork: 0, pairs }, effects);
     }
 }
 

@@ -20,10 +20,6 @@ const FRESH_S: u64 = 10;
 impl Engine {
     /// The hosts served, in order of their names.
     pub fn hosts_view(&self, now: Instant) -> HostsView {
-        let mut contexts: HashMap<_, u64> = HashMap::new();
-        for context in self.endpoint.contexts() {
-            *contexts.entry(self.endpoint.inside(context.ulids).local).or_default() += 1;
-        }
         let mut hosts: Vec<HostView> = Vec::new();
         for (ulid, served) in &self.served {
             let Some(host) = self.endpoint.host(*ulid) else { continue };
@@ -33,7 +29,7 @@ impl Engine {
                 ulid: ulid.0,
                 locators: host.locators.iter().map(|(locator, _)| locator.0).collect(),
                 kind: kind.map(|kind| format!("{kind:?}").to_lowercase()).unwrap_or_default(),
-                contexts: Some(contexts.get(ulid).copied().unwrap_or_default()),
+                contexts: Some(self.endpoint.count_of(*ulid) as u64),
             });
         }
         hosts.sort_by(|a, b| a.name.cmp(&b.name));
@@ -110,6 +106,7 @@ impl Engine {
         let inside = self.endpoint.inside(context.ulids).local;
         ContextView {
             fork: context.fork,
+            class: self.class_of(context).map(|class| class.name.clone()),
             inside: (inside != context.ulids.local).then_some(inside.0),
             local_tag: Some(context.local_tag.to_string()),
             peer_tag: context.peer_tag.map(|tag| tag.to_string()),
@@ -145,7 +142,7 @@ impl Engine {
             ("machines of contexts", self.attached.len()),
             ("deadlines", self.due.len()),
             ("waiting probes", self.waiting.len()),
-            ("suspects", self.suspects.len()),
+            ("paths in doubt", self.attached.in_doubt()),
             ("segments to be sent again", self.wakes.len()),
         ];
         tables.into_iter().filter(|(_, held)| *held > 0).collect()
@@ -154,32 +151,24 @@ impl Engine {
     /// How many contexts there are, by state.
     pub fn context_counts(&self, now: Instant, max: u32) -> ContextCounts {
         let mut counts = ContextCounts { max: max.into(), ..ContextCounts::default() };
-        for context in self.endpoint.contexts() {
-            counts.total += 1;
-            match context.state {
-                State::Established => counts.established += 1,
-                State::I1Sent | State::I2Sent | State::I2bisSent => counts.opening += 1,
-                State::Idle | State::EFailed | State::NoSupport => {}
-            }
-        }
+        counts.total = self.endpoint.len() as u64;
+        counts.opening = self.endpoint.exchanges() as u64;
+        counts.established = counts.total - counts.opening;
         for failure in self.endpoint.failures(now) {
             match failure.reason {
                 FailReason::NoAnswer => counts.failed += 1,
                 FailReason::NoSupport => counts.no_support += 1,
             }
         }
-        let exploring = |attached: &&super::Attached| {
-            attached.reap.as_ref().is_some_and(|reap| reap.state() != Reaping::Operational)
-        };
-        counts.exploring = self.attached.values().filter(exploring).count() as u64;
+        counts.exploring = self.revival.exploring.iter().filter(|id| self.explores(**id)).count() as u64;
         counts
     }
 
     /// The providers; the name of the port is for the caller to fill in.
     pub fn providers_view(&self) -> Vec<ProviderView> {
         let mut through: HashMap<u64, u64> = HashMap::new();
-        for context in self.endpoint.contexts() {
-            *through.entry(high_half(context.pair.local.0)).or_default() += 1;
+        for (path, contexts) in self.attached.paths() {
+            *through.entry(u64::from_be_bytes(path.local)).or_default() += contexts as u64;
         }
         let view = |provider: &Provider| ProviderView {
             name: provider.name.clone(),
@@ -203,9 +192,8 @@ impl Engine {
         for (path, status) in self.book.iter(now) {
             paths.insert(path, (0, status));
         }
-        for context in self.endpoint.contexts().filter(|context| context.state.carries_payload()) {
-            let path = PathKey::of(context.pair);
-            paths.entry(path).or_insert((0, self.book.status(path, now))).0 += 1;
+        for (path, contexts) in self.attached.paths() {
+            paths.entry(path).or_insert((0, self.book.status(path, now))).0 = contexts as u64;
         }
         let view = |(path, (contexts, status)): (PathKey, (u64, Status))| {
             let seen = self.sightings.seen(path);
@@ -237,10 +225,6 @@ impl Engine {
     pub fn serves(&self) -> bool {
         self.providers.iter().any(Provider::is_up)
     }
-}
-
-fn high_half(address: Ipv6Addr) -> u64 {
-    (address.to_bits() >> 64) as u64
 }
 
 fn context_state(state: State) -> ContextState {

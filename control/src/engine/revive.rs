@@ -197,7 +197,7 @@ impl Engine {
         })
     }
 
-    fn explores(&self, id: ContextId) -> bool {
+    pub(super) fn explores(&self, id: ContextId) -> bool {
         let reap = self.attached.get(&id).and_then(|attached| attached.reap.as_ref());
         reap.is_some_and(|reap| reap.state() != State::Operational)
     }

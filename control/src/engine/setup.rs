@@ -21,6 +21,7 @@ use crate::manage::api::Steering;
 use crate::reap::{self, BookConfig, PathBook, ProbeBudget, Sightings};
 use crate::shim6::{self, Endpoint, HostRefused, IdentityProof, ProofMemory, Rate, RatePair, ShardOf, TagSpace};
 use crate::time::Instant;
+use crate::wheel::Wheel;
 
 /// What a device told about itself when it was opened; in the order of the ports.
 #[derive(Clone, Copy, Debug)]
@@ -83,7 +84,7 @@ impl Engine {
         let mut secret = [0; 32];
         rng.fill_bytes(&mut secret);
         let shard_of: ShardOf = Box::new(move |ulids| sharding.owner_of_pair(&ulids));
-        let tags = TagSpace::new(site.node.id);
+        let tags = TagSpace::new(site.node.id).with_slots(worker_limits(site).contexts);
         let proof = Box::new(ProofMemory::new(IdentityProof));
         let endpoint = Endpoint::new(shim6_config(site), secret, tags, shard_of, proof);
         let own: Vec<Vec<(Ipv6Addr, u8)>> =
@@ -109,17 +110,17 @@ impl Engine {
             free_places: Vec::new(),
             quarantine: site.quarantine,
             peers: HashMap::new(),
+            classes: Vec::new(),
             endpoint,
-            attached: HashMap::new(),
+            attached: super::Attachments::default(),
             reap_config: Arc::new(reap_config(site)),
             hints: site.hints,
             book: PathBook::new(BookConfig::default()),
             sightings: Sightings::default(),
             revival: Revival::default(),
             budget: ProbeBudget::new(PROBES_PER_S, PROBES_PER_S / 10),
-            due: BinaryHeap::new(),
+            due: Wheel::default(),
             waiting: VecDeque::new(),
-            suspects: VecDeque::new(),
             wakes: BinaryHeap::new(),
             mapped: Vec::new(),
             prefix_pairs: HashMap::new(),
@@ -137,9 +138,12 @@ impl Engine {
             stacks,
             errors: TokenBucket::new(ERRORS_PER_S, ERRORS_PER_S / 5),
             tally: Tally::default(),
+            outputs: Vec::new(),
         };
+        engine.endpoint.reserve(site.node.contexts_max as usize);
         engine.set_natv6(site);
         engine.set_peers(site);
+        engine.set_classes(site);
         engine.set_hosts(hosts, rng)?;
         engine.renew_nat();
         Ok(engine)
@@ -246,6 +250,7 @@ fn snapshot(site: &Site, ports: &[PortSetup], own: &[Vec<(Ipv6Addr, u8)>]) -> Sn
         host_index: std::collections::HashMap::new(),
         site: Block::new(site.prefix.address(), site.prefix.length()),
         mss_clamp: site.mss_clamp,
+        classes: Vec::new(),
         nat: super::natv6::view(site).map(Arc::new),
     }
 }

@@ -185,7 +185,7 @@ impl Engine {
             }
             self.follow(now, rng, out, effects);
             self.locators_changed(now, rng, id, effects);
-            if let Some(to) = self.endpoint.context(id).and_then(|context| self.better_pair(context)) {
+            if let Some(to) = self.endpoint.context(id).and_then(|context| self.better_pair(now, context)) {
                 self.relocate(now, rng, id, to, effects);
             }
         }
@@ -198,8 +198,11 @@ impl Engine {
         [next, self.advise_at, stays].into_iter().flatten().min()
     }
 
-    /// The pair a context should try because the operator prefers another provider than its own.
-    fn better_pair(&self, context: &Context) -> Option<LocatorPair> {
+    /// The pair a context should try because the operator, or its class, prefers another provider than its own.
+    pub(super) fn better_pair(&self, now: Instant, context: &Context) -> Option<LocatorPair> {
+        if let Some(class) = self.class_of(context) {
+            return self.homeward(now, context, class);
+        }
         let preferred = |provider: &Provider| provider.steering == Steering::Prefer && !provider.is_unwelcome();
         let (_, current) = self.provider_of(context.pair.local.0)?;
         if preferred(current) {

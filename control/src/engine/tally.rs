@@ -1,20 +1,47 @@
 //! What the control core counts: every way a message can end, by name.
 
-use std::collections::BTreeMap;
+use std::mem::{Discriminant, discriminant};
 
 use dataplane::wire::shim6::{PacketError, ParseError};
+
+use hashbrown::HashMap;
 
 use crate::reap::ProbeRefused;
 use crate::shim6::{Answer, DropReason, OpenRefused, Verdict};
 
 /// Counts of the control core, besides those of the workers.
-#[derive(Clone, Debug, Default)]
+///
+/// Names are made of the variants' own, which takes a while; so the place of each is looked up, and its name made only when it
+/// is counted for the first time. There are no more places than names, whatever strangers send.
+#[derive(Clone, Debug)]
 pub struct Tally {
-    counts: BTreeMap<String, u64>,
+    counts: [u64; MEANINGS.len()],
+    places: HashMap<What, usize>,
+}
+
+impl Default for Tally {
+    fn default() -> Tally {
+        Tally { counts: [0; MEANINGS.len()], places: HashMap::new() }
+    }
+}
+
+/// What is counted, without what its variants carry.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+enum What {
+    Event(Event),
+    Accepted,
+    Waiting,
+    Dropped(DropReason),
+    AnsweredError(u8),
+    Answered(Discriminant<Answer>),
+    Packet(Discriminant<PacketError>),
+    Message(Discriminant<ParseError>),
+    Open(Discriminant<OpenRefused>),
+    Probe(Discriminant<ProbeRefused>),
 }
 
 /// Something worth counting that is no verdict of another machine.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 #[allow(missing_docs, reason = "the names say it, and docs/counters.md says it again")]
 pub enum Event {
     Opened,
@@ -24,6 +51,7 @@ pub enum Event {
     ContextGone,
     ContextDisplaced,
     OpenFailed,
+    ForkRefused,
     TableFull,
     MessagesSent,
     MessageNotSent,
@@ -63,28 +91,34 @@ pub enum Event {
 impl Tally {
     /// Counts one event.
     pub fn count(&mut self, event: Event) {
-        self.add(format!("control_{}", snake(&format!("{event:?}"))));
+        self.add(What::Event(event), || format!("control_{}", snake(&format!("{event:?}"))));
     }
 
     /// Counts what became of a Shim6 message.
     pub fn shim6(&mut self, verdict: Verdict) {
-        let name = match verdict {
-            Verdict::Accepted => "shim6_accepted".to_owned(),
-            Verdict::Dropped(reason) => shim6_drop(reason),
-            Verdict::Answered(Answer::Error(code)) => format!("shim6_answered_error_{}", code.code()),
-            Verdict::Answered(answer) => format!("shim6_answered_{}", snake(&format!("{answer:?}"))),
-        };
-        self.add(name);
+        match verdict {
+            Verdict::Waiting => self.add(What::Waiting, || "shim6_waiting".to_owned()),
+            Verdict::Accepted => self.add(What::Accepted, || "shim6_accepted".to_owned()),
+            Verdict::Dropped(reason) => self.add(What::Dropped(reason), || shim6_drop(reason)),
+            Verdict::Answered(Answer::Error(code)) => {
+                let code = code.code();
+                self.add(What::AnsweredError(code), || format!("shim6_answered_error_{code}"));
+            }
+            Verdict::Answered(answer) => {
+                let name = || format!("shim6_answered_{}", snake(&format!("{answer:?}")));
+                self.add(What::Answered(discriminant(&answer)), name);
+            }
+        }
     }
 
     /// Counts a packet for Shim6 that is no control message at all.
     pub fn unreadable(&mut self, error: PacketError) {
-        self.add(format!("packet_drop_{}", snake(&format!("{error:?}"))));
+        self.add(What::Packet(discriminant(&error)), || format!("packet_drop_{}", snake(&format!("{error:?}"))));
     }
 
     /// Counts how a control message cannot be read; what follows is counted apart.
     pub fn unreadable_message(&mut self, error: ParseError) {
-        self.add(format!("message_{}", snake(&format!("{error:?}"))));
+        self.add(What::Message(discriminant(&error)), || format!("message_{}", snake(&format!("{error:?}"))));
     }
 
     /// Counts a context that was not opened.
@@ -96,27 +130,34 @@ impl Tally {
             OpenRefused::NoLocators => "no_locators",
             OpenRefused::Full => "full",
         };
-        self.add(format!("open_refused_{name}"));
+        self.add(What::Open(discriminant(refused)), || format!("open_refused_{name}"));
     }
 
     /// Counts a probe without effect.
     pub fn probe_refused(&mut self, refused: ProbeRefused) {
-        self.add(format!("probe_drop_{}", snake(&format!("{refused:?}"))));
+        self.add(What::Probe(discriminant(&refused)), || format!("probe_drop_{}", snake(&format!("{refused:?}"))));
     }
 
-    fn add(&mut self, name: String) {
-        debug_assert!(MEANINGS.iter().any(|(known, _)| *known == name), "{name} has no meaning");
-        *self.counts.entry(name).or_default() += 1;
+    fn add(&mut self, what: What, name: impl FnOnce() -> String) {
+        let place = *self.places.entry(what).or_insert_with(|| {
+            let name = name();
+            let place = MEANINGS.iter().position(|(known, _)| *known == name);
+            debug_assert!(place.is_some(), "{name} has no meaning");
+            place.unwrap_or(usize::MAX)
+        });
+        if let Some(count) = self.counts.get_mut(place) {
+            *count += 1;
+        }
     }
 
     /// Every name, what it means, and its count.
     pub fn iter(&self) -> impl Iterator<Item = (&'static str, &'static str, u64)> {
-        MEANINGS.iter().map(|(name, help)| (*name, *help, self.value(name)))
+        MEANINGS.iter().zip(&self.counts).map(|((name, help), count)| (*name, *help, *count))
     }
 
     /// One count, zero if nothing of the name happened.
     pub fn value(&self, name: &str) -> u64 {
-        self.counts.get(name).copied().unwrap_or_default()
+        self.iter().find(|(known, ..)| *known == name).map(|(.., count)| count).unwrap_or_default()
     }
 }
 
@@ -129,6 +170,10 @@ const MEANINGS: &[(&str, &str)] = &[
     ("control_context_gone", "Contexts forgotten."),
     ("control_context_displaced", "Contexts a peer asked for and nobody used, forgotten early for want of room."),
     ("control_open_failed", "Exchanges that came to nothing."),
+    (
+        "control_fork_refused",
+        "Forked contexts for classes of traffic that came to nothing; their packets go by the default context.",
+    ),
     ("control_table_full", "Contexts given up because a worker had no room."),
     ("control_messages_sent", "Shim6 and REAP messages sent."),
     ("control_message_not_sent", "Shim6 messages that had no provider or did not fit in 1280 octets."),
@@ -176,6 +221,7 @@ const MEANINGS: &[(&str, &str)] = &[
     ("control_label_begun", "Times a context began to send with a flow label for a payload header."),
     ("control_label_ended", "Times it went back to payload headers."),
     ("shim6_accepted", "Shim6 messages that did what they came for."),
+    ("shim6_waiting", "Shim6 messages put aside until a signature is verified; they are counted again then."),
     ("shim6_answered_r1", "I1 answered by R1."),
     ("shim6_answered_r2", "I1 answered by R2."),
     ("shim6_answered_r1bis", "Packets with an unknown tag answered by R1bis."),
@@ -197,6 +243,7 @@ const MEANINGS: &[(&str, &str)] = &[
     ("shim6_drop_bad_validator", "Responder Validator not ours, or not for this: a forgery."),
     ("shim6_drop_bad_pds", "CGA parameters that do not belong to the peer's identifier."),
     ("shim6_drop_empty_list", "A Locator List without locators."),
+    ("shim6_drop_too_many_waiting", "Needs a signature to be verified, and too many wait for that."),
     ("shim6_drop_no_context", "No context for it."),
     ("shim6_drop_wrong_state", "The context is in a state that does not want it."),
     ("shim6_drop_wrong_nonce", "An acknowledgement of another update."),

@@ -131,6 +131,12 @@ impl Neighbours {
         table.get(address).and_then(|entry| entry.mac)
     }
 
+    /// The same for one that is known to belong to the configuration: to send there, nothing has to be noted.
+    pub fn configured_mac(&self, port: PortId, address: Ipv6Addr) -> Option<Mac> {
+        let (_, table) = self.links.get(usize::from(port.0))?;
+        table.configured.get(&address).and_then(|entry| entry.mac)
+    }
+
     /// Looks for an address of the configuration and keeps it fresh from now on.
     pub fn want(&mut self, now: Instant, port: PortId, address: Ipv6Addr) {
         let Some((_, table)) = self.links.get_mut(usize::from(port.0)) else { return };

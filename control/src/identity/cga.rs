@@ -12,7 +12,7 @@
 use std::net::Ipv6Addr;
 use std::ops::ControlFlow;
 
-use ring::digest;
+use openssl::sha::Sha1;
 
 use super::der::PublicKey;
 use super::parameters::{PUBLIC_KEY_OFFSET, Parameters, ParametersRepr, PdsError};
@@ -35,13 +35,16 @@ pub type Collides<'a> = dyn FnMut(Ipv6Addr) -> bool + 'a;
 
 /// What one value of Sec stands for (RFC 4982 §6; R4982-007).
 pub(super) struct Scheme {
-    /// The hash function behind Hash1 and Hash2.
-    pub(super) hash: &'static digest::Algorithm,
+    /// The hash function behind Hash1 and Hash2, over the two parts of its input.
+    pub(super) hash: fn(&[u8], &[u8]) -> Digest,
     /// Leading zero bits of Hash2; 112 at most.
     pub(super) zero_bits: u32,
     /// Shortest modulus addresses are generated with (R3972-009).
     pub(super) key_bits_min: usize,
 }
+
+/// As much of a digest as SHA-1 has; of longer ones the beginning.
+pub(super) type Digest = [u8; 20];
 
 /// The meaning of every value of Sec; one without an entry cannot be verified (R4982-006, reading A-C1).
 pub(super) type Schemes = [Option<Scheme>; 8];
@@ -50,7 +53,14 @@ pub(super) type Schemes = [Option<Scheme>; 8];
 pub(super) static SCHEMES: Schemes = [Some(sha1(0)), Some(sha1(16)), Some(sha1(32)), None, None, None, None, None];
 
 const fn sha1(zero_bits: u32) -> Scheme {
-    Scheme { hash: &digest::SHA1_FOR_LEGACY_USE_ONLY, zero_bits, key_bits_min: 384 }
+    Scheme { hash: sha1_of, zero_bits, key_bits_min: 384 }
+}
+
+fn sha1_of(head: &[u8], tail: &[u8]) -> Digest {
+    let mut hash = Sha1::new();
+    hash.update(head);
+    hash.update(tail);
+    hash.finish()
 }
 
 /// Checks that `address` was generated from `parameters` (RFC 3972 §5).
@@ -213,7 +223,7 @@ pub(super) fn find_modifier(
     let mut modifier = start;
     for tried in 1u64.. {
         input[..16].copy_from_slice(&modifier.to_be_bytes());
-        if leading_zero_bits(digest::digest(scheme.hash, &input).as_ref()) >= scheme.zero_bits {
+        if leading_zero_bits(&(scheme.hash)(&input, &[])) >= scheme.zero_bits {
             return Ok(modifier);
         }
         modifier = modifier.wrapping_add(1);
@@ -255,25 +265,18 @@ fn hash1(scheme: &Scheme, modifier: u128, prefix: Prefix, collision_count: u8, t
     head[..16].copy_from_slice(&modifier.to_be_bytes());
     head[16..24].copy_from_slice(&prefix);
     head[24] = collision_count;
-    let digest = digest_of(scheme, &head, tail);
-    digest.as_ref().iter().take(8).fold(0, |hash, octet| hash << 8 | u64::from(*octet))
+    let digest = (scheme.hash)(&head, tail);
+    digest.iter().take(8).fold(0, |hash, octet| hash << 8 | u64::from(*octet))
 }
 
 fn hash2_zero_bits(scheme: &Scheme, modifier: u128, tail: &[u8]) -> u32 {
     let mut head = [0; PUBLIC_KEY_OFFSET];
     head[..16].copy_from_slice(&modifier.to_be_bytes());
-    leading_zero_bits(digest_of(scheme, &head, tail).as_ref())
-}
-
-fn digest_of(scheme: &Scheme, head: &[u8; PUBLIC_KEY_OFFSET], tail: &[u8]) -> digest::Digest {
-    let mut context = digest::Context::new(scheme.hash);
-    context.update(head);
-    context.update(tail);
-    context.finish()
+    leading_zero_bits(&(scheme.hash)(&head, tail))
 }
 
 /// Zero bits at the front of Hash2, the first 14 octets of the digest.
-fn leading_zero_bits(digest: &[u8]) -> u32 {
+fn leading_zero_bits(digest: &Digest) -> u32 {
     let hash2 = digest.iter().take(14);
     let mut bits = 0;
     for octet in hash2 {

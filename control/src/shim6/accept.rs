@@ -45,9 +45,10 @@ impl Endpoint {
         options: &Options,
         out: &mut Vec<Output>,
     ) -> Verdict {
-        if let Err(reason) = peer::check_parameters(&mut *self.proof, key.ulids.peer, options) {
-            return Verdict::Dropped(reason);
-        }
+        let checked = match peer::check_parameters(&mut *self.proof, key.ulids.peer, options) {
+            Ok(checked) => checked,
+            Err(reason) => return Verdict::Dropped(reason),
+        };
         let context = self.store.by_ulids(key.ulids, key.fork);
         let source = Locator(packet.addresses.source);
         if !is_source(context, key, source, options) {
@@ -60,7 +61,7 @@ impl Endpoint {
                 Err(reason) => return Verdict::Dropped(reason),
             },
         };
-        let told = match peer::prove(&mut *self.proof, key.ulids.peer, context, options) {
+        let told = match peer::prove(&mut *self.proof, key.ulids.peer, context, options, checked) {
             Ok(told) => told,
             Err(refusal) => return self.refuse(now, packet, refusal, out),
         };
@@ -103,7 +104,7 @@ impl Endpoint {
         packet: &Incoming<'_>,
         key: Key,
         offer: Offer,
-        told: Told,
+        told: Told<'_>,
     ) -> Result<ContextId, DropReason> {
         let host = self.local(key.ulids.local).ok_or(DropReason::UnknownHost)?;
         let tag = self.allocate_tag(rng, key.ulids, offer.packet_tag).ok_or(DropReason::Full)?;
@@ -113,6 +114,7 @@ impl Endpoint {
         context.settle_pair(incoming_pair(packet.addresses));
         context.become_established(now, self.config.idle);
         let id = context.id;
+        self.tags.hold(tag);
         self.store.insert(context);
         // The peer speaks Shim6 and answers (D32).
         self.holddowns.release(key.ulids);
@@ -129,7 +131,7 @@ impl Endpoint {
         id: ContextId,
         packet: &Incoming<'_>,
         offer: Offer,
-        told: Told,
+        told: Told<'_>,
         how: How,
     ) -> Option<How> {
         let context = self.store.get_mut(id)?;

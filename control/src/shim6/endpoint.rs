@@ -24,6 +24,7 @@ use super::starts::Starts;
 use super::store::Store;
 use super::tags::TagSpace;
 use super::validator::Validators;
+use super::waiting::Waiting;
 use crate::time::Instant;
 
 /// Which shard owns the contexts of a pair; must agree with what workers compute for packets from the site.
@@ -49,6 +50,7 @@ pub struct Endpoint {
     pub(super) holddowns: HoldDowns,
     pub(super) starts: Starts,
     pub(super) quarantine: Quarantine,
+    pub(super) waiting: Waiting,
 }
 
 /// Why a host is not taken in.
@@ -135,7 +137,13 @@ impl Endpoint {
             holddowns,
             starts,
             quarantine,
+            waiting: Waiting::default(),
         }
+    }
+
+    /// Takes room for so many contexts, so that none has to wait while tables grow.
+    pub fn reserve(&mut self, contexts: usize) {
+        self.store.reserve(contexts);
     }
 
     /// Takes in a host, or its new list. Contexts that exist go on with the list their peers know until
@@ -274,6 +282,16 @@ impl Endpoint {
         self.ulids_of(ulid).flat_map(|ulid| self.store.by_host(ulid))
     }
 
+    /// How many there are.
+    pub fn count_of(&self, ulid: Ulid) -> usize {
+        self.ulids_of(ulid).map(|ulid| self.store.count_of(ulid)).sum()
+    }
+
+    /// How many contexts wait for an answer to an I1, I2 or I2bis.
+    pub fn exchanges(&self) -> usize {
+        self.store.exchanges()
+    }
+
     /// All contexts.
     pub fn contexts(&self) -> impl Iterator<Item = &Context> {
         self.store.iter()
@@ -294,6 +312,14 @@ impl Endpoint {
     /// after the one given, and tells where to go on, if there are more.
     pub fn forgive(&mut self, after: Option<Held>, most: usize, reaches: impl Fn(Ulid) -> bool) -> Option<Held> {
         self.holddowns.release_silent(after, most, reaches)
+    }
+
+    /// For how long an exchange that failed is not tried again (§7.8).
+    pub fn holddown(&self, reason: FailReason) -> Duration {
+        match reason {
+            FailReason::NoAnswer => self.config.no_r1_holddown,
+            FailReason::NoSupport => self.config.icmp_holddown,
+        }
     }
 
     /// Number of failures remembered.
@@ -369,8 +395,7 @@ impl Endpoint {
 
     /// When [`Endpoint::expire`] has something to do.
     pub fn deadline(&self) -> Option<Instant> {
-        let contexts = self.store.first_deadline().map(|(at, _)| at);
-        [contexts, self.holddowns.deadline(), self.quarantine.deadline()].into_iter().flatten().min()
+        [self.store.first_deadline(), self.holddowns.deadline(), self.quarantine.deadline()].into_iter().flatten().min()
     }
 
     /// Makes sure that a context has a flow label to offer if one is `wanted`, and none if not: the peer offers none, and

@@ -90,6 +90,7 @@ impl Endpoint {
         context.pair = first;
         context.exchange = Some(Box::new(Exchange::new(now, rng.next_u32(), pairs)));
         let id = context.id;
+        self.tags.hold(tag);
         self.store.insert(context);
         self.settle_label(rng, id, true);
         out.push(Output::Opening { id });
@@ -363,10 +364,11 @@ impl Endpoint {
             State::Established => return Verdict::Dropped(DropReason::WrongState),
             State::Idle | State::EFailed | State::NoSupport => return Verdict::Dropped(DropReason::NoContext),
         };
-        if let Err(reason) = peer::check_parameters(&mut *self.proof, ulids.peer, options) {
-            return Verdict::Dropped(reason);
-        }
-        let told = match peer::prove(&mut *self.proof, ulids.peer, Some(context), options) {
+        let checked = match peer::check_parameters(&mut *self.proof, ulids.peer, options) {
+            Ok(checked) => checked,
+            Err(reason) => return Verdict::Dropped(reason),
+        };
+        let told = match peer::prove(&mut *self.proof, ulids.peer, Some(context), options, checked) {
             Ok(told) => told,
             Err(refusal) => return self.refuse(now, packet, refusal, out),
         };

@@ -8,13 +8,13 @@ use dataplane::wire::{ContextTag, FlowLabel, Ulid};
 use super::context::{Context, PeerLocator, may_be_locator};
 use super::labels;
 use super::output::DropReason;
-use super::proof::LocatorProof;
+use super::proof::{LocatorProof, ProofJob};
 
 /// What a message told about its sender, proved.
-pub(super) struct Told {
-    list: Option<LocatorList>,
-    preferences: Option<Vec<Preference>>,
-    pds: Option<Arc<[u8]>>,
+pub(super) struct Told<'a> {
+    list: Option<&'a LocatorList>,
+    preferences: Option<&'a [Preference]>,
+    pds: Option<&'a [u8]>,
     /// Keepalive Timeout asked for.
     pub(super) keepalive_timeout: Option<u16>,
     /// Flow label offered.
@@ -22,30 +22,41 @@ pub(super) struct Told {
 }
 
 /// Why a message is not believed.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[derive(Clone, Debug)]
 pub(super) enum Refusal {
     /// In silence.
     Drop(DropReason),
     /// With an Error pointing at this octet, counted from the Shim6 header.
     Error { code: ErrorCode, pointer: usize },
+    /// Not yet: this is to be computed first.
+    Later(ProofJob),
 }
 
+/// Says that the parameters of a message have been looked at: what follows from them is then theirs.
+#[derive(Clone, Copy, Debug)]
+pub(super) struct Checked(());
+
 /// The first check: CGA parameters, where present, must be those of the peer's ULID (§7.13, §7.16, §7.20, §10.4).
-pub(super) fn check_parameters(proof: &mut dyn LocatorProof, ulid: Ulid, options: &Options) -> Result<(), DropReason> {
+pub(super) fn check_parameters(
+    proof: &mut dyn LocatorProof,
+    ulid: Ulid,
+    options: &Options,
+) -> Result<Checked, DropReason> {
     match &options.pds {
         Some(pds) if !proof.owns(ulid, pds) => Err(DropReason::BadPds),
-        Some(_) | None => Ok(()),
+        Some(_) | None => Ok(Checked(())),
     }
 }
 
 /// The costly checks, in the order of §10.4: the list, then the preferences. `known` is the context, if there is one.
-pub(super) fn prove(
+pub(super) fn prove<'a>(
     proof: &mut dyn LocatorProof,
     ulid: Ulid,
     known: Option<&Context>,
-    options: &Options,
-) -> Result<Told, Refusal> {
-    // The parameters may have come with an earlier message (D14).
+    options: &'a Options,
+    Checked(()): Checked,
+) -> Result<Told<'a>, Refusal> {
+    // The parameters may have come with an earlier message (D14), and were looked at then.
     let pds = options.pds.as_deref().or(known.and_then(|context| context.peer_pds.as_deref()));
     if let Some(list) = &options.locators {
         prove_list(proof, ulid, pds, list, options.signature.as_deref())?;
@@ -59,9 +70,9 @@ pub(super) fn prove(
         match_preferences(preferences, generation, count)?;
     }
     Ok(Told {
-        list: options.locators.clone(),
-        preferences: options.preferences.as_ref().map(|preferences| preferences.elements.clone()),
-        pds: options.pds.as_deref().map(Arc::from),
+        list: options.locators.as_ref(),
+        preferences: options.preferences.as_ref().map(|preferences| preferences.elements.as_slice()),
+        pds: options.pds.as_deref(),
         keepalive_timeout: options.keepalive_timeout,
         flow_label: labels::offered(options.flow_label),
     })
@@ -84,6 +95,8 @@ fn prove_list(
     } else if let Some(index) = unprovable.filter(|_| pds.is_none()) {
         // A list that nothing can be checked against contradicts its methods (D40).
         Err(index)
+    } else if let Some(job) = proof.slow_part(ulid, pds, list, signature) {
+        return Err(Refusal::Later(job));
     } else {
         proof.proves(ulid, pds, list, signature)
     };
@@ -109,13 +122,13 @@ const LATE_MAX: u32 = 16;
 ///
 /// With another tag the peer starts anew. With the same one the message may be a late copy, so it must not undo what
 /// Update Requests have told since: of a list that is known already nothing is taken, not even the preferences with it.
-pub(super) fn learn_exchange(context: &mut Context, tag: ContextTag, mut told: Told) -> bool {
+pub(super) fn learn_exchange(context: &mut Context, tag: ContextTag, mut told: Told<'_>) -> bool {
     let new_tag = context.peer_tag.replace(tag) != Some(tag);
     let new_label = std::mem::replace(&mut context.peer_label, told.flow_label) != told.flow_label;
     if new_tag {
         // Whatever its generation, the list is the first of its kind.
         context.peer_generation = context.peer_generation.filter(|_| told.list.is_none());
-    } else if told.list.as_ref().is_some_and(|list| context.peer_generation == Some(list.generation)) {
+    } else if told.list.is_some_and(|list| context.peer_generation == Some(list.generation)) {
         told.list = None;
         told.preferences = None;
     }
@@ -123,28 +136,30 @@ pub(super) fn learn_exchange(context: &mut Context, tag: ContextTag, mut told: T
 }
 
 /// Writes what was proved into the context; true if Ls(peer) or a preference is not what it was.
-pub(super) fn learn(context: &mut Context, mut told: Told) -> bool {
-    let before = context.peer_locators.clone();
+pub(super) fn learn(context: &mut Context, mut told: Told<'_>) -> bool {
+    let before = std::mem::take(&mut context.peer_locators);
     // A copy that was late, or an old signed list replayed, must not undo what was told since.
     let age = |list: &LocatorList| context.peer_generation.map_or(0, |newest| newest.wrapping_sub(list.generation));
-    if told.list.as_ref().is_some_and(|list| (1..=LATE_MAX).contains(&age(list))) {
+    if told.list.is_some_and(|list| (1..=LATE_MAX).contains(&age(list))) {
         told.list = None;
         told.preferences = None;
     }
-    if let Some(list) = told.list {
+    context.peer_locators = if let Some(list) = told.list {
         context.peer_generation = Some(list.generation);
-        context.peer_locators = replaced(&before, &list);
+        replaced(&before, list)
     } else if context.peer_generation.is_none() && !context.state.carries_payload() {
         // Without a list the peer has only its ULID (D11). What was tried so far is not the peer's word.
-        context.peer_locators = vec![PeerLocator::ulid(context.ulids.peer)];
-    }
+        vec![PeerLocator::ulid(context.ulids.peer)]
+    } else {
+        before.clone()
+    };
     if let Some(elements) = told.preferences {
         for (known, preference) in context.peer_locators.iter_mut().zip(elements) {
-            known.preference = preference;
+            known.preference = *preference;
         }
     }
-    if told.pds.is_some() {
-        context.peer_pds = told.pds;
+    if told.pds.is_some() && told.pds != context.peer_pds.as_deref() {
+        context.peer_pds = told.pds.map(Arc::from);
     }
     context.peer_keepalive_timeout = told.keepalive_timeout;
     context.peer_locators != before

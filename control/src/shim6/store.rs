@@ -3,31 +3,40 @@
 //! A context is changed in place and then *settled*: the indices take from it what they are ordered by. Nothing here
 //! walks all contexts, except the iterator that says so.
 
-use std::collections::{BTreeMap, BTreeSet};
+use std::hash::BuildHasher;
 
 use dataplane::wire::{ContextTag, FlowLabel, Ulid, UlidPair};
-use hashbrown::HashMap;
+use hashbrown::{DefaultHashBuilder, HashMap, HashTable};
 
 use super::context::{Context, ContextId, State};
+use crate::chains::Chains;
 use crate::time::Instant;
+use crate::wheel::Wheel;
 
-/// The contexts and their indices.
+/// Timers that are moved in one call, so that none takes long.
+const MOVES_MAX: usize = 4096;
+
+/// The contexts and their indices. Those that a packet is looked up in hold places alone, and the keys stand in the contexts.
 #[derive(Default)]
 pub(super) struct Store {
     slots: Vec<Slot>,
     free: Vec<u32>,
-    by_ulids: BTreeMap<(UlidPair, u32), u32>,
-    by_local_tag: HashMap<ContextTag, u32>,
-    by_peer_tag: BTreeSet<(ContextTag, u32)>,
-    by_peer_label: BTreeSet<(FlowLabel, u32)>,
-    by_nonce: BTreeSet<(u32, u32)>,
-    by_deadline: BTreeSet<(Instant, u32)>,
+    hasher: DefaultHashBuilder,
+    by_ulids: HashTable<u32>,
+    by_local_tag: HashTable<u32>,
+    by_peer_tag: Chains<ContextTag>,
+    by_peer_label: Chains<FlowLabel>,
+    by_nonce: Chains<u32>,
+    by_host: Chains<Ulid>,
+    deadlines: Wheel,
+    /// Forks of a pair of ULIDs, where there are any.
+    forks: HashMap<UlidPair, usize>,
     /// How many were accepted from each /64.
-    accepted_from: BTreeMap<u64, usize>,
+    accepted_from: HashMap<u64, usize>,
     /// Accepted and not used, the oldest first.
-    unused: BTreeSet<(Instant, u32)>,
+    unused: Chains<()>,
     /// The same for each /64.
-    unused_of: BTreeSet<((u64, Instant), u32)>,
+    unused_of: Chains<u64>,
 }
 
 #[derive(Default)]
@@ -43,13 +52,20 @@ struct Indexed {
     peer_tag: Option<ContextTag>,
     peer_label: Option<FlowLabel>,
     nonce: Option<u32>,
-    deadline: Option<Instant>,
-    unused: Option<(u64, Instant)>,
+    unused: Option<u64>,
 }
 
 impl Store {
     pub(super) fn len(&self) -> usize {
         self.by_local_tag.len()
+    }
+
+    /// Takes room for so many contexts, so that no later one has to wait while tables grow. What is not used costs address
+    /// space and no memory.
+    pub(super) fn reserve(&mut self, contexts: usize) {
+        let Store { slots, hasher, by_ulids, by_local_tag, .. } = self;
+        by_ulids.reserve(contexts, |place| ulids_hash(hasher, slots, *place));
+        by_local_tag.reserve(contexts, |place| tag_hash(hasher, slots, *place));
     }
 
     /// The name that the next context inserted will have.
@@ -66,14 +82,21 @@ impl Store {
         if self.free.pop().is_none() {
             self.slots.push(Slot::default());
         }
-        self.by_ulids.insert((context.ulids, context.fork), id.index);
-        self.by_local_tag.insert(context.local_tag, id.index);
+        let (ulids, fork, local_tag) = (context.ulids, context.fork, context.local_tag);
+        self.by_host.join(ulids.local, id.index);
+        if fork != 0 {
+            *self.forks.entry(ulids).or_default() += 1;
+        }
         if let Some(accepted) = context.accepted {
             *self.accepted_from.entry(accepted.prefix).or_default() += 1;
         }
         if let Some(slot) = self.slots.get_mut(id.index()) {
             slot.context = Some(Box::new(context));
         }
+        let Store { slots, hasher, by_ulids, by_local_tag, .. } = self;
+        let hash = hasher.hash_one((ulids, fork));
+        by_ulids.insert_unique(hash, id.index, |place| ulids_hash(hasher, slots, *place));
+        by_local_tag.insert_unique(hasher.hash_one(local_tag), id.index, |place| tag_hash(hasher, slots, *place));
         self.settle(id);
     }
 
@@ -82,14 +105,17 @@ impl Store {
         let context = slot.context.take()?;
         slot.generation = slot.generation.wrapping_add(1);
         self.settle(id);
-        self.by_ulids.remove(&(context.ulids, context.fork));
-        self.by_local_tag.remove(&context.local_tag);
+        self.by_host.leave(context.ulids.local, id.index);
+        let Store { hasher, by_ulids, by_local_tag, .. } = self;
+        let hash = hasher.hash_one((context.ulids, context.fork));
+        let _ = by_ulids.find_entry(hash, |place| *place == id.index).map(|entry| entry.remove());
+        let hash = hasher.hash_one(context.local_tag);
+        let _ = by_local_tag.find_entry(hash, |place| *place == id.index).map(|entry| entry.remove());
+        if context.fork != 0 {
+            less(&mut self.forks, context.ulids);
+        }
         if let Some(accepted) = context.accepted {
-            let left = self.accepted_from(accepted.prefix).saturating_sub(1);
-            match left {
-                0 => self.accepted_from.remove(&accepted.prefix),
-                left => self.accepted_from.insert(accepted.prefix, left),
-            };
+            less(&mut self.accepted_from, accepted.prefix);
         }
         self.free.push(id.index);
         Some(context)
@@ -110,56 +136,68 @@ impl Store {
     pub(super) fn settle(&mut self, id: ContextId) {
         let Some(slot) = self.slots.get_mut(id.index()) else { return };
         let old = slot.indexed;
-        let new = slot.context.as_deref().map_or_else(Indexed::default, |context| Indexed {
+        let context = slot.context.as_deref();
+        let deadline = context.map(Context::deadline);
+        let new = context.map_or_else(Indexed::default, |context| Indexed {
             peer_tag: context.peer_tag,
             peer_label: context.peer_label,
             nonce: context.exchange.as_ref().map(|exchange| exchange.nonce),
-            deadline: Some(context.deadline()),
-            unused: context.unused(),
+            unused: context.unused().map(|(prefix, _)| prefix),
         });
         slot.indexed = new;
-        replace(&mut self.by_peer_tag, id.index, old.peer_tag, new.peer_tag);
-        replace(&mut self.by_peer_label, id.index, old.peer_label, new.peer_label);
-        replace(&mut self.by_nonce, id.index, old.nonce, new.nonce);
-        replace(&mut self.by_deadline, id.index, old.deadline, new.deadline);
-        let since = |unused: Option<(u64, Instant)>| unused.map(|(_, since)| since);
-        replace(&mut self.unused, id.index, since(old.unused), since(new.unused));
-        replace(&mut self.unused_of, id.index, old.unused, new.unused);
+        self.deadlines.set(id.index, deadline);
+        self.by_peer_tag.settle(id.index, old.peer_tag, new.peer_tag);
+        self.by_peer_label.settle(id.index, old.peer_label, new.peer_label);
+        self.by_nonce.settle(id.index, old.nonce, new.nonce);
+        self.unused.settle(id.index, old.unused.map(|_| ()), new.unused.map(|_| ()));
+        self.unused_of.settle(id.index, old.unused, new.unused);
     }
 
     pub(super) fn by_ulids(&self, ulids: UlidPair, fork: u32) -> Option<&Context> {
-        self.at(*self.by_ulids.get(&(ulids, fork))?)
+        let hash = self.hasher.hash_one((ulids, fork));
+        let meant = |context: &Context| (context.ulids, context.fork) == (ulids, fork);
+        self.at(*self.by_ulids.find(hash, |place| self.at(*place).is_some_and(meant))?)
     }
 
     pub(super) fn by_local_tag(&self, tag: ContextTag) -> Option<&Context> {
-        self.at(*self.by_local_tag.get(&tag)?)
+        let hash = self.hasher.hash_one(tag);
+        let meant = |context: &Context| context.local_tag == tag;
+        self.at(*self.by_local_tag.find(hash, |place| self.at(*place).is_some_and(meant))?)
     }
 
     /// Contexts whose peer chose this tag: several peers may choose the same.
     pub(super) fn by_peer_tag(&self, tag: ContextTag) -> impl Iterator<Item = &Context> {
-        self.by_peer_tag.range((tag, 0)..=(tag, u32::MAX)).filter_map(|(_, index)| self.at(*index))
+        self.by_peer_tag.iter(tag).filter_map(|index| self.at(index))
     }
 
     /// Contexts whose peer offered this flow label.
     pub(super) fn by_peer_label(&self, label: FlowLabel) -> impl Iterator<Item = &Context> {
-        self.by_peer_label.range((label, 0)..=(label, u32::MAX)).filter_map(|(_, index)| self.at(*index))
+        self.by_peer_label.iter(label).filter_map(|index| self.at(index))
     }
 
     /// Contexts with an exchange under way that has this Initiator Nonce.
     pub(super) fn by_nonce(&self, nonce: u32) -> impl Iterator<Item = &Context> {
-        self.by_nonce.range((nonce, 0)..=(nonce, u32::MAX)).filter_map(|(_, index)| self.at(*index))
+        self.by_nonce.iter(nonce).filter_map(|index| self.at(index))
     }
 
-    /// Contexts of one local ULID.
+    /// Contexts of one local ULID, the oldest first.
     pub(super) fn by_host(&self, ulid: Ulid) -> impl Iterator<Item = &Context> {
-        let least = UlidPair { local: ulid, peer: Ulid(std::net::Ipv6Addr::from_bits(0)) };
-        let most = UlidPair { local: ulid, peer: Ulid(std::net::Ipv6Addr::from_bits(u128::MAX)) };
-        self.by_ulids.range((least, 0)..=(most, u32::MAX)).filter_map(|(_, index)| self.at(*index))
+        self.by_host.iter(ulid).filter_map(|index| self.at(index))
+    }
+
+    /// Number of contexts of one local ULID.
+    pub(super) fn count_of(&self, ulid: Ulid) -> usize {
+        self.by_host.count(ulid)
+    }
+
+    /// Number of contexts with an exchange under way.
+    pub(super) fn exchanges(&self) -> usize {
+        self.by_nonce.len()
     }
 
     /// Number of forked contexts of these ULIDs, which does not count the default one.
     pub(super) fn forks(&self, ulids: UlidPair) -> usize {
-        self.by_ulids.range((ulids, 1)..=(ulids, u32::MAX)).count()
+        self.forks.get(&ulids).copied().unwrap_or_default()
     }
 
     /// Number of contexts accepted from a /64.
@@ -167,22 +205,40 @@ impl Store {
         self.accepted_from.get(&prefix).copied().unwrap_or_default()
     }
 
-    /// The accepted context that has been unused for longest, and since when.
+    /// The accepted context that has been unused for longest, and since when it is there. One that was wanted for a while,
+    /// since its peer seemed to have lost it, counts from then.
     pub(super) fn oldest_unused(&self) -> Option<(Instant, ContextId)> {
-        let (since, index) = self.unused.first()?;
-        Some((*since, self.at(*index)?.id))
+        self.unused_since(self.unused.first(())?)
     }
 
     /// The same among those from a /64.
     pub(super) fn oldest_unused_of(&self, prefix: u64) -> Option<(Instant, ContextId)> {
-        let ((of, since), index) = self.unused_of.range(((prefix, Instant::START), 0)..).next()?;
-        if *of == prefix { Some((*since, self.at(*index)?.id)) } else { None }
+        self.unused_since(self.unused_of.first(prefix)?)
     }
 
-    /// The earliest deadline and whose it is.
-    pub(super) fn first_deadline(&self) -> Option<(Instant, ContextId)> {
-        let (at, index) = self.by_deadline.first()?;
-        Some((*at, self.at(*index)?.id))
+    fn unused_since(&self, index: u32) -> Option<(Instant, ContextId)> {
+        let context = self.at(index)?;
+        context.unused().map(|(_, since)| (since, context.id))
+    }
+
+    /// A context whose deadline has come; [`Store::settle`] gives it the next one. `moves` begins as [`Store::moves`].
+    pub(super) fn next_due(&mut self, now: Instant, moves: &mut usize) -> Option<ContextId> {
+        while let Some((_, index)) = self.deadlines.pop(now, moves) {
+            if let Some(context) = self.at(index) {
+                return Some(context.id);
+            }
+        }
+        None
+    }
+
+    /// How much may be done in one call to find out what is due.
+    pub(super) fn moves() -> usize {
+        MOVES_MAX
+    }
+
+    /// No deadline is earlier.
+    pub(super) fn first_deadline(&self) -> Option<Instant> {
+        self.deadlines.deadline()
     }
 
     /// All contexts, in no particular order.
@@ -190,9 +246,11 @@ impl Store {
         self.slots.iter().filter_map(|slot| slot.context.as_deref())
     }
 
-    /// All contexts, ordered by ULIDs and fork.
+    /// All contexts, ordered by ULIDs and fork. Takes long: for tests.
     pub(super) fn in_order(&self) -> impl Iterator<Item = &Context> {
-        self.by_ulids.values().filter_map(|index| self.at(*index))
+        let mut all: Vec<&Context> = self.iter().collect();
+        all.sort_unstable_by_key(|context| (context.ulids, context.fork));
+        all.into_iter()
     }
 
     fn at(&self, index: u32) -> Option<&Context> {
@@ -204,7 +262,9 @@ impl Store {
         let count = self.iter().count();
         assert_eq!(count, self.by_ulids.len(), "one ULID pair and fork each");
         assert_eq!(count, self.by_local_tag.len(), "one local tag each");
-        assert_eq!(count, self.by_deadline.len(), "one deadline each");
+        assert_eq!(count, self.deadlines.len(), "one deadline each");
+        assert_eq!(count, self.by_host.len(), "one host each");
+        assert_eq!(self.iter().filter(|c| c.fork != 0).count(), self.forks.values().sum::<usize>());
         assert_eq!(count + self.free.len(), self.slots.len(), "a slot is used or free");
         assert_eq!(self.iter().filter(|c| c.peer_tag.is_some()).count(), self.by_peer_tag.len());
         assert_eq!(self.iter().filter(|c| c.peer_label.is_some()).count(), self.by_peer_label.len());
@@ -215,13 +275,14 @@ impl Store {
         for context in self.iter() {
             let index = context.id.index;
             assert_eq!(self.get(context.id).map(|found| found.local_tag), Some(context.local_tag));
-            assert_eq!(self.by_ulids.get(&(context.ulids, context.fork)), Some(&index));
-            assert_eq!(self.by_local_tag.get(&context.local_tag), Some(&index));
-            assert!(self.by_deadline.contains(&(context.deadline(), index)));
-            assert!(context.peer_tag.is_none_or(|tag| self.by_peer_tag.contains(&(tag, index))));
-            assert!(context.exchange.iter().all(|exchange| self.by_nonce.contains(&(exchange.nonce, index))));
-            if let Some((prefix, since)) = context.unused() {
-                assert!(self.unused.contains(&(since, index)) && self.unused_of.contains(&((prefix, since), index)));
+            assert_eq!(self.by_ulids(context.ulids, context.fork).map(|found| found.id), Some(context.id));
+            assert_eq!(self.by_local_tag(context.local_tag).map(|found| found.id), Some(context.id));
+            assert_eq!(self.deadlines.at(index), Some(context.deadline()));
+            assert!(self.by_host.iter(context.ulids.local).any(|at| at == index));
+            assert!(context.peer_tag.is_none_or(|tag| self.by_peer_tag.iter(tag).any(|at| at == index)));
+            assert!(context.exchange.iter().all(|it| self.by_nonce.iter(it.nonce).any(|at| at == index)));
+            if let Some((prefix, _)) = context.unused() {
+                assert!(self.unused_of.iter(prefix).any(|at| at == index));
             }
             let asking = matches!(context.state, State::I1Sent | State::I2Sent | State::I2bisSent);
             assert_eq!(context.exchange.is_some(), asking, "an exchange while one is under way");
@@ -231,14 +292,23 @@ impl Store {
     }
 }
 
-fn replace<K: Ord>(index: &mut BTreeSet<(K, u32)>, place: u32, old: Option<K>, new: Option<K>) {
-    if old == new {
-        return;
-    }
-    if let Some(old) = old {
-        index.remove(&(old, place));
-    }
-    if let Some(new) = new {
-        index.insert((new, place));
+fn ulids_hash(hasher: &DefaultHashBuilder, slots: &[Slot], place: u32) -> u64 {
+    let context = slots.get(place as usize).and_then(|slot| slot.context.as_deref());
+    context.map_or(0, |context| hasher.hash_one((context.ulids, context.fork)))
+}
+
+fn tag_hash(hasher: &DefaultHashBuilder, slots: &[Slot], place: u32) -> u64 {
+    let context = slots.get(place as usize).and_then(|slot| slot.context.as_deref());
+    context.map_or(0, |context| hasher.hash_one(context.local_tag))
+}
+
+/// One less of what is counted; what there is none of is not kept.
+fn less<K: Eq + std::hash::Hash>(counts: &mut HashMap<K, usize>, key: K) {
+    let left = counts.get_mut(&key).map_or(0, |count| {
+        *count -= 1;
+        *count
+    });
+    if left == 0 {
+        counts.remove(&key);
     }
 }

@@ -11,21 +11,28 @@ use super::endpoint::Endpoint;
 use super::holddown::Held;
 use super::output::{FailReason, GoneReason, Output};
 use super::starts::REMEMBERED;
+use super::store::Store;
 use crate::time::Instant;
+
+/// Contexts looked at in one call, so that messages of others never wait long.
+const EXPIRED_PER_CALL: usize = 256;
 
 impl Endpoint {
     /// Most pairs that are tried when a lost context is asked for anew.
     const CANDIDATES_MAX: usize = 16;
 
-    /// Does what is due. Costs nothing for contexts that have nothing to do.
+    /// Does what is due, or as much of it as one call may take; the rest is due at once again. Costs nothing for contexts that
+    /// have nothing to do.
     pub fn expire(&mut self, now: Instant, rng: &mut dyn Rng, out: &mut Vec<Output>) {
         self.holddowns.expire(now);
         self.starts.expire(now);
         self.quarantine.expire(now);
-        while let Some((at, id)) = self.store.first_deadline()
-            && at <= now
-        {
+        let mut moves = Store::moves();
+        for _ in 0..EXPIRED_PER_CALL {
+            let Some(id) = self.store.next_due(now, &mut moves) else { break };
             self.expire_one(now, rng, id, out);
+            // Whatever was done or not done, what is still there has a deadline.
+            self.store.settle(id);
         }
     }
 
@@ -119,10 +126,13 @@ impl Endpoint {
             }
             FailReason::NoSupport => (pair, self.config.icmp_holddown, GoneReason::NoSupport),
         };
-        self.holddowns.hold(held, now + time, reason);
-        match next.filter(|_| reason == FailReason::NoAnswer && fork == 0) {
-            Some(next) => self.starts.note(now + time + REMEMBERED, ulids, next),
-            None => _ = self.starts.forget(ulids),
+        // A fork that came to nothing says nothing about the pair, which has a default context that works.
+        if fork == 0 {
+            self.holddowns.hold(held, now + time, reason);
+            match next.filter(|_| reason == FailReason::NoAnswer) {
+                Some(next) => self.starts.note(now + time + REMEMBERED, ulids, next),
+                None => _ = self.starts.forget(ulids),
+            }
         }
         self.discard(id, gone, out);
         out.push(Output::Failed { ulids, fork, reason });

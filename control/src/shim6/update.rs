@@ -177,9 +177,10 @@ impl Endpoint {
     ) -> Verdict {
         let Some(context) = self.store.get(id) else { return Verdict::Dropped(DropReason::NoContext) };
         let ulid = context.ulids.peer;
-        if let Err(reason) = peer::check_parameters(&mut *self.proof, ulid, options) {
-            return Verdict::Dropped(reason);
-        }
+        let checked = match peer::check_parameters(&mut *self.proof, ulid, options) {
+            Ok(checked) => checked,
+            Err(reason) => return Verdict::Dropped(reason),
+        };
         // The list is recorded before the preferences are looked at, and stays if they are wrong.
         let list = Options { preferences: None, ..options.clone() };
         let preferences = Options { preferences: options.preferences.clone(), ..Options::default() };
@@ -187,7 +188,7 @@ impl Endpoint {
         let mut refusal = None;
         for part in [&list, &preferences] {
             let Some(context) = self.store.get_mut(id) else { return Verdict::Dropped(DropReason::NoContext) };
-            match peer::prove(&mut *self.proof, ulid, Some(context), part) {
+            match peer::prove(&mut *self.proof, ulid, Some(context), part, checked) {
                 Ok(mut told) => {
                     let timeout = context.peer_keepalive_timeout;
                     told.keepalive_timeout = told.keepalive_timeout.or(timeout);

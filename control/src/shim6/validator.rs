@@ -91,7 +91,7 @@ impl Validators {
     }
 
     fn compute(&mut self, tick: u64, claim: &Claim) -> [u8; LENGTH] {
-        let digest = hmac::sign(self.key(tick / self.ticks_per_period), &encode(tick as u32, claim));
+        let digest = hmac::sign(self.key(tick / self.ticks_per_period), encode(tick as u32, claim).octets());
         let mut validator = [0; LENGTH];
         validator.copy_from_slice(&digest.as_ref()[..LENGTH]);
         validator
@@ -115,24 +115,44 @@ impl Validators {
     }
 }
 
+/// What a validator is a hash of.
+struct Encoded {
+    octets: [u8; ENCODED_MAX],
+    len: usize,
+}
+
+/// Octets of the longest claim: kind, nonce, tag, four addresses, fork.
+const ENCODED_MAX: usize = 1 + 4 + 6 + 4 * 16 + 4;
+
+impl Encoded {
+    fn octets(&self) -> &[u8] {
+        &self.octets[..self.len]
+    }
+
+    fn put<const N: usize>(&mut self, octets: [u8; N]) {
+        self.octets[self.len..self.len + N].copy_from_slice(&octets);
+        self.len += N;
+    }
+}
+
 /// Every field has a fixed length and the first octet tells the kinds apart, so no two claims have the same octets.
-fn encode(nonce: u32, claim: &Claim) -> Vec<u8> {
-    let mut octets = Vec::with_capacity(80);
+fn encode(nonce: u32, claim: &Claim) -> Encoded {
+    let mut encoded = Encoded { octets: [0; ENCODED_MAX], len: 0 };
     let (kind, tag, addresses) = match claim {
         Claim::Establish { initiator_tag, addresses, .. } => (1, initiator_tag, addresses),
         Claim::Recover { packet_tag, addresses } => (2, packet_tag, addresses),
     };
-    octets.push(kind);
-    octets.extend(nonce.to_be_bytes());
-    octets.extend(tag.octets());
-    octets.extend(addresses.source.octets());
-    octets.extend(addresses.target.octets());
+    encoded.put([kind]);
+    encoded.put(nonce.to_be_bytes());
+    encoded.put(tag.octets());
+    encoded.put(addresses.source.octets());
+    encoded.put(addresses.target.octets());
     if let Claim::Establish { sender, receiver, fork, .. } = claim {
-        octets.extend(sender.octets());
-        octets.extend(receiver.octets());
-        octets.extend(fork.to_be_bytes());
+        encoded.put(sender.octets());
+        encoded.put(receiver.octets());
+        encoded.put(fork.to_be_bytes());
     }
-    octets
+    encoded
 }
 
 #[cfg(test)]

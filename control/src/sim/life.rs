@@ -87,6 +87,11 @@ const DETOUR: Duration = ms(250);
 /// Pace of streams while nothing is asked of them.
 const SLOW: Duration = ms(2000);
 
+/// Some of the sessions have contexts of their own in one life of five.
+const CLASSES: &str = "[[fork]]\nname = \"some\"\nprotocol = \"udp\"\nsource_ports = [\"1024\", \"1026\"]\n\
+                       providers = [\"isp-{site}-{last}\"]\n\
+                       [[fork]]\nname = \"others\"\nprotocol = \"tcp\"\nproviders = [\"isp-{site}-1\"]\n";
+
 struct Life {
     world: World,
     rng: StdRng,
@@ -110,7 +115,8 @@ struct Life {
 impl Life {
     fn new(seed: u64) -> Life {
         let mut rng = StdRng::seed_from_u64(seed);
-        let world = World::new(&plan(&mut rng), seed);
+        let sections = if seed % 5 == 2 { CLASSES.to_owned() } else { String::new() };
+        let world = World::new(&Plan { sections, ..plan(&mut rng) }, seed);
         Life {
             world,
             rng,
@@ -515,6 +521,7 @@ fn plan(rng: &mut StdRng) -> Plan {
         order: None,
         sections: String::new(),
         key: None,
+        proofs_take: Duration::ZERO,
         plain: Vec::new(),
     }
 }

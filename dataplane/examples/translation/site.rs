@@ -8,7 +8,7 @@ use dataplane::counters::{Count, Counters};
 use dataplane::link::{ControlLink, RingSizes, Workers, connect};
 use dataplane::port::memory::{HeapFrame, HeapPool};
 use dataplane::port::{Frame, Port};
-use dataplane::snapshot::{Block, HostView, PortId, PortView, ProviderView, Role, Snapshot};
+use dataplane::snapshot::{Block, Classes, HostView, PortId, PortView, ProviderView, Role, Snapshot};
 use dataplane::translate::{BURST, Batch, Origin, Scene, Verdict, inbound, outbound};
 use dataplane::wire::ethernet::Mac;
 use dataplane::wire::shim6::PayloadHeader;
@@ -57,6 +57,7 @@ fn install(context: u32, by_label: bool) -> Install {
         handle: context.into(),
         ulids: ulids(context),
         default: true,
+        classes: Classes::NONE,
         local_tag: tag(context),
         peer_tag: ContextTag::truncate(u64::from(context) << 8 | 1),
         locators: locators(context),
@@ -94,6 +95,7 @@ fn snapshot() -> Snapshot {
         hosts,
         site: Block::new(address(0xfc00_000a_0000_0000, 0), 48),
         mss_clamp: false,
+        classes: Vec::new(),
         nat: None,
     }
 }

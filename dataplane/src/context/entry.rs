@@ -1,5 +1,6 @@
 //! One context as a worker sees it: two cache lines.
 
+use crate::snapshot::Classes;
 use crate::wire::{ContextTag, FlowLabel, Locator, LocatorPair, Ulid, UlidPair};
 
 /// What a worker may do with packets of a context.
@@ -23,6 +24,9 @@ pub struct Install {
     pub ulids: UlidPair,
     /// Whether packets from the site with these identifiers use this context: false for forked ones (FII other than 0).
     pub default: bool,
+    /// Of a default context, the classes whose packets go by forked ones where there are any; of a forked context, the class
+    /// whose packets it takes, if it is one of ours.
+    pub classes: Classes,
     /// Our tag; the key of the entry.
     pub local_tag: ContextTag,
     /// The peer's tag. Not used before [`Phase::Live`].
@@ -95,18 +99,17 @@ pub struct Activity {
     pub labelled_out: bool,
 }
 
-/// A context in the table. The first line is what every packet reads, the second what it writes and sends.
+/// A context in the table. A packet from the peer touches the first line alone; one from the site reads both, and the
+/// second says how it goes out.
 #[derive(Clone, Debug)]
 #[repr(C, align(64))]
 pub struct Entry {
-    /// Identifiers.
-    pub ulids: UlidPair,
     /// Our tag.
     pub local_tag: ContextTag,
-    /// The peer's tag.
-    pub peer_tag: ContextTag,
-    /// Control's name for the context.
-    pub handle: u64,
+    /// Identifiers.
+    pub ulids: UlidPair,
+    /// Packets and octets that came from the peer.
+    pub received: Traffic,
     /// Host, as an index into the snapshot.
     pub host: u32,
     /// Provider of the current local locator, as an index into the snapshot.
@@ -117,8 +120,12 @@ pub struct Entry {
     flags: u8,
     /// Current pair.
     pub locators: LocatorPair,
-    /// Packets and octets (IPv6 packets as the host sees them), out then in.
-    pub traffic: [Traffic; 2],
+    /// The peer's tag.
+    pub peer_tag: ContextTag,
+    /// Control's name for the context.
+    pub handle: u64,
+    /// Packets and octets that went to the peer.
+    pub sent: Traffic,
 }
 
 /// Packets and octets in one direction.
@@ -136,10 +143,18 @@ const _: () = assert!(std::mem::offset_of!(Entry, locators) == 64);
 
 /// Packets from the site with these identifiers use this context.
 const DEFAULT: u8 = 1;
+/// The slot has a context.
+const TAKEN: u8 = 8;
+/// The current pair is the identifiers, so packets go unchanged.
+const PLAIN: u8 = 16;
+/// Payload may leave by flow label.
+const LABELS: u8 = 32;
 /// The path carries 1280 octets and no more.
 const NARROW: u8 = 2;
 /// The local identifier is what the peer knows the host by, not the address the host has.
 const PRESENTED: u8 = 4;
+/// Packets of some classes go by other contexts, where there are any.
+const FORKED: u8 = 64;
 
 const SENT: u8 = 1;
 const RECEIVED: u8 = 2;
@@ -153,27 +168,85 @@ const LABELLED: [u8; 2] = [32, 64];
 
 impl Entry {
     pub(super) fn new(install: &Install) -> Entry {
+        let plain = install.locators == install.ulids.as_locators();
+        let flag = |wanted: bool, flag: u8| if wanted { flag } else { 0 };
         Entry {
-            ulids: install.ulids,
             local_tag: install.local_tag,
-            peer_tag: install.peer_tag,
-            handle: install.handle,
+            ulids: install.ulids,
+            received: Traffic::default(),
             host: install.host,
             provider: install.provider,
             phase: install.phase,
             digest: 0,
-            flags: if install.default { DEFAULT } else { 0 }
-                | if install.narrow { NARROW } else { 0 }
-                | if install.inside.is_some() { PRESENTED } else { 0 },
+            flags: TAKEN
+                | flag(install.default, DEFAULT)
+                | flag(install.narrow, NARROW)
+                | flag(install.inside.is_some(), PRESENTED)
+                | flag(plain, PLAIN)
+                | flag(install.default && !install.classes.is_empty(), FORKED)
+                | flag(install.peer_label.is_some(), LABELS),
             locators: install.locators,
-            traffic: [Traffic::default(); 2],
+            peer_tag: install.peer_tag,
+            handle: install.handle,
+            sent: Traffic::default(),
         }
+    }
+
+    /// A slot without a context.
+    pub(super) fn vacant() -> Entry {
+        let nobody = Ulid(std::net::Ipv6Addr::UNSPECIFIED);
+        let ulids = UlidPair { local: nobody, peer: nobody };
+        let nothing = ContextTag::truncate(0);
+        Entry {
+            local_tag: nothing,
+            ulids,
+            received: Traffic::default(),
+            host: 0,
+            provider: 0,
+            phase: Phase::Opening,
+            digest: 0,
+            flags: 0,
+            locators: ulids.as_locators(),
+            peer_tag: nothing,
+            handle: 0,
+            sent: Traffic::default(),
+        }
+    }
+
+    /// Whether there is a context in the slot.
+    #[inline]
+    pub(super) fn is_taken(&self) -> bool {
+        self.flags & TAKEN != 0
+    }
+
+    /// Whether a packet from the site with these identifiers may take the short way: live, with nothing about it that
+    /// asks for a second look. Packets of a context in doubt are looked at once more if they are `watched`.
+    #[inline]
+    pub fn is_ordinary_out(&self, ulids: &UlidPair, watched: bool) -> bool {
+        self.flags == TAKEN | DEFAULT
+            && self.phase == Phase::Live
+            && (self.digest & DOUBT == 0 || !watched)
+            && self.ulids == *ulids
+    }
+
+    /// The same for a packet with our tag. Flags that say how packets leave are of no interest here.
+    #[inline]
+    pub fn is_ordinary_in(&self, tag: ContextTag) -> bool {
+        self.flags & (TAKEN | PRESENTED) == TAKEN
+            && self.phase != Phase::Opening
+            && self.digest & DOUBT == 0
+            && self.local_tag == tag
     }
 
     /// Takes over what control said anew; counts and unreported activity stay.
     pub(super) fn update(&mut self, install: &Install) {
-        let (digest, traffic) = (self.digest, self.traffic);
-        *self = Entry { digest, traffic, ..Entry::new(install) };
+        let Entry { digest, received, sent, .. } = *self;
+        *self = Entry { digest, received, sent, ..Entry::new(install) };
+    }
+
+    /// Packets and octets (IPv6 packets as the host sees them), out then in.
+    pub fn traffic(&self) -> [Traffic; 2] {
+        [self.sent, self.received]
     }
 
     pub(super) fn is_default(&self) -> bool {
@@ -193,6 +266,12 @@ impl Entry {
         self.flags & PRESENTED != 0
     }
 
+    /// Whether packets of some classes go by forked contexts, where there are any.
+    #[inline]
+    pub fn is_forked(&self) -> bool {
+        self.flags & FORKED != 0
+    }
+
     /// Whether packets go out and nothing comes back, as far as the last report can tell.
     #[inline]
     pub fn is_in_doubt(&self) -> bool {
@@ -205,23 +284,23 @@ impl Entry {
 
     /// Whether locators and identifiers are the same, so that packets go unchanged (RFC 5533 §11).
     pub fn is_plain(&self) -> bool {
-        self.locators == self.ulids.as_locators()
+        self.flags & PLAIN != 0
     }
 
     /// Notes one packet. True if this is the first since the last report, so the caller has to queue the slot.
-    #[inline]
+    #[inline(always)]
     pub(super) fn note(&mut self, direction: Direction, octets: usize) -> bool {
         let first = self.digest & QUEUED == 0;
-        let (place, bits) = match direction {
-            Direction::Out => (0, SENT | LAST_OUT),
-            Direction::In => (1, RECEIVED),
+        let traffic = match direction {
+            Direction::Out => {
+                self.digest |= SENT | LAST_OUT | QUEUED;
+                &mut self.sent
+            }
+            Direction::In => {
+                self.digest = self.digest & !(LAST_OUT | DOUBT) | RECEIVED | QUEUED;
+                &mut self.received
+            }
         };
-        let doubt = match direction {
-            Direction::Out => self.digest & DOUBT,
-            Direction::In => 0,
-        };
-        self.digest = (self.digest & !(LAST_OUT | DOUBT)) | bits | QUEUED | doubt;
-        let traffic = &mut self.traffic[place];
         traffic.packets = traffic.packets.wrapping_add(1);
         traffic.octets = traffic.octets.wrapping_add(octets as u64);
         first
@@ -240,9 +319,9 @@ impl Entry {
         self.set_default(false);
     }
 
-    /// Forgets unreported activity; the place in the queue stays.
-    pub(super) fn silence(&mut self) {
-        self.digest &= QUEUED;
+    /// The context is gone. Unreported activity is forgotten; the place in the queue stays.
+    pub(super) fn vacate(&mut self) {
+        *self = Entry { digest: self.digest & QUEUED, ..Entry::vacant() };
     }
 
     /// The activity since the last call; the slot has left the queue.

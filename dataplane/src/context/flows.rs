@@ -11,7 +11,7 @@
 
 use super::hash::Hasher;
 use crate::natv6::Session;
-use crate::prefetch::prefetch;
+use crate::processor::prefetch;
 use crate::snapshot::Thresholds;
 use crate::wire::{Locator, UlidPair};
 

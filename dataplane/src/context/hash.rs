@@ -1,5 +1,7 @@
 //! Hashing of keys that strangers choose, and the owner of a context.
 
+use std::net::Ipv6Addr;
+
 use crate::natv6::Session;
 use crate::wire::{ContextTag, FlowLabel, UlidPair};
 
@@ -22,11 +24,15 @@ impl Hasher {
     /// Hash of an identifier pair.
     #[inline]
     pub fn pair(&self, pair: &UlidPair) -> u64 {
-        let (a, b) = halves(pair.local.0.to_bits());
-        let (c, d) = halves(pair.peer.0.to_bits());
+        let ([a, b], [c, d]) = (words(pair.local.0), words(pair.peer.0));
         let left = fold(a ^ self.key[0], b ^ self.key[1]);
-        let right = fold(c ^ self.key[2], d ^ self.key[3]);
-        fold(left ^ self.key[3], right ^ self.key[0].rotate_left(23))
+        fold(left ^ c ^ self.key[2], d ^ self.key[3])
+    }
+
+    /// Hash of a number that strangers choose.
+    #[inline]
+    pub fn number(&self, number: u64) -> u64 {
+        fold(number ^ self.key[1], self.key[2] | 1)
     }
 
     /// Hash of a session of the pair whose hash is `pair`.
@@ -35,12 +41,13 @@ impl Hasher {
         let ports = u64::from(session.protocol) << 32 | u64::from(session.source) << 16 | u64::from(session.target);
         fold(pair ^ self.key[2], ports ^ self.key[1].rotate_left(11))
     }
+}
 
-    /// Hash of one of our tags.
-    #[inline]
-    pub fn tag(&self, tag: ContextTag) -> u64 {
-        fold(tag.value() ^ self.key[1], self.key[2] | 1)
-    }
+/// As they lie in memory: the order of octets does not matter to a hash.
+#[inline]
+fn words(address: Ipv6Addr) -> [u64; 2] {
+    let (high, low) = halves(u128::from_ne_bytes(address.octets()));
+    [low, high]
 }
 
 fn halves(value: u128) -> (u64, u64) {
@@ -112,7 +119,6 @@ impl Sharding {
 mod tests {
     use super::*;
     use crate::wire::Ulid;
-    use std::net::Ipv6Addr;
 
     fn pair(n: u128) -> UlidPair {
         UlidPair { local: Ulid(Ipv6Addr::from_bits(n)), peer: Ulid(Ipv6Addr::from_bits(n.rotate_left(64))) }

@@ -7,7 +7,7 @@
 //! Of several workers each owns a part of the labels, as of the tags, so both directions of a context meet at one.
 
 use super::shard::Slot;
-use crate::prefetch::prefetch;
+use crate::processor::prefetch;
 use crate::wire::FlowLabel;
 
 /// Which packets leave with a label for a header.

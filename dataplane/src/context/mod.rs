@@ -2,11 +2,13 @@
 //!
 //! A context has one owner: the worker whose number is the hash of its identifier pair, and that number is written into
 //! the tag we allocate ([`Sharding`]). So both directions of a context meet at one worker, `&mut Shard` is the lock,
-//! and a packet that arrives elsewhere is handed over. A shard is a fixed slab of two-line entries with two indexes,
-//! by identifier pair and by our tag; an index line and two entry lines are all a packet touches.
+//! and a packet that arrives elsewhere is handed over. A shard is a fixed slab of two-line entries with an index by
+//! identifier pair; our tag needs none, for it names the slot. A packet from the site touches an index line and both
+//! lines of its entry, one from the peer the first line alone.
 
 pub mod entry;
 pub mod flows;
+pub mod fork;
 pub mod hash;
 pub mod hold;
 pub mod index;
@@ -20,6 +22,7 @@ pub use entry::{Activity, Direction, Entry, Install, LocatorSets, Phase};
 pub use flows::Flows;
 pub use hash::{Hasher, Sharding};
 pub use hold::Hold;
+pub use index::Guess;
 pub use label::LabelMode;
 pub use replay::Replay;
 pub use shard::{Shard, Slot};

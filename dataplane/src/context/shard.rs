@@ -1,15 +1,38 @@
-//! One worker's contexts: a slab of entries and two indexes. Sizes are fixed at the start.
+//! One worker's contexts: a slab of entries, and an index from identifier pairs to them. Sizes are fixed at the start.
+//!
+//! A tag needs no index: its low bits are the slot. Who allocates tags takes care that no two of a worker's contexts
+//! share one ([`Shard::slot_of`]), and the other bits are what nobody can guess.
 
 use super::entry::{Activity, Direction, Entry, Install, LocatorSets, Traffic};
+use super::fork::{Forks, Place, Wish};
 use super::hash::Hasher;
-use super::index::{Full, Index};
+use super::index::{Full, Guess, Index};
 use super::label::{LabelMode, Labels};
-use crate::prefetch::prefetch;
+use crate::memory::huge;
+use crate::processor::prefetch;
+use crate::snapshot::Classes;
 use crate::wire::{ContextTag, FlowLabel, LocatorPair, UlidPair};
+
+/// Reports between asking for a context and reading it.
+const AHEAD: usize = 8;
 
 /// Place of a context in its shard.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 pub struct Slot(pub(super) u32);
+
+impl Slot {
+    /// Its number, less than the capacity of the shard.
+    #[inline]
+    pub(crate) fn number(self) -> u32 {
+        self.0
+    }
+
+    /// The slot with a number that [`Slot::number`] gave.
+    #[inline]
+    pub(crate) fn from_number(number: u32) -> Slot {
+        Slot(number)
+    }
+}
 
 /// The contexts one worker owns; whoever holds it mutably is their only writer.
 pub struct Shard {
@@ -20,9 +43,11 @@ pub struct Shard {
     /// Whether payload headers too are only accepted over the locators of their context.
     strict: bool,
     labels: Labels,
-    free: Vec<u32>,
+    forks: Forks,
+    /// Which bits of a tag are its slot.
+    slot_mask: u32,
+    len: usize,
     pairs: Index,
-    tags: Index,
     /// Slots with unreported activity, each once. `drain` says how much of it is being reported.
     active: Vec<u32>,
     reporting: Vec<u32>,
@@ -36,34 +61,16 @@ impl Shard {
     /// accepted over the locators of its context.
     pub fn new(capacity: u32, hasher: Hasher, strict: bool) -> Shard {
         let capacity = capacity.max(1);
-        let nobody = ContextTag::truncate(0);
-        let unspecified = crate::wire::Ulid(std::net::Ipv6Addr::UNSPECIFIED);
-        let ulids = UlidPair { local: unspecified, peer: unspecified };
-        let empty = Entry::new(&Install {
-            handle: 0,
-            ulids,
-            default: false,
-            local_tag: nobody,
-            peer_tag: nobody,
-            locators: ulids.as_locators(),
-            provider: 0,
-            host: 0,
-            inside: None,
-            phase: super::Phase::Opening,
-            local_label: None,
-            peer_label: None,
-            narrow: false,
-            accepted: None,
-        });
         Shard {
             hasher,
-            entries: vec![empty; capacity as usize].into_boxed_slice(),
+            entries: huge(capacity as usize, Entry::vacant()),
             accepted: (0..if strict { capacity } else { 0 }).map(|_| None).collect(),
             strict,
             labels: Labels::new(LabelMode::Off, 0),
-            free: (0..capacity).rev().collect(),
+            forks: Forks::new(0),
+            slot_mask: slot_mask(capacity),
+            len: 0,
             pairs: Index::new(capacity as usize),
-            tags: Index::new(capacity as usize),
             active: Vec::with_capacity(capacity as usize),
             reporting: Vec::with_capacity(capacity as usize),
             presented: 0,
@@ -81,31 +88,51 @@ impl Shard {
         self
     }
 
+    /// The same, with room for forked contexts of so many pairs. To be asked for before any context is there.
+    #[must_use]
+    pub fn with_forks(mut self, pairs: u32) -> Shard {
+        self.forks = Forks::new(pairs.min(self.entries.len() as u32));
+        self
+    }
+
     /// Contexts held.
     pub fn len(&self) -> usize {
-        self.tags.len()
+        self.len
     }
 
     /// Whether no context is held.
     pub fn is_empty(&self) -> bool {
-        self.tags.is_empty()
+        self.len == 0
+    }
+
+    /// The slot a tag names in a shard for `capacity` contexts; none if there is no such slot.
+    pub fn slot_of(tag: ContextTag, capacity: u32) -> Option<u32> {
+        let slot = tag.value() as u32 & slot_mask(capacity);
+        (slot < capacity).then_some(slot)
     }
 
     /// Adds a context, or brings the one with this tag up to date. A pair has at most one default context: an older one
-    /// loses its pair to the newcomer, so a packet never has two answers.
+    /// loses its pair to the newcomer, so a packet never has two answers. Fails when another context has the slot.
     pub fn install(&mut self, install: &Install) -> Result<Slot, Full> {
-        let known = self.by_tag(self.hasher.tag(install.local_tag), install.local_tag);
-        self.presented -= u32::from(known.is_some_and(|slot| self.entry(slot).is_presented()));
-        let slot = match known {
-            Some(slot) => slot,
-            None => self.occupy(install)?,
-        };
+        let slot = Slot(install.local_tag.value() as u32 & self.slot_mask);
+        let before = self.entries.get_mut(slot.0 as usize).ok_or(Full)?;
+        if !before.is_taken() {
+            before.replace(install);
+            self.len += 1;
+            self.presented += u32::from(install.inside.is_some());
+        } else if before.local_tag != install.local_tag {
+            return Err(Full);
+        }
         let pair_hash = self.hasher.pair(&install.ulids);
         let before = &self.entries[slot.0 as usize];
         let (was_default, old_ulids) = (before.is_default(), before.ulids);
         if was_default && (!install.default || old_ulids != install.ulids) {
             self.pairs.remove(self.hasher.pair(&old_ulids), slot.0);
         }
+        if was_default != install.default || old_ulids != install.ulids {
+            self.unfork(slot);
+        }
+        self.presented -= u32::from(self.entries[slot.0 as usize].is_presented());
         self.entries[slot.0 as usize].update(install);
         self.presented += u32::from(install.inside.is_some());
         if install.default {
@@ -122,41 +149,70 @@ impl Shard {
                 }
             }
         }
+        match install.default {
+            true => self.forks.share(pair_hash, &install.ulids, install.classes),
+            false => self.forks.take(pair_hash, &install.ulids, slot, install.classes),
+        }
         self.labels.set(slot, install.local_label, install.peer_label);
         Ok(slot)
     }
 
-    fn occupy(&mut self, install: &Install) -> Result<Slot, Full> {
-        let slot = self.free.pop().ok_or(Full)?;
-        if let Err(full) = self.tags.insert(self.hasher.tag(install.local_tag), slot) {
-            self.free.push(slot);
-            return Err(full);
-        }
-        self.entries[slot as usize].replace(install);
-        Ok(Slot(slot))
+    /// Asks for what [`Shard::install`] will touch.
+    #[inline]
+    pub fn approach(&self, install: &Install) {
+        self.prefetch_entry(install.local_tag.value() as u32 & self.slot_mask);
+        self.prefetch_pair(self.hasher.pair(&install.ulids));
     }
 
     /// Forgets the context with this tag. False if there was none.
     pub fn remove(&mut self, tag: ContextTag) -> bool {
-        let hash = self.hasher.tag(tag);
-        let Some(slot) = self.by_tag(hash, tag) else { return false };
-        self.tags.remove(hash, slot.0);
+        let Some(slot) = self.by_tag(tag) else { return false };
         self.labels.set(slot, None, None);
+        self.unfork(slot);
         let entry = &mut self.entries[slot.0 as usize];
         self.presented -= u32::from(entry.is_presented());
-        entry.silence();
-        if entry.is_default() {
-            let ulids = entry.ulids;
-            self.pairs.remove(self.hasher.pair(&ulids), slot.0);
+        let pair = entry.is_default().then_some(entry.ulids);
+        entry.vacate();
+        self.len -= 1;
+        if let Some(pair) = pair {
+            self.pairs.remove(self.hasher.pair(&pair), slot.0);
         }
-        self.free.push(slot.0);
         true
+    }
+
+    /// Packets go by this context neither as the default one that shares its traffic nor as a forked one.
+    fn unfork(&mut self, slot: Slot) {
+        if self.forks.is_empty() {
+            return;
+        }
+        let entry = &self.entries[slot.0 as usize];
+        let (hash, ulids, default) = (self.hasher.pair(&entry.ulids), entry.ulids, entry.is_default());
+        match default {
+            true => self.forks.share(hash, &ulids, Classes::NONE),
+            false => self.forks.take(hash, &ulids, slot, Classes::NONE),
+        }
+    }
+
+    /// The forks of a pair whose hash is `hash`; none when it has none, or there was no room for them.
+    #[inline]
+    pub fn forks_of(&self, hash: u64, pair: &UlidPair) -> Option<&Place> {
+        self.forks.find(hash, pair)
+    }
+
+    /// A packet of a class without a context has come at `now`, in milliseconds. Whether control will hear of it.
+    pub fn wish_fork(&mut self, hash: u64, pair: &UlidPair, wish: Wish, now: u64) -> bool {
+        self.forks.wish(hash, pair, wish, now)
+    }
+
+    /// The next such wish to be told.
+    pub fn next_wish(&mut self) -> Option<Wish> {
+        self.forks.next_wish()
     }
 
     /// Replaces the locators a context accepts payload over, and gives back the old ones: they are for control to free.
     /// Where nobody asks for them they come back as they are.
     pub fn accept(&mut self, tag: ContextTag, mut sets: Option<Box<LocatorSets>>) -> Option<Box<LocatorSets>> {
-        if let Some(slot) = self.by_tag(self.hasher.tag(tag), tag)
+        if let Some(slot) = self.by_tag(tag)
             && let Some(place) = self.accepted.get_mut(slot.0 as usize)
         {
             std::mem::swap(place, &mut sets);
@@ -224,14 +280,15 @@ impl Shard {
         (entry.is_presented() && entry.phase == super::Phase::Live).then_some(slot)
     }
 
-    /// The context with our tag, whose hash is `hash`.
+    /// The context with our tag.
     #[inline]
-    pub fn by_tag(&self, hash: u64, tag: ContextTag) -> Option<Slot> {
-        let is_it = |slot: u32| self.entries.get(slot as usize).is_some_and(|entry| entry.local_tag == tag);
-        self.tags.find(hash, is_it).map(Slot)
+    pub fn by_tag(&self, tag: ContextTag) -> Option<Slot> {
+        let slot = tag.value() as u32 & self.slot_mask;
+        let entry = self.entries.get(slot as usize)?;
+        (entry.is_taken() && entry.local_tag == tag).then_some(Slot(slot))
     }
 
-    /// The keyed hash both indexes use.
+    /// The keyed hash of the index.
     pub fn hasher(&self) -> &Hasher {
         &self.hasher
     }
@@ -242,10 +299,25 @@ impl Shard {
         self.pairs.prefetch(hash);
     }
 
-    /// Asks for the index line of a tag.
+    /// The slot a tag names, asked for, without a look at whose it is: the first line is all that packets from the peer
+    /// need.
     #[inline]
-    pub fn prefetch_tag(&self, hash: u64) {
-        self.tags.prefetch(hash);
+    pub fn approach_tag(&self, tag: ContextTag) -> Option<Slot> {
+        let slot = tag.value() as u32 & self.slot_mask;
+        prefetch(self.entries.get(slot as usize)?);
+        Some(Slot(slot))
+    }
+
+    /// What the index says of a pair whose hash is `hash` at first sight.
+    #[inline]
+    pub fn guess(&self, hash: u64) -> Guess {
+        self.pairs.guess(hash)
+    }
+
+    /// Whether payload headers too are only accepted over the locators of their context (RFC 5533 §16.2).
+    #[inline]
+    pub fn is_strict(&self) -> bool {
+        self.strict
     }
 
     /// Asks for both lines of the entries a pair may lead to, once its index lines are here.
@@ -255,12 +327,6 @@ impl Shard {
             self.prefetch_entry(slot);
             self.labels.prefetch_used(slot);
         });
-    }
-
-    /// The same for a tag.
-    #[inline]
-    pub fn prefetch_by_tag(&self, hash: u64) {
-        self.tags.candidates(hash, |slot| self.prefetch_entry(slot));
     }
 
     #[inline]
@@ -278,7 +344,7 @@ impl Shard {
     }
 
     /// Notes one packet of `octets` in a context: counts, and the liveness REAP lives on.
-    #[inline]
+    #[inline(always)]
     pub fn note(&mut self, slot: Slot, direction: Direction, octets: usize) {
         if self.entries[slot.0 as usize].note(direction, octets) {
             self.active.push(slot.0);
@@ -301,30 +367,39 @@ impl Shard {
     /// The next context of the running report: control's name for it, what happened, and its totals.
     pub fn next_activity(&mut self) -> Option<(u64, Activity, [Traffic; 2])> {
         while let Some(slot) = self.reporting.pop() {
+            // Contexts are reported in no order of their memory; this one is read some reports from now.
+            if let Some(&later) = self.reporting.len().checked_sub(AHEAD).and_then(|at| self.reporting.get(at)) {
+                self.prefetch_entry(later);
+            }
             let entry = &mut self.entries[slot as usize];
             if let Some(activity) = entry.take_activity() {
-                return Some((entry.handle, activity, entry.traffic));
+                return Some((entry.handle, activity, entry.traffic()));
             }
         }
         None
     }
 
-    /// All contexts held, for status reports; walks the whole index.
+    /// All contexts held, for status reports; walks the whole table.
     pub fn iter(&self) -> impl Iterator<Item = &Entry> + '_ {
-        self.tags.slots().map(|slot| &self.entries[slot as usize])
+        self.entries.iter().filter(|entry| entry.is_taken())
     }
 
     /// Walks everything and panics when an invariant is broken. For tests.
     pub fn selfcheck(&self) {
-        let mut held: Vec<u32> = self.tags.slots().collect();
-        held.sort_unstable();
+        let taken = |slot: &u32| self.entries[*slot as usize].is_taken();
+        let held: Vec<u32> = (0..self.entries.len() as u32).filter(taken).collect();
         self.labels.selfcheck(&held);
-        let mut all: Vec<u32> = held.iter().chain(&self.free).copied().collect();
-        all.sort_unstable();
-        assert!(all.iter().copied().eq(0..self.entries.len() as u32), "a slot is lost or held twice");
+        let lives = |slot: Slot| held.binary_search(&slot.0).is_ok();
+        let default = |pair: &UlidPair| self.by_pair(self.hasher.pair(pair), pair);
+        self.forks.selfcheck(
+            |pair| default(pair).is_some_and(|slot| self.entry(slot).is_forked()),
+            |slot, pair| lives(slot) && !self.entry(slot).is_default() && self.entry(slot).ulids == *pair,
+        );
+        self.pairs.selfcheck();
+        assert_eq!(held.len(), self.len, "contexts are miscounted");
         for &slot in &held {
             let entry = &self.entries[slot as usize];
-            assert_eq!(self.by_tag(self.hasher.tag(entry.local_tag), entry.local_tag), Some(Slot(slot)));
+            assert_eq!(self.by_tag(entry.local_tag), Some(Slot(slot)));
             if entry.is_default() {
                 assert_eq!(self.by_pair(self.hasher.pair(&entry.ulids), &entry.ulids), Some(Slot(slot)));
             }
@@ -336,4 +411,9 @@ impl Shard {
         queued.sort_unstable();
         assert!(queued.is_sorted_by(|a, b| a < b), "a slot is queued twice, so the queue could grow without bound");
     }
+}
+
+/// As many low bits as it takes to number `capacity` slots.
+fn slot_mask(capacity: u32) -> u32 {
+    capacity.max(1).checked_next_power_of_two().map_or(u32::MAX, |slots| slots - 1)
 }

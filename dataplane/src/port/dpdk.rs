@@ -52,6 +52,13 @@ impl Frame for Mbuf {
     fn truncate(&mut self, octets: usize) {
         Mbuf::truncate(self, octets);
     }
+
+    #[inline]
+    fn discard(burst: &mut Vec<Mbuf>) {
+        if !burst.is_empty() {
+            Mbuf::free_burst(burst);
+        }
+    }
 }
 
 impl Port<Mbuf> for QueuePair {

@@ -17,6 +17,10 @@ pub trait Frame: Sized + Send + 'static {
     fn trim_front(&mut self, octets: usize);
     /// Cuts the packet to its first `octets`; longer than the packet is no change.
     fn truncate(&mut self, octets: usize);
+    /// Gives back all of a burst at once. The list keeps its room.
+    fn discard(burst: &mut Vec<Self>) {
+        burst.clear();
+    }
 }
 
 /// One receive queue and one transmit queue of a device, owned by one worker.

@@ -10,7 +10,7 @@ use dataplane::context::{Activity, Hasher, Install, Phase, Sharding, Sign};
 use dataplane::counters::{Count, DropReason};
 use dataplane::link::{ControlLink, Notice, Punt, RingSizes, Workers, connect};
 use dataplane::port::memory::{HeapFrame, HeapPool, MemoryPort, Wire};
-use dataplane::snapshot::{Block, HostView, NatView, PortId, PortView, ProviderView, Role, Snapshot};
+use dataplane::snapshot::{Block, Classes, HostView, NatView, PortId, PortView, ProviderView, Role, Snapshot};
 use dataplane::wire::ethernet::{self, EtherType, Mac};
 use dataplane::wire::icmpv6;
 use dataplane::wire::ipv6::{self, protocol};
@@ -107,6 +107,7 @@ impl Side {
             host_index,
             site: Block::new(self.ulid(0), 48),
             mss_clamp: false,
+            classes: Vec::new(),
             nat: None,
         }
     }
@@ -118,12 +119,13 @@ impl Side {
         let ulids = UlidPair { local: Ulid(self.ulid(host)), peer: Ulid(other.ulid(peer)) };
         let tag = |sharding: &Sharding, ulids: &UlidPair, mine: u16, theirs: u16| {
             let owner = u64::from(sharding.owner_of_pair(ulids)) << Sharding::WORKER_SHIFT;
-            ContextTag::truncate(owner | u64::from(mine) << 20 | u64::from(theirs) << 4 | 5)
+            ContextTag::truncate(owner | 5 << 30 | slot(mine, theirs))
         };
         Install {
             handle: u64::from(host) << 16 | u64::from(peer),
             ulids,
             default: true,
+            classes: Classes::NONE,
             local_tag: tag(sharding[0], &ulids, host, peer),
             peer_tag: tag(sharding[1], &ulids.mirrored(), peer, host),
             locators: LocatorPair {
@@ -142,6 +144,15 @@ impl Side {
     }
 }
 
+/// The low bits of the tag of a context of a host and a peer of the other site: of up to 8 hosts and 64 peers, and of
+/// another kind of context with [`OTHER_KIND`], each has a slot of its own in a table for 1024.
+pub fn slot(host: u16, peer: u16) -> u64 {
+    u64::from(host / 8) << 20 | u64::from(host % 8) << 6 | u64::from(peer / 64) << 24 | u64::from(peer % 64)
+}
+
+/// See [`slot`].
+pub const OTHER_KIND: u64 = 1 << 9;
+
 /// What a worker told control.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum Seen {
@@ -153,6 +164,7 @@ pub enum Seen {
     Tcp(u64, Sign, LocatorPair),
     TableFull(u64),
     Qualified(UlidPair, Locator, u8),
+    Fork(u64, u8),
 }
 
 /// A box under test.
@@ -179,7 +191,7 @@ pub struct Setup {
 
 impl Default for Setup {
     fn default() -> Setup {
-        let limits = Limits { contexts: 256, hold_pairs: 16, ..Limits::default() };
+        let limits = Limits { contexts: 1024, hold_pairs: 16, ..Limits::default() };
         Setup { side: Side::A, workers: 1, limits, rings: RingSizes::default() }
     }
 }
@@ -273,6 +285,7 @@ impl Bench {
                 Notice::Tcp { handle, sign, pair } => Seen::Tcp(handle, sign, pair),
                 Notice::TableFull { handle } => Seen::TableFull(handle),
                 Notice::Qualified { pair, presented, provider } => Seen::Qualified(pair, presented, provider),
+                Notice::Fork(wish) => Seen::Fork(wish.handle, wish.class),
             });
         })
     }

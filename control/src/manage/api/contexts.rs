@@ -107,6 +107,9 @@ pub struct ContextView {
     pub ulid_peer: Ipv6Addr,
     /// Forked Instance Identifier; 0 is the default context.
     pub fork: u32,
+    /// The class of ours whose packets go by it, if it is a forked context of one.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub class: Option<String>,
     /// Where the handshake is.
     pub state: ContextState,
     /// The tag the peer sends us, 12 hex digits.
@@ -149,6 +152,7 @@ impl ContextView {
             ulid_local,
             ulid_peer,
             fork: 0,
+            class: None,
             state,
             local_tag: None,
             peer_tag: None,

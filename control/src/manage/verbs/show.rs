@@ -183,7 +183,8 @@ fn contexts_text(view: &ContextsView) -> String {
 }
 
 fn context_row(it: &ContextView) -> [String; 12] {
-    let fork = if it.fork == 0 { String::new() } else { format!("#{}", it.fork) };
+    let class = it.class.as_ref().map(|class| format!("={class}")).unwrap_or_default();
+    let fork = if it.fork == 0 { String::new() } else { format!("#{}{class}", it.fork) };
     [
         format!("{}{fork}", it.ulid_local),
         it.ulid_peer.to_string(),

@@ -211,6 +211,34 @@ fn a_refusal_by_icmp_counts_ten_minutes_for_all_who_want_that_peer() {
 }
 
 #[test]
+fn a_fork_that_comes_to_nothing_is_not_held_against_its_pair() {
+    // R5533-022: silence, and a refusal by ICMPv6.
+    for refused in [false, true] {
+        let (mut a, _) = super::established();
+        let default = a.context(2).id;
+        let request = Open { ulids: a.ulids(2), fork: 7, pairs: vec![a.pair(2)] };
+        a.open_with(at(1), request.clone()).unwrap();
+        let (addresses, i1) = a.sent_one();
+        let reason = match refused {
+            true => {
+                let quote = emit_packet(addresses, 64, &i1).unwrap();
+                assert_eq!(a.endpoint.parameter_problem(at(2), &quote, &mut a.out), Verdict::Accepted);
+                FailReason::NoSupport
+            }
+            false => {
+                assert_eq!(only_names(&transmissions(&mut a, 4)), ["I1"; 4]);
+                a.expire_next();
+                FailReason::NoAnswer
+            }
+        };
+        assert_eq!(a.out.pop(), Some(Output::Failed { ulids: a.ulids(2), fork: 7, reason }));
+        a.out.clear();
+        assert_eq!((a.endpoint.holddowns(), a.context(2).id), (0, default));
+        assert!(a.open_with(at(200), request).is_ok(), "whoever wants to may try again");
+    }
+}
+
+#[test]
 fn a_peer_that_asks_by_itself_ends_the_hold_down() {
     // R5533-157, D32
     let (mut a, mut b) = (Node::new(1), Node::new(2));

@@ -17,6 +17,8 @@ use crate::wire::ipv6::{HEADER_LEN, Place};
 
 /// The P bit, in the third octet of every Shim6 header.
 pub(super) const P: u8 = 0x80;
+/// The same in a payload header taken for a number.
+const P_HERE: u64 = (P as u64) << 40;
 
 /// Why octets are not a payload header.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
@@ -53,22 +55,20 @@ impl PayloadHeader {
     /// [`PayloadError::Control`] sends the packet to the control decoder; the others end it.
     #[inline]
     pub fn parse(octets: &[u8]) -> Result<PayloadHeader, PayloadError> {
-        let header: &[u8; Self::LEN] = octets.first_chunk().ok_or(PayloadError::Truncated)?;
-        let &[next_header, length, a, b, c, d, e, f] = header;
-        if a & P == 0 {
+        let header = u64::from_be_bytes(*octets.first_chunk().ok_or(PayloadError::Truncated)?);
+        if header & P_HERE == 0 {
             return Err(PayloadError::Control);
         }
-        if length != 0 {
+        if header >> 48 & 0xff != 0 {
             return Err(PayloadError::Length);
         }
-        Ok(PayloadHeader { next_header, tag: ContextTag::from_octets([a, b, c, d, e, f]) })
+        Ok(PayloadHeader { next_header: (header >> 56) as u8, tag: ContextTag::truncate(header) })
     }
 
     /// The header's octets.
     #[inline]
     pub const fn emit(self) -> [u8; Self::LEN] {
-        let [a, b, c, d, e, f] = self.tag.octets();
-        [self.next_header, 0, a | P, b, c, d, e, f]
+        ((self.next_header as u64) << 56 | P_HERE | self.tag.value()).to_be_bytes()
     }
 }
 
