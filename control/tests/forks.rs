@@ -148,6 +148,7 @@ fn either_box_may_restart() {
     }
 }
 
+// R5533-023
 #[test]
 fn classes_of_both_ends_with_one_number_share_a_context_and_each_goes_its_way() {
     // The stream from site 1 is the second of all, so its class is another one with the same number.

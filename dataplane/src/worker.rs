@@ -3,9 +3,10 @@
 //! A worker owns its shard, its queues and its counters. A turn never blocks, allocates or asks the kernel for anything
 //! (what a port does inside is the port's business). Its clock is the number handed to [`Worker::turn`].
 
+mod report;
+
 use std::sync::Arc;
 
-use crate::context::flows::Qualified;
 use crate::context::hold::Held;
 use crate::context::replay::Shown;
 use crate::context::{Flows, Hasher, Hold, Phase, Replay, Shard, Sharding};
@@ -367,33 +368,6 @@ impl<F: Frame> Worker<F> {
         }
         self.arrived = arrived;
         done
-    }
-
-    /// Tells control what was active, a few contexts per turn.
-    fn report(&mut self, steps: usize) {
-        while !self.outlets.link.events.is_full()
-            && let Some(Qualified { pair, presented, provider }) = self.flows.next_qualified()
-        {
-            self.outlets.count(Count::NatQualified);
-            self.outlets.tell(Event::Qualified { pair, presented, provider });
-        }
-        while !self.outlets.link.events.is_full()
-            && let Some(wish) = self.shard.next_wish()
-        {
-            self.outlets.tell(Event::Fork(wish));
-        }
-        if self.outlets.now >= self.report_due {
-            self.report_due = self.outlets.now + self.limits.report_ms;
-            self.shard.start_report();
-        }
-        for _ in 0..steps {
-            if self.outlets.link.events.is_full() {
-                // Activity is not lost: it stays in the entries until there is room.
-                return;
-            }
-            let Some((handle, activity, traffic)) = self.shard.next_activity() else { return };
-            self.outlets.tell(Event::Activity { handle, activity, traffic });
-        }
     }
 
     fn expire_one(&mut self) {

@@ -58,6 +58,8 @@ def metrics(result):
                 found[f"{place} {name} pps"] = Metric(tuple(own), True)
                 if name != "box":
                     found[f"{place} box / {name}"] = Metric(tuple(stats.ratios(samples["box"], own)), True)
+    for row in result.get("handshakes") or []:
+        found[f"handshakes {row['proof']} per second"] = Metric(tuple(row["samples_per_second"]), True)
     return found
 
 

@@ -92,9 +92,13 @@ def soak(rig, rate, seconds, size="imix"):
     }
 
 
-def reconfiguration(rig, rate, seconds=1.0, every=0.05):
+CALM = 400_000.0
+"""Frames per second of which a device's ring holds those of several milliseconds: so what is lost is not the scheduler's."""
+
+
+def reconfiguration(rig, rate=CALM, seconds=1.0, every=0.05):
     """Frames lost while all workers get a new snapshot again and again, and without that; per reload, the time for which
-    nothing went through would have lost as much."""
+    nothing would have gone through to lose as much."""
     with rig.running("box") as pair:
         time.sleep(0.05)
         calm = rig.trial(pair, size="78", seconds=seconds, rate=rate)

@@ -3,7 +3,11 @@
 import os
 from dataclasses import dataclass
 
-PARTS = ("stages", "replay", "wire", "rates", "scale")
+PARTS = ("stages", "replay", "wire", "rates", "scale", "handshakes")
+DEVICES = {"replay", "wire", "rates", "scale"}
+"""Those that need DPDK and hugepages."""
+PROOFS = {"HBA": ["--peers", "65536"], "CGA-2048": ["--cga", "2048", "--peers", "8192", "--block", "4096"]}
+"""How peers prove their locators, as the example handshakes is told."""
 SIZES = ("64", "78", "imix", "1500")
 LADDER = (1000, 64_512, 258_048, 1_032_192, 4_128_768, 16_515_072)
 """As FD.io's CSIT counts sessions."""

@@ -25,7 +25,9 @@ def build(parts):
     cargo = [str(ROOT / "scripts" / "cargo"), "build", "--release"]
     if "stages" in parts:
         subprocess.run([*cargo, "-p", "dataplane", "--example", "translation"], cwd=ROOT, check=True)
-    if set(parts) - {"stages"}:
+    if "handshakes" in parts:
+        subprocess.run([*cargo, "-p", "control", "--example", "handshakes"], cwd=ROOT, check=True)
+    if set(parts) - {"stages", "handshakes"}:
         subprocess.run([*cargo, "-p", "perf-gen", "--bins"], cwd=ROOT, check=True)
 
 

@@ -18,11 +18,13 @@ def markdown(name, result):
         ("reload", reload),
         ("soak", soak),
         ("scale", scale),
+        ("handshakes", handshakes),
     ):
         if result.get(part):
             parts += [*write(result[part]), ""]
     parts += [f"{machine.line(result['machine'])}; commit {result['commit']}, {result['taken']}; "
-              f"load {result['load_before']} before, {result['load_after']} after.", ""]
+              f"load {result['load_before']} before, {result['load_after']} after; "
+              f"{sum(result.get('seconds', {}).values()):.0f} seconds.", ""]
     return "\n".join(parts)
 
 
@@ -164,6 +166,23 @@ def scale(found):
         lines.append(
             f"| {row['contexts']:,} | {row['churned_per_second']:,} | {row['pps_meanwhile'] / 1e6:.2f} "
             f"| {row['pps_without'] / 1e6:.2f} | {row['dropped_meanwhile']:,} |"
+        )
+    return lines
+
+
+def handshakes(rows):
+    lines = [
+        "## Setting contexts up",
+        "",
+        "Handshakes per second of the control core's responder, I1 and I2 in, R1 and R2 out, each peer with two locators that "
+        "were never seen before; and a flood of I1s.",
+        "",
+        "| locators proved by | handshakes per second | I1s per second in a flood | octets a flood leaves |",
+        "|---|---:|---:|---:|",
+    ]
+    for row in rows:
+        lines.append(
+            f"| {row['proof']} | {row['handshakes_per_second']:,} | {row['flood_i1_per_second']:,} | {row['flood_octets']:,} |"
         )
     return lines
 

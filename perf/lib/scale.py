@@ -1,15 +1,18 @@
 """Many contexts: how fast they come, what they take, and what coming and going costs those that stay."""
 
+import json
 import re
 import subprocess
 import tempfile
 import time
 from pathlib import Path
 
+from . import stats
 from .hugepages import Hugepages
-from .programs import BUILT, Box, Setup
+from .programs import BUILT, Box, Setup, ahead
 from .replay import devices, scratch
 
+HANDSHAKES = BUILT / "examples" / "handshakes"
 SILENT = ("net_null0,no-rx=1", "net_null1,no-rx=1")
 
 
@@ -57,3 +60,25 @@ def churn(contexts, flows=1000, core=1, seconds=1.0, rounds=3):
         "pps_without": round(sorted(calm)[len(calm) // 2]),
         "dropped_meanwhile": drops,
     }
+
+
+def handshakes(proofs, rounds):
+    """RFC 9693's connection establishment rate: handshakes per second of the control core through the real responder, I1
+    and I2 in, R1 and R2 out; and I1s of a flood, which must cost no memory. `proofs` maps names to arguments."""
+    samples = {name: [] for name in proofs}
+    for _ in range(rounds):
+        for name, words in proofs.items():
+            done = subprocess.run([HANDSHAKES, *words], stdout=subprocess.PIPE, check=True, preexec_fn=ahead)
+            samples[name].append(json.loads(done.stdout))
+    rows = []
+    for name, found in samples.items():
+        rates = [one["handshakes"]["handshakes_per_s"] for one in found]
+        floods = [one["flood"] for one in found]
+        rows.append({
+            "proof": name,
+            "handshakes_per_second": round(stats.median(rates)),
+            "flood_i1_per_second": round(stats.median([flood["i1s_per_s"] for flood in floods])),
+            "flood_octets": max(flood["octets_more"] for flood in floods),
+            "samples_per_second": [round(rate) for rate in rates],
+        })
+    return rows

@@ -40,6 +40,8 @@ def steps(given):
     """All steps in order, the quick and telling ones first."""
     yield Step("decoder", [*PYTHON, str(ROOT / "scripts" / "tests" / "test_decoder.py")], "unittest")
     yield Step("independent peer", [*PYTHON, str(ROOT / "scripts" / "tests" / "test_peer.py")], "unittest")
+    for path in sorted((ROOT / "perf" / "tests").glob("test_*.py")):
+        yield Step(f"measuring: {path.stem}", [*PYTHON, str(path)], "unittest")
     yield Step("format", [CARGO, "fmt", "--all", "--check"])
     yield Step("lints", [CARGO, "clippy", "--workspace", "--all-targets", "--all-features", "--", "-D", "warnings"])
     yield Step("tests without DPDK", [CARGO, "test", "--no-fail-fast"], "cargo")

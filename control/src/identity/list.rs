@@ -75,7 +75,7 @@ pub fn verify_list(
     list: &LocatorList,
     signature: Option<&[u8]>,
 ) -> Result<(), ListFault> {
-    let signed = verify(ulid, pds, list, signature, |ulid, pds| Proof::check(ulid, pds))?;
+    let signed = verify(ulid, pds, list, signature, Proof::check)?;
     signed.map_or(Ok(()), |signed| verify_signature(signed, list, signature))
 }
 
@@ -86,7 +86,7 @@ pub fn verify_list_of_owner(
     list: &LocatorList,
     signature: Option<&[u8]>,
 ) -> Result<(), ListFault> {
-    let signed = verify(ulid, pds, list, signature, |ulid, pds| Proof::read(ulid, pds))?;
+    let signed = verify(ulid, pds, list, signature, Proof::read)?;
     signed.map_or(Ok(()), |signed| verify_signature(signed, list, signature))
 }
 
@@ -98,7 +98,7 @@ pub fn verify_list_but_signature(
     list: &LocatorList,
     signature: Option<&[u8]>,
 ) -> Result<bool, ListFault> {
-    verify(ulid, pds, list, signature, |ulid, pds| Proof::read(ulid, pds)).map(|signed| signed.is_some())
+    verify(ulid, pds, list, signature, Proof::read).map(|signed| signed.is_some())
 }
 
 fn verify_signature(

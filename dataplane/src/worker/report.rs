@@ -1,0 +1,36 @@
+//! What a worker tells control by itself, a little each turn: what was active, and what deserves a context.
+
+use super::Worker;
+use crate::context::flows::Qualified;
+use crate::counters::Count;
+use crate::link::Event;
+use crate::port::Frame;
+
+impl<F: Frame> Worker<F> {
+    /// Tells control what was active, a few contexts per turn.
+    pub(super) fn report(&mut self, steps: usize) {
+        while !self.outlets.link.events.is_full()
+            && let Some(Qualified { pair, presented, provider }) = self.flows.next_qualified()
+        {
+            self.outlets.count(Count::NatQualified);
+            self.outlets.tell(Event::Qualified { pair, presented, provider });
+        }
+        while !self.outlets.link.events.is_full()
+            && let Some(wish) = self.shard.next_wish()
+        {
+            self.outlets.tell(Event::Fork(wish));
+        }
+        if self.outlets.now >= self.report_due {
+            self.report_due = self.outlets.now + self.limits.report_ms;
+            self.shard.start_report();
+        }
+        for _ in 0..steps {
+            if self.outlets.link.events.is_full() {
+                // Activity is not lost: it stays in the entries until there is room.
+                return;
+            }
+            let Some((handle, activity, traffic)) = self.shard.next_activity() else { return };
+            self.outlets.tell(Event::Activity { handle, activity, traffic });
+        }
+    }
+}
