@@ -28,8 +28,8 @@ pub(super) struct Attached {
     pub(super) asked: u64,
     /// Stands in the queue of those that wait for a probe to be allowed.
     pub(super) waiting: bool,
-    /// Whether flow labels arrive.
-    pub(super) labels: LabelUse,
+    /// Whether flow labels arrive, where they are offered.
+    pub(super) labels: Option<Box<LabelUse>>,
     /// When a hint last made it test its path.
     pub(super) hinted: Option<Instant>,
     /// When the peer was last heard.
