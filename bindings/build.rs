@@ -53,6 +53,14 @@ const FUNCTIONS: &[&str] = &[
     "rte_eth_macaddr_get",
     "rte_eth_link_get_nowait",
     "rte_eth_stats_get",
+    "rte_eth_dev_conf_get",
+    "rte_eth_dev_reset",
+    "rte_eth_dev_callback_register",
+    "rte_eth_dev_callback_unregister",
+    "rte_eth_dev_rss_reta_update",
+    "rte_eth_dev_rss_reta_query",
+    "rte_eth_dev_rss_hash_conf_get",
+    "rte_eth_dev_rss_hash_update",
     "pshim6_.*",
 ];
 
@@ -65,6 +73,7 @@ const CONSTANTS: &[&str] = &[
     "RTE_MEMPOOL_CACHE_MAX_SIZE",
     "RTE_ETHER_HDR_LEN",
     "RTE_ETHER_CRC_LEN",
+    "RTE_ETH_RETA_GROUP_SIZE",
     "MAP_ANONYMOUS",
     "MAP_HUGETLB",
     "MAP_HUGE_SHIFT",

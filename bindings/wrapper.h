@@ -23,6 +23,8 @@ static const uint64_t PSHIM6_RSS_ADDRESSES =
 /* The same, and on ports where there are some. */
 static const uint64_t PSHIM6_RSS_PORTS =
 	RTE_ETH_RSS_NONFRAG_IPV6_TCP | RTE_ETH_RSS_NONFRAG_IPV6_UDP | RTE_ETH_RSS_NONFRAG_IPV6_SCTP;
+/* The device tells by itself when its link changes. */
+static const uint32_t PSHIM6_DEVICE_TELLS_LINK = RTE_ETH_DEV_INTR_LSC;
 /* What says where the octets of an mbuf live; every other flag asks a NIC for something. */
 static const uint64_t PSHIM6_MBUF_ATTACHMENT = RTE_MBUF_F_EXTERNAL | RTE_MBUF_F_INDIRECT;
 /* The octets are those of another mbuf. */

@@ -14,6 +14,12 @@ impl Errno {
     pub const ENODEV: Errno = Errno(19);
     /// Out of memory.
     pub const ENOMEM: Errno = Errno(12);
+    /// Not now; try again.
+    pub const EAGAIN: Errno = Errno(11);
+    /// Somebody else uses it.
+    pub const EBUSY: Errno = Errno(16);
+    /// There is no such function.
+    pub const ENOSYS: Errno = Errno(38);
     /// Permission denied.
     pub const EACCES: Errno = Errno(13);
     /// Operation not permitted.

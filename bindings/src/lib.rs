@@ -15,8 +15,8 @@
 //! println!("{} has {} and {}", port.name(), port.mac(), eal.memory());
 //! let mut burst = Vec::with_capacity(32);
 //! loop {
-//!     queues[0].rx.receive(&mut burst);
-//!     queues[0].tx.transmit(&mut burst);
+//!     queues[0].receive(&mut burst);
+//!     queues[0].transmit(&mut burst);
 //! }
 //! # }
 //! ```
@@ -27,12 +27,15 @@
 mod device;
 mod eal;
 mod error;
+mod events;
 mod lcore;
 mod mbuf;
 mod memory;
 mod pool;
 mod port;
+mod queue;
 mod ring;
+mod spread;
 mod sys;
 pub mod testing;
 
@@ -43,5 +46,7 @@ pub use lcore::{Lcore, current as current_lcore, pin};
 pub use mbuf::Mbuf;
 pub use memory::{Hugepages, Memory};
 pub use pool::{HEADROOM, Pool};
-pub use port::{Mac, Port, PortConfig, PortStats, QueuePair, Rss, RxQueue, TxQueue};
+pub use port::{Mac, Port, PortConfig, PortEvents, PortStats};
+pub use queue::QueuePair;
 pub use ring::{Consumer, Producer, ring};
+pub use spread::{RSS_KEY_MAX, Rss, Spread};

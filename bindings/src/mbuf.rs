@@ -8,7 +8,7 @@ use crate::sys;
 
 /// A packet, owned. Dropping it gives the buffer back to its pool.
 ///
-/// Always one buffer: packets that a device spreads over several never become an `Mbuf` (see [`crate::RxQueue`]). No
+/// Always one buffer: packets that a device spreads over several never become an `Mbuf` (see [`crate::QueuePair::receive`]). No
 /// offload is ever asked for: flags of reception are cleared, so no NIC touches a checksum on the way out.
 ///
 /// Invariants, which every way to make one establishes and every method keeps: the pointer is to a live mbuf that

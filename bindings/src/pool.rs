@@ -32,7 +32,19 @@ unsafe impl Sync for Pool {}
 impl Pool {
     /// Makes a pool of `count` buffers (best is a power of two less one) that hold `data_room` octets of packet behind
     /// [`HEADROOM`]. Each lcore may keep `cache` of them (512 at most, and less than two thirds of the count).
-    pub fn create(_started: &Eal, name: &str, count: u32, cache: u32, data_room: u16) -> Result<Self, PoolError> {
+    pub fn create(started: &Eal, name: &str, count: u32, cache: u32, data_room: u16) -> Result<Self, PoolError> {
+        Self::create_on(started, None, name, count, cache, data_room)
+    }
+
+    /// The same on a memory node, which is best that of the device that fills the buffers ([`crate::Port::socket_of`]).
+    pub fn create_on(
+        _started: &Eal,
+        node: Option<u32>,
+        name: &str,
+        count: u32,
+        cache: u32,
+        data_room: u16,
+    ) -> Result<Self, PoolError> {
         let invalid = |reason: String| Err(PoolError::Invalid { name: name.to_owned(), reason });
         // RTE_MEMPOOL_NAMESIZE: the name becomes part of a memory zone's name of 32 characters.
         if name.is_empty() || name.len() > 25 || name.contains('\0') {
@@ -45,8 +57,10 @@ impl Pool {
             return invalid(format!("{data_room} octets and the headroom of {HEADROOM} are over 65535"));
         };
         let c_name = CString::new(name).unwrap_or_default();
-        // SAFETY: the EAL is started; the name is NUL-terminated and copied; -1 is SOCKET_ID_ANY.
-        let raw = unsafe { sys::rte_pktmbuf_pool_create(c_name.as_ptr(), count, cache, 0, octets, -1) };
+        // -1 is SOCKET_ID_ANY.
+        let node = node.and_then(|node| i32::try_from(node).ok()).unwrap_or(-1);
+        // SAFETY: the EAL is started; the name is NUL-terminated and copied.
+        let raw = unsafe { sys::rte_pktmbuf_pool_create(c_name.as_ptr(), count, cache, 0, octets, node) };
         NonNull::new(raw).map(|raw| Pool { raw, count, data_room }).ok_or_else(|| {
             let errno = Errno::last();
             let hint = match errno {

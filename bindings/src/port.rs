@@ -1,29 +1,24 @@
 //! Ports: a device configured, with one receive and one transmit queue for each worker.
 
+use std::cell::Cell;
 use std::ffi::CString;
 use std::fmt;
 use std::marker::PhantomData;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
+use std::time::Duration;
 
 use crate::device::DeviceSpec;
 use crate::eal::{Eal, claimed};
 use crate::error::{Errno, PortError};
-use crate::mbuf::Mbuf;
+use crate::events::Events;
 use crate::pool::Pool;
+use crate::queue::{Gate, QueuePair};
+use crate::spread::{self, RSS_KEY_MAX, Rss, Spread, Wanted};
 use crate::sys;
 
 /// Octets a frame has beyond its MTU: the Ethernet header and one VLAN tag. (Buffers hold no checksum.)
 const FRAME_OVERHEAD: u32 = sys::RTE_ETHER_HDR_LEN + 4;
-
-/// What a device with several receive queues spreads frames by.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Rss {
-    /// The IPv6 addresses.
-    Addresses,
-    /// The IPv6 addresses, and the ports of TCP, UDP and SCTP.
-    AddressesAndPorts,
-}
 
 /// How to set a port up.
 #[derive(Clone, Debug)]
@@ -38,13 +33,15 @@ pub struct PortConfig {
     pub mtu: u16,
     /// How to spread frames over the queues, where the device offers it.
     pub rss: Option<Rss>,
+    /// The key of the hash, as many octets of it as the device's has; without one the driver's own.
+    pub rss_key: Option<[u8; RSS_KEY_MAX]>,
     /// Receive frames for other stations too. Multicast is always received, for neighbour discovery needs it.
     pub promiscuous: bool,
 }
 
 impl Default for PortConfig {
     fn default() -> Self {
-        PortConfig { queues: 1, rx_desc: 1024, tx_desc: 1024, mtu: 1500, rss: None, promiscuous: true }
+        PortConfig { queues: 1, rx_desc: 1024, tx_desc: 1024, mtu: 1500, rss: None, rss_key: None, promiscuous: true }
     }
 }
 
@@ -84,9 +81,23 @@ pub struct PortStats {
     pub tx_errors: u64,
     /// Times there was no buffer to receive into.
     pub rx_no_buffer: u64,
-    /// Frames spread over several buffers, which were dropped (see [`RxQueue::receive`]).
+    /// Frames spread over several buffers, which were dropped (see [`QueuePair::receive`]).
     pub rx_chained: u64,
 }
+
+/// What a device said by itself since it was opened.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct PortEvents {
+    /// Times its link changed.
+    pub link_changes: u64,
+    /// It has to be set up anew ([`Port::reset`]).
+    pub reset_wanted: bool,
+    /// It is gone.
+    pub removed: bool,
+}
+
+/// How long workers may take to leave a device's queues alone.
+const PATIENCE: Duration = Duration::from_secs(1);
 
 /// A device in use: what can be asked about it as a whole. It stops and closes when this and all its queues are gone,
 /// and can then be attached anew.
@@ -95,12 +106,15 @@ pub struct Port {
     device: Arc<Device>,
     mac: Mac,
     mtu: u16,
-    rss: bool,
+    spread: Cell<Spread>,
     max_queues: u16,
+    /// How it was set up, to do so again.
+    config: PortConfig,
+    pool: Pool,
     /// The kernel's number of the interface below; zero when there is none.
     interface: u32,
     /// DPDK wants questions about one port asked by one thread at a time.
-    _one_thread: PhantomData<std::cell::Cell<()>>,
+    _one_thread: PhantomData<Cell<()>>,
 }
 
 impl Port {
@@ -115,22 +129,23 @@ impl Port {
         let id = find(name)?;
         let info = info(id, name)?;
         check(name, &info, pool, config)?;
-        let device = Arc::new(Device::claim(id, name)?);
-        let rss_hash = rss_hash(&info, config);
-        device.configure(config, rss_hash)?;
-        device.queues(&info, pool, config)?;
-        let mtu = device.mtu(&info, config.mtu)?;
-        device.start(config.promiscuous)?;
-        let queues = (0..config.queues)
-            .map(|queue| QueuePair {
-                rx: RxQueue { device: Arc::clone(&device), port: id, queue },
-                tx: TxQueue { _device: Arc::clone(&device), port: id, queue },
-            })
-            .collect();
+        let device = Arc::new(Device::claim(id, name, config.queues)?);
+        device.listen()?;
+        let (mtu, spread) = device.bring_up(&info, pool, config)?;
+        let queues = (0..config.queues).map(|queue| QueuePair::new(&device, id, queue)).collect();
         let mac = device.mac()?;
         let max_queues = info.max_rx_queues.min(info.max_tx_queues);
-        let rss = rss_hash != 0;
-        let port = Port { device, mac, mtu, rss, max_queues, interface: info.if_index, _one_thread: PhantomData };
+        let port = Port {
+            device,
+            mac,
+            mtu,
+            spread: Cell::new(spread),
+            max_queues,
+            config: config.clone(),
+            pool: pool.clone(),
+            interface: info.if_index,
+            _one_thread: PhantomData,
+        };
         Ok((port, queues))
     }
 
@@ -138,6 +153,11 @@ impl Port {
     pub fn max_queues_of(_started: &Eal, name: &str) -> Result<u16, PortError> {
         let info = info(find(name)?, name)?;
         Ok(info.max_rx_queues.min(info.max_tx_queues))
+    }
+
+    /// The memory node of the device called `name`, before it is set up; none if it has none.
+    pub fn socket_of(_started: &Eal, name: &str) -> Result<Option<u32>, PortError> {
+        Ok(socket(find(name)?))
     }
 
     /// The device's name.
@@ -160,9 +180,66 @@ impl Port {
         self.max_queues
     }
 
-    /// Whether the device spreads frames over its queues by a hash of ours. A device may spread them by other means.
-    pub fn has_rss(&self) -> bool {
-        self.rss
+    /// How the device spreads frames over its queues by a hash of ours. A device may spread them by other means.
+    pub fn spread(&self) -> Spread {
+        self.spread.get()
+    }
+
+    /// Which queue each place of the table leads to that hashes are looked up in; none if the device does not tell.
+    pub fn spread_table(&self) -> Option<Vec<u16>> {
+        spread::read_table(&self.device, self.spread.get().table)
+    }
+
+    /// The memory node of the device; none if it has none or there is only one.
+    pub fn socket(&self) -> Option<u32> {
+        self.device.socket()
+    }
+
+    /// The offloads that are on for reception and for sending, as DPDK numbers them. None is ever asked for.
+    pub fn offloads(&self) -> Result<(u64, u64), PortError> {
+        let mut conf = sys::rte_eth_conf::default();
+        // SAFETY: the port is open, `conf` is ours to be written.
+        let answer = unsafe { sys::rte_eth_dev_conf_get(self.device.id, &mut conf) };
+        self.device.step("ask how it was configured", answer)?;
+        Ok((conf.rxmode.offloads, conf.txmode.offloads))
+    }
+
+    /// What the device said by itself.
+    pub fn events(&self) -> PortEvents {
+        let events = &self.device.events;
+        PortEvents {
+            link_changes: events.link_changes.load(Ordering::Relaxed),
+            reset_wanted: events.reset_wanted.load(Ordering::Relaxed),
+            removed: events.removed.load(Ordering::Relaxed),
+        }
+    }
+
+    /// Sets the device up anew, as it asks for when something happened to the hardware below it, and starts it again.
+    /// Threads that come to its queues meanwhile find nothing and send nothing; each has to come by once, or its queue pair
+    /// be dropped. After an error the device stands still, and this may be tried again.
+    pub fn reset(&self) -> Result<(), PortError> {
+        let device = &self.device;
+        if !device.gate.shut(PATIENCE) {
+            let (name, step) = (device.name.clone(), "keep threads out of its queues");
+            return Err(PortError::Step { name, step, errno: Errno::EBUSY });
+        }
+        // Cleared first: what the device says from here on counts.
+        device.events.reset_wanted.store(false, Ordering::Relaxed);
+        let done = device.take_down().and_then(|()| {
+            let info = info(device.id, &device.name)?;
+            device.bring_up(&info, &self.pool, &self.config)
+        });
+        match done {
+            Ok((_, spread)) => {
+                self.spread.set(spread);
+                device.gate.open();
+                Ok(())
+            }
+            Err(error) => {
+                device.events.reset_wanted.store(true, Ordering::Relaxed);
+                Err(error)
+            }
+        }
     }
 
     /// Whether the link is up. False when the device cannot tell. Asks the kernel, so not for packets.
@@ -208,105 +285,79 @@ impl Port {
     }
 }
 
-/// The queues of one worker on one port.
-#[derive(Debug)]
-pub struct QueuePair {
-    /// Where it receives.
-    pub rx: RxQueue,
-    /// Where it sends.
-    pub tx: TxQueue,
-}
-
-/// One receive queue, owned by one thread at a time.
-#[derive(Debug)]
-pub struct RxQueue {
-    device: Arc<Device>,
-    port: u16,
-    queue: u16,
-}
-
-impl RxQueue {
-    /// Appends up to `burst.capacity() - burst.len()` received packets; never allocates. One call into DPDK.
-    ///
-    /// A packet that spans several buffers is larger than the MTU allows (a pool whose buffers do not hold a frame of
-    /// the MTU is refused): it is dropped, and counted in [`PortStats::rx_chained`].
-    #[inline]
-    pub fn receive(&mut self, burst: &mut Vec<Mbuf>) {
-        let start = burst.len();
-        let spare = burst.spare_capacity_mut();
-        let room = spare.len().min(usize::from(u16::MAX)) as u16;
-        // SAFETY: the port is started and stays so while `device` is held; `&mut self` makes this the only caller on
-        // this queue; there is room for `room` pointers.
-        let count = unsafe { sys::pshim6_rx_burst(self.port, self.queue, spare.as_mut_ptr().cast(), room) };
-        // SAFETY: DPDK wrote `count <= room` pointers, none null, and gave each buffer to us alone. Those which do not
-        // keep the invariants of `Mbuf` are taken out below before anybody sees them.
-        unsafe { burst.set_len(start + usize::from(count)) };
-        let mut sound = true;
-        for mbuf in &mut burst[start..] {
-            sound &= mbuf.settle();
-        }
-        if !sound {
-            self.weed(burst, start);
-        }
-    }
-
-    /// The queue's number.
-    pub fn queue(&self) -> u16 {
-        self.queue
-    }
-
-    #[cold]
-    fn weed(&self, burst: &mut Vec<Mbuf>, start: usize) {
-        let before = burst.len();
-        let mut index = 0;
-        burst.retain_mut(|mbuf| {
-            index += 1;
-            index <= start || mbuf.settle()
-        });
-        self.device.chained.fetch_add((before - burst.len()) as u64, Ordering::Relaxed);
-    }
-}
-
-/// One transmit queue, owned by one thread at a time.
-#[derive(Debug)]
-pub struct TxQueue {
-    /// Keeps the port open.
-    _device: Arc<Device>,
-    port: u16,
-    queue: u16,
-}
-
-impl TxQueue {
-    /// Takes from the front of `burst` what the device accepts and leaves the rest, in order. One call into DPDK.
-    #[inline]
-    pub fn transmit(&mut self, burst: &mut Vec<Mbuf>) {
-        let count = burst.len().min(usize::from(u16::MAX)) as u16;
-        // SAFETY: the port is started and stays so while `_device` is held; `&mut self` makes this the only caller on
-        // this queue; the vector holds at least `count` buffers of ours.
-        let taken = unsafe { sys::pshim6_tx_burst(self.port, self.queue, burst.as_mut_ptr().cast(), count) };
-        Mbuf::forget_first(burst, usize::from(taken));
-    }
-
-    /// The queue's number.
-    pub fn queue(&self) -> u16 {
-        self.queue
-    }
-}
-
 /// A claimed device; stopped, closed and detached when the last holder is gone.
 #[derive(Debug)]
-struct Device {
+pub(crate) struct Device {
+    /// First, since workers look at it each time.
+    gate: Gate,
     id: u16,
     name: String,
     chained: AtomicU64,
+    events: Box<Events>,
 }
 
 impl Device {
-    fn claim(id: u16, name: &str) -> Result<Self, PortError> {
+    fn claim(id: u16, name: &str, queues: u16) -> Result<Self, PortError> {
         if !claimed().insert(id) {
             return Err(PortError::Busy { name: name.to_owned() });
         }
-        Ok(Device { id, name: name.to_owned(), chained: AtomicU64::new(0) })
+        let (gate, name, events) = (Gate::new(queues), name.to_owned(), Box::default());
+        Ok(Device { gate, id, name, chained: AtomicU64::new(0), events })
+    }
+
+    #[inline]
+    pub(crate) fn gate(&self) -> &Gate {
+        &self.gate
+    }
+
+    pub(crate) fn id(&self) -> u16 {
+        self.id
+    }
+
+    pub(crate) fn count_chained(&self, frames: u64) {
+        self.chained.fetch_add(frames, Ordering::Relaxed);
+    }
+
+    fn listen(&self) -> Result<(), PortError> {
+        let listening = self.events.listen(self.id);
+        listening.map_err(|errno| PortError::Step { name: self.name.clone(), step: "listen to it", errno })
+    }
+
+    /// Configures it and starts it. What is in force: its MTU, and how it spreads frames.
+    fn bring_up(
+        &self,
+        info: &sys::rte_eth_dev_info,
+        pool: &Pool,
+        config: &PortConfig,
+    ) -> Result<(u16, Spread), PortError> {
+        let mut wanted = Wanted::of(info, config.queues, config.rss, config.rss_key);
+        // What a driver offers it may refuse all the same, and several queues are of use without a hash of ours.
+        if wanted.hashes() && self.configure(info, config, &mut wanted).is_err() {
+            wanted = Wanted::nothing();
+        }
+        if !wanted.hashes() {
+            self.configure(info, config, &mut wanted)?;
+        }
+        self.queues(info, pool, config)?;
+        let mtu = self.mtu(info, config.mtu)?;
+        self.start(config.promiscuous)?;
+        Ok((mtu, wanted.settle(self, info, config.queues)))
+    }
+
+    /// Stops it, by its own means where the hardware has to be reset.
+    fn take_down(&self) -> Result<(), PortError> {
+        // SAFETY: the port is ours, and the gate keeps everybody out of its queues.
+        let answer = unsafe { sys::rte_eth_dev_reset(self.id) };
+        if Errno::check(answer) != Err(Errno::ENOTSUP) {
+            return self.step("reset it", answer);
+        }
+        // SAFETY: as above.
+        let answer = unsafe { sys::rte_eth_dev_stop(self.id) };
+        self.step("stop it", answer)
+    }
+
+    fn socket(&self) -> Option<u32> {
+        socket(self.id)
     }
 
     fn step(&self, step: &'static str, answer: i32) -> Result<(), PortError> {
@@ -318,14 +369,19 @@ impl Device {
         if Errno::check(answer) == Err(Errno::ENOTSUP) { Ok(()) } else { self.step(step, answer) }
     }
 
-    fn configure(&self, config: &PortConfig, rss_hash: u64) -> Result<(), PortError> {
-        // All zero is DPDK's default: no offload in either direction.
+    fn configure(
+        &self,
+        info: &sys::rte_eth_dev_info,
+        config: &PortConfig,
+        wanted: &mut Wanted,
+    ) -> Result<(), PortError> {
+        // All zero is DPDK's default: no offload in either direction. Nothing here may lean on what a NIC says of checksums:
+        // they cover identifiers, and the addresses a NIC sees are locators.
         let mut settings = sys::rte_eth_conf::default();
-        if rss_hash != 0 {
-            settings.rxmode.mq_mode = sys::rte_eth_rx_mq_mode_RTE_ETH_MQ_RX_RSS;
-            // No key: the driver's own.
-            settings.rx_adv_conf.rss_conf.rss_hf = rss_hash;
-        }
+        wanted.write(&mut settings);
+        // SAFETY: DPDK gives a pointer to flags that live as long as the device, or none.
+        let flags = unsafe { info.dev_flags.as_ref() }.copied().unwrap_or_default();
+        settings.intr_conf.set_lsc(u32::from(flags & sys::PSHIM6_DEVICE_TELLS_LINK != 0));
         // No MTU either: the driver's default always passes, and the one asked for is set in a step of its own.
         // SAFETY: the port exists, is ours and not started; `settings` is only read.
         let answer = unsafe { sys::rte_eth_dev_configure(self.id, config.queues, config.queues, &settings) };
@@ -337,8 +393,8 @@ impl Device {
         // SAFETY: the port is configured and ours; both numbers are ours to be written.
         let answer = unsafe { sys::rte_eth_dev_adjust_nb_rx_tx_desc(self.id, &mut rx_desc, &mut tx_desc) };
         self.step("fit its descriptors", answer)?;
-        // SAFETY: the port exists. -1 (any) becomes the number DPDK uses for it.
-        let socket = unsafe { sys::rte_eth_dev_socket_id(self.id) } as u32;
+        // -1, any, as DPDK knows it.
+        let socket = self.socket().unwrap_or(u32::MAX);
         let (rx_settings, tx_settings) = (info.default_rxconf, info.default_txconf);
         for queue in 0..config.queues {
             // SAFETY: the port is configured for these queues and not started; the pool lives as long as the process;
@@ -398,6 +454,7 @@ impl Device {
 
 impl Drop for Device {
     fn drop(&mut self) {
+        self.events.ignore(self.id);
         let mut claimed = claimed();
         let device = info(self.id, &self.name).map(|info| info.device);
         // Nothing can be done about a device that does not stop, and it is closed all the same.
@@ -425,6 +482,11 @@ pub(crate) fn find(name: &str) -> Result<u16, PortError> {
     let answer = unsafe { sys::rte_eth_dev_get_port_by_name(c_name.as_ptr(), &mut id) };
     Errno::check(answer).map_err(|_| missing())?;
     Ok(id)
+}
+
+fn socket(id: u16) -> Option<u32> {
+    // SAFETY: DPDK checks the number.
+    u32::try_from(unsafe { sys::rte_eth_dev_socket_id(id) }).ok()
 }
 
 fn info(id: u16, name: &str) -> Result<sys::rte_eth_dev_info, PortError> {
@@ -456,15 +518,4 @@ fn check(name: &str, info: &sys::rte_eth_dev_info, pool: &Pool, config: &PortCon
         return Err(PortError::Buffers { name: name.to_owned(), needed, available });
     }
     Ok(())
-}
-
-/// The hash to ask for: what was wanted, as far as the device offers it. Zero: none.
-fn rss_hash(info: &sys::rte_eth_dev_info, config: &PortConfig) -> u64 {
-    let wanted = match config.rss {
-        Some(_) if config.queues == 1 => 0,
-        None => 0,
-        Some(Rss::Addresses) => sys::PSHIM6_RSS_ADDRESSES,
-        Some(Rss::AddressesAndPorts) => sys::PSHIM6_RSS_ADDRESSES | sys::PSHIM6_RSS_PORTS,
-    };
-    wanted & info.flow_type_rss_offloads
 }

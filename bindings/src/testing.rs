@@ -10,7 +10,8 @@ use crate::device::DeviceSpec;
 use crate::eal::{Eal, EalConfig};
 use crate::memory::Hugepages;
 use crate::pool::Pool;
-use crate::port::{Port, PortConfig, QueuePair};
+use crate::port::{Port, PortConfig};
+use crate::queue::QueuePair;
 
 /// The EAL of this test process, started on first use with `--no-huge --no-shconf --no-pci`.
 ///

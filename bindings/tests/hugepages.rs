@@ -69,8 +69,8 @@ fn child() {
     let (_port, mut queues) = Port::configure(&eal, "net_ring0", &pool, &PortConfig::default()).unwrap();
     let mut burst = Vec::new();
     assert!(pool.allocate_burst(b"a frame of sorts", 32, &mut burst));
-    queues[0].tx.transmit(&mut burst);
-    queues[0].rx.receive(&mut burst);
+    queues[0].transmit(&mut burst);
+    queues[0].receive(&mut burst);
     assert_eq!(burst.len(), 32);
     assert!(burst.iter().all(|mbuf: &Mbuf| mbuf.bytes() == b"a frame of sorts"));
 }

@@ -8,7 +8,7 @@ use std::net::{Ipv6Addr, SocketAddrV6, UdpSocket};
 use std::process::Command;
 use std::time::{Duration, Instant};
 
-use bindings::{Mac, Mbuf, Pool, Port, PortConfig, PortError, QueuePair, testing};
+use bindings::{Mac, Mbuf, Pool, Port, PortConfig, PortError, QueuePair, Rss, testing};
 
 const INSIDE: &str = "PSHIM6_TEST_INSIDE_NAMESPACE";
 
@@ -78,7 +78,7 @@ fn collect(queue: &mut QueuePair, wanted: usize, mine: impl Fn(&[u8]) -> bool) -
     let deadline = Instant::now() + Duration::from_secs(5);
     let (mut burst, mut kept) = (Vec::with_capacity(32), Vec::new());
     while kept.len() < wanted && Instant::now() < deadline {
-        queue.rx.receive(&mut burst);
+        queue.receive(&mut burst);
         kept.extend(burst.drain(..).filter(|mbuf| mine(mbuf.bytes())));
     }
     kept
@@ -89,7 +89,7 @@ fn send(queue: &mut QueuePair, burst: &mut Vec<Mbuf>) {
     let deadline = Instant::now() + Duration::from_secs(5);
     while !burst.is_empty() {
         assert!(Instant::now() < deadline, "{} frames cannot be sent", burst.len());
-        queue.tx.transmit(burst);
+        queue.transmit(burst);
     }
 }
 
@@ -145,14 +145,14 @@ fn veth_inside() {
     wait_for("the cut to show", || !port_left.link_up());
     for _ in 0..200 {
         let mut burst: Vec<Mbuf> = (0..16).filter_map(|_| pool.allocate(&frames[0])).collect();
-        left[0].tx.transmit(&mut burst);
+        left[0].transmit(&mut burst);
     }
     run("ip", &["link", "set", "right", "up"]);
     wait_for("the link to heal", || port_left.link_up() && port_right.link_up());
     let mut got = Vec::new();
     wait_for("a frame after healing", || {
-        left[0].tx.transmit(&mut vec![pool.allocate(&frames[7]).unwrap()]);
-        right[0].rx.receive(&mut got);
+        left[0].transmit(&mut vec![pool.allocate(&frames[7]).unwrap()]);
+        right[0].receive(&mut got);
         got.reserve(32);
         got.iter().any(|mbuf: &Mbuf| mbuf.bytes() == frames[7])
     });
@@ -258,4 +258,87 @@ fn udp_frame(to: Mac, payload: &[u8]) -> Vec<u8> {
     frame.extend(HOST.octets());
     frame.extend(udp);
     frame
+}
+
+#[test]
+fn tap_has_several_queues_and_can_be_reset() {
+    in_namespace("taps", "taps_inside");
+}
+
+#[test]
+#[ignore = "run by tap_has_several_queues_and_can_be_reset inside a namespace"]
+fn taps_inside() {
+    if !is_inside() {
+        return;
+    }
+    let pool = testing::pool();
+    let config = PortConfig { queues: 2, rss: Some(Rss::Addresses), ..PortConfig::default() };
+    let (port, mut queues) = testing::port("net_tap", ",iface=site1", &pool, &config);
+    assert_eq!((port.mtu(), queues.len(), port.offloads().unwrap()), (1500, 2, (0, 0)));
+    run("ip", &["link", "set", "site1", "up"]);
+    run("ip", &["addr", "add", &format!("{HOST}/64"), "dev", "site1", "nodad"]);
+    run("ip", &["neigh", "add", &PEER.to_string(), "lladdr", "02:00:00:00:00:02", "dev", "site1"]);
+
+    // Whatever queue the kernel chooses for a flow, all of it is there.
+    let payload: Vec<u8> = (0..1400u32).map(|at| at as u8).collect();
+    let sockets: Vec<UdpSocket> =
+        (0..32).map(|at| UdpSocket::bind(SocketAddrV6::new(HOST, 4000 + at, 0, 0)).unwrap()).collect();
+    for socket in &sockets {
+        socket.send_to(&payload, SocketAddrV6::new(PEER, 5000, 0, 0)).unwrap();
+    }
+    let is_ours = |bytes: &[u8]| bytes.get(20) == Some(&17) && bytes.get(56..58) == Some(&5000u16.to_be_bytes());
+    let mut ports = Vec::new();
+    let mut shares = [0; 2];
+    wait_for("all datagrams", || {
+        for (queue, share) in queues.iter_mut().zip(&mut shares) {
+            let mut burst = Vec::with_capacity(32);
+            queue.receive(&mut burst);
+            for mbuf in burst.iter().filter(|mbuf| is_ours(mbuf.bytes())) {
+                assert_eq!(&mbuf.bytes()[62..], payload);
+                ports.push(u16::from_be_bytes([mbuf.bytes()[54], mbuf.bytes()[55]]));
+                *share += 1;
+            }
+        }
+        ports.len() >= 32
+    });
+    ports.sort_unstable();
+    assert_eq!(ports, (4000..4032).collect::<Vec<u16>>());
+    println!("shares of the queues: {shares:?}, {:?}", port.spread());
+    let answer = udp_frame(mac_of("site1"), &payload);
+    let mut buffer = vec![0; 1500];
+    sockets[0].set_read_timeout(Some(Duration::from_millis(100))).unwrap();
+    wait_for("a datagram to reach its socket", || {
+        send(&mut queues[1], &mut vec![pool.allocate(&answer).unwrap()]);
+        matches!(sockets[0].recv_from(&mut buffer), Ok((1400, _)))
+    });
+    assert_eq!(buffer[..1400], payload);
+
+    run("ip", &["link", "set", "site1", "down"]);
+    wait_for("the cut to show", || !port.link_up());
+    run("ip", &["link", "set", "site1", "up"]);
+    wait_for("the link to heal", || port.link_up());
+
+    // Set up anew, it is the same device with the same queues.
+    let (stop, done) = (std::sync::atomic::AtomicBool::new(false), std::sync::atomic::Ordering::Relaxed);
+    let (mac, mut queues) = std::thread::scope(|scope| {
+        let turning = scope.spawn(|| {
+            while !stop.load(done) {
+                for queue in &mut queues {
+                    queue.receive(&mut Vec::with_capacity(32));
+                }
+            }
+            queues
+        });
+        port.reset().unwrap();
+        stop.store(true, done);
+        (mac_of("site1"), turning.join().unwrap())
+    });
+    assert_eq!(mac, port.mac());
+    run("ip", &["link", "set", "site1", "up"]);
+    // A link that goes down takes its addresses along.
+    run("ip", &["addr", "add", &format!("{HOST}/64"), "dev", "site1", "nodad"]);
+    wait_for("a datagram after the reset", || {
+        send(&mut queues[0], &mut vec![pool.allocate(&answer).unwrap()]);
+        matches!(sockets[0].recv_from(&mut buffer), Ok((1400, _)))
+    });
 }

@@ -5,11 +5,12 @@
 use std::fs;
 use std::path::PathBuf;
 use std::process::{Child, Command};
+use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::time::{Duration, Instant};
 
 use bindings::{
     DeviceSpec, Eal, EalConfig, EalError, Errno, Lcore, Mbuf, Memory, Pool, PoolError, Port, PortConfig, PortError,
-    QueuePair, Rss, testing,
+    PortEvents, QueuePair, RSS_KEY_MAX, Rss, Spread, testing,
 };
 
 /// An Ethernet frame of the local experimental type, told apart by `number`.
@@ -31,7 +32,7 @@ fn collect(queue: &mut QueuePair, wanted: usize) -> Vec<Mbuf> {
     let deadline = Instant::now() + Duration::from_secs(5);
     let mut burst = Vec::with_capacity(wanted);
     while burst.len() < wanted && Instant::now() < deadline {
-        queue.rx.receive(&mut burst);
+        queue.receive(&mut burst);
     }
     burst
 }
@@ -139,9 +140,9 @@ fn a_ring_device_gives_back_what_it_was_given_in_order() {
     assert!(port.max_queues() >= 2);
     let before = pool.available();
     let mut burst: Vec<Mbuf> = (0..32).map(|n| pool.allocate(&frame(n, 60 + n as usize)).unwrap()).collect();
-    queues[1].tx.transmit(&mut burst);
+    queues[1].transmit(&mut burst);
     assert!(burst.is_empty());
-    queues[0].rx.receive(&mut Vec::with_capacity(8));
+    queues[0].receive(&mut Vec::with_capacity(8));
     let got = collect(&mut queues[1], 32);
     for (n, mbuf) in got.iter().enumerate() {
         assert_eq!(mbuf.bytes(), frame(n as u32, 60 + n));
@@ -159,13 +160,13 @@ fn what_a_full_device_does_not_take_stays_in_order() {
     let pool = Pool::create(eal, &testing::unique("full"), 2047, 0, 2048).unwrap();
     let (_port, mut queues) = testing::port("net_ring", "", &pool, &PortConfig::default());
     let mut burst: Vec<Mbuf> = (0..2000).map(|n| pool.allocate(&frame(n, 64)).unwrap()).collect();
-    queues[0].tx.transmit(&mut burst);
+    queues[0].transmit(&mut burst);
     let taken = 2000 - burst.len() as u32;
     assert!(taken > 0 && taken < 2000, "the ring has an end: {taken}");
     assert_eq!(number(burst[0].bytes()), taken);
     assert_eq!(number(burst.last().unwrap().bytes()), 1999);
     let mut got = collect(&mut queues[0], taken as usize);
-    queues[0].tx.transmit(&mut burst);
+    queues[0].transmit(&mut burst);
     assert!(burst.is_empty());
     got.append(&mut collect(&mut queues[0], 2000 - taken as usize));
     assert!(got.iter().map(|mbuf| number(mbuf.bytes())).eq(0..2000));
@@ -181,12 +182,12 @@ fn reception_fills_spare_capacity_and_no_more() {
     burst.push(pool.allocate(&frame(1, 60)).unwrap());
     let capacity = burst.capacity();
     for _ in 0..4 {
-        queues[0].rx.receive(&mut burst);
+        queues[0].receive(&mut burst);
     }
     assert_eq!((burst.len(), burst.capacity()), (capacity, capacity));
     assert_eq!(number(burst[0].bytes()), 1);
     assert!(burst[1..].iter().all(|mbuf| mbuf.len() == 128));
-    queues[0].tx.transmit(&mut burst);
+    queues[0].transmit(&mut burst);
     assert!(burst.is_empty());
     assert_eq!(pool.available(), pool.count(), "the device frees what it sends");
 }
@@ -293,7 +294,7 @@ fn a_capture_is_read_and_another_written() {
         assert!(mbuf.prepend(8));
         mbuf.bytes_mut().copy_within(8..22, 0);
     }
-    queues[0].tx.transmit(&mut burst);
+    queues[0].transmit(&mut burst);
     assert!(burst.is_empty());
     drop((port, queues));
     let written = frames_of(&fs::read(folder.file("out.pcap")).unwrap());
@@ -318,7 +319,7 @@ fn a_packet_in_several_buffers_is_dropped_and_counted() {
     burst.push(pool.allocate(&frame(100, 60)).unwrap());
     let deadline = Instant::now() + Duration::from_secs(5);
     while burst.len() < 4 && Instant::now() < deadline {
-        queues[0].rx.receive(&mut burst);
+        queues[0].receive(&mut burst);
     }
     assert_eq!(burst.iter().map(|mbuf| number(mbuf.bytes())).collect::<Vec<_>>(), [100, 0, 2, 4]);
     assert_eq!(port.stats().unwrap().rx_chained, 2);
@@ -404,13 +405,13 @@ fn memif_peer() {
     let (mut burst, mut answered) = (Vec::with_capacity(32), 0);
     while answered < MEMIF_FRAMES {
         assert!(Instant::now() < deadline, "{answered} of {MEMIF_FRAMES}");
-        queues[0].rx.receive(&mut burst);
+        queues[0].receive(&mut burst);
         for mbuf in &mut burst {
             let inverted = !number(mbuf.bytes());
             mbuf.bytes_mut()[14..18].copy_from_slice(&inverted.to_be_bytes());
         }
         let before = burst.len();
-        queues[0].tx.transmit(&mut burst);
+        queues[0].transmit(&mut burst);
         answered += (before - burst.len()) as u32;
         std::thread::yield_now();
     }
@@ -458,12 +459,122 @@ fn memif_carries_frames_between_two_processes() {
             outgoing.push(mbuf);
             sent += 1;
         }
-        queues[0].tx.transmit(&mut outgoing);
-        queues[0].rx.receive(&mut incoming);
+        queues[0].transmit(&mut outgoing);
+        queues[0].receive(&mut incoming);
         for mbuf in incoming.drain(..) {
             assert_eq!((number(mbuf.bytes()), mbuf.len()), (!received, 64 + received as usize));
             received += 1;
         }
         std::thread::yield_now();
     }
+}
+
+#[test]
+fn frames_are_spread_by_the_key_and_the_table_that_were_given() {
+    // DPDK's null device hashes nothing, and keeps key and table like a NIC.
+    let pool = testing::pool();
+    let mut key = [0; RSS_KEY_MAX];
+    key.iter_mut().zip(0..).for_each(|(octet, at)| *octet = 7u8.wrapping_mul(at).wrapping_add(3));
+    let config = PortConfig { queues: 3, rss: Some(Rss::Addresses), rss_key: Some(key), ..PortConfig::default() };
+    let (port, queues) = testing::port("net_null", "", &pool, &config);
+    let spread = port.spread();
+    assert!(spread.hash && spread.key && spread.table > 0, "{spread:?}");
+    let every: Vec<u16> = (0..spread.table).map(|place| place % 3).collect();
+    assert_eq!(port.spread_table(), Some(every));
+    assert_eq!(queues.len(), 3);
+    // One queue needs no hash, and a device without one says so.
+    let (port, _queues) = testing::port("net_null", "", &pool, &PortConfig { queues: 1, ..config.clone() });
+    assert_eq!((port.spread(), port.spread_table()), (Spread::default(), None));
+    let (port, queues) = testing::port("net_ring", "", &pool, &config);
+    assert_eq!((port.spread(), queues.len()), (Spread::default(), 3));
+}
+
+#[test]
+fn no_device_is_asked_to_touch_what_a_packet_holds() {
+    let pool = testing::pool();
+    for (driver, queues) in [("net_null", 2), ("net_ring", 1)] {
+        let config = PortConfig { queues, rss: Some(Rss::Addresses), ..PortConfig::default() };
+        let (port, _queues) = testing::port(driver, "", &pool, &config);
+        assert_eq!(port.offloads().unwrap(), (0, 0), "{driver}");
+    }
+}
+
+#[test]
+fn a_port_that_is_reset_goes_on_with_the_same_queues_under_traffic() {
+    let pool = testing::pool();
+    let (port, queues) = testing::port("net_ring", "", &pool, &PortConfig { queues: 2, ..PortConfig::default() });
+    assert_eq!(port.events(), PortEvents::default());
+    let stop = AtomicBool::new(false);
+    let passed = [const { AtomicU64::new(0) }; 2];
+    std::thread::scope(|scope| {
+        for (mut pair, passed) in queues.into_iter().zip(&passed) {
+            let (pool, stop) = (&pool, &stop);
+            scope.spawn(move || {
+                let mut got = Vec::with_capacity(32);
+                let mut next = 0;
+                while !stop.load(Ordering::Relaxed) {
+                    let mut burst: Vec<Mbuf> = (next..next + 8).filter_map(|n| pool.allocate(&frame(n, 64))).collect();
+                    let offered = burst.len();
+                    pair.transmit(&mut burst);
+                    next += (offered - burst.len()) as u32;
+                    Mbuf::free_burst(&mut burst);
+                    pair.receive(&mut got);
+                    passed.fetch_add(got.len() as u64, Ordering::Relaxed);
+                    Mbuf::free_burst(&mut got);
+                }
+            });
+        }
+        let grow = |at: usize| {
+            let before = passed[at].load(Ordering::Relaxed);
+            let deadline = Instant::now() + Duration::from_secs(10);
+            while passed[at].load(Ordering::Relaxed) < before + 100 && Instant::now() < deadline {
+                std::thread::yield_now();
+            }
+            passed[at].load(Ordering::Relaxed) >= before + 100
+        };
+        for _ in 0..20 {
+            port.reset().unwrap();
+            assert!(port.link_up() && grow(0) && grow(1));
+        }
+        stop.store(true, Ordering::Relaxed);
+    });
+    // Queues whose thread has gone are not waited for; one whose thread does not come by is.
+    port.reset().unwrap();
+    let (port, queues) = testing::port("net_ring", "", &pool, &PortConfig::default());
+    let busy = port.reset().unwrap_err();
+    assert!(matches!(busy, PortError::Step { errno: Errno::EBUSY, .. }), "{busy}");
+    drop(queues);
+    port.reset().unwrap();
+}
+
+#[test]
+fn frames_of_nine_thousand_octets_pass_where_the_device_carries_them() {
+    const MTU: u16 = 9000;
+    let pool = Pool::create(testing::eal(), &testing::unique("jumbo"), 2047, 0, MTU + 192).unwrap();
+    let config = PortConfig { mtu: MTU, ..PortConfig::default() };
+    for driver in ["net_ring", "net_null"] {
+        let (port, mut queues) = testing::port(driver, "", &pool, &config);
+        assert_eq!((port.mtu(), port.offloads().unwrap()), (MTU, (0, 0)), "{driver}");
+        let sent: Vec<Vec<u8>> = (0..8).map(|n| frame(n, usize::from(MTU) + 14 - n as usize)).collect();
+        let mut burst: Vec<Mbuf> = sent.iter().map(|frame| pool.allocate(frame).unwrap()).collect();
+        queues[0].transmit(&mut burst);
+        assert!(burst.is_empty());
+        if driver == "net_ring" {
+            let got = collect(&mut queues[0], 8);
+            assert_eq!(got.iter().map(Mbuf::bytes).collect::<Vec<_>>(), sent);
+        }
+    }
+}
+
+#[test]
+fn buffers_come_from_the_memory_node_of_their_device() {
+    let eal = testing::eal();
+    let name = testing::unique("net_null_node");
+    eal.attach(&name.parse().unwrap()).unwrap();
+    let node = Port::socket_of(eal, &name).unwrap();
+    let pool = Pool::create_on(eal, node, &testing::unique("near"), 2047, 0, 2048).unwrap();
+    let (port, _queues) = Port::configure(eal, &name, &pool, &PortConfig::default()).unwrap();
+    assert_eq!(port.socket(), node);
+    let far = Pool::create_on(eal, Some(31), &testing::unique("far"), 63, 0, 256).unwrap_err();
+    assert!(matches!(far, PoolError::Create { .. }), "there is no such node: {far}");
 }

@@ -3,6 +3,7 @@
 mod common;
 
 use std::sync::Arc;
+use std::time::Duration;
 
 use common::{Scene, ms, s};
 use control::config::{Hosts, Site};
@@ -110,9 +111,18 @@ fn all_locators_may_be_replaced_under_a_session() {
 
 #[test]
 fn a_hybrid_host_has_signed_locators_outside_its_set() {
+    signed_locators_outside_the_set(Duration::ZERO);
+}
+
+#[test]
+fn it_has_them_too_where_signatures_are_verified_by_somebody_who_takes_his_time() {
+    signed_locators_outside_the_set(ms(80));
+}
+
+fn signed_locators_outside_the_set(proofs_take: Duration) {
     // R5533-012, R5533-060, R5533-109, R5533-133, R5535-003, R5535-029
     let key = Arc::new(SigningKey::generate(1024).unwrap());
-    let mut plan = three(Some(key.clone()));
+    let mut plan = Plan { proofs_take, ..three(Some(key.clone())) };
     plan.sites[1].hosts = 2;
     let mut scene = Scene::new(&plan, 80);
     let planned = planned(&scene);
@@ -145,6 +155,8 @@ fn a_hybrid_host_has_signed_locators_outside_its_set() {
     // R5533-082: parameters and a signature, made once for all.
     assert!(one.pds.is_some() && one.signature.is_some());
     assert_eq!((&one.signature, &one.locators), (&other.signature, &other.locators));
+    let waited: u64 = scene.nodes.iter().map(|node| node.tally("shim6_waiting")).sum();
+    assert_eq!(waited > 0, !proofs_take.is_zero());
     let methods: Vec<_> = one.locators.iter().flat_map(|list| &list.entries).map(|(_, method)| *method).collect();
     assert_eq!(methods, [VerificationMethod::Hba, VerificationMethod::Hba, VerificationMethod::Cga]);
     // It is a locator like the others: sessions go on over it alone.

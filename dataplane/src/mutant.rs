@@ -15,6 +15,8 @@ pub enum Mutant {
     AnyNonce,
     /// Payload moves to a pair when a probe is sent on it, not when the peer has answered.
     NoReachability,
+    /// When the peer answers a probe, payload moves to any pair that was probed, not to one that was answered.
+    AnyProbedPair,
     /// First packets that wait for a context are lost when it is ready.
     LoseHeld,
     /// What a host leaves behind is anybody's at once.
@@ -23,8 +25,14 @@ pub enum Mutant {
 
 impl Mutant {
     /// All of them.
-    pub const ALL: [Mutant; 5] =
-        [Mutant::SkipHba, Mutant::AnyNonce, Mutant::NoReachability, Mutant::LoseHeld, Mutant::ForgetQuarantine];
+    pub const ALL: [Mutant; 6] = [
+        Mutant::SkipHba,
+        Mutant::AnyNonce,
+        Mutant::NoReachability,
+        Mutant::AnyProbedPair,
+        Mutant::LoseHeld,
+        Mutant::ForgetQuarantine,
+    ];
 
     /// Plants a fault in the whole program, instead of the one before; or none.
     #[cfg(feature = "mutants")]

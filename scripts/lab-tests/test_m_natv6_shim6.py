@@ -23,7 +23,13 @@ class Shim6Beyond(PeerTest):
     options = {"extra": SETUP}
 
     def tun_peer(self, *arguments):
+        # Looked at when the peer has ended: cleanups run in the opposite order.
+        self.addCleanup(self.judge_rules)
         return self.peer("hba", "--tun", "shim0", *THROUGH, *arguments)
+
+    def judge_rules(self):
+        rules = net.exec_in("ext", ["ip", "-6", "rule"])
+        self.assertNotIn("fwmark", rules.stdout, "the peer leaves the kernel as it was")
 
     def of_locator(self, peer, provider="x"):
         """The box's contexts of a-h1's locator with the peer."""

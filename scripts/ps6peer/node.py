@@ -41,6 +41,12 @@ class Node:
             self.host.stack = self.tun.write
         self.started = time.monotonic()
 
+    def close(self):
+        """Takes back what was changed in the kernel."""
+        if self.tun:
+            self.tun.close()
+            self.tun = None
+
     def run(self):
         self.tell("ready", ulid=self.host.ulid, addresses=self.host.addresses)
         while True:

@@ -24,10 +24,14 @@ class Tun:
         ip("link", "set", name, "mtu", str(MTU), "up")
         for prefix in prefixes:
             ip("-6", "route", "replace", prefix, "dev", name, "src", str(ulid), "table", str(TABLE))
-        # Left behind by an earlier run, perhaps.
-        while subprocess.run(["ip", "-6", "rule", "del", "table", str(TABLE)], capture_output=True).returncode == 0:
-            pass
+        # Left behind by an earlier run that was killed, perhaps.
+        forget_rules()
         ip("-6", "rule", "add", "not", "fwmark", str(MARK), "table", str(TABLE), "priority", "100")
+
+    def close(self):
+        """Leaves the kernel as it was: the routes go with the device, the rule would stay."""
+        forget_rules()
+        os.close(self.file)
 
     def fileno(self):
         return self.file
@@ -42,6 +46,11 @@ class Tun:
 
     def write(self, octets):
         os.write(self.file, octets)
+
+
+def forget_rules():
+    while subprocess.run(["ip", "-6", "rule", "del", "table", str(TABLE)], capture_output=True).returncode == 0:
+        pass
 
 
 def ip(*words):

@@ -9,11 +9,11 @@ use std::time::Duration;
 use control::engine::{Effect, Engine};
 use control::identity::{HostPrefixes, Sec, SigningKey, make_host};
 use control::shim6::{Config, Endpoint, IdentityProof, Incoming, LocalHost, Open, Output, TagSpace};
-use control::sim::{Plan, SitePlan, World};
+use control::sim::{Plan, SitePlan, World, packet};
 use control::time::Instant;
 use dataplane::link::{Notice, Punt};
 use dataplane::snapshot::PortId;
-use dataplane::wire::ethernet;
+use dataplane::wire::ethernet::{self, Mac};
 use dataplane::wire::shim6::{ControlPacket, VerificationMethod, emit_packet};
 use dataplane::wire::{Locator, LocatorPair, Ulid, UlidPair};
 use rand::SeedableRng;
@@ -153,14 +153,51 @@ impl Scene {
     }
 
     /// Forgets the peers' side: it is not what is measured.
+    #[allow(dead_code, reason = "not every program needs it")]
     pub(crate) fn forget_peers(&mut self) {
-        let mut out = Vec::new();
-        for ulids in &self.known {
-            self.peers.remove_host(self.now, ulids.local, None, &mut out);
-            out.clear();
-        }
         let config = Config { contexts_max: u32::MAX as usize, routable_ulids: false, ..Config::default() };
         self.peers = Endpoint::new(config, [7; 32], TagSpace::new(1), Box::new(|_| 0), Box::new(IdentityProof));
+    }
+
+    /// Something is done with the engine. How long it took; what follows is thrown away.
+    #[allow(dead_code, reason = "not every program needs it")]
+    pub(crate) fn with(
+        &mut self,
+        change: impl FnOnce(&mut Engine, Instant, &mut StdRng, &mut Vec<Effect>),
+    ) -> Duration {
+        let Scene { world, rng, effects, now, .. } = self;
+        let began = std::time::Instant::now();
+        change(&mut world.nodes[0].engine, *now, rng, effects);
+        let took = began.elapsed();
+        self.take_effects();
+        took
+    }
+
+    /// What the box sent. Its routers say where they are when it asks.
+    fn take_effects(&mut self) -> Vec<Vec<u8>> {
+        let Scene { world, rng, effects, now, .. } = self;
+        let (mut sent, mut answers) = (Vec::new(), Vec::new());
+        for effect in effects.drain(..) {
+            let (Effect::Transmit(port, frame) | Effect::TransmitBy(_, port, frame)) = effect else { continue };
+            let asked = packet::packet_in(&frame).and_then(|asks| Some((asks, packet::solicited(asks)?)));
+            let router = asked.and_then(|(asks, router)| {
+                let provider = world.providers.iter().find(|provider| provider.router == router)?;
+                packet::advertisement(asks, router, provider.router_mac)
+            });
+            answers.extend(router.map(|answer| (port, packet::frame(Mac([2; 6]), Mac([2; 6]), &answer))));
+            sent.push(frame);
+        }
+        for (port, frame) in answers {
+            world.nodes[0].engine.notice(*now, rng, Notice::Punt(port, Punt::HostStack, &frame), effects);
+            effects.clear();
+        }
+        sent
+    }
+
+    /// Random numbers.
+    #[allow(dead_code, reason = "not every program needs it")]
+    pub(crate) fn rng(&mut self) -> &mut StdRng {
+        &mut self.rng
     }
 
     /// A turn of the control core for each [`TURN`] frames. What the box sent, and how long it took.
@@ -172,11 +209,7 @@ impl Scene {
             let began = std::time::Instant::now();
             turn(&mut world.nodes[0].engine, *now, rng, frames, effects);
             took += began.elapsed();
-            for effect in effects.drain(..) {
-                if let Effect::Transmit(_, frame) | Effect::TransmitBy(_, _, frame) = effect {
-                    sent.push(frame);
-                }
-            }
+            sent.extend(self.take_effects());
         }
         (sent, took)
     }

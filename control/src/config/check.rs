@@ -84,6 +84,7 @@ fn node(source: &mut Source<'_>, section: &Option<Spanned<NodeSection>>, directo
         control_socket: socket,
         hosts_file: directory.join(hosts_file),
         log: section.log.as_ref().map_or(limits::LOG, |log| log.get_ref()).to_string(),
+        proof_threads: number(source, &section.proof_threads, limits::PROOF_THREADS),
         contexts_max: number(source, &section.contexts_max, limits::CONTEXTS_MAX),
         hold_packets: number(source, hold.map_or(&None, |hold| &hold.packets), limits::HOLD_PACKETS),
         hold_pairs: number(source, hold.map_or(&None, |hold| &hold.pairs), limits::HOLD_PAIRS),

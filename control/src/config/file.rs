@@ -47,6 +47,7 @@ pub(super) struct NodeSection {
     pub(super) control_socket: Text,
     pub(super) hosts_file: Text,
     pub(super) log: Text,
+    pub(super) proof_threads: Number,
     pub(super) contexts_max: Number,
     pub(super) hold: Option<HoldSection>,
 }

@@ -29,6 +29,8 @@ limits! {
     BOX_ID "box.id" 0, 0 to 15;
     /// Poll-mode workers.
     WORKERS "box.workers" 1, 1 to 64;
+    /// Threads that verify peers' signatures.
+    PROOF_THREADS "box.proof_threads" 1, 0 to 16;
     /// Contexts in all shards together.
     CONTEXTS_MAX "box.contexts_max" 65_536, 1 to 16_777_216;
     /// First packets held for one ULID pair while its context is being made; at most a burst.

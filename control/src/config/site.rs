@@ -73,6 +73,8 @@ pub struct Node {
     pub hosts_file: PathBuf,
     /// What is logged, as `tracing` filters are written: `info,control::reap=debug`.
     pub log: String,
+    /// Threads that verify peers' signatures; with none the control thread does.
+    pub proof_threads: u8,
     /// Contexts in all shards together.
     pub contexts_max: u32,
     /// First packets held for one pair.

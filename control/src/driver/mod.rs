@@ -6,6 +6,7 @@
 
 #[cfg(feature = "dpdk")]
 mod dpdk;
+mod helpers;
 mod stories;
 
 use std::sync::Arc;
@@ -29,6 +30,7 @@ use crate::manage::api::{
 };
 use crate::manage::server::{Call, Server, ServerError};
 use crate::time::Instant;
+use helpers::Helpers;
 use stories::Stories;
 
 /// Events of one worker handled before the others get their turn.
@@ -37,6 +39,8 @@ const EVENTS_PER_TURN: usize = 256;
 const LINK_POLL: Duration = Duration::from_millis(100);
 /// Longest sleep of the control thread while workers may have something to say.
 const NAP: Duration = Duration::from_millis(1);
+/// The same while signatures are being verified: a few take this long.
+const SHORT_NAP: Duration = Duration::from_micros(50);
 
 /// Why the box cannot run.
 #[derive(Debug, thiserror::Error)]
@@ -104,7 +108,8 @@ pub fn run(configuration: Configuration) -> Result<(), RunError> {
     signal_hook::flag::register(SIGHUP, hangup.clone()).map_err(system)?;
     let mut rng = StdRng::try_from_rng(&mut SysRng).map_err(|error| RunError::System(error.to_string()))?;
     let clock = Clock::start();
-    let (engine, workers, devices) = open(&configuration, clock, &mut rng)?;
+    let (mut engine, workers, devices) = open(&configuration, clock, &mut rng)?;
+    let helpers = Helpers::start(configuration.site.node.proof_threads, &mut engine).map_err(system)?;
     let (calls_in, calls) = bounded(64);
     let server = Server::start(&configuration.site.node.control_socket, calls_in)?;
     info!(socket = %server.path().display(), "serving");
@@ -115,6 +120,7 @@ pub fn run(configuration: Configuration) -> Result<(), RunError> {
         engine,
         workers,
         devices,
+        helpers,
         effects: Vec::new(),
         stories: Stories::default(),
         links_due: Instant::START,
@@ -142,6 +148,7 @@ struct Control {
     engine: Engine,
     workers: Box<dyn Workers>,
     devices: Box<dyn Devices>,
+    helpers: Helpers,
     effects: Vec<Effect>,
     stories: Stories,
     /// When the devices are next asked about their links.
@@ -162,7 +169,8 @@ impl Control {
             // A busy box comes back at once; a quiet one sleeps until something is due, but never long, for workers do
             // not wake it.
             let due = self.engine.deadline().map_or(NAP, |due| due.since(self.clock.now()));
-            let nap = if events > 0 { Duration::ZERO } else { due.min(NAP) };
+            let longest = if self.helpers.are_at_work() { SHORT_NAP } else { NAP };
+            let nap = if events > 0 { Duration::ZERO } else { due.min(longest) };
             match calls.recv_timeout(nap) {
                 Ok(call) => self.answer(call),
                 Err(RecvTimeoutError::Timeout) => {}
@@ -173,9 +181,10 @@ impl Control {
 
     /// Takes in what happened, lets time pass, carries out what follows. How many events there were.
     fn turn(&mut self) -> usize {
-        let Control { clock, rng, engine, workers, effects, .. } = self;
-        let events = workers.poll(EVENTS_PER_TURN, &mut |notice| engine.notice(clock.now(), rng, notice, effects));
+        let Control { clock, rng, engine, workers, helpers, effects, .. } = self;
+        let mut events = workers.poll(EVENTS_PER_TURN, &mut |notice| engine.notice(clock.now(), rng, notice, effects));
         let now = clock.now();
+        events += helpers.turn(now, rng, engine, effects);
         if self.links_due <= now {
             self.links_due = now + LINK_POLL;
             for (port, up) in self.devices.links().into_iter().enumerate() {

@@ -23,6 +23,7 @@
 //! | `natv6` | who is translated, through which provider, and which sessions get a context |
 //! | `unreachable` | who hears of a packet whose next hop does not answer |
 //! | `steer` | which providers contexts should use, and how peers hear of it |
+//! | `proofs` | what others compute for the engine |
 //! | `providers` | providers that come and go |
 //! | `report` | what the operator sees |
 
@@ -36,6 +37,7 @@ mod label;
 mod link;
 mod liveness;
 mod natv6;
+mod proofs;
 mod providers;
 mod quote;
 mod report;

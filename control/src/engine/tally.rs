@@ -30,6 +30,7 @@ impl Default for Tally {
 enum What {
     Event(Event),
     Accepted,
+    Waiting,
     Dropped(DropReason),
     AnsweredError(u8),
     Answered(Discriminant<Answer>),
@@ -96,6 +97,7 @@ impl Tally {
     /// Counts what became of a Shim6 message.
     pub fn shim6(&mut self, verdict: Verdict) {
         match verdict {
+            Verdict::Waiting => self.add(What::Waiting, || "shim6_waiting".to_owned()),
             Verdict::Accepted => self.add(What::Accepted, || "shim6_accepted".to_owned()),
             Verdict::Dropped(reason) => self.add(What::Dropped(reason), || shim6_drop(reason)),
             Verdict::Answered(Answer::Error(code)) => {
@@ -219,6 +221,7 @@ const MEANINGS: &[(&str, &str)] = &[
     ("control_label_begun", "Times a context began to send with a flow label for a payload header."),
     ("control_label_ended", "Times it went back to payload headers."),
     ("shim6_accepted", "Shim6 messages that did what they came for."),
+    ("shim6_waiting", "Shim6 messages put aside until a signature is verified; they are counted again then."),
     ("shim6_answered_r1", "I1 answered by R1."),
     ("shim6_answered_r2", "I1 answered by R2."),
     ("shim6_answered_r1bis", "Packets with an unknown tag answered by R1bis."),
@@ -240,6 +243,7 @@ const MEANINGS: &[(&str, &str)] = &[
     ("shim6_drop_bad_validator", "Responder Validator not ours, or not for this: a forgery."),
     ("shim6_drop_bad_pds", "CGA parameters that do not belong to the peer's identifier."),
     ("shim6_drop_empty_list", "A Locator List without locators."),
+    ("shim6_drop_too_many_waiting", "Needs a signature to be verified, and too many wait for that."),
     ("shim6_drop_no_context", "No context for it."),
     ("shim6_drop_wrong_state", "The context is in a state that does not want it."),
     ("shim6_drop_wrong_nonce", "An acknowledgement of another update."),

@@ -75,7 +75,8 @@ pub fn verify_list(
     list: &LocatorList,
     signature: Option<&[u8]>,
 ) -> Result<(), ListFault> {
-    verify(ulid, pds, list, signature, |ulid, pds| Proof::check(ulid, pds))
+    let signed = verify(ulid, pds, list, signature, Proof::check)?;
+    signed.map_or(Ok(()), |signed| verify_signature(signed, list, signature))
 }
 
 /// The same for parameters that [`verify_ulid`] has found to be those of the ULID: this is not computed again.
@@ -85,16 +86,37 @@ pub fn verify_list_of_owner(
     list: &LocatorList,
     signature: Option<&[u8]>,
 ) -> Result<(), ListFault> {
-    verify(ulid, pds, list, signature, |ulid, pds| Proof::read(ulid, pds))
+    let signed = verify(ulid, pds, list, signature, Proof::read)?;
+    signed.map_or(Ok(()), |signed| verify_signature(signed, list, signature))
 }
 
-fn verify(
+/// The same without the signature itself, which costs most: that there is one, and that its key may sign, is looked at.
+/// Whether it has to be verified for the list to be good.
+pub fn verify_list_but_signature(
     ulid: Ulid,
     pds: Option<&[u8]>,
     list: &LocatorList,
     signature: Option<&[u8]>,
-    belongs: for<'a> fn(Ulid, &'a [u8]) -> Result<Proof<'a>, PdsError>,
+) -> Result<bool, ListFault> {
+    verify(ulid, pds, list, signature, Proof::read).map(|signed| signed.is_some())
+}
+
+fn verify_signature(
+    (index, proof): (usize, Proof<'_>),
+    list: &LocatorList,
+    signature: Option<&[u8]>,
 ) -> Result<(), ListFault> {
+    proof.signed(list, signature).map_err(|reason| ListFault { index, reason })
+}
+
+/// Everything but the signature. Where one has to hold, the first entry it is for, and the parameters.
+fn verify<'a>(
+    ulid: Ulid,
+    pds: Option<&'a [u8]>,
+    list: &LocatorList,
+    signature: Option<&[u8]>,
+    belongs: fn(Ulid, &'a [u8]) -> Result<Proof<'a>, PdsError>,
+) -> Result<Option<(usize, Proof<'a>)>, ListFault> {
     let mut proof = None;
     let mut first_signed = None;
     for (index, &(locator, method)) in list.entries.iter().enumerate() {
@@ -119,18 +141,13 @@ fn verify(
             VerificationMethod::Hba => proof.covers(locator).map_err(fault)?,
             VerificationMethod::Cga => {
                 proof.may_sign().map_err(fault)?;
-                let signature = signature.ok_or(fault(ListError::MissingSignature))?;
-                first_signed.get_or_insert((index, signature));
+                signature.ok_or(fault(ListError::MissingSignature))?;
+                first_signed.get_or_insert(index);
             }
             VerificationMethod::Other(_) => return Err(fault(ListError::UnsupportedMethod)),
         }
     }
-    match (first_signed, &proof) {
-        (Some((index, signature)), Some(proof)) => {
-            proof.signed(list, signature).map_err(|reason| ListFault { index, reason })
-        }
-        _ => Ok(()),
-    }
+    Ok(first_signed.zip(proof))
 }
 
 /// Parameters known to belong to a ULID.
@@ -169,7 +186,8 @@ impl<'a> Proof<'a> {
         usable_key(&self.parameters).map(|_| ()).map_err(ListError::from)
     }
 
-    fn signed(&self, list: &LocatorList, signature: &[u8]) -> Result<(), ListError> {
+    fn signed(&self, list: &LocatorList, signature: Option<&[u8]>) -> Result<(), ListError> {
+        let signature = signature.ok_or(ListError::MissingSignature)?;
         let is_signed = |method: VerificationMethod| method == VerificationMethod::Cga;
         let locators: Vec<Locator> =
             list.entries.iter().filter(|entry| is_signed(entry.1)).map(|entry| entry.0).collect();

@@ -30,7 +30,7 @@ pub(crate) mod testing;
 use std::net::Ipv6Addr;
 
 pub use host::{GenerateError, HostIdentity, HostPrefixes, make_host, make_host_with, parameters_of};
-pub use list::{ListError, ListFault, verify_list, verify_list_of_owner, verify_ulid};
+pub use list::{ListError, ListFault, verify_list, verify_list_but_signature, verify_list_of_owner, verify_ulid};
 pub use parameters::{Parameters, ParametersRepr, PdsError};
 pub use signature::{KeyError, SigningKey};
 

@@ -328,6 +328,7 @@ impl Endpoint {
         let (code, pointer) = match refusal {
             Refusal::Drop(reason) => return Verdict::Dropped(reason),
             Refusal::Error { code, pointer } => (code, pointer),
+            Refusal::Later(job) => return self.put_aside(packet, job),
         };
         let is_error = matches!(packet.message, Ok(Message::Error(_)))
             || quote::kind_at(packet.ipv6_packet, packet.shim6_offset) == Some(kind::ERROR);

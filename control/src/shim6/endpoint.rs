@@ -24,6 +24,7 @@ use super::starts::Starts;
 use super::store::Store;
 use super::tags::TagSpace;
 use super::validator::Validators;
+use super::waiting::Waiting;
 use crate::time::Instant;
 
 /// Which shard owns the contexts of a pair; must agree with what workers compute for packets from the site.
@@ -49,6 +50,7 @@ pub struct Endpoint {
     pub(super) holddowns: HoldDowns,
     pub(super) starts: Starts,
     pub(super) quarantine: Quarantine,
+    pub(super) waiting: Waiting,
 }
 
 /// Why a host is not taken in.
@@ -135,6 +137,7 @@ impl Endpoint {
             holddowns,
             starts,
             quarantine,
+            waiting: Waiting::default(),
         }
     }
 

@@ -1,7 +1,8 @@
 //! How much strangers can make us send (decision D36, R5533-323).
 //!
-//! Each kind of answer has one token bucket for everybody and one for each source /64 prefix. The prefixes share a
-//! table of fixed size: two prefixes that fall on the same slot share a bucket, which can only make us send less.
+//! Each kind of answer has one token bucket for everybody, one for each source /64 prefix, and one for each /48, which gets a
+//! quarter of what there is for everybody: whoever has a /48 has 65,536 prefixes, and must not use up what is for others. The
+//! prefixes share tables of fixed size: two that fall on the same slot share a bucket, which can only make us send less.
 //! Memory is therefore constant whatever is thrown at us, and the slot of a prefix depends on a key nobody knows.
 
 use std::hash::{DefaultHasher, Hasher};
@@ -63,45 +64,57 @@ impl Limiter {
 
     /// Whether an answer of this kind to `source` may be sent now; if so it has been paid for.
     pub(super) fn allow(&mut self, now: Instant, kind: Kind, source: Ipv6Addr) -> bool {
-        let slot = self.slot(source);
+        let slots = [self.slot(source, 64), self.slot(source, 80)];
         let buckets = match kind {
             Kind::R1 => &mut self.r1,
             Kind::R1bis => &mut self.r1bis,
             Kind::R2 => &mut self.r2,
             Kind::Error => &mut self.error,
         };
-        buckets.allow(now, slot)
+        buckets.allow(now, slots)
     }
 
-    fn slot(&self, source: Ipv6Addr) -> usize {
+    /// The slot of the prefix without so many bits at the end.
+    fn slot(&self, source: Ipv6Addr, host_bits: u32) -> usize {
         let mut hasher = DefaultHasher::new();
-        hasher.write_u64(self.key);
-        hasher.write_u64((source.to_bits() >> 64) as u64);
+        hasher.write_u64(self.key ^ u64::from(host_bits));
+        hasher.write_u64((source.to_bits() >> host_bits) as u64);
         (hasher.finish() % Self::SLOTS as u64) as usize
     }
 }
 
 struct Buckets {
     rates: Pair,
+    /// Of each /48.
+    site: Rate,
     total: Bucket,
+    sites: Vec<Bucket>,
     prefixes: Vec<Bucket>,
 }
 
+/// What a /48 may have of what is there for all.
+const SITE_SHARE: u32 = 4;
+
 impl Buckets {
     fn new(rates: Pair, slots: usize) -> Buckets {
-        let prefixes = vec![Bucket::full(rates.prefix); slots];
-        Buckets { rates, total: Bucket::full(rates.total), prefixes }
+        let share = |of: fn(Rate) -> u32| of(rates.total).div_ceil(SITE_SHARE).max(of(rates.prefix));
+        let site = Rate::new(share(|rate| rate.per_second), share(|rate| rate.burst));
+        let (sites, prefixes) = (vec![Bucket::full(site); slots], vec![Bucket::full(rates.prefix); slots]);
+        Buckets { rates, site, total: Bucket::full(rates.total), sites, prefixes }
     }
 
-    fn allow(&mut self, now: Instant, slot: usize) -> bool {
-        let Some(prefix) = self.prefixes.get_mut(slot) else { return false };
-        // A prefix that has used up its own share must not eat from everybody's.
+    fn allow(&mut self, now: Instant, [prefix, site]: [usize; 2]) -> bool {
+        let (Some(prefix), Some(site)) = (self.prefixes.get_mut(prefix), self.sites.get_mut(site)) else {
+            return false;
+        };
+        // Who has used up a share of their own must not eat from everybody's.
         prefix.refill(now, self.rates.prefix);
+        site.refill(now, self.site);
         self.total.refill(now, self.rates.total);
-        let allowed = prefix.has_token() && self.total.has_token();
+        let mut buckets = [prefix, site, &mut self.total];
+        let allowed = buckets.iter().all(|bucket| bucket.has_token());
         if allowed {
-            prefix.take();
-            self.total.take();
+            buckets.iter_mut().for_each(|bucket| bucket.take());
         }
         allowed
     }
@@ -166,8 +179,20 @@ mod tests {
     fn all_prefixes_together_stay_below_the_total() {
         // R5533-323
         let mut limiter = limiter();
-        assert_eq!(granted(&mut limiter, Instant::START, Kind::R1bis, |i| source(i, 0)), 8);
-        assert_eq!(granted(&mut limiter, Instant::from_millis(100), Kind::R1bis, |i| source(i, 0)), 2);
+        let spread = |i| Ipv6Addr::new(0x2001, 0xdb8, i, 0, 0, 0, 0, 1);
+        assert_eq!(granted(&mut limiter, Instant::START, Kind::R1bis, spread), 8);
+        assert_eq!(granted(&mut limiter, Instant::from_millis(100), Kind::R1bis, spread), 2);
+    }
+
+    #[test]
+    fn a_site_gets_a_quarter_of_all_whatever_its_prefixes_do() {
+        // R5533-323
+        let pair = Pair { prefix: Rate::new(10, 5), total: Rate::new(400, 80) };
+        let mut limiter = Limiter::new(&Limits { r1: pair, r1bis: pair, r2: pair, error: pair }, 7);
+        let of = |site: u16| move |i| Ipv6Addr::new(0x2001, 0xdb8, site, i, 0, 0, 0, 1);
+        assert_eq!(granted(&mut limiter, Instant::START, Kind::R1, of(1)), 20);
+        assert_eq!(granted(&mut limiter, Instant::START, Kind::R1, of(2)), 20, "and leaves the others theirs");
+        assert_eq!(granted(&mut limiter, Instant::from_millis(100), Kind::R1, of(1)), 10);
     }
 
     #[test]

@@ -23,7 +23,7 @@
 //!
 //! Files follow the RFC: [`establish`](self) for I1, R1, I2 and R2, `recover` for R1bis and I2bis (with `accept` for what
 //! I2 and I2bis share, and `admission` for who gets a new context), `update` for UR and UA, `timers` for what happens by itself, `dispatch` for which context gets a
-//! packet, `confusion` for tags given twice, `local` for the ULIDs a host of ours has, `quarantine` for who may have what
+//! packet, `confusion` for tags given twice, `local` for the ULIDs a host of ours has, `waiting` for messages whose proof takes long, `quarantine` for who may have what
 //! a host that is gone left behind.
 //! `portrait` tells all of a state to tests that search through states.
 
@@ -55,6 +55,7 @@ mod tests;
 mod timers;
 mod update;
 mod validator;
+mod waiting;
 
 pub use config::{Config, ConfigError, ConfusionPolicy, Limits, Pair as RatePair};
 pub use context::{Context, ContextId, LocalHost, PeerLocator, State};
@@ -65,6 +66,6 @@ pub use holddown::{Failure, Held as HeldDown};
 pub use limits::Rate;
 pub use output::{Answer, DropReason, FailReason, GoneReason, How, Output, Verdict};
 pub use portrait::Feature;
-pub use proof::{IdentityProof, LocatorProof, ProofMemory};
+pub use proof::{Finding, IdentityProof, LocatorProof, ProofJob, ProofMemory};
 pub use quarantine::{Held, Owner, Quarantine};
 pub use tags::TagSpace;

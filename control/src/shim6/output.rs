@@ -142,6 +142,8 @@ pub enum Verdict {
     Dropped(DropReason),
     /// It was answered without changing a state.
     Answered(Answer),
+    /// It waits for a proof that somebody else computes; then it is received again.
+    Waiting,
 }
 
 /// What a packet was answered with.
@@ -184,6 +186,8 @@ pub enum DropReason {
     BadPds,
     /// A Locator List without locators.
     EmptyList,
+    /// Too many messages wait for a proof already.
+    TooManyWaiting,
     /// No context for it.
     NoContext,
     /// The context is in a state that does not want it.

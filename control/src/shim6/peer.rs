@@ -8,7 +8,7 @@ use dataplane::wire::{ContextTag, FlowLabel, Ulid};
 use super::context::{Context, PeerLocator, may_be_locator};
 use super::labels;
 use super::output::DropReason;
-use super::proof::LocatorProof;
+use super::proof::{LocatorProof, ProofJob};
 
 /// What a message told about its sender, proved.
 pub(super) struct Told<'a> {
@@ -22,12 +22,14 @@ pub(super) struct Told<'a> {
 }
 
 /// Why a message is not believed.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[derive(Clone, Debug)]
 pub(super) enum Refusal {
     /// In silence.
     Drop(DropReason),
     /// With an Error pointing at this octet, counted from the Shim6 header.
     Error { code: ErrorCode, pointer: usize },
+    /// Not yet: this is to be computed first.
+    Later(ProofJob),
 }
 
 /// Says that the parameters of a message have been looked at: what follows from them is then theirs.
@@ -93,6 +95,8 @@ fn prove_list(
     } else if let Some(index) = unprovable.filter(|_| pds.is_none()) {
         // A list that nothing can be checked against contradicts its methods (D40).
         Err(index)
+    } else if let Some(job) = proof.slow_part(ulid, pds, list, signature) {
+        return Err(Refusal::Later(job));
     } else {
         proof.proves(ulid, pds, list, signature)
     };

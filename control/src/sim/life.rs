@@ -521,6 +521,7 @@ fn plan(rng: &mut StdRng) -> Plan {
         order: None,
         sections: String::new(),
         key: None,
+        proofs_take: Duration::ZERO,
         plain: Vec::new(),
     }
 }

@@ -12,14 +12,14 @@ use dataplane::snapshot::PortId;
 use dataplane::wire::ethernet::{self, Mac};
 use dataplane::wire::{ContextTag, LocatorPair, Ulid, UlidPair};
 use dataplane::worker::{Limits, Outlet, Worker};
-use rand::SeedableRng;
 use rand::rngs::StdRng;
+use rand::{Rng, SeedableRng};
 
 use super::{HOLDING, REPORT, packet};
 use crate::config::{Hosts, Site};
 use crate::engine::{Changes, Effect, Engine, PortSetup, SetupError, Story, worker_limits};
 use crate::manage::api::{ContextFilter, ContextView};
-use crate::shim6::State;
+use crate::shim6::{ProofJob, State};
 use crate::time::Instant;
 
 /// Rounds of engine and workers at one moment before the box counts as restless.
@@ -36,6 +36,8 @@ pub(super) struct Blueprint {
     pub(super) hosts: Hosts,
     /// Link-layer addresses of the ports.
     pub(super) macs: Vec<Mac>,
+    /// How long somebody takes at most to verify a signature; zero if the engine does.
+    pub(super) proofs_take: Duration,
 }
 
 /// A box of the world.
@@ -49,6 +51,8 @@ pub struct Node {
     blueprint: Blueprint,
     /// By worker, then port.
     wires: Vec<Vec<Wire>>,
+    /// What is being verified, and when that is done.
+    proofs: Vec<(Instant, ProofJob)>,
     rng: StdRng,
     effects: Vec<Effect>,
     /// How far its clock is ahead of the world's.
@@ -71,9 +75,12 @@ pub(super) type Essence = (UlidPair, u32, State, ContextTag, Option<ContextTag>,
 impl Node {
     pub(super) fn new(blueprint: Blueprint, seed: u64) -> Node {
         let mut rng = StdRng::seed_from_u64(seed);
-        let Blueprint { site, hosts, macs } = &blueprint;
+        let Blueprint { site, hosts, macs, proofs_take } = &blueprint;
         let setups: Vec<PortSetup> = macs.iter().map(|mac| PortSetup { mac: *mac, mtu: 1500 }).collect();
         let mut engine = Engine::new(site, hosts, &setups, &mut rng).expect("a plan the engine takes");
+        if !proofs_take.is_zero() {
+            engine.defer_proofs();
+        }
         let count = usize::from(site.node.workers);
         let (control, links) = connect(count, RINGS, Box::new(HeapPool));
         // What a small machine would keep, so that worlds begin quickly.
@@ -97,6 +104,7 @@ impl Node {
             workers,
             blueprint,
             wires,
+            proofs: Vec::new(),
             rng,
             effects,
             ahead,
@@ -133,7 +141,8 @@ impl Node {
 
     /// When the engine has something to do.
     pub(super) fn deadline(&self) -> Option<Instant> {
-        let at = self.engine.deadline()? - self.ahead;
+        let proved = self.proofs.iter().map(|(at, _)| *at).min();
+        let at = self.engine.deadline().into_iter().chain(proved).min()? - self.ahead;
         Some(self.paused.map_or(at, |until| until.max(at)))
     }
 
@@ -217,6 +226,7 @@ impl Node {
             if engine.deadline().is_some_and(|due| due <= now) {
                 engine.expire(now, rng, effects);
             }
+            work += self.prove(now);
             work += self.carry_out(stories);
             for wires in &self.wires {
                 for (port, wire) in wires.iter().enumerate() {
@@ -231,6 +241,20 @@ impl Node {
             self.worked = true;
         }
         panic!("the box never comes to rest at {now:?}");
+    }
+
+    /// Somebody verifies what the engine wants verified, and takes his time.
+    fn prove(&mut self, now: Instant) -> usize {
+        let Node { engine, rng, effects, proofs, blueprint, .. } = self;
+        let done: Vec<ProofJob> = proofs.extract_if(.., |(at, _)| *at <= now).map(|(_, job)| job).collect();
+        for job in &done {
+            engine.proved(now, rng, job.run(), effects);
+        }
+        while let Some(job) = engine.next_proof() {
+            let share = f64::from(rng.next_u32()) / f64::from(u32::MAX);
+            proofs.push((now + blueprint.proofs_take.mul_f64(share), job));
+        }
+        done.len()
     }
 
     fn carry_out(&mut self, stories: &mut Vec<Story>) -> usize {

@@ -4,6 +4,7 @@ use std::fmt::Write;
 use std::net::Ipv6Addr;
 use std::path::Path;
 use std::sync::Arc;
+use std::time::Duration;
 
 use dataplane::wire::ethernet::Mac;
 use rand::Rng;
@@ -34,6 +35,8 @@ pub struct Plan {
     pub plain: Vec<SiteId>,
     /// What signs for the hosts of all sites, which are hybrid then; HBA-only without.
     pub key: Option<Arc<SigningKey>>,
+    /// How long it takes at most until somebody has verified a signature for a box; zero if each box does so itself, at once.
+    pub proofs_take: Duration,
     /// Further sections for the configuration of all boxes; `{site}` in it stands for the number of the
     /// site, `{last}` for that of its last provider.
     pub sections: String,
@@ -68,6 +71,7 @@ impl Default for Plan {
             order: None,
             plain: Vec::new(),
             key: None,
+            proofs_take: Duration::ZERO,
             sections: String::new(),
         }
     }
@@ -98,7 +102,7 @@ impl Plan {
             let known = Hosts::parse(Path::new("hosts.json"), &listed, &configured);
             let known = known.unwrap_or_else(|problems| panic!("{problems}\n{listed}"));
             let macs = (0..=plan.providers).map(|port| mac(0, site, port)).collect();
-            made.sites.push(Blueprint { site: configured, hosts: known, macs });
+            made.sites.push(Blueprint { site: configured, hosts: known, macs, proofs_take: self.proofs_take });
             made.providers.extend((1..=plan.providers).map(|port| provider(site, port)));
             made.hosts.extend(hosts[site].iter().zip(0..).map(|(host, number)| Host {
                 site,

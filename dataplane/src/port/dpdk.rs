@@ -21,8 +21,8 @@
 
 pub use bindings::{
     DeviceSpec, DeviceSpecError, Eal, EalConfig, EalError, Errno, Hugepages, Lcore, LcoreError, Mac, Mbuf, Memory,
-    Pool as BufferPool, PoolError, Port as Device, PortConfig, PortError as DeviceError, PortStats, QueuePair, Rss,
-    pin,
+    Pool as BufferPool, PoolError, Port as Device, PortConfig, PortError as DeviceError, PortEvents, PortStats,
+    QueuePair, RSS_KEY_MAX, Rss, Spread, pin,
 };
 
 use super::{Frame, Pool, Port};
@@ -63,11 +63,11 @@ impl Frame for Mbuf {
 
 impl Port<Mbuf> for QueuePair {
     fn receive(&mut self, burst: &mut Vec<Mbuf>) {
-        self.rx.receive(burst);
+        QueuePair::receive(self, burst);
     }
 
     fn transmit(&mut self, burst: &mut Vec<Mbuf>) {
-        self.tx.transmit(burst);
+        QueuePair::transmit(self, burst);
     }
 }
 

@@ -14,6 +14,7 @@ mod recover;
 mod table;
 mod timers;
 mod update;
+mod waiting;
 
 use std::net::Ipv6Addr;
 use std::time::Duration;
