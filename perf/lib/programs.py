@@ -131,6 +131,9 @@ class Box(Talker):
         words = [BUILT / "perf-box", "--site", near, "--provider", far, "--contexts", contexts]
         super().__init__([*words, "--cores", ",".join(map(str, cores)), *setup.words()])
         self.ready = self.answer()
+        # The first thread stands for the control core. Where a machine has but two, it shares one with the generator, and
+        # takes of it what is left.
+        os.setpriority(os.PRIO_PROCESS, self.process.pid, 0)
 
     def start(self):
         self.write("start")
@@ -139,15 +142,20 @@ class Box(Talker):
         self.write("stop")
 
     def sample(self, seconds, ports=(True, True)):
-        """Packets per second that came in at these of the two ports, all of which the box has to have translated."""
+        """Packets per second that came in at these of the two ports and were translated. All have to be, but for what finds
+        no room between workers: replayed frames cannot be held back, so a worker that waits for its core makes others lose."""
         found = self.ask(f"sample {seconds}")
-        if set(found["drops"]) - {"NotIpv6", "WrongMac"} or (all(ports) and found["drops"]):
-            raise Failed(f"the box dropped packets: {found['drops']}")
+        drops = dict(found["drops"])
+        for reason in () if all(ports) else ("NotIpv6", "WrongMac"):
+            drops.pop(reason, None)
+        full = drops.pop("RingFull", 0)
+        if drops:
+            raise Failed(f"the box dropped packets: {drops}")
         received = sum(count for count, wanted in zip(found["received"], ports) if wanted)
         # What was under way at the start or the end may be counted on one side alone.
-        if abs(found["translated"] - received) > 4096:
+        if abs(found["translated"] + full - received) > 8192:
             raise Failed(f"the box did not translate all it received: {found}")
-        return received / found["seconds"]
+        return found["translated"] / found["seconds"]
 
 
 class Generator(Talker):

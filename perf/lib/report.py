@@ -152,7 +152,7 @@ def scale(found):
         "| contexts | octets each | installed per second |",
         "|---:|---:|---:|",
     ]
-    for row in found["fill"]:
+    for row in found.get("fill", []):
         lines.append(f"| {row['contexts']:,} | {row['octets_per_context']:.1f} | {row['installs_per_second']:,} |")
     lines += [
         "",
@@ -162,7 +162,7 @@ def scale(found):
         "| contexts | removed and installed per second | Mpps meanwhile | Mpps without | dropped |",
         "|---:|---:|---:|---:|---:|",
     ]
-    for row in found["churn"]:
+    for row in found.get("churn", []):
         lines.append(
             f"| {row['contexts']:,} | {row['churned_per_second']:,} | {row['pps_meanwhile'] / 1e6:.2f} "
             f"| {row['pps_without'] / 1e6:.2f} | {row['dropped_meanwhile']:,} |"
