@@ -58,6 +58,8 @@ pub(super) struct Exploration {
     /// The gap has reached its maximum, and this was told.
     pub(super) backed_off: bool,
     pub(super) started: Instant,
+    /// When the peer began to explore again soon after the end.
+    pub(super) resumed: Option<Instant>,
     /// When the context came back to Operational.
     pub(super) ended: Option<Instant>,
     pub(super) answers: AnswerBucket,
@@ -81,6 +83,7 @@ impl Exploration {
             unheard: None,
             backed_off: false,
             started: now,
+            resumed: None,
             ended: None,
             answers,
         }
@@ -174,13 +177,21 @@ impl Exploration {
         self.received.iter().rev().take(max.min(REPORTS_MAX)).copied().collect()
     }
 
-    /// Pairs shown to work in this episode.
+    /// Pairs shown to work in this episode. Since the peer explores again, a pair that was probed anew has to be shown to work
+    /// anew: perhaps that is what the peer says, that it works no longer.
     pub(super) fn reported(&self) -> impl Iterator<Item = LocatorPair> {
         let works = |sent: &&SentProbe| {
             dataplane::mutant!(AnyProbedPair, return true);
-            sent.reported
+            sent.reported && !self.is_outdated(sent)
         };
         self.sent.iter().filter(works).map(SentProbe::pair)
+    }
+
+    fn is_outdated(&self, sent: &SentProbe) -> bool {
+        self.resumed.is_some_and(|resumed| {
+            let again = |later: &SentProbe| later.at >= resumed && later.pair() == sent.pair();
+            sent.at < resumed && self.sent.iter().any(again)
+        })
     }
 
     /// Pairs whose probes stayed without report although a later probe on another pair was reported, each with the time

@@ -43,6 +43,7 @@ impl Reap {
     pub(super) fn resume(&mut self, now: Instant, out: &mut Vec<Output>) {
         let episode = self.episode(now);
         episode.ended = None;
+        episode.resumed = Some(now);
         episode.received.clear();
         self.stop_keepalive();
         out.push(Output::ExplorationStarted { reason: Reason::Peer });

@@ -83,6 +83,29 @@ fn a_current_pair_that_works_is_kept() {
     assert_eq!(bench.reap.current(), pair(2, 2));
 }
 
+// R5534-122, R5534-123: a peer that explores again soon may mean it. What was shown before counts as long as it is not asked
+// for again; a pair that is probed anew and not reported has failed, and the goal of a move is no exception.
+#[test]
+fn what_worked_before_the_peer_explored_again_does_not_count_when_it_fails_now() {
+    let mut bench = Bench::new(exact());
+    assert!(bench.reap.relocate(at(1_000), &mut bench.rng, pair(2, 2), &mut bench.out));
+    let goal = only_probe(&std::mem::take(&mut bench.out)).2;
+    assert_eq!(changed(&bench.probe(at(1_100), pair(2, 2), InboundOk, &[goal])), Some(pair(2, 2)));
+    bench.probe(at(1_200), pair(2, 2), Operational, &[goal]);
+    assert_eq!(bench.reap.state(), Operational);
+    // Now what goes out by it is lost.
+    let answer = only_probe(&bench.probe(at(6_000), pair(2, 2), Exploring, &[]));
+    assert_eq!((answer.0, answer.1), (pair(2, 2), InboundOk));
+    let other = loop {
+        let now = bench.reap.deadline().unwrap();
+        if let Some(sent) = probes(&bench.expire(now)).into_iter().find(|sent| sent.0 != pair(2, 2)) {
+            break sent;
+        }
+    };
+    assert_eq!(changed(&bench.probe(at(8_000), pair(2, 2), Operational, &[other.2])), Some(other.0));
+    assert_eq!(bench.reap.current(), other.0);
+}
+
 // R5534-122, the other side of it: a peer that explores much later means it.
 #[test]
 fn a_probe_long_after_the_episode_starts_a_new_one() {
