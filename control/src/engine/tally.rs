@@ -250,6 +250,7 @@ const MEANINGS: &[(&str, &str)] = &[
     ("shim6_drop_rate_limited", "Enough answers of the kind were sent lately."),
     ("shim6_drop_too_many_forks", "The pair has as many forked contexts as a peer may ask for."),
     ("shim6_drop_too_many_from_prefix", "As many contexts as may be were accepted from the sender's /64."),
+    ("shim6_drop_common_tag", "As many contexts as may be have this tag of their peers."),
     ("shim6_drop_reserved", "The room left is for contexts that we initiate."),
     ("shim6_drop_full", "No room for another context, or no tag left."),
     ("shim6_drop_oversized", "The answer would not fit in 1280 octets."),

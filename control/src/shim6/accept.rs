@@ -17,6 +17,10 @@ use super::peer::{self, Told};
 use super::validator::{Claim, Invalid};
 use crate::time::Instant;
 
+/// Contexts whose peers gave them one and the same tag. All of them are looked at when one more is accepted (§7.15), and who
+/// makes tags up at random, as all should (§4.1), never meets another one's.
+pub(super) const COMMON_TAG_MAX: usize = 256;
+
 impl Endpoint {
     /// RESP nonce recent, and the validator ours for exactly this.
     pub(super) fn check_validator(
@@ -53,6 +57,10 @@ impl Endpoint {
         let source = Locator(packet.addresses.source);
         if !is_source(context, key, source, options) {
             return Verdict::Dropped(DropReason::ForeignSource);
+        }
+        let known = context.and_then(|context| context.peer_tag);
+        if known != Some(offer.tag) && self.store.count_of_peer_tag(offer.tag) >= COMMON_TAG_MAX {
+            return Verdict::Dropped(DropReason::CommonTag);
         }
         let displaced = match context {
             Some(_) => None,

@@ -200,6 +200,8 @@ pub enum DropReason {
     TooManyForks,
     /// As many contexts as may be were accepted from the /64 it came from (decision 0015).
     TooManyFromPrefix,
+    /// As many contexts as may be have this tag of their peers.
+    CommonTag,
     /// The room left is for contexts that we initiate (decision 0015).
     Reserved,
     /// No room for another context, or no tag left.

@@ -170,6 +170,11 @@ impl Store {
         self.by_peer_tag.iter(tag).filter_map(|index| self.at(index))
     }
 
+    /// How many those are.
+    pub(super) fn count_of_peer_tag(&self, tag: ContextTag) -> usize {
+        self.by_peer_tag.count(tag)
+    }
+
     /// Contexts whose peer offered this flow label.
     pub(super) fn by_peer_label(&self, label: FlowLabel) -> impl Iterator<Item = &Context> {
         self.by_peer_label.iter(label).filter_map(|index| self.at(index))

@@ -12,6 +12,16 @@ struct Peer {
 }
 
 impl Peer {
+    /// I1, R1, I2 with this tag; what became of the I2.
+    fn ask_with(&self, node: &mut Node, now: Instant, initiator_tag: ContextTag) -> Verdict {
+        let i1 = Message::I1 { initiator_tag, initiator_nonce: 7, options: self.options(0) };
+        assert_eq!(node.receive_quick(now, self.addresses(), &i1), Verdict::Answered(Answer::R1));
+        let (_, Message::R1 { responder_nonce, options, .. }) = node.sent_one() else { panic!("an R1") };
+        let options = self.announcement(0, options.validator.unwrap());
+        let i2 = Message::I2 { initiator_tag, initiator_nonce: 7, responder_nonce, options };
+        node.receive_quick(now, self.addresses(), &i2)
+    }
+
     /// Host `number` of /64 `prefix`.
     fn new(prefix: u16, number: u16) -> Peer {
         Peer { ulid: ulid(prefix, number), locator: locator(9, prefix, number) }
@@ -289,4 +299,19 @@ fn a_context_that_gave_way_comes_back_by_r1bis() {
     assert_eq!(b.receive(at(20), addresses, &r1bis), Verdict::Accepted);
     converse(at(20), &mut b, &mut a);
     assert_agreed(&a, &b);
+}
+
+#[test]
+fn a_tag_that_all_peers_give_is_given_to_a_bounded_number_of_contexts() {
+    // R5533-200: each new one is compared with all that have its tag.
+    let mut node = Node::with(1, unlimited());
+    let verdicts: Vec<Verdict> =
+        (0..300).map(|number| Peer::new(2, number).ask_with(&mut node, at(1), tag(5))).collect();
+    assert_eq!(verdicts.iter().filter(|verdict| **verdict == Verdict::Accepted).count(), 256);
+    assert_eq!(verdicts[256..], [Verdict::Dropped(DropReason::CommonTag); 44]);
+    // Those who have it may say it again, and another tag is another matter.
+    assert_eq!(Peer::new(2, 7).ask_with(&mut node, at(2), tag(6)), Verdict::Accepted);
+    assert_eq!(Peer::new(2, 299).ask_with(&mut node, at(2), tag(5)), Verdict::Accepted, "there is room again");
+    assert_eq!(Peer::new(2, 7).ask_with(&mut node, at(3), tag(5)), Verdict::Dropped(DropReason::CommonTag));
+    node.endpoint.selfcheck();
 }
