@@ -89,9 +89,24 @@ impl Affinity {
     }
 }
 
+/// The memory node that a core is nearest to; none if the kernel knows of none.
+pub fn node_of_core(core: u32) -> Option<u32> {
+    let entries = std::fs::read_dir(format!("/sys/devices/system/cpu/cpu{core}")).ok()?;
+    let names = entries.filter_map(|entry| entry.ok()?.file_name().into_string().ok());
+    names.filter_map(|name| name.strip_prefix("node")?.parse().ok()).next()
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn a_core_has_one_memory_node_at_most() {
+        // Not all kernels know of nodes; one that does has the first core in one of them.
+        let there = std::path::Path::new("/sys/devices/system/cpu/cpu0/node0").exists();
+        assert_eq!(node_of_core(0) == Some(0), there);
+        assert_eq!(node_of_core(1 << 20), None);
+    }
 
     #[test]
     fn a_pinned_thread_runs_on_that_core_alone() {

@@ -175,6 +175,11 @@ impl Port {
         self.mtu
     }
 
+    /// Queue pairs in use.
+    pub fn queues(&self) -> u16 {
+        self.config.queues
+    }
+
     /// Queue pairs the device could have.
     pub fn max_queues(&self) -> u16 {
         self.max_queues

@@ -2,7 +2,7 @@
 //!
 //! | way | shape |
 //! |---|---|
-//! | control to one worker | bounded ring of [`Command`], drained each turn; what does not fit waits at control, in order |
+//! | control to one worker | bounded ring of [`Command`], of which each turn takes some; what does not fit waits at control, in order |
 //! | control to all workers | an immutable [`Snapshot`], sent by the same ring, so it keeps its place among commands; the worker sends the one it replaces back to be freed |
 //! | worker to control | bounded ring of [`Event`]; when full, the worker counts and goes on |
 //! | worker to worker | bounded ring of [`Handover`]; when full, the packet is dropped and counted |

@@ -3,58 +3,24 @@
 //! A worker owns its shard, its queues and its counters. A turn never blocks, allocates or asks the kernel for anything
 //! (what a port does inside is the port's business). Its clock is the number handed to [`Worker::turn`].
 
+mod outlets;
 mod report;
 
 use std::sync::Arc;
 
-use crate::context::hold::Held;
 use crate::context::replay::Shown;
-use crate::context::{Flows, Hasher, Hold, Phase, Replay, Shard, Sharding};
+use crate::context::{Flows, Hold, Phase, Replay, Shard, Sharding};
 use crate::counters::{Count, Counters, DropReason};
 use crate::limit::Guard;
 pub use crate::limit::Limits;
 use crate::link::{Command, Event, Handover, Retired, WorkerLink};
-use crate::port::{Frame, Pool, Port};
-use crate::reply;
+use crate::port::{Frame, Pool};
 use crate::snapshot::{PortId, Role, Snapshot};
-use crate::translate::{BURST, Batch, IcmpError, Origin, Scene, Verdict, inbound, nowhere, outbound};
+use crate::translate::{BURST, Batch, IcmpError, Origin, Scene, inbound, nowhere, outbound};
 use crate::wire::ethernet;
-use crate::wire::ipv6::{self, fragment::Pieces};
-use crate::wire::{ContextTag, Ulid, UlidPair};
-
-/// A device queue, or the worker that has one.
-pub enum Outlet<F> {
-    /// This worker receives and sends here.
-    Own(Box<dyn Port<F>>),
-    /// Another worker does; what is to be sent goes there.
-    Via(u8),
-}
-
-struct PortSlot<F> {
-    outlet: Outlet<F>,
-    sending: Vec<F>,
-}
-
-/// Where packets go when their verdict is known.
-struct Outlets<F> {
-    ports: Vec<PortSlot<F>>,
-    hold: Hold<(PortId, F)>,
-    /// By worker: what is to be handed over to it, at the latest at the end of the turn.
-    departing: Vec<Vec<Handover<F>>>,
-    /// Packets of the present burst that go nowhere, to be given back all at once.
-    dropped: Vec<F>,
-    /// Fragments made of packets of the present burst, to be sent after it.
-    pieces: Vec<F>,
-    /// Packets cut so far; makes their numbers differ.
-    cuts: u32,
-    hasher: Hasher,
-    link: WorkerLink<F>,
-    pool: Box<dyn Pool<F>>,
-    guard: Guard,
-    now: u64,
-    /// What is being settled came back from control.
-    plain: bool,
-}
+use crate::wire::{ContextTag, UlidPair};
+pub use outlets::Outlet;
+use outlets::{Outlets, PortSlot};
 
 /// One core's share of the box.
 pub struct Worker<F> {
@@ -381,243 +347,6 @@ impl<F: Frame> Worker<F> {
             self.outlets.answer(port, frame, IcmpError::AddressUnreachable, DropReason::HoldExpired, &self.snapshot);
         }
     }
-}
-
-impl<F: Frame> Outlets<F> {
-    fn count(&self, count: Count) {
-        self.link.counters.add(count, 1);
-    }
-
-    fn drop(&self, reason: DropReason) {
-        self.link.counters.count_drop(reason);
-    }
-
-    /// Tells control. False when it has no room to listen.
-    fn tell(&mut self, event: Event<F>) -> bool {
-        let told = self.link.events.push(event).is_ok();
-        if !told {
-            self.drop(DropReason::RingFull);
-        }
-        told
-    }
-
-    #[inline]
-    fn settle(&mut self, port: PortId, frame: F, verdict: &Verdict, snapshot: &Snapshot) {
-        match *verdict {
-            Verdict::Forward(to) => self.send(to, frame),
-            Verdict::HandOver(worker) => {
-                self.count(Count::HandedOver);
-                let packet = if self.plain { Handover::Plain(port, frame) } else { Handover::Process(port, frame) };
-                self.hand_over(worker, packet);
-            }
-            Verdict::Drop(reason) => {
-                self.drop(reason);
-                self.dropped.push(frame);
-            }
-            ref other => self.settle_rare(port, frame, *other, snapshot),
-        }
-    }
-
-    #[cold]
-    fn settle_rare(&mut self, port: PortId, frame: F, verdict: Verdict, snapshot: &Snapshot) {
-        match verdict {
-            Verdict::Hold(pair) if !self.hold.knows(&pair) && !self.guard.opening(pair.local, self.now) => {
-                self.drop(DropReason::HoldFull);
-            }
-            Verdict::Hold(pair) => match self.hold.keep(pair, (port, frame), self.now) {
-                Held::First => {
-                    self.count(Count::Held);
-                    self.count(Count::UnknownPairs);
-                    if !self.tell(Event::UnknownPair(pair)) {
-                        // Control never heard of the pair, so nothing must wait for its answer.
-                        self.hold.forget(&pair);
-                    }
-                }
-                Held::Behind => self.count(Count::Held),
-                Held::Refused(_) => self.drop(DropReason::HoldFull),
-            },
-            Verdict::Punt(why) => {
-                if !self.guard.punt(why, port, source(&frame), self.now) {
-                    self.drop(DropReason::ControlRate);
-                } else if self.tell(Event::Punt(port, why, frame)) {
-                    self.count(Count::Punted);
-                }
-            }
-            Verdict::UnknownTag(tag, locators) => {
-                self.drop(DropReason::UnknownTag);
-                if self.guard.unknown_tag(port, source(&frame), self.now) {
-                    self.tell(Event::UnknownTag { tag, locators });
-                }
-            }
-            Verdict::Unresolved(to, next_hop) => {
-                if !self.guard.unresolved(next_hop.to_bits(), self.now) {
-                    self.drop(DropReason::NextHopUnresolved);
-                } else {
-                    self.tell(Event::Unresolved(to, next_hop, frame));
-                }
-            }
-            Verdict::Fragment(octets_max) => self.cut(&frame, octets_max),
-            Verdict::Reply(error) => {
-                let reason = match error {
-                    IcmpError::PacketTooBig(_) => DropReason::TooBig,
-                    IcmpError::TimeExceeded => DropReason::HopLimit,
-                    IcmpError::AddressUnreachable => DropReason::Unreachable,
-                    IcmpError::SourcePolicy => DropReason::SpoofedSource,
-                    IcmpError::NoRoute => DropReason::NoRoute,
-                    IcmpError::ParameterProblem(_) => DropReason::MalformedIpv6,
-                };
-                self.answer(port, frame, error, reason, snapshot);
-            }
-            Verdict::Refuse(error, reason) => self.answer(port, frame, error, reason, snapshot),
-            // Every packet leaves `translate` with a verdict; one that is still to be looked up has no route.
-            Verdict::Forward(_) | Verdict::Drop(_) | Verdict::HandOver(_) | Verdict::Lookup => {
-                self.drop(DropReason::NoRoute);
-            }
-        }
-    }
-
-    #[inline]
-    fn hand_over(&mut self, worker: u8, packet: Handover<F>) {
-        let Some(departing) = self.departing.get_mut(usize::from(worker)) else {
-            return self.drop(DropReason::RingFull);
-        };
-        departing.push(packet);
-        if departing.len() == BURST {
-            self.depart(usize::from(worker));
-        }
-    }
-
-    /// Gives another worker what waits for it: one look at its ring for all of them.
-    fn depart(&mut self, worker: usize) {
-        let (departing, ring) = (&mut self.departing[worker], &mut self.link.to_workers[worker]);
-        if departing.is_empty() {
-            return;
-        }
-        let room = ring.slots().min(departing.len());
-        if let Ok(places) = ring.write_chunk_uninit(room) {
-            places.fill_from_iter(departing.drain(..room));
-        }
-        let refused = departing.len();
-        departing.clear();
-        for _ in 0..refused {
-            self.drop(DropReason::RingFull);
-        }
-    }
-
-    #[inline]
-    fn send(&mut self, port: PortId, frame: F) {
-        let at = usize::from(port.0);
-        match self.ports.get_mut(at) {
-            None => self.drop(DropReason::NoRoute),
-            Some(PortSlot { outlet: Outlet::Via(worker), .. }) => {
-                let worker = *worker;
-                self.hand_over(worker, Handover::Transmit(port, frame));
-            }
-            Some(slot) => {
-                slot.sending.push(frame);
-                if slot.sending.len() == slot.sending.capacity() {
-                    self.flush(at);
-                }
-            }
-        }
-    }
-
-    /// Sends a whole burst to a port of this worker's own. False, and nothing done, if it is another's.
-    fn send_all(&mut self, port: PortId, frames: &mut Vec<F>) -> bool {
-        let at = usize::from(port.0);
-        let Some(PortSlot { outlet: Outlet::Own(_), sending }) = self.ports.get_mut(at) else { return false };
-        if sending.len() + frames.len() > sending.capacity() {
-            self.flush(at);
-        }
-        if let Some(slot) = self.ports.get_mut(at) {
-            slot.sending.append(frames);
-            if slot.sending.len() == slot.sending.capacity() {
-                self.flush(at);
-            }
-        }
-        true
-    }
-
-    fn flush(&mut self, port: usize) {
-        let PortSlot { outlet: Outlet::Own(device), sending } = &mut self.ports[port] else { return };
-        if sending.is_empty() {
-            return;
-        }
-        let offered = sending.len();
-        device.transmit(sending);
-        let refused = sending.len();
-        sending.clear();
-        self.link.counters.add(Count::Transmitted, (offered - refused) as u64);
-        for _ in 0..refused {
-            self.drop(DropReason::TransmitFull);
-        }
-    }
-
-    /// Makes fragments of at most `octets_max` octets of a packet.
-    fn cut(&mut self, frame: &F, octets_max: u16) {
-        let Some((ether, packet)) = frame.bytes().split_first_chunk::<{ ethernet::HEADER_LEN }>() else {
-            return self.drop(DropReason::MalformedIpv6);
-        };
-        let Ok(view) = ipv6::View::new(packet) else { return self.drop(DropReason::MalformedIpv6) };
-        let pair = UlidPair { local: Ulid(view.source()), peer: Ulid(view.target()) };
-        // Numbers of one pair never repeat soon, and say little about those of another (RFC 7739 §5.3).
-        let id = (self.hasher.pair(&pair) as u32).wrapping_add(self.cuts);
-        self.cuts = self.cuts.wrapping_add(1);
-        let Some(mut pieces) = Pieces::of(packet, usize::from(octets_max), id) else {
-            return self.drop(DropReason::MalformedChain);
-        };
-        let before = self.pieces.len();
-        let mut room = [0; reply::ROOM];
-        room[..ethernet::HEADER_LEN].copy_from_slice(ether);
-        while let Some(length) = room.last_chunk_mut().and_then(|out| pieces.write_next(out)) {
-            match self.pool.allocate(&room[..ethernet::HEADER_LEN + length]) {
-                Some(piece) => self.pieces.push(piece),
-                None => {
-                    // All or nothing: a part would only wait at the peer for the rest.
-                    self.pieces.truncate(before);
-                    return self.drop(DropReason::NoBuffer);
-                }
-            }
-        }
-        self.count(Count::Fragmented);
-    }
-
-    /// Sends an ICMPv6 error back where the packet came from, and drops the packet for `reason`.
-    fn answer(&mut self, port: PortId, frame: F, error: IcmpError, reason: DropReason, snapshot: &Snapshot) {
-        let count = match error {
-            IcmpError::PacketTooBig(_) => Count::PacketTooBigSent,
-            IcmpError::TimeExceeded => Count::TimeExceededSent,
-            IcmpError::ParameterProblem(_) => Count::ParameterProblemSent,
-            IcmpError::AddressUnreachable | IcmpError::SourcePolicy | IcmpError::NoRoute => Count::UnreachableSent,
-        };
-        self.drop(reason);
-        let mut room = [0; reply::ROOM];
-        let built = snapshot.ports.get(usize::from(port.0)).and_then(|view| {
-            let length = reply::build(frame.bytes(), error, view, &mut room)?;
-            self.guard.answer(self.now).then_some(length)
-        });
-        match built.and_then(|length| self.pool.allocate(room.get(..length)?)) {
-            Some(answer) => {
-                self.count(count);
-                self.send(port, answer);
-            }
-            None => self.count(Count::IcmpSuppressed),
-        }
-    }
-
-    /// Gives something back to control, which frees it. If control has no room now it is freed here: a leak would be worse
-    /// than one slow turn.
-    fn retire(&mut self, retired: Option<Retired>) {
-        if let Some(retired) = retired {
-            drop(self.link.events.push(Event::Retired(retired)));
-        }
-    }
-}
-
-/// The source address of a packet.
-fn source<F: Frame>(frame: &F) -> Option<u128> {
-    let octets = frame.bytes().get(ethernet::HEADER_LEN + 8..)?.first_chunk()?;
-    Some(u128::from_be_bytes(*octets))
 }
 
 /// A worker's counters, to be shared with whoever shows them.

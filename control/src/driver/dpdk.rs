@@ -1,15 +1,18 @@
 //! Devices and workers on DPDK.
 
+use std::cell::Cell;
+use std::collections::BTreeMap;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::thread::{self, JoinHandle};
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use dataplane::link::{ControlLink, RingSizes, connect};
 use dataplane::port::dpdk::{
     BufferPool, Device, DeviceSpec, Eal, EalConfig, EalError, Hugepages, Lcore, Mbuf, Memory, PortConfig, QueuePair,
-    pin,
+    RSS_KEY_MAX, Rss, node_of_core, pin,
 };
+use dataplane::translate::BURST;
 use dataplane::wire::ethernet::Mac;
 use dataplane::worker::{Outlet, Worker};
 use rand::Rng;
@@ -18,7 +21,7 @@ use tracing::{error, info, warn};
 use super::{Clock, Devices, Opened, RunError};
 use crate::config::{Configuration, Site, site};
 use crate::engine::{Engine, PortSetup, worker_limits};
-use crate::manage::api::{MemoryView, PortView};
+use crate::manage::api::{MemoryView, PortView, Spread};
 
 /// Buffers kept by each thread's cache.
 const CACHE: u32 = 256;
@@ -27,9 +30,17 @@ const DESCRIPTORS: u16 = 512;
 /// Room in a buffer besides the IPv6 packet: DPDK's headroom, link headers, and what a device wants for itself.
 const BESIDES: usize = 128 + 64;
 
+/// How soon a device that could not be set up anew is tried again.
+const RESET_AGAIN: Duration = Duration::from_secs(1);
+
+/// Packet buffers, by the memory node they are on; none is any.
+type Pools = BTreeMap<Option<u32>, BufferPool>;
+
 struct Hardware {
     site: Site,
     devices: Vec<Device>,
+    /// For each device, how often it was set up anew, and when that was tried last.
+    resets: Vec<Cell<(u64, Option<Instant>)>>,
     memory: MemoryView,
     stop: Arc<AtomicBool>,
     threads: Vec<JoinHandle<()>>,
@@ -38,12 +49,15 @@ struct Hardware {
 pub(super) fn open(configuration: &Configuration, clock: Clock, rng: &mut dyn Rng) -> Result<Opened, RunError> {
     let site = &configuration.site;
     let eal = start_eal(site)?;
-    let pool = make_pool(&eal, site)?;
+    let pools = make_pools(&eal, site)?;
+    let mut key = [0; RSS_KEY_MAX];
+    rng.fill_bytes(&mut key);
     let mut devices = Vec::new();
     let mut queues = Vec::new();
     for port in &site.ports {
-        let (device, own) = open_port(&eal, port, &pool, site.node.workers)?;
-        info!(port = port.name, device = device.name(), mac = %device.mac(), mtu = device.mtu(), queues = own.len(), "port open");
+        let (device, own) = open_port(&eal, port, &pools, site.node.workers, key)?;
+        let spread = spread(&device, own.len());
+        info!(port = port.name, device = device.name(), mac = %device.mac(), mtu = device.mtu(), queues = own.len(), %spread, "port open");
         devices.push(device);
         queues.push(own);
     }
@@ -54,10 +68,11 @@ pub(super) fn open(configuration: &Configuration, clock: Clock, rng: &mut dyn Rn
         .map(|(port, device)| PortSetup { mac: mac(port, device), mtu: mtu(port, device) })
         .collect();
     let engine = Engine::new(site, &configuration.hosts, &setups, rng)?;
-    let (control, threads, stop) = start_workers(&eal, site, &engine, queues, &pool, clock)?;
+    let (control, threads, stop) = start_workers(&eal, site, &engine, queues, &pools, clock)?;
     let memory =
         MemoryView { hugepages: matches!(eal.memory(), Memory::Hugepages { .. }), megabytes: site.eal.memory_mb };
-    let hardware = Hardware { site: site.clone(), devices, memory, stop, threads };
+    let resets = devices.iter().map(|_| Cell::default()).collect();
+    let hardware = Hardware { site: site.clone(), devices, resets, memory, stop, threads };
     Ok((engine, Box::new(control), Box::new(hardware)))
 }
 
@@ -89,32 +104,58 @@ fn start_eal(site: &Site) -> Result<Eal, RunError> {
     Ok(eal)
 }
 
+/// A pool on each memory node that has a device, since a device fills buffers of its own node best.
+fn make_pools(eal: &Eal, site: &Site) -> Result<Pools, RunError> {
+    let mut ports: BTreeMap<Option<u32>, Vec<&site::Port>> = BTreeMap::new();
+    for port in &site.ports {
+        let node = Device::socket_of(eal, port.device.name()).map_err(hardware)?;
+        ports.entry(node).or_default().push(port);
+    }
+    ports.into_iter().map(|(node, ports)| Ok((node, make_pool(eal, site, node, &ports)?))).collect()
+}
+
 /// Enough buffers for everything that may hold one at the same time: descriptors, each thread's cache, packets that wait
 /// for a context, and the rings. Less would stop the ports from receiving when all bounds are reached.
-fn make_pool(eal: &Eal, site: &Site) -> Result<BufferPool, RunError> {
+fn make_pool(eal: &Eal, site: &Site, node: Option<u32>, ports: &[&site::Port]) -> Result<BufferPool, RunError> {
     let workers = u32::from(site.node.workers);
     let rings = RingSizes::default();
     let descriptors = site.ports.len() as u32 * workers * 2 * u32::from(DESCRIPTORS);
     let caches = (workers + 1) * CACHE * 3 / 2;
     let limits = worker_limits(site);
     let waiting = workers * limits.hold_pairs as u32 * u32::from(site.node.hold_packets);
-    let between = (rings.events + rings.commands + rings.handover * (workers as usize - 1)) as u32 * workers;
-    let count = descriptors + caches + waiting + between + 1024;
+    let between = (rings.events + rings.commands + (rings.handover + BURST) * (workers as usize - 1)) as u32 * workers;
+    // A worker's own lists: commands taken in, packets handed over to it, to be sent, to be dropped.
+    let own = (8 * BURST) as u32 * workers;
+    let count = descriptors + caches + waiting + between + own + 1024;
+    // A worker's copies may leave through any port, so all buffers hold the largest.
     let largest = site.ports.iter().map(|port| usize::from(port.mtu)).max().unwrap_or(1500);
     let room = u16::try_from((largest + BESIDES).max(2048)).map_err(hardware)?;
-    BufferPool::create(eal, "packets", count, CACHE, room).map_err(|error| {
+    let name = node.map_or("packets".into(), |node| format!("packets-{node}"));
+    let pool = BufferPool::create_on(eal, node, &name, count, CACHE, room);
+    // Memory may have been given out on other nodes only.
+    let pool = pool.or_else(|_| BufferPool::create(eal, &name, count, CACHE, room));
+    pool.map_err(|error| {
+        let names: Vec<&str> = ports.iter().map(|port| port.name.as_str()).collect();
         RunError::Hardware(format!(
-            "{count} packet buffers do not fit in {} MB: {error}; give eal.memory_mb more, or box.hold and box.workers less",
+            "{count} packet buffers for {} do not fit in {} MB: {error}; give eal.memory_mb more, or box.hold and box.workers less",
+            names.join(", "),
             site.eal.memory_mb
         ))
     })
 }
 
+/// The pool nearest to a memory node.
+fn near(pools: &Pools, node: Option<u32>) -> Result<&BufferPool, RunError> {
+    let any = || RunError::Hardware("there is no port".into());
+    pools.get(&node).or_else(|| pools.values().next()).ok_or_else(any)
+}
+
 fn open_port(
     eal: &Eal,
     port: &site::Port,
-    pool: &BufferPool,
+    pools: &Pools,
     workers: u8,
+    key: [u8; RSS_KEY_MAX],
 ) -> Result<(Device, Vec<QueuePair>), RunError> {
     let name = port.device.name();
     let failed = |error| RunError::Hardware(format!("port {}: {error}", port.name));
@@ -124,13 +165,28 @@ fn open_port(
         rx_desc: DESCRIPTORS,
         tx_desc: DESCRIPTORS,
         mtu: port.mtu,
+        // Not the ports: a pair of addresses is one worker's, so all of it had better arrive in one place, in order.
+        rss: Some(Rss::Addresses),
+        rss_key: Some(key),
         ..PortConfig::default()
     };
+    let pool = near(pools, Device::socket_of(eal, name).map_err(failed)?)?;
     let (device, queues) = Device::configure(eal, name, pool, &config).map_err(failed)?;
     if device.mtu() != port.mtu {
         warn!(port = port.name, wanted = port.mtu, is = device.mtu(), "the device keeps its own MTU, which is used");
     }
     Ok((device, queues))
+}
+
+/// How a device's packets get to its queues.
+fn spread(device: &Device, queues: usize) -> Spread {
+    let spread = device.spread();
+    match (queues, spread.hash, spread.key) {
+        (0 | 1, ..) => Spread::Single,
+        (_, false, _) => Spread::Device,
+        (_, true, false) => Spread::Hash,
+        (_, true, true) => Spread::KeyedHash,
+    }
 }
 
 /// The address in use: the configured one, for which promiscuous mode lets frames in, or the device's own.
@@ -150,11 +206,11 @@ fn start_workers(
     site: &Site,
     engine: &Engine,
     queues: Vec<Vec<QueuePair>>,
-    pool: &BufferPool,
+    pools: &Pools,
     clock: Clock,
 ) -> Result<Started, RunError> {
     let count = usize::from(site.node.workers);
-    let (control, links) = connect(count, RingSizes::default(), Box::new(pool.clone()));
+    let (control, links) = connect(count, RingSizes::default(), Box::new(near(pools, None)?.clone()));
     let limits = worker_limits(site);
     let stop = Arc::new(AtomicBool::new(false));
     let mut outlets: Vec<Vec<Outlet<Mbuf>>> = (0..count).map(|_| Vec::new()).collect();
@@ -171,13 +227,15 @@ fn start_workers(
     }
     let mut threads = Vec::new();
     for ((id, link), ports) in links.into_iter().enumerate().zip(outlets) {
-        let snapshot = engine.snapshot().clone();
-        let worker = Worker::new(id as u8, limits, *engine.sharding(), snapshot, ports, link, Box::new(pool.clone()));
+        let (snapshot, sharding) = (engine.snapshot().clone(), *engine.sharding());
         let core = site.node.cores.as_ref().and_then(|cores| cores.get(id).copied());
+        let pool = near(pools, core.and_then(|core| node_of_core(core.into())))?.clone();
         let (eal, stop, idle) = (eal.clone(), stop.clone(), site.node.idle);
+        // The worker's tables are made by its own thread on its own core, so that they lie in the memory nearest to it.
+        let make = move || Worker::new(id as u8, limits, sharding, snapshot, ports, link, Box::new(pool));
         let thread = thread::Builder::new()
             .name(format!("worker-{id}"))
-            .spawn(move || run_worker(&eal, worker, core, idle, clock, &stop))
+            .spawn(move || run_worker(&eal, make, core, idle, clock, &stop))
             .map_err(hardware)?;
         threads.push(thread);
     }
@@ -186,7 +244,7 @@ fn start_workers(
 
 fn run_worker(
     eal: &Eal,
-    mut worker: Worker<Mbuf>,
+    make: impl FnOnce() -> Worker<Mbuf>,
     core: Option<u16>,
     idle: site::Idle,
     clock: Clock,
@@ -202,6 +260,7 @@ fn run_worker(
     if let Err(reason) = &registered {
         warn!(%reason, "worker has no lcore number");
     }
+    let mut worker = make();
     let mut quiet = 0u32;
     while !stop.load(Ordering::Relaxed) {
         if worker.turn(clock.millis()) > 0 {
@@ -230,7 +289,7 @@ fn nap(quiet: u32) {
 
 impl Devices for Hardware {
     fn ports(&self) -> Vec<PortView> {
-        let views = self.site.ports.iter().zip(&self.devices).map(|(port, device)| {
+        let views = self.site.ports.iter().zip(&self.devices).zip(&self.resets).map(|((port, device), resets)| {
             let stats = device.stats().unwrap_or_default();
             PortView {
                 name: port.name.clone(),
@@ -244,13 +303,23 @@ impl Devices for Hardware {
                 tx_packets: stats.tx_frames,
                 tx_octets: stats.tx_octets,
                 tx_dropped: stats.tx_errors,
+                queues: device.queues(),
+                spread: spread(device, device.queues().into()),
+                memory_node: device.socket(),
+                link_changes: device.events().link_changes,
+                resets: resets.get().0,
             }
         });
         views.collect()
     }
 
     fn links(&self) -> Vec<bool> {
-        self.devices.iter().map(Device::link_up).collect()
+        for (at, device) in self.devices.iter().enumerate() {
+            if device.events().reset_wanted {
+                self.reset(at, device);
+            }
+        }
+        self.devices.iter().map(|device| device.link_up() && !device.events().removed).collect()
     }
 
     fn memory(&self) -> MemoryView {
@@ -262,6 +331,27 @@ impl Devices for Hardware {
         for thread in self.threads.drain(..) {
             if thread.join().is_err() {
                 error!("a worker ended in a panic");
+            }
+        }
+    }
+}
+
+impl Hardware {
+    /// Sets a device up anew that asks for it. Workers go on with the others meanwhile.
+    fn reset(&self, at: usize, device: &Device) {
+        let (done, tried) = self.resets[at].get();
+        let now = Instant::now();
+        if tried.is_some_and(|tried| now.duration_since(tried) < RESET_AGAIN) {
+            return;
+        }
+        match device.reset() {
+            Ok(()) => {
+                warn!(device = device.name(), took = ?now.elapsed(), "the device asked for a reset and was set up anew");
+                self.resets[at].set((done + 1, None));
+            }
+            Err(error) => {
+                error!(%error, "the device asked for a reset and could not be set up anew; it is tried again");
+                self.resets[at].set((done, Some(now)));
             }
         }
     }

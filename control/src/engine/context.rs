@@ -28,8 +28,8 @@ pub(super) struct Attached {
     pub(super) asked: u64,
     /// Stands in the queue of those that wait for a probe to be allowed.
     pub(super) waiting: bool,
-    /// Whether flow labels arrive.
-    pub(super) labels: LabelUse,
+    /// Whether flow labels arrive, where they are offered.
+    pub(super) labels: Option<Box<LabelUse>>,
     /// When a hint last made it test its path.
     pub(super) hinted: Option<Instant>,
     /// When the peer was last heard.
@@ -230,7 +230,7 @@ impl Engine {
     /// What has to wait for a neighbour goes later anyway.
     fn by_owner(&self, id: Option<ContextId>, effects: &mut [Effect]) {
         let Some(context) = id.and_then(|id| self.endpoint.context(id)) else { return };
-        let owner = self.owner(&context.ulids);
+        let owner = self.home(context);
         for effect in effects {
             if let Effect::Transmit(port, frame) = effect {
                 *effect = Effect::TransmitBy(owner, *port, std::mem::take(frame));
@@ -277,7 +277,7 @@ impl Engine {
             narrow: attached.narrow == Some(context.pair),
             accepted: (self.strict || context.local_label.is_some()).then(|| Box::new(locator_sets(context))),
         };
-        let owner = self.owner(&context.ulids);
+        let owner = self.home(context);
         let Some(attached) = self.attached.get_mut(&id) else { return };
         if attached.installed.as_ref() != Some(&install) {
             let before = attached.installed.as_ref().and_then(|old| old.peer_label);

@@ -149,7 +149,7 @@ impl Engine {
     /// The label that payload of a context goes with now, if it does.
     pub(super) fn label_in_use(&self, context: &Context) -> Option<FlowLabel> {
         let way = way(context)?;
-        let labels = &self.attached.get(&context.id)?.labels;
+        let labels = self.attached.get(&context.id)?.labels.as_deref()?;
         labels.may_use(way).then_some(way.0)
     }
 
@@ -164,7 +164,9 @@ impl Engine {
     ) {
         let Some(context) = self.endpoint.context(id).filter(|context| context.local_label.is_some()) else { return };
         let (way, receiver_tag, pair) = (way(context), context.peer_tag, context.pair);
-        let Some(labels) = self.attached.get_mut(&id).map(|attached| &mut attached.labels) else { return };
+        let Some(labels) = self.attached.get_mut(&id).map(|attached| attached.labels.get_or_insert_default()) else {
+            return;
+        };
         labels.arrived |= activity.is_some_and(|activity| activity.labelled_in);
         let sends = activity.is_none_or(|activity| activity.sent);
         if let (true, Some(way), Some(receiver_tag)) = (sends, way, receiver_tag) {
@@ -198,13 +200,13 @@ impl Engine {
         match option.purpose {
             LabelPurpose::Offer => {}
             LabelPurpose::Test => {
-                let arrived = std::mem::take(&mut attached.labels.arrived);
+                let arrived = std::mem::take(&mut attached.labels.get_or_insert_default().arrived);
                 let answer = LabelOption { purpose: LabelPurpose::Answer, arrived, ..option };
                 let options = Options { flow_label: Some(answer), ..Options::default() };
                 self.send_message(now, addresses.swapped(), &Message::Keepalive { receiver_tag, options }, effects);
             }
             LabelPurpose::Answer => {
-                attached.labels.answered(now, &option);
+                attached.labels.get_or_insert_default().answered(now, &option);
                 self.sync(id, effects);
             }
         }
@@ -213,7 +215,9 @@ impl Engine {
 
     /// The context looks for another pair.
     pub(super) fn label_doubt(&mut self, now: Instant, id: ContextId, reason: Reason, effects: &mut Vec<Effect>) {
-        let Some(labels) = self.attached.get_mut(&id).map(|attached| &mut attached.labels) else { return };
+        let Some(labels) = self.attached.get_mut(&id).and_then(|attached| attached.labels.as_deref_mut()) else {
+            return;
+        };
         match reason {
             Reason::SendTimeout => labels.lost(now),
             // The peer, or somebody, may be wrong about our labels; the next test will tell.

@@ -296,7 +296,7 @@ impl Engine {
             }
             self.wakes.pop();
             if let Some(context) = self.endpoint.context(id) {
-                effects.push(Effect::Replay(self.owner(&context.ulids), context.local_tag));
+                effects.push(Effect::Replay(self.home(context), context.local_tag));
             }
         }
     }

@@ -70,7 +70,7 @@ use crate::host::{GivenUp, LinkEvent, Listener, Neighbours, Stack};
 use crate::identity::SigningKey;
 use crate::manage::api::Steering;
 use crate::reap::{self, PathBook, ProbeBudget, Sightings};
-use crate::shim6::{self, ContextId, Endpoint, Incoming, Open, OpenRefused, Owner, Unreadable};
+use crate::shim6::{self, Context, ContextId, Endpoint, Incoming, Open, OpenRefused, Owner, Unreadable};
 use crate::time::Instant;
 use crate::wheel::Wheel;
 use attachments::Attachments;
@@ -230,6 +230,7 @@ impl Engine {
             Notice::UnknownPair(ulids) => self.unknown_pair(now, rng, ulids, effects),
             Notice::UnknownTag { tag, locators } => {
                 let mut out = Vec::new();
+                self.remind(tag, effects);
                 let verdict = self.endpoint.payload_without_context(now, tag, locators, &mut out);
                 self.tally.shim6(verdict);
                 self.follow(now, rng, out, effects);
@@ -316,6 +317,21 @@ impl Engine {
         usize::from(self.sharding.owner_of_pair(&self.endpoint.inside(*ulids))) % self.workers
     }
 
+    /// The worker that has a context: its tag names it, whoever has its identifiers now.
+    fn home(&self, context: &Context) -> usize {
+        let owner = self.sharding.owner_of_tag(context.local_tag);
+        owner.map_or_else(|| self.owner(&context.ulids), |owner| usize::from(owner) % self.workers)
+    }
+
+    /// A worker does not know a context that is there: either it will soon, or it could not take it and found no room to say
+    /// so. It is told again.
+    fn remind(&self, tag: ContextTag, effects: &mut Vec<Effect>) {
+        let Some(context) = self.endpoint.find_by_local_tag(tag) else { return };
+        if let Some(install) = self.attached.get(&context.id).and_then(|attached| attached.installed.clone()) {
+            effects.push(Effect::Install(self.home(context), install));
+        }
+    }
+
     /// A host wants to talk to a peer (RFC 5533 §7.7).
     fn unknown_pair(&mut self, now: Instant, rng: &mut dyn Rng, ulids: UlidPair, effects: &mut Vec<Effect>) {
         let peer = self.peers.get(&ulids.peer);
@@ -340,7 +356,9 @@ impl Engine {
             Err(OpenRefused::AlreadyOpen(id)) => {
                 // The worker asks about what is under way, or it missed the answer: say it again.
                 if let Some(attached) = self.attached.get(&id).and_then(|attached| attached.installed.clone()) {
-                    effects.push(Effect::Install(self.owner(&ulids), attached));
+                    let home =
+                        self.endpoint.context(id).map_or_else(|| self.owner(&ulids), |context| self.home(context));
+                    effects.push(Effect::Install(home, attached));
                 }
                 true
             }

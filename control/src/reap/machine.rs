@@ -120,6 +120,8 @@ impl Reap {
             let oldest = self.confirmed.iter().position(|known| *known != current).unwrap_or(0);
             self.confirmed.remove(oldest);
         }
+        // Most contexts never know another pair than their first.
+        self.confirmed.reserve_exact(1);
         self.confirmed.push(pair);
     }
 

@@ -232,7 +232,7 @@ impl Entry {
     /// The same for a packet with our tag. Flags that say how packets leave are of no interest here.
     #[inline]
     pub fn is_ordinary_in(&self, tag: ContextTag) -> bool {
-        self.flags & (TAKEN | PRESENTED) == TAKEN
+        self.flags & !(DEFAULT | PLAIN | LABELS | NARROW | FORKED) == TAKEN
             && self.phase != Phase::Opening
             && self.digest & DOUBT == 0
             && self.local_tag == tag

@@ -5,7 +5,7 @@ use std::net::Ipv6Addr;
 use crate::natv6::Session;
 use crate::wire::{ContextTag, FlowLabel, UlidPair};
 
-/// A keyed hash of identifier pairs and tags. The key is random, so that nobody outside can aim at one bucket.
+/// A keyed hash of identifier pairs. The key is random, so that nobody outside can aim at one bucket.
 #[derive(Clone, Copy, Debug)]
 pub struct Hasher {
     key: [u64; 4],

@@ -150,6 +150,8 @@ impl Shard {
             }
         }
         match install.default {
+            // Most sites have no classes, and pay for none.
+            _ if install.classes.is_empty() && self.forks.is_empty() => {}
             true => self.forks.share(pair_hash, &install.ulids, install.classes),
             false => self.forks.take(pair_hash, &install.ulids, slot, install.classes),
         }

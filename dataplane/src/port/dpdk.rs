@@ -22,7 +22,7 @@
 pub use bindings::{
     DeviceSpec, DeviceSpecError, Eal, EalConfig, EalError, Errno, Hugepages, Lcore, LcoreError, Mac, Mbuf, Memory,
     Pool as BufferPool, PoolError, Port as Device, PortConfig, PortError as DeviceError, PortEvents, PortStats,
-    QueuePair, RSS_KEY_MAX, Rss, Spread, pin,
+    QueuePair, RSS_KEY_MAX, Rss, Spread, node_of_core, pin,
 };
 
 use super::{Frame, Pool, Port};

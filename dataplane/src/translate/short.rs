@@ -215,7 +215,7 @@ fn is_information(next_header: u8, payload: &[u8]) -> bool {
 /// Whether a packet has no TCP segment that offers a size.
 fn keeps_size(next_header: u8, payload: &[u8]) -> bool {
     match next_header {
-        protocol::UDP | protocol::ICMPV6 => true,
+        protocol::UDP | protocol::ICMPV6 | protocol::ESP => true,
         protocol::TCP => payload.get(TCP_FLAGS).is_some_and(|flags| flags & TCP_SYN == 0),
         _ => false,
     }

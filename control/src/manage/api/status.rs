@@ -73,7 +73,39 @@ pub struct PortView {
     pub tx_octets: u64,
     /// Packets the device did not take.
     pub tx_dropped: u64,
+    /// Receive queues in use, each a worker's.
+    #[serde(default)]
+    pub queues: u16,
+    /// How the device chooses among them.
+    #[serde(default)]
+    pub spread: Spread,
+    /// The memory node of the device and its buffers.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub memory_node: Option<u32>,
+    /// Times the device told that its link changed; not all devices do.
+    #[serde(default)]
+    pub link_changes: u64,
+    /// Times the device asked to be set up anew, and was.
+    #[serde(default)]
+    pub resets: u64,
 }
+
+/// How packets get to the receive queues of a port. Wherever they arrive they find their worker.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "kebab-case")]
+pub enum Spread {
+    /// There is one queue.
+    #[default]
+    Single,
+    /// As the device or the kernel below it likes.
+    Device,
+    /// By a hash of the addresses, with a key of the driver's.
+    Hash,
+    /// By a hash of the addresses, with a key made at the start.
+    KeyedHash,
+}
+
+named!(Spread: Single "single", Device "device", Hash "hash", KeyedHash "keyed-hash");
 
 /// One provider.
 #[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize)]

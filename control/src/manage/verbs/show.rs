@@ -121,7 +121,9 @@ fn status_text(view: &StatusView) -> String {
             it.contexts.to_string(),
         ]);
     }
-    let mut ports = Table::new(&["PORT", "LINK", "DEVICE", "MAC", ">MTU", ">RX", ">MISSED", ">TX", ">DROPPED"]);
+    let mut ports = Table::new(&[
+        "PORT", "LINK", "DEVICE", "MAC", ">MTU", ">QUEUES", "SPREAD", ">RX", ">MISSED", ">TX", ">DROPPED",
+    ]);
     for it in &view.ports {
         ports.row([
             it.name.clone(),
@@ -129,6 +131,8 @@ fn status_text(view: &StatusView) -> String {
             it.device.clone(),
             it.mac.clone(),
             it.mtu.to_string(),
+            it.queues.to_string(),
+            it.spread.to_string(),
             it.rx_packets.to_string(),
             it.rx_missed.to_string(),
             it.tx_packets.to_string(),
