@@ -151,15 +151,16 @@ fn egress(frame: &mut HeapFrame, entry: &mut Entry) -> u8 {
     if !frame.prepend(8) {
         return 0;
     }
-    let bytes = frame.bytes_mut();
-    let Some(old) = bytes.get(22..30).and_then(|old| old.first_chunk::<8>()).copied() else { return 0 };
-    let mut new = [0; 62];
-    new[..14].copy_from_slice(&ETHERNET);
-    new[14..22].copy_from_slice(&[old[0], old[1], old[2], old[3], old[4], old[5].wrapping_add(8), 140, old[7] - 1]);
-    new[22..54].copy_from_slice(&entry.locators);
-    new[54..62].copy_from_slice(&entry.peer_tag);
-    new[54] = old[6];
-    bytes[..62].copy_from_slice(&new);
+    // Written in place: put together elsewhere, it would wait for itself to be read back.
+    let Some(out) = frame.bytes_mut().first_chunk_mut::<62>() else { return 0 };
+    let mut old = [0; 8];
+    old.copy_from_slice(&out[22..30]);
+    let old = u64::from_be_bytes(old);
+    out[..14].copy_from_slice(&ETHERNET);
+    out[14..22].copy_from_slice(&(((old + (8 << 16) - 1) & !0xff00) | 140 << 8).to_be_bytes());
+    out[22..54].copy_from_slice(&entry.locators);
+    out[54..62].copy_from_slice(&entry.peer_tag);
+    out[54] = (old >> 8) as u8;
     entry.digest |= 1;
     entry.sent[0] += 1;
     entry.sent[1] += octets;
@@ -169,19 +170,15 @@ fn egress(frame: &mut HeapFrame, entry: &mut Entry) -> u8 {
 fn ingress(frame: &mut HeapFrame, entry: &mut Entry, hosts: &[Host]) -> u8 {
     let host = &hosts[entry.host as usize];
     let octets = frame.bytes().len() as u64 - 22;
-    let bytes = frame.bytes_mut();
-    let (Some(old), Some(&next_header)) = (bytes.get(14..22).and_then(|old| old.first_chunk::<8>()), bytes.get(54))
-    else {
-        return 0;
-    };
-    let mut new = [0; 54];
-    new[..14].copy_from_slice(&ETHERNET);
-    new[..6].copy_from_slice(&host.mac);
-    let length = old[5].wrapping_sub(8);
-    new[14..22].copy_from_slice(&[old[0], old[1], old[2], old[3], old[4], length, next_header, old[7] - 1]);
-    new[22..54].copy_from_slice(&entry.ulids);
+    let Some(out) = frame.bytes_mut().first_chunk_mut::<62>() else { return 0 };
+    let mut old = [0; 8];
+    old.copy_from_slice(&out[14..22]);
+    let (old, next_header) = (u64::from_be_bytes(old), u64::from(out[54]));
+    out[8..22].copy_from_slice(&ETHERNET);
+    out[8..14].copy_from_slice(&host.mac);
+    out[22..30].copy_from_slice(&(((old - (8 << 16) - 1) & !0xff00) | next_header << 8).to_be_bytes());
+    out[30..62].copy_from_slice(&entry.ulids);
     frame.trim_front(8);
-    frame.bytes_mut()[..54].copy_from_slice(&new);
     entry.digest |= 2;
     entry.received[0] += 1;
     entry.received[1] += octets;
