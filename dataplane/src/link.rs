@@ -126,6 +126,15 @@ pub enum Handover<F> {
     Plain(PortId, F),
 }
 
+impl<F> Handover<F> {
+    /// The packet.
+    #[inline]
+    pub fn frame(&self) -> &F {
+        let (Handover::Process(_, frame) | Handover::Transmit(_, frame) | Handover::Plain(_, frame)) = self;
+        frame
+    }
+}
+
 /// Sizes of the rings.
 #[derive(Clone, Copy, Debug)]
 pub struct RingSizes {

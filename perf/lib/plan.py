@@ -62,7 +62,9 @@ def full(cores):
     replayed = [contexts for contexts in LADDER[:5] if contexts * 4 * 640 < spare / 2]
     replay = [Case(contexts, way) for contexts in replayed for way in ways if contexts <= LADDER[3] or way == "both"]
     replay += [Case(contexts, "both", size) for size in SIZES[1:] for contexts in LADDER[:2]]
-    replay += [Case(contexts, "both", workers=n) for n in range(2, cores + 1) for contexts in (1000, LADDER[3])]
+    replay += [
+        Case(contexts, way, workers=n) for n in range(2, cores + 1) for contexts in (1000, LADDER[3]) for way in ("both", "steered")
+    ]
     wire = [Case(contexts) for contexts in (1000, LADDER[1], LADDER[3], LADDER[4], LADDER[5])]
     wire += [Case(1000, size=size) for size in SIZES[1:]] + [Case(LADDER[3], law="zipf")]
     return Plan(

@@ -11,9 +11,10 @@ from .hugepages import Hugepages
 from .programs import BUILT, Box, Setup, Testpmd
 
 MODES = ("io", "macswap", "5tswap")
-WAYS = ("out-null", "in-null", "out", "in", "both")
+WAYS = ("out-null", "in-null", "out", "in", "both", "steered")
 """The way frames go. With `-null` the device on the other side is a plain net_null, which gives out empty frames as fast as
-it is asked: testpmd swaps and sends them, the box drops them. Without, it gives nothing. Only replayed frames count."""
+it is asked: testpmd swaps and sends them, the box drops them. Without, it gives nothing. Only replayed frames count. `steered` is `both`
+with each worker's frames on its own queue."""
 
 
 def devices(folder, way, queues):
@@ -24,6 +25,8 @@ def devices(folder, way, queues):
         words = "".join(f",rx_pcap={folder / file}" for file in files)
         return f"net_pcap{number}{words},infinite_rx=1"
 
+    if way == "steered":
+        way = "both"
     silent = "" if way.endswith("-null") else ",no-rx=1"
     near = replay(0, "out") if way.startswith("out") or way == "both" else f"net_null0{silent}"
     far = replay(1, "in") if way.startswith("in") or way == "both" else f"net_null1{silent}"
@@ -32,12 +35,12 @@ def devices(folder, way, queues):
 
 def counted(way):
     """Which of the two ports replay."""
-    return (way.startswith("out") or way == "both", way.startswith("in") or way == "both")
+    return (not way.startswith("in"), not way.startswith("out"))
 
 
 def setup(contexts, way, size, queues):
     # A replaying device keeps every frame of the capture in a buffer of its own.
-    replayed = contexts * (2 if way == "both" else 1)
+    replayed = contexts * (2 if all(counted(way)) else 1)
     room = 2048 if contexts <= 1 << 20 else 256
     return Setup(buffers=replayed + 4096 * queues + 4095, room=room)
 
@@ -47,6 +50,7 @@ def measure(contexts, way, size="64", cores=(1,), rounds=7, seconds=0.5, say=pri
     with tempfile.TemporaryDirectory(prefix="perf-", dir=scratch()) as folder:
         folder = Path(folder)
         words = ["--contexts", contexts, "--workers", len(cores), "--size", size, "--folder", folder, "--queues", len(cores)]
+        words += ["--steered"] * (way == "steered")
         subprocess.run([str(word) for word in [BUILT / "perf-frames", *words]], check=True)
         near, far = devices(folder, way, len(cores))
         memory = setup(contexts, way, size, len(cores))

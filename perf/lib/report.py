@@ -66,7 +66,8 @@ def stages(found):
 REPLAY = (
     "Million packets per second. `net_pcap` replays a capture with one frame of each context, in random order. *out* and *in* "
     "say where it comes in, *both* replays on both sides. With *-null* the other side is a plain `net_null`, which returns as "
-    "many empty frames: testpmd swaps and sends them, the box drops them, and only replayed frames count."
+    "many empty frames: testpmd swaps and sends them, the box drops them, and only replayed frames count. With several workers "
+    "half of the frames and more arrive at one that does not own their context; with *steered* none."
 )
 WIRE = (
     "Million packets per second through a server of two memif devices, the generator sending all that is taken; both have a "

@@ -53,6 +53,16 @@ impl Frame for Mbuf {
         Mbuf::truncate(self, octets);
     }
 
+    #[inline(always)]
+    fn prefetch(&self) {
+        Mbuf::prefetch(self);
+    }
+
+    #[inline(always)]
+    fn prefetch_octets(&self) {
+        Mbuf::prefetch_octets(self);
+    }
+
     #[inline]
     fn discard(burst: &mut Vec<Mbuf>) {
         if !burst.is_empty() {

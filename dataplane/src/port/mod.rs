@@ -17,6 +17,10 @@ pub trait Frame: Sized + Send + 'static {
     fn trim_front(&mut self, octets: usize);
     /// Cuts the packet to its first `octets`; longer than the packet is no change.
     fn truncate(&mut self, octets: usize);
+    /// Asks the cache for what describes a packet that another core had.
+    fn prefetch(&self) {}
+    /// Asks the cache for its first octets; best when what describes it has arrived.
+    fn prefetch_octets(&self) {}
     /// Gives back all of a burst at once. The list keeps its room.
     fn discard(burst: &mut Vec<Self>) {
         burst.clear();

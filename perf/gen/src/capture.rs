@@ -8,19 +8,19 @@ use crate::choice::{Random, permutation};
 use crate::frames::{Sizes, Stamp, Way, length, write};
 use crate::site::Site;
 
-/// Writes a frame of each context of `site` to `path`, in an order that looks random: those alone whose number modulo
-/// `shares` is `share`, for devices with several queues. How many there are.
+/// Writes a frame of each context of `site` to `path`, in an order that looks random: those alone that `wanted` says yes to,
+/// for devices with several queues. How many there are.
 ///
 /// # Errors
 /// When the file cannot be written.
-pub fn write_all(path: &Path, site: &Site, way: Way, sizes: &Sizes, share: u32, shares: u32) -> io::Result<u64> {
+pub fn write_all(path: &Path, site: &Site, way: Way, sizes: &Sizes, wanted: impl Fn(u32) -> bool) -> io::Result<u64> {
     let mut out = BufWriter::with_capacity(1 << 20, File::create(path)?);
     for word in [0xa1b2_c3d4u32, 2 | 4 << 16, 0, 0, 1 << 18, 1] {
         out.write_all(&word.to_le_bytes())?;
     }
     let mut octets = vec![0; length(way, crate::frames::LARGEST)];
     let mut written = 0;
-    for context in permutation(site.contexts(), &mut Random::new(0x5eed)).into_iter().filter(|n| n % shares == share) {
+    for context in permutation(site.contexts(), &mut Random::new(0x5eed)).into_iter().filter(|&n| wanted(n)) {
         let octets = &mut octets[..length(way, sizes.of(written))];
         write(octets, site, way, Stamp { sent: 0, sequence: written as u32, context });
         let size = octets.len() as u32;

@@ -28,6 +28,9 @@ struct Arguments {
     /// Files for each way.
     #[arg(long, default_value_t = 1)]
     queues: u32,
+    /// Each worker's frames go to its own queue, as a card would steer them; else half of them and more do not.
+    #[arg(long)]
+    steered: bool,
 }
 
 fn main() -> ExitCode {
@@ -37,7 +40,11 @@ fn main() -> ExitCode {
         for queue in 0..given.queues {
             let number = if given.queues == 1 { String::new() } else { queue.to_string() };
             let path = given.folder.join(format!("{name}{number}.pcap"));
-            if let Err(error) = capture::write_all(&path, &site, way, &given.size, queue, given.queues) {
+            let wanted = |context: u32| match given.steered {
+                true => u32::from(site.owner(context)) == queue,
+                false => context % given.queues == queue,
+            };
+            if let Err(error) = capture::write_all(&path, &site, way, &given.size, wanted) {
                 eprintln!("{}: {error}", path.display());
                 return ExitCode::FAILURE;
             }
