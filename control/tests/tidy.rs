@@ -42,7 +42,7 @@ const CONTROL: Rooms = &[
     ("manage", &["config", "identity"]),
     ("engine", &["chains", "config", "host", "identity", "manage", "reap", "shim6", "time", "wheel"]),
     ("sim", &["config", "engine", "host", "identity", "manage", "reap", "shim6", "time"]),
-    ("driver", &["config", "engine", "manage", "time"]),
+    ("driver", &["config", "engine", "manage", "shim6", "time"]),
 ];
 
 /// Words that reach outside, and where they may stand. Everything else gets time, randomness and octets as arguments.

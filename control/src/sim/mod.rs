@@ -342,8 +342,10 @@ impl World {
             node.receive(port, frame, now);
             return self.turn(site);
         }
-        // What was due anyway comes first.
-        self.turn(site);
+        // What was due anyway comes first, and held packets are looked through for such as waited too long one at a time.
+        for _ in 0..self.nodes[site].turns_until_still() {
+            self.turn(site);
+        }
         let node = &self.nodes[site];
         let (before, delivered) = (node.essence(), node.delivered());
         node.receive(port, frame, now);

@@ -67,6 +67,8 @@ pub struct Node {
     worked: bool,
     /// Packets sent to hosts, without those of neighbour discovery.
     delivered: u64,
+    /// Pairs for which one of its workers may hold packets.
+    hold_pairs: usize,
 }
 
 /// A context as far as nobody may change it who has no right to.
@@ -113,7 +115,14 @@ impl Node {
             tick,
             worked,
             delivered,
+            hold_pairs: limits.hold_pairs,
         }
+    }
+
+    /// Turns after which everything that is due at one moment has been done.
+    pub(super) fn turns_until_still(&self) -> usize {
+        let holds = self.workers.iter().any(|worker| worker.held() > 0);
+        if holds { 1 + self.hold_pairs } else { 1 }
     }
 
     /// The same box after a crash. Its clock goes on, as that of its machine would.
