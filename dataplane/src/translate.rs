@@ -1,6 +1,6 @@
 //! A packet's path, top to bottom, in both directions.
 //!
-//! Ordinary packets take the [short](short) way and are done. The others go through one loop per stage; each stage touches
+//! Ordinary packets take the short way (`translate/short.rs`) and are done. The others go through one loop per stage; each stage touches
 //! memory the one before asked for:
 //!
 //! 1. *parse*: octets to a key (identifier pair, or tag), or the verdict that ends it here;

@@ -93,6 +93,11 @@ impl Engine {
         // In an order that does not depend on the table's, so that a simulation can be repeated.
         all.sort_unstable();
         for (id, fork) in all {
+            // A number may mean another class now.
+            if let Some(attached) = self.attached.get_mut(&id) {
+                attached.refused.clear();
+                (attached.homeward, attached.stayed) = Default::default();
+            }
             self.sync(id, effects);
             if fork != 0 {
                 self.has_news(id);
@@ -163,6 +168,10 @@ impl Engine {
         reason: FailReason,
         effects: &mut Vec<Effect>,
     ) {
+        // Peers number their forks as they like; what they ask for is remembered by nobody here.
+        if !(1..=self.classes.len()).contains(&(fork as usize)) {
+            return;
+        }
         self.tally.count(Event::ForkRefused);
         effects.push(Effect::Story(Story::ForkRefused(ulids, fork, reason)));
         let time = self.endpoint.holddown(reason);
@@ -216,5 +225,32 @@ impl Engine {
         });
         let (standing, pair) = locators.min_by_key(|(standing, _)| *standing)?;
         (standing < class.standing(current)).then_some(pair)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::sim::{Plan, World};
+
+    // R5533-023
+    #[test]
+    fn of_forks_that_fail_only_those_of_classes_are_remembered() {
+        let class = "[[fork]]\nname = \"all\"\nprotocol = \"udp\"\nproviders = [\"isp-{site}-2\"]\n";
+        let mut world = World::new(&Plan { sections: class.into(), ..Plan::default() }, 1);
+        world.stream(0, 1, Duration::from_millis(100));
+        world.run(Duration::from_secs(1));
+        let (now, mut effects) = (world.now, Vec::new());
+        let engine = &mut world.nodes[0].engine;
+        let (id, ulids) = engine.endpoint.contexts().find(|it| it.fork == 0).map(|it| (it.id, it.ulids)).unwrap();
+        // A peer may begin and lose as many forks as it likes, each with a number of its own.
+        for fork in (0..1000).chain([u32::MAX]) {
+            engine.fork_refused(now, ulids, fork, FailReason::NoSupport, &mut effects);
+        }
+        assert_eq!(engine.attached.get(&id).unwrap().refused.len(), 1);
+        assert_eq!((engine.tally.value("control_fork_refused"), effects.len()), (1, 1));
+        // The file is read again, and numbers may mean other classes.
+        engine.reclassify(&mut effects);
+        assert_eq!(engine.attached.get(&id).unwrap().refused.len(), 0);
     }
 }

@@ -177,8 +177,7 @@ impl Exploration {
         self.received.iter().rev().take(max.min(REPORTS_MAX)).copied().collect()
     }
 
-    /// Pairs shown to work in this episode. Since the peer explores again, a pair that was probed anew has to be shown to work
-    /// anew: perhaps that is what the peer says, that it works no longer.
+    /// Pairs shown to work in this episode, and not to have failed since the peer explores again.
     pub(super) fn reported(&self) -> impl Iterator<Item = LocatorPair> {
         let works = |sent: &&SentProbe| {
             dataplane::mutant!(AnyProbedPair, return true);
@@ -187,10 +186,12 @@ impl Exploration {
         self.sent.iter().filter(works).map(SentProbe::pair)
     }
 
+    /// Whether what a probe showed holds no longer: since the peer explores again its pair was probed anew in vain, while a
+    /// later probe got through. Without that contrast perhaps the answer is only late (R5534-122).
     fn is_outdated(&self, sent: &SentProbe) -> bool {
-        self.resumed.is_some_and(|resumed| {
-            let again = |later: &SentProbe| later.at >= resumed && later.pair() == sent.pair();
-            sent.at < resumed && self.sent.iter().any(again)
+        self.resumed.filter(|resumed| sent.at < *resumed).is_some_and(|resumed| {
+            let mut since = self.sent.iter().skip_while(|later| later.at < resumed);
+            since.any(|again| again.pair() == sent.pair() && !again.reported) && since.any(|later| later.reported)
         })
     }
 

@@ -83,6 +83,23 @@ fn a_current_pair_that_works_is_kept() {
     assert_eq!(bench.reap.current(), pair(2, 2));
 }
 
+// R5534-122: a late Probe(Exploring) on the current pair itself, and a late answer behind it, change nothing either.
+#[test]
+fn late_probes_on_the_current_pair_move_nothing() {
+    let (mut bench, [first, second]) = two_probes_out();
+    bench.probe(at(15_600), pair(1, 2), InboundOk, &[second]);
+    bench.probe(at(15_700), pair(1, 2), Operational, &[second, first]);
+    assert_eq!(bench.reap.current(), pair(2, 2));
+    let again = only_probe(&bench.probe(at(15_800), pair(2, 2), Exploring, &[]));
+    assert_eq!((again.0, again.1), (pair(2, 2), InboundOk));
+    assert_eq!(
+        changed(&bench.probe(at(15_810), pair(1, 2), Operational, &[first])),
+        None,
+        "sent before the answer came"
+    );
+    assert_eq!(bench.reap.current(), pair(2, 2));
+}
+
 // R5534-122, R5534-123: a peer that explores again soon may mean it. What was shown before counts as long as it is not asked
 // for again; a pair that is probed anew and not reported has failed, and the goal of a move is no exception.
 #[test]
