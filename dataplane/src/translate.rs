@@ -144,7 +144,7 @@ pub fn inbound<F: Frame>(batch: &mut Batch<F>, scene: &mut Scene<'_>) {
 
 /// Sees to what the short way left.
 fn outbound_long<F: Frame>(batch: &mut Batch<F>, scene: &mut Scene<'_>) {
-    if !parse_outbound(batch, scene) {
+    if !parse(batch, scene, |packet, _| outbound_key(packet, scene.snapshot)) {
         return;
     }
     locate_pairs(batch, scene);
@@ -155,7 +155,7 @@ fn outbound_long<F: Frame>(batch: &mut Batch<F>, scene: &mut Scene<'_>) {
 
 /// Sees to what the short way left.
 fn inbound_long<F: Frame>(batch: &mut Batch<F>, scene: &mut Scene<'_>) {
-    if !parse_inbound(batch, scene) {
+    if !parse(batch, scene, |packet, port| inbound_key(packet, port, scene)) {
         return;
     }
     locate_tags(batch, scene);
@@ -166,8 +166,13 @@ fn inbound_long<F: Frame>(batch: &mut Batch<F>, scene: &mut Scene<'_>) {
 
 // ---- parse ----
 
-/// Whether any packet is still to be looked up.
-fn parse_outbound<F: Frame>(batch: &mut Batch<F>, scene: &Scene<'_>) -> bool {
+/// Gives each packet that has no verdict yet a key, or a verdict. Whether any is still to be looked up.
+#[inline(always)]
+fn parse<F: Frame>(
+    batch: &mut Batch<F>,
+    scene: &Scene<'_>,
+    key_of: impl Fn(&ipv6::View<'_>, &PortView) -> (Key, Verdict),
+) -> bool {
     let Some(port) = scene.snapshot.ports.get(usize::from(scene.port.0)) else {
         drop_all(batch);
         return false;
@@ -177,7 +182,7 @@ fn parse_outbound<F: Frame>(batch: &mut Batch<F>, scene: &Scene<'_>) -> bool {
         let mut key = Key::None;
         if let Verdict::Lookup = verdict {
             (key, *verdict) = match read(frame, port.mac) {
-                Ok(packet) => outbound_key(&packet, scene.snapshot),
+                Ok(packet) => key_of(&packet, port),
                 Err(reason) => (Key::None, Verdict::Drop(reason)),
             };
         }
@@ -198,27 +203,6 @@ fn outbound_key(packet: &ipv6::View<'_>, snapshot: &Snapshot) -> (Key, Verdict) 
         return (Key::Error(about), Verdict::Lookup);
     }
     (Key::Pair(UlidPair { local: Ulid(source), peer: Ulid(target) }), Verdict::Lookup)
-}
-
-/// Whether any packet is still to be looked up.
-fn parse_inbound<F: Frame>(batch: &mut Batch<F>, scene: &Scene<'_>) -> bool {
-    let Some(port) = scene.snapshot.ports.get(usize::from(scene.port.0)) else {
-        drop_all(batch);
-        return false;
-    };
-    let mut lookups = false;
-    for (frame, verdict) in batch.frames.iter_mut().zip(&mut batch.verdicts) {
-        let mut key = Key::None;
-        if let Verdict::Lookup = verdict {
-            (key, *verdict) = match read(frame, port.mac) {
-                Ok(packet) => inbound_key(&packet, port, scene),
-                Err(reason) => (Key::None, Verdict::Drop(reason)),
-            };
-        }
-        lookups |= matches!(verdict, Verdict::Lookup);
-        batch.keys.push(key);
-    }
-    lookups
 }
 
 fn inbound_key(packet: &ipv6::View<'_>, port: &PortView, scene: &Scene<'_>) -> (Key, Verdict) {
