@@ -38,9 +38,10 @@ const CONTROL: Rooms = &[
     ("reap", &["time"]),
     ("shim6", &["chains", "identity", "time", "wheel"]),
     ("host", &["time"]),
+    ("dns", &["time"]),
     ("config", &["identity"]),
     ("manage", &["config", "identity"]),
-    ("engine", &["chains", "config", "host", "identity", "manage", "reap", "shim6", "time", "wheel"]),
+    ("engine", &["chains", "config", "dns", "host", "identity", "manage", "reap", "shim6", "time", "wheel"]),
     ("sim", &["config", "engine", "host", "identity", "manage", "reap", "shim6", "time"]),
     ("driver", &["config", "engine", "manage", "shim6", "time"]),
 ];
