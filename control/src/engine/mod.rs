@@ -24,6 +24,7 @@
 //! | `unreachable` | who hears of a packet whose next hop does not answer |
 //! | `steer` | which providers contexts should use, and how peers hear of it |
 //! | `proofs` | what others compute for the engine |
+//! | `services` | what the box does for hosts besides forwarding |
 //! | `providers` | providers that come and go |
 //! | `report` | what the operator sees |
 
@@ -42,6 +43,7 @@ mod providers;
 mod quote;
 mod report;
 mod revive;
+mod services;
 mod setup;
 mod steer;
 mod tally;
@@ -448,6 +450,9 @@ impl Engine {
         let discovery = self.neighbours.receive_if(now, port, packet, &believe, &mut events);
         self.link_events(now, events, effects);
         if discovery || self.listener.receive(now, rng, port, packet) {
+            return;
+        }
+        if self.serve(now, rng, port, packet, effects) {
             return;
         }
         let Some(stack) = self.stacks.get_mut(usize::from(port.0)) else { return };
