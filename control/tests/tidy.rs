@@ -39,7 +39,7 @@ const CONTROL: Rooms = &[
     ("shim6", &["chains", "identity", "time", "wheel"]),
     ("host", &["time"]),
     ("dns", &["time"]),
-    ("config", &["identity"]),
+    ("config", &["dns", "identity"]),
     ("manage", &["config", "identity"]),
     ("engine", &["chains", "config", "dns", "host", "identity", "manage", "reap", "shim6", "time", "wheel"]),
     ("sim", &["config", "engine", "host", "identity", "manage", "reap", "shim6", "time"]),
