@@ -312,6 +312,26 @@ fn answer(request: &Request) -> Response {
             descriptions: [("rx.packets".into(), "packets received".into())].into(),
             workers: Vec::new(),
         }),
+        Request::DnsFlush => Response::DnsFlushed(FlushedView { entries: 3 }),
+        Request::Dns => Response::Dns(DnsView {
+            enabled: true,
+            servers: vec![DnsServerView {
+                address: "2001:db8:53::1".parse().unwrap(),
+                source: None,
+                port: None,
+                resting: false,
+                rtt_us: Some(1234),
+                questions: 5,
+                answers: 4,
+                timeouts: 1,
+                streams: 0,
+            }],
+            entries: 3,
+            entries_max: 100,
+            hits: 7,
+            counters: BTreeMap::from([("dns_questions".to_owned(), 9), ("dns_passed".to_owned(), 0)]),
+            ..DnsView::default()
+        }),
         Request::Natv6 => Response::Natv6(Natv6View {
             enabled: true,
             providers: vec![

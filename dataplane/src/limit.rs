@@ -226,9 +226,8 @@ mod tests {
         let host = |number: u128| 0xfc00_000a_u128 << 96 | number;
         assert_eq!((0..5_000).filter(|_| guard.question(host(1), 0) == Some(true)).count(), 100);
         assert_eq!(guard.question(host(2), 0), Some(true), "another host of the same subnet");
-        let all: usize = (3..100)
-            .map(|number| (0..100).filter(|_| guard.question(host(number), 0) == Some(true)).count())
-            .sum();
+        let all: usize =
+            (3..100).map(|number| (0..100).filter(|_| guard.question(host(number), 0) == Some(true)).count()).sum();
         assert_eq!(all, 1_000 - 101);
         assert!(guard.punt(Punt::HostStack, PortId(0), Some(host(1)), 0), "neighbour discovery goes on");
         assert_eq!(Guard::new(&Limits::default(), 2, Hasher::new([5; 32])).question(host(1), 0), None);

@@ -213,8 +213,7 @@ pub(super) struct SetupSection {
     pub(super) age_s: Number,
 }
 
-const SECTIONS: &str =
-    "[box], [eal], [site], [[port]], [[provider]], [[peer]], [[fork]], [reap], [hints], [shim6], [natv6], [setup], [dns]";
+const SECTIONS: &str = "[box], [eal], [site], [[port]], [[provider]], [[peer]], [[fork]], [reap], [hints], [shim6], [natv6], [setup], [dns]";
 
 impl SiteFile {
     /// The file's fields; what cannot be read is noted in `source` and left out.

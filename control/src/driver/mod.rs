@@ -25,8 +25,8 @@ use tracing::{error, info, warn};
 use crate::config::{Configuration, Problems, Site};
 use crate::engine::{Effect, Engine, SetupError};
 use crate::manage::api::{
-    CountersView, DnsView, FlushedView, MemoryView, Natv6View, PortView, ProviderView, ReloadedView, Request, Response, StatusView,
-    SteerRequest, WorkerView,
+    CountersView, DnsView, FlushedView, MemoryView, Natv6View, PortView, ProviderView, ReloadedView, Request, Response,
+    StatusView, SteerRequest, WorkerView,
 };
 use crate::manage::server::{Call, Server, ServerError};
 use crate::time::Instant;

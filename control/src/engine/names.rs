@@ -378,3 +378,42 @@ impl Engine {
         }
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::config::site::Dns;
+    use crate::sim::{Plan, World};
+
+    #[test]
+    fn servers_are_reached_through_whatever_provider_is_up() {
+        let mut world = World::new(&Plan::default(), 1);
+        let (near, far): (Ipv6Addr, Ipv6Addr) = (world.hosts[0].ulid, "2001:db8:53::1".parse().unwrap());
+        let dns = Dns {
+            upstream: vec![near, far, "fc00:dead::53".parse().unwrap()],
+            zone: None,
+            ulid_kind: dns::ULID_KIND,
+            identifiers: Vec::new(),
+            cache_entries: 16,
+            cache_mb: 1,
+            questions_per_s: 100,
+            questions_per_host_s: 100,
+        };
+        world.reload(0, |site, _| site.dns = Some(dns)).unwrap();
+        world.restart(0);
+        let ways = |world: &World| {
+            let view = world.nodes[0].engine.dns_view(world.now);
+            view.servers.iter().map(|server| Some((server.port.clone()?, server.source?))).collect::<Vec<_>>()
+        };
+        let own = |world: &World, port: usize| world.nodes[0].engine.snapshot.ports[port].own[0];
+        let lan = Some(("0".to_owned(), own(&world, 0)));
+        assert_eq!(ways(&world), [lan.clone(), None, None], "before any router has answered");
+        world.run(std::time::Duration::from_secs(1));
+        let through = |world: &World, port: usize| Some((port.to_string(), own(world, port)));
+        assert_eq!(ways(&world), [lan.clone(), through(&world, 1), None], "nobody routes to an identifier");
+        world.link_state(0, 1, false);
+        assert_eq!(ways(&world), [lan.clone(), through(&world, 2), None]);
+        world.link_state(0, 2, false);
+        assert_eq!(ways(&world), [lan, None, None]);
+    }
+}

@@ -120,7 +120,10 @@ impl Stack {
         self.streams.flush(&mut self.sockets);
         self.interface.poll(moment, &mut self.device, &mut self.sockets);
         self.due = match self.streams.any() {
-            true => self.interface.poll_at(moment, &self.sockets).map(|due| now.max(Instant(std::time::Duration::from_micros(due.total_micros().unsigned_abs())))),
+            true => self
+                .interface
+                .poll_at(moment, &self.sockets)
+                .map(|due| now.max(Instant(std::time::Duration::from_micros(due.total_micros().unsigned_abs())))),
             false => None,
         };
         self.device.leaving()

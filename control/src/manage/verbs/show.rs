@@ -7,8 +7,8 @@ use super::files::hosts_table;
 use super::{Output, VerbError};
 use crate::config::Site;
 use crate::manage::api::{
-    ContextFilter, ContextView, ContextsView, CountersView, DnsView, HostsView, Natv6View, PathsView, Request, Response,
-    StatusView, SteerRequest,
+    ContextFilter, ContextView, ContextsView, CountersView, DnsView, HostsView, Natv6View, PathsView, Request,
+    Response, StatusView, SteerRequest,
 };
 use crate::manage::client::Client;
 use crate::manage::table::Table;
@@ -241,7 +241,8 @@ fn dns_text(view: &DnsView) -> String {
     if !view.enabled {
         return "not enabled ([dns]): hosts ask somebody else\n".into();
     }
-    let mut servers = Table::new(&["SERVER", "STATE", "PORT", "FROM", ">RTT", ">ASKED", ">ANSWERED", ">TIMEOUTS", ">TCP"]);
+    let mut servers =
+        Table::new(&["SERVER", "STATE", "PORT", "FROM", ">RTT", ">ASKED", ">ANSWERED", ">TIMEOUTS", ">TCP"]);
     for it in &view.servers {
         let state = match (it.source, it.resting) {
             (None, _) => "no way",
@@ -270,8 +271,20 @@ fn dns_text(view: &DnsView) -> String {
          waiting: {} questions of hosts, {} on their way to servers\n\
          own zone: {} names, {} hosts without one\n\
          peers learned: {}; looked up backwards: {} now, {} remembered as not found\n{counters}",
-        view.entries, view.entries_max, view.octets, view.octets_max, view.hits, view.misses, view.evicted, view.waiting,
-        view.asked, view.names, view.unnamed, view.peers, view.looked_up, view.not_found,
+        view.entries,
+        view.entries_max,
+        view.octets,
+        view.octets_max,
+        view.hits,
+        view.misses,
+        view.evicted,
+        view.waiting,
+        view.asked,
+        view.names,
+        view.unnamed,
+        view.peers,
+        view.looked_up,
+        view.not_found,
     )
 }
 
