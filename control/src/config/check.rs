@@ -12,6 +12,7 @@ use super::limits::{self, Limits};
 use super::natv6;
 use super::network;
 use super::problem::Problem;
+use super::publish;
 use super::site::{Eal, Hints, Hugepages, Idle, Node, Order, Reap, Routable, Setup, Shim6, Site};
 use super::source::{Source, Span};
 
@@ -35,6 +36,7 @@ fn read(source: &mut Source<'_>, directory: &Path) -> Option<Site> {
     let (node, network) = (node?, network?);
     let natv6 = natv6::check(source, &file.natv6, &network);
     let dns = dns::check(source, &file.dns, &network);
+    let publish = publish::check(source, &file.publish, &network, directory);
     let forks = fork::check(source, &file.forks, &network, shim6.forks_max);
     Some(Site {
         node,
@@ -56,6 +58,7 @@ fn read(source: &mut Source<'_>, directory: &Path) -> Option<Site> {
         natv6,
         setup,
         dns,
+        publish,
     })
 }
 

@@ -31,6 +31,7 @@ pub(super) struct SiteFile {
     pub(super) natv6: Section<Natv6Section>,
     pub(super) setup: Section<SetupSection>,
     pub(super) dns: Section<DnsSection>,
+    pub(super) publish: Section<PublishSection>,
 }
 
 /// A table that stands in the file once or not at all.
@@ -213,7 +214,19 @@ pub(super) struct SetupSection {
     pub(super) age_s: Number,
 }
 
-const SECTIONS: &str = "[box], [eal], [site], [[port]], [[provider]], [[peer]], [[fork]], [reap], [hints], [shim6], [natv6], [setup], [dns]";
+/// `[publish]`
+#[derive(Debug, Default, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub(super) struct PublishSection {
+    pub(super) servers: Texts,
+    pub(super) zone: Text,
+    pub(super) reverse: Text,
+    pub(super) key: Text,
+    pub(super) ttl_s: Number,
+}
+
+const SECTIONS: &str = "[box], [eal], [site], [[port]], [[provider]], [[peer]], [[fork]], [reap], [hints], [shim6], \
+                        [natv6], [setup], [dns], [publish]";
 
 impl SiteFile {
     /// The file's fields; what cannot be read is noted in `source` and left out.
@@ -234,6 +247,7 @@ impl SiteFile {
                 "natv6" => file.natv6 = one(source, "natv6", value),
                 "setup" => file.setup = one(source, "setup", value),
                 "dns" => file.dns = one(source, "dns", value),
+                "publish" => file.publish = one(source, "publish", value),
                 unknown => {
                     source.problem_at(&key.span(), unknown.to_string(), format!("unknown; expected one of {SECTIONS}"));
                 }

@@ -13,6 +13,7 @@ use dataplane::wire::{Locator, Ulid};
 use crate::dns::Name;
 
 use super::prefix::{LinkAddress, MacAddress, Prefix};
+use super::publish::Publish;
 
 /// One box and the site it serves.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -56,6 +57,8 @@ pub struct Site {
     pub setup: Setup,
     /// DNS for the hosts (`[dns]`); none without upstream servers.
     pub dns: Option<Dns>,
+    /// Where names are published (`[publish]`); nowhere without it.
+    pub publish: Option<Publish>,
 }
 
 /// DNS for the hosts (`[dns]`).

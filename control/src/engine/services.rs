@@ -41,7 +41,7 @@ impl Engine {
         datagram: &Datagram,
         effects: &mut Vec<Effect>,
     ) -> bool {
-        self.name_datagram(now, rng, port, datagram, effects)
+        self.publisher_hears(now, rng, datagram, effects) || self.name_datagram(now, rng, port, datagram, effects)
     }
 
     /// Sends a datagram of the box's own: to a neighbour on that port's link, or to the router behind it.

@@ -314,7 +314,8 @@ mod tests {
             for _ in 0..millis {
                 self.now = self.now + Duration::from_millis(1);
                 let out: Vec<_> = self.host.run(self.now).collect();
-                let mut back: Vec<_> = out.iter().flat_map(|packet| self.own.receive(self.now, packet, false)).collect();
+                let mut back: Vec<_> =
+                    out.iter().flat_map(|packet| self.own.receive(self.now, packet, false)).collect();
                 for event in self.own.streams(self.now) {
                     let StreamEvent::Asked(HOST, number, octets) = event else { panic!("{event:?}") };
                     self.asked.push((number, octets));

@@ -75,7 +75,8 @@ impl World {
             3 | 4 if !self.sent.is_empty() => {
                 let at = octets.below(self.sent.len());
                 let asked = self.sent.swap_remove(at);
-                let mut packet = Packet { source: asked.target, target: asked.source, payload: answer(&asked.payload, octets) };
+                let mut packet =
+                    Packet { source: asked.target, target: asked.source, payload: answer(&asked.payload, octets) };
                 match octets.below(12) {
                     0 => packet.source.0 = PEER,
                     1 => packet.target.1 ^= 1,
@@ -146,7 +147,9 @@ impl World {
                     self.streams.truncate(SENT_MAX);
                 }
                 Output::Asked(_, learned, good) => {
-                    assert!(!learned.ulids.is_empty() && !learned.locators.is_empty() && good >= Duration::from_secs(30));
+                    assert!(
+                        !learned.ulids.is_empty() && !learned.locators.is_empty() && good >= Duration::from_secs(30)
+                    );
                     assert!(learned.ulids.iter().all(|ulid| ulid.0.is_unique_local()));
                 }
                 Output::Located(_, ulid, found) => {
