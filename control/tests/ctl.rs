@@ -312,6 +312,7 @@ fn answer(request: &Request) -> Response {
             descriptions: [("rx.packets".into(), "packets received".into())].into(),
             workers: Vec::new(),
         }),
+        Request::Dns | Request::DnsFlush => Response::error("no [dns] here"),
         Request::Natv6 => Response::Natv6(Natv6View {
             enabled: true,
             providers: vec![

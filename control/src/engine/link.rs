@@ -219,6 +219,7 @@ impl Engine {
         }
         provider.failing = false;
         effects.push(Effect::Story(Story::Provider(provider.name.clone(), up)));
+        self.renew_ways();
         self.order_providers(effects);
         let paths: BTreeSet<PathKey> =
             self.book.iter(now).map(|(path, _)| path).filter(|path| path.local == prefix).collect();

@@ -27,6 +27,8 @@
 //! | `services` | what the box does for hosts besides forwarding |
 //! | `publish` | whose names are kept where, and the way there |
 //! | `providers` | providers that come and go |
+//! | `names` | DNS for the hosts, and the handshakes it starts |
+//! | `peers` | whose locators are known |
 //! | `report` | what the operator sees |
 
 mod attachments;
@@ -38,7 +40,9 @@ mod icmp;
 mod label;
 mod link;
 mod liveness;
+mod names;
 mod natv6;
+mod peers;
 mod proofs;
 mod providers;
 mod publish;
@@ -129,6 +133,8 @@ pub enum Story {
     Publish(crate::publish::Story),
     /// A peer complained.
     PeerError(u8, u16),
+    /// Something about DNS.
+    Names(crate::dns::Note),
 }
 
 /// A provider as the engine knows it.
@@ -181,7 +187,9 @@ pub struct Engine {
     free_places: Vec<u32>,
     /// How long what a host had is kept from others when it is gone.
     quarantine: Duration,
-    peers: HashMap<Ulid, Vec<Locator>>,
+    peers: peers::Peers,
+    /// DNS for the hosts, if it is configured.
+    names: Option<Box<names::Names>>,
     /// Classes of traffic with contexts of their own; the first is number 1.
     classes: Vec<fork::Class>,
     endpoint: Endpoint,
@@ -292,6 +300,7 @@ impl Engine {
         if self.failing_check.is_some_and(|due| due <= now) {
             self.weigh_providers(now, effects);
         }
+        self.expire_names(now, rng, effects);
     }
 
     /// When [`Engine::expire`] has something to do.
@@ -301,9 +310,10 @@ impl Engine {
         let suspects = paced.then(|| self.budget.ready_at());
         let wakes = self.wakes.peek().map(|Reverse((at, _))| *at);
         let host = [self.neighbours.deadline(), self.listener.deadline(), self.failing_check, self.revival.due()];
-        let publisher = self.publisher.as_ref().and_then(Publisher::deadline);
-        [publisher, reap, suspects, wakes, self.news_deadline(), self.lists_due, self.endpoint.deadline()]
+        let services = [self.publisher.as_ref().and_then(Publisher::deadline), self.names_deadline()];
+        [reap, suspects, wakes, self.news_deadline(), self.lists_due, self.endpoint.deadline()]
             .into_iter()
+            .chain(services)
             .chain(host)
             .flatten()
             .min()
@@ -345,11 +355,23 @@ impl Engine {
 
     /// A host wants to talk to a peer (RFC 5533 §7.7).
     fn unknown_pair(&mut self, now: Instant, rng: &mut dyn Rng, ulids: UlidPair, effects: &mut Vec<Effect>) {
-        let peer = self.peers.get(&ulids.peer);
-        let pairs = peer.map(|peer| self.candidates(now, ulids, peer, None)).unwrap_or_default();
-        if !self.open(now, rng, Open { ulids, fork: 0, pairs }, effects) {
+        if self.peers.get(&ulids.peer).is_none() && self.look_up(now, rng, ulids, effects) {
+            return;
+        }
+        if !self.open_known(now, rng, ulids, effects) {
             effects.push(Effect::Refuse(self.owner(&ulids), ulids));
         }
+    }
+
+    /// Opens a context with a peer, if its locators are known. False if that is refused.
+    fn open_known(&mut self, now: Instant, rng: &mut dyn Rng, ulids: UlidPair, effects: &mut Vec<Effect>) -> bool {
+        let peer = self.peers.get(&ulids.peer);
+        let pairs = peer.map(|peer| self.candidates(now, ulids, peer, None)).unwrap_or_default();
+        let opened = self.open(now, rng, Open { ulids, fork: 0, pairs }, effects);
+        if opened {
+            self.peers.used(ulids);
+        }
+        opened
     }
 
     /// Opens a context. False if that is refused; one that is there already is what was wanted.
@@ -473,6 +495,7 @@ impl Engine {
         for answer in answers {
             self.send_from_port(now, port, &answer, effects);
         }
+        self.stream_events(now, rng, port, effects);
     }
 
     /// Says to which groups the box listens, where it is time to.

@@ -109,7 +109,8 @@ impl Engine {
             key: None,
             free_places: Vec::new(),
             quarantine: site.quarantine,
-            peers: HashMap::new(),
+            peers: super::peers::Peers::default(),
+            names: super::names::Names::of(site).map(Box::new),
             classes: Vec::new(),
             endpoint,
             attached: super::Attachments::default(),
@@ -147,6 +148,7 @@ impl Engine {
         engine.set_classes(site);
         engine.set_hosts(hosts, rng)?;
         engine.renew_nat();
+        engine.begin_names();
         Ok(engine)
     }
 
@@ -161,7 +163,7 @@ impl Engine {
     }
 
     pub(super) fn set_peers(&mut self, site: &Site) {
-        self.peers = site.peers.iter().map(|peer| (peer.ulid, peer.locators.clone())).collect();
+        self.peers.configure(site.peers.iter().map(|peer| (peer.ulid, peer.locators.clone())));
         self.note_identifiers();
     }
 }
@@ -183,6 +185,9 @@ pub fn worker_limits(site: &Site) -> Limits {
             FlowLabels::All => LabelMode::All,
         },
         tcp_hints: site.hints.tcp,
+        // Workers share the total; a host's packets may all be at one of them.
+        questions_per_second: site.dns.as_ref().map_or(0, |dns| dns.questions_per_s.div_ceil(workers)),
+        questions_per_host_second: site.dns.as_ref().map_or(0, |dns| dns.questions_per_host_s),
         ..Limits::default()
     }
 }

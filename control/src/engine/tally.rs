@@ -88,6 +88,9 @@ pub enum Event {
     LabelTests,
     LabelBegun,
     LabelEnded,
+    NamesOpened,
+    NamesPaced,
+    PeerForgotten,
 }
 
 impl Tally {
@@ -224,6 +227,12 @@ const MEANINGS: &[(&str, &str)] = &[
     ("control_label_tests", "Keepalives sent to find out whether flow labels arrive."),
     ("control_label_begun", "Times a context began to send with a flow label for a payload header."),
     ("control_label_ended", "Times it went back to payload headers."),
+    ("control_names_opened", "Contexts begun because a host was told of a peer, before its first packet."),
+    (
+        "control_names_paced",
+        "Contexts not begun then, because the host or all hosts have caused enough lately; its first packet will.",
+    ),
+    ("control_peer_forgotten", "Peers learned from DNS that had to make room for others."),
     ("shim6_accepted", "Shim6 messages that did what they came for."),
     ("shim6_waiting", "Shim6 messages put aside until a signature is verified; they are counted again then."),
     ("shim6_answered_r1", "I1 answered by R1."),
