@@ -41,6 +41,8 @@ pub struct Limits {
     pub strict_locators: bool,
     /// Whether flow labels may stand for payload headers, and which packets leave so.
     pub flow_labels: LabelMode,
+    /// Whether contexts may have standbys, for when their path is lost.
+    pub standbys: bool,
     /// Time between two reports of activity.
     pub report_ms: u64,
 }
@@ -62,6 +64,7 @@ impl Default for Limits {
             pairs_per_host_second: 400,
             strict_locators: false,
             flow_labels: LabelMode::Off,
+            standbys: true,
             report_ms: 50,
         }
     }

@@ -1,7 +1,7 @@
 //! What follows when a context changes: the workers' entry, and what its REAP machine starts from.
 
 use dataplane::context::entry::Traffic;
-use dataplane::context::{self as table, Install, LocatorSets, Phase};
+use dataplane::context::{self as table, Install, LocatorSets, PathNumber, Phase};
 use dataplane::wire::shim6::{Addresses, Preference};
 use dataplane::wire::{Locator, LocatorPair};
 use rand::Rng;
@@ -269,6 +269,8 @@ impl Engine {
             peer_tag: context.peer_tag.unwrap_or(context.local_tag),
             locators: context.pair,
             provider: provider as u8,
+            path: PathNumber::NONE,
+            standby: None,
             host,
             inside: (inside != context.ulids.local).then_some(inside),
             phase,

@@ -53,7 +53,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use dataplane::bucket::TokenBucket;
-use dataplane::context::{Install, Sharding};
+use dataplane::context::{Install, Loss, Sharding};
 use dataplane::link::{Notice, Punt};
 use dataplane::natv6::PrefixPair;
 use dataplane::snapshot::{Block, PortId, Snapshot};
@@ -83,6 +83,8 @@ pub use tally::{Event, Tally};
 /// Something for the driver to carry out, in order.
 #[derive(Debug)]
 pub enum Effect {
+    /// Tell all workers that something is lost, or is back.
+    Lose(Loss, bool),
     /// Tell a worker of a context.
     Install(usize, Install),
     /// Let a worker forget a context.

@@ -270,6 +270,7 @@ impl Node {
         let done = self.effects.len();
         for effect in self.effects.drain(..) {
             match effect {
+                Effect::Lose(loss, lost) => self.control.lose(loss, lost),
                 Effect::Install(worker, install) => self.control.install(worker, install),
                 Effect::Remove(worker, tag) => self.control.remove(worker, tag),
                 Effect::Replay(worker, tag) => self.control.replay(worker, tag),
