@@ -22,6 +22,8 @@
 //! | `link` | how a packet of the box's own reaches the wire |
 //! | `natv6` | who is translated, through which provider, and which sessions get a context |
 //! | `unreachable` | who hears of a packet whose next hop does not answer |
+//! | `standby` | another pair for each context, and what workers do at once when a path is lost |
+//! | `numbers` | the numbers by which workers know paths |
 //! | `steer` | which providers contexts should use, and how peers hear of it |
 //! | `proofs` | what others compute for the engine |
 //! | `providers` | providers that come and go |
@@ -37,12 +39,14 @@ mod label;
 mod link;
 mod liveness;
 mod natv6;
+mod numbers;
 mod proofs;
 mod providers;
 mod quote;
 mod report;
 mod revive;
 mod setup;
+mod standby;
 mod steer;
 mod tally;
 mod unreachable;
@@ -207,6 +211,8 @@ pub struct Engine {
     advise_at: Option<Instant>,
     /// Who waits for an answer, and what may be there again.
     revival: Revival,
+    /// Other pairs for contexts, and what is lost.
+    standbys: standby::Standbys,
     neighbours: Neighbours,
     listener: Listener,
     /// What is translated by prefix.
@@ -280,6 +286,7 @@ impl Engine {
         self.expire_news(now, rng, effects);
         self.expire_revivals(now, rng, effects);
         self.expire_reap(now, rng, effects);
+        self.expire_standbys(now, rng, effects);
         self.expire_wakes(now, effects);
         if self.failing_check.is_some_and(|due| due <= now) {
             self.weigh_providers(now, effects);
@@ -292,7 +299,13 @@ impl Engine {
         let paced = self.attached.in_doubt() > 0 || !self.waiting.is_empty() || self.revival.is_paced();
         let suspects = paced.then(|| self.budget.ready_at());
         let wakes = self.wakes.peek().map(|Reverse((at, _))| *at);
-        let host = [self.neighbours.deadline(), self.listener.deadline(), self.failing_check, self.revival.due()];
+        let host = [
+            self.neighbours.deadline(),
+            self.listener.deadline(),
+            self.failing_check,
+            self.revival.due(),
+            self.standbys_deadline(),
+        ];
         [reap, suspects, wakes, self.news_deadline(), self.lists_due, self.endpoint.deadline()]
             .into_iter()
             .chain(host)

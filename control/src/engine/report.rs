@@ -145,7 +145,8 @@ impl Engine {
             ("paths in doubt", self.attached.in_doubt()),
             ("segments to be sent again", self.wakes.len()),
         ];
-        tables.into_iter().filter(|(_, held)| *held > 0).collect()
+        let tables = tables.into_iter().chain(self.standbys.leftovers());
+        tables.filter(|(_, held)| *held > 0).collect()
     }
 
     /// How many contexts there are, by state.

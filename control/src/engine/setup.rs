@@ -13,6 +13,7 @@ use dataplane::worker::Limits;
 use hashbrown::HashMap;
 use rand::Rng;
 
+use super::standby::Standbys;
 use super::{Effect, Engine, Provider, Revival, Tally};
 use crate::config::site::FlowLabels;
 use crate::config::{Hosts, Site, site};
@@ -118,6 +119,7 @@ impl Engine {
             book: PathBook::new(BookConfig::default()),
             sightings: Sightings::default(),
             revival: Revival::default(),
+            standbys: Standbys::new(site.reap.standby),
             budget: ProbeBudget::new(PROBES_PER_S, PROBES_PER_S / 10),
             due: Wheel::default(),
             waiting: VecDeque::new(),
@@ -182,6 +184,7 @@ pub fn worker_limits(site: &Site) -> Limits {
             FlowLabels::All => LabelMode::All,
         },
         tcp_hints: site.hints.tcp,
+        standbys: site.reap.standby,
         ..Limits::default()
     }
 }

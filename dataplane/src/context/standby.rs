@@ -91,6 +91,14 @@ impl Losses {
             || self.paths[path / 64] >> (path % 64) & 1 != 0
     }
 
+    /// Whether this very thing is.
+    pub fn has(&self, loss: Loss) -> bool {
+        match loss {
+            Loss::Provider(provider) => self.concern(provider, PathNumber::NONE),
+            Loss::Path(path) => self.paths[usize::from(path.0) % PATHS / 64] >> (path.0 % 64) & 1 != 0,
+        }
+    }
+
     /// Something is lost, or is back.
     pub fn set(&mut self, loss: Loss, lost: bool) {
         match loss {
@@ -222,6 +230,7 @@ mod tests {
                     slow.remove(&loss);
                 }
                 prop_assert_eq!(fast.any(), !slow.is_empty());
+                prop_assert_eq!(fast.has(loss), slow.contains(&loss));
                 for provider in [0u8, 1, 5, 63, 64, 69] {
                     for path in [0, 1, 2, 3, 4090, 4095].map(PathNumber) {
                         let expected = slow.contains(&Loss::Provider(provider)) || slow.contains(&Loss::Path(path));
