@@ -41,7 +41,7 @@ fn essence(scene: &Scene) -> Vec<String> {
         }
         for worker in &node.workers {
             all.extend(worker.shard().iter().map(|entry| {
-                format!("{:?} {:?} {:?} {:?}", entry.local_tag, entry.peer_tag, entry.locators, entry.phase)
+                format!("{:?} {:?} {:?} {:?}", entry.local_tag, entry.peer_tag(), entry.locators, entry.phase)
             }));
         }
     }

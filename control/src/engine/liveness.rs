@@ -154,6 +154,7 @@ impl Engine {
             ReapOutput::UnmatchedReports { .. } => self.tally.count(Event::ProbeUnmatched),
             ReapOutput::ExplorationEnded { .. } => {
                 self.revival.exploring.remove(&id);
+                self.end_detour(id, effects);
                 self.wake(now, id);
                 self.leave_after_all(now, rng, id);
             }

@@ -36,9 +36,10 @@ const CHECKS_PER_TURN: usize = 64;
 const FIRST: Duration = Duration::from_secs(2);
 /// From a test that was answered to the next.
 const RENEW: Duration = Duration::from_secs(600);
-/// From a test that was not to one of the next pair; twice as long after each further one, up to `DOUBLINGS_MAX` times.
-const RETRY: Duration = Duration::from_secs(10);
-const DOUBLINGS_MAX: u8 = 5;
+/// From a test that was not to one of the next pair; after `TRIED` of them twice as long each time, up to `DOUBLINGS_MAX` times.
+const RETRY: Duration = Duration::from_secs(5);
+const TRIED: u8 = 6;
+const DOUBLINGS_MAX: u8 = 6;
 /// How long an answer may take, and how often it is asked for.
 const PATIENCE: Duration = Duration::from_secs(2);
 const ATTEMPTS: u8 = 3;
@@ -183,6 +184,8 @@ impl Engine {
         if !heard || !self.endpoint.check_pair(rng, id, pair, &mut out) {
             return;
         }
+        // Not before this test has come to an end.
+        guard.next = now + PATIENCE * (u32::from(ATTEMPTS) + 1);
         self.tally.count(Event::StandbyTests);
         let late = now + PATIENCE;
         self.standbys.asked.insert(id, Asked { pair, attempts: 1, late });
@@ -279,7 +282,7 @@ impl Engine {
         effects: &mut Vec<Effect>,
     ) {
         let Some(guard) = self.attached.get_mut(&id).and_then(|attached| attached.guard.as_deref_mut()) else { return };
-        guard.next = now + spread(rng, RETRY * (1 << guard.failures.min(DOUBLINGS_MAX)));
+        guard.next = now + spread(rng, RETRY * (1 << guard.failures.saturating_sub(TRIED).min(DOUBLINGS_MAX)));
         guard.failures = guard.failures.saturating_add(1);
         if pair.is_some() {
             self.tally.count(Event::StandbyUnanswered);
@@ -351,6 +354,15 @@ impl Engine {
 
 /// What is lost.
 impl Engine {
+    /// An exploration has shown what works now. Whoever stays on a pair that others, or its link, say is lost knows better, and
+    /// has its packets there again.
+    pub(super) fn end_detour(&mut self, id: ContextId, effects: &mut Vec<Effect>) {
+        let current = self.endpoint.context(id).map(|context| context.pair);
+        if let Some(detour) = self.pair_in_use(id).filter(|pair| Some(*pair) != current) {
+            self.pair_failed(id, detour, effects);
+        }
+    }
+
     /// Tells workers that something is lost, or is back, if that is news to them.
     pub(super) fn set_lost(&mut self, loss: Loss, lost: bool, effects: &mut Vec<Effect>) {
         if self.standbys.wanted && self.standbys.losses.has(loss) != lost {
