@@ -40,7 +40,8 @@ const RENEW: Duration = Duration::from_secs(600);
 const RETRY: Duration = Duration::from_secs(5);
 const TRIED: u8 = 6;
 const DOUBLINGS_MAX: u8 = 6;
-/// How long an answer may take, and how often it is asked for.
+/// How long an answer may take, and how often it is asked for. Where nobody has answered yet, that is once: a peer may have named
+/// an address at which somebody else is.
 const PATIENCE: Duration = Duration::from_secs(2);
 const ATTEMPTS: u8 = 3;
 /// A context that has not been heard for so long is not tested: whether its current pair works is the first question.
@@ -238,11 +239,13 @@ impl Engine {
     fn check_late(&mut self, now: Instant, rng: &mut dyn Rng, id: ContextId, effects: &mut Vec<Effect>) {
         let Some(asked) = self.standbys.asked.get_mut(&id).filter(|asked| asked.late <= now) else { return };
         let pair = asked.pair;
+        let known = self.endpoint.context(id).and_then(|context| context.peer_locator(pair.peer.0));
+        let attempts = if known.is_some_and(|known| known.probed) { ATTEMPTS } else { 1 };
         let mut out = Vec::new();
         if !self.endpoint.is_checking(id) {
             // News has taken its place.
             self.standbys.asked.remove(&id);
-        } else if asked.attempts < ATTEMPTS && self.endpoint.check_again(id, &mut out) {
+        } else if asked.attempts < attempts && self.endpoint.check_again(id, &mut out) {
             (asked.attempts, asked.late) = (asked.attempts + 1, now + PATIENCE);
             self.standbys.late.push_back((now + PATIENCE, id));
             self.standbys.budget.charge(now, 1);
