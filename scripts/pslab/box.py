@@ -55,13 +55,15 @@ memory_mb = 128
 hugepages = "auto"
 
 [site]
+{'key = "key.pem"' if options.services else "# no key: addresses are HBA-only"}
 prefix = "{site.cmula}"
 lan = "{site.lan}"
 port = "lan"
 """,
         port(0, "lan", "lan0", [f"{site.box_address}/64", "fe80::1/64"], "mtu = 1500\n"),
     ]
-    for index, provider in enumerate(site.providers, start=1):
+    wired = site.providers + (site.spares if options.services else ())
+    for index, provider in enumerate(wired, start=1):
         parts.append(port(index, provider.name, provider.port, [f"{provider.link_box}/64"]))
     for provider in site.providers:
         parts.append(
@@ -81,8 +83,9 @@ def configure(options):
     for site in plan.SITES.values():
         site.run_dir.mkdir(parents=True, exist_ok=True)
         site.config.write_text(config_text(site, options))
+        make_key = ["--make-key"] if options.services else []
         for node in site.host_nodes:
-            done = net.run([binary("pshim6ctl"), "--config", str(site.config), "host", "add", node, "--json"])
+            done = net.run([binary("pshim6ctl"), "--config", str(site.config), "host", "add", node, "--json", *make_key])
             hosts[node] = json.loads(done.stdout)
     for site in plan.SITES.values():
         peers = [hosts[node] for other in plan.SITES.values() if other is not site for node in other.host_nodes]

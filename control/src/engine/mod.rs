@@ -26,6 +26,7 @@
 //! | `numbers` | the numbers by which workers know paths |
 //! | `steer` | which providers contexts should use, and how peers hear of it |
 //! | `proofs` | what others compute for the engine |
+//! | `services` | what the box does for hosts besides forwarding |
 //! | `providers` | providers that come and go |
 //! | `report` | what the operator sees |
 
@@ -45,6 +46,7 @@ mod providers;
 mod quote;
 mod report;
 mod revive;
+mod services;
 mod setup;
 mod standby;
 mod steer;
@@ -463,6 +465,9 @@ impl Engine {
         let discovery = self.neighbours.receive_if(now, port, packet, &believe, &mut events);
         self.link_events(now, events, effects);
         if discovery || self.listener.receive(now, rng, port, packet) {
+            return;
+        }
+        if self.serve(now, rng, port, packet, effects) {
             return;
         }
         let Some(stack) = self.stacks.get_mut(usize::from(port.0)) else { return };
