@@ -164,6 +164,7 @@ fn reap(source: &mut Source<'_>, section: &Option<Spanned<ReapSection>>) -> Reap
         initial_probes: number(source, &section.initial_probes, limits::INITIAL_PROBES),
         max_probe,
         order: section.order.unwrap_or(Order::Informed),
+        standby: section.standby.unwrap_or(true),
     }
 }
 

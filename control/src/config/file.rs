@@ -154,6 +154,7 @@ pub(super) struct ReapSection {
     pub(super) initial_probes: Number,
     pub(super) max_probe_s: Number,
     pub(super) order: Option<Order>,
+    pub(super) standby: Option<bool>,
 }
 
 /// `[hints]`

@@ -237,6 +237,8 @@ pub struct Reap {
     pub max_probe: Duration,
     /// In which order pairs are tried.
     pub order: Order,
+    /// Whether contexts have another pair tested before they need it.
+    pub standby: bool,
 }
 
 /// In which order pairs are tried when one has failed (RFC 5534 §4.3).

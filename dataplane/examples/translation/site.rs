@@ -62,6 +62,8 @@ fn install(context: u32, by_label: bool) -> Install {
         peer_tag: ContextTag::truncate(u64::from(context) << 8 | 1),
         locators: locators(context),
         provider: 0,
+        path: Default::default(),
+        standby: None,
         host: context % HOSTS,
         inside: None,
         phase: Phase::Live,
