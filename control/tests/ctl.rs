@@ -415,6 +415,68 @@ fn a_refused_reload_says_so_and_keeps_the_file() {
     assert_eq!(room.ctl("host list --json").json()["hosts"][0]["name"], "h1");
 }
 
+const SPARE: &str = r#"
+[[port]]
+name = "spare"
+device = "net_af_packet3,iface=a-v"
+addresses = ["2001:db8:ac::2/64"]
+"#;
+const V: &str = "v --port spare --prefix 2001:db8:a3:1::/64 --next-hop 2001:db8:ac::1 --preference 7";
+
+#[test]
+fn providers_come_and_go_with_the_locators_of_all_hosts() {
+    let site = SITE.replace("[site]\n", "[site]\nkey = \"key.pem\"\n") + SPARE;
+    let room = Room::new("providers", &site);
+    assert_eq!(room.ctl("host add h1 --make-key").status, 0);
+    let before = room.ctl("host list --json").json()["hosts"][0].clone();
+    let json = |said: Said| -> Value { serde_json::from_str(&said.out).unwrap_or_else(|_| panic!("{said:?}")) };
+    let added = json(room.ctl(&format!("provider add {V} --json")));
+    assert_eq!((&added["added"], &added["daemon_reloaded"]), (&"v".into(), &false.into()));
+    let new = added["hosts"][0]["added"][0].as_str().unwrap();
+    assert!(new.starts_with("2001:db8:a3:1:"), "{added}");
+    let checked = room.ctl("check");
+    assert_eq!(checked.out, "site.toml: good; ports: 4, providers: 3, hosts: 1, static peers: 0\n", "{checked:?}");
+    // One goes, and its place in the list of locators with it.
+    let removed = json(room.ctl("provider remove isp-x --json"));
+    assert_eq!((&removed["removed"], &removed["hosts"][0]["removed"][0]), (&"isp-x".into(), &before["locators"][0]));
+    let after = room.ctl("host list --json").json()["hosts"][0].clone();
+    assert_eq!((&after["ulid"], &after["locators"][1]), (&before["ulid"], &new.into()));
+    // And back in the place of the other: it was made for it, and has the address it had.
+    let back = "isp-x --port x --prefix 2001:db8:a1:1::/64 --next-hop 2001:db8:aa::1";
+    let replaced = json(room.ctl(&format!("provider replace isp-y {back} --json")));
+    assert_eq!(replaced["hosts"][0]["added"][0], before["locators"][0]);
+    let text = fs::read_to_string(room.0.join("site.toml")).unwrap();
+    assert!(text.contains("preference = 7") && !text.contains("isp-y"), "{text}");
+    assert_eq!(room.ctl("check").status, 0);
+}
+
+#[test]
+fn a_change_of_providers_that_cannot_be_obeyed_changes_nothing() {
+    let room = Room::new("refused", &format!("{SITE}{SPARE}"));
+    assert_eq!(room.ctl("host add h1").status, 0);
+    let files = || ["site.toml", "hosts.json"].map(|file| fs::read_to_string(room.0.join(file)).unwrap());
+    let before = files();
+    let refused = |arguments: &str, text: &str| {
+        let said = room.ctl(arguments);
+        assert!(said.status == 1 && said.err.contains(text), "{arguments}: {said:?}");
+        assert_eq!(files(), before, "{arguments}");
+    };
+    refused("provider remove isp-z", "there is no provider called isp-z");
+    refused(&format!("provider add {}", V.replacen("v ", "isp-x ", 1)), "there is a provider called isp-x already");
+    refused(&format!("provider add {}", V.replace("spare", "none")), "there is no port called \"none\"");
+    // A host without a signature has addresses from the providers it was made for, or none.
+    assert_eq!(room.ctl("provider remove isp-y").status, 0);
+    let before = files();
+    let said = room.ctl(&format!("provider replace isp-x {V}"));
+    assert!(said.status == 1 && said.err.contains("h1 would have no locator left"), "{said:?}");
+    assert_eq!(files(), before);
+    // What the daemon refuses is taken back.
+    let (_server, asked) = daemon(&room);
+    let said = room.ctl(&format!("provider add {V}"));
+    assert!(said.status == 1 && said.err.ends_with("the files are again as they were\n"), "{said:?}");
+    assert_eq!((files(), asked.lock().unwrap().as_slice()), (before, &[Request::Reload][..]));
+}
+
 #[test]
 fn an_answer_nobody_reads_to_its_end_is_no_failure() {
     let room = Room::new("pipe", SITE);

@@ -2,12 +2,14 @@
 //!
 //! `neighbours` speaks RFC 4861 for the box, in both directions: it answers for the box's own addresses and finds the
 //! link-layer addresses of next hops and hosts. `mld` (RFC 3810) sees to it that solicitations arrive. `stack` is smoltcp on top of that, one interface per port, fed with IPv6
-//! packets; it answers echo requests and will carry the box's own UDP and TCP services.
+//! packets; it answers echo requests and carries the box's own TCP services. `datagram` is UDP without sockets.
 
+pub mod datagram;
 pub mod mld;
 pub mod neighbours;
 pub mod stack;
 
+pub use datagram::{Datagram, DatagramError};
 pub use mld::Listener;
 pub use neighbours::{GivenUp, Kind, LinkEvent, Neighbours, OwnLink};
 pub(crate) use stack::Queues;
