@@ -73,6 +73,7 @@ counters! {
         TranslatedIn = "translated_in", "Packets rewritten from locators to identifiers.";
         LabelledOut = "labelled_out", "Of those rewritten to locators, packets sent with a flow label for a payload header.";
         LabelledIn = "labelled_in", "Of those rewritten from locators, packets that came with a flow label for a payload header.";
+        StandbyOut = "standby_out", "Packets of a context whose provider or path is lost, sent over its standby.";
         ForkedOut = "forked_out", "Packets from the site given to a forked context, because a class of the configuration takes them.";
         ForksWished = "forks_wished", "Classes of pairs without a context of their own, told to the control core.";
         ForksFull = "forks_full", "Packets of pairs whose forked contexts found no place; they go by the default context.";

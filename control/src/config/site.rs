@@ -55,10 +55,10 @@ pub struct Site {
     pub natv6: Option<Natv6>,
     /// When a session between routable addresses gets a context (`[setup]`).
     pub setup: Setup,
-    /// DNS for the hosts (`[dns]`); none without upstream servers.
-    pub dns: Option<Dns>,
     /// Where names are published (`[publish]`); nowhere without it.
     pub publish: Option<Publish>,
+    /// DNS for the hosts (`[dns]`); none without upstream servers.
+    pub dns: Option<Dns>,
 }
 
 /// DNS for the hosts (`[dns]`).
@@ -237,6 +237,8 @@ pub struct Reap {
     pub max_probe: Duration,
     /// In which order pairs are tried.
     pub order: Order,
+    /// Whether contexts have another pair tested before they need it.
+    pub standby: bool,
 }
 
 /// In which order pairs are tried when one has failed (RFC 5534 §4.3).

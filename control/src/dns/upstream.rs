@@ -204,7 +204,10 @@ impl Upstreams {
             // Whatever ails the server, another one may be better.
             let note = if read { Note::Malformed(from) } else { Note::Spoofed(packet.source, "unreadable") };
             out.push(Step::Note(note));
-            return if read { self.again(now, rng, number, None, out) } else { () };
+            if read {
+                self.again(now, rng, number, None, out);
+            }
+            return;
         };
         if view.id() != asked.id || !view.is_answer() {
             return out.extend(spoofed("with another identifier"));

@@ -211,6 +211,7 @@ impl Control {
     fn carry_out(&mut self) {
         for effect in self.effects.drain(..) {
             match effect {
+                Effect::Lose(loss, lost) => self.workers.lose(loss, lost),
                 Effect::Install(worker, install) => self.workers.install(worker, install),
                 Effect::Remove(worker, tag) => self.workers.remove(worker, tag),
                 Effect::Replay(worker, tag) => self.workers.replay(worker, tag),

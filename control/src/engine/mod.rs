@@ -22,6 +22,8 @@
 //! | `link` | how a packet of the box's own reaches the wire |
 //! | `natv6` | who is translated, through which provider, and which sessions get a context |
 //! | `unreachable` | who hears of a packet whose next hop does not answer |
+//! | `standby` | another pair for each context, and what workers do at once when a path is lost |
+//! | `numbers` | the numbers by which workers know paths |
 //! | `steer` | which providers contexts should use, and how peers hear of it |
 //! | `proofs` | what others compute for the engine |
 //! | `services` | what the box does for hosts besides forwarding |
@@ -42,6 +44,7 @@ mod link;
 mod liveness;
 mod names;
 mod natv6;
+mod numbers;
 mod peers;
 mod proofs;
 mod providers;
@@ -51,6 +54,7 @@ mod report;
 mod revive;
 mod services;
 mod setup;
+mod standby;
 mod steer;
 mod tally;
 mod unreachable;
@@ -61,7 +65,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use dataplane::bucket::TokenBucket;
-use dataplane::context::{Install, Sharding};
+use dataplane::context::{Install, Loss, Sharding};
 use dataplane::link::{Notice, Punt};
 use dataplane::natv6::PrefixPair;
 use dataplane::snapshot::{Block, PortId, Snapshot};
@@ -92,6 +96,8 @@ pub use tally::{Event, Tally};
 /// Something for the driver to carry out, in order.
 #[derive(Debug)]
 pub enum Effect {
+    /// Tell all workers that something is lost, or is back.
+    Lose(Loss, bool),
     /// Tell a worker of a context.
     Install(usize, Install),
     /// Let a worker forget a context.
@@ -220,6 +226,8 @@ pub struct Engine {
     advise_at: Option<Instant>,
     /// Who waits for an answer, and what may be there again.
     revival: Revival,
+    /// Other pairs for contexts, and what is lost.
+    standbys: standby::Standbys,
     neighbours: Neighbours,
     listener: Listener,
     /// What is translated by prefix.
@@ -295,6 +303,7 @@ impl Engine {
         self.expire_news(now, rng, effects);
         self.expire_revivals(now, rng, effects);
         self.expire_reap(now, rng, effects);
+        self.expire_standbys(now, rng, effects);
         self.expire_wakes(now, effects);
         self.expire_publisher(now, rng, effects);
         if self.failing_check.is_some_and(|due| due <= now) {
@@ -309,22 +318,20 @@ impl Engine {
         let paced = self.attached.in_doubt() > 0 || !self.waiting.is_empty() || self.revival.is_paced();
         let suspects = paced.then(|| self.budget.ready_at());
         let wakes = self.wakes.peek().map(|Reverse((at, _))| *at);
-        let host = [self.neighbours.deadline(), self.listener.deadline(), self.failing_check, self.revival.due()];
-        let publisher = self.publisher.as_ref().and_then(Publisher::deadline);
-        [
-            publisher,
-            reap,
-            suspects,
-            wakes,
-            self.names_deadline(),
-            self.news_deadline(),
-            self.lists_due,
-            self.endpoint.deadline(),
-        ]
-        .into_iter()
-        .chain(host)
-        .flatten()
-        .min()
+        let services = [self.publisher.as_ref().and_then(Publisher::deadline), self.names_deadline()];
+        let host = [
+            self.neighbours.deadline(),
+            self.listener.deadline(),
+            self.failing_check,
+            self.revival.due(),
+            self.standbys_deadline(),
+        ];
+        [reap, suspects, wakes, self.news_deadline(), self.lists_due, self.endpoint.deadline()]
+            .into_iter()
+            .chain(services)
+            .chain(host)
+            .flatten()
+            .min()
     }
 
     /// What happened so far, by name.

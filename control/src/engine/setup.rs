@@ -13,6 +13,7 @@ use dataplane::worker::Limits;
 use hashbrown::HashMap;
 use rand::Rng;
 
+use super::standby::Standbys;
 use super::{Effect, Engine, Provider, Revival, Tally};
 use crate::config::site::FlowLabels;
 use crate::config::{Hosts, Site, site};
@@ -119,6 +120,7 @@ impl Engine {
             book: PathBook::new(BookConfig::default()),
             sightings: Sightings::default(),
             revival: Revival::default(),
+            standbys: Standbys::new(site.reap.standby),
             budget: ProbeBudget::new(PROBES_PER_S, PROBES_PER_S / 10),
             due: Wheel::default(),
             waiting: VecDeque::new(),
@@ -188,6 +190,7 @@ pub fn worker_limits(site: &Site) -> Limits {
         // Workers share the total; a host's packets may all be at one of them.
         questions_per_second: site.dns.as_ref().map_or(0, |dns| dns.questions_per_s.div_ceil(workers)),
         questions_per_host_second: site.dns.as_ref().map_or(0, |dns| dns.questions_per_host_s),
+        standbys: site.reap.standby,
         ..Limits::default()
     }
 }

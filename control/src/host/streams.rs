@@ -102,7 +102,7 @@ impl Streams {
             stream.whose == Whose::Own(to) && sockets.get::<Socket<'_>>(stream.handle).may_send()
         };
         let existing = self.streams.iter_mut().find(|stream| stream.whose == Whose::Own(to));
-        if let Some(stream) = existing.filter(|stream| open(&stream) || stream.is_calling(sockets)) {
+        if let Some(stream) = existing.filter(|stream| open(stream) || stream.is_calling(sockets)) {
             (stream.since, stream.expects) = (now, stream.expects + 1);
             stream.put(message);
             return true;
