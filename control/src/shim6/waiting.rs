@@ -149,9 +149,13 @@ impl Endpoint {
         self.waiting.messages
     }
 
-    /// A proof has been computed: what waited for it is received again. What became of each message.
+    /// A proof has been computed: what waited for it is received again. If that failed it is dropped: its senders were not
+    /// wrong, and send again. What became of each message.
     pub fn proved(&mut self, now: Instant, rng: &mut dyn Rng, finding: Finding, out: &mut Vec<Output>) -> Vec<Verdict> {
         let messages = self.waiting.take(finding.digest());
+        if finding.failed() {
+            return vec![Verdict::Dropped(DropReason::ProofFailed); messages.len()];
+        }
         self.proof.learn(Some(finding));
         let mut verdicts = Vec::with_capacity(messages.len());
         for Aside { addresses, message, ipv6_packet, shim6_offset } in &messages {
