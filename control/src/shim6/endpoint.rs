@@ -11,6 +11,7 @@ use dataplane::wire::{ContextTag, FlowLabel, Locator, LocatorPair, Ulid, UlidPai
 use hashbrown::HashMap;
 use rand::Rng;
 
+use super::admission::Displaced;
 use super::config::Config;
 use super::context::{Context, ContextId, LocalHost, State, is_unicast};
 use super::holddown::{Failure, Held, HoldDowns};
@@ -428,9 +429,11 @@ impl Endpoint {
         rng: &mut dyn Rng,
         ulids: UlidPair,
         not: Option<ContextTag>,
+        displaced: Displaced,
     ) -> Option<ContextTag> {
         let shard = (self.shard_of)(self.inside(ulids));
         let taken = |tag| Some(tag) == not || self.store.by_local_tag(tag).is_some() || self.quarantine.holds_tag(tag);
-        self.tags.allocate(rng, shard, taken)
+        let gives_way = displaced.0.and_then(|id| self.store.get(id)).map(|context| context.local_tag);
+        self.tags.allocate_for(rng, shard, gives_way, taken)
     }
 }

@@ -84,8 +84,9 @@ impl Endpoint {
         pairs.retain(|pair| host.has(pair.local.0) && is_unicast(pair.peer.0));
         self.starts.arrange(ulids, &mut pairs);
         let first = *pairs.first().filter(|_| is_unicast(ulids.peer.0)).ok_or(OpenRefused::NoLocators)?;
-        let room = self.make_room(now, out);
-        let tag = room.then(|| self.allocate_tag(rng, ulids, None)).flatten().ok_or(OpenRefused::Full)?;
+        let displaced = self.admit_own(now).ok_or(OpenRefused::Full)?;
+        let tag = self.allocate_tag(rng, ulids, None, displaced).ok_or(OpenRefused::Full)?;
+        self.displace(displaced, out);
         let mut context = self.blank(now, ulids, fork, tag, host);
         context.pair = first;
         context.exchange = Some(Box::new(Exchange::new(now, rng.next_u32(), pairs)));
