@@ -18,10 +18,6 @@ use super::peer::{self, Told};
 use super::validator::{Claim, Invalid};
 use crate::time::Instant;
 
-/// Contexts whose peers gave them one and the same tag. All of them are looked at when one more is accepted (§7.15), and who
-/// makes tags up at random, as all should (§4.1), never meets another one's.
-pub(super) const COMMON_TAG_MAX: usize = 256;
-
 impl Endpoint {
     /// RESP nonce recent, and the validator ours for exactly this.
     pub(super) fn check_validator(
@@ -59,8 +55,7 @@ impl Endpoint {
         if !is_source(context, key, source, options) {
             return Verdict::Dropped(DropReason::ForeignSource);
         }
-        let known = context.and_then(|context| context.peer_tag);
-        if known != Some(offer.tag) && self.store.count_of_peer_tag(offer.tag) >= COMMON_TAG_MAX {
+        if self.is_common(context.and_then(|context| context.peer_tag), offer.tag) {
             return Verdict::Dropped(DropReason::CommonTag);
         }
         let displaced = match context {
@@ -70,10 +65,12 @@ impl Endpoint {
                 Err(reason) => return Verdict::Dropped(reason),
             },
         };
-        let told = match peer::prove(&mut *self.proof, key.ulids.peer, context, options, checked) {
+        let mut told = match peer::prove(&mut *self.proof, key.ulids.peer, context, options, checked) {
             Ok(told) => told,
             Err(refusal) => return self.refuse(now, packet, refusal, out),
         };
+        let known = context.and_then(|context| context.peer_label);
+        told.leave_label(|label| self.is_common_label(known, label));
         let how = if offer.packet_tag.is_some() { How::Recovered } else { How::Accepted };
         let (id, how) = match context.map(|context| context.id) {
             Some(id) => (id, self.accept_into(now, rng, id, packet, offer, told, how)),

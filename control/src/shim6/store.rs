@@ -180,6 +180,11 @@ impl Store {
         self.by_peer_label.iter(label).filter_map(|index| self.at(index))
     }
 
+    /// How many those are.
+    pub(super) fn count_of_peer_label(&self, label: FlowLabel) -> usize {
+        self.by_peer_label.count(label)
+    }
+
     /// Contexts with an exchange under way that has this Initiator Nonce.
     pub(super) fn by_nonce(&self, nonce: u32) -> impl Iterator<Item = &Context> {
         self.by_nonce.iter(nonce).filter_map(|index| self.at(index))

@@ -371,3 +371,26 @@ fn a_tag_that_all_peers_give_is_given_to_a_bounded_number_of_contexts() {
     assert_eq!(Peer::new(2, 7).ask_with(&mut node, at(3), tag(5)), Verdict::Dropped(DropReason::CommonTag));
     node.endpoint.selfcheck();
 }
+
+#[test]
+fn an_r2_says_no_tag_that_too_many_have() {
+    // R5533-200: what is compared with all that have its tag is bounded on this way too.
+    let mut node = Node::with(1, unlimited());
+    let answer = |node: &mut Node, number: u16, tag: ContextTag| {
+        node.open_with(at(1), Peer::new(2, number).wish()).unwrap();
+        let (addresses, Message::I1 { initiator_nonce, .. }) = node.sent_one() else { panic!("an I1") };
+        let r2 = |responder_tag| Message::R2 { responder_tag, initiator_nonce, options: Options::NONE };
+        let verdict = node.receive_quick(at(1), addresses.swapped(), &r2(tag));
+        (verdict, addresses.swapped(), r2(super::tag(7)))
+    };
+    let answers: Vec<_> = (0..300).map(|number| answer(&mut node, number, tag(5))).collect();
+    let verdicts: Vec<Verdict> = answers.iter().map(|(verdict, ..)| *verdict).collect();
+    assert_eq!(verdicts[..256], [Verdict::Accepted; 256]);
+    assert_eq!(verdicts[256..], [Verdict::Dropped(DropReason::CommonTag); 44]);
+    // The exchange goes on, and an answer with a tag of its own ends it.
+    let (_, addresses, r2) = &answers[299];
+    assert_eq!(node.receive_quick(at(2), *addresses, r2), Verdict::Accepted);
+    // Ways in are counted together.
+    assert_eq!(Peer::new(3, 1).ask_with(&mut node, at(2), tag(5)), Verdict::Dropped(DropReason::CommonTag));
+    node.endpoint.selfcheck();
+}
