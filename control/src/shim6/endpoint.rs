@@ -2,6 +2,7 @@
 
 use std::collections::BTreeSet;
 use std::net::Ipv6Addr;
+use std::ops::Range;
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -296,6 +297,17 @@ impl Endpoint {
     /// All contexts.
     pub fn contexts(&self) -> impl Iterator<Item = &Context> {
         self.store.iter()
+    }
+
+    /// How many places the table of contexts has, taken or not. Whoever goes through all of them a few at a time meets every
+    /// context that was there before and after.
+    pub fn places(&self) -> usize {
+        self.store.places()
+    }
+
+    /// The contexts in some places of the table, in order.
+    pub fn contexts_at(&self, places: Range<usize>) -> impl Iterator<Item = &Context> {
+        self.store.in_places(places)
     }
 
     /// Number of contexts.

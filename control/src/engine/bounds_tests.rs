@@ -1,0 +1,139 @@
+//! What a turn does is bounded.
+
+use std::time::Duration;
+
+use dataplane::link::Notice;
+use dataplane::wire::Ulid;
+use dataplane::wire::{Locator, UlidPair};
+use hashbrown::HashSet;
+use rand::rngs::StdRng;
+
+use super::*;
+use crate::manage::api::ContextFilter;
+use crate::sim::{Plan, SitePlan, World};
+
+fn rng() -> StdRng {
+    rand::SeedableRng::seed_from_u64(1)
+}
+
+/// A box with two hosts, of which the first asks so many peers for contexts, by its two providers in turn.
+fn crowd(count: u16) -> World {
+    let sites = vec![SitePlan { hosts: 2, ..SitePlan::default() }, SitePlan::default()];
+    let natv6 = "[natv6]\nenabled = true\n".to_owned();
+    let mut world = World::new(&Plan { sites, contexts_max: 16_384, shim6: natv6, ..Plan::default() }, 1);
+    world.run(Duration::from_secs(2));
+    (1..=count).for_each(|peer| ask(&mut world, 0, peer));
+    assert_eq!(world.nodes[0].engine.endpoint.len(), usize::from(count));
+    world
+}
+
+/// A host asks a peer that never answers for a context.
+fn ask(world: &mut World, host: usize, peer: u16) {
+    let provider = peer % 2;
+    let (inside, presented) =
+        (Ulid(world.hosts[host].ulid), Locator(world.hosts[host].locators[usize::from(provider)]));
+    let peer = Ulid(std::net::Ipv6Addr::new(0x2001, 0xdb8, 0xffff, 0, 0, 0, 0, peer));
+    let notice = Notice::Qualified { pair: UlidPair { local: inside, peer }, presented, provider: provider as u8 };
+    world.nodes[0].engine.notice(world.now, &mut rng(), notice, &mut Vec::new());
+}
+
+#[test]
+fn news_find_those_they_concern_a_few_at_a_time_and_movers_hear_first() {
+    let mut world = crowd(5000);
+    let engine = &mut world.nodes[0].engine;
+    let drained = engine.providers[0].name.clone();
+    engine.steer(&drained, Steering::Drain).unwrap();
+    assert_eq!(engine.round.len(), 0, "nobody is looked for at once");
+    let mut found = Vec::new();
+    while engine.round.due().is_some() {
+        let before = engine.round.len();
+        engine.go_round();
+        found.push(engine.round.len() - before);
+        assert!(engine.deadline().is_some());
+    }
+    assert_eq!(found, [2048, 2048, 904]);
+    let moves = |engine: &Engine, id| {
+        let context = engine.endpoint.context(id).unwrap();
+        engine.provider_of(context.pair.local.0).unwrap().0 == 0
+    };
+    let mut order = Vec::new();
+    while let Some(id) = engine.next_with_news() {
+        order.push((!moves(engine, id), id));
+        engine.hears_news(id);
+    }
+    assert_eq!(order.len(), 5000);
+    assert!(order.is_sorted(), "movers first, and each in the order of the table");
+    assert!(order.iter().any(|(stays, _)| *stays) && !order[0].0);
+    assert_eq!(engine.round.len(), 0);
+}
+
+#[test]
+fn news_that_come_meanwhile_reach_everybody() {
+    let mut world = crowd(5000);
+    let engine = &mut world.nodes[0].engine;
+    engine.advise();
+    engine.go_round();
+    // Who was found hears the first news, and then there are others.
+    while let Some(id) = engine.next_with_news() {
+        engine.hears_news(id);
+    }
+    engine.advise_hosts(vec![Ulid(world.hosts[0].ulid)]);
+    let mut heard = HashSet::new();
+    while engine.round.due().is_some() {
+        engine.go_round();
+    }
+    while let Some(id) = engine.next_with_news() {
+        assert!(heard.insert(id), "once each");
+        engine.hears_news(id);
+    }
+    assert_eq!(heard.len(), 5000);
+    // News for a host that has none concern nobody.
+    engine.advise_hosts(vec![Ulid(world.hosts[1].ulid)]);
+    while engine.round.due().is_some() {
+        engine.go_round();
+    }
+    assert_eq!(engine.round.len(), 0);
+}
+
+#[test]
+fn a_provider_ends_some_contexts_at_a_time() {
+    let mut world = crowd(5000);
+    let now = world.now;
+    let engine = &mut world.nodes[0].engine;
+    let prefix = engine.providers[0].prefix;
+    let through = |engine: &Engine| {
+        let mine = |context: &&Context| (context.pair.local.0.to_bits() >> 64) as u64 == prefix;
+        engine.endpoint.contexts().filter(mine).count()
+    };
+    let (mut before, others) = (through(engine), engine.endpoint.len() - through(engine));
+    assert!(before > 1000);
+    engine.providers[0].leaving = Some(now);
+    while engine.providers[0].exists() {
+        engine.expire_providers(now, &mut rng(), &mut Vec::new());
+        let left = through(engine);
+        assert!(before - left <= 256);
+        before = left;
+    }
+    assert_eq!((before, engine.endpoint.len(), engine.ending), (0, others, None));
+}
+
+#[test]
+fn a_question_looks_at_a_part_of_the_table_and_all_of_a_host() {
+    let mut world = crowd(5000);
+    ask(&mut world, 1, 1);
+    let now = world.now;
+    let engine = &world.nodes[0].engine;
+    // The box looks at 4096 places, shows what was asked for and counts the rest.
+    let first = engine.contexts_view(now, &ContextFilter::default());
+    assert_eq!((first.contexts.len(), first.left_off, first.next), (1000, 3096, Some(4096)));
+    let rest = engine.contexts_view(now, &ContextFilter { after: first.next, ..ContextFilter::default() });
+    assert_eq!((rest.contexts.len(), rest.left_off, rest.next), (905, 0, None));
+    let far = ContextFilter { after: Some(u64::MAX), ..ContextFilter::default() };
+    assert_eq!(engine.contexts_view(now, &far), Default::default());
+    // Of a host that has few all are found at once, wherever they are; one with many is sought like a peer.
+    let of = |host: usize| ContextFilter { ulid: Some(world.hosts[host].ulid), ..ContextFilter::default() };
+    let few = engine.contexts_view(now, &of(1));
+    assert_eq!((few.contexts.len(), few.left_off, few.next), (1, 0, None));
+    let many = engine.contexts_view(now, &of(0));
+    assert_eq!((many.contexts.len(), many.left_off, many.next), (1000, 3096, Some(4096)));
+}
