@@ -1,15 +1,20 @@
-//! What a turn does is bounded.
+//! What a turn does is bounded, and what is rationed goes to those who need it.
 
 use std::time::Duration;
 
-use dataplane::link::Notice;
+use dataplane::context::entry::Traffic;
+use dataplane::context::{Activity, Direction};
+use dataplane::link::{Notice, Punt};
 use dataplane::wire::Ulid;
-use dataplane::wire::{Locator, UlidPair};
+use dataplane::wire::shim6::{Addresses, Message, Options, emit_packet};
+use dataplane::wire::{Locator, UlidPair, ethernet};
 use hashbrown::HashSet;
 use rand::rngs::StdRng;
 
 use super::*;
 use crate::manage::api::ContextFilter;
+use crate::reap::PathKey;
+use crate::shim6::State;
 use crate::sim::{Plan, SitePlan, World};
 
 fn rng() -> StdRng {
@@ -136,4 +141,61 @@ fn a_question_looks_at_a_part_of_the_table_and_all_of_a_host() {
     assert_eq!((few.contexts.len(), few.left_off, few.next), (1, 0, None));
     let many = engine.contexts_view(now, &of(0));
     assert_eq!((many.contexts.len(), many.left_off, many.next), (1000, 3096, Some(4096)));
+}
+
+/// A context whose peer seemed to have lost it and then did not answer any more: in I1-SENT, and what REAP knew is kept.
+fn suspended() -> (World, ContextId, Instant) {
+    let mut world = World::new(&Plan::default(), 1);
+    let stream = world.stream(0, 1, Duration::from_millis(20));
+    world.run(Duration::from_secs(2));
+    world.stop(stream);
+    let mut now = world.now;
+    let engine = &mut world.nodes[0].engine;
+    let context = engine.endpoint.contexts().next().unwrap();
+    let (id, pair, packet_tag) = (context.id, context.pair, context.peer_tag.unwrap());
+    let options = Options { validator: Some(vec![0; 20]), ..Options::default() };
+    let r1bis = Message::R1bis { packet_tag, responder_nonce: 1, options };
+    let addresses = Addresses { source: pair.peer.0, target: pair.local.0 };
+    let mut frame = vec![0; ethernet::HEADER_LEN];
+    frame.extend(emit_packet(addresses, 64, &r1bis).unwrap());
+    let mut effects = Vec::new();
+    engine.notice(now, &mut rng(), Notice::Punt(PortId(1), Punt::Shim6, &frame), &mut effects);
+    assert_eq!(engine.endpoint.context(id).unwrap().state, State::I2bisSent);
+    while engine.endpoint.context(id).unwrap().state != State::I1Sent {
+        now = engine.deadline().unwrap().max(now);
+        engine.expire(now, &mut rng(), &mut effects);
+    }
+    (world, id, now)
+}
+
+#[test]
+fn a_suspended_context_sends_no_probes_and_takes_none_from_others() {
+    // R5534-126
+    let (mut world, id, now) = suspended();
+    let engine = &mut world.nodes[0].engine;
+    let pair = engine.attached.get(&id).unwrap().reap.as_ref().unwrap().current();
+    let before = ["control_probes_sent", "control_explorations"].map(|name| engine.tally().value(name));
+    // Full, as of now: what is taken from it shows.
+    engine.budget.charge(now, 0);
+    let ready = engine.budget.ready_at();
+    let mut effects = Vec::new();
+    // What workers and others say of it comes late, its path comes to be in doubt, and it would have to leave its provider.
+    let activity =
+        Activity { received: false, sent: true, last: Direction::Out, labelled_in: false, labelled_out: false };
+    let late = Notice::Activity { handle: id.to_bits(), activity, traffic: [Traffic::default(); 2] };
+    engine.notice(now, &mut rng(), late, &mut effects);
+    engine.hint(now, &mut rng(), id, &mut effects);
+    engine.attached.doubt(PathKey::of(pair), None);
+    let at = engine.provider_of(pair.local.0).unwrap().0;
+    engine.providers[at].steering = Steering::Drain;
+    engine.advise();
+    engine.expire(now, &mut rng(), &mut effects);
+    assert_eq!(engine.attached.in_doubt(), 0, "nobody has to be asked");
+    assert_eq!(engine.budget.ready_at(), ready);
+    for _ in 0..20 {
+        let due = engine.deadline().unwrap().max(now).min(now + Duration::from_secs(10));
+        engine.expire(due, &mut rng(), &mut effects);
+    }
+    assert_eq!(engine.endpoint.context(id).unwrap().state, State::I1Sent);
+    assert_eq!(["control_probes_sent", "control_explorations"].map(|name| engine.tally().value(name)), before);
 }
