@@ -199,3 +199,44 @@ fn a_suspended_context_sends_no_probes_and_takes_none_from_others() {
     assert_eq!(engine.endpoint.context(id).unwrap().state, State::I1Sent);
     assert_eq!(["control_probes_sent", "control_explorations"].map(|name| engine.tally().value(name)), before);
 }
+
+#[test]
+fn who_is_gone_or_has_nothing_to_send_takes_nothing_from_the_common_pace() {
+    let mut world = crowd(600);
+    let (now, mut effects) = (world.now + Duration::from_secs(5), Vec::new());
+    let engine = &mut world.nodes[0].engine;
+    let gone: Vec<ContextId> = engine.endpoint.contexts().map(|context| context.id).take(500).collect();
+    let pair = engine.endpoint.awaits_r1(gone[0])[0];
+    engine.advise();
+    while engine.round.due().is_some() {
+        engine.go_round();
+    }
+    for id in &gone {
+        engine.waiting.push_back(*id);
+        engine.attached.get_mut(id).unwrap().waiting = true;
+    }
+    let prefix = crate::identity::prefix_of(pair.local.0);
+    engine.revived(world.now, revive::Sign::Provider(prefix));
+    // Signs find who waits; the pace lets nobody go yet.
+    engine.budget.charge(now, 1 << 20);
+    engine.expire_revivals(now, &mut rng(), &mut effects);
+    engine.expire_revivals(now, &mut rng(), &mut effects);
+    engine.expire_revivals(now, &mut rng(), &mut effects);
+    assert!(engine.revival.is_paced());
+    let mut out = Vec::new();
+    for id in engine.endpoint.contexts().map(|context| context.id).collect::<Vec<_>>() {
+        engine.endpoint.discard(id, shim6::GoneReason::Discarded, &mut out);
+    }
+    engine.follow(now, &mut rng(), out, &mut effects);
+    // A minute later everybody's turn comes, and nobody is there.
+    let later = now + Duration::from_secs(60);
+    let ready = (engine.budget.ready_at(), engine.news_budget.ready_at());
+    for _ in 0..20 {
+        engine.expire_revivals(later, &mut rng(), &mut effects);
+        engine.expire_reap(later, &mut rng(), &mut effects);
+        engine.expire_news(later, &mut rng(), &mut effects);
+    }
+    assert!(!engine.revival.is_paced() && engine.waiting.is_empty() && engine.next_with_news().is_none());
+    assert_eq!((engine.budget.ready_at(), engine.news_budget.ready_at()), ready);
+    assert_eq!(engine.tally().value("control_retried_early"), 0);
+}

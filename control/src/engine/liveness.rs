@@ -257,8 +257,14 @@ impl Engine {
                 Some(_) => _ = self.reap_paid(now, rng, id, effects, |reap, rng, _, out| reap.expire(now, rng, out)),
             }
         }
-        while !self.waiting.is_empty() && self.budget.take(now) {
-            let Some(id) = self.waiting.pop_front() else { break };
+        for _ in 0..EXPIRED_PER_TURN {
+            let Some(id) = self.waiting.front().copied() else { break };
+            // Who is gone, or has heard from the peer meanwhile, sends nothing and takes nothing from the others.
+            let reap = self.attached.get(&id).and_then(|attached| attached.reap.as_ref());
+            if reap.is_some_and(|reap| reap.probe_due(now)) && !self.budget.take(now) {
+                break;
+            }
+            self.waiting.pop_front();
             if let Some(attached) = self.attached.get_mut(&id) {
                 attached.waiting = false;
             }

@@ -155,11 +155,13 @@ impl Engine {
         self.go_round();
         for _ in 0..TOLD_PER_TURN {
             let Some(id) = self.next_with_news() else { return };
-            if !self.news_budget.take(now) {
+            // Those who are gone take nothing from the others.
+            let is_there = self.attached.get(&id).is_some();
+            if is_there && !self.news_budget.take(now) {
                 return;
             }
             self.hears_news(id);
-            if self.attached.get(&id).is_none() {
+            if !is_there {
                 continue;
             }
             let mut out = Vec::new();
