@@ -11,6 +11,7 @@ pub mod engine;
 pub mod host;
 pub mod identity;
 pub mod manage;
+pub mod publish;
 pub mod reap;
 pub mod shim6;
 pub mod sim;

@@ -120,6 +120,11 @@ impl<F: Frame> Worker<F> {
         work
     }
 
+    /// Its number among the workers.
+    pub fn id(&self) -> u8 {
+        self.id
+    }
+
     /// The contexts, for tests and status.
     pub fn shard(&self) -> &Shard {
         &self.shard

@@ -1,6 +1,6 @@
 """A result as Markdown and plots."""
 
-from . import machine, stats, svg
+from . import load, machine, stats, svg
 from .replay import MODES
 
 TITLES = {"worker": "whole turn", "labelled": "by label"}
@@ -113,16 +113,20 @@ def latency(rows):
         "## Latency",
         "",
         "Microseconds from generator to generator, at shares of the box's rate with at most 0.5 % loss (for testpmd the same "
-        "loads). Of each the round with the median p50.",
+        "loads). Of each the round with the median p50. *Away* is for how long in that round another ran on the core of who "
+        "is measured (in all), or the generator did not look (at the longest), or the machine below did not run: beyond the "
+        f"limits of `perf/lib/load.py` rounds are made again, up to {load.TRIES} times, and then the least disturbed counts. "
+        "*Disturbed* is how many of the rounds were so all the same.",
         "",
-        "| what | load | p50 | p90 | p99 | p99.9 | p99.99 | most | lost |",
-        "|---|---:|---:|---:|---:|---:|---:|---:|---:|",
+        "| what | load | p50 | p90 | p99 | p99.9 | p99.99 | most | lost | away | disturbed |",
+        "|---|---:|---:|---:|---:|---:|---:|---:|---:|---:|---:|",
     ]
     for row in rows:
         for share, at in row["shares"].items():
             values = (at[name] / 1e3 for name in ("p50", "p90", "p99", "p999", "p9999", "max"))
             lines.append(
-                f"| {row['name']} | {share} | {' | '.join(f'{value:.1f}' for value in values)} | {at['loss_ratio']:.3%} |"
+                f"| {row['name']} | {share} | {' | '.join(f'{value:.1f}' for value in values)} | {at['loss_ratio']:.3%} "
+                f"| {' / '.join(str(away) for away in at.get('away_us', {}).values())} | {at.get('disturbed', '')} |"
             )
     return lines
 

@@ -6,7 +6,7 @@ import tempfile
 import time
 from pathlib import Path
 
-from . import stats
+from . import machine, programs, stats
 from .hugepages import Hugepages
 from .programs import Box, Generator, Setup, Testpmd
 from .replay import MODES, row
@@ -58,8 +58,18 @@ class Rig:
         return self.generator.end()
 
     def trial(self, pair, **what):
+        """What the generator saw, and in `away_us` how long who had to run could not: what is measured then is the machine."""
+        program = self.box if pair == BOX else self.peer
+        waited, stolen = programs.waited(program.process, program.polling), machine.stolen()
         self.begin(pair, **what)
-        return self.end()
+        found = self.end()
+        found["away_us"] = {
+            # Of this one, as of the other, no more is known than the sum.
+            "program": programs.waited(program.process, program.polling) - waited,
+            "generator": found["generator"]["longest_us"],
+            "machine": machine.stolen() - stolen,
+        }
+        return found
 
     @contextlib.contextmanager
     def running(self, name):

@@ -30,6 +30,7 @@ pub(super) struct SiteFile {
     pub(super) shim6: Section<Shim6Section>,
     pub(super) natv6: Section<Natv6Section>,
     pub(super) setup: Section<SetupSection>,
+    pub(super) publish: Section<PublishSection>,
 }
 
 /// A table that stands in the file once or not at all.
@@ -198,8 +199,19 @@ pub(super) struct SetupSection {
     pub(super) age_s: Number,
 }
 
-const SECTIONS: &str =
-    "[box], [eal], [site], [[port]], [[provider]], [[peer]], [[fork]], [reap], [hints], [shim6], [natv6], [setup]";
+/// `[publish]`
+#[derive(Debug, Default, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub(super) struct PublishSection {
+    pub(super) servers: Texts,
+    pub(super) zone: Text,
+    pub(super) reverse: Text,
+    pub(super) key: Text,
+    pub(super) ttl_s: Number,
+}
+
+const SECTIONS: &str = "[box], [eal], [site], [[port]], [[provider]], [[peer]], [[fork]], [reap], [hints], [shim6], \
+                        [natv6], [setup], [publish]";
 
 impl SiteFile {
     /// The file's fields; what cannot be read is noted in `source` and left out.
@@ -219,6 +231,7 @@ impl SiteFile {
                 "shim6" => file.shim6 = one(source, "shim6", value),
                 "natv6" => file.natv6 = one(source, "natv6", value),
                 "setup" => file.setup = one(source, "setup", value),
+                "publish" => file.publish = one(source, "publish", value),
                 unknown => {
                     source.problem_at(&key.span(), unknown.to_string(), format!("unknown; expected one of {SECTIONS}"));
                 }

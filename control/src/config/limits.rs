@@ -95,6 +95,8 @@ limits! {
     /// How long the provider of a quiet session is remembered. RFC 5382 REQ-5 wants 2 hours and 4 minutes for TCP, RFC 4787
     /// REQ-5 2 minutes for UDP.
     NATV6_IDLE_S "natv6.idle_s" 7440, 120 to 604_800;
+    /// How long others may remember a name of ours. Short: a provider that is gone is gone.
+    PUBLISH_TTL_S "publish.ttl_s" 60, 0 to 86_400;
     /// Packets that make a session worth a context; RFC 5533 §4 names 50.
     SETUP_PACKETS "setup.packets" 50, 0 to 4_294_967_295;
     /// The same in octets. Off: packets are counted, and fifty of any size are reached before long.

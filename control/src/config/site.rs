@@ -11,6 +11,7 @@ use dataplane::snapshot::ClassView;
 use dataplane::wire::{Locator, Ulid};
 
 use super::prefix::{LinkAddress, MacAddress, Prefix};
+use super::publish::Publish;
 
 /// One box and the site it serves.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -52,6 +53,8 @@ pub struct Site {
     pub natv6: Option<Natv6>,
     /// When a session between routable addresses gets a context (`[setup]`).
     pub setup: Setup,
+    /// Where names are published (`[publish]`); nowhere without it.
+    pub publish: Option<Publish>,
 }
 
 /// The box (`[box]`).

@@ -11,7 +11,7 @@ mod stories;
 
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
-use std::time::{Duration, Instant as WallInstant};
+use std::time::{Duration, Instant as WallInstant, SystemTime};
 
 use crossbeam::channel::{Receiver, RecvTimeoutError, bounded};
 use dataplane::counters::{Count, Counters, DropReason, NatCount};
@@ -29,6 +29,8 @@ use crate::manage::api::{
     SteerRequest, WorkerView,
 };
 use crate::manage::server::{Call, Server, ServerError};
+use crate::manage::verbs::records::ULID_RECORD_TYPE;
+use crate::publish::Publisher;
 use crate::time::Instant;
 use helpers::Helpers;
 use stories::Stories;
@@ -109,6 +111,11 @@ pub fn run(configuration: Configuration) -> Result<(), RunError> {
     let mut rng = StdRng::try_from_rng(&mut SysRng).map_err(|error| RunError::System(error.to_string()))?;
     let clock = Clock::start();
     let (mut engine, workers, devices) = open(&configuration, clock, &mut rng)?;
+    if let (Some(settings), Some(key)) = (&configuration.site.publish, &configuration.publish_key) {
+        let publisher = Publisher::new(settings, key, ULID_RECORD_TYPE, &mut rng);
+        let publisher = publisher.ok_or_else(|| RunError::System("publish: the key cannot be used".into()))?;
+        engine.publish_to(publisher, &configuration.hosts);
+    }
     let helpers = Helpers::start(configuration.site.node.proof_threads, &mut engine).map_err(system)?;
     let (calls_in, calls) = bounded(64);
     let server = Server::start(&configuration.site.node.control_socket, calls_in)?;
@@ -187,6 +194,9 @@ impl Control {
         events += helpers.turn(now, rng, engine, effects);
         if self.links_due <= now {
             self.links_due = now + LINK_POLL;
+            if let Ok(unix) = SystemTime::now().duration_since(SystemTime::UNIX_EPOCH) {
+                engine.wall_clock(now, unix.as_secs());
+            }
             for (port, up) in self.devices.links().into_iter().enumerate() {
                 engine.link_state(now, PortId(port as u8), up, effects);
             }
@@ -276,6 +286,7 @@ impl Control {
             memory: self.devices.memory(),
             contexts: self.engine.context_counts(now, site.node.contexts_max),
             hosts: self.engine.hosts_view(now).hosts.len() as u64,
+            publish: self.engine.publish_counts(),
         }
     }
 

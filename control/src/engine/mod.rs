@@ -25,6 +25,7 @@
 //! | `steer` | which providers contexts should use, and how peers hear of it |
 //! | `proofs` | what others compute for the engine |
 //! | `services` | what the box does for hosts besides forwarding |
+//! | `publish` | whose names are kept where, and the way there |
 //! | `providers` | providers that come and go |
 //! | `report` | what the operator sees |
 
@@ -42,6 +43,7 @@ mod liveness;
 mod natv6;
 mod proofs;
 mod providers;
+mod publish;
 mod quote;
 mod report;
 mod revive;
@@ -74,6 +76,7 @@ use crate::config::site::Hints;
 use crate::host::{GivenUp, LinkEvent, Listener, Neighbours, Stack};
 use crate::identity::SigningKey;
 use crate::manage::api::Steering;
+use crate::publish::Publisher;
 use crate::reap::{self, PathBook, ProbeBudget, Sightings};
 use crate::shim6::{self, Context, ContextId, Endpoint, Incoming, Open, OpenRefused, Owner, Unreadable};
 use crate::time::Instant;
@@ -126,6 +129,8 @@ pub enum Story {
     Provider(String, bool),
     /// A peer took no forked context.
     ForkRefused(UlidPair, u32, shim6::FailReason),
+    /// About the names that are kept elsewhere.
+    Publish(crate::publish::Story),
     /// A peer complained.
     PeerError(u8, u16),
 }
@@ -226,6 +231,8 @@ pub struct Engine {
     stacks: Vec<Stack>,
     /// ICMPv6 errors about packets given up (RFC 4443 §2.4 (f)).
     errors: TokenBucket,
+    /// Keeps the names of hosts in a server, if there is one.
+    publisher: Option<Publisher>,
     tally: Tally,
     /// Room for what the endpoint says, empty between calls.
     outputs: Vec<shim6::Output>,
@@ -287,6 +294,7 @@ impl Engine {
         self.expire_revivals(now, rng, effects);
         self.expire_reap(now, rng, effects);
         self.expire_wakes(now, effects);
+        self.expire_publisher(now, rng, effects);
         if self.failing_check.is_some_and(|due| due <= now) {
             self.weigh_providers(now, effects);
         }
@@ -299,7 +307,8 @@ impl Engine {
         let suspects = paced.then(|| self.budget.ready_at());
         let wakes = self.wakes.peek().map(|Reverse((at, _))| *at);
         let host = [self.neighbours.deadline(), self.listener.deadline(), self.failing_check, self.revival.due()];
-        [reap, suspects, wakes, self.news_deadline(), self.lists_due, self.endpoint.deadline()]
+        let publisher = self.publisher.as_ref().and_then(Publisher::deadline);
+        [publisher, reap, suspects, wakes, self.news_deadline(), self.lists_due, self.endpoint.deadline()]
             .into_iter()
             .chain(host)
             .flatten()

@@ -138,6 +138,7 @@ impl Engine {
             links: own.iter().map(on_link).collect(),
             stacks,
             errors: TokenBucket::new(ERRORS_PER_S, ERRORS_PER_S / 5),
+            publisher: None,
             tally: Tally::default(),
             outputs: Vec::new(),
         };

@@ -7,6 +7,7 @@ mod files;
 mod providers;
 pub mod records;
 mod show;
+mod zone;
 
 use std::io::{self, Write};
 use std::net::Ipv6Addr;
@@ -74,6 +75,15 @@ enum Verb {
     /// the hosts' locators and have a running daemon reload: sessions move, and no host notices.
     #[command(args_conflicts_with_subcommands = true)]
     Provider(ProviderArgs),
+    /// The zones of the site: names, identifiers and reverse names of all hosts, as a zone file has them.
+    ///
+    /// Of the hosts the running box serves, or of the hosts file if none runs. What `[publish]` keeps up to date by itself is
+    /// the same.
+    Zone {
+        /// The hosts' domain, if the configuration has no `publish.zone`.
+        #[arg(long)]
+        domain: Option<String>,
+    },
     /// Have the running box read its configuration and hosts again: all of it or nothing.
     Reload,
 }
@@ -324,6 +334,7 @@ fn obey(cli: &Cli, output: &mut Output<'_>) -> Result<(), VerbError> {
         Verb::Counters { all } => show::counters(config, *all, output),
         Verb::Natv6 => show::natv6(config, output),
         Verb::Provider(arguments) => provider(config, arguments, output),
+        Verb::Zone { domain } => zone::zone(config, domain.as_deref(), output),
         Verb::Reload => show::reload(config, output),
     }
 }

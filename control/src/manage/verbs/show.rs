@@ -12,6 +12,7 @@ use crate::manage::api::{
 };
 use crate::manage::client::Client;
 use crate::manage::table::Table;
+use crate::publish::Counts;
 
 /// Asks, and takes the answer that belongs to the question.
 macro_rules! ask {
@@ -117,6 +118,10 @@ fn status_text(view: &StatusView) -> String {
         counts.failed,
         counts.no_support,
     );
+    if let Some(names) = &view.publish {
+        let Counts { published, waiting, taken, .. } = names;
+        text += &format!("names: {published} published, {waiting} waiting, {taken} somebody else's\n");
+    }
     let mut providers =
         Table::new(&["PROVIDER", "STATE", "USE", "PORT", "PREFIX", "NEXT HOP", "RESOLVED", ">PREFERENCE", ">CONTEXTS"]);
     for it in &view.providers {
