@@ -295,7 +295,10 @@ fn answer(request: &Request) -> Response {
             ..Default::default()
         }),
         Request::Hosts => Response::Hosts(HostsView::default()),
-        Request::Contexts(_) => Response::Contexts(ContextsView { contexts: vec![context()], left_off: 2 }),
+        Request::Contexts(filter) if filter.after.is_none() => {
+            Response::Contexts(ContextsView { contexts: vec![context()], left_off: 0, next: Some(4096) })
+        }
+        Request::Contexts(_) => Response::Contexts(ContextsView { contexts: Vec::new(), left_off: 2, next: None }),
         Request::Paths => Response::Paths(PathsView {
             paths: vec![PathView {
                 provider: "isp-x".into(),
@@ -375,8 +378,10 @@ fn a_running_daemon_is_shown_in_tables_and_in_json() {
     assert_eq!(serde_json::from_value::<ContextView>(json["contexts"][0].clone()).unwrap(), context());
     assert_eq!(json["contexts"][0]["state"], "established");
     let ulid = Some("fc00:b:0:1::5".parse().unwrap());
-    let filter = ContextFilter { ulid, state: Some(ContextState::Established), limit: Some(5) };
-    assert_eq!(asked.lock().unwrap().last(), Some(&Request::Contexts(filter)));
+    let filter = ContextFilter { ulid, state: Some(ContextState::Established), limit: Some(5), after: None };
+    let more = ContextFilter { limit: Some(4), after: Some(4096), ..filter.clone() };
+    let asked_for = [filter, more].map(Request::Contexts);
+    assert_eq!(asked.lock().unwrap().last_chunk(), Some(&asked_for));
 
     assert!(
         room.ctl("paths")
