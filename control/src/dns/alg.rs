@@ -155,13 +155,17 @@ impl Alg {
             let code = if message::is_meta(asked) { rcode::NOT_IMP } else { rcode::REFUSED };
             return out.push(Output::Reply(client, query.refusal(code.into())));
         }
-        let own = match asked {
-            kind::ANY => compose::answer(&query.key.question, &[], &Data::NotEverything, NOT_EVERYTHING_TTL),
-            _ => self.zone.answer(&query.key.question),
-        };
-        if let Some(answer) = own {
+        if asked == kind::ANY {
+            let answer = compose::answer(&query.key.question, &[], &Data::NotEverything, NOT_EVERYTHING_TTL);
+            let reply = match answer {
+                Some(answer) => give(&answer, client, &query, 0),
+                None => query.refusal(rcode::SERV_FAIL.into()),
+            };
+            return out.push(Output::Reply(client, reply));
+        }
+        if let Some(answer) = self.zone.answer(&query.key.question) {
             self.counted.count(Event::QuestionsZone);
-            return out.push(Output::Reply(client, give(&answer, client, &query, 0)));
+            return out.push(Output::Reply(client, give(answer, client, &query, 0)));
         }
         if let Some((kept, age)) = self.cache.find(now, &query.key) {
             self.counted.count(Event::QuestionsCached);

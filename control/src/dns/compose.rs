@@ -5,6 +5,7 @@ use std::net::Ipv6Addr;
 
 use dataplane::wire::Ulid;
 use hashbrown::HashMap;
+use hickory_proto::dnssec::rdata::DNSSECRData;
 use hickory_proto::op::{Message, MessageType, OpCode, Query, ResponseCode};
 use hickory_proto::rr::rdata::svcb::{IpHint, SVCB, SvcParamKey, SvcParamValue};
 use hickory_proto::rr::rdata::{AAAA, CNAME, HINFO, HTTPS, NULL, PTR};
@@ -13,7 +14,7 @@ use hickory_proto::serialize::binary::BinDecodable;
 
 use super::message::Answer;
 use super::name::Name;
-use super::view::{Question, View, kind};
+use super::view::{Question, View};
 
 /// What a name is answered with.
 pub enum Data<'a> {
@@ -97,11 +98,8 @@ pub fn rehint(octets: &[u8], ulids: &HashMap<Name, Vec<Ulid>>, ttl: u32) -> Opti
         }
     }
     if changed {
-        // TYPE COVERED is the first field of a signature (RFC 4034 §3.1).
         let covers = |record: &Record| match &record.data {
-            RData::Unknown { code, rdata } if u16::from(*code) == kind::RRSIG => {
-                rdata.anything.get(..2) == Some(&u16::from(asked).to_be_bytes()[..])
-            }
+            RData::DNSSEC(DNSSECRData::RRSIG(signature)) => signature.input().type_covered == asked,
             _ => false,
         };
         message.answers.retain(|record| !covers(record));

@@ -257,8 +257,8 @@ impl Upstreams {
         let mut lost: Vec<u64> =
             self.streams.iter().filter(|((at, _), _)| *at == server).map(|(_, number)| *number).collect();
         lost.sort_unstable();
+        // Many a server that answers has no TCP, so this says nothing of the rest.
         for number in lost {
-            self.strike(now, server, out);
             self.again(now, rng, number, None, out);
         }
     }

@@ -27,6 +27,8 @@ pub struct Zone {
     own: HashSet<Ulid>,
     /// Hosts whose name is none in DNS.
     unnamed: usize,
+    /// Answers made so far; of names and addresses that are there, so there are not many.
+    made: HashMap<Question, Answer>,
 }
 
 impl Zone {
@@ -39,6 +41,7 @@ impl Zone {
     /// that lies in it. Hosts may share a name; each address has the first of its names.
     pub fn set_names<'a>(&mut self, hosts: impl IntoIterator<Item = (&'a str, Ulid)>) {
         (self.forward, self.backward, self.own, self.unnamed) = Default::default();
+        self.made.clear();
         for (text, ulid) in hosts {
             self.own.insert(ulid);
             let Some(origin) = &self.origin else { continue };
@@ -70,7 +73,15 @@ impl Zone {
     }
 
     /// The answer to a question about the site's own names or addresses; none if others have to be asked.
-    pub fn answer(&self, question: &Question) -> Option<Answer> {
+    pub fn answer(&mut self, question: &Question) -> Option<&Answer> {
+        if !self.made.contains_key(question) {
+            let answer = self.make(question)?;
+            self.made.insert(question.clone(), answer);
+        }
+        self.made.get(question)
+    }
+
+    fn make(&self, question: &Question) -> Option<Answer> {
         if question.class != IN {
             return None;
         }
@@ -135,7 +146,7 @@ mod tests {
         let (one, two) = (ulid("fc00:a:0:1::5"), ulid("fc00:a:0:1::6"));
         zone.set_names([("h1", one), ("H2.a.example.", two), ("web", one), ("web", two), ("bad..name", two)]);
         assert_eq!(zone.names(), (3, 1));
-        let addresses = |name: &str, kind| {
+        let mut addresses = |name: &str, kind| {
             let answer = zone.answer(&question(name, kind))?;
             let view = View::new(answer.octets()).unwrap();
             assert_eq!(view.rcode(), u16::from(rcode::NO_ERROR));
@@ -146,7 +157,7 @@ mod tests {
         assert_eq!(addresses("web.a.example", kind::AAAA), Some(vec![one.0, two.0]));
         assert_eq!(addresses("h3.a.example", kind::AAAA), None);
         assert_eq!(addresses("h1.a.example", 15), None);
-        let pointer = |address: Ulid| {
+        let mut pointer = |address: Ulid| {
             let answer = zone.answer(&Question::new(Name::of_address(address.0), kind::PTR))?;
             let view = View::new(answer.octets()).unwrap();
             view.target(&view.records()[0])

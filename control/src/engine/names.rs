@@ -5,8 +5,6 @@
 //! way a held packet would. That costs a handshake and room in the tables, so a host can cause a few a second and no more;
 //! beyond that, contexts wait for packets, as they do without DNS.
 
-use std::net::Ipv6Addr;
-
 use dataplane::bucket::TokenBucket;
 use dataplane::context::Hasher;
 use dataplane::snapshot::{Block, PortId};
@@ -14,7 +12,7 @@ use dataplane::wire::{Ulid, UlidPair};
 use rand::Rng;
 
 use super::{Effect, Engine, Event, Story};
-use crate::config::{Prefix, Site, prefix};
+use crate::config::{Prefix, Site};
 use crate::dns::{self, Alg, Bounds, Client, Identifiers, Learned, Output, Packet};
 use crate::host::{Datagram, StreamEvent};
 use crate::manage::api::{DnsServerView, DnsView};
@@ -113,23 +111,6 @@ impl Engine {
             names.ways[at] = way.map(|(port, _)| port);
             names.alg.set_source(at, way.map(|(_, source)| source));
         }
-    }
-
-    /// The port a server is reached by, and the source its answers find.
-    pub(super) fn way_to(&self, server: Ipv6Addr) -> Option<(PortId, Ipv6Addr)> {
-        let own = |port: usize| self.snapshot.ports.get(port).map(|port| port.own.as_slice()).unwrap_or_default();
-        for (port, blocks) in self.links.iter().enumerate() {
-            let Some(block) = blocks.iter().find(|block| block.contains(server)) else { continue };
-            let source = own(port).iter().find(|address| block.contains(**address))?;
-            return Some((PortId(port as u8), *source));
-        }
-        let mut up: Vec<_> = self.providers.iter().filter(|it| it.is_up() && it.exists()).collect();
-        up.sort_by_key(|provider| (provider.is_unwelcome(), provider.failing, provider.preference));
-        let way = |provider: &&super::Provider| {
-            let source = own(usize::from(provider.port.0)).iter().find(|address| prefix::is_routable(**address))?;
-            Some((provider.port, *source))
-        };
-        up.iter().find_map(way).filter(|_| prefix::is_routable(server))
     }
 
     /// A datagram for the box, if it is about names.
@@ -377,5 +358,46 @@ impl Engine {
             peers: self.peers.learned() as u64,
             counters: self.name_counts().map(|(name, _, value)| (name.to_owned(), value)).collect(),
         }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::net::Ipv6Addr;
+
+    use super::*;
+    use crate::config::site::Dns;
+    use crate::sim::{Plan, World};
+
+    #[test]
+    fn servers_are_reached_through_whatever_provider_is_up() {
+        let mut world = World::new(&Plan::default(), 1);
+        let (near, far): (Ipv6Addr, Ipv6Addr) = (world.hosts[0].ulid, "2001:db8:53::1".parse().unwrap());
+        let dns = Dns {
+            upstream: vec![near, far, "fc00:dead::53".parse().unwrap()],
+            zone: None,
+            ulid_kind: dns::ULID_KIND,
+            identifiers: Vec::new(),
+            cache_entries: 16,
+            cache_mb: 1,
+            questions_per_s: 100,
+            questions_per_host_s: 100,
+        };
+        world.reload(0, |site, _| site.dns = Some(dns)).unwrap();
+        world.restart(0);
+        let ways = |world: &World| {
+            let view = world.nodes[0].engine.dns_view(world.now);
+            view.servers.iter().map(|server| Some((server.port.clone()?, server.source?))).collect::<Vec<_>>()
+        };
+        let own = |world: &World, port: usize| world.nodes[0].engine.snapshot.ports[port].own[0];
+        let lan = Some(("0".to_owned(), own(&world, 0)));
+        assert_eq!(ways(&world), [lan.clone(), None, None], "before any router has answered");
+        world.run(std::time::Duration::from_secs(1));
+        let through = |world: &World, port: usize| Some((port.to_string(), own(world, port)));
+        assert_eq!(ways(&world), [lan.clone(), through(&world, 1), None], "nobody routes to an identifier");
+        world.link_state(0, 1, false);
+        assert_eq!(ways(&world), [lan.clone(), through(&world, 2), None]);
+        world.link_state(0, 2, false);
+        assert_eq!(ways(&world), [lan, None, None]);
     }
 }

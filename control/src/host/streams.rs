@@ -280,3 +280,88 @@ fn socket() -> Socket<'static> {
     socket.set_nagle_enabled(false);
     socket
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::host::Stack;
+
+    const BOX: Ipv6Addr = Ipv6Addr::new(0xfc00, 0xa, 0, 1, 0, 0, 0, 1);
+    const HOST: Ipv6Addr = Ipv6Addr::new(0xfc00, 0xa, 0, 1, 0, 0, 0, 5);
+
+    /// A box and a host on one cable.
+    struct Cable {
+        own: Stack,
+        host: Stack,
+        now: Instant,
+        asked: Vec<(u64, Vec<u8>)>,
+        told: Vec<StreamEvent>,
+    }
+
+    impl Cable {
+        fn new() -> Cable {
+            let mut own = Stack::new(&[(BOX, 64)], 1500, 1);
+            own.listen(53);
+            let host = Stack::new(&[(HOST, 64)], 1500, 2);
+            Cable { own, host, now: Instant::START, asked: Vec::new(), told: Vec::new() }
+        }
+
+        fn call(&mut self, connection: usize, message: &[u8]) {
+            assert!(self.host.call(self.now, connection, (HOST, 2000 + connection as u16), (BOX, 53), message));
+        }
+
+        fn run(&mut self, millis: u64) {
+            for _ in 0..millis {
+                self.now = self.now + Duration::from_millis(1);
+                let out: Vec<_> = self.host.run(self.now).collect();
+                let mut back: Vec<_> =
+                    out.iter().flat_map(|packet| self.own.receive(self.now, packet, false)).collect();
+                for event in self.own.streams(self.now) {
+                    let StreamEvent::Asked(HOST, number, octets) = event else { panic!("{event:?}") };
+                    self.asked.push((number, octets));
+                }
+                back.extend(self.own.run(self.now));
+                let more: Vec<_> = back.iter().flat_map(|packet| self.host.receive(self.now, packet, false)).collect();
+                self.told.extend(self.host.streams(self.now));
+                for packet in more {
+                    let answers = self.own.receive(self.now, &packet, false);
+                    answers.iter().for_each(|answer| drop(self.host.receive(self.now, answer, false)));
+                }
+            }
+        }
+    }
+
+    #[test]
+    fn messages_of_any_length_go_both_ways() {
+        let mut cable = Cable::new();
+        let long: Vec<u8> = (0..60_000u32).map(|at| at as u8).collect();
+        for message in [&b"one"[..], b"", &long] {
+            cable.call(3, message);
+        }
+        cable.run(200);
+        let heard: Vec<&[u8]> = cable.asked.iter().map(|(_, octets)| octets.as_slice()).collect();
+        assert_eq!(heard, [&b"one"[..], b"", &long], "in order, over one connection");
+        let number = cable.asked[0].0;
+        cable.own.reply(number, &long);
+        cable.own.reply(number + 1, b"to nobody");
+        cable.run(200);
+        assert_eq!(cable.told, [StreamEvent::Answered(3, long)]);
+    }
+
+    #[test]
+    fn a_host_has_few_connections_and_the_quiet_ones_end() {
+        let mut cable = Cable::new();
+        for connection in 0..PER_HOST_MAX + 2 {
+            cable.call(connection, b"hello");
+            cable.run(5);
+        }
+        assert_eq!(cable.asked.len(), PER_HOST_MAX);
+        assert_eq!(cable.told, [StreamEvent::Failed(PER_HOST_MAX), StreamEvent::Failed(PER_HOST_MAX + 1)]);
+        assert!(cable.own.deadline().is_some());
+        // Who says nothing more is let go, and there is room again.
+        cable.run(QUIET_MAX.as_millis() as u64 * 2 + 1000);
+        cable.call(9, b"again");
+        cable.run(20);
+        assert_eq!(cable.asked.last().unwrap().1, b"again");
+    }
+}

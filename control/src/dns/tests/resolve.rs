@@ -27,7 +27,8 @@ fn a_name_with_a_ulid_record_is_its_cmula_alone() {
 
 #[test]
 fn peers_without_ulid_records_resolve_as_ever() {
-    let signature = [&[0, 28, 8, 3][..], &[7; 40]].concat();
+    // Type covered, algorithm, labels, three times, key tag, the root as signer, and octets that are nobody's.
+    let signature = [&[0, 28, 8, 2][..], &[7; 14], &[0], &[9; 64]].concat();
     let records = vec![("www.example.", 300, aaaa("2001:db8:c::1")), ("www.example.", 300, raw(46, signature.clone()))];
     let mut bench = Bench::new(records);
     // hickory's server above gives records of the type asked for; the signature is asked for by itself.
@@ -36,7 +37,8 @@ fn peers_without_ulid_records_resolve_as_ever() {
     edns.set_dnssec_ok(true).set_max_payload(1232);
     query.set_edns(edns);
     let answer = bench.ask_as(HOST, query);
-    assert_eq!(answer.answers[0].data, raw(46, signature));
+    let octets = bench.octets.last().unwrap();
+    assert!(octets.windows(signature.len()).any(|window| window == signature), "to the last octet");
     assert!(answer.edns.as_ref().is_some_and(|edns| edns.flags().dnssec_ok));
     let answer = bench.ask("www.example.", RecordType::AAAA);
     assert_eq!(addresses(&answer), [(ip("2001:db8:c::1"), 300)]);
