@@ -150,6 +150,7 @@ fn both_providers_lost_is_no_worse_than_without_and_the_first_that_is_back_is_us
     scene.lossless(&streams, s(2));
 }
 
+// R5533-255, R5534-021
 #[test]
 fn a_pair_that_does_not_answer_is_no_standby_and_another_one_is_found() {
     let plan = Plan { sites: vec![SitePlan { providers: 3, ..SitePlan::default() }; 2], ..Plan::default() };
