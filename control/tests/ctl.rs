@@ -269,6 +269,7 @@ fn context() -> ContextView {
         local_tag: Some("000000000001".into()),
         peer_tag: Some("7fffffffffff".into()),
         current: Some(PairView { local, peer }),
+        standby: None,
         local_provider: Some("isp-x".into()),
         local_locators: vec![local],
         peer_locators: vec![PeerLocatorView { locator: peer, verified: true, probed: false }],
@@ -294,7 +295,10 @@ fn answer(request: &Request) -> Response {
             ..Default::default()
         }),
         Request::Hosts => Response::Hosts(HostsView::default()),
-        Request::Contexts(_) => Response::Contexts(ContextsView { contexts: vec![context()], left_off: 2 }),
+        Request::Contexts(filter) if filter.after.is_none() => {
+            Response::Contexts(ContextsView { contexts: vec![context()], left_off: 0, next: Some(4096) })
+        }
+        Request::Contexts(_) => Response::Contexts(ContextsView { contexts: Vec::new(), left_off: 2, next: None }),
         Request::Paths => Response::Paths(PathsView {
             paths: vec![PathView {
                 provider: "isp-x".into(),
@@ -312,6 +316,7 @@ fn answer(request: &Request) -> Response {
             descriptions: [("rx.packets".into(), "packets received".into())].into(),
             workers: Vec::new(),
         }),
+        Request::Dns | Request::DnsFlush => Response::error("no [dns] here"),
         Request::Natv6 => Response::Natv6(Natv6View {
             enabled: true,
             providers: vec![
@@ -373,8 +378,10 @@ fn a_running_daemon_is_shown_in_tables_and_in_json() {
     assert_eq!(serde_json::from_value::<ContextView>(json["contexts"][0].clone()).unwrap(), context());
     assert_eq!(json["contexts"][0]["state"], "established");
     let ulid = Some("fc00:b:0:1::5".parse().unwrap());
-    let filter = ContextFilter { ulid, state: Some(ContextState::Established), limit: Some(5) };
-    assert_eq!(asked.lock().unwrap().last(), Some(&Request::Contexts(filter)));
+    let filter = ContextFilter { ulid, state: Some(ContextState::Established), limit: Some(5), after: None };
+    let more = ContextFilter { limit: Some(4), after: Some(4096), ..filter.clone() };
+    let asked_for = [filter, more].map(Request::Contexts);
+    assert_eq!(asked.lock().unwrap().last_chunk(), Some(&asked_for));
 
     assert!(
         room.ctl("paths")
