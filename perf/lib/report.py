@@ -150,7 +150,8 @@ def reload(found):
         "",
         f"{found['reloads']} reloads in a second at {found['rate_pps'] / 1e6:.2f} million packets per second: "
         f"{found['lost']:,} frames lost, and {found['lost_without']:,} in a second without reloads. If all of them were the "
-        f"reloads' fault, each blocked the box for {found['blocked_us_per_reload']:.1f} µs.",
+        f"reloads' fault, each blocked the box for {found['blocked_us_per_reload']:.1f} µs. Away, as above: "
+        f"{' / '.join(str(away) for away in found.get('away_us', {}).values())}.",
     ]
 
 
