@@ -6,6 +6,7 @@
 
 pub mod chains;
 pub mod config;
+pub mod dns;
 pub mod driver;
 pub mod engine;
 pub mod host;

@@ -269,6 +269,7 @@ fn context() -> ContextView {
         local_tag: Some("000000000001".into()),
         peer_tag: Some("7fffffffffff".into()),
         current: Some(PairView { local, peer }),
+        standby: None,
         local_provider: Some("isp-x".into()),
         local_locators: vec![local],
         peer_locators: vec![PeerLocatorView { locator: peer, verified: true, probed: false }],
@@ -315,6 +316,7 @@ fn answer(request: &Request) -> Response {
             descriptions: [("rx.packets".into(), "packets received".into())].into(),
             workers: Vec::new(),
         }),
+        Request::Dns | Request::DnsFlush => Response::error("no [dns] here"),
         Request::Natv6 => Response::Natv6(Natv6View {
             enabled: true,
             providers: vec![

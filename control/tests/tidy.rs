@@ -38,10 +38,11 @@ const CONTROL: Rooms = &[
     ("reap", &["time"]),
     ("shim6", &["chains", "identity", "time", "wheel"]),
     ("host", &["time"]),
-    ("config", &["identity"]),
+    ("dns", &["time"]),
+    ("config", &["dns", "identity"]),
     ("publish", &["config", "time"]),
     ("manage", &["config", "identity", "publish"]),
-    ("engine", &["chains", "config", "host", "identity", "manage", "publish", "reap", "shim6", "time", "wheel"]),
+    ("engine", &["chains", "config", "dns", "host", "identity", "manage", "publish", "reap", "shim6", "time", "wheel"]),
     ("sim", &["config", "engine", "host", "identity", "manage", "reap", "shim6", "time"]),
     ("driver", &["config", "engine", "manage", "publish", "shim6", "time"]),
 ];

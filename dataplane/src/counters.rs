@@ -57,6 +57,7 @@ counters! {
         SpoofedSource = "drop_spoofed_source", "A packet has a source its side cannot have: from a provider one of this site, from the site one that no host was given.";
         NextHopUnresolved = "drop_next_hop_unresolved", "The link-layer address of the next hop is not known.";
         ControlRate = "drop_control_rate", "More packets for the control core than the rate allows.";
+        QuestionRate = "drop_question_rate", "More questions of hosts to the box's name server than the rate allows, in all or of one host.";
         RingFull = "drop_ring_full", "The packet, or the question it waits for an answer to, found the ring to the control core or to another worker full.";
         TransmitFull = "drop_transmit_full", "The device did not take the packet.";
         NoBuffer = "drop_no_buffer", "No packet buffer was free, or the packet has no room to grow.";
@@ -72,6 +73,7 @@ counters! {
         TranslatedIn = "translated_in", "Packets rewritten from locators to identifiers.";
         LabelledOut = "labelled_out", "Of those rewritten to locators, packets sent with a flow label for a payload header.";
         LabelledIn = "labelled_in", "Of those rewritten from locators, packets that came with a flow label for a payload header.";
+        StandbyOut = "standby_out", "Packets of a context whose provider or path is lost, sent over its standby.";
         ForkedOut = "forked_out", "Packets from the site given to a forked context, because a class of the configuration takes them.";
         ForksWished = "forks_wished", "Classes of pairs without a context of their own, told to the control core.";
         ForksFull = "forks_full", "Packets of pairs whose forked contexts found no place; they go by the default context.";

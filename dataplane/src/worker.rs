@@ -67,7 +67,8 @@ impl<F: Frame> Worker<F> {
             sharding,
             shard: Shard::new(limits.contexts, *sharding.hasher(), limits.strict_locators)
                 .with_labels(limits.flow_labels)
-                .with_forks(limits.forked_pairs),
+                .with_forks(limits.forked_pairs)
+                .with_standbys(limits.standbys),
             snapshot,
             batch: Batch::default(),
             released: Vec::with_capacity(depth),
@@ -247,6 +248,7 @@ impl<F: Frame> Worker<F> {
                 self.shard.remove(tag);
                 self.replay.forget(tag);
             }
+            Command::Lost(loss, lost) => self.shard.lose(loss, lost),
             Command::Replay(tag) => self.replay(tag),
             Command::Refuse(pair) => self.refuse(&pair),
             Command::Transmit(port, frame) => self.outlets.send(port, frame),

@@ -3,7 +3,7 @@
 from . import load, machine, stats, svg
 from .replay import MODES
 
-TITLES = {"worker": "whole turn", "labelled": "by label"}
+TITLES = {"worker": "whole turn", "labelled": "by label", "missing": "stages, a tenth misses"}
 ORDER = (*MODES, "box")
 
 
@@ -36,14 +36,33 @@ def intro(result):
 
 
 def stages(found):
-    rows = found["results"]
-    second = "labelled" if "labelled" in rows[0] else "worker"
     lines = [
         "## Stages alone",
         "",
         "Nanoseconds per packet, 64-octet frames, contexts in random order, one core. *Floor* touches the same memory and "
         "writes the same headers, and does nothing else.",
         "",
+        *stages_table(found["results"]),
+    ]
+    if found.get("zipf"):
+        lines += ["", "The same where some contexts have most of the packets (Zipf's law, exponent 1):", ""]
+        lines += stages_table(found["zipf"])
+    if found.get("misses"):
+        lines += ["", "And where each tenth packet has no context: from the site it would be held, from outside its tag is unknown:", ""]
+        lines += stages_table(found["misses"])
+    counted = found.get("instructions")
+    if counted:
+        kinds = list(counted)
+        lines += ["", "Instructions per packet, counted by callgrind at 1,024 contexts:", ""]
+        lines += [f"| direction | {' | '.join(TITLES.get(kind, kind) for kind in kinds)} |", "|---|" + "---:|" * len(kinds)]
+        for direction in ("egress", "ingress"):
+            lines.append(f"| {direction} | {' | '.join(f'{counted[kind][direction]:.0f}' for kind in kinds)} |")
+    return lines
+
+
+def stages_table(rows):
+    second = next(kind for kind in TITLES if kind in rows[0])
+    lines = [
         f"| contexts | direction | floor | stages | × | {TITLES[second]} | × |",
         "|---:|---|---:|---:|---:|---:|---:|",
     ]
@@ -53,13 +72,6 @@ def stages(found):
             f"| {row['contexts']:,} | {row['direction']} | {floor['ns']:.1f} | {a['ns']:.1f} | {a['to_floor']:.2f} "
             f"| {b['ns']:.1f} | {b['to_floor']:.2f} |"
         )
-    counted = found.get("instructions")
-    if counted:
-        kinds = list(counted)
-        lines += ["", "Instructions per packet, counted by callgrind at 1,024 contexts:", ""]
-        lines += [f"| direction | {' | '.join(TITLES.get(kind, kind) for kind in kinds)} |", "|---|" + "---:|" * len(kinds)]
-        for direction in ("egress", "ingress"):
-            lines.append(f"| {direction} | {' | '.join(f'{counted[kind][direction]:.0f}' for kind in kinds)} |")
     return lines
 
 

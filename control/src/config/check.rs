@@ -5,6 +5,7 @@ use std::time::Duration;
 
 use toml::Spanned;
 
+use super::dns;
 use super::file::{EalSection, HintsSection, NodeSection, ReapSection, SetupSection, Shim6Section, SiteFile};
 use super::fork;
 use super::limits::{self, Limits};
@@ -35,6 +36,7 @@ fn read(source: &mut Source<'_>, directory: &Path) -> Option<Site> {
     let (node, network) = (node?, network?);
     let natv6 = natv6::check(source, &file.natv6, &network);
     let publish = publish::check(source, &file.publish, &network, directory);
+    let dns = dns::check(source, &file.dns, &network);
     let forks = fork::check(source, &file.forks, &network, shim6.forks_max);
     Some(Site {
         node,
@@ -56,6 +58,7 @@ fn read(source: &mut Source<'_>, directory: &Path) -> Option<Site> {
         natv6,
         setup,
         publish,
+        dns,
     })
 }
 
@@ -161,6 +164,7 @@ fn reap(source: &mut Source<'_>, section: &Option<Spanned<ReapSection>>) -> Reap
         initial_probes: number(source, &section.initial_probes, limits::INITIAL_PROBES),
         max_probe,
         order: section.order.unwrap_or(Order::Informed),
+        standby: section.standby.unwrap_or(true),
     }
 }
 

@@ -31,6 +31,7 @@ pub(super) struct SiteFile {
     pub(super) natv6: Section<Natv6Section>,
     pub(super) setup: Section<SetupSection>,
     pub(super) publish: Section<PublishSection>,
+    pub(super) dns: Section<DnsSection>,
 }
 
 /// A table that stands in the file once or not at all.
@@ -130,6 +131,20 @@ pub(super) struct ForkSection {
     pub(super) providers: Texts,
 }
 
+/// `[dns]`
+#[derive(Debug, Default, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub(super) struct DnsSection {
+    pub(super) upstream: Texts,
+    pub(super) zone: Text,
+    pub(super) ulid_type: Number,
+    pub(super) identifiers: Texts,
+    pub(super) cache_entries: Number,
+    pub(super) cache_mb: Number,
+    pub(super) questions_per_s: Number,
+    pub(super) questions_per_host_s: Number,
+}
+
 /// `[reap]`
 #[derive(Debug, Default, Deserialize)]
 #[serde(deny_unknown_fields)]
@@ -139,6 +154,7 @@ pub(super) struct ReapSection {
     pub(super) initial_probes: Number,
     pub(super) max_probe_s: Number,
     pub(super) order: Option<Order>,
+    pub(super) standby: Option<bool>,
 }
 
 /// `[hints]`
@@ -211,7 +227,7 @@ pub(super) struct PublishSection {
 }
 
 const SECTIONS: &str = "[box], [eal], [site], [[port]], [[provider]], [[peer]], [[fork]], [reap], [hints], [shim6], \
-                        [natv6], [setup], [publish]";
+                        [natv6], [setup], [dns], [publish]";
 
 impl SiteFile {
     /// The file's fields; what cannot be read is noted in `source` and left out.
@@ -232,6 +248,7 @@ impl SiteFile {
                 "natv6" => file.natv6 = one(source, "natv6", value),
                 "setup" => file.setup = one(source, "setup", value),
                 "publish" => file.publish = one(source, "publish", value),
+                "dns" => file.dns = one(source, "dns", value),
                 unknown => {
                     source.problem_at(&key.span(), unknown.to_string(), format!("unknown; expected one of {SECTIONS}"));
                 }

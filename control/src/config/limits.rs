@@ -103,6 +103,16 @@ limits! {
     SETUP_OCTETS "setup.octets" 0, 0 to 1_099_511_627_776;
     /// The same in time: a quiet session that lasts has more to lose than its few packets tell.
     SETUP_AGE_S "setup.age_s" 30, 0 to 86_400;
+    /// Type of the ULID record: those for private use (RFC 6895 §3.1).
+    DNS_ULID_TYPE "dns.ulid_type" 65_280, 65_280 to 65_534;
+    /// Answers kept.
+    DNS_CACHE_ENTRIES "dns.cache_entries" 65_536, 16 to 16_777_216;
+    /// Memory for them.
+    DNS_CACHE_MB "dns.cache_mb" 64, 1 to 65_536;
+    /// Questions of hosts a second that workers hand to control, in all.
+    DNS_QUESTIONS_PER_S "dns.questions_per_s" 100_000, 10 to 100_000_000;
+    /// The same for one host.
+    DNS_QUESTIONS_PER_HOST_S "dns.questions_per_host_s" 5_000, 10 to 100_000_000;
 }
 
 /// Most providers of a site: with the site's own prefix sixteen prefixes in an HBA set, whose parameters and locator

@@ -5,6 +5,7 @@
 //! once. [`Configuration::load`] is the one way in, for a start and for a reload alike.
 
 mod check;
+mod dns;
 pub mod edit;
 mod file;
 mod fork;

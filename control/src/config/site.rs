@@ -10,6 +10,8 @@ use dataplane::natv6::PrefixPair;
 use dataplane::snapshot::ClassView;
 use dataplane::wire::{Locator, Ulid};
 
+use crate::dns::Name;
+
 use super::prefix::{LinkAddress, MacAddress, Prefix};
 use super::publish::Publish;
 
@@ -55,6 +57,29 @@ pub struct Site {
     pub setup: Setup,
     /// Where names are published (`[publish]`); nowhere without it.
     pub publish: Option<Publish>,
+    /// DNS for the hosts (`[dns]`); none without upstream servers.
+    pub dns: Option<Dns>,
+}
+
+/// DNS for the hosts (`[dns]`).
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Dns {
+    /// Servers to ask, those to prefer first; distinct, never empty.
+    pub upstream: Vec<Ipv6Addr>,
+    /// The site's own zone, in which the hosts have their names.
+    pub zone: Option<Name>,
+    /// Type of the ULID record.
+    pub ulid_kind: u16,
+    /// Blocks of identifiers besides fc00::/7.
+    pub identifiers: Vec<Prefix>,
+    /// Answers kept.
+    pub cache_entries: u32,
+    /// Megabytes for them.
+    pub cache_mb: u32,
+    /// Questions a second that workers hand to control, in all.
+    pub questions_per_s: u32,
+    /// The same for one host.
+    pub questions_per_host_s: u32,
 }
 
 /// The box (`[box]`).
@@ -212,6 +237,8 @@ pub struct Reap {
     pub max_probe: Duration,
     /// In which order pairs are tried.
     pub order: Order,
+    /// Whether contexts have another pair tested before they need it.
+    pub standby: bool,
 }
 
 /// In which order pairs are tried when one has failed (RFC 5534 §4.3).

@@ -25,8 +25,8 @@ use tracing::{error, info, warn};
 use crate::config::{Configuration, Problems, Site};
 use crate::engine::{Effect, Engine, SetupError};
 use crate::manage::api::{
-    CountersView, MemoryView, Natv6View, PortView, ProviderView, ReloadedView, Request, Response, StatusView,
-    SteerRequest, WorkerView,
+    CountersView, DnsView, FlushedView, MemoryView, Natv6View, PortView, ProviderView, ReloadedView, Request, Response,
+    StatusView, SteerRequest, WorkerView,
 };
 use crate::manage::server::{Call, Server, ServerError};
 use crate::manage::verbs::records::ULID_RECORD_TYPE;
@@ -211,6 +211,7 @@ impl Control {
     fn carry_out(&mut self) {
         for effect in self.effects.drain(..) {
             match effect {
+                Effect::Lose(loss, lost) => self.workers.lose(loss, lost),
                 Effect::Install(worker, install) => self.workers.install(worker, install),
                 Effect::Remove(worker, tag) => self.workers.remove(worker, tag),
                 Effect::Replay(worker, tag) => self.workers.replay(worker, tag),
@@ -245,6 +246,11 @@ impl Control {
             Request::Paths => Response::Paths(self.engine.paths_view(now)),
             Request::Counters => Response::Counters(self.counters()),
             Request::Natv6 => Response::Natv6(self.natv6(now)),
+            Request::Dns => Response::Dns(self.dns(now)),
+            Request::DnsFlush => match self.engine.flush_names() {
+                Some(entries) => Response::DnsFlushed(FlushedView { entries: entries as u64 }),
+                None => Response::error("the configuration has no [dns]"),
+            },
             Request::Reload => match self.reload() {
                 Ok(view) => Response::Reloaded(view),
                 Err(problems) => Response::error(problems.to_string()),
@@ -316,9 +322,19 @@ impl Control {
         for (name, help) in Counters::descriptions() {
             view.descriptions.insert(name.to_owned(), help.to_owned());
         }
-        for (name, help, value) in self.engine.tally().iter() {
+        for (name, help, value) in self.engine.tally().iter().chain(self.engine.name_counts()) {
             view.counters.insert(name.to_owned(), value);
             view.descriptions.insert(name.to_owned(), help.to_owned());
+        }
+        view
+    }
+
+    fn dns(&self, now: Instant) -> DnsView {
+        let mut view = self.engine.dns_view(now);
+        let ports = &self.configuration.site.ports;
+        for server in &mut view.servers {
+            let port = server.port.take().and_then(|at| ports.get(at.parse::<usize>().ok()?));
+            server.port = port.map(|port| port.name.clone());
         }
         view
     }

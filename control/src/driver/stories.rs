@@ -67,6 +67,7 @@ fn tell(story: &Story) {
             info!(local = %ulids.local, peer = %ulids.peer, fork, ?reason, "no forked context");
         }
         Story::Publish(story) => publish(story),
+        Story::Names(note) => warn!("dns: {note}"),
         Story::PeerError(code, pointer) => debug!(code, pointer, "a peer sent an Error"),
     }
 }

@@ -36,7 +36,7 @@ impl Engine {
             TcpSign::Stalled => {
                 self.tally.count(Event::TcpStalled);
                 // The worker may have said so before it heard of another pair.
-                let current = self.endpoint.context(id).is_some_and(|context| context.pair == pair);
+                let current = self.pair_in_use(id) == Some(pair);
                 if current && self.has_alternative(id) {
                     self.hint(now, rng, id, effects);
                 }

@@ -152,6 +152,7 @@ impl Engine {
     /// Workers hear of hosts and their locators.
     fn publish_hosts(&mut self, effects: &mut Vec<Effect>) {
         self.renew_nat();
+        self.note_names();
         effects.push(Effect::Publish(self.snapshot.clone()));
     }
 

@@ -124,6 +124,8 @@ impl Engine {
             ReapOutput::SendKeepalive { pair } => {
                 let Some(receiver_tag) = tag else { return };
                 self.tally.count(Event::KeepalivesSent);
+                // Like payload, on which they say that it arrives.
+                let pair = self.pair_in_use(id).unwrap_or(pair);
                 let message = Message::Keepalive { receiver_tag, options: Options::default() };
                 self.send_message(now, along(pair), &message, effects);
             }
@@ -138,12 +140,18 @@ impl Engine {
                 self.sightings.answered(PathKey::of(pair), after, now);
                 let _ = self.endpoint.set_probed(id, pair.peer, true);
                 self.book.confirmed(PathKey::of(pair), now);
+                self.path_is_back(PathKey::of(pair), effects);
             }
             ReapOutput::Failed { pair, probed } => {
                 let path = PathKey::of(pair);
-                if self.book.failed(path, id.to_bits(), probed, now) == Verdict::NewlyDead {
+                let verdict = self.book.failed(path, id.to_bits(), probed, now);
+                if matches!(verdict, Verdict::NewlyDead | Verdict::KnownDead) {
+                    self.path_is_lost(now, path, effects);
+                }
+                if verdict == Verdict::NewlyDead {
                     self.path_died(now, id, path, effects);
                 }
+                self.pair_failed(id, pair, effects);
             }
             ReapOutput::ExplorationStarted { reason } => {
                 self.tally.count(Event::Explorations);
@@ -155,6 +163,7 @@ impl Engine {
             ReapOutput::UnmatchedReports { .. } => self.tally.count(Event::ProbeUnmatched),
             ReapOutput::ExplorationEnded { .. } => {
                 self.revival.exploring.remove(&id);
+                self.end_detour(id, effects);
                 self.wake(now, id);
                 self.leave_after_all(now, rng, id);
             }

@@ -8,6 +8,7 @@ use std::net::Ipv6Addr;
 use std::sync::Arc;
 use std::time::Duration;
 
+use dataplane::context::Loss;
 use dataplane::snapshot::ProviderView;
 use rand::Rng;
 
@@ -104,6 +105,8 @@ impl Engine {
             let old = &mut self.providers[at];
             (old.router, old.link) = (router.is_some(), link);
             Arc::make_mut(&mut self.snapshot).providers[at] = ProviderView { mac: router, ..view(&after) };
+            // Whatever was lost was the old way.
+            self.set_lost(Loss::Provider(at as u8), false, effects);
             self.let_go(now, &before, effects);
             self.neighbours.want(now, after.port, after.next_hop);
         }
@@ -140,6 +143,7 @@ impl Engine {
             };
             Arc::make_mut(&mut self.snapshot).providers[at] = view(&nobody);
             self.providers[at] = nobody;
+            self.set_lost(Loss::Provider(at as u8), false, effects);
             self.let_go(now, &provider, effects);
             self.renew_nat();
             effects.push(Effect::Publish(self.snapshot.clone()));

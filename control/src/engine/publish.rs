@@ -1,6 +1,5 @@
 //! The site's names and where they are kept: which host is told of, and how messages about it travel.
 
-use dataplane::snapshot::PortId;
 use dataplane::wire::Ulid;
 use rand::Rng;
 
@@ -89,23 +88,5 @@ impl Engine {
                 }
             }
         }
-    }
-
-    /// The port whose link holds an address, or that of the best provider that is up, and the box's own address there that
-    /// answers come back to.
-    pub(super) fn way_to(&self, target: std::net::Ipv6Addr) -> Option<(PortId, std::net::Ipv6Addr)> {
-        let own = |at: usize| {
-            let port = self.snapshot.ports.get(at)?;
-            let link_local = |it: &&std::net::Ipv6Addr| it.segments()[0] & 0xffc0 == 0xfe80;
-            port.own.iter().find(|address| !link_local(address)).copied()
-        };
-        let on_link = |at: &usize| self.links[*at].iter().any(|block| block.contains(target));
-        let to = |at: usize| Some((PortId(u8::try_from(at).ok()?), own(at)?));
-        if let Some(at) = (0..self.links.len()).find(on_link) {
-            return to(at);
-        }
-        let mut up: Vec<_> = self.providers.iter().filter(|it| it.exists() && it.is_up()).collect();
-        up.sort_by_key(|it| (it.is_unwelcome(), it.failing, it.standing()));
-        up.into_iter().find_map(|provider| to(usize::from(provider.port.0)))
     }
 }

@@ -126,6 +126,9 @@ impl Engine {
             local_tag: Some(context.local_tag.to_string()),
             peer_tag: context.peer_tag.map(|tag| tag.to_string()),
             current: Some(PairView { local: context.pair.local.0, peer: context.pair.peer.0 }),
+            standby: attached
+                .and_then(|attached| attached.installed.as_ref()?.standby)
+                .map(|standby| PairView { local: standby.locators.local.0, peer: standby.locators.peer.0 }),
             local_provider: self.provider_of(context.pair.local.0).map(|(_, provider)| provider.name.clone()),
             local_locators: context.host.locators.iter().map(|(locator, _)| locator.0).collect(),
             peer_locators: peer_locators.collect(),
@@ -161,7 +164,8 @@ impl Engine {
             ("paths in doubt", self.attached.in_doubt()),
             ("segments to be sent again", self.wakes.len()),
         ];
-        tables.into_iter().filter(|(_, held)| *held > 0).collect()
+        let tables = tables.into_iter().chain(self.standbys.leftovers());
+        tables.filter(|(_, held)| *held > 0).collect()
     }
 
     /// How many contexts there are, by state.

@@ -37,11 +37,11 @@ impl Engine {
         &mut self,
         now: Instant,
         rng: &mut dyn Rng,
-        _port: PortId,
+        port: PortId,
         datagram: &Datagram,
         effects: &mut Vec<Effect>,
     ) -> bool {
-        self.publisher_hears(now, rng, datagram, effects)
+        self.publisher_hears(now, rng, datagram, effects) || self.name_datagram(now, rng, port, datagram, effects)
     }
 
     /// Sends a datagram of the box's own: to a neighbour on that port's link, or to the router behind it.

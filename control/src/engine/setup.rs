@@ -13,6 +13,7 @@ use dataplane::worker::Limits;
 use hashbrown::HashMap;
 use rand::Rng;
 
+use super::standby::Standbys;
 use super::{Effect, Engine, Provider, Revival, Round, Tally};
 use crate::config::site::FlowLabels;
 use crate::config::{Hosts, Site, site};
@@ -109,7 +110,8 @@ impl Engine {
             key: None,
             free_places: Vec::new(),
             quarantine: site.quarantine,
-            peers: HashMap::new(),
+            peers: super::peers::Peers::default(),
+            names: super::names::Names::of(site).map(Box::new),
             classes: Vec::new(),
             endpoint,
             attached: super::Attachments::default(),
@@ -118,6 +120,7 @@ impl Engine {
             book: PathBook::new(BookConfig::default()),
             sightings: Sightings::default(),
             revival: Revival::default(),
+            standbys: Standbys::new(site.reap.standby),
             budget: ProbeBudget::new(PROBES_PER_S, PROBES_PER_S / 10),
             due: Wheel::default(),
             waiting: VecDeque::new(),
@@ -148,6 +151,7 @@ impl Engine {
         engine.set_classes(site);
         engine.set_hosts(hosts, rng)?;
         engine.renew_nat();
+        engine.begin_names();
         Ok(engine)
     }
 
@@ -162,7 +166,7 @@ impl Engine {
     }
 
     pub(super) fn set_peers(&mut self, site: &Site) {
-        self.peers = site.peers.iter().map(|peer| (peer.ulid, peer.locators.clone())).collect();
+        self.peers.configure(site.peers.iter().map(|peer| (peer.ulid, peer.locators.clone())));
         self.note_identifiers();
     }
 }
@@ -184,6 +188,10 @@ pub fn worker_limits(site: &Site) -> Limits {
             FlowLabels::All => LabelMode::All,
         },
         tcp_hints: site.hints.tcp,
+        // Workers share the total; a host's packets may all be at one of them.
+        questions_per_second: site.dns.as_ref().map_or(0, |dns| dns.questions_per_s.div_ceil(workers)),
+        questions_per_host_second: site.dns.as_ref().map_or(0, |dns| dns.questions_per_host_s),
+        standbys: site.reap.standby,
         ..Limits::default()
     }
 }

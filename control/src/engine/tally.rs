@@ -88,6 +88,13 @@ pub enum Event {
     LabelTests,
     LabelBegun,
     LabelEnded,
+    NamesOpened,
+    NamesPaced,
+    PeerForgotten,
+    StandbyTests,
+    StandbyTested,
+    StandbyUnanswered,
+    PathUnnumbered,
 }
 
 impl Tally {
@@ -224,6 +231,19 @@ const MEANINGS: &[(&str, &str)] = &[
     ("control_label_tests", "Keepalives sent to find out whether flow labels arrive."),
     ("control_label_begun", "Times a context began to send with a flow label for a payload header."),
     ("control_label_ended", "Times it went back to payload headers."),
+    ("control_names_opened", "Contexts begun because a host was told of a peer, before its first packet."),
+    (
+        "control_names_paced",
+        "Contexts not begun then, because the host or all hosts have caused enough lately; its first packet will.",
+    ),
+    ("control_peer_forgotten", "Peers learned from DNS that had to make room for others."),
+    ("control_standby_tests", "Pairs tested as standbys of contexts, beside the pair in use."),
+    ("control_standby_tested", "Tests the peer answered, after which the pair was the context's standby."),
+    ("control_standby_unanswered", "Tests given up after three requests without an answer."),
+    (
+        "control_path_unnumbered",
+        "Contexts told to workers whose path, or whose standby's, got no number because all are taken: only a loss of the whole provider moves them at once.",
+    ),
     ("shim6_accepted", "Shim6 messages that did what they came for."),
     ("shim6_waiting", "Shim6 messages put aside until a signature is verified; they are counted again then."),
     ("shim6_answered_r1", "I1 answered by R1."),

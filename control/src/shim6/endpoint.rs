@@ -13,6 +13,7 @@ use hashbrown::HashMap;
 use rand::Rng;
 
 use super::admission::Displaced;
+use super::check::Check;
 use super::config::Config;
 use super::context::{Context, ContextId, LocalHost, State, is_unicast};
 use super::holddown::{Failure, Held, HoldDowns};
@@ -53,6 +54,8 @@ pub struct Endpoint {
     pub(super) starts: Starts,
     pub(super) quarantine: Quarantine,
     pub(super) waiting: Waiting,
+    /// Pairs that are being tried beside the current ones; see `check`.
+    pub(super) checks: HashMap<ContextId, Check>,
 }
 
 /// Why a host is not taken in.
@@ -140,6 +143,7 @@ impl Endpoint {
             starts,
             quarantine,
             waiting: Waiting::default(),
+            checks: HashMap::new(),
         }
     }
 
@@ -263,6 +267,7 @@ impl Endpoint {
         if let Some(context) = self.store.remove(id) {
             self.tags.release(context.local_tag);
             self.release_label(context.local_label);
+            self.checks.remove(&id);
             let (ulids, fork, local_tag) = (context.ulids, context.fork, context.local_tag);
             out.push(Output::Gone { id, ulids, fork, local_tag, reason });
         }

@@ -13,7 +13,7 @@ use dataplane::wire::FlowLabel;
 use dataplane::wire::shim6::PayloadHeader;
 use dataplane::worker::{Limits, Outlet, Worker};
 
-use super::{Direction, Subject};
+use super::{Direction, Kind, STRANGER, Subject};
 
 /// What follows from the number of a context is the same as where packets go through devices.
 #[path = "../../../perf/gen/src/site.rs"]
@@ -71,10 +71,11 @@ impl Frames {
         self.chosen.fill_with(&mut choose);
     }
 
-    /// Makes each a packet of the context chosen for it, with a payload header or by label.
-    pub(super) fn prepare(&mut self, direction: Direction, by_label: bool) {
-        let site = site(0);
-        for (frame, &context) in self.all.iter_mut().zip(&self.chosen) {
+    /// Makes each a packet of the context chosen for it; strangers' have numbers beyond the `contexts` there are.
+    pub(super) fn prepare(&mut self, direction: Direction, kind: Kind, contexts: u32) {
+        let (site, by_label) = (site(contexts), kind == Kind::Labelled);
+        for (at, (frame, &context)) in self.all.iter_mut().zip(&self.chosen).enumerate() {
+            let context = if kind == Kind::Strange && at % STRANGER == 0 { context + contexts } else { context };
             let (ulids, locators) = (site.ulids(context), site.locators(context));
             let (source, target, shim) = match direction {
                 Direction::Egress => (ulids.local.0, ulids.peer.0, None),
@@ -129,12 +130,13 @@ pub(super) struct Stages {
     flows: Flows,
     batches: Vec<Batch<HeapFrame>>,
     expected: [u64; 2],
-    by_label: bool,
+    seen: [u64; 2],
+    kind: Kind,
 }
 
 impl Stages {
-    pub(super) fn new(contexts: u32, by_label: bool) -> Stages {
-        let site = site(contexts);
+    pub(super) fn new(contexts: u32, kind: Kind) -> Stages {
+        let (site, by_label) = (site(contexts), kind == Kind::Labelled);
         let sharding = site.sharding();
         let mode = if by_label { LabelMode::All } else { LabelMode::Off };
         let mut shard = Shard::new(contexts, *sharding.hasher(), false).with_labels(mode);
@@ -144,8 +146,8 @@ impl Stages {
         let (snapshot, counters) = (snapshot(&site), Counters::default());
         let replay = Replay::new(Limits::default().replays, 1514);
         let flows = Flows::new(0, *sharding.hasher());
-        let (batches, expected) = (Vec::new(), [0; 2]);
-        Stages { shard, snapshot, sharding, counters, replay, flows, batches, expected, by_label }
+        let (batches, expected, seen) = (Vec::new(), [0; 2], [0; 2]);
+        Stages { shard, snapshot, sharding, counters, replay, flows, batches, expected, seen, kind }
     }
 }
 
@@ -168,26 +170,33 @@ impl Subject for Stages {
     }
 
     fn rest(&mut self, direction: Direction, frames: &mut Frames) {
+        let mut strangers = 0;
         for batch in &mut self.batches {
-            assert!(
-                batch.verdicts.iter().all(|verdict| matches!(verdict, Verdict::Forward(_))),
-                "a packet is not sent"
-            );
-            self.expected[direction as usize] += batch.frames.len() as u64;
+            let strange = |verdict: &&Verdict| match direction {
+                Direction::Egress => matches!(verdict, Verdict::Hold(_)),
+                Direction::Ingress => matches!(verdict, Verdict::UnknownTag(..)),
+            };
+            let sent = batch.verdicts.iter().filter(|verdict| matches!(verdict, Verdict::Forward(_))).count();
+            strangers += batch.verdicts.iter().filter(strange).count();
+            self.expected[direction as usize] += sent as u64;
             frames.all.append(&mut batch.frames);
             batch.clear();
         }
+        let all = frames.all.len();
+        assert_eq!(strangers, if self.kind == Kind::Strange { all.div_ceil(STRANGER) } else { 0 });
+        self.seen[direction as usize] += (all - strangers) as u64;
+        assert_eq!(self.expected, self.seen, "a packet is not sent");
         let (all, labelled) = match direction {
             Direction::Egress => (Count::TranslatedOut, Count::LabelledOut),
             Direction::Ingress => (Count::TranslatedIn, Count::LabelledIn),
         };
         let expected = self.expected[direction as usize];
         assert_eq!(self.counters.count(all), expected);
-        assert_eq!(self.counters.count(labelled), if self.by_label { expected } else { 0 });
+        assert_eq!(self.counters.count(labelled), if self.kind == Kind::Labelled { expected } else { 0 });
     }
 
-    fn by_label(&self) -> bool {
-        self.by_label
+    fn kind(&self) -> Kind {
+        self.kind
     }
 
     fn tidy(&mut self) {

@@ -124,6 +124,9 @@ pub struct ContextView {
     pub peer_tag: Option<String>,
     /// The pair our packets go by; none before there is one.
     pub current: Option<PairView>,
+    /// The pair they go by at once when the provider or the path of that one is lost; none before one was tested.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub standby: Option<PairView>,
     /// The provider of `current.local`.
     pub local_provider: Option<String>,
     /// Ours, as told to the peer.
@@ -163,6 +166,7 @@ impl ContextView {
             local_tag: None,
             peer_tag: None,
             current: None,
+            standby: None,
             local_provider: None,
             local_locators: Vec::new(),
             peer_locators: Vec::new(),

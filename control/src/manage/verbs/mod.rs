@@ -68,6 +68,11 @@ enum Verb {
     },
     /// What the running box translates for peers without Shim6, and through which providers.
     Natv6,
+    /// Whom the running box asks for the hosts, and what it has learned.
+    Dns {
+        #[command(subcommand)]
+        verb: Option<DnsVerb>,
+    },
     /// Use a provider of the running box in another way, or change which providers the site has.
     ///
     /// `provider NAME drain` and the like hold until told otherwise or restarted: peers are told by Locator Preferences, and
@@ -86,6 +91,12 @@ enum Verb {
     },
     /// Have the running box read its configuration and hosts again: all of it or nothing.
     Reload,
+}
+
+#[derive(Debug, Subcommand)]
+enum DnsVerb {
+    /// Forget every answer, and which identifiers lead nowhere.
+    Flush,
 }
 
 #[derive(Args, Debug)]
@@ -333,6 +344,8 @@ fn obey(cli: &Cli, output: &mut Output<'_>) -> Result<(), VerbError> {
         Verb::Paths => show::paths(config, output),
         Verb::Counters { all } => show::counters(config, *all, output),
         Verb::Natv6 => show::natv6(config, output),
+        Verb::Dns { verb: None } => show::dns(config, output),
+        Verb::Dns { verb: Some(DnsVerb::Flush) } => show::dns_flush(config, output),
         Verb::Provider(arguments) => provider(config, arguments, output),
         Verb::Zone { domain } => zone::zone(config, domain.as_deref(), output),
         Verb::Reload => show::reload(config, output),
