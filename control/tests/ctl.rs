@@ -295,7 +295,10 @@ fn answer(request: &Request) -> Response {
             ..Default::default()
         }),
         Request::Hosts => Response::Hosts(HostsView::default()),
-        Request::Contexts(_) => Response::Contexts(ContextsView { contexts: vec![context()], left_off: 2 }),
+        Request::Contexts(filter) if filter.after.is_none() => {
+            Response::Contexts(ContextsView { contexts: vec![context()], left_off: 0, next: Some(4096) })
+        }
+        Request::Contexts(_) => Response::Contexts(ContextsView { contexts: Vec::new(), left_off: 2, next: None }),
         Request::Paths => Response::Paths(PathsView {
             paths: vec![PathView {
                 provider: "isp-x".into(),
@@ -394,8 +397,10 @@ fn a_running_daemon_is_shown_in_tables_and_in_json() {
     assert_eq!(serde_json::from_value::<ContextView>(json["contexts"][0].clone()).unwrap(), context());
     assert_eq!(json["contexts"][0]["state"], "established");
     let ulid = Some("fc00:b:0:1::5".parse().unwrap());
-    let filter = ContextFilter { ulid, state: Some(ContextState::Established), limit: Some(5) };
-    assert_eq!(asked.lock().unwrap().last(), Some(&Request::Contexts(filter)));
+    let filter = ContextFilter { ulid, state: Some(ContextState::Established), limit: Some(5), after: None };
+    let more = ContextFilter { limit: Some(4), after: Some(4096), ..filter.clone() };
+    let asked_for = [filter, more].map(Request::Contexts);
+    assert_eq!(asked.lock().unwrap().last_chunk(), Some(&asked_for));
 
     assert!(
         room.ctl("paths")
@@ -409,7 +414,7 @@ fn a_running_daemon_is_shown_in_tables_and_in_json() {
     assert_eq!(room.ctl("hosts --json").json(), serde_json::json!({ "hosts": [] }));
     // RCM-016
     let dns = room.ctl("dns").out;
-    assert!(dns.contains("2001:db8:53::1  no way  -     -     1.234 ms  5      4"), "{dns}");
+    assert!(dns.contains("2001:db8:53::1  no way  -     -     1.234 ms      5         4         1    0"), "{dns}");
     assert!(dns.contains("cache: 3 of 100 answers") && dns.contains("dns_questions  9"), "{dns}");
     assert!(!dns.contains("dns_passed"), "{dns}");
     assert_eq!(room.ctl("dns --json").json()["servers"][0]["timeouts"], 1);

@@ -147,6 +147,9 @@ struct Bench {
     contexts: u32,
     spare: Vec<HeapFrame>,
     now: u64,
+    report_ms: u64,
+    /// More than any cache.
+    other: Vec<u8>,
 }
 
 impl Bench {
@@ -173,7 +176,8 @@ impl Bench {
             assert!(worker.turn(0) > 0, "a context did not arrive");
         }
         let spare = (0..BURST).map(|_| HeapFrame::new(&[0; 64])).collect();
-        Bench { worker, control, waiting, sent, contexts, spare, now: 0 }
+        let (report_ms, other) = (limits.report_ms, vec![1; 64 << 20]);
+        Bench { worker, control, waiting, sent, contexts, spare, now: 0, report_ms, other }
     }
 
     /// A turn, in nanoseconds.
@@ -181,6 +185,26 @@ impl Bench {
         let began = Instant::now();
         black_box(self.worker.turn(self.now));
         began.elapsed().as_secs_f64() * 1e9
+    }
+
+    /// A turn of a worker that has told what there was to tell and finds its caches full of something else, as traffic of many
+    /// contexts leaves them; that is so then whatever the number of contexts.
+    fn cold_turn(&mut self) -> f64 {
+        for _ in 0..3 {
+            self.now += self.report_ms;
+            while {
+                self.worker.turn(self.now);
+                self.reports() > 0
+            } {}
+        }
+        self.other.iter_mut().step_by(64).for_each(|octet| *octet = octet.wrapping_add(1));
+        black_box(&self.other);
+        self.turn()
+    }
+
+    /// Takes what the worker tells. How much that was.
+    fn reports(&mut self) -> usize {
+        self.control.poll(4096, &mut |_| {})
     }
 
     /// A turn with a burst of packets of these contexts, in nanoseconds; all of them have to leave by `provider`.
@@ -206,7 +230,7 @@ impl Bench {
 
     /// What workers tell is taken, and the contexts' last report is forgotten: nothing comes back here.
     fn rest(&mut self) {
-        while self.control.poll(4096, &mut |_| {}) > 0 {}
+        while self.reports() > 0 {}
         self.now += 1;
     }
 
@@ -283,17 +307,12 @@ fn measure(contexts: u32, rounds: u32) -> String {
     let (mut calm, mut meanwhile) = ([Vec::new(), Vec::new()], [Vec::new(), Vec::new()]);
     for round in 0..=rounds {
         let before = bench.all(&mut order, 0);
-        bench.rest();
-        while bench.worker.turn(bench.now) > 0 {
-            bench.rest();
-        }
-        // The caches are those of traffic, not of a worker that has just done the same.
-        let nothing = bench.turn();
+        let nothing = bench.cold_turn();
         bench.control.lose(LOST, true);
-        let loss = bench.turn();
+        let loss = bench.cold_turn();
         let during = bench.all(&mut order, 1);
         bench.control.lose(LOST, false);
-        let healed = bench.turn();
+        let healed = bench.cold_turn();
         // The first round warms up.
         if round > 0 {
             idle.push(nothing);
@@ -342,7 +361,7 @@ fn main() -> ExitCode {
         .map(|&contexts| {
             eprintln!("{contexts} contexts");
             // Few contexts are measured as often as takes as long as many do once.
-            measure(contexts, rounds * (100_000 / contexts.max(1)).clamp(1, 100))
+            measure(contexts, rounds * (100_000 / contexts.max(1)).clamp(1, 10))
         })
         .collect();
     println!("{{\"rounds\":{rounds},\"results\":[{}]}}", rows.join(",\n"));

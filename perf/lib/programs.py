@@ -25,9 +25,11 @@ def build(parts):
     cargo = [str(ROOT / "scripts" / "cargo"), "build", "--release"]
     if "stages" in parts:
         subprocess.run([*cargo, "-p", "dataplane", "--example", "translation"], cwd=ROOT, check=True)
+    if "failover" in parts:
+        subprocess.run([*cargo, "-p", "dataplane", "--example", "failover"], cwd=ROOT, check=True)
     if "handshakes" in parts:
         subprocess.run([*cargo, "-p", "control", "--example", "handshakes"], cwd=ROOT, check=True)
-    if set(parts) - {"stages", "handshakes"}:
+    if set(parts) - {"stages", "failover", "handshakes"}:
         subprocess.run([*cargo, "-p", "perf-gen", "--bins"], cwd=ROOT, check=True)
 
 

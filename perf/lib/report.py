@@ -11,6 +11,7 @@ def markdown(name, result):
     parts = [f"# {name}", "", intro(result), ""]
     for part, write in (
         ("stages", stages),
+        ("failover", failover),
         ("replay", lambda rows: forwarding("The whole box on replayed captures", REPLAY, rows)),
         ("wire", lambda rows: forwarding("The whole box behind memif", WIRE, rows)),
         ("rates", rates),
@@ -149,7 +150,8 @@ def reload(found):
         "",
         f"{found['reloads']} reloads in a second at {found['rate_pps'] / 1e6:.2f} million packets per second: "
         f"{found['lost']:,} frames lost, and {found['lost_without']:,} in a second without reloads. If all of them were the "
-        f"reloads' fault, each blocked the box for {found['blocked_us_per_reload']:.1f} µs.",
+        f"reloads' fault, each blocked the box for {found['blocked_us_per_reload']:.1f} µs. Away, as above: "
+        f"{' / '.join(str(away) for away in found.get('away_us', {}).values())}.",
     ]
 
 
@@ -160,6 +162,24 @@ def soak(found):
         f"{found['received']:,} frames in {found['trials']} trials at {found['rate_pps'] / 1e6:.2f} million packets per "
         f"second: {found['loss_ratio']:.4%} lost, {found['worst_trial']:.4%} in the worst trial, {found['late']:,} overtaken.",
     ]
+
+
+def failover(found):
+    lines = [
+        "## A provider is lost",
+        "",
+        "The turn that takes in the command, after which each context's packets leave by its standby (looked at for all of "
+        "them), and microseconds per burst of 32 packets of contexts that lost theirs and of bystanders, before and after.",
+        "",
+        "| contexts | turn, ns | most | idle turn | back | whose | before: p50 | p99.9 | most | after: p50 | p99.9 | most |",
+        "|---:|---:|---:|---:|---:|---|---:|---:|---:|---:|---:|---:|",
+    ]
+    for row in found["results"]:
+        turn = f"{row['contexts']:,} | {row['lost_turn_ns']:,} | {row['lost_turn_most_ns']:,} | {row['idle_turn_ns']:,} | {row['back_turn_ns']:,}"
+        for who in ("affected", "bystander"):
+            times = [row[who][when][what] for when in ("before", "after") for what in ("p50_us", "p999_us", "most_us")]
+            lines.append(f"| {turn} | {who} | {' | '.join(f'{time:.1f}' for time in times)} |")
+    return [*lines, "", f"From the fewest contexts to the most the turn takes {found['ratio']:.2f} times as long."]
 
 
 def scale(found):

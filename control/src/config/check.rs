@@ -35,8 +35,8 @@ fn read(source: &mut Source<'_>, directory: &Path) -> Option<Site> {
     let network = network::check(source, &file, directory);
     let (node, network) = (node?, network?);
     let natv6 = natv6::check(source, &file.natv6, &network);
-    let publish = publish::check(source, &file.publish, &network, directory);
     let dns = dns::check(source, &file.dns, &network);
+    let publish = publish::check(source, &file.publish, &network, directory);
     let forks = fork::check(source, &file.forks, &network, shim6.forks_max);
     Some(Site {
         node,
@@ -57,8 +57,8 @@ fn read(source: &mut Source<'_>, directory: &Path) -> Option<Site> {
         shim6,
         natv6,
         setup,
-        publish,
         dns,
+        publish,
     })
 }
 

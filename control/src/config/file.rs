@@ -30,8 +30,8 @@ pub(super) struct SiteFile {
     pub(super) shim6: Section<Shim6Section>,
     pub(super) natv6: Section<Natv6Section>,
     pub(super) setup: Section<SetupSection>,
-    pub(super) publish: Section<PublishSection>,
     pub(super) dns: Section<DnsSection>,
+    pub(super) publish: Section<PublishSection>,
 }
 
 /// A table that stands in the file once or not at all.
@@ -247,8 +247,8 @@ impl SiteFile {
                 "shim6" => file.shim6 = one(source, "shim6", value),
                 "natv6" => file.natv6 = one(source, "natv6", value),
                 "setup" => file.setup = one(source, "setup", value),
-                "publish" => file.publish = one(source, "publish", value),
                 "dns" => file.dns = one(source, "dns", value),
+                "publish" => file.publish = one(source, "publish", value),
                 unknown => {
                     source.problem_at(&key.span(), unknown.to_string(), format!("unknown; expected one of {SECTIONS}"));
                 }

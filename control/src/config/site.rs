@@ -55,10 +55,10 @@ pub struct Site {
     pub natv6: Option<Natv6>,
     /// When a session between routable addresses gets a context (`[setup]`).
     pub setup: Setup,
-    /// Where names are published (`[publish]`); nowhere without it.
-    pub publish: Option<Publish>,
     /// DNS for the hosts (`[dns]`); none without upstream servers.
     pub dns: Option<Dns>,
+    /// Where names are published (`[publish]`); nowhere without it.
+    pub publish: Option<Publish>,
 }
 
 /// DNS for the hosts (`[dns]`).

@@ -66,8 +66,8 @@ fn tell(story: &Story) {
         Story::ForkRefused(ulids, fork, reason) => {
             info!(local = %ulids.local, peer = %ulids.peer, fork, ?reason, "no forked context");
         }
-        Story::Publish(story) => publish(story),
         Story::Names(note) => warn!("dns: {note}"),
+        Story::Publish(story) => publish(story),
         Story::PeerError(code, pointer) => debug!(code, pointer, "a peer sent an Error"),
     }
 }

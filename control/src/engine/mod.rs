@@ -34,6 +34,8 @@
 //! | `report` | what the operator sees |
 
 mod attachments;
+#[cfg(test)]
+mod bounds_tests;
 mod context;
 mod fork;
 mod hints;
@@ -52,6 +54,7 @@ mod publish;
 mod quote;
 mod report;
 mod revive;
+mod round;
 mod services;
 mod setup;
 mod standby;
@@ -89,6 +92,7 @@ use crate::wheel::Wheel;
 use attachments::Attachments;
 pub use hosts::Changes;
 use revive::Revival;
+use round::Round;
 pub use setup::{PortSetup, SetupError, worker_limits};
 pub use steer::SteerRefused;
 pub use tally::{Event, Tally};
@@ -215,8 +219,10 @@ pub struct Engine {
     transitions: BTreeMap<Ulid, hosts::Transition>,
     /// When the next of them goes, or a provider that only waits for it.
     lists_due: Option<Instant>,
+    /// The prefix of a provider that serves on no longer, and how far its contexts have been ended.
+    ending: Option<(u64, usize)>,
     /// Contexts that have something to hear about the locators of their host.
-    news: VecDeque<ContextId>,
+    round: Round,
     news_budget: ProbeBudget,
     /// Contexts whose exploration ended on a pair they should leave; in order of time.
     stays: BinaryHeap<Reverse<(Instant, ContextId)>>,

@@ -5,8 +5,6 @@
 //! way a held packet would. That costs a handshake and room in the tables, so a host can cause a few a second and no more;
 //! beyond that, contexts wait for packets, as they do without DNS.
 
-use std::net::Ipv6Addr;
-
 use dataplane::bucket::TokenBucket;
 use dataplane::context::Hasher;
 use dataplane::snapshot::{Block, PortId};
@@ -14,7 +12,7 @@ use dataplane::wire::{Ulid, UlidPair};
 use rand::Rng;
 
 use super::{Effect, Engine, Event, Story};
-use crate::config::{Prefix, Site, prefix};
+use crate::config::{Prefix, Site};
 use crate::dns::{self, Alg, Bounds, Client, Identifiers, Learned, Output, Packet};
 use crate::host::{Datagram, StreamEvent};
 use crate::manage::api::{DnsServerView, DnsView};
@@ -113,25 +111,6 @@ impl Engine {
             names.ways[at] = way.map(|(port, _)| port);
             names.alg.set_source(at, way.map(|(_, source)| source));
         }
-    }
-
-    /// The port a server is reached by, and the source its answers find.
-    pub(super) fn way_to(&self, server: Ipv6Addr) -> Option<(PortId, Ipv6Addr)> {
-        let own = |port: usize| self.snapshot.ports.get(port).map(|port| port.own.as_slice()).unwrap_or_default();
-        for (port, blocks) in self.links.iter().enumerate() {
-            let Some(block) = blocks.iter().find(|block| block.contains(server)) else { continue };
-            let source = own(port).iter().find(|address| block.contains(**address))?;
-            return Some((PortId(port as u8), *source));
-        }
-        let mut up: Vec<_> = self.providers.iter().filter(|it| it.is_up() && it.exists()).collect();
-        up.sort_by_key(|provider| {
-            (provider.is_unwelcome(), provider.failing, provider.standing(), provider.preference)
-        });
-        let way = |provider: &&super::Provider| {
-            let source = own(usize::from(provider.port.0)).iter().find(|address| prefix::is_routable(**address))?;
-            Some((provider.port, *source))
-        };
-        up.iter().find_map(way).filter(|_| prefix::is_routable(server))
     }
 
     /// A datagram for the box, if it is about names.
@@ -384,6 +363,8 @@ impl Engine {
 
 #[cfg(test)]
 mod tests {
+    use std::net::Ipv6Addr;
+
     use super::*;
     use crate::config::site::Dns;
     use crate::sim::{Plan, World};

@@ -1,10 +1,13 @@
 //! The site's names and where they are kept: which host is told of, and how messages about it travel.
 
+use std::net::Ipv6Addr;
+
+use dataplane::snapshot::PortId;
 use dataplane::wire::Ulid;
 use rand::Rng;
 
 use super::{Effect, Engine, Event, Story};
-use crate::config::{Host, Hosts};
+use crate::config::{Host, Hosts, prefix};
 use crate::host::Datagram;
 use crate::publish::{self, Output, Publisher, SERVER_PORT};
 use crate::time::Instant;
@@ -88,5 +91,24 @@ impl Engine {
                 }
             }
         }
+    }
+
+    /// The port whose link holds an address, or that of the best provider that is up, and the box's own address there that
+    /// answers come back to.
+    pub(super) fn way_to(&self, target: Ipv6Addr) -> Option<(PortId, Ipv6Addr)> {
+        let own = |port: usize| self.snapshot.ports.get(port).map(|port| port.own.as_slice()).unwrap_or_default();
+        for (port, blocks) in self.links.iter().enumerate() {
+            let Some(block) = blocks.iter().find(|block| block.contains(target)) else { continue };
+            let source = own(port).iter().find(|address| block.contains(**address))?;
+            return Some((PortId(u8::try_from(port).ok()?), *source));
+        }
+        // Nobody routes to an identifier, or back to one.
+        let mut up: Vec<_> = self.providers.iter().filter(|it| it.exists() && it.is_up()).collect();
+        up.sort_by_key(|it| (it.is_unwelcome(), it.failing, it.standing(), it.preference));
+        let way = |provider: &&super::Provider| {
+            let source = own(usize::from(provider.port.0)).iter().find(|address| prefix::is_routable(**address))?;
+            Some((provider.port, *source))
+        };
+        up.iter().find_map(way).filter(|_| prefix::is_routable(target))
     }
 }

@@ -14,7 +14,7 @@ use hashbrown::HashMap;
 use rand::Rng;
 
 use super::standby::Standbys;
-use super::{Effect, Engine, Provider, Revival, Tally};
+use super::{Effect, Engine, Provider, Revival, Round, Tally};
 use crate::config::site::FlowLabels;
 use crate::config::{Hosts, Site, site};
 use crate::host::{Listener, Neighbours, OwnLink, Stack};
@@ -131,7 +131,8 @@ impl Engine {
             listener: Listener::new(&links, |at| role(site, at) != Role::Unused),
             transitions: BTreeMap::new(),
             lists_due: None,
-            news: VecDeque::new(),
+            round: Round::default(),
+            ending: None,
             news_budget: ProbeBudget::new(UPDATES_PER_S, UPDATES_PER_S / 10),
             stays: BinaryHeap::new(),
             announce_down: site.shim6.announce_down,

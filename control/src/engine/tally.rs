@@ -268,6 +268,10 @@ const MEANINGS: &[(&str, &str)] = &[
     ("shim6_drop_bad_pds", "CGA parameters that do not belong to the peer's identifier."),
     ("shim6_drop_empty_list", "A Locator List without locators."),
     ("shim6_drop_too_many_waiting", "Needs a signature to be verified, and too many wait for that."),
+    (
+        "shim6_drop_proof_failed",
+        "Needs a signature to be verified, and that failed: a fault of the box, which the log names.",
+    ),
     ("shim6_drop_no_context", "No context for it."),
     ("shim6_drop_wrong_state", "The context is in a state that does not want it."),
     ("shim6_drop_wrong_nonce", "An acknowledgement of another update."),

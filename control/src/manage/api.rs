@@ -186,7 +186,7 @@ mod tests {
     #[test]
     fn a_filter_matches_either_end() {
         let [ours, theirs, other]: [Ipv6Addr; 3] = ["fc00::1", "fc00::2", "fc00::3"].map(|it| it.parse().unwrap());
-        let filter = |ulid, state| ContextFilter { ulid, state, limit: None };
+        let filter = |ulid, state| ContextFilter { ulid, state, ..ContextFilter::default() };
         let matches = |filter: ContextFilter| filter.matches(ours, theirs, ContextState::I1Sent);
         assert!(matches(filter(None, None)));
         assert!(matches(filter(Some(ours), None)));

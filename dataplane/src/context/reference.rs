@@ -142,6 +142,7 @@ mod tests {
     }
 
     proptest! {
+        /// And a packet has one way to go, whatever is lost (R5534-013).
         #[test]
         fn the_fast_table_answers_as_the_slow_one(steps in prop::collection::vec(step(), 1..200)) {
             let mut fast = Shard::new(32, Hasher::new([3; 32]), false).with_standbys(true);

@@ -1,5 +1,7 @@
 //! Where packets go when their verdict is known: ports, other workers, control, or nowhere under a name.
 
+use rtrb::PushError;
+
 use crate::context::hold::Held;
 use crate::context::{Hasher, Hold};
 use crate::counters::{Count, DropReason};
@@ -59,13 +61,21 @@ impl<F: Frame> Outlets<F> {
         self.link.counters.count_drop(reason);
     }
 
-    /// Tells control. False when it has no room to listen.
+    /// Tells control. False when it has no room to listen. What is lost then is a packet or a word, which are counted apart: a
+    /// packet whose drop has a reason already is not dropped twice.
     pub(super) fn tell(&mut self, event: Event<F>) -> bool {
-        let told = self.link.events.push(event).is_ok();
-        if !told {
-            self.drop(DropReason::RingFull);
+        let Err(PushError::Full(event)) = self.link.events.push(event) else { return true };
+        match event {
+            Event::Punt(..) | Event::Unresolved(..) | Event::UnknownPair(_) => self.drop(DropReason::RingFull),
+            Event::UnknownTag { .. }
+            | Event::Activity { .. }
+            | Event::Tcp { .. }
+            | Event::TableFull { .. }
+            | Event::Qualified { .. }
+            | Event::Fork(_)
+            | Event::Retired(_) => self.count(Count::NoticesLost),
         }
-        told
+        false
     }
 
     #[inline]

@@ -338,7 +338,8 @@ fn obey(cli: &Cli, output: &mut Output<'_>) -> Result<(), VerbError> {
         Verb::Status => show::status(config, output),
         Verb::Hosts => show::hosts(config, output),
         Verb::Contexts(ContextArgs { ulid, state, limit }) => {
-            show::contexts(config, ContextFilter { ulid: *ulid, state: *state, limit: Some(*limit) }, output)
+            let filter = ContextFilter { ulid: *ulid, state: *state, limit: Some(*limit), after: None };
+            show::contexts(config, filter, output)
         }
         Verb::Paths => show::paths(config, output),
         Verb::Counters { all } => show::counters(config, *all, output),

@@ -36,9 +36,20 @@ pub(super) fn hosts(config: &Path, output: &mut Output<'_>) -> Result<(), VerbEr
     output.answer(&view, hosts_text)
 }
 
-pub(super) fn contexts(config: &Path, filter: ContextFilter, output: &mut Output<'_>) -> Result<(), VerbError> {
-    let view = ask!(config, Request::Contexts(filter), Contexts);
-    output.answer(&view, contexts_text)
+/// Asks until everything has been looked at: the box does so a part at a time.
+pub(super) fn contexts(config: &Path, mut filter: ContextFilter, output: &mut Output<'_>) -> Result<(), VerbError> {
+    let limit = filter.limit();
+    let mut all = ContextsView::default();
+    loop {
+        let view = ask!(config, Request::Contexts(filter.clone()), Contexts);
+        all.contexts.extend(view.contexts);
+        all.left_off += view.left_off;
+        // Whatever the other end says, this comes to an end.
+        let Some(next) = view.next.filter(|next| filter.after.is_none_or(|after| after < *next)) else { break };
+        filter.after = Some(next);
+        filter.limit = Some(u32::try_from(limit.saturating_sub(all.contexts.len())).unwrap_or(u32::MAX));
+    }
+    output.answer(&all, contexts_text)
 }
 
 pub(super) fn paths(config: &Path, output: &mut Output<'_>) -> Result<(), VerbError> {
