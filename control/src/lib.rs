@@ -6,6 +6,7 @@
 
 pub mod chains;
 pub mod config;
+pub mod dhcp;
 pub mod driver;
 pub mod engine;
 pub mod host;
@@ -14,5 +15,6 @@ pub mod manage;
 pub mod reap;
 pub mod shim6;
 pub mod sim;
+pub mod store;
 pub mod time;
 pub mod wheel;

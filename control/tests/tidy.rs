@@ -38,11 +38,13 @@ const CONTROL: Rooms = &[
     ("reap", &["time"]),
     ("shim6", &["chains", "identity", "time", "wheel"]),
     ("host", &["time"]),
-    ("config", &["identity"]),
-    ("manage", &["config", "identity"]),
-    ("engine", &["chains", "config", "host", "identity", "manage", "reap", "shim6", "time", "wheel"]),
+    ("dhcp", &["time"]),
+    ("config", &["dhcp", "identity"]),
+    ("store", &["dhcp", "identity"]),
+    ("manage", &["config", "dhcp", "identity", "store"]),
+    ("engine", &["chains", "config", "dhcp", "host", "identity", "manage", "reap", "shim6", "time", "wheel"]),
     ("sim", &["config", "engine", "host", "identity", "manage", "reap", "shim6", "time"]),
-    ("driver", &["config", "engine", "manage", "shim6", "time"]),
+    ("driver", &["config", "dhcp", "engine", "identity", "manage", "shim6", "store", "time"]),
 ];
 
 /// Words that reach outside, and where they may stand. Everything else gets time, randomness and octets as arguments.
@@ -62,6 +64,8 @@ const WORLD: &[(&[&str], &[&str])] = &[
             // Configuration, hosts and keys are files of the operator's.
             "control/src/config/",
             "control/src/manage/verbs/",
+            // So is the store, which a thread of the driver's opens.
+            "control/src/store/",
             // The socket is a file too.
             "control/src/manage/server.rs",
             "dataplane/src/port/pcap.rs",

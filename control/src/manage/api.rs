@@ -5,6 +5,7 @@
 //! which kind they are. Octet and packet counts are since the daemon (or the context) began.
 
 mod contexts;
+mod leases;
 mod natv6;
 mod status;
 
@@ -13,6 +14,7 @@ use std::collections::BTreeMap;
 use serde::{Deserialize, Serialize};
 
 pub use contexts::*;
+pub use leases::*;
 pub use natv6::*;
 pub use status::*;
 
@@ -58,6 +60,10 @@ pub enum Request {
     Counters,
     /// Translation for peers without Shim6.
     Natv6,
+    /// Hosts that get their address by DHCPv6.
+    Leases,
+    /// Everything in the store.
+    StoreExport,
     /// Read the configuration and the hosts again: all of it or nothing.
     Reload,
     /// Use a provider in another way.
@@ -90,6 +96,10 @@ pub enum Response {
     Counters(CountersView),
     /// To [`Request::Natv6`].
     Natv6(Natv6View),
+    /// To [`Request::Leases`].
+    Leases(LeasesView),
+    /// To [`Request::StoreExport`].
+    Store(Box<crate::store::Export>),
     /// To [`Request::Reload`].
     Reloaded(ReloadedView),
     /// To [`Request::Steer`]: the provider as it is now.

@@ -6,6 +6,7 @@
 mod files;
 pub mod records;
 mod show;
+mod store;
 
 use std::io::{self, Write};
 use std::net::Ipv6Addr;
@@ -63,6 +64,11 @@ enum Verb {
         #[arg(long)]
         all: bool,
     },
+    /// The hosts of the running box that have their address by DHCPv6.
+    Leases,
+    /// The store: leases, with all that was made for them.
+    #[command(subcommand)]
+    Store(StoreVerb),
     /// What the running box translates for peers without Shim6, and through which providers.
     Natv6,
     /// Use a provider of the running box in another way, until told otherwise or restarted.
@@ -136,6 +142,19 @@ enum HostVerb {
 }
 
 #[derive(Debug, Subcommand)]
+enum StoreVerb {
+    /// Print everything in it as JSON; a running daemon is asked.
+    Export,
+    /// Take an export into an empty store, all of it or nothing. The daemon must not run.
+    Import {
+        /// What `store export` printed; - for standard input.
+        file: PathBuf,
+    },
+    /// Read every page, and everything on it. The daemon must not run.
+    Check,
+}
+
+#[derive(Debug, Subcommand)]
 enum KeyVerb {
     /// Make the key pair at `site.key`, readable by its owner alone. A key that exists is never overwritten.
     Make {
@@ -170,6 +189,9 @@ pub enum VerbError {
     /// There is no key.
     #[error(transparent)]
     Key(#[from] KeyFileError),
+    /// The store cannot be read.
+    #[error(transparent)]
+    Store(#[from] crate::store::StoreError),
     /// The daemon is not there or did not obey.
     #[error(transparent)]
     Client(#[from] ClientError),
@@ -248,6 +270,8 @@ fn obey(cli: &Cli, output: &mut Output<'_>) -> Result<(), VerbError> {
         }
         Verb::Paths => show::paths(config, output),
         Verb::Counters { all } => show::counters(config, *all, output),
+        Verb::Leases => show::leases(config, output),
+        Verb::Store(verb) => store::run(config, verb, output),
         Verb::Natv6 => show::natv6(config, output),
         Verb::Provider { name, wanted } => {
             let steering = match wanted {
