@@ -36,7 +36,7 @@ interval_s = 4
 
 # What dhclient's own script does, without touching this machine's resolv.conf.
 SCRIPT = """#!/bin/sh
-echo "$reason $new_ip6_address $new_dhcp6_name_servers $new_dhcp6_domain_search" >> "$LOG"
+echo "$reason $new_ip6_address $new_dhcp6_name_servers $new_dhcp6_domain_search" >> FOLDER/log
 case "$reason" in
 BOUND6|RENEW6|REBIND6) ip -6 addr replace "$new_ip6_address/128" dev "$interface" nodad ;;
 RELEASE6|EXPIRE6|STOP6) ip -6 addr del "$old_ip6_address/128" dev "$interface" ;;
@@ -60,22 +60,25 @@ class RealClient(LabTest):
     node = "a-h2"
 
     def dhclient(self, *arguments):
-        command = ["env", f"LOG={self.folder}/log", "dhclient", "-6", "-1", "-d", "-sf", f"{self.folder}/script"]
-        command += ["-lf", f"{self.folder}/leases", "-pf", f"{self.folder}/pid", "-cf", f"{self.folder}/conf"]
-        return net.exec_in(self.node, ["timeout", "20", *command, *arguments, "eth0"], check=False)
+        """The command line; without its own script, which would touch this machine's resolv.conf."""
+        files = {"-sf": "script", "-lf": "leases", "-pf": "pid", "-cf": "conf"}
+        named = [part for flag, name in files.items() for part in (flag, f"{self.folder}/{name}")]
+        return ["dhclient", "-6", "-d", *named, *arguments, "eth0"]
 
     def setUp(self):
         self.scratch = tempfile.TemporaryDirectory()
         self.addCleanup(self.scratch.cleanup)
         self.folder = self.scratch.name
         script = Path(self.folder, "script")
-        script.write_text(SCRIPT)
+        script.write_text(SCRIPT.replace("FOLDER", self.folder))
         script.chmod(0o755)
         Path(self.folder, "conf").write_text("also request dhcp6.name-servers, dhcp6.domain-search;\n")
         ctl = box.ctl_process(A, ["host", "remove", self.node])
         self.assertEqual(ctl.returncode, 0, ctl.stderr)
-        net.exec_in(self.node, ["sh", "-ec", "ip -6 addr flush dev eth0 scope global; ip -6 route flush dev eth0 proto boot"])
-        net.exec_in(self.node, ["sh", "-ec", "echo 1 > /proc/sys/net/ipv6/conf/eth0/accept_ra; ip link set eth0 down; ip link set eth0 up"])
+        conf = "/proc/sys/net/ipv6/conf/eth0"
+        lines = ["ip -6 addr flush dev eth0 scope global", f"echo 1 > {conf}/accept_ra"]
+        lines += [f"echo 64 > {conf}/accept_ra_rt_info_max_plen", "ip link set eth0 down", "ip link set eth0 up"]
+        net.exec_in(self.node, ["sh", "-ec", "\n".join(lines)])
 
     def routes(self):
         return net.exec_in(self.node, ["ip", "-6", "route"]).stdout
@@ -87,10 +90,8 @@ class RealClient(LabTest):
         self.assertIn("fc00::/8 via fe80::1", self.routes())
         shown = net.exec_in(self.node, ["ip", "-6", "addr", "show", "dev", "eth0", "scope", "global"]).stdout
         self.assertEqual(shown.strip(), "", "no address of the host's own making")
-        running = subprocess.Popen(
-            net.inside(self.node, ["env", f"LOG={self.folder}/log", "dhclient", "-6", "-d", "-sf", f"{self.folder}/script",
-                                   "-lf", f"{self.folder}/leases", "-pf", f"{self.folder}/pid", "-cf", f"{self.folder}/conf", "eth0"]),
-            stdout=subprocess.DEVNULL, stderr=open(f"{self.folder}/err", "wb"))
+        with open(f"{self.folder}/err", "wb") as err:
+            running = subprocess.Popen(net.inside(self.node, self.dhclient()), stdout=subprocess.DEVNULL, stderr=err)
         try:
             log = Path(self.folder, "log")
             self.wait_until("dhclient has a lease", lambda: log.exists() and "BOUND6" in log.read_text(), 20)
@@ -113,7 +114,7 @@ class RealClient(LabTest):
         finally:
             running.terminate()
             running.wait()
-        done = self.dhclient("-r")
+        done = net.exec_in(self.node, ["timeout", "20", *self.dhclient("-r")], check=False)
         self.assertEqual(done.returncode, 0, done.stderr)
         [lease] = [lease for lease in leases()["leases"] if lease["ulid"] == address]
         self.assertFalse(lease["bound"], "released")

@@ -13,6 +13,9 @@
 //!
 //! Prefixes are not delegated and temporary addresses not given: clients that ask for them hear that there are none.
 
+mod answer;
+mod rows;
+
 use std::collections::{BTreeSet, VecDeque};
 use std::net::Ipv6Addr;
 use std::time::Duration;
@@ -22,9 +25,9 @@ use hashbrown::{HashMap, HashSet};
 use super::book::{Book, Refusal};
 use super::config::Config;
 use super::lease::{Change, Client, Identity, Lease, State, Stored};
-use super::message::{self, Duid, Fqdn, Ia, IaKind, Kind, Malformed, Request, Status, Writer, code};
+use super::message::{self, Duid, Kind, Malformed, Request, Status, code};
 use super::relay::{self, Hop};
-use super::{CLIENT_PORT, SERVER_PORT, options};
+use super::{CLIENT_PORT, SERVER_PORT};
 use crate::time::Instant;
 
 /// Answers that wait until something is written; clients ask again.
@@ -406,32 +409,6 @@ impl Server {
         Verdict::Answered(Kind::Confirm)
     }
 
-    /// §18.3.9: what the client would get.
-    fn offer(&mut self, now: Instant, asked: &Asked<'_>, ia: &Ia, work: &mut Work) -> Outcome {
-        if let Some(outcome) = not_ours(ia, asked.request.kind) {
-            return outcome;
-        }
-        let client = Client { duid: asked.client.clone(), iaid: ia.iaid };
-        let known = self.book.get(&client).filter(|lease| self.config.on_link(lease.identity.ulid));
-        let is_bound = known.is_some_and(|lease| lease.state == State::Bound);
-        if let Some(lease) = known {
-            work.name = Some(lease.name.clone());
-        }
-        let known = known.map(|lease| lease.identity.ulid);
-        if !is_bound && let Err(refusal) = self.book.may_bind(&self.config, &client, asked.via, asked.relayed) {
-            return refused(client, asked.via, refusal, work);
-        }
-        let wall = self.wall(now);
-        let (address, valid) = match known {
-            Some(address) => (address, self.config.valid),
-            None => match self.offered(wall, &client) {
-                Some(address) => (address, self.first_lifetime()),
-                None => return starved(work),
-            },
-        };
-        Outcome::Lease { address, valid, dead: Vec::new() }
-    }
-
     /// The address a client without one was offered, or is offered now.
     fn offered(&mut self, wall: u64, client: &Client) -> Option<Ipv6Addr> {
         let identity = match self.take_offer(client) {
@@ -468,118 +445,6 @@ impl Server {
         {
             self.reserve.push_back(identity);
         }
-    }
-
-    /// What becomes of an association by a message that may change it.
-    fn associate(&mut self, now: Instant, asked: &Asked<'_>, ia: &Ia, work: &mut Work) -> Outcome {
-        let kind = asked.request.kind;
-        if let Some(outcome) = not_ours(ia, kind) {
-            return outcome;
-        }
-        let client = Client { duid: asked.client.clone(), iaid: ia.iaid };
-        let known = self.book.get(&client).filter(|lease| self.config.on_link(lease.identity.ulid));
-        let bound = known.filter(|lease| lease.state == State::Bound).map(|lease| lease.identity.ulid);
-        let foreign = ia.addresses.iter().any(|address| !self.config.on_link(*address));
-        match kind {
-            Kind::Release | Kind::Decline => match bound {
-                Some(address) if ia.addresses.contains(&address) => {
-                    self.end(now, &client, kind == Kind::Decline, work);
-                    Outcome::Done
-                }
-                Some(_) => Outcome::Done,
-                None => Outcome::Status(Status::NoBinding, "no such lease"),
-            },
-            Kind::Request if foreign => Outcome::Status(Status::NotOnLink, "not of this link"),
-            Kind::Rebind if known.is_none() && foreign => {
-                Outcome::Dead(ia.addresses.iter().filter(|it| !self.config.on_link(**it)).copied().collect())
-            }
-            // Others may know it who did not answer in time; only where one server answers a Solicit it is ours to give.
-            Kind::Rebind if known.is_none() && !self.config.rapid_commit => {
-                Outcome::Status(Status::NoBinding, "no such lease")
-            }
-            _ => self.bind(now, asked, client, ia, work),
-        }
-    }
-
-    /// The client has its address from now on, or longer.
-    fn bind(&mut self, now: Instant, asked: &Asked<'_>, client: Client, ia: &Ia, work: &mut Work) -> Outcome {
-        let wall = self.wall(now);
-        let Asked { via, relayed, .. } = *asked;
-        let known = self.book.get(&client).filter(|lease| self.config.on_link(lease.identity.ulid)).cloned();
-        let was_bound = known.as_ref().is_some_and(|lease| lease.state == State::Bound);
-        if !was_bound && let Err(refusal) = self.book.may_bind(&self.config, &client, via, relayed) {
-            return refused(client, via, refusal, work);
-        }
-        let is_new = known.is_none();
-        let (identity, valid, old_name) = match known {
-            Some(lease) => (lease.identity, self.config.valid, Some(lease.name)),
-            None => {
-                let Some(identity) = self.take_offer(&client).or_else(|| self.fresh()) else { return starved(work) };
-                (identity, self.first_lifetime(), None)
-            }
-        };
-        if is_new {
-            work.changes.extend(self.book.make_room(&self.config, wall));
-        }
-        // A client of another link's prefix starts anew here.
-        let stale = self.book.get(&client).filter(|lease| lease.identity.ulid != identity.ulid);
-        if stale.is_some_and(|lease| lease.state == State::Bound) {
-            work.withdraw.extend(stale.map(|lease| lease.identity.ulid));
-        }
-        let name = self.name_for(&client, asked.request.name.as_ref(), identity.ulid, old_name);
-        let until = wall + u64::from(valid) + GRACE;
-        let address = identity.ulid;
-        let lease =
-            Lease { client: client.clone(), name: name.clone(), identity, state: State::Bound, until, via, relayed };
-        if !was_bound {
-            work.told.push(Told::Bound(client.clone(), name.clone(), address));
-        }
-        work.name.get_or_insert(name);
-        self.book.put(lease.clone(), &self.config);
-        work.changes.push(Change::Put(lease));
-        work.serve.push((client, address));
-        let asks_again = matches!(asked.request.kind, Kind::Renew | Kind::Rebind);
-        let dead = ia.addresses.iter().filter(|it| asks_again && **it != address).copied().collect();
-        Outcome::Lease { address, valid, dead }
-    }
-
-    /// §18.3.7, §18.3.8: a lease ends by its client's own wish.
-    fn end(&mut self, now: Instant, client: &Client, declined: bool, work: &mut Work) {
-        let wall = self.wall(now);
-        let Some(lease) = self.book.get(client).cloned() else { return };
-        work.withdraw.push(lease.identity.ulid);
-        if declined {
-            work.told.push(Told::Declined(client.clone(), lease.identity.ulid));
-            work.changes.extend(self.book.forget(client, &self.config, wall, true));
-            return;
-        }
-        work.changes.extend(self.book.make_room(&self.config, wall));
-        work.told.push(Told::Released(lease.name.clone(), lease.identity.ulid));
-        let lease = Lease { state: State::Former, until: wall, ..lease };
-        self.book.put(lease.clone(), &self.config);
-        work.changes.push(Change::Put(lease));
-    }
-
-    /// Valid lifetime of a client's first lease.
-    fn first_lifetime(&self) -> u32 {
-        let crowded = self.book.is_crowded(&self.config);
-        if crowded { self.config.trial.min(self.config.valid) } else { self.config.valid }
-    }
-
-    /// What a host is called: as the operator says, as it was called, as it calls itself, or after its address.
-    fn name_for(&self, client: &Client, wish: Option<&Fqdn>, address: Ipv6Addr, old: Option<String>) -> String {
-        let is_free = |name: &String| {
-            let others = self.book.named(name).is_some_and(|owner| owner != client);
-            !others && !self.foreign_names.contains(name)
-        };
-        let reserved = self.config.reserved(&client.duid, client.iaid).map(|it| it.name.clone());
-        let is_reserved = |name: &String| self.config.reservations.iter().any(|it| it.name == *name);
-        let wish = wish.and_then(|wish| options::sanitised(&wish.label));
-        let numbered = wish.iter().flat_map(|name| (2..10).map(move |number| format!("{name:.60}-{number}")));
-        let wishes = old.iter().cloned().chain(wish.iter().cloned()).chain(numbered);
-        let wishes = wishes.filter(|name| !is_reserved(name));
-        let by_address = format!("h-{:016x}", address.to_bits() as u64);
-        reserved.into_iter().chain(wishes).find(is_free).unwrap_or(by_address)
     }
 
     /// What was written, or could not be: then there is no answer, and the client asks again. There is none either if the
@@ -659,89 +524,6 @@ impl Server {
         let due = self.book.due().into_iter().chain(offer).min()?;
         Some(Instant(Duration::from_secs(due.saturating_sub(self.epoch))))
     }
-
-    /// A message with the server's name and the client's.
-    fn begin(&self, kind: u8, request: &Request) -> Writer {
-        let mut out = Writer::message(kind, request.transaction);
-        out.option(code::SERVER_ID, |out| out.put(self.config.duid.octets()));
-        if let Some(client) = &request.client {
-            out.option(code::CLIENT_ID, |out| out.put(client.octets()));
-        }
-        out
-    }
-
-    /// What the client asked for besides.
-    fn put_options(&self, out: &mut Writer, request: &Request, name: Option<&str>) {
-        let wants = |code| request.wants.contains(&code);
-        if wants(code::DNS_SERVERS) && !self.config.dns.is_empty() {
-            out.option(code::DNS_SERVERS, |out| self.config.dns.iter().for_each(|it| out.put(&it.octets())));
-        }
-        if wants(code::DOMAIN_LIST) && !self.config.search.is_empty() {
-            let names = self.config.search.iter().filter_map(|name| options::encode_name(name));
-            out.option(code::DOMAIN_LIST, |out| names.for_each(|name| out.put(&name)));
-        }
-        if wants(code::ADDRESS_SELECTION) && !self.config.policy.is_empty() {
-            options::put_policy(out, &self.config.policy);
-        }
-        if wants(code::INFORMATION_REFRESH_TIME) && request.kind == Kind::InformationRequest {
-            out.option(code::INFORMATION_REFRESH_TIME, |out| out.put(&INFORMATION_REFRESH.to_be_bytes()));
-        }
-        if let (Some(wish), Some(name)) = (&request.name, name) {
-            // RFC 4704 §4.1: N, we tell DNS nothing; O if the client wanted that we do.
-            let flags = 4 | (wish.flags & 1) << 1;
-            let domain = self.config.search.first().and_then(|domain| options::encode_name(domain));
-            out.option(code::CLIENT_FQDN, |out| {
-                out.put(&[flags, name.len() as u8]);
-                out.put(name.as_bytes());
-                out.put(&domain.unwrap_or_default());
-            });
-        }
-    }
-
-    /// An option for each association that there is something to say of. All have the same T1 and T2 (§18.3.2).
-    fn put_outcomes(&self, out: &mut Writer, request: &Request, outcomes: &[Outcome]) {
-        let Config { preferred, valid, t1, t2, .. } = self.config;
-        let lifetimes = outcomes.iter().filter_map(|outcome| match outcome {
-            Outcome::Lease { valid, .. } => Some(*valid),
-            _ => None,
-        });
-        let shortest = lifetimes.min().unwrap_or(valid);
-        let times = if shortest < valid { (t1.min(shortest / 2), t2.min(shortest / 5 * 4)) } else { (t1, t2) };
-        for (ia, outcome) in request.ias.iter().zip(outcomes) {
-            match outcome {
-                Outcome::Lease { address, valid, dead } => out.ia(ia, times, |out| {
-                    out.address(*address, preferred.min(*valid), *valid);
-                    dead.iter().for_each(|address| out.address(*address, 0, 0));
-                }),
-                Outcome::Dead(dead) => {
-                    out.ia(ia, (0, 0), |out| dead.iter().for_each(|address| out.address(*address, 0, 0)));
-                }
-                Outcome::Status(status, text) => out.ia(ia, (0, 0), |out| out.status(*status, text)),
-                Outcome::Done => {}
-            }
-        }
-    }
-}
-
-/// What is said to an association that gets no address whatever happens.
-fn not_ours(ia: &Ia, kind: Kind) -> Option<Outcome> {
-    let none = match ia.kind {
-        IaKind::Na => return None,
-        _ if matches!(kind, Kind::Release | Kind::Decline) => (Status::NoBinding, "no such lease"),
-        IaKind::Ta => (Status::NoAddrsAvail, "no temporary addresses here"),
-        IaKind::Pd => (Status::NoPrefixAvail, "no prefixes here"),
-    };
-    Some(Outcome::Status(none.0, none.1))
-}
-
-fn refused(client: Client, via: Ipv6Addr, refusal: Refusal, work: &mut Work) -> Outcome {
-    work.told.push(Told::Refused(client, via, refusal));
-    Outcome::Status(Status::NoAddrsAvail, "no address left")
-}
-
-fn starved(work: &mut Work) -> Outcome {
-    work.starved = true;
-    Outcome::Status(Status::NoAddrsAvail, "no address is ready yet")
 }
 
 fn is_link_local(address: Ipv6Addr) -> bool {

@@ -3,10 +3,11 @@
 //! The store's thread takes everything that has come in since and writes it in one transaction, so the more there is, the
 //! less each change costs. It has the store alone; whoever wants to see it asks this thread.
 
+use std::path::Path;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::thread::{self, JoinHandle};
-use std::time::{SystemTime, UNIX_EPOCH};
+use std::time::{Duration, SystemTime, UNIX_EPOCH};
 
 use crossbeam::channel::{Receiver, Sender, TrySendError, bounded, unbounded};
 use rand::rngs::{StdRng, SysRng};
@@ -18,13 +19,16 @@ use crate::dhcp::Duid;
 use crate::engine::{Commit, Effect, Engine, IdentityJob, Kept, MadeIdentity};
 use crate::manage::api::Response;
 use crate::manage::server::Call;
-use crate::store::Store;
+use crate::store::{Store, StoreError};
 use crate::time::Instant;
 
 /// What may wait for the store; the engine keeps the rest.
 const ROOM: usize = 4096;
 /// Changes in one transaction, at most.
 const GROUP: usize = 1024;
+/// How often, and how soon, a store is tried again that somebody else has.
+const ATTEMPTS: u32 = 60;
+const AGAIN: Duration = Duration::from_millis(50);
 /// Identities that are asked for beforehand.
 const IDENTITIES: usize = 64;
 
@@ -53,7 +57,7 @@ pub(super) fn open(
     rng: &mut dyn Rng,
 ) -> Result<Option<(Store, Kept)>, RunError> {
     let Some(file) = &configuration.site.store else { return Ok(None) };
-    let store = Store::open(file)?;
+    let store = open_soon(file)?;
     let mut uuid = [0; 16];
     rng.fill_bytes(&mut uuid);
     let duid = store.duid(&Duid::from_uuid(uuid))?;
@@ -61,6 +65,20 @@ pub(super) fn open(
     let wall = SystemTime::now().duration_since(UNIX_EPOCH).map_err(|error| RunError::System(error.to_string()))?;
     let epoch = wall.saturating_sub(clock.now().0).as_secs();
     Ok(Some((store, Kept { duid, stored, epoch })))
+}
+
+/// A daemon that was killed a moment ago lets go of its files when the last of its threads has ended.
+fn open_soon(file: &Path) -> Result<Store, StoreError> {
+    let mut attempts = 0;
+    loop {
+        match Store::open(file) {
+            Err(StoreError::InUse { .. }) if attempts < ATTEMPTS => {
+                attempts += 1;
+                thread::sleep(AGAIN);
+            }
+            other => return other,
+        }
+    }
 }
 
 impl Leases {
