@@ -7,11 +7,13 @@
 pub mod chains;
 pub mod config;
 pub mod dhcp;
+pub mod dns;
 pub mod driver;
 pub mod engine;
 pub mod host;
 pub mod identity;
 pub mod manage;
+pub mod publish;
 pub mod reap;
 pub mod shim6;
 pub mod sim;

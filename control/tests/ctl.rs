@@ -269,6 +269,7 @@ fn context() -> ContextView {
         local_tag: Some("000000000001".into()),
         peer_tag: Some("7fffffffffff".into()),
         current: Some(PairView { local, peer }),
+        standby: None,
         local_provider: Some("isp-x".into()),
         local_locators: vec![local],
         peer_locators: vec![PeerLocatorView { locator: peer, verified: true, probed: false }],
@@ -307,7 +308,10 @@ fn answer(request: &Request) -> Response {
             ..Default::default()
         }),
         Request::Hosts => Response::Hosts(HostsView::default()),
-        Request::Contexts(_) => Response::Contexts(ContextsView { contexts: vec![context()], left_off: 2 }),
+        Request::Contexts(filter) if filter.after.is_none() => {
+            Response::Contexts(ContextsView { contexts: vec![context()], left_off: 0, next: Some(4096) })
+        }
+        Request::Contexts(_) => Response::Contexts(ContextsView { contexts: Vec::new(), left_off: 2, next: None }),
         Request::Paths => Response::Paths(PathsView {
             paths: vec![PathView {
                 provider: "isp-x".into(),
@@ -332,6 +336,26 @@ fn answer(request: &Request) -> Response {
             counters: [("drop.hop_limit".into(), 0), ("rx.packets".into(), 7)].into(),
             descriptions: [("rx.packets".into(), "packets received".into())].into(),
             workers: Vec::new(),
+        }),
+        Request::DnsFlush => Response::DnsFlushed(FlushedView { entries: 3 }),
+        Request::Dns => Response::Dns(DnsView {
+            enabled: true,
+            servers: vec![DnsServerView {
+                address: "2001:db8:53::1".parse().unwrap(),
+                source: None,
+                port: None,
+                resting: false,
+                rtt_us: Some(1234),
+                questions: 5,
+                answers: 4,
+                timeouts: 1,
+                streams: 0,
+            }],
+            entries: 3,
+            entries_max: 100,
+            hits: 7,
+            counters: std::collections::BTreeMap::from([("dns_questions".to_owned(), 9), ("dns_passed".to_owned(), 0)]),
+            ..DnsView::default()
         }),
         Request::Natv6 => Response::Natv6(Natv6View {
             enabled: true,
@@ -394,8 +418,10 @@ fn a_running_daemon_is_shown_in_tables_and_in_json() {
     assert_eq!(serde_json::from_value::<ContextView>(json["contexts"][0].clone()).unwrap(), context());
     assert_eq!(json["contexts"][0]["state"], "established");
     let ulid = Some("fc00:b:0:1::5".parse().unwrap());
-    let filter = ContextFilter { ulid, state: Some(ContextState::Established), limit: Some(5) };
-    assert_eq!(asked.lock().unwrap().last(), Some(&Request::Contexts(filter)));
+    let filter = ContextFilter { ulid, state: Some(ContextState::Established), limit: Some(5), after: None };
+    let more = ContextFilter { limit: Some(4), after: Some(4096), ..filter.clone() };
+    let asked_for = [filter, more].map(Request::Contexts);
+    assert_eq!(asked.lock().unwrap().last_chunk(), Some(&asked_for));
 
     assert!(
         room.ctl("paths")
@@ -411,6 +437,12 @@ fn a_running_daemon_is_shown_in_tables_and_in_json() {
     let leases = room.ctl("leases").out;
     assert!(leases.contains("laptop") && leases.contains("1 of 9 leases given"), "{leases}");
     // RCM-016
+    let dns = room.ctl("dns").out;
+    assert!(dns.contains("2001:db8:53::1  no way  -     -     1.234 ms  5      4"), "{dns}");
+    assert!(dns.contains("cache: 3 of 100 answers") && dns.contains("dns_questions  9"), "{dns}");
+    assert!(!dns.contains("dns_passed"), "{dns}");
+    assert_eq!(room.ctl("dns --json").json()["servers"][0]["timeouts"], 1);
+    assert_eq!(room.ctl("dns flush").out, "3 entries forgotten\n");
     let natv6 = room.ctl("natv6").out;
     assert!(
         natv6.contains("isp-x         1  up         2  no       41   0        0       0\n")
@@ -437,6 +469,68 @@ fn a_refused_reload_says_so_and_keeps_the_file() {
     assert_eq!(*asked.lock().unwrap(), [Request::Reload, Request::Reload]);
     drop(server);
     assert_eq!(room.ctl("host list --json").json()["hosts"][0]["name"], "h1");
+}
+
+const SPARE: &str = r#"
+[[port]]
+name = "spare"
+device = "net_af_packet3,iface=a-v"
+addresses = ["2001:db8:ac::2/64"]
+"#;
+const V: &str = "v --port spare --prefix 2001:db8:a3:1::/64 --next-hop 2001:db8:ac::1 --preference 7";
+
+#[test]
+fn providers_come_and_go_with_the_locators_of_all_hosts() {
+    let site = SITE.replace("[site]\n", "[site]\nkey = \"key.pem\"\n") + SPARE;
+    let room = Room::new("providers", &site);
+    assert_eq!(room.ctl("host add h1 --make-key").status, 0);
+    let before = room.ctl("host list --json").json()["hosts"][0].clone();
+    let json = |said: Said| -> Value { serde_json::from_str(&said.out).unwrap_or_else(|_| panic!("{said:?}")) };
+    let added = json(room.ctl(&format!("provider add {V} --json")));
+    assert_eq!((&added["added"], &added["daemon_reloaded"]), (&"v".into(), &false.into()));
+    let new = added["hosts"][0]["added"][0].as_str().unwrap();
+    assert!(new.starts_with("2001:db8:a3:1:"), "{added}");
+    let checked = room.ctl("check");
+    assert_eq!(checked.out, "site.toml: good; ports: 4, providers: 3, hosts: 1, static peers: 0\n", "{checked:?}");
+    // One goes, and its place in the list of locators with it.
+    let removed = json(room.ctl("provider remove isp-x --json"));
+    assert_eq!((&removed["removed"], &removed["hosts"][0]["removed"][0]), (&"isp-x".into(), &before["locators"][0]));
+    let after = room.ctl("host list --json").json()["hosts"][0].clone();
+    assert_eq!((&after["ulid"], &after["locators"][1]), (&before["ulid"], &new.into()));
+    // And back in the place of the other: it was made for it, and has the address it had.
+    let back = "isp-x --port x --prefix 2001:db8:a1:1::/64 --next-hop 2001:db8:aa::1";
+    let replaced = json(room.ctl(&format!("provider replace isp-y {back} --json")));
+    assert_eq!(replaced["hosts"][0]["added"][0], before["locators"][0]);
+    let text = fs::read_to_string(room.0.join("site.toml")).unwrap();
+    assert!(text.contains("preference = 7") && !text.contains("isp-y"), "{text}");
+    assert_eq!(room.ctl("check").status, 0);
+}
+
+#[test]
+fn a_change_of_providers_that_cannot_be_obeyed_changes_nothing() {
+    let room = Room::new("refused", &format!("{SITE}{SPARE}"));
+    assert_eq!(room.ctl("host add h1").status, 0);
+    let files = || ["site.toml", "hosts.json"].map(|file| fs::read_to_string(room.0.join(file)).unwrap());
+    let before = files();
+    let refused = |arguments: &str, text: &str| {
+        let said = room.ctl(arguments);
+        assert!(said.status == 1 && said.err.contains(text), "{arguments}: {said:?}");
+        assert_eq!(files(), before, "{arguments}");
+    };
+    refused("provider remove isp-z", "there is no provider called isp-z");
+    refused(&format!("provider add {}", V.replacen("v ", "isp-x ", 1)), "there is a provider called isp-x already");
+    refused(&format!("provider add {}", V.replace("spare", "none")), "there is no port called \"none\"");
+    // A host without a signature has addresses from the providers it was made for, or none.
+    assert_eq!(room.ctl("provider remove isp-y").status, 0);
+    let before = files();
+    let said = room.ctl(&format!("provider replace isp-x {V}"));
+    assert!(said.status == 1 && said.err.contains("h1 would have no locator left"), "{said:?}");
+    assert_eq!(files(), before);
+    // What the daemon refuses is taken back.
+    let (_server, asked) = daemon(&room);
+    let said = room.ctl(&format!("provider add {V}"));
+    assert!(said.status == 1 && said.err.ends_with("the files are again as they were\n"), "{said:?}");
+    assert_eq!((files(), asked.lock().unwrap().as_slice()), (before, &[Request::Reload][..]));
 }
 
 #[test]

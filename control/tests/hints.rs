@@ -265,8 +265,8 @@ fn a_tcp_whose_host_is_gone_moves_nothing_and_costs_two_probes_in_a_send_timeout
 #[test]
 fn a_link_that_lies_moves_only_what_was_answered_and_nothing_when_there_is_nothing_better() {
     // Everything else is dead: the only pair that works is the one through the link that is said to be down. (What peers
-    // are told of such a link is another matter, `steer`.)
-    let plan = Plan { shim6: "announce_down = false".into(), ..Plan::default() };
+    // are told of such a link is another matter, `steer`; and standbys that have died unnoticed, `standby`.)
+    let plan = Plan { shim6: "announce_down = false".into(), standby: false, ..Plan::default() };
     let (mut scene, streams) = Scene::talking(&plan, 4);
     let (used, theirs) = (scene.in_use(0), scene.in_use(1));
     (0..4).filter(|provider| ![used, theirs].contains(provider)).for_each(|provider| scene.cut(provider, BOTH));

@@ -79,7 +79,7 @@ fn payload_goes_by_label_once_labels_are_known_to_arrive() {
 #[test]
 fn who_takes_no_part_is_served_by_headers() {
     for off in [0, 1] {
-        let (mut scene, streams) = Scene::talking(&Plan { plain: vec![off], ..plan("all") }, 2);
+        let (mut scene, streams) = Scene::talking(&Plan { plain: vec![off], standby: false, ..plan("all") }, 2);
         quiet(&mut scene, &streams, s(20), false);
         let tests = scene.nodes.iter().map(|node| node.tally("control_label_tests")).sum::<u64>();
         assert_eq!(tests, 0, "nobody is bothered with tests");
@@ -133,12 +133,12 @@ fn harm(seed: u64, after: Duration, ways: &[Way], change: fn(&mut Leg)) -> (Scen
 fn labels_that_stop_arriving_are_given_up() {
     // Half a second before a test, which tells, or half a second after one, when REAP is quicker.
     for (seed, ways, after, told) in [
-        (5, BOTH, s(3), true),
-        (6, &[Way::Out][..], s(3), true),
-        (7, &[Way::In], s(3), true),
-        (8, BOTH, s(4), false),
-        (9, &[Way::Out], s(4), false),
-        (10, &[Way::In], s(4), false),
+        (5, BOTH, s(2), true),
+        (6, &[Way::Out][..], s(2), true),
+        (7, &[Way::In], s(2), true),
+        (8, BOTH, s(3), false),
+        (9, &[Way::Out], s(3), false),
+        (10, &[Way::In], s(3), false),
     ] {
         let (mut scene, streams, took) = harm(seed, after, ways, |leg| leg.zeroes_labels = true);
         assert!(took < if told { s(1) } else { OUTAGE_MAX }, "{ways:?}: {took:?}");

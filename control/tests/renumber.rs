@@ -38,11 +38,11 @@ fn planned(scene: &Scene) -> (Site, Hosts) {
     (site.clone(), hosts.clone())
 }
 
-/// What site 0 told in Update Requests since.
+/// What site 0 told in Update Requests since; those that only test a pair say nothing.
 fn told(scene: &Scene, since: Instant) -> Vec<Options> {
     let sent = scene.captured.iter().filter(|sent| sent.at >= since && scene.providers[sent.provider].site == 0);
     let options = sent.filter_map(|sent| match &sent.message {
-        Message::UpdateRequest { options, .. } => Some(options.clone()),
+        Message::UpdateRequest { options, .. } if *options != Options::default() => Some(options.clone()),
         _ => None,
     });
     options.collect()

@@ -39,12 +39,17 @@ const CONTROL: Rooms = &[
     ("shim6", &["chains", "identity", "time", "wheel"]),
     ("host", &["time"]),
     ("dhcp", &["time"]),
-    ("config", &["dhcp", "identity"]),
+    ("dns", &["time"]),
+    ("config", &["dhcp", "dns", "identity"]),
     ("store", &["dhcp", "identity"]),
-    ("manage", &["config", "dhcp", "identity", "store"]),
-    ("engine", &["chains", "config", "dhcp", "host", "identity", "manage", "reap", "shim6", "time", "wheel"]),
+    ("publish", &["config", "time"]),
+    ("manage", &["config", "dhcp", "identity", "publish", "store"]),
+    (
+        "engine",
+        &["chains", "config", "dhcp", "dns", "host", "identity", "manage", "publish", "reap", "shim6", "time", "wheel"],
+    ),
     ("sim", &["config", "engine", "host", "identity", "manage", "reap", "shim6", "time"]),
-    ("driver", &["config", "dhcp", "engine", "identity", "manage", "shim6", "store", "time"]),
+    ("driver", &["config", "dhcp", "engine", "identity", "manage", "publish", "shim6", "store", "time"]),
 ];
 
 /// Words that reach outside, and where they may stand. Everything else gets time, randomness and octets as arguments.

@@ -18,7 +18,7 @@ use rtrb::{Consumer, Producer, PushError, RingBuffer};
 
 use crate::context::entry::Traffic;
 use crate::context::fork::Wish;
-use crate::context::{Activity, Install, LocatorSets, Sign};
+use crate::context::{Activity, Install, LocatorSets, Loss, Sign};
 use crate::counters::Counters;
 use crate::port::{Frame, Pool};
 use crate::snapshot::{PortId, Snapshot};
@@ -30,6 +30,8 @@ pub enum Command<F> {
     Install(Install),
     /// Forget a context.
     Remove(ContextTag),
+    /// Something is lost, or is back: whoever has a standby for it takes it, or leaves it.
+    Lost(Loss, bool),
     /// Send the last segment of a context in doubt again: its path was replaced.
     Replay(ContextTag),
     /// There will be no context for this pair: answer what is held for it.
@@ -199,6 +201,8 @@ pub trait Workers: Send {
     fn install(&mut self, worker: usize, install: Install);
     /// Forgets a context at its owner.
     fn remove(&mut self, worker: usize, tag: ContextTag);
+    /// Tells all workers that something is lost, or is back.
+    fn lose(&mut self, loss: Loss, lost: bool);
     /// Has the last segment of a context in doubt sent again.
     fn replay(&mut self, worker: usize, tag: ContextTag);
     /// Gives up on a pair at its owner.
@@ -300,6 +304,12 @@ impl<F: Frame> Workers for ControlLink<F> {
 
     fn remove(&mut self, worker: usize, tag: ContextTag) {
         self.send(worker, Command::Remove(tag));
+    }
+
+    fn lose(&mut self, loss: Loss, lost: bool) {
+        for end in &mut self.workers {
+            end.send(Command::Lost(loss, lost));
+        }
     }
 
     fn replay(&mut self, worker: usize, tag: ContextTag) {

@@ -21,17 +21,20 @@ pub enum Mutant {
     LoseHeld,
     /// What a host leaves behind is anybody's at once.
     ForgetQuarantine,
+    /// A pair is a standby when it is to be tested, not when the peer has answered.
+    StandbyUntested,
 }
 
 impl Mutant {
     /// All of them.
-    pub const ALL: [Mutant; 6] = [
+    pub const ALL: [Mutant; 7] = [
         Mutant::SkipHba,
         Mutant::AnyNonce,
         Mutant::NoReachability,
         Mutant::AnyProbedPair,
         Mutant::LoseHeld,
         Mutant::ForgetQuarantine,
+        Mutant::StandbyUntested,
     ];
 
     /// Plants a fault in the whole program, instead of the one before; or none.

@@ -23,7 +23,7 @@ mod watch;
 use std::net::Ipv6Addr;
 
 use crate::context::replay::Replay;
-use crate::context::{Direction, Entry, Flows, Phase, Shard, Sharding, Slot};
+use crate::context::{Direction, Flows, Phase, Shard, Sharding, Slot, Way};
 use crate::counters::{Count, Counters, DropReason};
 use crate::link::Punt;
 use crate::port::Frame;
@@ -130,16 +130,31 @@ pub struct Scene<'a> {
 
 /// From the site: identifiers become locators, and the payload header goes in.
 pub fn outbound<F: Frame>(batch: &mut Batch<F>, scene: &mut Scene<'_>) {
-    if short::outbound(batch, scene) > 0 {
+    if short::outbound(batch, scene) > 0 && turn_away(batch) {
         outbound_long(batch, scene);
     }
 }
 
 /// From a provider: the payload header goes out, and locators become identifiers.
 pub fn inbound<F: Frame>(batch: &mut Batch<F>, scene: &mut Scene<'_>) {
-    if short::inbound(batch, scene) > 0 {
+    if short::inbound(batch, scene) > 0 && turn_away(batch) {
         inbound_long(batch, scene);
     }
+}
+
+/// Ends what is no IPv6 before anything is prepared for the rest: a link may carry as much of it as of packets, and it shall
+/// cost no more than a look. Whether anything is left.
+fn turn_away<F: Frame>(batch: &mut Batch<F>) -> bool {
+    let mut left = false;
+    for (frame, verdict) in batch.frames.iter().zip(&mut batch.verdicts) {
+        if let Verdict::Lookup = verdict {
+            match ethernet::View::new(frame.bytes()) {
+                Ok(ether) if ether.ether_type() == EtherType::IPV6 => left = true,
+                _ => *verdict = Verdict::Drop(DropReason::NotIpv6),
+            }
+        }
+    }
+    left
 }
 
 /// Sees to what the short way left.
@@ -344,15 +359,16 @@ fn rewrite_outbound<F: Frame>(batch: &mut Batch<F>, scene: &mut Scene<'_>) {
                     false => slot,
                 };
                 let entry = scene.shard.entry(slot);
+                let way = scene.shard.way(slot);
                 if entry.is_in_doubt() {
-                    watch_sent(frame, entry, scene.port, scene.now, scene.replay);
+                    watch_sent(frame, entry, way.locators, scene.port, scene.now, scene.replay);
                 }
-                let label = scene.shard.label_toward_peer(slot).filter(|_| !entry.is_plain());
+                // Labels are agreed on for the current pair; the header is understood on any.
+                let label = scene.shard.label_toward_peer(slot).filter(|_| !way.is_plain && !way.is_standby);
                 let label = label.filter(|_| labelled::may_go(frame, scene.shard.label_mode()));
-                let verdict = to_locators(frame, entry, scene.snapshot, label, None);
+                let verdict = to_locators(frame, way, scene.snapshot, label, None);
                 if matches!(verdict, Verdict::Forward(_) | Verdict::Unresolved(..)) {
-                    let count = if entry.is_plain() { Count::PlainOut } else { Count::TranslatedOut };
-                    scene.counters.add(count, 1);
+                    sent(way, scene.counters);
                     scene.shard.note(slot, Direction::Out, octets);
                     if label.is_some() {
                         scene.counters.add(Count::LabelledOut, 1);
@@ -365,18 +381,27 @@ fn rewrite_outbound<F: Frame>(batch: &mut Batch<F>, scene: &mut Scene<'_>) {
     }
 }
 
+/// Counts a packet that left, or waits for a neighbour.
+#[inline]
+fn sent(way: Way<'_>, counters: &Counters) {
+    counters.add(if way.is_plain { Count::PlainOut } else { Count::TranslatedOut }, 1);
+    if way.is_standby {
+        counters.add(Count::StandbyOut, 1);
+    }
+}
+
 /// RFC 5533 §11: what a live context does to a packet of its pair; with a `label`, that takes the place of the header. A
 /// packet that ends in an error is left as it was. Two call it, and the one that presents nothing shall not pay for the
 /// other.
 #[inline(always)]
 fn to_locators<F: Frame>(
     frame: &mut F,
-    entry: &Entry,
+    way: Way<'_>,
     snapshot: &Snapshot,
     label: Option<FlowLabel>,
     presenting: Option<&natv6::Presenting<'_>>,
 ) -> Verdict {
-    let Some(provider) = snapshot.providers.get(usize::from(entry.provider)) else {
+    let Some(provider) = snapshot.providers.get(usize::from(way.provider)) else {
         return Verdict::Drop(DropReason::NoRoute);
     };
     let Some(port) = snapshot.ports.get(usize::from(provider.port.0)) else {
@@ -389,10 +414,9 @@ fn to_locators<F: Frame>(
     if packet.hop_limit() <= 1 {
         return Verdict::Reply(IcmpError::TimeExceeded);
     }
-    let plain = entry.is_plain();
-    let bare = plain || label.is_some();
+    let bare = way.is_plain || label.is_some();
     let added = if bare { 0 } else { PayloadHeader::LEN };
-    let mtu = path_mtu(entry, port);
+    let mtu = path_mtu(way, port);
     if packet.total_len() + added > mtu {
         return too_big(packet.total_len(), mtu.saturating_sub(added));
     }
@@ -411,19 +435,19 @@ fn to_locators<F: Frame>(
             return Verdict::Drop(DropReason::NoBuffer);
         }
         let packet = frame.bytes_mut().get_mut(ethernet::HEADER_LEN..).unwrap_or_default();
-        if payload::insert(packet, place, entry.peer_tag).is_err() {
+        if payload::insert(packet, place, way.peer_tag).is_err() {
             return Verdict::Drop(DropReason::MalformedIpv6);
         }
     }
     let Ok(mut packet) = ipv6_of(frame) else { return Verdict::Drop(DropReason::MalformedIpv6) };
-    packet.set_source(entry.locators.local.0);
-    packet.set_target(entry.locators.peer.0);
+    packet.set_source(way.locators.local.0);
+    packet.set_target(way.locators.peer.0);
     if let Some(label) = label {
         packet.set_flow_label(label.value());
     }
     let alive = packet.decrement_hop_limit();
     debug_assert!(alive, "looked at before the packet was touched");
-    if snapshot.mss_clamp && !plain {
+    if snapshot.mss_clamp && !way.is_plain {
         clamp_mss(frame, mtu);
     }
     address(frame, port.mac, provider.mac, provider.port, provider.next_hop)
@@ -453,7 +477,7 @@ fn deliver<F: Frame>(frame: &mut F, slot: Slot, place: Option<Place>, scene: &mu
     let octets = frame.bytes().len().saturating_sub(ethernet::HEADER_LEN + header);
     let entry = scene.shard.entry(slot);
     let presented = entry.is_presented();
-    let verdict = to_identifiers(frame, entry, place, scene.snapshot);
+    let verdict = to_identifiers(frame, slot, place, scene.shard, scene.snapshot);
     if entry.is_in_doubt() {
         watch_received(frame, entry, verdict, scene.now, scene.replay);
     }
@@ -474,7 +498,14 @@ fn deliver<F: Frame>(frame: &mut F, slot: Slot, place: Option<Place>, scene: &mu
 /// RFC 5533 §12.2: what a context does to a packet with its tag, or its label. A packet that ends in an error is left as
 /// it was.
 #[inline(always)]
-fn to_identifiers<F: Frame>(frame: &mut F, entry: &Entry, place: Option<Place>, snapshot: &Snapshot) -> Verdict {
+fn to_identifiers<F: Frame>(
+    frame: &mut F,
+    slot: Slot,
+    place: Option<Place>,
+    shard: &Shard,
+    snapshot: &Snapshot,
+) -> Verdict {
+    let entry = shard.entry(slot);
     if entry.phase == Phase::Opening {
         return Verdict::Drop(DropReason::NotReady);
     }
@@ -504,7 +535,7 @@ fn to_identifiers<F: Frame>(frame: &mut F, entry: &Entry, place: Option<Place>, 
     let alive = packet.decrement_hop_limit();
     debug_assert!(alive, "looked at before the packet was touched");
     if snapshot.mss_clamp {
-        clamp_inbound(frame, entry, snapshot);
+        clamp_inbound(frame, shard.way(slot), snapshot);
     }
     if entry.is_presented()
         && let Err(reason) = natv6::restored(frame, &entry.ulids, host.ulid)
@@ -514,10 +545,10 @@ fn to_identifiers<F: Frame>(frame: &mut F, entry: &Entry, place: Option<Place>, 
     address(frame, port.mac, host.mac, host.port, host.ulid.0)
 }
 
-/// The largest packet the current pair's path carries, as far as it is known.
+/// The largest packet a path carries, as far as it is known.
 #[inline]
-fn path_mtu(entry: &Entry, port: &PortView) -> usize {
-    if entry.is_narrow() { ipv6::MIN_MTU } else { usize::from(port.mtu) }
+fn path_mtu(way: Way<'_>, port: &PortView) -> usize {
+    if way.is_narrow { ipv6::MIN_MTU } else { usize::from(port.mtu) }
 }
 
 fn ipv6_of<F: Frame>(frame: &mut F) -> Result<ipv6::ViewMut<'_>, ipv6::Malformed> {

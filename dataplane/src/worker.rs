@@ -67,7 +67,8 @@ impl<F: Frame> Worker<F> {
             sharding,
             shard: Shard::new(limits.contexts, *sharding.hasher(), limits.strict_locators)
                 .with_labels(limits.flow_labels)
-                .with_forks(limits.forked_pairs),
+                .with_forks(limits.forked_pairs)
+                .with_standbys(limits.standbys),
             snapshot,
             batch: Batch::default(),
             released: Vec::with_capacity(depth),
@@ -118,6 +119,11 @@ impl<F: Frame> Worker<F> {
             self.outlets.depart(worker);
         }
         work
+    }
+
+    /// Its number among the workers.
+    pub fn id(&self) -> u8 {
+        self.id
     }
 
     /// The contexts, for tests and status.
@@ -172,7 +178,7 @@ impl<F: Frame> Worker<F> {
         for shown in self.replay.shown().filter(|_| self.limits.tcp_hints) {
             // Only a hint, and no packet: when there is no room for it, the next one comes soon.
             let Shown { handle, sign, pair } = shown;
-            drop(self.outlets.link.events.push(Event::Tcp { handle, sign, pair }));
+            self.outlets.tell(Event::Tcp { handle, sign, pair });
         }
         if !self.outlets.pieces.is_empty() {
             self.send_pieces(port);
@@ -242,6 +248,7 @@ impl<F: Frame> Worker<F> {
                 self.shard.remove(tag);
                 self.replay.forget(tag);
             }
+            Command::Lost(loss, lost) => self.shard.lose(loss, lost),
             Command::Replay(tag) => self.replay(tag),
             Command::Refuse(pair) => self.refuse(&pair),
             Command::Transmit(port, frame) => self.outlets.send(port, frame),

@@ -44,6 +44,8 @@ fn context(bench: &Bench, number: u16) -> Install {
         peer_tag: ContextTag::truncate(0x1234_5678_9abc),
         locators: LocatorPair { local: Locator(outside(number, Y)), peer: Locator(elsewhere()) },
         provider: 1,
+        path: Default::default(),
+        standby: None,
         host: number.into(),
         inside: Some(Ulid(host(number))),
         local_label: None,

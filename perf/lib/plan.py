@@ -3,7 +3,7 @@
 import os
 from dataclasses import dataclass
 
-PARTS = ("stages", "replay", "wire", "rates", "scale", "handshakes")
+PARTS = ("stages", "failover", "replay", "wire", "rates", "scale", "handshakes")
 DEVICES = {"replay", "wire", "rates", "scale"}
 """Those that need DPDK and hugepages."""
 PROOFS = {"HBA": ["--peers", "65536"], "CGA-2048": ["--cga", "2048", "--peers", "8192", "--block", "4096"]}

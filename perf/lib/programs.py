@@ -25,9 +25,11 @@ def build(parts):
     cargo = [str(ROOT / "scripts" / "cargo"), "build", "--release"]
     if "stages" in parts:
         subprocess.run([*cargo, "-p", "dataplane", "--example", "translation"], cwd=ROOT, check=True)
+    if "failover" in parts:
+        subprocess.run([*cargo, "-p", "dataplane", "--example", "failover"], cwd=ROOT, check=True)
     if "handshakes" in parts:
         subprocess.run([*cargo, "-p", "control", "--example", "handshakes"], cwd=ROOT, check=True)
-    if set(parts) - {"stages", "handshakes"}:
+    if set(parts) - {"stages", "failover", "handshakes"}:
         subprocess.run([*cargo, "-p", "perf-gen", "--bins"], cwd=ROOT, check=True)
 
 
@@ -46,6 +48,18 @@ def ahead():
         Path("/proc/self/autogroup").write_text("-19")
     except OSError:
         pass
+
+
+def waited(process, name):
+    """Microseconds for which others ran on the cores of a process's polling threads, whose names begin with `name`."""
+    sum = 0
+    for thread in Path(f"/proc/{process.pid}/task").iterdir():
+        try:
+            if (thread / "comm").read_text().startswith(name):
+                sum += int((thread / "schedstat").read_text().split()[1]) // 1000
+        except OSError:
+            pass  # it ended
+    return sum
 
 
 class Program:
@@ -126,6 +140,7 @@ class Box(Talker):
     """`perf-box`: the real worker, resting until it is started."""
 
     title = "box"
+    polling = "worker-"
 
     def __init__(self, near, far, contexts, cores, setup):
         words = [BUILT / "perf-box", "--site", near, "--provider", far, "--contexts", contexts]
@@ -182,6 +197,7 @@ class Testpmd:
     """`dpdk-testpmd`, resting until it is started; forwards as it is told to."""
 
     prompt = "testpmd> "
+    polling = "rte-worker"
     serial = 0
 
     def __init__(self, devices, cores, setup):

@@ -7,7 +7,7 @@ import subprocess
 import time
 from pathlib import Path
 
-from . import net, plan
+from . import net, plan, services
 from .net import LabError
 
 READY_TIMEOUT_S = 20.0
@@ -55,13 +55,15 @@ memory_mb = 128
 hugepages = "auto"
 
 [site]
+{'key = "key.pem"' if options.services else "# no key: addresses are HBA-only"}
 prefix = "{site.cmula}"
 lan = "{site.lan}"
 port = "lan"
 """,
         port(0, "lan", "lan0", [f"{site.box_address}/64", "fe80::1/64"], "mtu = 1500\n"),
     ]
-    for index, provider in enumerate(site.providers, start=1):
+    wired = site.providers + (site.spares if options.services else ())
+    for index, provider in enumerate(wired, start=1):
         parts.append(port(index, provider.name, provider.port, [f"{provider.link_box}/64"]))
     for provider in site.providers:
         parts.append(
@@ -71,6 +73,10 @@ port = "lan"
     for peer in peers:
         locators = ", ".join(f'"{locator}"' for locator in peer["locators"])
         parts.append(f'[[peer]]\nname = "{peer["name"]}"\nulid = "{peer["ulid"]}"\nlocators = [{locators}]\n')
+    if options.services:
+        parts.append(
+            f'[publish]\nservers = ["{plan.DNS_AUTHORITY}"]\nzone = "{site.zone}"\nkey = "{services.key_file(site)}"\nttl_s = 5\n'
+        )
     parts.append(f"[reap]\nsend_timeout_s = {options.send_timeout}\n{options.extra}")
     return "\n".join(parts)
 
@@ -81,8 +87,9 @@ def configure(options):
     for site in plan.SITES.values():
         site.run_dir.mkdir(parents=True, exist_ok=True)
         site.config.write_text(config_text(site, options))
+        make_key = ["--make-key"] if options.services else []
         for node in site.host_nodes:
-            done = net.run([binary("pshim6ctl"), "--config", str(site.config), "host", "add", node, "--json"])
+            done = net.run([binary("pshim6ctl"), "--config", str(site.config), "host", "add", node, "--json", *make_key])
             hosts[node] = json.loads(done.stdout)
     for site in plan.SITES.values():
         peers = [hosts[node] for other in plan.SITES.values() if other is not site for node in other.host_nodes]

@@ -27,7 +27,7 @@ class Capture:
         self.files = []
         os.makedirs(folder, exist_ok=True)
         PID_DIR.mkdir(parents=True, exist_ok=True)
-        for name in providers or plan.PROVIDERS:
+        for name in providers or net.providers_there():
             node = net.provider_named(name).node
             self.start(node, "control", 0, CONTROL)
             if payload:

@@ -10,7 +10,7 @@ from contextlib import contextmanager
 from dataclasses import asdict, dataclass
 from pathlib import Path
 
-from . import box, capture, net, plan
+from . import box, capture, net, plan, services
 from .net import LabError
 
 STATE = plan.RUN_DIR / "state.json"
@@ -27,6 +27,7 @@ class Options:
     build: bool = True
     log: str = "info"
     core_mtu: int = 1500
+    services: bool = False  # DNS servers of the world, and a spare provider for site a
     extra: str = ""  # lines at the end of both boxes' configuration
 
 
@@ -86,8 +87,10 @@ def raise_lab(options, say):
     plan.RUN_DIR.mkdir(parents=True, exist_ok=True)
     state = {"root": str(plan.ROOT), "options": asdict(options), "hosts": {}, "hugepages": reserved_hugepages()}
     STATE.write_text(json.dumps(state))
-    net.create(options.core_mtu)
-    say(f"network: {len(plan.NODES)} nodes")
+    net.create(options.core_mtu, options.services)
+    say(f"network: {len(plan.NODES + (plan.SERVICE_NODES if options.services else ()))} nodes")
+    if options.services:
+        services.start(say)
     if options.boxes:
         hosts = box.configure(options)
     else:
@@ -131,6 +134,7 @@ def remove():
     for site in plan.SITES.values():
         box.kill(site)
     net.destroy()
+    services.bury()
     give_back_hugepages()
     shutil.rmtree(plan.RUN_DIR, ignore_errors=True)
 

@@ -46,17 +46,23 @@ def existing_namespaces():
         names = os.listdir("/run/netns")
     except FileNotFoundError:
         return []
-    known = {plan.namespace(node): node for node in plan.NODES + plan.HELPERS}
+    known = {plan.namespace(node): node for node in plan.NODES + plan.SERVICE_NODES + plan.HELPERS}
     return [known[name] for name in sorted(names) if name in known]
 
 
-def create(core_mtu=1500):
+def providers_there():
+    """The providers of this lab, the spare ones of a lab with services among them: name -> provider."""
+    there = existing_namespaces()
+    return {name: it for name, it in {**plan.PROVIDERS, **plan.SPARES}.items() if it.node in there or name in plan.PROVIDERS}
+
+
+def create(core_mtu=1500, services=False):
     """Creates namespaces, links, addresses, routes and filters."""
-    nodes = plan.NODES + plan.HELPERS
+    nodes = plan.NODES + plan.HELPERS + (plan.SERVICE_NODES if services else ())
     run(["ip", "-batch", "-"], input="".join(f"netns add {plan.namespace(node)}\n" for node in nodes))
     # Defaults first: an interface takes them over when it appears in the namespace.
     for_each(nodes, set_defaults)
-    run(["ip", "-batch", "-"], input="".join(link_lines(core_mtu)))
+    run(["ip", "-batch", "-"], input="".join(link_lines(core_mtu, services)))
     for_each(nodes, configure_node)
 
 
@@ -117,7 +123,7 @@ def set_defaults(node):
     exec_in(node, ["sh", "-ec", "\n".join(script)])
 
 
-def link_lines(core_mtu):
+def link_lines(core_mtu, services):
     """`ip -batch` lines that make every veth pair straight in its two namespaces."""
 
     def link(node, port, other, other_port, mtu=1500):
@@ -130,21 +136,24 @@ def link_lines(core_mtu):
         yield link(site.box, "lan0", site.switch, "box")
         for host, node in zip(site.hosts, site.host_nodes):
             yield link(node, "eth0", site.switch, host)
-        for provider in site.providers:
+        for provider in site.providers + (site.spares if services else ()):
             yield link(site.box, provider.port, provider.node, "cust0")
             yield link(provider.node, "up0", plan.CORE, provider.port, core_mtu)
     yield link(plan.EXT, "eth0", plan.CORE, "ext0")
+    if services:
+        yield link(plan.DNS, "eth0", plan.CORE, "dns0")
 
 
 def interfaces(node):
     """The ports of a node, in the plan's names."""
+    services = plan.DNS in existing_namespaces()
     if node.startswith("isp-"):
         return ["cust0", "up0"]
     if node == plan.CORE:
-        return [provider.port for provider in plan.PROVIDERS.values()] + ["ext0"]
+        return [provider.port for provider in providers_there().values()] + ["ext0"] + ["dns0"] * services
     for site in plan.SITES.values():
         if node == site.box:
-            return ["lan0"] + [provider.port for provider in site.providers]
+            return ["lan0"] + [it.port for it in site.providers + (site.spares if services else ())]
         if node == site.switch:
             return ["box", *site.hosts]
     return ["eth0"]
@@ -171,25 +180,31 @@ def configure_node(node):
 def address_lines(node):
     """Addresses and routes; every address is usable at once (`nodad`)."""
     if node.startswith("isp-"):
-        provider = plan.PROVIDERS[node.removeprefix("isp-")]
+        provider = provider_named(node)
         yield f"addr add {provider.link_isp}/64 dev cust0 nodad"
         yield f"addr add {provider.up_isp}/64 dev up0 nodad"
         yield f"route add {provider.prefix} via {provider.link_box} dev cust0"
         yield f"route add default via {provider.up_core} dev up0"
     elif node == plan.CORE:
-        for provider in plan.PROVIDERS.values():
+        for provider in providers_there().values():
             yield f"addr add {provider.up_core}/64 dev {provider.port} nodad"
             yield f"route add {provider.prefix} via {provider.up_isp} dev {provider.port}"
         yield f"addr add {plan.EXT_CORE_ADDRESS}/64 dev ext0 nodad"
+        if plan.DNS in existing_namespaces():
+            yield f"addr add {plan.DNS_CORE_ADDRESS}/64 dev dns0 nodad"
     elif node == plan.EXT:
         yield f"addr add {plan.EXT_ADDRESS}/64 dev eth0 nodad"
         yield f"route add default via {plan.EXT_CORE_ADDRESS} dev eth0"
+    elif node == plan.DNS:
+        for address in (plan.DNS_AUTHORITY, plan.DNS_RESOLVER):
+            yield f"addr add {address}/64 dev eth0 nodad"
+        yield f"route add default via {plan.DNS_CORE_ADDRESS} dev eth0"
 
 
 def filter_rules(node):
     """nftables rules: strict ingress filtering at the providers, a count of leaked identifiers in the core."""
     if node.startswith("isp-"):
-        provider = plan.PROVIDERS[node.removeprefix("isp-")]
+        provider = provider_named(node)
         return f"""
 table ip6 lab {{
     counter spoofed {{ }}
@@ -266,7 +281,7 @@ def heal(name):
 def cuts():
     """Which providers are cut now: name -> in, out or both."""
     found = {}
-    for name, provider in plan.PROVIDERS.items():
+    for name, provider in providers_there().items():
         done = exec_in(provider.node, ["nft", "list", "chain", "ip6", "lab", "cuts"], check=False)
         inward, outward = "cut_in" in done.stdout, "cut_out" in done.stdout
         if inward or outward:
@@ -277,7 +292,7 @@ def cuts():
 def drops():
     """Packets dropped by the filters: per provider `spoofed`, `cut_in`, `cut_out`; for the core `identifiers`."""
     result = {}
-    for key, node in [(name, provider.node) for name, provider in plan.PROVIDERS.items()] + [("core", plan.CORE)]:
+    for key, node in [(name, it.node) for name, it in providers_there().items()] + [("core", plan.CORE)]:
         done = exec_in(node, ["nft", "-j", "list", "counters", "table", "ip6", "lab"])
         counters = [item["counter"] for item in json.loads(done.stdout)["nftables"] if "counter" in item]
         result[key] = {counter["name"]: counter["packets"] for counter in counters}
@@ -285,7 +300,8 @@ def drops():
 
 
 def provider_named(name):
+    there = {**plan.PROVIDERS, **plan.SPARES}
     try:
-        return plan.PROVIDERS[name.removeprefix("isp-")]
+        return there[name.removeprefix("isp-")]
     except KeyError:
-        raise LabError(f"no provider `{name}`: there are {', '.join(plan.PROVIDERS)}") from None
+        raise LabError(f"no provider `{name}`: there are {', '.join(there)}") from None

@@ -5,6 +5,9 @@
     a-h2 ─┘            └─ y0 isp-y ─┘   │    └─ isp-w w0 ─┘            └─ b-h2
                                        ext
 
+With services (`up --services`) there are also `dns` beside ext, and isp-v, behind a port of a-box that no provider
+has yet.
+
 Nothing here touches the machine; `net` makes it real. Addresses are from the documentation prefix
 2001:db8::/32 (providers) and from fc00::/8 (identifiers, which nobody routes).
 """
@@ -91,6 +94,16 @@ class Site:
         return f"{self.name}-box"
 
     @property
+    def zone(self):
+        """The domain of its hosts, with services."""
+        return f"{self.name}.example"
+
+    @property
+    def spares(self):
+        """Providers its box has a port for, and no contract with."""
+        return tuple(spare for spare in SPARES.values() if spare.site == self.name)
+
+    @property
     def switch(self):
         """The helper namespace that holds the LAN's bridge, so that the box's kernel never sees the LAN."""
         return f"{self.name}-lan"
@@ -119,6 +132,11 @@ PROVIDERS = {
     "w": Provider("w", "b", "2001:db8:b2:", 4),
 }
 
+# Wired to a box's port, and nobody's provider before somebody says so; there only with services.
+SPARES = {
+    "v": Provider("v", "a", "2001:db8:a3:", 5),
+}
+
 SITES = {
     "a": Site("a", 1, "fc00:a:", (PROVIDERS["x"], PROVIDERS["y"])),
     "b": Site("b", 2, "fc00:b:", (PROVIDERS["z"], PROVIDERS["w"])),
@@ -126,17 +144,22 @@ SITES = {
 
 CORE = "core"
 EXT = "ext"
+DNS = "dns"
+DNS_CORE_ADDRESS = "2001:db8:d::1"
+DNS_AUTHORITY = "2001:db8:d::53"  # BIND, for both sites and their reverse trees
+DNS_RESOLVER = "2001:db8:d::54"  # unbound, for whoever asks
 EXT_CORE_ADDRESS = "2001:db8:e::1"
 EXT_ADDRESS = "2001:db8:e::2"
 
 # What a user names on the command line; the two switches are helpers and stay out of sight.
 NODES = ("a-h1", "a-h2", "a-box", "isp-x", "isp-y", "core", "isp-z", "isp-w", "b-box", "b-h1", "b-h2", "ext")
+SERVICE_NODES = (DNS, *(spare.node for spare in SPARES.values()))
 HELPERS = tuple(site.switch for site in SITES.values())
 
 
 def namespace(node):
     """Name of the network namespace that plays `node`."""
-    if node not in NODES and node not in HELPERS:
+    if node not in NODES + SERVICE_NODES + HELPERS:
         raise KeyError(node)
     return f"{INSTANCE}-{node}"
 
@@ -146,7 +169,7 @@ def provider_of(locator):
     import ipaddress
 
     address = ipaddress.IPv6Address(locator)
-    for provider in PROVIDERS.values():
+    for provider in {**PROVIDERS, **SPARES}.values():
         if address in ipaddress.IPv6Network(provider.prefix):
             return provider
     return None

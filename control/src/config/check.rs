@@ -6,12 +6,14 @@ use std::time::Duration;
 use toml::Spanned;
 
 use super::dhcp;
+use super::dns;
 use super::file::{EalSection, HintsSection, NodeSection, ReapSection, SetupSection, Shim6Section, SiteFile};
 use super::fork;
 use super::limits::{self, Limits};
 use super::natv6;
 use super::network;
 use super::problem::Problem;
+use super::publish;
 use super::site::{Eal, Hints, Hugepages, Idle, Node, Order, Reap, Routable, Setup, Shim6, Site};
 use super::source::{Source, Span};
 
@@ -37,6 +39,8 @@ fn read(source: &mut Source<'_>, directory: &Path) -> Option<Site> {
     let dhcp = dhcp::dhcp(source, &file, &network);
     let advertising = dhcp::advertising(source, &file);
     let store = dhcp::store(source, &file, directory);
+    let dns = dns::check(source, &file.dns, &network);
+    let publish = publish::check(source, &file.publish, &network, directory);
     let forks = fork::check(source, &file.forks, &network, shim6.forks_max);
     Some(Site {
         node,
@@ -60,6 +64,8 @@ fn read(source: &mut Source<'_>, directory: &Path) -> Option<Site> {
         dhcp,
         advertising,
         store,
+        dns,
+        publish,
     })
 }
 
@@ -165,6 +171,7 @@ fn reap(source: &mut Source<'_>, section: &Option<Spanned<ReapSection>>) -> Reap
         initial_probes: number(source, &section.initial_probes, limits::INITIAL_PROBES),
         max_probe,
         order: section.order.unwrap_or(Order::Informed),
+        standby: section.standby.unwrap_or(true),
     }
 }
 

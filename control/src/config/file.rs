@@ -33,6 +33,8 @@ pub(super) struct SiteFile {
     pub(super) dhcp: Section<DhcpSection>,
     pub(super) ra: Section<RaSection>,
     pub(super) store: Section<StoreSection>,
+    pub(super) dns: Section<DnsSection>,
+    pub(super) publish: Section<PublishSection>,
 }
 
 /// A table that stands in the file once or not at all.
@@ -132,6 +134,20 @@ pub(super) struct ForkSection {
     pub(super) providers: Texts,
 }
 
+/// `[dns]`
+#[derive(Debug, Default, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub(super) struct DnsSection {
+    pub(super) upstream: Texts,
+    pub(super) zone: Text,
+    pub(super) ulid_type: Number,
+    pub(super) identifiers: Texts,
+    pub(super) cache_entries: Number,
+    pub(super) cache_mb: Number,
+    pub(super) questions_per_s: Number,
+    pub(super) questions_per_host_s: Number,
+}
+
 /// `[reap]`
 #[derive(Debug, Default, Deserialize)]
 #[serde(deny_unknown_fields)]
@@ -141,6 +157,7 @@ pub(super) struct ReapSection {
     pub(super) initial_probes: Number,
     pub(super) max_probe_s: Number,
     pub(super) order: Option<Order>,
+    pub(super) standby: Option<bool>,
 }
 
 /// `[hints]`
@@ -248,8 +265,19 @@ pub(super) struct StoreSection {
     pub(super) file: Text,
 }
 
+/// `[publish]`
+#[derive(Debug, Default, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub(super) struct PublishSection {
+    pub(super) servers: Texts,
+    pub(super) zone: Text,
+    pub(super) reverse: Text,
+    pub(super) key: Text,
+    pub(super) ttl_s: Number,
+}
+
 const SECTIONS: &str = "[box], [eal], [site], [[port]], [[provider]], [[peer]], [[fork]], [reap], [hints], [shim6], \
-                        [natv6], [setup], [dhcp], [ra], [store]";
+                        [natv6], [setup], [dns], [publish], [dhcp], [ra], [store]";
 
 impl SiteFile {
     /// The file's fields; what cannot be read is noted in `source` and left out.
@@ -272,6 +300,8 @@ impl SiteFile {
                 "dhcp" => file.dhcp = one(source, "dhcp", value),
                 "ra" => file.ra = one(source, "ra", value),
                 "store" => file.store = one(source, "store", value),
+                "dns" => file.dns = one(source, "dns", value),
+                "publish" => file.publish = one(source, "publish", value),
                 unknown => {
                     source.problem_at(&key.span(), unknown.to_string(), format!("unknown; expected one of {SECTIONS}"));
                 }

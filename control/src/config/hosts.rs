@@ -221,12 +221,47 @@ impl Edit {
         index.map(|index| self.entries.remove(index)).ok_or_else(|| EditError::Unknown(name.to_string()))
     }
 
-    /// Puts the new file in place of the old: a crash leaves one or the other. Mode 0640.
-    pub fn save(self) -> Result<(), EditError> {
+    /// The file.
+    pub fn file(&self) -> &Path {
+        &self.file
+    }
+
+    /// What the file shall say.
+    pub fn text(&self) -> Result<String, EditError> {
         let hosts = self.entries.iter().map(EntryJson::from).collect();
         let json = serde_json::to_string_pretty(&FileJson { version: VERSION, hosts }).map_err(io::Error::from);
-        json.and_then(|json| replace_file(&self.file, format!("{json}\n").as_bytes(), 0o640))
-            .map_err(|source| EditError::Save { path: self.file.clone(), source })
+        json.map(|json| format!("{json}\n")).map_err(|source| EditError::Save { path: self.file.clone(), source })
+    }
+
+    /// Puts the new file in place of the old: a crash leaves one or the other. Mode 0640. What it returns takes it back, and
+    /// keeps others from the file until it is dropped.
+    pub fn save(self) -> Result<Saved, EditError> {
+        let failed = |source| EditError::Save { path: self.file.clone(), source };
+        let before = match fs::read(&self.file) {
+            Ok(octets) => Some(octets),
+            Err(error) if error.kind() == io::ErrorKind::NotFound => None,
+            Err(error) => return Err(failed(error)),
+        };
+        replace_file(&self.file, self.text()?.as_bytes(), 0o640).map_err(failed)?;
+        Ok(Saved { file: self.file, before, _lock: self._lock })
+    }
+}
+
+/// A hosts file that was changed, and what it said before.
+pub struct Saved {
+    file: PathBuf,
+    before: Option<Vec<u8>>,
+    _lock: File,
+}
+
+impl Saved {
+    /// Puts back what was there before.
+    pub fn undo(&self) -> Result<(), EditError> {
+        let undone = match &self.before {
+            Some(octets) => replace_file(&self.file, octets, 0o640),
+            None => fs::remove_file(&self.file),
+        };
+        undone.map_err(|source| EditError::Save { path: self.file.clone(), source })
     }
 }
 

@@ -6,6 +6,8 @@
 
 mod check;
 mod dhcp;
+mod dns;
+pub mod edit;
 mod file;
 mod fork;
 #[cfg(test)]
@@ -19,6 +21,7 @@ mod natv6_tests;
 mod network;
 pub mod prefix;
 mod problem;
+pub mod publish;
 pub mod site;
 mod source;
 #[cfg(test)]
@@ -46,6 +49,8 @@ pub struct Configuration {
     pub site: Site,
     /// The static hosts, verified against `site`.
     pub hosts: Hosts,
+    /// What says that the names that are published are ours; nothing without `[publish]`.
+    pub publish_key: Option<publish::TsigKey>,
     /// What can be obeyed but should be known.
     pub warnings: Vec<Problem>,
 }
@@ -60,12 +65,14 @@ impl Configuration {
             let key = key::load(file).map_err(|error| Problem::of_file(file, error.reason()))?;
             hosts.set_key(Arc::new(key));
         }
+        let key = site.publish.as_ref().map(|publish| publish::TsigKey::load(&publish.key));
+        let publish_key = key.transpose()?;
         if hosts.is_empty() && site.dhcp.is_none() {
             warnings.push(Problem::of_file(&site.node.hosts_file, "no hosts yet (pshim6ctl host add NAME)"));
         }
         warnings.extend(hosts.warnings().iter().cloned());
         warnings.extend(key_warnings(&site, &hosts));
-        Ok(Configuration { file: file.to_path_buf(), site, hosts, warnings })
+        Ok(Configuration { file: file.to_path_buf(), site, hosts, publish_key, warnings })
     }
 }
 

@@ -10,7 +10,10 @@ use dataplane::natv6::PrefixPair;
 use dataplane::snapshot::ClassView;
 use dataplane::wire::{Locator, Ulid};
 
+use crate::dns::Name;
+
 use super::prefix::{LinkAddress, MacAddress, Prefix};
+use super::publish::Publish;
 
 /// One box and the site it serves.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -58,6 +61,10 @@ pub struct Site {
     pub advertising: Option<Advertising>,
     /// Where leases are kept (`store.file`).
     pub store: Option<PathBuf>,
+    /// DNS for the hosts (`[dns]`); none without upstream servers.
+    pub dns: Option<Dns>,
+    /// Where names are published (`[publish]`); nowhere without it.
+    pub publish: Option<Publish>,
 }
 
 /// What clients inside are given (`[dhcp]`). Times in seconds.
@@ -106,6 +113,27 @@ pub struct Advertising {
     pub lifetime: u16,
     /// What the box is a router to (RFC 4191).
     pub routes: Vec<Prefix>,
+}
+
+/// DNS for the hosts (`[dns]`).
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Dns {
+    /// Servers to ask, those to prefer first; distinct, never empty.
+    pub upstream: Vec<Ipv6Addr>,
+    /// The site's own zone, in which the hosts have their names.
+    pub zone: Option<Name>,
+    /// Type of the ULID record.
+    pub ulid_kind: u16,
+    /// Blocks of identifiers besides fc00::/7.
+    pub identifiers: Vec<Prefix>,
+    /// Answers kept.
+    pub cache_entries: u32,
+    /// Megabytes for them.
+    pub cache_mb: u32,
+    /// Questions a second that workers hand to control, in all.
+    pub questions_per_s: u32,
+    /// The same for one host.
+    pub questions_per_host_s: u32,
 }
 
 /// The box (`[box]`).
@@ -263,6 +291,8 @@ pub struct Reap {
     pub max_probe: Duration,
     /// In which order pairs are tried.
     pub order: Order,
+    /// Whether contexts have another pair tested before they need it.
+    pub standby: bool,
 }
 
 /// In which order pairs are tried when one has failed (RFC 5534 §4.3).

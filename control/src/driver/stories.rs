@@ -8,6 +8,7 @@ use tracing::{debug, error, info, warn};
 
 use crate::dhcp::Told;
 use crate::engine::Story;
+use crate::publish;
 use crate::time::Instant;
 
 /// Lines of one kind in a second. A failing provider moves thousands of contexts; the first few tell the story.
@@ -86,7 +87,21 @@ fn tell(story: &Story) {
         | Story::DhcpUnheard(told) => info!(?told, "DHCPv6"),
         Story::NotWritten(reason) => error!(reason, "a lease could not be written; its client was not answered"),
         Story::NotServed(name, address) => error!(host = name, %address, "a client has a lease and cannot be served"),
+        Story::Names(note) => warn!("dns: {note}"),
+        Story::Publish(story) => publish(story),
         Story::PeerError(code, pointer) => debug!(code, pointer, "a peer sent an Error"),
+    }
+}
+
+fn publish(story: &publish::Story) {
+    match story {
+        publish::Story::Complete(hosts) => info!(hosts, "names published"),
+        publish::Story::Unheard(server, None) => warn!(%server, "names not published: no answer"),
+        publish::Story::Unheard(server, Some(said)) => {
+            warn!(%server, said, "names not published: no answer with a good signature");
+        }
+        publish::Story::Refused(name, said) => warn!(name, said, "name not published: refused"),
+        publish::Story::Taken(name) => warn!(name, "name not published: somebody else has it"),
     }
 }
 

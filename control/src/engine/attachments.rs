@@ -136,6 +136,11 @@ impl Attachments {
         }
     }
 
+    /// Whether somebody on this path has still to be asked.
+    pub(super) fn is_in_doubt(&self, path: PathKey) -> bool {
+        self.doubted.contains_key(&path)
+    }
+
     /// Paths whose contexts have not all been asked.
     pub(super) fn in_doubt(&self) -> usize {
         self.queue.len()

@@ -1,13 +1,14 @@
 //! What follows when a context changes: the workers' entry, and what its REAP machine starts from.
 
 use dataplane::context::entry::Traffic;
-use dataplane::context::{self as table, Install, LocatorSets, Phase};
+use dataplane::context::{self as table, Install, LocatorSets, PathNumber, Phase};
 use dataplane::wire::shim6::{Addresses, Preference};
 use dataplane::wire::{Locator, LocatorPair};
 use rand::Rng;
 
 use super::fork::Refused;
 use super::label::LabelUse;
+use super::standby::Guard;
 use super::{Effect, Engine, Event, Story};
 use crate::reap::{Activity, Direction, LocalLocator, PathKey, PeerLocator, Reap};
 use crate::shim6::{Context, ContextId, FailReason, GoneReason, How, Output, State as Shim6State};
@@ -46,6 +47,8 @@ pub(super) struct Attached {
     pub(super) heard_from: Option<Locator>,
     /// Explorations since the last news that ended on a pair which should be left.
     pub(super) stayed: u8,
+    /// Its other pair, once payload has come.
+    pub(super) guard: Option<Box<Guard>>,
     /// A pair of locators on which a router has no room for the payload header behind 1280 octets.
     pub(super) narrow: Option<LocatorPair>,
 }
@@ -105,6 +108,8 @@ impl Engine {
                     if reason == GoneReason::Displaced {
                         self.tally.count(Event::ContextDisplaced);
                     }
+                    let installed = self.attached.get_mut(&id).and_then(|attached| attached.installed.take());
+                    self.renumber(installed.as_ref(), None, effects);
                     self.attached.remove(&id);
                     self.due.set(id.index() as u32, None);
                     self.revival.forget(id);
@@ -125,6 +130,7 @@ impl Engine {
                 Output::Reap { id, addresses, message } => {
                     self.reap_message(now, rng, id, addresses, &message, effects)
                 }
+                Output::Checked { id, pair } => self.guarded(now, rng, id, pair, effects),
                 Output::ControlIn { id } => {
                     self.reap(now, rng, id, effects, |reap, rng, out| reap.payload_in(now, rng, out))
                 }
@@ -269,6 +275,8 @@ impl Engine {
             peer_tag: context.peer_tag.unwrap_or(context.local_tag),
             locators: context.pair,
             provider: provider as u8,
+            path: PathNumber::NONE,
+            standby: None,
             host,
             inside: (inside != context.ulids.local).then_some(inside),
             phase,
@@ -278,20 +286,27 @@ impl Engine {
             accepted: (self.strict || context.local_label.is_some()).then(|| Box::new(locator_sets(context))),
         };
         let owner = self.home(context);
+        let (path, standby) = self.standby_for_worker(id, phase);
+        self.tell_worker(owner, id, Install { path, standby, ..install }, effects);
+    }
+
+    fn tell_worker(&mut self, owner: usize, id: ContextId, install: Install, effects: &mut Vec<Effect>) {
         let Some(attached) = self.attached.get_mut(&id) else { return };
-        if attached.installed.as_ref() != Some(&install) {
-            let before = attached.installed.as_ref().and_then(|old| old.peer_label);
-            match (before.is_some(), install.peer_label.is_some()) {
-                (false, true) => self.tally.count(Event::LabelBegun),
-                (true, false) => self.tally.count(Event::LabelEnded),
-                (true, true) | (false, false) => {}
-            }
-            if let Some(old) = attached.installed.as_ref().filter(|old| old.local_tag != install.local_tag) {
-                effects.push(Effect::Remove(owner, old.local_tag));
-            }
-            attached.installed = Some(install.clone());
-            effects.push(Effect::Install(owner, install));
+        if attached.installed.as_ref() == Some(&install) {
+            return;
         }
+        let old = attached.installed.replace(install.clone());
+        let before = old.as_ref().and_then(|old| old.peer_label);
+        match (before.is_some(), install.peer_label.is_some()) {
+            (false, true) => self.tally.count(Event::LabelBegun),
+            (true, false) => self.tally.count(Event::LabelEnded),
+            (true, true) | (false, false) => {}
+        }
+        if let Some(old) = old.as_ref().filter(|old| old.local_tag != install.local_tag) {
+            effects.push(Effect::Remove(owner, old.local_tag));
+        }
+        effects.push(Effect::Install(owner, install.clone()));
+        self.renumber(old.as_ref(), Some(&install), effects);
     }
 
     /// What a worker saw in a context since its last report.
@@ -305,7 +320,7 @@ impl Engine {
         effects: &mut Vec<Effect>,
     ) {
         let Some(context) = self.endpoint.context(id) else { return };
-        let pair = context.pair;
+        let pair = self.pair_in_use(id).unwrap_or(context.pair);
         let early = activity.received && matches!(context.state, Shim6State::I2Sent | Shim6State::I2bisSent);
         if let Some(attached) = self.attached.get_mut(&id) {
             attached.traffic = traffic;
@@ -327,6 +342,9 @@ impl Engine {
         self.sight(now, id, PathKey::of(pair), [activity.received, activity.sent]);
         self.reap(now, rng, id, effects, |reap, rng, out| reap.activity(now, rng, digest, out));
         self.label_payload(now, rng, id, Some(activity), effects);
+        if activity.received {
+            self.guard(now, id);
+        }
     }
 }
 

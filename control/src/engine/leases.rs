@@ -429,7 +429,7 @@ impl Engine {
             mtu: view.mtu,
             prefix: site.lan.address(),
             routes: wanted.routes.iter().map(|route| (route.address(), route.length())).collect(),
-            dns: dhcp.map(|dhcp| dhcp.dns_servers.clone()).unwrap_or_default(),
+            dns: dns_servers(site),
             search: search.iter().filter_map(|domain| encode_name(domain)).collect(),
         })
     }
@@ -479,6 +479,14 @@ fn host_of(name: &str, identity: &Identity) -> Option<Host> {
     Some(Host { name: name.to_owned(), identity, mac: None })
 }
 
+/// DNS servers that hosts hear of: those of the configuration, or the box itself if it serves DNS.
+fn dns_servers(site: &Site) -> Vec<Ipv6Addr> {
+    let named = site.dhcp.as_ref().map(|dhcp| dhcp.dns_servers.clone()).unwrap_or_default();
+    let own = site.ports.get(site.lan_port).map(|port| port.addresses.as_slice()).unwrap_or_default();
+    let own = own.iter().map(|own| own.address).filter(|address| site.dns.is_some() && site.lan.contains(*address));
+    if named.is_empty() { own.collect() } else { named }
+}
+
 fn lease_config(site: &Site, duid: Duid) -> Option<Config> {
     let wanted = site.dhcp.as_ref()?;
     let pair = |prefix: &Prefix| (prefix.address(), prefix.length());
@@ -492,7 +500,7 @@ fn lease_config(site: &Site, duid: Duid) -> Option<Config> {
         t2: wanted.t2,
         rapid_commit: wanted.rapid_commit,
         preference: wanted.preference,
-        dns: wanted.dns_servers.clone(),
+        dns: dns_servers(site),
         search: wanted.search.clone(),
         policy: wanted.prefer.map(|prefer| policy_with(prefer.address(), prefer.length())).unwrap_or_default(),
         leases_max: wanted.leases_max,

@@ -4,6 +4,7 @@ use std::collections::BTreeSet;
 use std::net::Ipv6Addr;
 use std::sync::Arc;
 
+use dataplane::context::Loss;
 use dataplane::snapshot::PortId;
 use dataplane::wire::Ulid;
 use dataplane::wire::ethernet::{self, EtherType, Mac};
@@ -218,7 +219,11 @@ impl Engine {
             return;
         }
         provider.failing = false;
+        // Before anything else, packets go another way.
+        self.set_lost(Loss::Provider(at as u8), !up && self.hints.link, effects);
+        let Some(provider) = self.providers.get(at) else { return };
         effects.push(Effect::Story(Story::Provider(provider.name.clone(), up)));
+        self.renew_ways();
         self.order_providers(effects);
         let paths: BTreeSet<PathKey> =
             self.book.iter(now).map(|(path, _)| path).filter(|path| path.local == prefix).collect();
@@ -227,6 +232,7 @@ impl Engine {
             for path in paths {
                 self.book.forget(path);
             }
+            self.look_at_paths(now, effects);
             self.revived(now, Sign::Provider(prefix));
             return self.advise_of_state(now, at);
         }

@@ -82,6 +82,10 @@ impl Engine {
         effects: &mut Vec<Effect>,
         input: impl FnOnce(&mut Reap, &mut dyn Rng, &PathBook, &mut Vec<ReapOutput>),
     ) -> u32 {
+        // One that left ESTABLISHED has no timers and sends no probes (R5534-126), whatever is still said of it.
+        if !self.carries_payload(id) {
+            return 0;
+        }
         let Some(attached) = self.attached.get_mut(&id) else { return 0 };
         let Some(reap) = attached.reap.as_mut() else { return 0 };
         let mut out = Vec::new();
@@ -101,6 +105,11 @@ impl Engine {
         probes as u32
     }
 
+    /// Whether REAP runs for a context.
+    pub(super) fn carries_payload(&self, id: ContextId) -> bool {
+        self.endpoint.context(id).is_some_and(|context| context.state.carries_payload())
+    }
+
     pub(super) fn reap_output(
         &mut self,
         now: Instant,
@@ -115,6 +124,8 @@ impl Engine {
             ReapOutput::SendKeepalive { pair } => {
                 let Some(receiver_tag) = tag else { return };
                 self.tally.count(Event::KeepalivesSent);
+                // Like payload, on which they say that it arrives.
+                let pair = self.pair_in_use(id).unwrap_or(pair);
                 let message = Message::Keepalive { receiver_tag, options: Options::default() };
                 self.send_message(now, along(pair), &message, effects);
             }
@@ -129,12 +140,18 @@ impl Engine {
                 self.sightings.answered(PathKey::of(pair), after, now);
                 let _ = self.endpoint.set_probed(id, pair.peer, true);
                 self.book.confirmed(PathKey::of(pair), now);
+                self.path_is_back(PathKey::of(pair), effects);
             }
             ReapOutput::Failed { pair, probed } => {
                 let path = PathKey::of(pair);
-                if self.book.failed(path, id.to_bits(), probed, now) == Verdict::NewlyDead {
+                let verdict = self.book.failed(path, id.to_bits(), probed, now);
+                if matches!(verdict, Verdict::NewlyDead | Verdict::KnownDead) {
+                    self.path_is_lost(now, path, effects);
+                }
+                if verdict == Verdict::NewlyDead {
                     self.path_died(now, id, path, effects);
                 }
+                self.pair_failed(id, pair, effects);
             }
             ReapOutput::ExplorationStarted { reason } => {
                 self.tally.count(Event::Explorations);
@@ -146,6 +163,7 @@ impl Engine {
             ReapOutput::UnmatchedReports { .. } => self.tally.count(Event::ProbeUnmatched),
             ReapOutput::ExplorationEnded { .. } => {
                 self.revival.exploring.remove(&id);
+                self.end_detour(id, effects);
                 self.wake(now, id);
                 self.leave_after_all(now, rng, id);
             }
@@ -248,8 +266,14 @@ impl Engine {
                 Some(_) => _ = self.reap_paid(now, rng, id, effects, |reap, rng, _, out| reap.expire(now, rng, out)),
             }
         }
-        while !self.waiting.is_empty() && self.budget.take(now) {
-            let Some(id) = self.waiting.pop_front() else { break };
+        for _ in 0..EXPIRED_PER_TURN {
+            let Some(id) = self.waiting.front().copied() else { break };
+            // Who is gone, or has heard from the peer meanwhile, sends nothing and takes nothing from the others.
+            let reap = self.attached.get(&id).and_then(|attached| attached.reap.as_ref());
+            if reap.is_some_and(|reap| reap.probe_due(now)) && !self.budget.take(now) {
+                break;
+            }
+            self.waiting.pop_front();
             if let Some(attached) = self.attached.get_mut(&id) {
                 attached.waiting = false;
             }
@@ -261,6 +285,7 @@ impl Engine {
             // It may explore already.
             let at_rest = |reap: &Reap| reap.state() == State::Operational;
             let still = self.attached.get(&id).is_some_and(|attached| attached.reap.as_ref().is_some_and(at_rest));
+            let still = still && self.carries_payload(id);
             if still && !self.budget.take(now) {
                 return;
             }

@@ -93,6 +93,13 @@ pub enum Event {
     LeaseNotWritten,
     LeaseNotServed,
     RouterAdvertisements,
+    NamesOpened,
+    NamesPaced,
+    PeerForgotten,
+    StandbyTests,
+    StandbyTested,
+    StandbyUnanswered,
+    PathUnnumbered,
 }
 
 impl Tally {
@@ -298,6 +305,19 @@ const MEANINGS: &[(&str, &str)] = &[
     ("dhcp_refused_full", "Clients that got no address because all places are taken."),
     ("dhcp_refused_client", "Associations that got no address because their client has as many as one may have."),
     ("dhcp_refused_source", "Clients that got no address because their relay, or their own address, has its share."),
+    ("control_names_opened", "Contexts begun because a host was told of a peer, before its first packet."),
+    (
+        "control_names_paced",
+        "Contexts not begun then, because the host or all hosts have caused enough lately; its first packet will.",
+    ),
+    ("control_peer_forgotten", "Peers learned from DNS that had to make room for others."),
+    ("control_standby_tests", "Pairs tested as standbys of contexts, beside the pair in use."),
+    ("control_standby_tested", "Tests the peer answered, after which the pair was the context's standby."),
+    ("control_standby_unanswered", "Tests given up after three requests without an answer."),
+    (
+        "control_path_unnumbered",
+        "Contexts told to workers whose path, or whose standby's, got no number because all are taken: only a loss of the whole provider moves them at once.",
+    ),
     ("shim6_accepted", "Shim6 messages that did what they came for."),
     ("shim6_waiting", "Shim6 messages put aside until a signature is verified; they are counted again then."),
     ("shim6_answered_r1", "I1 answered by R1."),
@@ -322,6 +342,10 @@ const MEANINGS: &[(&str, &str)] = &[
     ("shim6_drop_bad_pds", "CGA parameters that do not belong to the peer's identifier."),
     ("shim6_drop_empty_list", "A Locator List without locators."),
     ("shim6_drop_too_many_waiting", "Needs a signature to be verified, and too many wait for that."),
+    (
+        "shim6_drop_proof_failed",
+        "Needs a signature to be verified, and that failed: a fault of the box, which the log names.",
+    ),
     ("shim6_drop_no_context", "No context for it."),
     ("shim6_drop_wrong_state", "The context is in a state that does not want it."),
     ("shim6_drop_wrong_nonce", "An acknowledgement of another update."),

@@ -9,6 +9,7 @@ pub mod datagram;
 pub mod mld;
 pub mod neighbours;
 pub mod stack;
+pub mod streams;
 
 pub use advertise::{Advertisement, Advertiser};
 pub use datagram::{Datagram, DatagramError};
@@ -16,3 +17,4 @@ pub use mld::Listener;
 pub use neighbours::{GivenUp, Kind, LinkEvent, Neighbours, OwnLink};
 pub(crate) use stack::Queues;
 pub use stack::Stack;
+pub use streams::StreamEvent;

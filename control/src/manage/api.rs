@@ -5,6 +5,7 @@
 //! which kind they are. Octet and packet counts are since the daemon (or the context) began.
 
 mod contexts;
+mod dns;
 mod leases;
 mod natv6;
 mod status;
@@ -14,6 +15,7 @@ use std::collections::BTreeMap;
 use serde::{Deserialize, Serialize};
 
 pub use contexts::*;
+pub use dns::*;
 pub use leases::*;
 pub use natv6::*;
 pub use status::*;
@@ -64,6 +66,10 @@ pub enum Request {
     Leases,
     /// Everything in the store.
     StoreExport,
+    /// DNS for the hosts.
+    Dns,
+    /// Forget what DNS has told.
+    DnsFlush,
     /// Read the configuration and the hosts again: all of it or nothing.
     Reload,
     /// Use a provider in another way.
@@ -100,6 +106,10 @@ pub enum Response {
     Leases(LeasesView),
     /// To [`Request::StoreExport`].
     Store(Box<crate::store::Export>),
+    /// To [`Request::Dns`].
+    Dns(DnsView),
+    /// To [`Request::DnsFlush`].
+    DnsFlushed(FlushedView),
     /// To [`Request::Reload`].
     Reloaded(ReloadedView),
     /// To [`Request::Steer`]: the provider as it is now.
@@ -186,7 +196,7 @@ mod tests {
     #[test]
     fn a_filter_matches_either_end() {
         let [ours, theirs, other]: [Ipv6Addr; 3] = ["fc00::1", "fc00::2", "fc00::3"].map(|it| it.parse().unwrap());
-        let filter = |ulid, state| ContextFilter { ulid, state, limit: None };
+        let filter = |ulid, state| ContextFilter { ulid, state, ..ContextFilter::default() };
         let matches = |filter: ContextFilter| filter.matches(ours, theirs, ContextState::I1Sent);
         assert!(matches(filter(None, None)));
         assert!(matches(filter(Some(ours), None)));

@@ -23,12 +23,13 @@
 //!
 //! Files follow the RFC: [`establish`](self) for I1, R1, I2 and R2, `recover` for R1bis and I2bis (with `accept` for what
 //! I2 and I2bis share, and `admission` for who gets a new context), `update` for UR and UA, `timers` for what happens by itself, `dispatch` for which context gets a
-//! packet, `confusion` for tags given twice, `local` for the ULIDs a host of ours has, `waiting` for messages whose proof takes long, `quarantine` for who may have what
+//! packet, `check` for whether another pair works, `confusion` for tags given twice, `local` for the ULIDs a host of ours has, `waiting` for messages whose proof takes long, `quarantine` for who may have what
 //! a host that is gone left behind.
 //! `portrait` tells all of a state to tests that search through states.
 
 mod accept;
 mod admission;
+mod check;
 mod config;
 mod confusion;
 mod context;

@@ -1,7 +1,7 @@
 //! What the machine says: things to do, and what became of a packet.
 
 use dataplane::wire::shim6::{Addresses, ErrorCode, Message};
-use dataplane::wire::{ContextTag, UlidPair};
+use dataplane::wire::{ContextTag, LocatorPair, UlidPair};
 
 use super::context::ContextId;
 
@@ -70,6 +70,13 @@ pub enum Output {
         addresses: Addresses,
         /// The Keepalive or Probe.
         message: Message,
+    },
+    /// The peer answered a request that went over this pair alone: it works, both ways.
+    Checked {
+        /// The context.
+        id: ContextId,
+        /// The pair.
+        pair: LocatorPair,
     },
     /// A control message other than Keepalive and Probe came in: payload, to REAP (RFC 5534 §4.1).
     ControlIn {
@@ -188,6 +195,8 @@ pub enum DropReason {
     EmptyList,
     /// Too many messages wait for a proof already.
     TooManyWaiting,
+    /// It needed a proof, and whoever computes proofs failed: a fault of the box.
+    ProofFailed,
     /// No context for it.
     NoContext,
     /// The context is in a state that does not want it.

@@ -2,7 +2,7 @@
 
 use std::sync::Arc;
 
-use dataplane::wire::shim6::{Message, Options, Preference};
+use dataplane::wire::shim6::{Addresses, Message, Options, Preference};
 use rand::Rng;
 
 use super::context::{Context, ContextId, LocalHost, State, Update, outgoing};
@@ -91,6 +91,7 @@ impl Endpoint {
         out: &mut Vec<Output>,
     ) {
         let nonce = rng.next_u32();
+        self.end_check(id);
         let Some(context) = self.store.get_mut(id) else { return };
         let old = context.update.take();
         let new_list = host.is_some();
@@ -220,7 +221,16 @@ impl Endpoint {
     }
 
     /// §10.5: receives an Update Acknowledgement.
-    pub(super) fn receive_update_ack(&mut self, id: ContextId, request_nonce: u32, out: &mut Vec<Output>) -> Verdict {
+    pub(super) fn receive_update_ack(
+        &mut self,
+        id: ContextId,
+        request_nonce: u32,
+        addresses: Addresses,
+        out: &mut Vec<Output>,
+    ) -> Verdict {
+        if self.receive_check_ack(id, request_nonce, addresses, out) {
+            return Verdict::Accepted;
+        }
         let Some(context) = self.store.get_mut(id) else { return Verdict::Dropped(DropReason::NoContext) };
         let Some(update) = context.update.as_deref().filter(|update| update.nonce == request_nonce).cloned() else {
             return Verdict::Dropped(DropReason::WrongNonce);

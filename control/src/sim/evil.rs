@@ -218,7 +218,7 @@ impl World {
                 self.visits.answers += 1;
                 self.visits.answers > self.visits.named
             }
-            Ok(Message::Probe(_)) => {
+            Ok(ref message) if packet::asks_for_a_sign(message) => {
                 self.visits.probes += 1;
                 let since = *self.visits.since.get_or_insert(now);
                 // Answers to probes (5 a second, 10 at once) and those of the clock (2 a second) of one context.

@@ -37,6 +37,8 @@ faults! {
     OneWayCut "one-way cuts",
     /// A provider stopped carrying packets.
     TotalCut "total cuts",
+    /// The device of a box said that a provider's link is down.
+    Unplugged "cables pulled out",
     /// A provider's router stopped answering.
     RouterDown "silent routers",
     /// A packet was lost to a cut or a silent router.

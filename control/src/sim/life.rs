@@ -225,6 +225,7 @@ impl Life {
         self.note(format!("trouble {kind} at provider {provider} {way:?}, site {site}, {amount}"));
         let Life { world, rng, .. } = self;
         match kind {
+            0 if amount.is_multiple_of(2) => world.unplug(provider),
             0 => world.cut(provider, BOTH),
             1 => world.cut(provider, &[way]),
             2 | 3 => world.heal(provider),
@@ -519,6 +520,7 @@ fn plan(rng: &mut StdRng) -> Plan {
         hold_pairs: 16,
         shim6: format!("strict_locators = {strict}"),
         order: None,
+        standby: true,
         sections: String::new(),
         key: None,
         proofs_take: Duration::ZERO,

@@ -256,6 +256,8 @@ impl World {
             self.faults.count(Fault::Restart);
             let hosts = self.hosts.iter().enumerate().filter(|(_, host)| host.site == site);
             hosts.for_each(|(id, _)| self.ledger.forget(id));
+            let unplugged = self.providers.iter().filter(|it| it.site == site && !it.plugged);
+            unplugged.for_each(|it| self.nodes[site].link_state(self.now, PortId(it.port as u8), false));
             self.later(self.now, Due::Tick(site));
         }
     }
@@ -368,6 +370,14 @@ impl World {
         let mut stories = Vec::new();
         let frames = node.turn(now, &mut stories);
         let again = node.look_again(now);
+        for (host, pair) in node.told_standbys() {
+            let (source, target) = (pair.local.0, pair.peer.0);
+            let of = self.host_at(source);
+            if !of.is_some_and(|of| self.ledger.is_answered(of, source, target)) {
+                let text = format!("{host} may go from {source} to {target}, which nobody has tried");
+                self.violation(Some(site), Oracle::Standby, text);
+            }
+        }
         self.stories.extend(stories.into_iter().map(|story| (now, site, story)));
         for (port, frame) in frames {
             match port {

@@ -82,6 +82,8 @@ pub struct Provider {
     pub router_mac: Mac,
     /// The customer's.
     pub customer_mac: Mac,
+    /// Whether its cable is in the customer's box.
+    pub plugged: bool,
     /// Whether its router answers at all.
     pub router_up: bool,
     /// Largest packet it carries.
@@ -122,6 +124,21 @@ impl World {
     pub fn heal(&mut self, provider: ProviderId) {
         self.leg(provider, Way::Out).cut = false;
         self.leg(provider, Way::In).cut = false;
+        self.plug(provider, true);
+    }
+
+    /// Somebody pulls a provider's cable out of its customer's box, whose device says so.
+    pub fn unplug(&mut self, provider: ProviderId) {
+        self.faults.count(Fault::Unplugged);
+        self.cut(provider, &[Way::Out, Way::In]);
+        self.plug(provider, false);
+    }
+
+    fn plug(&mut self, provider: ProviderId, plugged: bool) {
+        let Provider { site, port, .. } = self.providers[provider];
+        if std::mem::replace(&mut self.providers[provider].plugged, plugged) != plugged {
+            self.link_state(site, port, plugged);
+        }
     }
 
     /// Does the same to both legs of every provider.
@@ -134,6 +151,7 @@ impl World {
 
     /// The network becomes what it was at first, nobody listens or lies any more, and boxes are awake.
     pub fn mend(&mut self) {
+        (0..self.providers.len()).for_each(|provider| self.plug(provider, true));
         for provider in &mut self.providers {
             (provider.router_up, provider.mtu, provider.recorder) = (true, MTU, None);
         }
@@ -272,7 +290,7 @@ impl World {
             Ok(control) => {
                 let (source, target) = (control.addresses.source, control.addresses.target);
                 if let Some(host) = self.host_at(source) {
-                    self.ledger.sent(host, target, &control.message);
+                    self.ledger.sent(host, source, target, &control.message);
                 }
                 self.captured.push(Captured {
                     at: self.now,
@@ -313,7 +331,7 @@ impl World {
         let host = self.host_at(control.addresses.target)?;
         let hosts = &self.hosts;
         let at = |address: Ipv6Addr| hosts.iter().position(|host| host.locators.contains(&address));
-        self.ledger.heard(host, control.addresses.source, &control.message, at);
+        self.ledger.heard(host, (control.addresses.source, control.addresses.target), &control.message, at);
         Some(control.message)
     }
 

@@ -55,6 +55,8 @@ pub struct Node {
     proofs: Vec<(Instant, ProofJob)>,
     rng: StdRng,
     effects: Vec<Effect>,
+    /// Standbys its workers were told of, and whose they are.
+    standbys: Vec<(Ipv6Addr, LocatorPair)>,
     /// How far its clock is ahead of the world's.
     ahead: Duration,
     /// It does nothing until then.
@@ -109,6 +111,7 @@ impl Node {
             proofs: Vec::new(),
             rng,
             effects,
+            standbys: Vec::new(),
             ahead,
             paused,
             waiting,
@@ -270,7 +273,12 @@ impl Node {
         let done = self.effects.len();
         for effect in self.effects.drain(..) {
             match effect {
-                Effect::Install(worker, install) => self.control.install(worker, install),
+                Effect::Lose(loss, lost) => self.control.lose(loss, lost),
+                Effect::Install(worker, install) => {
+                    let standby = install.standby.as_ref().map(|standby| standby.locators);
+                    self.standbys.extend(standby.map(|pair| (install.ulids.local.0, pair)));
+                    self.control.install(worker, install);
+                }
                 Effect::Remove(worker, tag) => self.control.remove(worker, tag),
                 Effect::Replay(worker, tag) => self.control.replay(worker, tag),
                 Effect::Refuse(worker, pair) => self.control.refuse(worker, pair),
@@ -282,6 +290,11 @@ impl Node {
             }
         }
         done
+    }
+
+    /// Standbys its workers were told of since this was last asked, and whose they are.
+    pub(super) fn told_standbys(&mut self) -> Vec<(Ipv6Addr, LocatorPair)> {
+        std::mem::take(&mut self.standbys)
     }
 
     /// Its contexts, as far as nobody may change them who has no right to; in order.
@@ -305,8 +318,16 @@ impl Node {
 
     /// All its contexts, as the operator sees them.
     pub fn contexts(&self, now: Instant) -> Vec<ContextView> {
-        let all = ContextFilter { limit: Some(u32::MAX), ..ContextFilter::default() };
-        self.engine.contexts_view(now, &all).contexts
+        let mut filter = ContextFilter { limit: Some(u32::MAX), ..ContextFilter::default() };
+        let mut all = Vec::new();
+        loop {
+            let view = self.engine.contexts_view(now, &filter);
+            all.extend(view.contexts);
+            if view.next.is_none() {
+                return all;
+            }
+            filter.after = view.next;
+        }
     }
 
     /// A count of the control core.

@@ -36,6 +36,8 @@ pub enum Oracle {
     Order,
     /// Payload goes only to a locator that gave back what only a packet to it could have told.
     Reachable,
+    /// A worker hears of a standby only when the peer has answered a request that went over this very pair.
+    Standby,
     /// Payload goes only to locators of the host it is for, and a box believes in no others.
     Owned,
     /// Somebody who never asked gets neither payload nor more answers than there were packets in its name.
@@ -91,13 +93,19 @@ enum Secret {
 pub(super) struct Ledger {
     told: HashMap<HostId, HashSet<(Ipv6Addr, Secret)>>,
     reachable: HashMap<HostId, HashSet<Ipv6Addr>>,
+    /// Requests by the pair they went over, from here to there, and the pairs over which one was answered.
+    requests: HashMap<HostId, HashSet<(Ipv6Addr, Ipv6Addr, u32)>>,
+    answered: HashMap<HostId, HashSet<(Ipv6Addr, Ipv6Addr)>>,
     /// Every identifier with the locators that are truly its own.
     pub(super) owned: HashMap<Ulid, Vec<Ipv6Addr>>,
 }
 
 impl Ledger {
-    /// A box sent a message for a host to `target`.
-    pub(super) fn sent(&mut self, host: HostId, target: Ipv6Addr, message: &Message) {
+    /// A box sent a message for a host from `source` to `target`.
+    pub(super) fn sent(&mut self, host: HostId, source: Ipv6Addr, target: Ipv6Addr, message: &Message) {
+        if let Message::UpdateRequest { request_nonce, .. } = message {
+            self.requests.entry(host).or_default().insert((source, target, *request_nonce));
+        }
         let secret = match message {
             Message::I1 { initiator_nonce, .. }
             | Message::I2 { initiator_nonce, .. }
@@ -113,11 +121,11 @@ impl Ledger {
         self.told.entry(host).or_default().insert((target, secret));
     }
 
-    /// A message from `source` reached the box for a host. `host_at` knows whose a locator is.
+    /// A message from `source` to `target` reached the box for a host. `host_at` knows whose a locator is.
     pub(super) fn heard(
         &mut self,
         host: HostId,
-        source: Ipv6Addr,
+        (source, target): (Ipv6Addr, Ipv6Addr),
         message: &Message,
         host_at: impl Fn(Ipv6Addr) -> Option<HostId>,
     ) {
@@ -128,7 +136,13 @@ impl Ledger {
             Message::I2 { options, .. } | Message::I2bis { options, .. } => {
                 self.answered(host, source, validator(options));
             }
-            Message::UpdateAck { request_nonce, .. } => self.answered(host, source, Secret::Request(*request_nonce)),
+            Message::UpdateAck { request_nonce, .. } => {
+                let asked = (target, source, *request_nonce);
+                if self.requests.get(&host).is_some_and(|requests| requests.contains(&asked)) {
+                    self.answered.entry(host).or_default().insert((target, source));
+                }
+                self.answered(host, source, Secret::Request(*request_nonce));
+            }
             Message::Probe(probe) => {
                 for report in &probe.received {
                     if let Some(host) = host_at(report.source.0) {
@@ -151,10 +165,17 @@ impl Ledger {
         self.reachable.get(&host).is_some_and(|reachable| reachable.contains(&target))
     }
 
+    /// Whether a request that went over this pair was answered.
+    pub(super) fn is_answered(&self, host: HostId, source: Ipv6Addr, target: Ipv6Addr) -> bool {
+        self.answered.get(&host).is_some_and(|answered| answered.contains(&(source, target)))
+    }
+
     /// The box of a host has forgotten everything, so it has to ask again.
     pub(super) fn forget(&mut self, host: HostId) {
         self.told.remove(&host);
         self.reachable.remove(&host);
+        self.requests.remove(&host);
+        self.answered.remove(&host);
     }
 }
 

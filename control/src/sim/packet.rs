@@ -5,6 +5,7 @@ use std::net::Ipv6Addr;
 use dataplane::wire::checksum;
 use dataplane::wire::ethernet::{self, EtherType, Mac};
 use dataplane::wire::ipv6::{self, protocol};
+use dataplane::wire::shim6::{Message, Options};
 
 /// An Ethernet frame with a packet in it.
 pub fn frame(to: Mac, from: Mac, packet: &[u8]) -> Vec<u8> {
@@ -16,6 +17,16 @@ pub fn frame(to: Mac, from: Mac, packet: &[u8]) -> Vec<u8> {
 pub fn packet_in(frame: &[u8]) -> Option<&[u8]> {
     let packet = frame.get(ethernet::HEADER_LEN..)?;
     packet.get(..ipv6::View::new(packet).ok()?.total_len())
+}
+
+/// Whether a message says nothing but that its sender wants to know whether somebody is there: a probe, or a request without
+/// news.
+pub fn asks_for_a_sign(message: &Message) -> bool {
+    match message {
+        Message::Probe(_) => true,
+        Message::UpdateRequest { options, .. } => *options == Options::default(),
+        _ => false,
+    }
 }
 
 /// An IPv6 packet.

@@ -31,6 +31,8 @@ pub struct Plan {
     pub shim6: String,
     /// Order in which all boxes try pairs, if not the default (`reap.order`).
     pub order: Option<String>,
+    /// Whether boxes test other pairs before they need them (`reap.standby`).
+    pub standby: bool,
     /// Sites whose boxes do without those lines.
     pub plain: Vec<SiteId>,
     /// What signs for the hosts of all sites, which are hybrid then; HBA-only without.
@@ -69,6 +71,7 @@ impl Default for Plan {
             hold_pairs: 256,
             shim6: String::new(),
             order: None,
+            standby: true,
             plain: Vec::new(),
             key: None,
             proofs_take: Duration::ZERO,
@@ -136,13 +139,14 @@ impl Plan {
         let mut text = format!(
             "[box]\nname = \"box-{site}\"\nworkers = {workers}\ncontexts_max = {}\nhold = {{ packets = 16, pairs = {} }}\n\
              [site]\nprefix = \"{}/48\"\nlan = \"{}/64\"\nport = \"lan\"\n\
-             [reap]\nsend_timeout_s = {}\n{}\n[shim6]\n{}\n{}\n\
+             [reap]\nsend_timeout_s = {}\nstandby = {}\n{}\n[shim6]\n{}\n{}\n\
              [[port]]\nname = \"lan\"\ndevice = \"net_null0\"\naddresses = [\"{}/64\"]\n",
             self.contexts_max,
             self.hold_pairs,
             prefix(site),
             lan(site),
             self.send_timeout_s,
+            self.standby,
             self.order.as_ref().map(|order| format!("order = \"{order}\"")).unwrap_or_default(),
             if self.plain.contains(&site) { "" } else { &self.shim6 },
             self.sections.replace("{site}", &site.to_string()).replace("{last}", &providers.to_string()),
@@ -196,6 +200,7 @@ fn provider(site: SiteId, port: u16) -> Provider {
         customer: address(link, 2),
         router_mac: mac(1, site, port),
         customer_mac: mac(0, site, port),
+        plugged: true,
         router_up: true,
         mtu: MTU,
         out: Leg::default(),

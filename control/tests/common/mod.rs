@@ -18,11 +18,11 @@ impl Scene {
         Scene(World::new(plan, seed))
     }
 
-    /// Two hosts that send each other a datagram every 20 ms, and a context that has settled.
+    /// Two hosts that send each other a datagram every 20 ms, and a context that has settled and has a standby.
     pub fn talking(plan: &Plan, seed: u64) -> (Scene, [StreamId; 2]) {
         let mut scene = Scene::new(plan, seed);
         let streams = [scene.stream(0, 1, ms(20)), scene.stream(1, 0, ms(20))];
-        scene.run(ms(2000));
+        scene.run(ms(3000));
         scene.context(0);
         scene.context(1);
         (scene, streams)

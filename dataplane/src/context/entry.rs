@@ -1,5 +1,6 @@
 //! One context as a worker sees it: two cache lines.
 
+use super::standby::{PathNumber, Standby, Way};
 use crate::snapshot::Classes;
 use crate::wire::{ContextTag, FlowLabel, Locator, LocatorPair, Ulid, UlidPair};
 
@@ -35,6 +36,10 @@ pub struct Install {
     pub locators: LocatorPair,
     /// Provider that delegated the local locator, as an index into the snapshot.
     pub provider: u8,
+    /// The current pair's path.
+    pub path: PathNumber,
+    /// Where packets go while that provider or path is lost.
+    pub standby: Option<Standby>,
     /// Host of the local identifier, as an index into the snapshot.
     pub host: u32,
     /// The address that host really has, where the local identifier is only what the peer knows it by (NATv6): packets
@@ -120,8 +125,9 @@ pub struct Entry {
     flags: u8,
     /// Current pair.
     pub locators: LocatorPair,
-    /// The peer's tag.
-    pub peer_tag: ContextTag,
+    /// The peer's tag in the low 48 bits; above it the current pair's path and whether the context has a standby, for which
+    /// there is no other room in this line.
+    peer: u64,
     /// Control's name for the context.
     pub handle: u64,
     /// Packets and octets that went to the peer.
@@ -156,6 +162,12 @@ const PRESENTED: u8 = 4;
 /// Packets of some classes go by other contexts, where there are any.
 const FORKED: u8 = 64;
 
+/// Where the number of the path begins, in the word of the peer's tag.
+const PATH: u32 = 48;
+/// There is a standby, in the same word.
+const STANDBY: u64 = 1 << 63;
+const _: () = assert!(super::standby::PATHS <= 1 << (63 - PATH) && ContextTag::BITS < PATH);
+
 const SENT: u8 = 1;
 const RECEIVED: u8 = 2;
 const LAST_OUT: u8 = 4;
@@ -186,7 +198,9 @@ impl Entry {
                 | flag(install.default && !install.classes.is_empty(), FORKED)
                 | flag(install.peer_label.is_some(), LABELS),
             locators: install.locators,
-            peer_tag: install.peer_tag,
+            peer: install.peer_tag.value()
+                | u64::from(install.path.value()) << PATH
+                | if install.standby.is_some() { STANDBY } else { 0 },
             handle: install.handle,
             sent: Traffic::default(),
         }
@@ -207,9 +221,40 @@ impl Entry {
             digest: 0,
             flags: 0,
             locators: ulids.as_locators(),
-            peer_tag: nothing,
+            peer: nothing.value(),
             handle: 0,
             sent: Traffic::default(),
+        }
+    }
+
+    /// The peer's tag.
+    #[inline]
+    pub fn peer_tag(&self) -> ContextTag {
+        ContextTag::truncate(self.peer)
+    }
+
+    /// The current pair's path.
+    #[inline]
+    pub(super) fn path(&self) -> PathNumber {
+        PathNumber::new((self.peer >> PATH & 0x7fff) as u16).unwrap_or(PathNumber::NONE)
+    }
+
+    /// Whether the context has a standby.
+    #[inline]
+    pub(super) fn has_standby(&self) -> bool {
+        self.peer & STANDBY != 0
+    }
+
+    /// The way over the current pair.
+    #[inline]
+    pub(super) fn way(&self) -> Way<'_> {
+        Way {
+            locators: &self.locators,
+            provider: self.provider,
+            peer_tag: self.peer_tag(),
+            is_plain: self.is_plain(),
+            is_narrow: self.is_narrow(),
+            is_standby: false,
         }
     }
 

@@ -182,7 +182,7 @@ mod tests {
 
     use proptest::prelude::*;
 
-    use super::super::{Hasher, Install, Phase, Shard};
+    use super::super::{Hasher, Install, PathNumber, Phase, Shard};
     use super::*;
     use crate::wire::{ContextTag, Locator, LocatorPair};
 
@@ -202,6 +202,8 @@ mod tests {
             peer_tag: ContextTag::truncate(tag),
             locators: LocatorPair { local: locator, peer: locator },
             provider: 0,
+            path: PathNumber::NONE,
+            standby: None,
             host: 0,
             inside: None,
             phase: Phase::Live,

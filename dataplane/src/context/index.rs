@@ -55,6 +55,12 @@ pub enum Guess {
 }
 
 impl Index {
+    /// Memory it takes.
+    #[cfg(test)]
+    pub(super) fn octets(&self) -> usize {
+        size_of_val(&*self.buckets)
+    }
+
     /// For up to `capacity` keys, at most half full.
     pub fn new(capacity: usize) -> Index {
         let buckets = (capacity.max(WAYS) * 2 / WAYS).next_power_of_two();

@@ -4,7 +4,8 @@
 //! the tag we allocate ([`Sharding`]). So both directions of a context meet at one worker, `&mut Shard` is the lock,
 //! and a packet that arrives elsewhere is handed over. A shard is a fixed slab of two-line entries with an index by
 //! identifier pair; our tag needs none, for it names the slot. A packet from the site touches an index line and both
-//! lines of its entry, one from the peer the first line alone.
+//! lines of its entry, one from the peer the first line alone. While a path is lost, those who used it read their standby too
+//! ([`standby`]).
 
 pub mod entry;
 pub mod flows;
@@ -16,6 +17,7 @@ pub mod label;
 pub mod reference;
 pub mod replay;
 pub mod shard;
+pub mod standby;
 pub mod watch;
 
 pub use entry::{Activity, Direction, Entry, Install, LocatorSets, Phase};
@@ -26,4 +28,5 @@ pub use index::Guess;
 pub use label::LabelMode;
 pub use replay::Replay;
 pub use shard::{Shard, Slot};
+pub use standby::{Loss, Losses, PathNumber, Standby, Way};
 pub use watch::Sign;

@@ -8,6 +8,7 @@ use super::fork::{Forks, Place, Wish};
 use super::hash::Hasher;
 use super::index::{Full, Guess, Index};
 use super::label::{LabelMode, Labels};
+use super::standby::{Beside, Loss, Losses, Way};
 use crate::memory::huge;
 use crate::processor::prefetch;
 use crate::snapshot::Classes;
@@ -44,6 +45,9 @@ pub struct Shard {
     strict: bool,
     labels: Labels,
     forks: Forks,
+    /// One place per entry where contexts may have standbys, else none. Read by those who have lost their path.
+    standbys: Box<[Beside]>,
+    losses: Losses,
     /// Which bits of a tag are its slot.
     slot_mask: u32,
     len: usize,
@@ -68,6 +72,8 @@ impl Shard {
             strict,
             labels: Labels::new(LabelMode::Off, 0),
             forks: Forks::new(0),
+            standbys: Box::default(),
+            losses: Losses::default(),
             slot_mask: slot_mask(capacity),
             len: 0,
             pairs: Index::new(capacity as usize),
@@ -92,6 +98,13 @@ impl Shard {
     #[must_use]
     pub fn with_forks(mut self, pairs: u32) -> Shard {
         self.forks = Forks::new(pairs.min(self.entries.len() as u32));
+        self
+    }
+
+    /// The same, with room for standbys. To be asked for before any context is there.
+    #[must_use]
+    pub fn with_standbys(mut self, wanted: bool) -> Shard {
+        self.standbys = huge(if wanted { self.entries.len() } else { 0 }, Beside::nothing());
         self
     }
 
@@ -156,6 +169,11 @@ impl Shard {
             false => self.forks.take(pair_hash, &install.ulids, slot, install.classes),
         }
         self.labels.set(slot, install.local_label, install.peer_label);
+        if let Some(standby) = &install.standby
+            && let Some(place) = self.standbys.get_mut(slot.0 as usize)
+        {
+            *place = Beside::new(standby, install.ulids.as_locators());
+        }
         Ok(slot)
     }
 
@@ -345,6 +363,49 @@ impl Shard {
         &self.entries[slot.0 as usize]
     }
 
+    /// Something is lost, or is back. The one write that sends any number of contexts another way.
+    pub fn lose(&mut self, loss: Loss, lost: bool) {
+        self.losses.set(loss, lost);
+    }
+
+    /// What is lost.
+    #[inline]
+    pub fn losses(&self) -> &Losses {
+        &self.losses
+    }
+
+    /// The standby of a context that has lost its path, if it has one that is not lost too.
+    #[inline]
+    pub fn diverted(&self, slot: Slot) -> Option<&Beside> {
+        let entry = self.entry(slot);
+        if !entry.has_standby() || !self.losses.concern(entry.provider, entry.path()) {
+            return None;
+        }
+        self.standbys.get(slot.0 as usize).filter(|standby| standby.serves(&self.losses))
+    }
+
+    /// Where packets of a context go now: over its current pair, or over its standby while the path of the current pair is
+    /// lost and that of the standby is not.
+    #[inline]
+    pub fn way(&self, slot: Slot) -> Way<'_> {
+        let entry = self.entry(slot);
+        match if self.losses.any() { self.diverted(slot) } else { None } {
+            Some(standby) => standby.way(entry.peer_tag()),
+            None => entry.way(),
+        }
+    }
+
+    /// Asks for the standby of a context whose entry is here, if the context has lost its path.
+    #[inline]
+    pub fn prefetch_standby(&self, slot: Slot) {
+        let entry = self.entry(slot);
+        if self.losses.concern(entry.provider, entry.path())
+            && let Some(standby) = self.standbys.get(slot.0 as usize)
+        {
+            prefetch(standby);
+        }
+    }
+
     /// Notes one packet of `octets` in a context: counts, and the liveness REAP lives on.
     #[inline(always)]
     pub fn note(&mut self, slot: Slot, direction: Direction, octets: usize) {
@@ -418,4 +479,20 @@ impl Shard {
 /// As many low bits as it takes to number `capacity` slots.
 fn slot_mask(capacity: u32) -> u32 {
     capacity.max(1).checked_next_power_of_two().map_or(u32::MAX, |slots| slots - 1)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    /// What a context costs at a size that fills its index: the entry, its standby, two places in queues, and the index.
+    #[test]
+    fn a_context_costs_no_more_than_192_octets() {
+        let shard = Shard::new(1 << 16, Hasher::new([1; 32]), false).with_standbys(true);
+        let queues = (shard.active.capacity() + shard.reporting.capacity()) * size_of::<u32>();
+        let octets = size_of_val(&*shard.entries) + size_of_val(&*shard.standbys) + queues + shard.pairs.octets();
+        assert!(octets / shard.entries.len() <= 192, "{} octets", octets / shard.entries.len());
+        let nobody_wants_them = Shard::new(1 << 16, Hasher::new([1; 32]), false);
+        assert_eq!(size_of_val(&*nobody_wants_them.standbys), 0);
+    }
 }

@@ -8,9 +8,9 @@
 //! A packet that ends in an error is left as it came, so that the error quotes what its sender knows.
 
 use super::{
-    Frame, IcmpError, Key, Scene, Verdict, address, ipv6_of, path_mtu, to_locators, watch_received, watch_sent,
+    Frame, IcmpError, Key, Scene, Verdict, address, ipv6_of, path_mtu, sent, to_locators, watch_received, watch_sent,
 };
-use crate::context::entry::Entry;
+use crate::context::Way;
 use crate::context::flows::{Qualified, Side, Sighting};
 use crate::context::{Direction, Slot};
 use crate::counters::{Count, Counters, DropReason, NatCount};
@@ -222,15 +222,16 @@ fn through_context<F: Frame>(
     scene: &mut Scene<'_>,
 ) -> Verdict {
     let entry = scene.shard.entry(slot);
+    let way = scene.shard.way(slot);
     if entry.is_in_doubt() {
-        watch_sent(frame, entry, scene.port, scene.now, scene.replay);
+        watch_sent(frame, entry, way.locators, scene.port, scene.now, scene.replay);
     }
     if presenting.reading.is_error {
-        fit(frame, entry, scene.snapshot, presenting.reading);
+        fit(frame, way, scene.snapshot, presenting.reading);
     }
-    let verdict = to_locators(frame, entry, scene.snapshot, None, Some(presenting));
+    let verdict = to_locators(frame, way, scene.snapshot, None, Some(presenting));
     if matches!(verdict, Verdict::Forward(_) | Verdict::Unresolved(..)) {
-        scene.counters.add(if entry.is_plain() { Count::PlainOut } else { Count::TranslatedOut }, 1);
+        sent(way, scene.counters);
         scene.shard.note(slot, Direction::Out, octets);
     }
     verdict
@@ -239,11 +240,11 @@ fn through_context<F: Frame>(
 /// Where a path has no room for 1280 octets and the payload header, packets are cut. An error is shortened instead: parts of
 /// one that a router inside made would be nobody's, since only the first says whose packet it is about.
 #[cold]
-fn fit<F: Frame>(frame: &mut F, entry: &Entry, snapshot: &Snapshot, reading: &Reading) {
-    let provider = snapshot.providers.get(usize::from(entry.provider));
+fn fit<F: Frame>(frame: &mut F, way: Way<'_>, snapshot: &Snapshot, reading: &Reading) {
+    let provider = snapshot.providers.get(usize::from(way.provider));
     let Some(port) = provider.and_then(|provider| snapshot.ports.get(usize::from(provider.port.0))) else { return };
-    let added = if entry.is_plain() { 0 } else { PayloadHeader::LEN };
-    let room = path_mtu(entry, port).saturating_sub(added);
+    let added = if way.is_plain { 0 } else { PayloadHeader::LEN };
+    let room = path_mtu(way, port).saturating_sub(added);
     let Some(packet) = frame.bytes_mut().get_mut(HEADER_LEN..) else { return };
     if packet.len() > room
         && packet.len() <= ipv6::MIN_MTU

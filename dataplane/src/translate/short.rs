@@ -65,8 +65,29 @@ pub(super) fn outbound<F: Frame>(batch: &mut Batch<F>, scene: &mut Scene<'_>) ->
     }
     let doors = Doors::out(scene.snapshot);
     let owner = |at: usize| scene.sharding.owner_of_hash(hashes[at]);
-    let shard = &mut *scene.shard;
-    finish(batch, &slots, scene.counters, Count::TranslatedOut, owner, |frame, slot| send(frame, slot, shard, &doors))
+    let (shard, counters) = (&mut *scene.shard, scene.counters);
+    if !shard.losses().any() {
+        let send = |frame: &mut F, slot| send::<F, false>(frame, slot, shard, &doors, counters);
+        return finish(batch, &slots, counters, Count::TranslatedOut, owner, send);
+    }
+    outbound_amid_losses(batch, &slots, counters, owner, shard, &doors)
+}
+
+/// The last step while a provider or a path is lost.
+#[inline(never)]
+fn outbound_amid_losses<F: Frame>(
+    batch: &mut Batch<F>,
+    slots: &[u32; BURST],
+    counters: &Counters,
+    owner: impl Fn(usize) -> u8,
+    shard: &mut Shard,
+    doors: &Doors,
+) -> usize {
+    for &slot in slots.iter().take(batch.frames.len()).filter(|slot| **slot < STRANGER) {
+        shard.prefetch_standby(Slot::from_number(slot));
+    }
+    let send = |frame: &mut F, slot| send::<F, true>(frame, slot, shard, doors, counters);
+    finish(batch, slots, counters, Count::TranslatedOut, owner, send)
 }
 
 /// From a provider to the site. How many packets are left for the long way.
@@ -265,11 +286,24 @@ fn ether(to: Mac, from: Mac) -> [u8; 16] {
     [a, b, c, d, e, f, g, h, i, j, k, l, TYPE[0], TYPE[1], 0, 0]
 }
 
-/// RFC 5533 §11.1. None, with the packet as it was, when the long way has to see to it.
+/// RFC 5533 §11.1. None, with the packet as it was, when the long way has to see to it. While something is lost (`AMID`),
+/// the context's standby may take the place of its current pair.
 #[inline(always)]
-fn send<F: Frame>(frame: &mut F, slot: Slot, shard: &mut Shard, doors: &Doors) -> Option<PortId> {
+fn send<F: Frame, const AMID: bool>(
+    frame: &mut F,
+    slot: Slot,
+    shard: &mut Shard,
+    doors: &Doors,
+    counters: &Counters,
+) -> Option<PortId> {
     let entry = shard.entry(slot);
-    let door = doors.0.get(usize::from(entry.provider))?;
+    let standby = if AMID { shard.diverted(slot) } else { None };
+    let (provider, locators) = match standby {
+        Some(standby) if !standby.is_ordinary() => return None,
+        Some(standby) => (standby.provider, &standby.locators),
+        None => (entry.provider, &entry.locators),
+    };
+    let door = doors.0.get(usize::from(provider))?;
     if !frame.prepend(PayloadHeader::LEN) {
         return None;
     }
@@ -292,9 +326,12 @@ fn send<F: Frame>(frame: &mut F, slot: Slot, shard: &mut Shard, doors: &Doors) -
     let first = ((first + (8 << 16) - 1) & !0xff00) | u64::from(protocol::SHIM6) << 8;
     out[..16].copy_from_slice(&door.ether);
     out[IPV6..SOURCE].copy_from_slice(&first.to_be_bytes());
-    out[SOURCE..TARGET].copy_from_slice(&entry.locators.local.0.octets());
-    out[TARGET..HEAD].copy_from_slice(&entry.locators.peer.0.octets());
-    out[HEAD..].copy_from_slice(&PayloadHeader { next_header, tag: entry.peer_tag }.emit());
+    out[SOURCE..TARGET].copy_from_slice(&locators.local.0.octets());
+    out[TARGET..HEAD].copy_from_slice(&locators.peer.0.octets());
+    out[HEAD..].copy_from_slice(&PayloadHeader { next_header, tag: entry.peer_tag() }.emit());
+    if AMID && standby.is_some() {
+        counters.add(Count::StandbyOut, 1);
+    }
     shard.note(slot, Direction::Out, length);
     Some(door.port)
 }

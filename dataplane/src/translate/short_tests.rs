@@ -6,7 +6,7 @@ use proptest::prelude::*;
 
 use super::super::{Batch, Origin, Scene, inbound_long, outbound_long};
 use super::*;
-use crate::context::{Flows, Hasher, Install, LabelMode, Phase, Replay, Shard, Sharding};
+use crate::context::{Flows, Hasher, Install, LabelMode, Loss, PathNumber, Phase, Replay, Shard, Sharding, Standby};
 use crate::port::memory::HeapFrame;
 use crate::snapshot::{Block, ClassView, Classes, ProviderView, Role};
 use crate::wire::{FlowLabel, Locator, LocatorPair};
@@ -36,6 +36,29 @@ fn tag(n: u16, owner: u8) -> ContextTag {
     ContextTag::truncate(u64::from(owner) << Sharding::WORKER_SHIFT | 0x77 << 20 | u64::from(n))
 }
 
+/// A context that may have a standby, and what is special about that, as bits.
+fn with_standby(install: Install, bits: u16) -> Install {
+    let number = |bits: u16| PathNumber::new(bits & 3).unwrap_or(PathNumber::NONE);
+    let LocatorPair { local: Locator(local), peer: Locator(peer) } = locators(bits >> 6 & 3);
+    let plain = bits >> 8 & 7 == 7;
+    let standby = Standby {
+        locators: if plain {
+            install.ulids.as_locators()
+        } else {
+            LocatorPair { local: Locator(local), peer: Locator(peer) }
+        },
+        provider: (bits >> 4 & 3) as u8,
+        path: number(bits >> 2),
+        narrow: bits >> 11 & 7 == 7,
+    };
+    Install { path: number(bits), standby: (bits >> 14 != 0).then_some(standby), ..install }
+}
+
+fn loss() -> impl Strategy<Value = (Loss, bool)> {
+    let path = |number| PathNumber::new(number).unwrap_or_default();
+    (prop_oneof![(0u8..4).prop_map(Loss::Provider), (1u16..4).prop_map(move |it| Loss::Path(path(it)))], any::<bool>())
+}
+
 /// What is special about a context, as bits.
 fn install(n: u16, special: u16, sharding: &Sharding) -> Install {
     let has = |bit: u16| special >> bit & 1 == 1;
@@ -50,6 +73,8 @@ fn install(n: u16, special: u16, sharding: &Sharding) -> Install {
         locators: if plain { ulids(n).as_locators() } else { locators(n) },
         // One more than there are, and one without a router.
         provider: (special >> 4 & 3) as u8,
+        path: PathNumber::NONE,
+        standby: None,
         host: u32::from(n % 5),
         inside: (has(6) && has(7)).then_some(ulids(n).local),
         phase: [Phase::Live, Phase::Live, Phase::Answering, Phase::Opening][usize::from(special >> 8 & 3)],
@@ -184,7 +209,7 @@ struct Side {
 
 impl Side {
     fn new(installs: &[Install], hasher: Hasher, strict: bool) -> Side {
-        let mut shard = Shard::new(64, hasher, strict).with_labels(LabelMode::All).with_forks(8);
+        let mut shard = Shard::new(64, hasher, strict).with_labels(LabelMode::All).with_forks(8).with_standbys(true);
         for install in installs {
             shard.install(install).expect("each has a place of its own");
         }
@@ -228,16 +253,22 @@ proptest! {
     #[test]
     fn both_ways_do_the_same(
         specials in prop::collection::vec(prop_oneof![2 => Just(0u16), 3 => any::<u16>()], CONTEXTS as usize),
+        standbys in prop::collection::vec(any::<u16>(), CONTEXTS as usize),
         bursts in prop::collection::vec((any::<bool>(), prop::collection::vec(sent(), 1..=BURST)), 1..6),
+        losses in prop::collection::vec(prop::collection::vec(loss(), 0..4), 6),
         (mss_clamp, strict, workers) in (any::<bool>(), prop::bool::weighted(0.1), 1u8..3),
         mtus in (1280u16..1320, 1280u16..1320),
     ) {
         let hasher = Hasher::new([5; 32]);
         let sharding = Sharding::new(hasher, workers);
         let snapshot = snapshot(mss_clamp, [mtus.0, mtus.1]);
-        let installs: Vec<Install> = specials.iter().zip(0..).map(|(&special, n)| install(n, special, &sharding)).collect();
+        let installs: Vec<Install> = specials.iter().zip(&standbys).zip(0..)
+            .map(|((&special, &bits), n)| with_standby(install(n, special, &sharding), bits)).collect();
         let mut sides = [true, false].map(|short| (short, Side::new(&installs, hasher, strict)));
-        for (now, (out, burst)) in (0..).zip(&bursts) {
+        for ((now, (out, burst)), lost) in (0..).zip(&bursts).zip(&losses) {
+            for (_, side) in &mut sides {
+                lost.iter().for_each(|(loss, lost)| side.shard.lose(*loss, *lost));
+            }
             let frame = |sent: &Sent| if *out { sent.frame_of_host() } else { sent.frame_of_peer(&sharding) };
             let frames: Vec<Vec<u8>> = burst.iter().map(frame).collect();
             let place = (if *out { LAN } else { OUTSIDE }, now * 100);

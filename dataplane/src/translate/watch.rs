@@ -1,26 +1,34 @@
 //! What is looked at in single packets: TCP of contexts in doubt, its segment size, and packets that do not fit.
 
 use super::{IcmpError, Verdict, path_mtu};
-use crate::context::Entry;
 use crate::context::replay::{Owner, Replay};
+use crate::context::{Entry, Way};
 use crate::port::Frame;
 use crate::snapshot::{PortId, Snapshot};
+use crate::wire::LocatorPair;
 use crate::wire::ethernet;
 use crate::wire::ipv6::{self, protocol};
 use crate::wire::segment::Segment;
 use crate::wire::shim6::PayloadHeader;
 use crate::wire::tcp;
 
-/// Keeps a copy of a TCP segment, and notes what it shows (see [`Replay`]). Datagrams are not kept: TCP expects to see a
+/// Keeps a copy of a TCP segment that leaves over `pair`, and notes what it shows (see [`Replay`]). Datagrams are not kept: TCP expects to see a
 /// segment twice, others may not.
 #[cold]
-pub(super) fn watch_sent<F: Frame>(frame: &F, entry: &Entry, port: PortId, now: u64, replay: &mut Replay) {
+pub(super) fn watch_sent<F: Frame>(
+    frame: &F,
+    entry: &Entry,
+    pair: &LocatorPair,
+    port: PortId,
+    now: u64,
+    replay: &mut Replay,
+) {
     // Part of a segment is of no use, and a reset ends a connection; repeated later it might meet another.
     let packet = ipv6::View::new(frame.bytes().get(ethernet::HEADER_LEN..).unwrap_or_default());
     let shim = packet.ok().and_then(|packet| packet.shim_insertion().ok());
     let whole = shim.is_some_and(|shim| shim.place.next_header != protocol::FRAGMENT);
     if let Some(segment) = segment_in(frame).filter(|segment| whole && !segment.reset) {
-        let owner = Owner { tag: entry.local_tag, handle: entry.handle, pair: entry.locators };
+        let owner = Owner { tag: entry.local_tag, handle: entry.handle, pair: *pair };
         replay.sent(owner, port, frame.bytes(), &segment, now);
     }
 }
@@ -58,9 +66,9 @@ pub(super) fn clamp_mss<F: Frame>(frame: &mut F, mtu: usize) {
 }
 
 /// The same for what the peer offers: the host will send as much, over the context's own path.
-pub(super) fn clamp_inbound<F: Frame>(frame: &mut F, entry: &Entry, snapshot: &Snapshot) {
-    let provider = snapshot.providers.get(usize::from(entry.provider));
+pub(super) fn clamp_inbound<F: Frame>(frame: &mut F, way: Way<'_>, snapshot: &Snapshot) {
+    let provider = snapshot.providers.get(usize::from(way.provider));
     if let Some(port) = provider.and_then(|provider| snapshot.ports.get(usize::from(provider.port.0))) {
-        clamp_mss(frame, path_mtu(entry, port));
+        clamp_mss(frame, path_mtu(way, port));
     }
 }

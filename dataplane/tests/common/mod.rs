@@ -6,7 +6,7 @@ use std::net::Ipv6Addr;
 use std::sync::Arc;
 
 use dataplane::context::entry::Traffic;
-use dataplane::context::{Activity, Hasher, Install, Phase, Sharding, Sign};
+use dataplane::context::{Activity, Hasher, Install, PathNumber, Phase, Sharding, Sign};
 use dataplane::counters::{Count, DropReason};
 use dataplane::link::{ControlLink, Notice, Punt, RingSizes, Workers, connect};
 use dataplane::port::memory::{HeapFrame, HeapPool, MemoryPort, Wire};
@@ -133,6 +133,8 @@ impl Side {
                 peer: Locator(other.locator(peer, remote)),
             },
             provider: local.0 - 1,
+            path: PathNumber::NONE,
+            standby: None,
             host: host.into(),
             inside: None,
             phase: Phase::Live,

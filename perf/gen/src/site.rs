@@ -96,6 +96,8 @@ impl Site {
             peer_tag: self.peer_tag(context),
             locators: self.locators(context),
             provider: 0,
+            path: Default::default(),
+            standby: None,
             host: context % HOSTS,
             inside: None,
             phase: Phase::Live,

@@ -8,7 +8,7 @@ use serde::Serialize;
 
 use super::records::{Record, is_relative, records};
 use super::{Output, VerbError};
-use crate::config::hosts::{Edit, EditError};
+use crate::config::hosts::{Edit, EditError, Updated};
 use crate::config::key;
 use crate::config::{Configuration, Host, Hosts, Problem, Problems, Site};
 use crate::identity::{Kind, Sec, SigningKey};
@@ -140,22 +140,31 @@ pub(super) fn host_update(config: &Path, name: Option<&str>, output: &mut Output
     let updated = edit.update(name, &site, key.as_ref(), &mut rand::rng())?;
     edit.save()?;
     let reloaded = reload(&site, output);
+    let view = serde_json::json!({ "hosts": updated_views(&updated), "daemon_reloaded": matches!(reloaded, Ok(true)) });
+    output.answer(&view, |_| updated_table(&updated))?;
+    reloaded.map(drop)
+}
+
+/// What changed for each host, for programs.
+pub(super) fn updated_views(updated: &[Updated]) -> Vec<serde_json::Value> {
+    let view = |it: &Updated| {
+        let Updated { name, added, removed, without } = it;
+        serde_json::json!({ "name": name, "added": added, "removed": removed, "without": without })
+    };
+    updated.iter().map(view).collect()
+}
+
+/// The same for people.
+pub(super) fn updated_table(updated: &[Updated]) -> String {
     let joined = |addresses: &[std::net::Ipv6Addr]| {
         let addresses: Vec<String> = addresses.iter().map(ToString::to_string).collect();
         addresses.join(" ")
     };
-    let views: Vec<serde_json::Value> = updated
-        .iter()
-        .map(|it| serde_json::json!({ "name": it.name, "added": it.added, "removed": it.removed, "without": it.without }))
-        .collect();
-    output.answer(&serde_json::json!({ "hosts": views, "daemon_reloaded": matches!(reloaded, Ok(true)) }), |_| {
-        let mut table = Table::new(&["NAME", "NEW", "GONE", "NONE FROM"]);
-        for it in &updated {
-            table.row([it.name.clone(), joined(&it.added), joined(&it.removed), it.without.join(" ")]);
-        }
-        table.to_string()
-    })?;
-    reloaded.map(drop)
+    let mut table = Table::new(&["NAME", "NEW", "GONE", "NONE FROM"]);
+    for it in updated {
+        table.row([it.name.clone(), joined(&it.added), joined(&it.removed), it.without.join(" ")]);
+    }
+    table.to_string()
 }
 
 pub(super) fn host_list(config: &Path, output: &mut Output<'_>) -> Result<(), VerbError> {
@@ -212,7 +221,7 @@ fn site_key(site: &Site, make: bool, output: &mut Output<'_>) -> Result<Option<S
 
 /// Tells a running daemon to reload; false when none runs. One that refuses is an error, since what was written to
 /// the file is then not what is served.
-fn reload(site: &Site, output: &mut Output<'_>) -> Result<bool, VerbError> {
+pub(super) fn reload(site: &Site, output: &mut Output<'_>) -> Result<bool, VerbError> {
     let socket = &site.node.control_socket;
     match Client::connect(socket).and_then(|mut client| client.call(Request::Reload)) {
         Ok(Response::Reloaded(view)) => {

@@ -1,16 +1,18 @@
 //! What `pshim6ctl` does: the command line, and a function for each command.
 //!
-//! `files` works on the operator's files and needs no daemon, `show` asks a running one; both answer a person with a
+//! `files` and `providers` work on the operator's files and need no daemon, `show` asks a running one; both answer a person with a
 //! table or, with `--json`, a program with exactly the types of [`api`](super::api).
 
 mod files;
+mod providers;
 pub mod records;
 mod show;
 mod store;
+mod zone;
 
 use std::io::{self, Write};
 use std::net::Ipv6Addr;
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 use std::process::ExitCode;
 
 use clap::{Args, Parser, Subcommand, ValueEnum};
@@ -18,9 +20,10 @@ use serde::Serialize;
 
 use super::api::{ContextFilter, ContextState, SteerRequest, Steering};
 use super::client::ClientError;
+use crate::config::edit::{NewProvider, SiteEditError};
 use crate::config::hosts::EditError;
 use crate::config::key::KeyFileError;
-use crate::config::{DEFAULT_PATH, Problems};
+use crate::config::{DEFAULT_PATH, Prefix, Problems};
 
 /// Looks after a P-SHIM6 box: checks its configuration, makes its hosts, and shows what it is doing.
 ///
@@ -71,18 +74,106 @@ enum Verb {
     Store(StoreVerb),
     /// What the running box translates for peers without Shim6, and through which providers.
     Natv6,
-    /// Use a provider of the running box in another way, until told otherwise or restarted.
+    /// Whom the running box asks for the hosts, and what it has learned.
+    Dns {
+        #[command(subcommand)]
+        verb: Option<DnsVerb>,
+    },
+    /// Use a provider of the running box in another way, or change which providers the site has.
     ///
-    /// Peers are told by Locator Preferences, and nobody moves before the new way was answered on.
-    Provider {
-        /// Its name.
-        name: String,
-        /// What is wanted of it.
-        #[arg(value_enum)]
-        wanted: ProviderVerb,
+    /// `provider NAME drain` and the like hold until told otherwise or restarted: peers are told by Locator Preferences, and
+    /// nobody moves before the new way was answered on. `provider add`, `remove` and `replace` change the configuration and
+    /// the hosts' locators and have a running daemon reload: sessions move, and no host notices.
+    #[command(args_conflicts_with_subcommands = true)]
+    Provider(ProviderArgs),
+    /// The zones of the site: names, identifiers and reverse names of all hosts, as a zone file has them.
+    ///
+    /// Of the hosts the running box serves, or of the hosts file if none runs. What `[publish]` keeps up to date by itself is
+    /// the same.
+    Zone {
+        /// The hosts' domain, if the configuration has no `publish.zone`.
+        #[arg(long)]
+        domain: Option<String>,
     },
     /// Have the running box read its configuration and hosts again: all of it or nothing.
     Reload,
+}
+
+#[derive(Debug, Subcommand)]
+enum DnsVerb {
+    /// Forget every answer, and which identifiers lead nowhere.
+    Flush,
+}
+
+#[derive(Args, Debug)]
+struct ProviderArgs {
+    #[command(subcommand)]
+    change: Option<ProviderChange>,
+    /// Its name.
+    #[arg(required = true)]
+    name: Option<String>,
+    /// What is wanted of it.
+    #[arg(value_enum, required = true)]
+    wanted: Option<ProviderVerb>,
+}
+
+#[derive(Debug, Subcommand)]
+enum ProviderChange {
+    /// Add a provider to the configuration, and an address from it to every host that can have one.
+    ///
+    /// A hybrid host's new locator is signed with `site.key`; an HBA-only host has none from a provider it was not made for.
+    Add {
+        /// What to call it.
+        name: String,
+        #[command(flatten)]
+        settings: ProviderSettings,
+    },
+    /// Remove a provider from the configuration and its locators from all hosts. Sessions leave it first.
+    Remove {
+        /// Its name.
+        name: String,
+    },
+    /// Put a provider in the place of another, in one change.
+    Replace {
+        /// The one that goes.
+        old: String,
+        /// What to call the one that comes.
+        name: String,
+        #[command(flatten)]
+        settings: ProviderSettings,
+    },
+}
+
+#[derive(Args, Debug)]
+struct ProviderSettings {
+    /// The port it is behind, by its name in the configuration.
+    #[arg(long)]
+    port: String,
+    /// The /64 it delegates for locators.
+    #[arg(long)]
+    prefix: Prefix,
+    /// Its router: on the port's link, or link-local.
+    #[arg(long)]
+    next_hop: Ipv6Addr,
+    /// Lower comes first.
+    #[arg(long)]
+    preference: Option<u16>,
+    /// All that it delegates, for `natv6.mapped`.
+    #[arg(long)]
+    delegated: Option<Prefix>,
+}
+
+impl ProviderSettings {
+    fn of(&self, name: &str) -> NewProvider {
+        NewProvider {
+            name: name.to_owned(),
+            port: self.port.clone(),
+            prefix: self.prefix,
+            next_hop: self.next_hop,
+            preference: self.preference,
+            delegated: self.delegated,
+        }
+    }
 }
 
 #[derive(Clone, Copy, Debug, ValueEnum)]
@@ -186,6 +277,9 @@ pub enum VerbError {
     /// The hosts file was not changed.
     #[error(transparent)]
     Edit(#[from] EditError),
+    /// The configuration was not changed.
+    #[error(transparent)]
+    Site(#[from] SiteEditError),
     /// There is no key.
     #[error(transparent)]
     Key(#[from] KeyFileError),
@@ -266,22 +360,41 @@ fn obey(cli: &Cli, output: &mut Output<'_>) -> Result<(), VerbError> {
         Verb::Status => show::status(config, output),
         Verb::Hosts => show::hosts(config, output),
         Verb::Contexts(ContextArgs { ulid, state, limit }) => {
-            show::contexts(config, ContextFilter { ulid: *ulid, state: *state, limit: Some(*limit) }, output)
+            let filter = ContextFilter { ulid: *ulid, state: *state, limit: Some(*limit), after: None };
+            show::contexts(config, filter, output)
         }
         Verb::Paths => show::paths(config, output),
         Verb::Counters { all } => show::counters(config, *all, output),
         Verb::Leases => show::leases(config, output),
         Verb::Store(verb) => store::run(config, verb, output),
         Verb::Natv6 => show::natv6(config, output),
-        Verb::Provider { name, wanted } => {
+        Verb::Dns { verb: None } => show::dns(config, output),
+        Verb::Dns { verb: Some(DnsVerb::Flush) } => show::dns_flush(config, output),
+        Verb::Provider(arguments) => provider(config, arguments, output),
+        Verb::Zone { domain } => zone::zone(config, domain.as_deref(), output),
+        Verb::Reload => show::reload(config, output),
+    }
+}
+
+fn provider(config: &Path, arguments: &ProviderArgs, output: &mut Output<'_>) -> Result<(), VerbError> {
+    let change = match &arguments.change {
+        Some(ProviderChange::Add { name, settings }) => providers::Change::Add(settings.of(name)),
+        Some(ProviderChange::Remove { name }) => providers::Change::Remove(name.clone()),
+        Some(ProviderChange::Replace { old, name, settings }) => {
+            providers::Change::Replace(old.clone(), settings.of(name))
+        }
+        None => {
+            let (Some(name), Some(wanted)) = (&arguments.name, arguments.wanted) else {
+                return Err(VerbError::Words("a provider and what is wanted of it: see --help".into()));
+            };
             let steering = match wanted {
                 ProviderVerb::Drain => Steering::Drain,
                 ProviderVerb::Avoid => Steering::Avoid,
                 ProviderVerb::Prefer => Steering::Prefer,
                 ProviderVerb::Restore => Steering::Normal,
             };
-            show::provider(config, SteerRequest { provider: name.clone(), steering }, output)
+            return show::provider(config, SteerRequest { provider: name.clone(), steering }, output);
         }
-        Verb::Reload => show::reload(config, output),
-    }
+    };
+    providers::change(config, &change, output)
 }
