@@ -112,7 +112,7 @@ impl Bench {
             while let Some(commit) = self.engine.next_commit() {
                 done.push((
                     commit.ticket,
-                    if self.broken { Err("disk full".into()) } else { Ok(self.write(commit.changes)) },
+                    if self.broken { Err("disk full".into()) } else { self.write(commit.changes) },
                 ));
             }
             if done.is_empty() {
@@ -122,7 +122,7 @@ impl Bench {
         }
     }
 
-    fn write(&mut self, changes: Vec<Change>) {
+    fn write(&mut self, changes: Vec<Change>) -> Result<(), String> {
         for change in changes {
             match change {
                 Change::Put(lease) => {
@@ -133,6 +133,7 @@ impl Bench {
                 Change::Hold(_) | Change::Free(_) => {}
             }
         }
+        Ok(())
     }
 
     fn pass(&mut self, time: Duration) {
@@ -161,13 +162,13 @@ impl Bench {
     }
 
     fn heard(&self) -> Option<Datagram> {
-        let datagrams = self.sent.iter().filter_map(|(port, frame)| {
+        let mut datagrams = self.sent.iter().filter_map(|(port, frame)| {
             let packet = ipv6::View::new(&frame[ethernet::HEADER_LEN..]).ok()?;
             let datagram = Datagram::parse(&packet).ok()?;
             assert_eq!((port.0, ethernet::View::new(frame).unwrap().target()), (0, CLIENT));
             Some(datagram)
         });
-        datagrams.last()
+        datagrams.next_back()
     }
 
     fn lease(&mut self, number: u8) -> Ipv6Addr {
