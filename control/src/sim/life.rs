@@ -225,7 +225,7 @@ impl Life {
         self.note(format!("trouble {kind} at provider {provider} {way:?}, site {site}, {amount}"));
         let Life { world, rng, .. } = self;
         match kind {
-            0 if amount % 2 == 0 => world.unplug(provider),
+            0 if amount.is_multiple_of(2) => world.unplug(provider),
             0 => world.cut(provider, BOTH),
             1 => world.cut(provider, &[way]),
             2 | 3 => world.heal(provider),
