@@ -34,6 +34,7 @@ static const uint64_t PSHIM6_MBUF_CLONE = RTE_MBUF_F_INDIRECT;
 int pshim6_interface_up(unsigned int index);
 int pshim6_errno(void);
 unsigned int pshim6_lcore_id(void);
+uint64_t pshim6_thread_ns(void);
 uint16_t pshim6_rx_burst(uint16_t port, uint16_t queue, struct rte_mbuf **packets, uint16_t count);
 uint16_t pshim6_tx_burst(uint16_t port, uint16_t queue, struct rte_mbuf **packets, uint16_t count);
 struct rte_mbuf *pshim6_mbuf_alloc(struct rte_mempool *pool);

@@ -291,6 +291,12 @@ pub enum LcoreError {
         /// The kernel's reason.
         reason: String,
     },
+    /// The kernel refused to take cores from the process's threads.
+    #[error("cannot keep off the workers' cores: {reason}")]
+    KeepOff {
+        /// The kernel's reason.
+        reason: String,
+    },
 }
 
 /// Why there is no ring.

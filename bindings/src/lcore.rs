@@ -4,6 +4,7 @@
 //! time through the pool's shared ring; a worker should hold an [`Lcore`] for as long as it runs.
 
 use std::marker::PhantomData;
+use std::time::Duration;
 
 use crate::eal::Eal;
 use crate::error::{Errno, LcoreError};
@@ -56,6 +57,35 @@ pub fn pin(core: u32) -> Result<(), LcoreError> {
     Affinity::only(core).and_then(|affinity| affinity.apply()).map_err(|reason| LcoreError::Pin { core, reason })
 }
 
+/// How long the calling thread has run so far: not the time in which it waited for its core, nor, where the kernel is told
+/// of that, the time in which the machine below did not run.
+pub fn thread_time() -> Duration {
+    // SAFETY: reads a clock of the calling thread; no precondition.
+    Duration::from_nanos(unsafe { sys::pshim6_thread_ns() })
+}
+
+/// Takes these cores from all threads of the process that there are; those they start inherit that. A thread that polls on
+/// one of the cores pins itself to it afterwards, and none of its process takes it from it for a time slice. False, and
+/// nothing changed, if there are no others to run on.
+pub fn keep_off(cores: &[u32]) -> Result<bool, LcoreError> {
+    let failed = |reason: String| LcoreError::KeepOff { reason };
+    let mut left = Affinity::current().map_err(failed)?;
+    cores.iter().for_each(|&core| left.remove(core));
+    if left.first().is_none() {
+        return Ok(false);
+    }
+    let threads = std::fs::read_dir("/proc/self/task").map_err(|error| failed(error.to_string()))?;
+    let names = threads.filter_map(|entry| entry.ok()?.file_name().into_string().ok());
+    for thread in names.filter_map(|name| name.parse().ok()) {
+        // One that ended meanwhile is of no interest; the calling one has not.
+        let applied = left.apply_to(thread);
+        if std::path::Path::new(&format!("/proc/self/task/{thread}")).exists() {
+            applied.map_err(failed)?;
+        }
+    }
+    Ok(true)
+}
+
 /// The set of cores a thread may run on.
 pub(crate) struct Affinity(sys::cpu_set_t);
 
@@ -75,10 +105,22 @@ impl Affinity {
         Ok(Affinity(set))
     }
 
+    fn remove(&mut self, core: u32) {
+        if let Some(word) = self.0.__bits.get_mut(core as usize / 64) {
+            *word &= !(1 << (core % 64));
+        }
+    }
+
     /// Makes it that of the calling thread.
     pub(crate) fn apply(&self) -> Result<(), String> {
-        // SAFETY: 0 is the calling thread; the set is as large as said and only read.
-        let answer = unsafe { sys::sched_setaffinity(0, size_of_val(&self.0) as _, &self.0) };
+        // 0 is the calling thread.
+        self.apply_to(0)
+    }
+
+    fn apply_to(&self, thread: i32) -> Result<(), String> {
+        // SAFETY: whatever number it is, the kernel refuses what is no thread of ours to move; the set is as large as
+        // said and only read.
+        let answer = unsafe { sys::sched_setaffinity(thread, size_of_val(&self.0) as _, &self.0) };
         if answer < 0 { Err(std::io::Error::last_os_error().to_string()) } else { Ok(()) }
     }
 
@@ -120,6 +162,42 @@ mod tests {
         })
         .join()
         .unwrap();
+    }
+
+    #[test]
+    fn all_threads_keep_off_a_core_as_long_as_there_is_another() {
+        let all = Affinity::current().unwrap();
+        let first = all.first().unwrap();
+        let (tell, told) = std::sync::mpsc::channel();
+        let (ask, asked) = std::sync::mpsc::channel::<()>();
+        // A thread that was there before.
+        let other = std::thread::spawn(move || {
+            asked.recv().unwrap();
+            tell.send(Affinity::current().unwrap()).unwrap();
+        });
+        let kept_off = keep_off(&[first]).unwrap();
+        ask.send(()).unwrap();
+        for set in [Affinity::current().unwrap(), told.recv().unwrap()] {
+            assert_eq!(set.first() == Some(first), !kept_off);
+        }
+        other.join().unwrap();
+        let every: Vec<u32> = (0..1024).collect();
+        assert!(!keep_off(&every).unwrap(), "somewhere it has to run");
+        assert!(Affinity::current().unwrap().first().is_some());
+        // Other tests of this process want to run everywhere.
+        for thread in std::fs::read_dir("/proc/self/task").unwrap() {
+            let _ = all.apply_to(thread.unwrap().file_name().into_string().unwrap().parse().unwrap());
+        }
+    }
+
+    #[test]
+    fn a_thread_that_sleeps_does_not_run() {
+        let (began, now) = (thread_time(), std::time::Instant::now());
+        while now.elapsed() < Duration::from_millis(5) && thread_time() - began < Duration::from_millis(1) {}
+        let ran = thread_time() - began;
+        assert!(ran > Duration::ZERO);
+        std::thread::sleep(Duration::from_millis(20));
+        assert!(thread_time() - began < ran + Duration::from_millis(10));
     }
 
     #[test]

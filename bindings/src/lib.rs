@@ -42,7 +42,7 @@ pub mod testing;
 pub use device::DeviceSpec;
 pub use eal::{Eal, EalConfig};
 pub use error::{DeviceSpecError, EalError, Errno, LcoreError, PoolError, PortError, RingError};
-pub use lcore::{Lcore, current as current_lcore, node_of_core, pin};
+pub use lcore::{Lcore, current as current_lcore, keep_off, node_of_core, pin, thread_time};
 pub use mbuf::Mbuf;
 pub use memory::{Hugepages, Memory};
 pub use pool::{HEADROOM, Pool};

@@ -6,11 +6,13 @@
 
 pub mod chains;
 pub mod config;
+pub mod dns;
 pub mod driver;
 pub mod engine;
 pub mod host;
 pub mod identity;
 pub mod manage;
+pub mod publish;
 pub mod reap;
 pub mod shim6;
 pub mod sim;

@@ -295,7 +295,10 @@ fn answer(request: &Request) -> Response {
             ..Default::default()
         }),
         Request::Hosts => Response::Hosts(HostsView::default()),
-        Request::Contexts(_) => Response::Contexts(ContextsView { contexts: vec![context()], left_off: 2 }),
+        Request::Contexts(filter) if filter.after.is_none() => {
+            Response::Contexts(ContextsView { contexts: vec![context()], left_off: 0, next: Some(4096) })
+        }
+        Request::Contexts(_) => Response::Contexts(ContextsView { contexts: Vec::new(), left_off: 2, next: None }),
         Request::Paths => Response::Paths(PathsView {
             paths: vec![PathView {
                 provider: "isp-x".into(),
@@ -312,6 +315,26 @@ fn answer(request: &Request) -> Response {
             counters: [("drop.hop_limit".into(), 0), ("rx.packets".into(), 7)].into(),
             descriptions: [("rx.packets".into(), "packets received".into())].into(),
             workers: Vec::new(),
+        }),
+        Request::DnsFlush => Response::DnsFlushed(FlushedView { entries: 3 }),
+        Request::Dns => Response::Dns(DnsView {
+            enabled: true,
+            servers: vec![DnsServerView {
+                address: "2001:db8:53::1".parse().unwrap(),
+                source: None,
+                port: None,
+                resting: false,
+                rtt_us: Some(1234),
+                questions: 5,
+                answers: 4,
+                timeouts: 1,
+                streams: 0,
+            }],
+            entries: 3,
+            entries_max: 100,
+            hits: 7,
+            counters: std::collections::BTreeMap::from([("dns_questions".to_owned(), 9), ("dns_passed".to_owned(), 0)]),
+            ..DnsView::default()
         }),
         Request::Natv6 => Response::Natv6(Natv6View {
             enabled: true,
@@ -374,8 +397,10 @@ fn a_running_daemon_is_shown_in_tables_and_in_json() {
     assert_eq!(serde_json::from_value::<ContextView>(json["contexts"][0].clone()).unwrap(), context());
     assert_eq!(json["contexts"][0]["state"], "established");
     let ulid = Some("fc00:b:0:1::5".parse().unwrap());
-    let filter = ContextFilter { ulid, state: Some(ContextState::Established), limit: Some(5) };
-    assert_eq!(asked.lock().unwrap().last(), Some(&Request::Contexts(filter)));
+    let filter = ContextFilter { ulid, state: Some(ContextState::Established), limit: Some(5), after: None };
+    let more = ContextFilter { limit: Some(4), after: Some(4096), ..filter.clone() };
+    let asked_for = [filter, more].map(Request::Contexts);
+    assert_eq!(asked.lock().unwrap().last_chunk(), Some(&asked_for));
 
     assert!(
         room.ctl("paths")
@@ -388,6 +413,12 @@ fn a_running_daemon_is_shown_in_tables_and_in_json() {
     assert_eq!(room.ctl("counters --json").json()["counters"]["drop.hop_limit"], 0);
     assert_eq!(room.ctl("hosts --json").json(), serde_json::json!({ "hosts": [] }));
     // RCM-016
+    let dns = room.ctl("dns").out;
+    assert!(dns.contains("2001:db8:53::1  no way  -     -     1.234 ms  5      4"), "{dns}");
+    assert!(dns.contains("cache: 3 of 100 answers") && dns.contains("dns_questions  9"), "{dns}");
+    assert!(!dns.contains("dns_passed"), "{dns}");
+    assert_eq!(room.ctl("dns --json").json()["servers"][0]["timeouts"], 1);
+    assert_eq!(room.ctl("dns flush").out, "3 entries forgotten\n");
     let natv6 = room.ctl("natv6").out;
     assert!(
         natv6.contains("isp-x         1  up         2  no       41   0        0       0\n")

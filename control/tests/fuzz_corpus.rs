@@ -54,3 +54,8 @@ fn reap_machines() {
     // R5534-023, R5534-125
     run("reap_machine", machines::reap);
 }
+
+#[test]
+fn names_machines() {
+    run("names_machine", machines::names);
+}

@@ -103,7 +103,7 @@ fn a_loss_is_one_command_before_anything_else_whatever_the_number_of_contexts() 
         let mut effects = Vec::new();
         let mut told = |up: bool, scene: &mut Scene| {
             scene.nodes[0].engine.link_state(now, port, up, &mut effects);
-            let told: Vec<Effect> = effects.drain(..).collect();
+            let told: Vec<Effect> = std::mem::take(&mut effects);
             assert!(matches!(told[0], Effect::Lose(Loss::Provider(0), lost) if lost != up), "{told:?}");
             assert_eq!(told.iter().filter(|effect| matches!(effect, Effect::Lose(..))).count(), 1);
             assert!(!told.iter().any(|effect| matches!(effect, Effect::Install(..) | Effect::Transmit(..))));

@@ -38,11 +38,13 @@ const CONTROL: Rooms = &[
     ("reap", &["time"]),
     ("shim6", &["chains", "identity", "time", "wheel"]),
     ("host", &["time"]),
-    ("config", &["identity"]),
-    ("manage", &["config", "identity"]),
-    ("engine", &["chains", "config", "host", "identity", "manage", "reap", "shim6", "time", "wheel"]),
+    ("dns", &["time"]),
+    ("config", &["dns", "identity"]),
+    ("publish", &["config", "time"]),
+    ("manage", &["config", "identity", "publish"]),
+    ("engine", &["chains", "config", "dns", "host", "identity", "manage", "publish", "reap", "shim6", "time", "wheel"]),
     ("sim", &["config", "engine", "host", "identity", "manage", "reap", "shim6", "time"]),
-    ("driver", &["config", "engine", "manage", "shim6", "time"]),
+    ("driver", &["config", "engine", "manage", "publish", "shim6", "time"]),
 ];
 
 /// Words that reach outside, and where they may stand. Everything else gets time, randomness and octets as arguments.

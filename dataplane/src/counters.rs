@@ -57,7 +57,8 @@ counters! {
         SpoofedSource = "drop_spoofed_source", "A packet has a source its side cannot have: from a provider one of this site, from the site one that no host was given.";
         NextHopUnresolved = "drop_next_hop_unresolved", "The link-layer address of the next hop is not known.";
         ControlRate = "drop_control_rate", "More packets for the control core than the rate allows.";
-        RingFull = "drop_ring_full", "The ring to the control core or to another worker was full.";
+        QuestionRate = "drop_question_rate", "More questions of hosts to the box's name server than the rate allows, in all or of one host.";
+        RingFull = "drop_ring_full", "The packet, or the question it waits for an answer to, found the ring to the control core or to another worker full.";
         TransmitFull = "drop_transmit_full", "The device did not take the packet.";
         NoBuffer = "drop_no_buffer", "No packet buffer was free, or the packet has no room to grow.";
     }
@@ -95,6 +96,7 @@ counters! {
         UnreachableSent = "unreachable_sent", "ICMPv6 Destination Unreachable messages sent.";
         ParameterProblemSent = "parameter_problem_sent", "ICMPv6 Parameter Problem messages sent.";
         IcmpSuppressed = "icmp_suppressed", "ICMPv6 errors not sent because of RFC 4443 2.4(e) or the rate limit.";
+        NoticesLost = "notices_lost", "What workers had to say to the control core about no packet, and found its ring full: tags without a context, wishes, contexts without a place, what hosts' TCP shows. No packet is lost by it, and what matters is said again.";
         UnknownPairs = "unknown_pairs", "Identifier pairs without a context that were told to the control core.";
         Transmitted = "transmitted", "Packets given to devices.";
         TableFull = "table_full", "Contexts that found no place in the table.";

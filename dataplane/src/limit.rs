@@ -35,6 +35,11 @@ pub struct Limits {
     pub punts_per_second: u32,
     /// The same for one source /64.
     pub punts_per_source_second: u32,
+    /// Questions of hosts (UDP port 53 of an own address on a site port) per second; none if it is 0, and they are like
+    /// everything else for the host stack.
+    pub questions_per_second: u32,
+    /// The same for one host.
+    pub questions_per_host_second: u32,
     /// New pairs one host may have looked up per second, and packets per second for one unknown next hop.
     pub pairs_per_host_second: u32,
     /// Whether payload is only accepted over locators of its context (RFC 5533 §16.2, R5533-328).
@@ -61,6 +66,8 @@ impl Default for Limits {
             icmp_per_second: 1000,
             punts_per_second: 50_000,
             punts_per_source_second: 10_000,
+            questions_per_second: 0,
+            questions_per_host_second: 0,
             pairs_per_host_second: 400,
             strict_locators: false,
             flow_labels: LabelMode::Off,
@@ -83,6 +90,9 @@ struct SourceLimiter {
 pub(crate) struct Guard {
     sources: SourceLimiter,
     hosts: SourceLimiter,
+    /// What hosts ask has a share of its own: many ask much, and nothing else of the host stack is to wait for it. None if
+    /// nobody would answer.
+    questions: Option<(SourceLimiter, TokenBucket)>,
     stack: Vec<TokenBucket>,
     shim6: TokenBucket,
     icmp_errors: TokenBucket,
@@ -98,6 +108,10 @@ impl Guard {
         Guard {
             sources: SourceLimiter::new(limits.punts_per_source_second, hasher),
             hosts: SourceLimiter::new(limits.pairs_per_host_second, hasher),
+            questions: (limits.questions_per_second > 0).then(|| {
+                let askers = SourceLimiter::new(limits.questions_per_host_second, hasher);
+                (askers, bucket(limits.questions_per_second))
+            }),
             stack: vec![total; ports],
             shim6: total,
             icmp_errors: total,
@@ -119,6 +133,12 @@ impl Guard {
             Punt::IcmpError => &mut self.icmp_errors,
         };
         self.sources.take(who(source, port), now) && total.take(now)
+    }
+
+    /// Whether control shall have a host's question; none if questions are nothing special.
+    pub(crate) fn question(&mut self, host: u128, now: u64) -> Option<bool> {
+        let (askers, total) = self.questions.as_mut()?;
+        Some(askers.take(host as u64 ^ (host >> 64) as u64, now) && total.take(now))
     }
 
     /// Whether control shall hear of a tag nobody knows.
@@ -200,6 +220,20 @@ mod tests {
         // Many stations use up what there is for the link, and for it alone.
         assert_eq!((1000..2000).filter(|station| from(0, *station)).count(), 100 - 11);
         assert!(from(1, 9));
+    }
+
+    #[test]
+    fn questions_of_a_host_have_a_share_of_their_own() {
+        let limits = Limits { questions_per_second: 8_000, questions_per_host_second: 400, ..Limits::default() };
+        let mut guard = Guard::new(&limits, 2, Hasher::new([5; 32]));
+        let host = |number: u128| 0xfc00_000a_u128 << 96 | number;
+        assert_eq!((0..5_000).filter(|_| guard.question(host(1), 0) == Some(true)).count(), 100);
+        assert_eq!(guard.question(host(2), 0), Some(true), "another host of the same subnet");
+        let all: usize =
+            (3..100).map(|number| (0..100).filter(|_| guard.question(host(number), 0) == Some(true)).count()).sum();
+        assert_eq!(all, 1_000 - 101);
+        assert!(guard.punt(Punt::HostStack, PortId(0), Some(host(1)), 0), "neighbour discovery goes on");
+        assert_eq!(Guard::new(&Limits::default(), 2, Hasher::new([5; 32])).question(host(1), 0), None);
     }
 
     #[test]

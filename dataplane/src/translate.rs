@@ -130,16 +130,31 @@ pub struct Scene<'a> {
 
 /// From the site: identifiers become locators, and the payload header goes in.
 pub fn outbound<F: Frame>(batch: &mut Batch<F>, scene: &mut Scene<'_>) {
-    if short::outbound(batch, scene) > 0 {
+    if short::outbound(batch, scene) > 0 && turn_away(batch) {
         outbound_long(batch, scene);
     }
 }
 
 /// From a provider: the payload header goes out, and locators become identifiers.
 pub fn inbound<F: Frame>(batch: &mut Batch<F>, scene: &mut Scene<'_>) {
-    if short::inbound(batch, scene) > 0 {
+    if short::inbound(batch, scene) > 0 && turn_away(batch) {
         inbound_long(batch, scene);
     }
+}
+
+/// Ends what is no IPv6 before anything is prepared for the rest: a link may carry as much of it as of packets, and it shall
+/// cost no more than a look. Whether anything is left.
+fn turn_away<F: Frame>(batch: &mut Batch<F>) -> bool {
+    let mut left = false;
+    for (frame, verdict) in batch.frames.iter().zip(&mut batch.verdicts) {
+        if let Verdict::Lookup = verdict {
+            match ethernet::View::new(frame.bytes()) {
+                Ok(ether) if ether.ether_type() == EtherType::IPV6 => left = true,
+                _ => *verdict = Verdict::Drop(DropReason::NotIpv6),
+            }
+        }
+    }
+    left
 }
 
 /// Sees to what the short way left.

@@ -121,6 +121,11 @@ impl<F: Frame> Worker<F> {
         work
     }
 
+    /// Its number among the workers.
+    pub fn id(&self) -> u8 {
+        self.id
+    }
+
     /// The contexts, for tests and status.
     pub fn shard(&self) -> &Shard {
         &self.shard
@@ -173,7 +178,7 @@ impl<F: Frame> Worker<F> {
         for shown in self.replay.shown().filter(|_| self.limits.tcp_hints) {
             // Only a hint, and no packet: when there is no room for it, the next one comes soon.
             let Shown { handle, sign, pair } = shown;
-            drop(self.outlets.link.events.push(Event::Tcp { handle, sign, pair }));
+            self.outlets.tell(Event::Tcp { handle, sign, pair });
         }
         if !self.outlets.pieces.is_empty() {
             self.send_pieces(port);

@@ -191,6 +191,16 @@ const PROVOKED: &[(DropReason, Provoke)] = &[
         let bench = with_limits(Limits { punts_per_second: 8, ..Limits::default() });
         (0..9).fold(bench, |bench, _| give(bench, LAN, &to_all()))
     }),
+    (DropReason::QuestionRate, || {
+        let limits = Limits { questions_per_second: 80, questions_per_host_second: 8, ..Limits::default() };
+        let question = || {
+            let (host, own) = (Side::A.ulid(1), Side::A.own(LAN));
+            let mut datagram = udp(host, own, 20);
+            datagram[2..4].copy_from_slice(&53u16.to_be_bytes());
+            frame(Side::A.mac(LAN), Side::A.host_mac(1), &packet(host, own, protocol::UDP, &datagram))
+        };
+        (0..9).fold(with_limits(limits), |bench, _| give(bench, LAN, &question()))
+    }),
     (DropReason::RingFull, || {
         let rings = RingSizes { events: 1, ..RingSizes::default() };
         let mut bench = Setup { rings, ..Setup::default() }.build();

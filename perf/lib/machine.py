@@ -50,6 +50,12 @@ def load():
     return round(os.getloadavg()[0], 2)
 
 
+def stolen():
+    """Microseconds for which the machine below did not run one of our cores, to the tick (10 ms)."""
+    ticks = sum(int(line.split()[8]) for line in Path("/proc/stat").read_text().splitlines() if re.match(r"cpu\d", line))
+    return ticks * 1_000_000 // os.sysconf("SC_CLK_TCK")
+
+
 def _first(pattern, text):
     found = re.search(pattern, text, re.M)
     return found[1] if found else ""

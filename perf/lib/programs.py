@@ -50,6 +50,18 @@ def ahead():
         pass
 
 
+def waited(process, name):
+    """Microseconds for which others ran on the cores of a process's polling threads, whose names begin with `name`."""
+    sum = 0
+    for thread in Path(f"/proc/{process.pid}/task").iterdir():
+        try:
+            if (thread / "comm").read_text().startswith(name):
+                sum += int((thread / "schedstat").read_text().split()[1]) // 1000
+        except OSError:
+            pass  # it ended
+    return sum
+
+
 class Program:
     """A process with a pipe to its standard input and one from its standard output."""
 
@@ -128,6 +140,7 @@ class Box(Talker):
     """`perf-box`: the real worker, resting until it is started."""
 
     title = "box"
+    polling = "worker-"
 
     def __init__(self, near, far, contexts, cores, setup):
         words = [BUILT / "perf-box", "--site", near, "--provider", far, "--contexts", contexts]
@@ -184,6 +197,7 @@ class Testpmd:
     """`dpdk-testpmd`, resting until it is started; forwards as it is told to."""
 
     prompt = "testpmd> "
+    polling = "rte-worker"
     serial = 0
 
     def __init__(self, devices, cores, setup):

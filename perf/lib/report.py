@@ -1,9 +1,9 @@
 """A result as Markdown and plots."""
 
-from . import machine, stats, svg
+from . import load, machine, stats, svg
 from .replay import MODES
 
-TITLES = {"worker": "whole turn", "labelled": "by label"}
+TITLES = {"worker": "whole turn", "labelled": "by label", "missing": "stages, a tenth misses"}
 ORDER = (*MODES, "box")
 
 
@@ -37,14 +37,33 @@ def intro(result):
 
 
 def stages(found):
-    rows = found["results"]
-    second = "labelled" if "labelled" in rows[0] else "worker"
     lines = [
         "## Stages alone",
         "",
         "Nanoseconds per packet, 64-octet frames, contexts in random order, one core. *Floor* touches the same memory and "
         "writes the same headers, and does nothing else.",
         "",
+        *stages_table(found["results"]),
+    ]
+    if found.get("zipf"):
+        lines += ["", "The same where some contexts have most of the packets (Zipf's law, exponent 1):", ""]
+        lines += stages_table(found["zipf"])
+    if found.get("misses"):
+        lines += ["", "And where each tenth packet has no context: from the site it would be held, from outside its tag is unknown:", ""]
+        lines += stages_table(found["misses"])
+    counted = found.get("instructions")
+    if counted:
+        kinds = list(counted)
+        lines += ["", "Instructions per packet, counted by callgrind at 1,024 contexts:", ""]
+        lines += [f"| direction | {' | '.join(TITLES.get(kind, kind) for kind in kinds)} |", "|---|" + "---:|" * len(kinds)]
+        for direction in ("egress", "ingress"):
+            lines.append(f"| {direction} | {' | '.join(f'{counted[kind][direction]:.0f}' for kind in kinds)} |")
+    return lines
+
+
+def stages_table(rows):
+    second = next(kind for kind in TITLES if kind in rows[0])
+    lines = [
         f"| contexts | direction | floor | stages | × | {TITLES[second]} | × |",
         "|---:|---|---:|---:|---:|---:|---:|",
     ]
@@ -54,13 +73,6 @@ def stages(found):
             f"| {row['contexts']:,} | {row['direction']} | {floor['ns']:.1f} | {a['ns']:.1f} | {a['to_floor']:.2f} "
             f"| {b['ns']:.1f} | {b['to_floor']:.2f} |"
         )
-    counted = found.get("instructions")
-    if counted:
-        kinds = list(counted)
-        lines += ["", "Instructions per packet, counted by callgrind at 1,024 contexts:", ""]
-        lines += [f"| direction | {' | '.join(TITLES.get(kind, kind) for kind in kinds)} |", "|---|" + "---:|" * len(kinds)]
-        for direction in ("egress", "ingress"):
-            lines.append(f"| {direction} | {' | '.join(f'{counted[kind][direction]:.0f}' for kind in kinds)} |")
     return lines
 
 
@@ -114,16 +126,20 @@ def latency(rows):
         "## Latency",
         "",
         "Microseconds from generator to generator, at shares of the box's rate with at most 0.5 % loss (for testpmd the same "
-        "loads). Of each the round with the median p50.",
+        "loads). Of each the round with the median p50. *Away* is for how long in that round another ran on the core of who "
+        "is measured (in all), or the generator did not look (at the longest), or the machine below did not run: beyond the "
+        f"limits of `perf/lib/load.py` rounds are made again, up to {load.TRIES} times, and then the least disturbed counts. "
+        "*Disturbed* is how many of the rounds were so all the same.",
         "",
-        "| what | load | p50 | p90 | p99 | p99.9 | p99.99 | most | lost |",
-        "|---|---:|---:|---:|---:|---:|---:|---:|---:|",
+        "| what | load | p50 | p90 | p99 | p99.9 | p99.99 | most | lost | away | disturbed |",
+        "|---|---:|---:|---:|---:|---:|---:|---:|---:|---:|---:|",
     ]
     for row in rows:
         for share, at in row["shares"].items():
             values = (at[name] / 1e3 for name in ("p50", "p90", "p99", "p999", "p9999", "max"))
             lines.append(
-                f"| {row['name']} | {share} | {' | '.join(f'{value:.1f}' for value in values)} | {at['loss_ratio']:.3%} |"
+                f"| {row['name']} | {share} | {' | '.join(f'{value:.1f}' for value in values)} | {at['loss_ratio']:.3%} "
+                f"| {' / '.join(str(away) for away in at.get('away_us', {}).values())} | {at.get('disturbed', '')} |"
             )
     return lines
 
@@ -134,7 +150,8 @@ def reload(found):
         "",
         f"{found['reloads']} reloads in a second at {found['rate_pps'] / 1e6:.2f} million packets per second: "
         f"{found['lost']:,} frames lost, and {found['lost_without']:,} in a second without reloads. If all of them were the "
-        f"reloads' fault, each blocked the box for {found['blocked_us_per_reload']:.1f} µs.",
+        f"reloads' fault, each blocked the box for {found['blocked_us_per_reload']:.1f} µs. Away, as above: "
+        f"{' / '.join(str(away) for away in found.get('away_us', {}).values())}.",
     ]
 
 

@@ -15,12 +15,21 @@ DIRECTIONS = ("egress", "ingress")
 LAPS = 20  # of 2048 packets, for counting instructions
 
 
+SPECIAL = {"zipf": ["--law", "zipf"], "misses": ["--misses"]}
+"""Traffic that is not even, and traffic some of which has no context."""
+
+
 def measure(sizes, rounds, labels=False, instructions=True):
-    words = ["--labels"] * labels + ["--rounds", str(rounds), "--sizes", ",".join(map(str, sizes))]
-    measured = subprocess.run([str(PROGRAM), *words], stdout=subprocess.PIPE, check=True)
-    found = json.loads(measured.stdout)
+    found = _times(["--labels"] * labels, sizes, rounds)
+    for name, words in {} if labels else SPECIAL.items():
+        found[name] = _times(words, [size for size in sizes if size <= 1 << 20], rounds)["results"]
     found["instructions"] = count(LABEL_KINDS if labels else KINDS) if instructions else None
     return found
+
+
+def _times(words, sizes, rounds):
+    words = [*words, "--rounds", str(rounds), "--sizes", ",".join(map(str, sizes))]
+    return json.loads(subprocess.run([str(PROGRAM), *words], stdout=subprocess.PIPE, check=True).stdout)
 
 
 def count(kinds):

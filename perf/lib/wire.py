@@ -6,7 +6,7 @@ import tempfile
 import time
 from pathlib import Path
 
-from . import stats
+from . import machine, programs, stats
 from .hugepages import Hugepages
 from .programs import Box, Generator, Setup, Testpmd
 from .replay import MODES, row
@@ -50,12 +50,22 @@ class Rig:
         return self.stack.__exit__(*what)
 
     def begin(self, pair, **what):
+        self.program = self.box if pair == BOX else self.peer
+        self.before = self._away()
         self.generator.begin(
             pair=pair, contexts=self.contexts, workers=len(self.cores), translated=pair == BOX, **what
         )
 
     def end(self):
-        return self.generator.end()
+        """What the generator saw, and in `away_us` how long who had to run could not: what is measured then is the machine."""
+        found = self.generator.end()
+        program, stolen = (now - then for now, then in zip(self._away(), self.before))
+        # Of this program, as of the other, no more is known than the sum.
+        found["away_us"] = {"program": program, "generator": found["generator"]["longest_us"], "machine": stolen}
+        return found
+
+    def _away(self):
+        return programs.waited(self.program.process, self.program.polling), machine.stolen()
 
     def trial(self, pair, **what):
         self.begin(pair, **what)

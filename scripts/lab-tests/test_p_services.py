@@ -1,6 +1,7 @@
 #!/usr/bin/env python3
 """A site with real servers around it: names, and providers that are exchanged while sessions run."""
 
+import ipaddress
 import json
 import time
 import unittest
@@ -66,6 +67,40 @@ class Swap(LabTest):
         hosts = json.loads(ctl("hosts", "--json"))["hosts"]
         return {plan.provider_of(locator).name for host in hosts for locator in host["locators"]}
 
+    def names_are_right(self):
+        """Whether the authoritative server says of every host what the box says of it."""
+        for host in json.loads(ctl("hosts", "--json"))["hosts"]:
+            ask = lambda *question: services.dig(plan.DNS_AUTHORITY, *question, node="ext")  # noqa: E731
+            name = f"{host['name']}.{A.zone}."
+            digits = ipaddress.IPv6Address(host["ulid"]).exploded.replace(":", "")
+            said = sorted(ask(name, "AAAA")), "".join(ask(name, "TYPE65280")[2:]).lower(), ask("-x", host["ulid"])
+            if said != (sorted(host["locators"]), digits, [name]):
+                return False
+        return True
+
+    def test_names_come_and_go_with_hosts(self):
+        made = json.loads(ctl("host", "add", "a-h7", "--json"))
+        self.wait_until("a-h7 is published", self.names_are_right)
+        self.assertEqual(services.dig(plan.DNS_RESOLVER, f"a-h7.{A.zone}", "AAAA", node="ext"), made["locators"])
+        status = json.loads(ctl("status", "--json"))["publish"]
+        self.assertEqual((status["waiting"], status["taken"], status["published"]), (0, 0, 6))
+        ctl("host", "remove", "a-h7")
+        gone = lambda: not services.dig(plan.DNS_AUTHORITY, f"a-h7.{A.zone}", "ANY", node="ext")  # noqa: E731
+        self.wait_until("a-h7 is gone", gone)
+        self.assertEqual(services.dig(plan.DNS_AUTHORITY, "-x", made["ulid"], node="ext"), [])
+        # A host that calls itself like somebody else's name takes nothing from it.
+        services.update(A, [f"zone {A.zone}", f"update add mail.{A.zone} 30 AAAA {plan.EXT_ADDRESS}"])
+        ctl("host", "add", "mail")
+        self.wait_until("it is noticed", lambda: json.loads(ctl("status", "--json"))["publish"]["taken"] == 1)
+        self.assertEqual(services.dig(plan.DNS_AUTHORITY, f"mail.{A.zone}", "AAAA", node="ext"), [plan.EXT_ADDRESS])
+        self.assertIn("somebody else has it", box.log_tail(A, 100))
+        ctl("host", "remove", "mail")
+        # What `zone` prints is what a server without updates would load.
+        printed = ctl("zone").splitlines()
+        hosts = json.loads(ctl("hosts", "--json"))["hosts"]
+        self.assertEqual(len([line for line in printed if " IN " in line]), sum(len(it["locators"]) + 2 for it in hosts))
+        self.assertTrue(all(" IN PTR a-h" in line for line in printed if "ip6.arpa" in line), printed)
+
     # R5533-060, R5533-250
     def test_a_provider_is_exchanged_under_a_session(self):
         """x goes, v comes; then y goes too, so that what carries the session has a signature for its only proof."""
@@ -82,6 +117,7 @@ class Swap(LabTest):
             self.leave("y")
 
         before = net.drops()
+        self.wait_until("the names are published", self.names_are_right)
         result = self.transfer(200 * MB, 16 * MB, meanwhile, at=0.15)
         self.assertLess(result["outage_ms"], SILENCE_MS, result["gaps"])
         self.assertEqual(self.provider_in_use(), "v")
@@ -90,6 +126,7 @@ class Swap(LabTest):
         self.assertEqual({name: host["ulid"] for name, host in hosts.items()}, {it: self.ulid(it) for it in A.host_nodes})
         # And the peer has heard of it.
         self.assertEqual(self.context("b-h1", "a-h1")["peer_locators"], hosts["a-h1"]["locators"])
+        self.assertTrue(self.names_are_right(), "DNS")
         self.assertEqual(net.drops()["v"], {**before["v"], "spoofed": 0})
 
 

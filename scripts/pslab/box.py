@@ -7,7 +7,7 @@ import subprocess
 import time
 from pathlib import Path
 
-from . import net, plan
+from . import net, plan, services
 from .net import LabError
 
 READY_TIMEOUT_S = 20.0
@@ -73,6 +73,10 @@ port = "lan"
     for peer in peers:
         locators = ", ".join(f'"{locator}"' for locator in peer["locators"])
         parts.append(f'[[peer]]\nname = "{peer["name"]}"\nulid = "{peer["ulid"]}"\nlocators = [{locators}]\n')
+    if options.services:
+        parts.append(
+            f'[publish]\nservers = ["{plan.DNS_AUTHORITY}"]\nzone = "{site.zone}"\nkey = "{services.key_file(site)}"\nttl_s = 5\n'
+        )
     parts.append(f"[reap]\nsend_timeout_s = {options.send_timeout}\n{options.extra}")
     return "\n".join(parts)
 

@@ -5,12 +5,14 @@ use std::time::Duration;
 
 use toml::Spanned;
 
+use super::dns;
 use super::file::{EalSection, HintsSection, NodeSection, ReapSection, SetupSection, Shim6Section, SiteFile};
 use super::fork;
 use super::limits::{self, Limits};
 use super::natv6;
 use super::network;
 use super::problem::Problem;
+use super::publish;
 use super::site::{Eal, Hints, Hugepages, Idle, Node, Order, Reap, Routable, Setup, Shim6, Site};
 use super::source::{Source, Span};
 
@@ -33,6 +35,8 @@ fn read(source: &mut Source<'_>, directory: &Path) -> Option<Site> {
     let network = network::check(source, &file, directory);
     let (node, network) = (node?, network?);
     let natv6 = natv6::check(source, &file.natv6, &network);
+    let dns = dns::check(source, &file.dns, &network);
+    let publish = publish::check(source, &file.publish, &network, directory);
     let forks = fork::check(source, &file.forks, &network, shim6.forks_max);
     Some(Site {
         node,
@@ -53,6 +57,8 @@ fn read(source: &mut Source<'_>, directory: &Path) -> Option<Site> {
         shim6,
         natv6,
         setup,
+        dns,
+        publish,
     })
 }
 

@@ -30,6 +30,8 @@ pub(super) struct SiteFile {
     pub(super) shim6: Section<Shim6Section>,
     pub(super) natv6: Section<Natv6Section>,
     pub(super) setup: Section<SetupSection>,
+    pub(super) dns: Section<DnsSection>,
+    pub(super) publish: Section<PublishSection>,
 }
 
 /// A table that stands in the file once or not at all.
@@ -129,6 +131,20 @@ pub(super) struct ForkSection {
     pub(super) providers: Texts,
 }
 
+/// `[dns]`
+#[derive(Debug, Default, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub(super) struct DnsSection {
+    pub(super) upstream: Texts,
+    pub(super) zone: Text,
+    pub(super) ulid_type: Number,
+    pub(super) identifiers: Texts,
+    pub(super) cache_entries: Number,
+    pub(super) cache_mb: Number,
+    pub(super) questions_per_s: Number,
+    pub(super) questions_per_host_s: Number,
+}
+
 /// `[reap]`
 #[derive(Debug, Default, Deserialize)]
 #[serde(deny_unknown_fields)]
@@ -199,8 +215,19 @@ pub(super) struct SetupSection {
     pub(super) age_s: Number,
 }
 
-const SECTIONS: &str =
-    "[box], [eal], [site], [[port]], [[provider]], [[peer]], [[fork]], [reap], [hints], [shim6], [natv6], [setup]";
+/// `[publish]`
+#[derive(Debug, Default, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub(super) struct PublishSection {
+    pub(super) servers: Texts,
+    pub(super) zone: Text,
+    pub(super) reverse: Text,
+    pub(super) key: Text,
+    pub(super) ttl_s: Number,
+}
+
+const SECTIONS: &str = "[box], [eal], [site], [[port]], [[provider]], [[peer]], [[fork]], [reap], [hints], [shim6], \
+                        [natv6], [setup], [dns], [publish]";
 
 impl SiteFile {
     /// The file's fields; what cannot be read is noted in `source` and left out.
@@ -220,6 +247,8 @@ impl SiteFile {
                 "shim6" => file.shim6 = one(source, "shim6", value),
                 "natv6" => file.natv6 = one(source, "natv6", value),
                 "setup" => file.setup = one(source, "setup", value),
+                "dns" => file.dns = one(source, "dns", value),
+                "publish" => file.publish = one(source, "publish", value),
                 unknown => {
                     source.problem_at(&key.span(), unknown.to_string(), format!("unknown; expected one of {SECTIONS}"));
                 }

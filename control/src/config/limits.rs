@@ -95,12 +95,24 @@ limits! {
     /// How long the provider of a quiet session is remembered. RFC 5382 REQ-5 wants 2 hours and 4 minutes for TCP, RFC 4787
     /// REQ-5 2 minutes for UDP.
     NATV6_IDLE_S "natv6.idle_s" 7440, 120 to 604_800;
+    /// How long others may remember a name of ours. Short: a provider that is gone is gone.
+    PUBLISH_TTL_S "publish.ttl_s" 60, 0 to 86_400;
     /// Packets that make a session worth a context; RFC 5533 §4 names 50.
     SETUP_PACKETS "setup.packets" 50, 0 to 4_294_967_295;
     /// The same in octets. Off: packets are counted, and fifty of any size are reached before long.
     SETUP_OCTETS "setup.octets" 0, 0 to 1_099_511_627_776;
     /// The same in time: a quiet session that lasts has more to lose than its few packets tell.
     SETUP_AGE_S "setup.age_s" 30, 0 to 86_400;
+    /// Type of the ULID record: those for private use (RFC 6895 §3.1).
+    DNS_ULID_TYPE "dns.ulid_type" 65_280, 65_280 to 65_534;
+    /// Answers kept.
+    DNS_CACHE_ENTRIES "dns.cache_entries" 65_536, 16 to 16_777_216;
+    /// Memory for them.
+    DNS_CACHE_MB "dns.cache_mb" 64, 1 to 65_536;
+    /// Questions of hosts a second that workers hand to control, in all.
+    DNS_QUESTIONS_PER_S "dns.questions_per_s" 100_000, 10 to 100_000_000;
+    /// The same for one host.
+    DNS_QUESTIONS_PER_HOST_S "dns.questions_per_host_s" 5_000, 10 to 100_000_000;
 }
 
 /// Most providers of a site: with the site's own prefix sixteen prefixes in an HBA set, whose parameters and locator

@@ -5,6 +5,7 @@
 //! once. [`Configuration::load`] is the one way in, for a start and for a reload alike.
 
 mod check;
+mod dns;
 pub mod edit;
 mod file;
 mod fork;
@@ -19,6 +20,7 @@ mod natv6_tests;
 mod network;
 pub mod prefix;
 mod problem;
+pub mod publish;
 pub mod site;
 mod source;
 #[cfg(test)]
@@ -45,6 +47,8 @@ pub struct Configuration {
     pub site: Site,
     /// The static hosts, verified against `site`.
     pub hosts: Hosts,
+    /// What says that the names that are published are ours; nothing without `[publish]`.
+    pub publish_key: Option<publish::TsigKey>,
     /// What can be obeyed but should be known.
     pub warnings: Vec<Problem>,
 }
@@ -54,12 +58,14 @@ impl Configuration {
     pub fn load(file: &Path) -> Result<Configuration, Problems> {
         let (site, mut warnings) = Site::load(file)?;
         let hosts = Hosts::load(&site.node.hosts_file, &site)?;
+        let key = site.publish.as_ref().map(|publish| publish::TsigKey::load(&publish.key));
+        let publish_key = key.transpose()?;
         if hosts.is_empty() {
             warnings.push(Problem::of_file(&site.node.hosts_file, "no hosts yet (pshim6ctl host add NAME)"));
         }
         warnings.extend(hosts.warnings().iter().cloned());
         warnings.extend(key_warnings(&site, &hosts));
-        Ok(Configuration { file: file.to_path_buf(), site, hosts, warnings })
+        Ok(Configuration { file: file.to_path_buf(), site, hosts, publish_key, warnings })
     }
 }
 

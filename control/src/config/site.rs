@@ -10,7 +10,10 @@ use dataplane::natv6::PrefixPair;
 use dataplane::snapshot::ClassView;
 use dataplane::wire::{Locator, Ulid};
 
+use crate::dns::Name;
+
 use super::prefix::{LinkAddress, MacAddress, Prefix};
+use super::publish::Publish;
 
 /// One box and the site it serves.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -52,6 +55,31 @@ pub struct Site {
     pub natv6: Option<Natv6>,
     /// When a session between routable addresses gets a context (`[setup]`).
     pub setup: Setup,
+    /// DNS for the hosts (`[dns]`); none without upstream servers.
+    pub dns: Option<Dns>,
+    /// Where names are published (`[publish]`); nowhere without it.
+    pub publish: Option<Publish>,
+}
+
+/// DNS for the hosts (`[dns]`).
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Dns {
+    /// Servers to ask, those to prefer first; distinct, never empty.
+    pub upstream: Vec<Ipv6Addr>,
+    /// The site's own zone, in which the hosts have their names.
+    pub zone: Option<Name>,
+    /// Type of the ULID record.
+    pub ulid_kind: u16,
+    /// Blocks of identifiers besides fc00::/7.
+    pub identifiers: Vec<Prefix>,
+    /// Answers kept.
+    pub cache_entries: u32,
+    /// Megabytes for them.
+    pub cache_mb: u32,
+    /// Questions a second that workers hand to control, in all.
+    pub questions_per_s: u32,
+    /// The same for one host.
+    pub questions_per_host_s: u32,
 }
 
 /// The box (`[box]`).

@@ -10,7 +10,7 @@ use std::time::{Duration, Instant};
 use dataplane::link::{ControlLink, RingSizes, connect};
 use dataplane::port::dpdk::{
     BufferPool, Device, DeviceSpec, Eal, EalConfig, EalError, Hugepages, Lcore, Mbuf, Memory, PortConfig, QueuePair,
-    RSS_KEY_MAX, Rss, node_of_core, pin,
+    RSS_KEY_MAX, Rss, keep_off, node_of_core, pin,
 };
 use dataplane::translate::BURST;
 use dataplane::wire::ethernet::Mac;
@@ -48,6 +48,7 @@ struct Hardware {
 
 pub(super) fn open(configuration: &Configuration, clock: Clock, rng: &mut dyn Rng) -> Result<Opened, RunError> {
     let site = &configuration.site;
+    leave_cores_to_workers(site);
     let eal = start_eal(site)?;
     let pools = make_pools(&eal, site)?;
     let mut key = [0; RSS_KEY_MAX];
@@ -74,6 +75,19 @@ pub(super) fn open(configuration: &Configuration, clock: Clock, rng: &mut dyn Rn
     let resets = devices.iter().map(|_| Cell::default()).collect();
     let hardware = Hardware { site: site.clone(), devices, resets, memory, stop, threads };
     Ok((engine, Box::new(control), Box::new(hardware)))
+}
+
+/// A worker that polls never gives its core away, so the scheduler takes it from it: for a whole time slice, in which a
+/// device's queue overflows. No thread of ours shall be why. Threads started later inherit this, but for the workers, which
+/// pin themselves.
+fn leave_cores_to_workers(site: &Site) {
+    let (Some(cores), site::Idle::Poll) = (&site.node.cores, site.node.idle) else { return };
+    let cores: Vec<u32> = cores.iter().map(|&core| core.into()).collect();
+    match keep_off(&cores) {
+        Ok(true) => {}
+        Ok(false) => warn!("box.cores are all the cores there are: workers pause while other threads run"),
+        Err(reason) => warn!(%reason, "other threads may run on the workers' cores, which then pause"),
+    }
 }
 
 fn hardware(error: impl std::fmt::Display) -> RunError {

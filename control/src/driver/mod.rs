@@ -11,7 +11,7 @@ mod stories;
 
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
-use std::time::{Duration, Instant as WallInstant};
+use std::time::{Duration, Instant as WallInstant, SystemTime};
 
 use crossbeam::channel::{Receiver, RecvTimeoutError, bounded};
 use dataplane::counters::{Count, Counters, DropReason, NatCount};
@@ -25,10 +25,12 @@ use tracing::{error, info, warn};
 use crate::config::{Configuration, Problems, Site};
 use crate::engine::{Effect, Engine, SetupError};
 use crate::manage::api::{
-    CountersView, MemoryView, Natv6View, PortView, ProviderView, ReloadedView, Request, Response, StatusView,
-    SteerRequest, WorkerView,
+    CountersView, DnsView, FlushedView, MemoryView, Natv6View, PortView, ProviderView, ReloadedView, Request, Response,
+    StatusView, SteerRequest, WorkerView,
 };
 use crate::manage::server::{Call, Server, ServerError};
+use crate::manage::verbs::records::ULID_RECORD_TYPE;
+use crate::publish::Publisher;
 use crate::time::Instant;
 use helpers::Helpers;
 use stories::Stories;
@@ -109,6 +111,11 @@ pub fn run(configuration: Configuration) -> Result<(), RunError> {
     let mut rng = StdRng::try_from_rng(&mut SysRng).map_err(|error| RunError::System(error.to_string()))?;
     let clock = Clock::start();
     let (mut engine, workers, devices) = open(&configuration, clock, &mut rng)?;
+    if let (Some(settings), Some(key)) = (&configuration.site.publish, &configuration.publish_key) {
+        let publisher = Publisher::new(settings, key, ULID_RECORD_TYPE, &mut rng);
+        let publisher = publisher.ok_or_else(|| RunError::System("publish: the key cannot be used".into()))?;
+        engine.publish_to(publisher, &configuration.hosts);
+    }
     let helpers = Helpers::start(configuration.site.node.proof_threads, &mut engine).map_err(system)?;
     let (calls_in, calls) = bounded(64);
     let server = Server::start(&configuration.site.node.control_socket, calls_in)?;
@@ -187,6 +194,9 @@ impl Control {
         events += helpers.turn(now, rng, engine, effects);
         if self.links_due <= now {
             self.links_due = now + LINK_POLL;
+            if let Ok(unix) = SystemTime::now().duration_since(SystemTime::UNIX_EPOCH) {
+                engine.wall_clock(now, unix.as_secs());
+            }
             for (port, up) in self.devices.links().into_iter().enumerate() {
                 engine.link_state(now, PortId(port as u8), up, effects);
             }
@@ -236,6 +246,11 @@ impl Control {
             Request::Paths => Response::Paths(self.engine.paths_view(now)),
             Request::Counters => Response::Counters(self.counters()),
             Request::Natv6 => Response::Natv6(self.natv6(now)),
+            Request::Dns => Response::Dns(self.dns(now)),
+            Request::DnsFlush => match self.engine.flush_names() {
+                Some(entries) => Response::DnsFlushed(FlushedView { entries: entries as u64 }),
+                None => Response::error("the configuration has no [dns]"),
+            },
             Request::Reload => match self.reload() {
                 Ok(view) => Response::Reloaded(view),
                 Err(problems) => Response::error(problems.to_string()),
@@ -277,6 +292,7 @@ impl Control {
             memory: self.devices.memory(),
             contexts: self.engine.context_counts(now, site.node.contexts_max),
             hosts: self.engine.hosts_view(now).hosts.len() as u64,
+            publish: self.engine.publish_counts(),
         }
     }
 
@@ -306,9 +322,19 @@ impl Control {
         for (name, help) in Counters::descriptions() {
             view.descriptions.insert(name.to_owned(), help.to_owned());
         }
-        for (name, help, value) in self.engine.tally().iter() {
+        for (name, help, value) in self.engine.tally().iter().chain(self.engine.name_counts()) {
             view.counters.insert(name.to_owned(), value);
             view.descriptions.insert(name.to_owned(), help.to_owned());
+        }
+        view
+    }
+
+    fn dns(&self, now: Instant) -> DnsView {
+        let mut view = self.engine.dns_view(now);
+        let ports = &self.configuration.site.ports;
+        for server in &mut view.servers {
+            let port = server.port.take().and_then(|at| ports.get(at.parse::<usize>().ok()?));
+            server.port = port.map(|port| port.name.clone());
         }
         view
     }

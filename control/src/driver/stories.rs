@@ -7,6 +7,7 @@ use std::time::Duration;
 use tracing::{debug, info, warn};
 
 use crate::engine::Story;
+use crate::publish;
 use crate::time::Instant;
 
 /// Lines of one kind in a second. A failing provider moves thousands of contexts; the first few tell the story.
@@ -65,7 +66,21 @@ fn tell(story: &Story) {
         Story::ForkRefused(ulids, fork, reason) => {
             info!(local = %ulids.local, peer = %ulids.peer, fork, ?reason, "no forked context");
         }
+        Story::Names(note) => warn!("dns: {note}"),
+        Story::Publish(story) => publish(story),
         Story::PeerError(code, pointer) => debug!(code, pointer, "a peer sent an Error"),
+    }
+}
+
+fn publish(story: &publish::Story) {
+    match story {
+        publish::Story::Complete(hosts) => info!(hosts, "names published"),
+        publish::Story::Unheard(server, None) => warn!(%server, "names not published: no answer"),
+        publish::Story::Unheard(server, Some(said)) => {
+            warn!(%server, said, "names not published: no answer with a good signature");
+        }
+        publish::Story::Refused(name, said) => warn!(name, said, "name not published: refused"),
+        publish::Story::Taken(name) => warn!(name, "name not published: somebody else has it"),
     }
 }
 

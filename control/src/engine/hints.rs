@@ -78,8 +78,10 @@ impl Engine {
     pub(super) fn hint(&mut self, now: Instant, rng: &mut dyn Rng, id: ContextId, effects: &mut Vec<Effect>) {
         let pause = Duration::from_secs(self.reap_config.send_timeout_s.into());
         let rested = |at: Option<Instant>| at.is_none_or(|at| now.since(at) >= pause);
+        let runs = self.carries_payload(id);
         let Some(attached) = self.attached.get_mut(&id).filter(|attached| attached.reap.is_some()) else { return };
         let at_rest = attached.reap.as_ref().is_some_and(|reap| reap.state() == State::Operational);
+        let at_rest = at_rest && runs;
         if !at_rest || !rested(attached.hinted) || !self.budget.take(now) {
             return self.tally.count(Event::HintsPaced);
         }

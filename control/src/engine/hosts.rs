@@ -104,6 +104,7 @@ impl Engine {
         }
         for host in hosts {
             self.served.insert(host.identity.ulid, Served::from(host));
+            self.publish_host(host);
         }
         if steered {
             self.advise();
@@ -151,6 +152,7 @@ impl Engine {
     /// Workers hear of hosts and their locators.
     fn publish_hosts(&mut self, effects: &mut Vec<Effect>) {
         self.renew_nat();
+        self.note_names();
         effects.push(Effect::Publish(self.snapshot.clone()));
     }
 
@@ -335,6 +337,7 @@ impl Engine {
         self.endpoint.remove_host(now, ulid, link, &mut out);
         self.follow(now, rng, out, effects);
         self.served.remove(&ulid);
+        self.unpublish_host(ulid);
         self.transitions.remove(&ulid);
         if let Some(at) = Arc::make_mut(&mut self.snapshot).host_index.remove(&ulid) {
             // Its contexts are gone, and workers hear of that before they hear of the next host in this place.
@@ -354,6 +357,7 @@ impl Engine {
         // The number is right, since it was taken from the list itself.
         let _ = self.endpoint.set_preferences(ulid, preferences);
         self.served.insert(ulid, Served::from(host));
+        self.publish_host(host);
         let view = HostView { ulid, port: self.lan_port, mac: None };
         let snapshot = Arc::make_mut(&mut self.snapshot);
         let at = match self.free_places.pop() {

@@ -346,9 +346,9 @@ mod tests {
             let nonce = scene.labels.asked.unwrap().nonce;
             scene.answer(nonce, label, arrived);
             assert!(!scene.labels.may_use(way(5, 2)));
-            assert_eq!(scene.talk(way(5, 2), REST - Duration::from_secs(1)), []);
+            assert!(scene.talk(way(5, 2), REST - Duration::from_secs(1)).is_empty());
             assert!(scene.report(way(5, 3)).is_some(), "elsewhere they may arrive");
-            assert_eq!(scene.talk(way(5, 2), Duration::from_millis(500)), [], "and here they still rest");
+            assert!(scene.talk(way(5, 2), Duration::from_millis(500)).is_empty(), "and here they still rest");
             scene.wait(Duration::from_secs(1));
             assert!(scene.report(way(5, 2)).is_some());
         }

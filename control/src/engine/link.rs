@@ -223,6 +223,7 @@ impl Engine {
         self.set_lost(Loss::Provider(at as u8), !up && self.hints.link, effects);
         let Some(provider) = self.providers.get(at) else { return };
         effects.push(Effect::Story(Story::Provider(provider.name.clone(), up)));
+        self.renew_ways();
         self.order_providers(effects);
         let paths: BTreeSet<PathKey> =
             self.book.iter(now).map(|(path, _)| path).filter(|path| path.local == prefix).collect();

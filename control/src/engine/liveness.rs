@@ -82,6 +82,10 @@ impl Engine {
         effects: &mut Vec<Effect>,
         input: impl FnOnce(&mut Reap, &mut dyn Rng, &PathBook, &mut Vec<ReapOutput>),
     ) -> u32 {
+        // One that left ESTABLISHED has no timers and sends no probes (R5534-126), whatever is still said of it.
+        if !self.carries_payload(id) {
+            return 0;
+        }
         let Some(attached) = self.attached.get_mut(&id) else { return 0 };
         let Some(reap) = attached.reap.as_mut() else { return 0 };
         let mut out = Vec::new();
@@ -99,6 +103,11 @@ impl Engine {
             self.reap_output(now, rng, id, output, effects);
         }
         probes as u32
+    }
+
+    /// Whether REAP runs for a context.
+    pub(super) fn carries_payload(&self, id: ContextId) -> bool {
+        self.endpoint.context(id).is_some_and(|context| context.state.carries_payload())
     }
 
     pub(super) fn reap_output(
@@ -257,8 +266,14 @@ impl Engine {
                 Some(_) => _ = self.reap_paid(now, rng, id, effects, |reap, rng, _, out| reap.expire(now, rng, out)),
             }
         }
-        while !self.waiting.is_empty() && self.budget.take(now) {
-            let Some(id) = self.waiting.pop_front() else { break };
+        for _ in 0..EXPIRED_PER_TURN {
+            let Some(id) = self.waiting.front().copied() else { break };
+            // Who is gone, or has heard from the peer meanwhile, sends nothing and takes nothing from the others.
+            let reap = self.attached.get(&id).and_then(|attached| attached.reap.as_ref());
+            if reap.is_some_and(|reap| reap.probe_due(now)) && !self.budget.take(now) {
+                break;
+            }
+            self.waiting.pop_front();
             if let Some(attached) = self.attached.get_mut(&id) {
                 attached.waiting = false;
             }
@@ -270,6 +285,7 @@ impl Engine {
             // It may explore already.
             let at_rest = |reap: &Reap| reap.state() == State::Operational;
             let still = self.attached.get(&id).is_some_and(|attached| attached.reap.as_ref().is_some_and(at_rest));
+            let still = still && self.carries_payload(id);
             if still && !self.budget.take(now) {
                 return;
             }

@@ -27,10 +27,15 @@
 //! | `steer` | which providers contexts should use, and how peers hear of it |
 //! | `proofs` | what others compute for the engine |
 //! | `services` | what the box does for hosts besides forwarding |
+//! | `publish` | whose names are kept where, and the way there |
 //! | `providers` | providers that come and go |
+//! | `names` | DNS for the hosts, and the handshakes it starts |
+//! | `peers` | whose locators are known |
 //! | `report` | what the operator sees |
 
 mod attachments;
+#[cfg(test)]
+mod bounds_tests;
 mod context;
 mod fork;
 mod hints;
@@ -39,13 +44,17 @@ mod icmp;
 mod label;
 mod link;
 mod liveness;
+mod names;
 mod natv6;
 mod numbers;
+mod peers;
 mod proofs;
 mod providers;
+mod publish;
 mod quote;
 mod report;
 mod revive;
+mod round;
 mod services;
 mod setup;
 mod standby;
@@ -75,6 +84,7 @@ use crate::config::site::Hints;
 use crate::host::{GivenUp, LinkEvent, Listener, Neighbours, Stack};
 use crate::identity::SigningKey;
 use crate::manage::api::Steering;
+use crate::publish::Publisher;
 use crate::reap::{self, PathBook, ProbeBudget, Sightings};
 use crate::shim6::{self, Context, ContextId, Endpoint, Incoming, Open, OpenRefused, Owner, Unreadable};
 use crate::time::Instant;
@@ -82,6 +92,7 @@ use crate::wheel::Wheel;
 use attachments::Attachments;
 pub use hosts::Changes;
 use revive::Revival;
+use round::Round;
 pub use setup::{PortSetup, SetupError, worker_limits};
 pub use steer::SteerRefused;
 pub use tally::{Event, Tally};
@@ -128,8 +139,12 @@ pub enum Story {
     Provider(String, bool),
     /// A peer took no forked context.
     ForkRefused(UlidPair, u32, shim6::FailReason),
+    /// About the names that are kept elsewhere.
+    Publish(crate::publish::Story),
     /// A peer complained.
     PeerError(u8, u16),
+    /// Something about DNS.
+    Names(crate::dns::Note),
 }
 
 /// A provider as the engine knows it.
@@ -182,7 +197,9 @@ pub struct Engine {
     free_places: Vec<u32>,
     /// How long what a host had is kept from others when it is gone.
     quarantine: Duration,
-    peers: HashMap<Ulid, Vec<Locator>>,
+    peers: peers::Peers,
+    /// DNS for the hosts, if it is configured.
+    names: Option<Box<names::Names>>,
     /// Classes of traffic with contexts of their own; the first is number 1.
     classes: Vec<fork::Class>,
     endpoint: Endpoint,
@@ -202,8 +219,10 @@ pub struct Engine {
     transitions: BTreeMap<Ulid, hosts::Transition>,
     /// When the next of them goes, or a provider that only waits for it.
     lists_due: Option<Instant>,
+    /// The prefix of a provider that serves on no longer, and how far its contexts have been ended.
+    ending: Option<(u64, usize)>,
     /// Contexts that have something to hear about the locators of their host.
-    news: VecDeque<ContextId>,
+    round: Round,
     news_budget: ProbeBudget,
     /// Contexts whose exploration ended on a pair they should leave; in order of time.
     stays: BinaryHeap<Reverse<(Instant, ContextId)>>,
@@ -228,6 +247,8 @@ pub struct Engine {
     stacks: Vec<Stack>,
     /// ICMPv6 errors about packets given up (RFC 4443 §2.4 (f)).
     errors: TokenBucket,
+    /// Keeps the names of hosts in a server, if there is one.
+    publisher: Option<Publisher>,
     tally: Tally,
     /// Room for what the endpoint says, empty between calls.
     outputs: Vec<shim6::Output>,
@@ -290,9 +311,11 @@ impl Engine {
         self.expire_reap(now, rng, effects);
         self.expire_standbys(now, rng, effects);
         self.expire_wakes(now, effects);
+        self.expire_publisher(now, rng, effects);
         if self.failing_check.is_some_and(|due| due <= now) {
             self.weigh_providers(now, effects);
         }
+        self.expire_names(now, rng, effects);
     }
 
     /// When [`Engine::expire`] has something to do.
@@ -301,6 +324,7 @@ impl Engine {
         let paced = self.attached.in_doubt() > 0 || !self.waiting.is_empty() || self.revival.is_paced();
         let suspects = paced.then(|| self.budget.ready_at());
         let wakes = self.wakes.peek().map(|Reverse((at, _))| *at);
+        let services = [self.publisher.as_ref().and_then(Publisher::deadline), self.names_deadline()];
         let host = [
             self.neighbours.deadline(),
             self.listener.deadline(),
@@ -310,6 +334,7 @@ impl Engine {
         ];
         [reap, suspects, wakes, self.news_deadline(), self.lists_due, self.endpoint.deadline()]
             .into_iter()
+            .chain(services)
             .chain(host)
             .flatten()
             .min()
@@ -351,11 +376,23 @@ impl Engine {
 
     /// A host wants to talk to a peer (RFC 5533 §7.7).
     fn unknown_pair(&mut self, now: Instant, rng: &mut dyn Rng, ulids: UlidPair, effects: &mut Vec<Effect>) {
-        let peer = self.peers.get(&ulids.peer);
-        let pairs = peer.map(|peer| self.candidates(now, ulids, peer, None)).unwrap_or_default();
-        if !self.open(now, rng, Open { ulids, fork: 0, pairs }, effects) {
+        if self.peers.get(&ulids.peer).is_none() && self.look_up(now, rng, ulids, effects) {
+            return;
+        }
+        if !self.open_known(now, rng, ulids, effects) {
             effects.push(Effect::Refuse(self.owner(&ulids), ulids));
         }
+    }
+
+    /// Opens a context with a peer, if its locators are known. False if that is refused.
+    fn open_known(&mut self, now: Instant, rng: &mut dyn Rng, ulids: UlidPair, effects: &mut Vec<Effect>) -> bool {
+        let peer = self.peers.get(&ulids.peer);
+        let pairs = peer.map(|peer| self.candidates(now, ulids, peer, None)).unwrap_or_default();
+        let opened = self.open(now, rng, Open { ulids, fork: 0, pairs }, effects);
+        if opened {
+            self.peers.used(ulids);
+        }
+        opened
     }
 
     /// Opens a context. False if that is refused; one that is there already is what was wanted.
@@ -479,6 +516,7 @@ impl Engine {
         for answer in answers {
             self.send_from_port(now, port, &answer, effects);
         }
+        self.stream_events(now, rng, port, effects);
     }
 
     /// Says to which groups the box listens, where it is time to.

@@ -102,8 +102,9 @@ impl Engine {
 
     /// Configured peers with a routable ULID speak Shim6: they are never translated for.
     pub(super) fn note_identifiers(&mut self) {
-        let routable = self.peers.keys().filter(|ulid| prefix::is_routable(ulid.0));
-        let identifiers = routable.map(|ulid| Block::new(ulid.0, 128)).collect();
+        let routable = self.peers.configured().filter(|ulid| prefix::is_routable(ulid.0));
+        let blocks = self.names.iter().flat_map(|names| names.blocks());
+        let identifiers = routable.map(|ulid| Block::new(ulid.0, 128)).chain(blocks).collect();
         if let Some(nat) = self.nat() {
             nat.identifiers = identifiers;
         }

@@ -22,6 +22,10 @@ use crate::time::Instant;
 /// How long a provider serves on after the locators from it were struck from all lists: peers may have to be told more
 /// than once.
 const LAST: Duration = Duration::from_secs(90);
+/// Places of the table looked at in one call for contexts that have to end with their provider, and most that end in one, so
+/// that events of the workers never wait long.
+const LOOKED_AT_PER_TURN: usize = 4096;
+const ENDED_PER_TURN: usize = 256;
 /// The prefix of a place nobody has (RFC 6666: nothing comes from there).
 const NOBODY: u64 = 0x0100_0000_0000_0000;
 
@@ -120,22 +124,15 @@ impl Engine {
         }
     }
 
-    /// Ends what serves on no longer.
+    /// Ends what serves on no longer: its contexts some at a time, and then the provider itself.
     pub(super) fn expire_providers(&mut self, now: Instant, rng: &mut dyn Rng, effects: &mut Vec<Effect>) {
-        for at in 0..self.providers.len() {
+        let over = |provider: &Provider| provider.leaving.is_some_and(|leaving| leaving <= now);
+        while let Some(at) = self.providers.iter().position(over) {
             let provider = self.providers[at].clone();
-            if provider.leaving.is_none_or(|leaving| leaving > now) {
-                continue;
+            if !self.end_contexts(now, rng, provider.prefix, effects) {
+                // There are more, and it is due still.
+                return;
             }
-            let mine = |address: Ipv6Addr| (address.to_bits() >> 64) as u64 == provider.prefix;
-            let mut left: Vec<ContextId> =
-                self.endpoint.contexts().filter(|context| mine(context.pair.local.0)).map(|it| it.id).collect();
-            left.sort_unstable();
-            let mut out = Vec::new();
-            for id in left {
-                self.endpoint.discard(id, GoneReason::Discarded, &mut out);
-            }
-            self.follow(now, rng, out, effects);
             let nobody = Provider {
                 name: String::new(),
                 prefix: NOBODY,
@@ -151,6 +148,28 @@ impl Engine {
             self.renew_nat();
             effects.push(Effect::Publish(self.snapshot.clone()));
         }
+        self.ending = None;
+    }
+
+    /// Ends contexts that could not leave a provider, in the next places of the table. Whether there are no more.
+    fn end_contexts(&mut self, now: Instant, rng: &mut dyn Rng, prefix: u64, effects: &mut Vec<Effect>) -> bool {
+        let places = self.endpoint.places();
+        let start = self.ending.filter(|(of, _)| *of == prefix).map_or(0, |(_, at)| at);
+        let mine = |address: Ipv6Addr| (address.to_bits() >> 64) as u64 == prefix;
+        let looked_at = self.endpoint.contexts_at(start..start.saturating_add(LOOKED_AT_PER_TURN));
+        let ids = looked_at.filter(|context| mine(context.pair.local.0)).map(|context| context.id);
+        let left: Vec<ContextId> = ids.take(ENDED_PER_TURN).collect();
+        let next = match left.last() {
+            Some(last) if left.len() == ENDED_PER_TURN => last.index() + 1,
+            _ => start.saturating_add(LOOKED_AT_PER_TURN),
+        };
+        let mut out = Vec::new();
+        for id in left {
+            self.endpoint.discard(id, GoneReason::Discarded, &mut out);
+        }
+        self.follow(now, rng, out, effects);
+        self.ending = (next < places).then_some((prefix, next));
+        next >= places
     }
 }
 

@@ -13,7 +13,10 @@ use crate::manage::api::{
 use crate::reap::{PathKey, State as Reaping, Status};
 use crate::shim6::{Context, FailReason, State};
 use crate::time::Instant;
+use dataplane::wire::Ulid;
 
+/// Contexts looked at to answer one question, so that it does not keep everything else waiting.
+const LOOKED_AT_PER_PAGE: usize = 4096;
 /// How long ago something may have arrived on a path that is called up because of it, in seconds.
 const FRESH_S: u64 = 10;
 
@@ -51,7 +54,8 @@ impl Engine {
         gone.into_values().collect()
     }
 
-    /// The contexts that pass a filter.
+    /// The contexts that pass a filter: of a host all there are, as long as those are few, otherwise those in the next places
+    /// of the table.
     pub fn contexts_view(&self, now: Instant, filter: &ContextFilter) -> ContextsView {
         // A context whose ULID is a locator is the host's too.
         let wanted = |context: &&Context| {
@@ -60,14 +64,25 @@ impl Engine {
             local.iter().any(|local| filter.matches(local.0, ulids.peer.0, state))
         };
         let mut view = ContextsView::default();
-        for context in self.endpoint.contexts().filter(wanted) {
+        let mut add = |context: &Context| {
             if view.contexts.len() < filter.limit() {
                 view.contexts.push(self.context_view(now, context));
             } else {
                 view.left_off += 1;
             }
+        };
+        let host = filter.ulid.and_then(|ulid| self.endpoint.host_at(Ulid(ulid))).map(|host| host.ulid);
+        let host = host.filter(|host| filter.after.is_none() && self.endpoint.count_of(*host) <= LOOKED_AT_PER_PAGE);
+        if let Some(host) = host {
+            self.endpoint.contexts_of(host).filter(wanted).for_each(&mut add);
+        } else {
+            let start = usize::try_from(filter.after.unwrap_or_default()).unwrap_or(usize::MAX);
+            let end = start.saturating_add(LOOKED_AT_PER_PAGE);
+            self.endpoint.contexts_at(start..end).filter(wanted).for_each(&mut add);
+            view.next = (end < self.endpoint.places()).then_some(end as u64);
         }
-        if matches!(filter.state, Some(ContextState::EFailed | ContextState::NoSupport)) {
+        let last = view.next.is_none();
+        if last && matches!(filter.state, Some(ContextState::EFailed | ContextState::NoSupport)) {
             self.add_failures(now, filter, &mut view);
         }
         view
@@ -145,6 +160,7 @@ impl Engine {
             ("machines of contexts", self.attached.len()),
             ("deadlines", self.due.len()),
             ("waiting probes", self.waiting.len()),
+            ("contexts with news", self.round.len()),
             ("paths in doubt", self.attached.in_doubt()),
             ("segments to be sent again", self.wakes.len()),
         ];

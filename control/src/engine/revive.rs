@@ -132,16 +132,23 @@ impl Engine {
             revival.due = None;
         }
         self.gather();
-        while !self.revival.queue.is_empty() && self.budget.take(now) {
-            let Some(id) = self.revival.queue.pop_front() else { break };
+        for _ in 0..LOOKED_AT_PER_TURN {
+            if self.budget.ready_at() > now {
+                return;
+            }
+            let Some(id) = self.revival.queue.pop_front() else { return };
             let Some(pair) = self.revival.pairs.remove(&id) else { continue };
             let mut out = Vec::new();
-            if self.endpoint.nudge(now, rng, id, pair, &mut out) {
-                self.tally.count(Event::RetriedEarly);
+            let sent = if self.endpoint.nudge(now, rng, id, pair, &mut out) {
                 self.follow(now, rng, out, effects);
-            } else if self.explores(id) {
+                1
+            } else {
+                self.reap_paid(now, rng, id, effects, |reap, rng, _, out| reap.encourage(now, rng, pair, out))
+            };
+            // Who is gone, or needs nothing any more, takes nothing from the others.
+            if sent > 0 {
                 self.tally.count(Event::RetriedEarly);
-                self.reap_paid(now, rng, id, effects, |reap, rng, _, out| reap.encourage(now, rng, pair, out));
+                self.budget.charge(now, sent);
             }
         }
     }

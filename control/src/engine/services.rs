@@ -35,17 +35,16 @@ impl Engine {
     /// A whole datagram for the box that came in on `port`, by the port it is sent to. False if nobody wants it.
     fn datagram(
         &mut self,
-        _now: Instant,
-        _rng: &mut dyn Rng,
-        _port: PortId,
-        _datagram: &Datagram,
-        _effects: &mut Vec<Effect>,
+        now: Instant,
+        rng: &mut dyn Rng,
+        port: PortId,
+        datagram: &Datagram,
+        effects: &mut Vec<Effect>,
     ) -> bool {
-        false
+        self.publisher_hears(now, rng, datagram, effects) || self.name_datagram(now, rng, port, datagram, effects)
     }
 
     /// Sends a datagram of the box's own: to a neighbour on that port's link, or to the router behind it.
-    #[expect(dead_code, reason = "the services come one by one")]
     pub(super) fn send_datagram(&mut self, now: Instant, port: PortId, datagram: &Datagram, effects: &mut Vec<Effect>) {
         match datagram.emit(HOP_LIMIT) {
             Some(packet) => self.send_from_port(now, port, &packet, effects),

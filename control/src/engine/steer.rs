@@ -15,7 +15,7 @@ use rand::Rng;
 
 use super::{Effect, Engine, Event, Provider};
 use crate::manage::api::Steering;
-use crate::shim6::{Context, ContextId, LocalHost};
+use crate::shim6::{Context, LocalHost};
 use crate::time::Instant;
 
 /// How long a provider has to be up again before peers hear that it is not broken: a link that comes and goes is worth
@@ -118,25 +118,14 @@ impl Engine {
         self.advise_hosts(self.served.keys().copied().collect());
     }
 
-    /// The same for some hosts, whose lists may be new as well.
+    /// The same for some hosts, whose lists may be new as well. Their contexts are looked for as time goes on.
     pub(super) fn advise_hosts(&mut self, ulids: Vec<Ulid>) {
-        let mut contexts: Vec<(bool, ContextId)> = Vec::new();
-        for ulid in ulids {
-            let Some(host) = self.endpoint.host(ulid) else { continue };
-            let preferences = self.preferences_of(host);
+        for ulid in &ulids {
+            let Some(preferences) = self.endpoint.host(*ulid).map(|host| self.preferences_of(host)) else { continue };
             // The number is right, since it was taken from the list itself.
-            let _ = self.endpoint.set_preferences(ulid, preferences);
-            let stays = |context: &Context| !self.is_unwelcome(ulid, context.pair.local);
-            contexts.extend(self.endpoint.contexts_of(ulid).map(|context| (stays(context), context.id)));
+            let _ = self.endpoint.set_preferences(*ulid, preferences);
         }
-        // Those first that have to move. The order does not depend on the table's, so that a simulation can be repeated.
-        contexts.sort_unstable();
-        for (_, id) in contexts {
-            if let Some(attached) = self.attached.get_mut(&id) {
-                attached.stayed = 0;
-            }
-            self.has_news(id);
-        }
+        self.round.begin(ulids, self.endpoint.places());
         // Sessions without a context follow, as far as they are new.
         self.failing_check = Some(Instant::START);
     }
@@ -159,26 +148,22 @@ impl Engine {
         (!alike).then_some(preferences)
     }
 
-    /// A context is to hear what is new, in its turn.
-    pub(super) fn has_news(&mut self, id: ContextId) {
-        if let Some(attached) = self.attached.get_mut(&id)
-            && !std::mem::replace(&mut attached.news, true)
-        {
-            self.news.push_back(id);
-        }
-    }
-
     /// Contexts that have something to hear hear it, at the pace all keep together.
     pub(super) fn expire_news(&mut self, now: Instant, rng: &mut dyn Rng, effects: &mut Vec<Effect>) {
         self.mended(now);
         self.expire_stays(now);
+        self.go_round();
         for _ in 0..TOLD_PER_TURN {
-            if self.news.is_empty() || !self.news_budget.take(now) {
+            let Some(id) = self.next_with_news() else { return };
+            // Those who are gone take nothing from the others.
+            let is_there = self.attached.get(&id).is_some();
+            if is_there && !self.news_budget.take(now) {
                 return;
             }
-            let Some(id) = self.news.pop_front() else { return };
-            let Some(attached) = self.attached.get_mut(&id) else { continue };
-            attached.news = false;
+            self.hears_news(id);
+            if !is_there {
+                continue;
+            }
             let mut out = Vec::new();
             if self.endpoint.tell_news(now, rng, id, &mut out) {
                 self.tally.count(Event::UpdatesTold);
@@ -193,9 +178,9 @@ impl Engine {
 
     /// When [`Engine::expire_news`] has something to do.
     pub(super) fn news_deadline(&self) -> Option<Instant> {
-        let next = (!self.news.is_empty()).then(|| self.news_budget.ready_at());
+        let next = self.next_with_news().map(|_| self.news_budget.ready_at());
         let stays = self.stays.peek().map(|Reverse((at, _))| *at);
-        [next, self.advise_at, stays].into_iter().flatten().min()
+        [next, self.advise_at, stays, self.round.due()].into_iter().flatten().min()
     }
 
     /// The pair a context should try because the operator, or its class, prefers another provider than its own.

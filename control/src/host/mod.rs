@@ -8,9 +8,11 @@ pub mod datagram;
 pub mod mld;
 pub mod neighbours;
 pub mod stack;
+pub mod streams;
 
 pub use datagram::{Datagram, DatagramError};
 pub use mld::Listener;
 pub use neighbours::{GivenUp, Kind, LinkEvent, Neighbours, OwnLink};
 pub(crate) use stack::Queues;
 pub use stack::Stack;
+pub use streams::StreamEvent;

@@ -15,6 +15,7 @@ use smoltcp::phy::{Device, DeviceCapabilities, Medium, RxToken, TxToken};
 use smoltcp::time::Instant as SmolInstant;
 use smoltcp::wire::{HardwareAddress, IpAddress, IpCidr};
 
+use super::streams::{StreamEvent, Streams};
 use crate::time::Instant;
 
 /// Packets that may wait in either direction; more are dropped, as by any full device.
@@ -28,6 +29,9 @@ pub struct Stack {
     interface: Interface,
     sockets: SocketSet<'static>,
     device: Queues,
+    streams: Streams,
+    /// When the stack wants to run again.
+    due: Option<Instant>,
     errors: TokenBucket,
     /// ICMPv6 errors that were not sent, because RFC 4443 §2.4 (e) forbids them or enough were sent lately.
     pub suppressed: u64,
@@ -82,8 +86,11 @@ impl Stack {
                 let _ = list.push(IpCidr::new(IpAddress::Ipv6(address), length));
             }
         });
+        // Who else is to be reached is for the engine to know: everything leaves by the same queue.
+        let _ = interface.routes_mut().add_default_ipv6_route(Ipv6Addr::UNSPECIFIED);
         let errors = TokenBucket::new(ERRORS_PER_S, ERRORS_BURST);
-        Stack { interface, sockets: SocketSet::new(Vec::new()), device, errors, suppressed: 0 }
+        let (sockets, streams) = (SocketSet::new(Vec::new()), Streams::default());
+        Stack { interface, sockets, device, streams, due: None, errors, suppressed: 0 }
     }
 
     /// Takes in one IPv6 packet for the box and gives the packets the stack answers with. `to_many` says that it came
@@ -109,10 +116,59 @@ impl Stack {
 
     /// Lets the stack's timers run.
     pub fn run(&mut self, now: Instant) -> impl Iterator<Item = Vec<u8>> + '_ {
-        let now = SmolInstant::from_micros(i64::try_from(now.0.as_micros()).unwrap_or(i64::MAX));
-        self.interface.poll(now, &mut self.device, &mut self.sockets);
+        let moment = smol(now);
+        self.streams.flush(&mut self.sockets);
+        self.interface.poll(moment, &mut self.device, &mut self.sockets);
+        self.due = match self.streams.any() {
+            true => self
+                .interface
+                .poll_at(moment, &self.sockets)
+                .map(|due| now.max(Instant(std::time::Duration::from_micros(due.total_micros().unsigned_abs())))),
+            false => None,
+        };
         self.device.leaving()
     }
+
+    /// When [`Stack::run`] and [`Stack::streams`] have something to do.
+    pub fn deadline(&self) -> Option<Instant> {
+        self.due.into_iter().chain(self.streams.deadline()).min()
+    }
+
+    /// Takes connections of hosts at a port, for messages with their lengths before them.
+    pub fn listen(&mut self, port: u16) {
+        self.streams.listen(&mut self.sockets, port);
+    }
+
+    /// Whether there are connections, or may be.
+    pub fn has_streams(&self) -> bool {
+        self.streams.any()
+    }
+
+    /// What was said over connections since; to be followed by [`Stack::run`], for what is to be sent.
+    pub fn streams(&mut self, now: Instant) -> Vec<StreamEvent> {
+        if self.streams.any() { self.streams.service(now, &mut self.sockets) } else { Vec::new() }
+    }
+
+    /// Answers over the connection of a host.
+    pub fn reply(&mut self, number: u64, message: &[u8]) {
+        self.streams.reply(number, message);
+    }
+
+    /// Says something to whom the caller knows by the number `to`, between these addresses. False if there is no room.
+    pub fn call(
+        &mut self,
+        now: Instant,
+        to: usize,
+        local: (Ipv6Addr, u16),
+        remote: (Ipv6Addr, u16),
+        message: &[u8],
+    ) -> bool {
+        self.streams.call(now, (&mut self.interface, &mut self.sockets), (to, local, remote), message)
+    }
+}
+
+fn smol(now: Instant) -> SmolInstant {
+    SmolInstant::from_micros(i64::try_from(now.0.as_micros()).unwrap_or(i64::MAX))
 }
 
 impl Device for Queues {

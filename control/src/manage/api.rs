@@ -5,6 +5,7 @@
 //! which kind they are. Octet and packet counts are since the daemon (or the context) began.
 
 mod contexts;
+mod dns;
 mod natv6;
 mod status;
 
@@ -13,6 +14,7 @@ use std::collections::BTreeMap;
 use serde::{Deserialize, Serialize};
 
 pub use contexts::*;
+pub use dns::*;
 pub use natv6::*;
 pub use status::*;
 
@@ -58,6 +60,10 @@ pub enum Request {
     Counters,
     /// Translation for peers without Shim6.
     Natv6,
+    /// DNS for the hosts.
+    Dns,
+    /// Forget what DNS has told.
+    DnsFlush,
     /// Read the configuration and the hosts again: all of it or nothing.
     Reload,
     /// Use a provider in another way.
@@ -90,6 +96,10 @@ pub enum Response {
     Counters(CountersView),
     /// To [`Request::Natv6`].
     Natv6(Natv6View),
+    /// To [`Request::Dns`].
+    Dns(DnsView),
+    /// To [`Request::DnsFlush`].
+    DnsFlushed(FlushedView),
     /// To [`Request::Reload`].
     Reloaded(ReloadedView),
     /// To [`Request::Steer`]: the provider as it is now.
@@ -176,7 +186,7 @@ mod tests {
     #[test]
     fn a_filter_matches_either_end() {
         let [ours, theirs, other]: [Ipv6Addr; 3] = ["fc00::1", "fc00::2", "fc00::3"].map(|it| it.parse().unwrap());
-        let filter = |ulid, state| ContextFilter { ulid, state, limit: None };
+        let filter = |ulid, state| ContextFilter { ulid, state, ..ContextFilter::default() };
         let matches = |filter: ContextFilter| filter.matches(ours, theirs, ContextState::I1Sent);
         assert!(matches(filter(None, None)));
         assert!(matches(filter(Some(ours), None)));

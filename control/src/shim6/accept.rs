@@ -8,18 +8,15 @@ use dataplane::wire::Locator;
 use dataplane::wire::shim6::Options;
 use rand::Rng;
 
+use super::admission::Displaced;
 use super::context::{Accepted, Context, ContextId, State, incoming_pair};
 use super::dispatch::{Incoming, Key};
 use super::endpoint::Endpoint;
 use super::establish::Offer;
-use super::output::{DropReason, GoneReason, How, Output, Verdict};
+use super::output::{DropReason, How, Output, Verdict};
 use super::peer::{self, Told};
 use super::validator::{Claim, Invalid};
 use crate::time::Instant;
-
-/// Contexts whose peers gave them one and the same tag. All of them are looked at when one more is accepted (§7.15), and who
-/// makes tags up at random, as all should (§4.1), never meets another one's.
-pub(super) const COMMON_TAG_MAX: usize = 256;
 
 impl Endpoint {
     /// RESP nonce recent, and the validator ours for exactly this.
@@ -58,33 +55,29 @@ impl Endpoint {
         if !is_source(context, key, source, options) {
             return Verdict::Dropped(DropReason::ForeignSource);
         }
-        let known = context.and_then(|context| context.peer_tag);
-        if known != Some(offer.tag) && self.store.count_of_peer_tag(offer.tag) >= COMMON_TAG_MAX {
+        if self.is_common(context.and_then(|context| context.peer_tag), offer.tag) {
             return Verdict::Dropped(DropReason::CommonTag);
         }
         let displaced = match context {
-            Some(_) => None,
+            Some(_) => Displaced::default(),
             None => match self.admit(now, key, source.0) {
                 Ok(displaced) => displaced,
                 Err(reason) => return Verdict::Dropped(reason),
             },
         };
-        let told = match peer::prove(&mut *self.proof, key.ulids.peer, context, options, checked) {
+        let mut told = match peer::prove(&mut *self.proof, key.ulids.peer, context, options, checked) {
             Ok(told) => told,
             Err(refusal) => return self.refuse(now, packet, refusal, out),
         };
+        let known = context.and_then(|context| context.peer_label);
+        told.leave_label(|label| self.is_common_label(known, label));
         let how = if offer.packet_tag.is_some() { How::Recovered } else { How::Accepted };
         let (id, how) = match context.map(|context| context.id) {
             Some(id) => (id, self.accept_into(now, rng, id, packet, offer, told, how)),
-            None => {
-                if let Some(displaced) = displaced {
-                    self.discard(displaced, GoneReason::Displaced, out);
-                }
-                match self.accept_new(now, rng, packet, key, offer, told) {
-                    Ok(id) => (id, Some(how)),
-                    Err(reason) => return Verdict::Dropped(reason),
-                }
-            }
+            None => match self.accept_new(now, rng, packet, key, offer, told, displaced, out) {
+                Ok(id) => (id, Some(how)),
+                Err(reason) => return Verdict::Dropped(reason),
+            },
         };
         let offered = self.store.get(id).is_some_and(|context| context.peer_label.is_some());
         self.settle_label(rng, id, offered);
@@ -104,7 +97,9 @@ impl Endpoint {
         Verdict::Accepted
     }
 
-    /// From IDLE, E-FAILED and NO-SUPPORT to ESTABLISHED, with a tag that is not the one that was lost (§7.20).
+    /// From IDLE, E-FAILED and NO-SUPPORT to ESTABLISHED, with a tag that is not the one that was lost (§7.20). Nothing is
+    /// displaced before the context has all it needs.
+    #[expect(clippy::too_many_arguments, reason = "the same as above, with what was proved and what goes for it")]
     fn accept_new(
         &mut self,
         now: Instant,
@@ -113,9 +108,12 @@ impl Endpoint {
         key: Key,
         offer: Offer,
         told: Told<'_>,
+        displaced: Displaced,
+        out: &mut Vec<Output>,
     ) -> Result<ContextId, DropReason> {
         let host = self.local(key.ulids.local).ok_or(DropReason::UnknownHost)?;
-        let tag = self.allocate_tag(rng, key.ulids, offer.packet_tag).ok_or(DropReason::Full)?;
+        let tag = self.allocate_tag(rng, key.ulids, offer.packet_tag, displaced).ok_or(DropReason::Full)?;
+        self.displace(displaced, out);
         let mut context = self.blank(now, key.ulids, key.fork, tag, host);
         context.accepted = Some(Accepted::from(packet.addresses.source, now));
         peer::learn_exchange(&mut context, offer.tag, told);

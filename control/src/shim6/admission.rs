@@ -13,10 +13,14 @@ use super::endpoint::Endpoint;
 use super::output::{DropReason, GoneReason, Output};
 use crate::time::Instant;
 
+/// The context that goes for a newcomer, if one has to. It stays until the newcomer is taken in for certain.
+#[derive(Clone, Copy, Debug, Default)]
+pub(super) struct Displaced(pub(super) Option<ContextId>);
+
 impl Endpoint {
     /// Whether a peer may have a new context by an I2 or I2bis from `source`, and which other one goes for it. Changes
     /// nothing and costs little, so that it can be asked before anything is proved.
-    pub(super) fn admit(&self, now: Instant, key: Key, source: Ipv6Addr) -> Result<Option<ContextId>, DropReason> {
+    pub(super) fn admit(&self, now: Instant, key: Key, source: Ipv6Addr) -> Result<Displaced, DropReason> {
         if key.fork != 0 && self.store.forks(key.ulids) >= self.config.forks_max {
             return Err(DropReason::TooManyForks);
         }
@@ -24,7 +28,7 @@ impl Endpoint {
         if self.store.accepted_from(prefix) >= self.config.accepted_per_prefix_max() {
             // Whoever crowds a prefix displaces its own contexts and nobody else's.
             let displaced = self.stale(now, self.store.oldest_unused_of(prefix));
-            return displaced.map(Some).ok_or(DropReason::TooManyFromPrefix);
+            return displaced.map(|id| Displaced(Some(id))).ok_or(DropReason::TooManyFromPrefix);
         }
         let displaced = self.displaceable(now);
         let left = self.store.len() - usize::from(displaced.is_some());
@@ -33,16 +37,22 @@ impl Endpoint {
         } else if left >= self.contexts_max().saturating_sub(self.config.initiated_reserve()) {
             Err(DropReason::Reserved)
         } else {
-            Ok(displaced)
+            Ok(Displaced(displaced))
         }
     }
 
-    /// Whether there is room for a context that we initiate, after what may go for it has gone.
-    pub(super) fn make_room(&mut self, now: Instant, out: &mut Vec<Output>) -> bool {
-        if let Some(id) = self.displaceable(now) {
+    /// Whether there is room for a context that we initiate, and which other one goes for it. Changes nothing.
+    pub(super) fn admit_own(&self, now: Instant) -> Option<Displaced> {
+        let displaced = self.displaceable(now);
+        let left = self.store.len() - usize::from(displaced.is_some());
+        (left < self.contexts_max()).then_some(Displaced(displaced))
+    }
+
+    /// A newcomer has its tag, and everything else it needs: now the other one goes for it.
+    pub(super) fn displace(&mut self, Displaced(displaced): Displaced, out: &mut Vec<Output>) {
+        if let Some(id) = displaced {
             self.discard(id, GoneReason::Displaced, out);
         }
-        self.store.len() < self.contexts_max()
     }
 
     /// Payload, or a message that only the peer of the context could send, has come or gone: it is there for something.

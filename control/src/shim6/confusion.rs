@@ -3,7 +3,7 @@
 //! Two contexts that would send the same tag to the same locators cannot both be right. The newer one is, since the
 //! peer just spoke; the other was lost at the peer and must not send another packet.
 
-use dataplane::wire::ContextTag;
+use dataplane::wire::{ContextTag, FlowLabel};
 
 use super::config::ConfusionPolicy;
 use super::context::{Context, ContextId};
@@ -12,7 +12,23 @@ use super::output::{GoneReason, Output};
 use crate::time::Instant;
 use rand::Rng;
 
+/// Contexts whose peers gave them one and the same tag. All of them are looked at when one more is told it (§7.15), and when
+/// R1bis, Errors and ICMPv6 errors name it; who makes tags up at random, as all should (§4.1), never meets another one's.
+const COMMON_TAG_MAX: usize = 256;
+
 impl Endpoint {
+    /// Whether too many contexts have a tag of their peers for one more to get it, which has `known` now. An R2 can say it as
+    /// well as an I2 or I2bis.
+    pub(super) fn is_common(&self, known: Option<ContextTag>, tag: ContextTag) -> bool {
+        known != Some(tag) && self.store.count_of_peer_tag(tag) >= COMMON_TAG_MAX
+    }
+
+    /// The same for flow labels that peers offer, of which there are less: contexts are sought by them when an ICMPv6 error
+    /// quotes one. Nothing is lost without, so the offer is not taken up.
+    pub(super) fn is_common_label(&self, known: Option<FlowLabel>, label: FlowLabel) -> bool {
+        known != Some(label) && self.store.count_of_peer_label(label) >= COMMON_TAG_MAX
+    }
+
     /// Ends what the context `id`, just told its peer's tag and locators, shows to be lost (§7.15). To be called before
     /// anything is sent for `id`.
     pub(super) fn resolve_confusion(&mut self, now: Instant, rng: &mut dyn Rng, id: ContextId, out: &mut Vec<Output>) {

@@ -2,6 +2,7 @@
 
 use std::collections::BTreeSet;
 use std::net::Ipv6Addr;
+use std::ops::Range;
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -11,6 +12,7 @@ use dataplane::wire::{ContextTag, FlowLabel, Locator, LocatorPair, Ulid, UlidPai
 use hashbrown::HashMap;
 use rand::Rng;
 
+use super::admission::Displaced;
 use super::check::Check;
 use super::config::Config;
 use super::context::{Context, ContextId, LocalHost, State, is_unicast};
@@ -302,6 +304,17 @@ impl Endpoint {
         self.store.iter()
     }
 
+    /// How many places the table of contexts has, taken or not. Whoever goes through all of them a few at a time meets every
+    /// context that was there before and after.
+    pub fn places(&self) -> usize {
+        self.store.places()
+    }
+
+    /// The contexts in some places of the table, in order.
+    pub fn contexts_at(&self, places: Range<usize>) -> impl Iterator<Item = &Context> {
+        self.store.in_places(places)
+    }
+
     /// Number of contexts.
     pub fn len(&self) -> usize {
         self.store.len()
@@ -433,9 +446,11 @@ impl Endpoint {
         rng: &mut dyn Rng,
         ulids: UlidPair,
         not: Option<ContextTag>,
+        displaced: Displaced,
     ) -> Option<ContextTag> {
         let shard = (self.shard_of)(self.inside(ulids));
         let taken = |tag| Some(tag) == not || self.store.by_local_tag(tag).is_some() || self.quarantine.holds_tag(tag);
-        self.tags.allocate(rng, shard, taken)
+        let gives_way = displaced.0.and_then(|id| self.store.get(id)).map(|context| context.local_tag);
+        self.tags.allocate_for(rng, shard, gives_way, taken)
     }
 }

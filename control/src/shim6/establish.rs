@@ -84,8 +84,9 @@ impl Endpoint {
         pairs.retain(|pair| host.has(pair.local.0) && is_unicast(pair.peer.0));
         self.starts.arrange(ulids, &mut pairs);
         let first = *pairs.first().filter(|_| is_unicast(ulids.peer.0)).ok_or(OpenRefused::NoLocators)?;
-        let room = self.make_room(now, out);
-        let tag = room.then(|| self.allocate_tag(rng, ulids, None)).flatten().ok_or(OpenRefused::Full)?;
+        let displaced = self.admit_own(now).ok_or(OpenRefused::Full)?;
+        let tag = self.allocate_tag(rng, ulids, None, displaced).ok_or(OpenRefused::Full)?;
+        self.displace(displaced, out);
         let mut context = self.blank(now, ulids, fork, tag, host);
         context.pair = first;
         context.exchange = Some(Box::new(Exchange::new(now, rng.next_u32(), pairs)));
@@ -364,14 +365,19 @@ impl Endpoint {
             State::Established => return Verdict::Dropped(DropReason::WrongState),
             State::Idle | State::EFailed | State::NoSupport => return Verdict::Dropped(DropReason::NoContext),
         };
+        if self.is_common(context.peer_tag, tag) {
+            return Verdict::Dropped(DropReason::CommonTag);
+        }
         let checked = match peer::check_parameters(&mut *self.proof, ulids.peer, options) {
             Ok(checked) => checked,
             Err(reason) => return Verdict::Dropped(reason),
         };
-        let told = match peer::prove(&mut *self.proof, ulids.peer, Some(context), options, checked) {
+        let mut told = match peer::prove(&mut *self.proof, ulids.peer, Some(context), options, checked) {
             Ok(told) => told,
             Err(refusal) => return self.refuse(now, packet, refusal, out),
         };
+        let known = context.peer_label;
+        told.leave_label(|label| self.is_common_label(known, label));
         let Some(context) = self.store.get_mut(id) else { return Verdict::Dropped(DropReason::NoContext) };
         context.renew_update(rng, nonce);
         peer::learn_exchange(context, tag, told);

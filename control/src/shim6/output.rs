@@ -195,6 +195,8 @@ pub enum DropReason {
     EmptyList,
     /// Too many messages wait for a proof already.
     TooManyWaiting,
+    /// It needed a proof, and whoever computes proofs failed: a fault of the box.
+    ProofFailed,
     /// No context for it.
     NoContext,
     /// The context is in a state that does not want it.

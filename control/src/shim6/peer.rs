@@ -21,6 +21,15 @@ pub(super) struct Told<'a> {
     flow_label: Option<FlowLabel>,
 }
 
+impl Told<'_> {
+    /// Takes an offer of a flow label for none if there is something against it.
+    pub(super) fn leave_label(&mut self, is_bad: impl FnOnce(FlowLabel) -> bool) {
+        if self.flow_label.is_some_and(is_bad) {
+            self.flow_label = None;
+        }
+    }
+}
+
 /// Why a message is not believed.
 #[derive(Clone, Debug)]
 pub(super) enum Refusal {

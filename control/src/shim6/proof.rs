@@ -63,7 +63,7 @@ pub trait LocatorProof: Send {
 }
 
 /// A signature over locators to be verified. Whoever has time does it, in any thread: it is a pure function.
-#[derive(Clone, Debug)]
+#[derive(Clone, Debug, PartialEq, Eq)]
 pub struct ProofJob {
     digest: Digest,
     pds: Vec<u8>,
@@ -76,7 +76,8 @@ pub struct ProofJob {
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Finding {
     digest: Digest,
-    holds: bool,
+    /// Absent if whoever was to find it out has failed.
+    holds: Option<bool>,
 }
 
 impl ProofJob {
@@ -85,12 +86,17 @@ impl ProofJob {
         let parameters = Parameters::parse(&self.pds);
         let verify = |parameters: &_| verify_locators(parameters, self.generation, &self.locators, &self.signature);
         let holds = parameters.as_ref().is_ok_and(|parameters| verify(parameters).is_ok());
-        Finding { digest: self.digest, holds }
+        Finding { digest: self.digest, holds: Some(holds) }
+    }
+
+    /// The answer of somebody who failed to compute it: nothing is known, and nobody is to wait for it any longer.
+    pub fn give_up(&self) -> Finding {
+        Finding { digest: self.digest, holds: None }
     }
 
     /// One that is about nothing but has a name.
     #[cfg(test)]
-    pub(super) fn of(digest: Digest) -> ProofJob {
+    pub(crate) fn of(digest: Digest) -> ProofJob {
         ProofJob { digest, pds: Vec::new(), generation: 0, locators: Vec::new(), signature: Vec::new() }
     }
 
@@ -104,6 +110,11 @@ impl Finding {
     /// What it is about.
     pub(super) fn digest(&self) -> &Digest {
         &self.digest
+    }
+
+    /// Whether there is no answer and will be none.
+    pub(super) fn failed(&self) -> bool {
+        self.holds.is_none()
     }
 }
 
@@ -249,9 +260,9 @@ impl<P: LocatorProof> LocatorProof for ProofMemory<P> {
     fn learn(&mut self, finding: Option<Finding>) {
         self.refused = None;
         match finding {
-            Some(Finding { digest, holds: true }) => self.remember(digest),
-            Some(Finding { digest, holds: false }) => self.refused = Some(digest),
-            None => {}
+            Some(Finding { digest, holds: Some(true) }) => self.remember(digest),
+            Some(Finding { digest, holds: Some(false) }) => self.refused = Some(digest),
+            Some(Finding { holds: None, .. }) | None => {}
         }
     }
 

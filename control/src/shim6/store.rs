@@ -4,6 +4,7 @@
 //! walks all contexts, except the iterator that says so.
 
 use std::hash::BuildHasher;
+use std::ops::Range;
 
 use dataplane::wire::{ContextTag, FlowLabel, Ulid, UlidPair};
 use hashbrown::{DefaultHashBuilder, HashMap, HashTable};
@@ -180,6 +181,11 @@ impl Store {
         self.by_peer_label.iter(label).filter_map(|index| self.at(index))
     }
 
+    /// How many those are.
+    pub(super) fn count_of_peer_label(&self, label: FlowLabel) -> usize {
+        self.by_peer_label.count(label)
+    }
+
     /// Contexts with an exchange under way that has this Initiator Nonce.
     pub(super) fn by_nonce(&self, nonce: u32) -> impl Iterator<Item = &Context> {
         self.by_nonce.iter(nonce).filter_map(|index| self.at(index))
@@ -249,6 +255,18 @@ impl Store {
     /// All contexts, in no particular order.
     pub(super) fn iter(&self) -> impl Iterator<Item = &Context> {
         self.slots.iter().filter_map(|slot| slot.context.as_deref())
+    }
+
+    /// Places that contexts have or had. Never less than before.
+    pub(super) fn places(&self) -> usize {
+        self.slots.len()
+    }
+
+    /// The contexts in some of them, in order.
+    pub(super) fn in_places(&self, places: Range<usize>) -> impl Iterator<Item = &Context> {
+        let end = places.end.min(self.slots.len());
+        let slots = self.slots.get(places.start.min(end)..end).unwrap_or_default();
+        slots.iter().filter_map(|slot| slot.context.as_deref())
     }
 
     /// All contexts, ordered by ULIDs and fork. Takes long: for tests.

@@ -83,6 +83,27 @@ impl TagSpace {
         self
     }
 
+    /// As [`TagSpace::allocate`], if need be in the place of a context that goes as soon as there is a tag. Its own tag has to
+    /// be `taken`, since that rests first.
+    pub(super) fn allocate_for(
+        &mut self,
+        rng: &mut dyn Rng,
+        shard: u8,
+        gives_way: Option<ContextTag>,
+        taken: impl Fn(ContextTag) -> bool,
+    ) -> Option<ContextTag> {
+        self.vacate(gives_way, true);
+        let tag = self.allocate(rng, shard, taken);
+        self.vacate(gives_way, false);
+        tag
+    }
+
+    fn vacate(&mut self, tag: Option<ContextTag>, vacant: bool) {
+        if let (Some(places), Some(tag)) = (&mut self.places, tag) {
+            places.set(tag, !vacant);
+        }
+    }
+
     /// A tag for a context of `shard` that is not `taken` and did not lately belong to another; none if the space is
     /// full.
     pub(super) fn allocate(

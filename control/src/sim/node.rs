@@ -318,8 +318,16 @@ impl Node {
 
     /// All its contexts, as the operator sees them.
     pub fn contexts(&self, now: Instant) -> Vec<ContextView> {
-        let all = ContextFilter { limit: Some(u32::MAX), ..ContextFilter::default() };
-        self.engine.contexts_view(now, &all).contexts
+        let mut filter = ContextFilter { limit: Some(u32::MAX), ..ContextFilter::default() };
+        let mut all = Vec::new();
+        loop {
+            let view = self.engine.contexts_view(now, &filter);
+            all.extend(view.contexts);
+            if view.next.is_none() {
+                return all;
+            }
+            filter.after = view.next;
+        }
     }
 
     /// A count of the control core.

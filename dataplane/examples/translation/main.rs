@@ -4,6 +4,8 @@
 //! ```text
 //! translation [--rounds N] [--sizes N,N,…]               times, as JSON
 //! translation --labels [--rounds N] [--sizes N,N,…]      the same with flow labels for payload headers beside it
+//! translation --misses [--rounds N] [--sizes N,N,…]      the same with packets beside it of which a tenth has no context
+//!             … --law zipf                               some contexts have most of the packets
 //! translation --only KIND DIRECTION LAPS [--idle]        the same work for counting instructions; prints the packets
 //! ```
 
@@ -36,37 +38,78 @@ trait Subject {
     fn rest(&mut self, direction: Direction, frames: &mut Frames);
     /// What is done now and then on other occasions.
     fn tidy(&mut self) {}
-    /// Whether flow labels stand for payload headers.
-    fn by_label(&self) -> bool {
-        false
+    /// Which packets it is sent.
+    fn kind(&self) -> Kind {
+        Kind::Plain
     }
 }
+
+/// What packets are like.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Kind {
+    /// All have a context, named as usual.
+    Plain,
+    /// Flow labels stand for payload headers.
+    Labelled,
+    /// One of [`STRANGER`] has no context.
+    Strange,
+}
+
+/// Every so many packets one is a stranger's, if any is.
+const STRANGER: usize = 10;
 
 const KINDS: [&str; 3] = ["stages", "worker", "floor"];
 /// The same for what flow labels change.
 const LABEL_KINDS: [&str; 3] = ["stages", "labelled", "floor"];
+/// The same for what packets without a context cost.
+const MISS_KINDS: [&str; 3] = ["stages", "missing", "floor"];
 
 fn subject(kind: &str, contexts: u32) -> Option<Box<dyn Subject>> {
     match kind {
-        "stages" => Some(Box::new(Stages::new(contexts, false))),
-        "labelled" => Some(Box::new(Stages::new(contexts, true))),
+        "stages" => Some(Box::new(Stages::new(contexts, Kind::Plain))),
+        "labelled" => Some(Box::new(Stages::new(contexts, Kind::Labelled))),
+        "missing" => Some(Box::new(Stages::new(contexts, Kind::Strange))),
         "worker" => Some(Box::new(Turns::new(contexts))),
         "floor" => Some(Box::new(Floor::new(contexts))),
         _ => None,
     }
 }
 
+/// Which contexts have how many of the packets.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Law {
+    /// All as many.
+    Uniform,
+    /// The second half as many as the first, the third a third (Zipf, with exponent 1).
+    Zipf,
+}
+
 /// A generator of contexts in random order (xorshift64*).
-struct Order(u64);
+struct Order {
+    state: u64,
+    law: Law,
+}
 
 impl Order {
+    fn new(state: u64, law: Law) -> Order {
+        Order { state, law }
+    }
+
+    /// A number below `below`, a power of two.
     fn next(&mut self, below: u32) -> u32 {
-        self.0 ^= self.0 >> 12;
-        self.0 ^= self.0 << 25;
-        self.0 ^= self.0 >> 27;
-        // The upper half of the product with the bound is even enough and needs no division.
-        let random = self.0.wrapping_mul(0x2545_f491_4f6c_dd1d) >> 32;
-        ((random * u64::from(below)) >> 32) as u32
+        self.state ^= self.state >> 12;
+        self.state ^= self.state << 25;
+        self.state ^= self.state >> 27;
+        let random = self.state.wrapping_mul(0x2545_f491_4f6c_dd1d) >> 32;
+        match self.law {
+            // The upper half of the product with the bound is even enough and needs no division.
+            Law::Uniform => ((random * u64::from(below)) >> 32) as u32,
+            // The logarithm of the rank is even. Ranks are scattered, for nobody sorts contexts by their traffic.
+            Law::Zipf => {
+                let rank = f64::from(below).powf(random as f64 / 2f64.powi(32)) as u32 - 1;
+                rank.wrapping_mul(0x9e37_79b1) & (below - 1)
+            }
+        }
     }
 }
 
@@ -92,10 +135,10 @@ fn pass(subject: &mut dyn Subject, direction: Direction, frames: &mut Frames) ->
 /// traffic that nothing comes back from is treated as an exception.
 fn lap(subject: &mut dyn Subject, direction: Direction, frames: &mut Frames, contexts: u32, order: &mut Order) -> f64 {
     frames.choose(|| order.next(contexts));
-    let by_label = subject.by_label();
-    frames.prepare(direction, by_label);
+    let kind = subject.kind();
+    frames.prepare(direction, kind, contexts);
     let time = pass(subject, direction, frames);
-    frames.prepare(direction.other(), by_label);
+    frames.prepare(direction.other(), kind, contexts);
     pass(subject, direction.other(), frames);
     subject.tidy();
     time
@@ -114,11 +157,11 @@ fn list(values: &[f64]) -> String {
 
 /// All kinds in turn, lap by lap, so that whatever else the machine does hits all of them. A sample is the median of its
 /// laps: one in which the machine did something else altogether does not count.
-fn measure(kinds: &[&str], contexts: u32, direction: Direction, rounds: usize) -> String {
+fn measure(kinds: &[&str], contexts: u32, direction: Direction, rounds: usize, law: Law) -> String {
     let mut frames = Frames::new(BURSTS);
     let mut subjects: Vec<_> = kinds.iter().filter_map(|kind| subject(kind, contexts)).collect();
     let mut times = vec![Vec::new(); subjects.len()];
-    let mut order = Order(0x9e37_79b9_7f4a_7c15);
+    let mut order = Order::new(0x9e37_79b9_7f4a_7c15, law);
     for round in 0..=rounds {
         let mut laps = vec![Vec::new(); subjects.len()];
         for _ in 0..LAPS {
@@ -159,10 +202,10 @@ fn only(words: &[&str]) -> Option<()> {
     let contexts = 1024;
     let mut subject = subject(kind, contexts)?;
     let mut frames = Frames::new(BURSTS);
-    let mut order = Order(7);
+    let mut order = Order::new(7, Law::Uniform);
     for _ in 0..laps {
         frames.choose(|| order.next(contexts));
-        frames.prepare(direction, subject.by_label());
+        frames.prepare(direction, subject.kind(), contexts);
         if !idle {
             pass(&mut *subject, direction, &mut frames);
         }
@@ -172,9 +215,11 @@ fn only(words: &[&str]) -> Option<()> {
 }
 
 fn times(kinds: &[&str], sizes: Vec<u32>, words: &[&str]) -> Option<()> {
-    let (mut rounds, mut sizes) = (9, sizes);
+    let (mut rounds, mut sizes, mut law) = (9, sizes, Law::Uniform);
     for pair in words.chunks(2) {
         match pair {
+            ["--law", "uniform"] => law = Law::Uniform,
+            ["--law", "zipf"] => law = Law::Zipf,
             ["--rounds", value] => rounds = value.parse().ok().filter(|&rounds: &usize| rounds > 0)?,
             ["--sizes", value] => {
                 let parsed: Option<Vec<u32>> = value.split(',').map(|size| size.parse().ok()).collect();
@@ -188,7 +233,7 @@ fn times(kinds: &[&str], sizes: Vec<u32>, words: &[&str]) -> Option<()> {
     for &contexts in &sizes {
         for direction in [Direction::Egress, Direction::Ingress] {
             eprintln!("{contexts} contexts, {direction:?}");
-            results.push(measure(kinds, contexts, direction, rounds));
+            results.push(measure(kinds, contexts, direction, rounds, law));
         }
     }
     println!("{{\"rounds\":{rounds},\"results\":[{}]}}", results.join(",\n"));
@@ -202,13 +247,15 @@ fn main() -> ExitCode {
         ["--only", rest @ ..] => only(rest),
         // There are not enough labels for a million contexts.
         ["--labels", rest @ ..] => times(&LABEL_KINDS, vec![1 << 10, 1 << 16, 1 << 18], rest),
+        ["--misses", rest @ ..] => times(&MISS_KINDS, vec![1 << 10, 1 << 16, 1 << 20], rest),
         words => times(&KINDS, vec![1 << 10, 1 << 16, 1 << 20], words),
     };
     if done.is_none() {
         eprintln!(
-            "usage: translation [--labels] [--rounds N] [--sizes N,N,…] | --only KIND egress|ingress LAPS [--idle]"
+            "usage: translation [--labels | --misses] [--rounds N] [--sizes N,N,…] [--law uniform|zipf] \
+             | --only KIND egress|ingress LAPS [--idle]"
         );
-        eprintln!("KIND: {}, labelled; sizes: powers of two from 64", KINDS.join(", "));
+        eprintln!("KIND: {}, labelled, missing; sizes: powers of two from 64", KINDS.join(", "));
         return ExitCode::from(2);
     }
     ExitCode::SUCCESS

@@ -1,49 +1,37 @@
 //! A site with many contexts and prepared packets for them, and the real code that translates them.
 
-use std::net::Ipv6Addr;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
-use dataplane::context::{Flows, Hasher, Install, LabelMode, Phase, Replay, Shard, Sharding};
+use dataplane::context::{Flows, Install, LabelMode, Replay, Shard, Sharding};
 use dataplane::counters::{Count, Counters};
 use dataplane::link::{ControlLink, RingSizes, Workers, connect};
 use dataplane::port::memory::{HeapFrame, HeapPool};
 use dataplane::port::{Frame, Port};
-use dataplane::snapshot::{Block, Classes, HostView, PortId, PortView, ProviderView, Role, Snapshot};
+use dataplane::snapshot::Snapshot;
 use dataplane::translate::{BURST, Batch, Origin, Scene, Verdict, inbound, outbound};
-use dataplane::wire::ethernet::Mac;
+use dataplane::wire::FlowLabel;
 use dataplane::wire::shim6::PayloadHeader;
-use dataplane::wire::{ContextTag, FlowLabel, Locator, LocatorPair, Ulid, UlidPair};
 use dataplane::worker::{Limits, Outlet, Worker};
 
-use super::{Direction, Subject};
+use super::{Direction, Kind, STRANGER, Subject};
 
-const SITE: PortId = PortId(0);
-const PROVIDER: PortId = PortId(1);
-const BOX_MAC: Mac = Mac([2, 0, 0, 0, 0, 1]);
-const OTHER_MAC: Mac = Mac([2, 0, 0, 0, 0, 2]);
-/// Hosts of the site; contexts are dealt out to them in turn.
-const HOSTS: u32 = 256;
+/// What follows from the number of a context is the same as where packets go through devices.
+#[path = "../../../perf/gen/src/site.rs"]
+#[allow(
+    dead_code,
+    unreachable_pub,
+    reason = "several workers and a context's parts are for the programs it comes from"
+)]
+mod numbered;
+
+use numbered::{BOX_MAC, OTHER_MAC, PROVIDER, SITE, Site};
+
 /// A packet from the site: Ethernet, IPv6, and ten octets that say UDP.
 pub(super) const PLAIN: usize = 64;
 
-fn address(high: u64, low: u64) -> Ipv6Addr {
-    Ipv6Addr::from_bits(u128::from(high) << 64 | u128::from(low))
-}
-
-fn ulids(context: u32) -> UlidPair {
-    let local = address(0xfc00_000a_0000_0001, u64::from(context % HOSTS) + 16);
-    UlidPair { local: Ulid(local), peer: Ulid(address(0xfc00_000b_0000_0001, context.into())) }
-}
-
-fn locators(context: u32) -> LocatorPair {
-    let local = address(0x2001_0db8_00a1_0001, u64::from(context % HOSTS) + 16);
-    LocatorPair { local: Locator(local), peer: Locator(address(0x2001_0db8_00b1_0001, context.into())) }
-}
-
-/// Our tag: worker 0 of box 0, and 37 bits that look random. Low bits are a permutation, so none occurs twice.
-fn tag(context: u32) -> ContextTag {
-    let scattered = u64::from(context).wrapping_mul(0x9e37_79b9_7f4a_7c15);
-    ContextTag::truncate(scattered & ((1 << Sharding::WORKER_SHIFT) - 1))
+/// One worker owns all.
+fn site(contexts: u32) -> Site {
+    Site::new(contexts, 1)
 }
 
 /// Our flow label and the peer's: 20 bits that look random, a permutation of all but zero.
@@ -51,59 +39,15 @@ fn label(context: u32) -> Option<FlowLabel> {
     FlowLabel::truncate((context + 1).wrapping_mul(0x9_e375))
 }
 
-fn install(context: u32, by_label: bool) -> Install {
+fn install(site: &Site, context: u32, by_label: bool) -> Install {
     let label = label(context).filter(|_| by_label);
-    Install {
-        handle: context.into(),
-        ulids: ulids(context),
-        default: true,
-        classes: Classes::NONE,
-        local_tag: tag(context),
-        peer_tag: ContextTag::truncate(u64::from(context) << 8 | 1),
-        locators: locators(context),
-        provider: 0,
-        path: Default::default(),
-        standby: None,
-        host: context % HOSTS,
-        inside: None,
-        phase: Phase::Live,
-        local_label: label,
-        peer_label: label,
-        narrow: false,
-        accepted: None,
-    }
+    Install { local_label: label, peer_label: label, ..site.install(context) }
 }
 
-fn snapshot() -> Snapshot {
-    let port = |role| PortView {
-        role,
-        mac: BOX_MAC,
-        mtu: 1500,
-        own: vec![address(0xfe80 << 48, 1)],
-        icmp_source: address(0xfe80 << 48, 1),
-    };
-    let provider = ProviderView {
-        port: PROVIDER,
-        prefix: 0x2001_0db8_00a1_0001,
-        next_hop: address(0xfe80 << 48, 2),
-        mac: Some(OTHER_MAC),
-    };
-    let hosts: Vec<HostView> =
-        (0..HOSTS).map(|host| HostView { ulid: ulids(host).local, port: SITE, mac: Some(OTHER_MAC) }).collect();
-    Snapshot {
-        ports: vec![port(Role::Site), port(Role::Provider)],
-        providers: vec![provider],
-        host_index: hosts.iter().zip(0..).map(|(host, at)| (host.ulid, at)).collect(),
-        hosts,
-        site: Block::new(address(0xfc00_000a_0000_0000, 0), 48),
-        mss_clamp: false,
-        classes: Vec::new(),
-        nat: None,
-    }
-}
-
-fn sharding() -> Sharding {
-    Sharding::new(Hasher::new(std::array::from_fn(|at| (at * 41 + 7) as u8)), 1)
+fn snapshot(site: &Site) -> Snapshot {
+    let mut snapshot = site.snapshot();
+    snapshot.ports.iter_mut().for_each(|port| port.mtu = 1500);
+    snapshot
 }
 
 /// Packets of a lap. They are written anew before each, and keep their buffers.
@@ -127,13 +71,18 @@ impl Frames {
         self.chosen.fill_with(&mut choose);
     }
 
-    /// Makes each a packet of the context chosen for it, with a payload header or by label.
-    pub(super) fn prepare(&mut self, direction: Direction, by_label: bool) {
-        for (frame, &context) in self.all.iter_mut().zip(&self.chosen) {
-            let (ulids, locators) = (ulids(context), locators(context));
+    /// Makes each a packet of the context chosen for it; strangers' have numbers beyond the `contexts` there are.
+    pub(super) fn prepare(&mut self, direction: Direction, kind: Kind, contexts: u32) {
+        let site = site(0);
+        let by_label = kind == Kind::Labelled;
+        for (at, (frame, &context)) in self.all.iter_mut().zip(&self.chosen).enumerate() {
+            let context = if kind == Kind::Strange && at % STRANGER == 0 { context + contexts } else { context };
+            let (ulids, locators) = (site.ulids(context), site.locators(context));
             let (source, target, shim) = match direction {
                 Direction::Egress => (ulids.local.0, ulids.peer.0, None),
-                Direction::Ingress => (locators.peer.0, locators.local.0, Some(tag(context)).filter(|_| !by_label)),
+                Direction::Ingress => {
+                    (locators.peer.0, locators.local.0, Some(site.tag(context)).filter(|_| !by_label))
+                }
             };
             let label = label(context).filter(|_| by_label && direction == Direction::Ingress);
             let header = shim.map(|tag| PayloadHeader { next_header: 17, tag }.emit());
@@ -182,22 +131,25 @@ pub(super) struct Stages {
     flows: Flows,
     batches: Vec<Batch<HeapFrame>>,
     expected: [u64; 2],
-    by_label: bool,
+    seen: [u64; 2],
+    kind: Kind,
 }
 
 impl Stages {
-    pub(super) fn new(contexts: u32, by_label: bool) -> Stages {
-        let sharding = sharding();
+    pub(super) fn new(contexts: u32, kind: Kind) -> Stages {
+        let by_label = kind == Kind::Labelled;
+        let site = site(contexts);
+        let sharding = site.sharding();
         let mode = if by_label { LabelMode::All } else { LabelMode::Off };
         let mut shard = Shard::new(contexts, *sharding.hasher(), false).with_labels(mode);
         for context in 0..contexts {
-            shard.install(&install(context, by_label)).expect("the table has room for what it was made for");
+            shard.install(&install(&site, context, by_label)).expect("the table has room for what it was made for");
         }
-        let (snapshot, counters) = (snapshot(), Counters::default());
+        let (snapshot, counters) = (snapshot(&site), Counters::default());
         let replay = Replay::new(Limits::default().replays, 1514);
         let flows = Flows::new(0, *sharding.hasher());
-        let (batches, expected) = (Vec::new(), [0; 2]);
-        Stages { shard, snapshot, sharding, counters, replay, flows, batches, expected, by_label }
+        let (batches, expected, seen) = (Vec::new(), [0; 2], [0; 2]);
+        Stages { shard, snapshot, sharding, counters, replay, flows, batches, expected, seen, kind }
     }
 }
 
@@ -220,26 +172,33 @@ impl Subject for Stages {
     }
 
     fn rest(&mut self, direction: Direction, frames: &mut Frames) {
+        let mut strangers = 0;
         for batch in &mut self.batches {
-            assert!(
-                batch.verdicts.iter().all(|verdict| matches!(verdict, Verdict::Forward(_))),
-                "a packet is not sent"
-            );
-            self.expected[direction as usize] += batch.frames.len() as u64;
+            let strange = |verdict: &&Verdict| match direction {
+                Direction::Egress => matches!(verdict, Verdict::Hold(_)),
+                Direction::Ingress => matches!(verdict, Verdict::UnknownTag(..)),
+            };
+            let sent = batch.verdicts.iter().filter(|verdict| matches!(verdict, Verdict::Forward(_))).count();
+            strangers += batch.verdicts.iter().filter(strange).count();
+            self.expected[direction as usize] += sent as u64;
             frames.all.append(&mut batch.frames);
             batch.clear();
         }
+        let all = frames.all.len();
+        assert_eq!(strangers, if self.kind == Kind::Strange { all.div_ceil(STRANGER) } else { 0 });
+        self.seen[direction as usize] += (all - strangers) as u64;
+        assert_eq!(self.expected, self.seen, "a packet is not sent");
         let (all, labelled) = match direction {
             Direction::Egress => (Count::TranslatedOut, Count::LabelledOut),
             Direction::Ingress => (Count::TranslatedIn, Count::LabelledIn),
         };
         let expected = self.expected[direction as usize];
         assert_eq!(self.counters.count(all), expected);
-        assert_eq!(self.counters.count(labelled), if self.by_label { expected } else { 0 });
+        assert_eq!(self.counters.count(labelled), if self.kind == Kind::Labelled { expected } else { 0 });
     }
 
-    fn by_label(&self) -> bool {
-        self.by_label
+    fn kind(&self) -> Kind {
+        self.kind
     }
 
     fn tidy(&mut self) {
@@ -293,9 +252,10 @@ impl Turns {
         let ports = waiting.iter().map(port).collect();
         let limits = Limits { contexts, ..Limits::default() };
         let link = links.pop().expect("one worker was asked for");
-        let mut worker = Worker::new(0, limits, sharding(), Arc::new(snapshot()), ports, link, Box::new(HeapPool));
+        let (site, pool) = (site(contexts), Box::new(HeapPool));
+        let mut worker = Worker::new(0, limits, site.sharding(), Arc::new(snapshot(&site)), ports, link, pool);
         for context in 0..contexts {
-            control.install(0, install(context, false));
+            control.install(0, site.install(context));
             if context % 64 == 63 {
                 worker.turn(0);
             }

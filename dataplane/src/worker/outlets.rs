@@ -1,17 +1,22 @@
 //! Where packets go when their verdict is known: ports, other workers, control, or nowhere under a name.
 
+use rtrb::PushError;
+
 use crate::context::hold::Held;
 use crate::context::{Hasher, Hold};
 use crate::counters::{Count, DropReason};
 use crate::limit::Guard;
-use crate::link::{Event, Handover, Retired, WorkerLink};
+use crate::link::{Event, Handover, Punt, Retired, WorkerLink};
 use crate::port::{Frame, Pool, Port};
 use crate::reply;
-use crate::snapshot::{PortId, Snapshot};
+use crate::snapshot::{PortId, Role, Snapshot};
 use crate::translate::{BURST, IcmpError, Verdict};
 use crate::wire::ethernet;
 use crate::wire::ipv6::{self, fragment::Pieces};
 use crate::wire::{Ulid, UlidPair};
+
+/// Where hosts ask for names.
+const DNS_PORT: [u8; 2] = 53u16.to_be_bytes();
 
 /// A device queue, or the worker that has one.
 pub enum Outlet<F> {
@@ -56,13 +61,21 @@ impl<F: Frame> Outlets<F> {
         self.link.counters.count_drop(reason);
     }
 
-    /// Tells control. False when it has no room to listen.
+    /// Tells control. False when it has no room to listen. What is lost then is a packet or a word, which are counted apart: a
+    /// packet whose drop has a reason already is not dropped twice.
     pub(super) fn tell(&mut self, event: Event<F>) -> bool {
-        let told = self.link.events.push(event).is_ok();
-        if !told {
-            self.drop(DropReason::RingFull);
+        let Err(PushError::Full(event)) = self.link.events.push(event) else { return true };
+        match event {
+            Event::Punt(..) | Event::Unresolved(..) | Event::UnknownPair(_) => self.drop(DropReason::RingFull),
+            Event::UnknownTag { .. }
+            | Event::Activity { .. }
+            | Event::Tcp { .. }
+            | Event::TableFull { .. }
+            | Event::Qualified { .. }
+            | Event::Fork(_)
+            | Event::Retired(_) => self.count(Count::NoticesLost),
         }
-        told
+        false
     }
 
     #[inline]
@@ -101,7 +114,14 @@ impl<F: Frame> Outlets<F> {
                 Held::Refused(_) => self.drop(DropReason::HoldFull),
             },
             Verdict::Punt(why) => {
-                if !self.guard.punt(why, port, source(&frame), self.now) {
+                let question = asker(why, port, &frame, snapshot).and_then(|host| self.guard.question(host, self.now));
+                if question == Some(false) {
+                    self.drop(DropReason::QuestionRate);
+                } else if question == Some(true) {
+                    if self.tell(Event::Punt(port, why, frame)) {
+                        self.count(Count::Punted);
+                    }
+                } else if !self.guard.punt(why, port, source(&frame), self.now) {
                     self.drop(DropReason::ControlRate);
                 } else if self.tell(Event::Punt(port, why, frame)) {
                     self.count(Count::Punted);
@@ -279,6 +299,15 @@ impl<F: Frame> Outlets<F> {
 }
 
 /// The source address of a packet.
+/// The host that asks, if a packet for the host stack is a question: UDP for port 53, from the site.
+fn asker<F: Frame>(why: Punt, port: PortId, frame: &F, snapshot: &Snapshot) -> Option<u128> {
+    let packet = frame.bytes().get(ethernet::HEADER_LEN..)?;
+    let (header, ports) = packet.split_at_checked(ipv6::HEADER_LEN)?;
+    let site = snapshot.ports.get(usize::from(port.0))?.role == Role::Site;
+    let asks = why == Punt::HostStack && header[6] == ipv6::protocol::UDP && ports.get(2..4)? == DNS_PORT;
+    (site && asks).then(|| source(frame))?
+}
+
 fn source<F: Frame>(frame: &F) -> Option<u128> {
     let octets = frame.bytes().get(ethernet::HEADER_LEN + 8..)?.first_chunk()?;
     Some(u128::from_be_bytes(*octets))

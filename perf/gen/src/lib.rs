@@ -16,5 +16,6 @@ pub mod console;
 pub mod device;
 pub mod frames;
 pub mod load;
+pub mod pauses;
 pub mod receive;
 pub mod site;

@@ -84,15 +84,45 @@ pub struct Stream {
     choice: Choice,
     sequence: u32,
     thread: u32,
-    /// Nanoseconds between two bursts; none for no pause.
-    pause: Option<f64>,
-    due: f64,
+    /// None for as many as there is room for.
+    schedule: Option<Schedule>,
     room: Vec<Mbuf>,
     template: Vec<u8>,
     /// Frames the device took.
     pub sent: u64,
     /// Frames it did not take although they were due.
     pub refused: u64,
+}
+
+/// When bursts are due, in nanoseconds since the trial began.
+struct Schedule {
+    /// Between two of them.
+    pause: f64,
+    due: f64,
+    /// Bursts left out, because the thread was away when they were due.
+    missed: u64,
+}
+
+/// Nanoseconds a burst may be late.
+const LATE: f64 = 50_000.0;
+
+impl Schedule {
+    /// Whether a burst is to be sent now. A wire never carries more than its rate, so a thread that was away does not make up for
+    /// it: what it sent at once would fill rings that the rate asked for does not fill.
+    #[inline]
+    fn is_due(&mut self, now: u64) -> bool {
+        let late = now as f64 - self.due;
+        if late > LATE {
+            let bursts = ((late - LATE) / self.pause).ceil();
+            self.due += bursts * self.pause;
+            self.missed += bursts as u64;
+        }
+        let due = now as f64 >= self.due;
+        if due {
+            self.due += self.pause;
+        }
+        due
+    }
 }
 
 /// Bits of a sequence number that count; those above say whose it is.
@@ -110,8 +140,7 @@ impl Stream {
             choice: Choice::new(trial.law, trial.site.contexts(), 1 + place.to_bits() % 0xffff_fffb),
             sequence: 0,
             thread: thread as u32,
-            pause,
-            due: pause.unwrap_or_default() * place,
+            schedule: pause.map(|pause| Schedule { pause, due: pause * place, missed: 0 }),
             room: Vec::with_capacity(BURST),
             template: vec![0; length(way, LARGEST)],
             sent: 0,
@@ -122,7 +151,7 @@ impl Stream {
     /// Sends a burst if one is due. `now` is in nanoseconds since the trial began.
     #[inline]
     pub fn turn(&mut self, now: u64, base: u64, trial: &Trial, pool: &BufferPool, port: &mut QueuePair) {
-        let Some(pause) = self.pause else {
+        let Some(schedule) = &mut self.schedule else {
             if self.room.is_empty() {
                 self.fill(base + now, trial, pool);
             }
@@ -132,10 +161,9 @@ impl Stream {
             self.sent += (before - self.room.len()) as u64;
             return;
         };
-        if (now as f64) < self.due {
+        if !schedule.is_due(now) {
             return;
         }
-        self.due += pause;
         self.fill(base + now, trial, pool);
         let before = self.room.len();
         Port::transmit(port, &mut self.room);
@@ -147,10 +175,15 @@ impl Stream {
 
     /// Frames that should have been sent by `now`, or were.
     pub fn intended(&self, now: u64) -> u64 {
-        match self.pause {
-            Some(pause) => (now as f64 / pause * BURST as f64) as u64,
+        match &self.schedule {
+            Some(schedule) => (now as f64 / schedule.pause * BURST as f64) as u64,
             None => self.sent,
         }
+    }
+
+    /// Frames that were not sent because the thread was away when they were due.
+    pub fn missed(&self) -> u64 {
+        self.schedule.as_ref().map_or(0, |schedule| schedule.missed * BURST as u64)
     }
 
     fn fill(&mut self, sent: u64, trial: &Trial, pool: &BufferPool) {
@@ -181,6 +214,22 @@ const _: () = assert!(SMALLEST >= 14 + 40 + 8);
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn who_was_away_does_not_send_faster_afterwards() {
+        let mut schedule = Schedule { pause: 10_000.0, due: 0.0, missed: 0 };
+        let sent = |schedule: &mut Schedule, from: u64, to: u64| {
+            (from..to).step_by(1000).filter(|&now| schedule.is_due(now)).count()
+        };
+        assert_eq!(sent(&mut schedule, 0, 1_000_000), 100);
+        // Away for four milliseconds: what is within the limit is sent, the rest never.
+        let after = sent(&mut schedule, 5_000_000, 6_000_000);
+        assert!((100..=106).contains(&after), "{after}");
+        assert_eq!(after as u64 + schedule.missed, 500);
+        // A little late is not away.
+        assert_eq!(sent(&mut schedule, 6_040_000, 7_000_000), 100);
+        assert_eq!(after as u64 + schedule.missed, 500);
+    }
 
     #[test]
     fn a_trial_is_read_with_what_is_usual() {

@@ -16,6 +16,9 @@ pub struct ContextFilter {
     pub state: Option<ContextState>,
     /// At most this many; [`ContextFilter::LIMIT_DEFAULT`] when left out.
     pub limit: Option<u32>,
+    /// Go on from here: what [`ContextsView::next`] said. From the beginning when left out.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub after: Option<u64>,
 }
 
 impl ContextFilter {
@@ -58,8 +61,11 @@ pub struct ContextCounts {
 pub struct ContextsView {
     /// At most as many as asked for.
     pub contexts: Vec<ContextView>,
-    /// How many more pass the filter.
+    /// How many more pass the filter, of those that were looked at.
     pub left_off: u64,
+    /// Where to go on, if there are contexts that were not looked at: a box looks at so many at once, and then does its work.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub next: Option<u64>,
 }
 
 /// RFC 5533's states (§6.3), under its names.

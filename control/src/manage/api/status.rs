@@ -5,6 +5,7 @@ use std::net::Ipv6Addr;
 use serde::{Deserialize, Serialize};
 
 use super::{ContextCounts, named};
+use crate::publish::Counts;
 
 /// How the box is.
 #[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize)]
@@ -27,8 +28,11 @@ pub struct StatusView {
     pub memory: MemoryView,
     /// How many contexts there are, by state.
     pub contexts: ContextCounts,
-    /// Static hosts served.
+    /// Hosts served.
     pub hosts: u64,
+    /// How the publishing of their names stands; nothing if there is none.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub publish: Option<Counts>,
 }
 
 /// One poll-mode worker.

@@ -7,6 +7,7 @@ mod files;
 mod providers;
 pub mod records;
 mod show;
+mod zone;
 
 use std::io::{self, Write};
 use std::net::Ipv6Addr;
@@ -67,6 +68,11 @@ enum Verb {
     },
     /// What the running box translates for peers without Shim6, and through which providers.
     Natv6,
+    /// Whom the running box asks for the hosts, and what it has learned.
+    Dns {
+        #[command(subcommand)]
+        verb: Option<DnsVerb>,
+    },
     /// Use a provider of the running box in another way, or change which providers the site has.
     ///
     /// `provider NAME drain` and the like hold until told otherwise or restarted: peers are told by Locator Preferences, and
@@ -74,8 +80,23 @@ enum Verb {
     /// the hosts' locators and have a running daemon reload: sessions move, and no host notices.
     #[command(args_conflicts_with_subcommands = true)]
     Provider(ProviderArgs),
+    /// The zones of the site: names, identifiers and reverse names of all hosts, as a zone file has them.
+    ///
+    /// Of the hosts the running box serves, or of the hosts file if none runs. What `[publish]` keeps up to date by itself is
+    /// the same.
+    Zone {
+        /// The hosts' domain, if the configuration has no `publish.zone`.
+        #[arg(long)]
+        domain: Option<String>,
+    },
     /// Have the running box read its configuration and hosts again: all of it or nothing.
     Reload,
+}
+
+#[derive(Debug, Subcommand)]
+enum DnsVerb {
+    /// Forget every answer, and which identifiers lead nowhere.
+    Flush,
 }
 
 #[derive(Args, Debug)]
@@ -317,12 +338,16 @@ fn obey(cli: &Cli, output: &mut Output<'_>) -> Result<(), VerbError> {
         Verb::Status => show::status(config, output),
         Verb::Hosts => show::hosts(config, output),
         Verb::Contexts(ContextArgs { ulid, state, limit }) => {
-            show::contexts(config, ContextFilter { ulid: *ulid, state: *state, limit: Some(*limit) }, output)
+            let filter = ContextFilter { ulid: *ulid, state: *state, limit: Some(*limit), after: None };
+            show::contexts(config, filter, output)
         }
         Verb::Paths => show::paths(config, output),
         Verb::Counters { all } => show::counters(config, *all, output),
         Verb::Natv6 => show::natv6(config, output),
+        Verb::Dns { verb: None } => show::dns(config, output),
+        Verb::Dns { verb: Some(DnsVerb::Flush) } => show::dns_flush(config, output),
         Verb::Provider(arguments) => provider(config, arguments, output),
+        Verb::Zone { domain } => zone::zone(config, domain.as_deref(), output),
         Verb::Reload => show::reload(config, output),
     }
 }

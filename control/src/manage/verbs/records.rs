@@ -29,19 +29,23 @@ impl fmt::Display for Record {
     }
 }
 
-/// The records of `host`: an AAAA for each locator, the ULID in RFC 3597 syntax, and the ULID's reverse name.
+/// The records of a host of the file.
+pub fn records(host: &Host, domain: Option<&str>) -> Vec<Record> {
+    let locators: Vec<Ipv6Addr> = host.identity.locators.iter().map(|locator| locator.0).collect();
+    records_of(&host.name, host.identity.ulid.0, &locators, domain)
+}
+
+/// The records of a host: an AAAA for each locator, the ULID in RFC 3597 syntax, and the ULID's reverse name.
 ///
 /// With `domain`, names are complete. Without, a name with dots counts as complete and one without stays relative.
-pub fn records(host: &Host, domain: Option<&str>) -> Vec<Record> {
-    let owner = owner(&host.name, domain);
-    let identity = &host.identity;
+pub fn records_of(name: &str, ulid: Ipv6Addr, locators: &[Ipv6Addr], domain: Option<&str>) -> Vec<Record> {
+    let owner = owner(name, domain);
     let record = |owner: &str, kind: &str, data: String| Record { owner: owner.into(), kind: kind.into(), data };
-    let mut records: Vec<Record> =
-        identity.locators.iter().map(|locator| record(&owner, "AAAA", locator.to_string())).collect();
-    let octets = identity.ulid.0.octets();
+    let mut records: Vec<Record> = locators.iter().map(|locator| record(&owner, "AAAA", locator.to_string())).collect();
+    let octets = ulid.octets();
     let data = format!("\\# {} {}", octets.len(), Hex(&octets));
     records.push(record(&owner, &format!("TYPE{ULID_RECORD_TYPE}"), data));
-    records.push(record(&reverse_name(identity.ulid.0), "PTR", owner.clone()));
+    records.push(record(&reverse_name(ulid), "PTR", owner.clone()));
     records
 }
 

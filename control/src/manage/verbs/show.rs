@@ -7,11 +7,12 @@ use super::files::hosts_table;
 use super::{Output, VerbError};
 use crate::config::Site;
 use crate::manage::api::{
-    ContextFilter, ContextView, ContextsView, CountersView, HostsView, Natv6View, PathsView, Request, Response,
-    StatusView, SteerRequest,
+    ContextFilter, ContextView, ContextsView, CountersView, DnsView, HostsView, Natv6View, PathsView, Request,
+    Response, StatusView, SteerRequest,
 };
 use crate::manage::client::Client;
 use crate::manage::table::Table;
+use crate::publish::Counts;
 
 /// Asks, and takes the answer that belongs to the question.
 macro_rules! ask {
@@ -35,9 +36,20 @@ pub(super) fn hosts(config: &Path, output: &mut Output<'_>) -> Result<(), VerbEr
     output.answer(&view, hosts_text)
 }
 
-pub(super) fn contexts(config: &Path, filter: ContextFilter, output: &mut Output<'_>) -> Result<(), VerbError> {
-    let view = ask!(config, Request::Contexts(filter), Contexts);
-    output.answer(&view, contexts_text)
+/// Asks until everything has been looked at: the box does so a part at a time.
+pub(super) fn contexts(config: &Path, mut filter: ContextFilter, output: &mut Output<'_>) -> Result<(), VerbError> {
+    let limit = filter.limit();
+    let mut all = ContextsView::default();
+    loop {
+        let view = ask!(config, Request::Contexts(filter.clone()), Contexts);
+        all.contexts.extend(view.contexts);
+        all.left_off += view.left_off;
+        // Whatever the other end says, this comes to an end.
+        let Some(next) = view.next.filter(|next| filter.after.is_none_or(|after| after < *next)) else { break };
+        filter.after = Some(next);
+        filter.limit = Some(u32::try_from(limit.saturating_sub(all.contexts.len())).unwrap_or(u32::MAX));
+    }
+    output.answer(&all, contexts_text)
 }
 
 pub(super) fn paths(config: &Path, output: &mut Output<'_>) -> Result<(), VerbError> {
@@ -53,6 +65,16 @@ pub(super) fn counters(config: &Path, all: bool, output: &mut Output<'_>) -> Res
 pub(super) fn natv6(config: &Path, output: &mut Output<'_>) -> Result<(), VerbError> {
     let view = ask!(config, Request::Natv6, Natv6);
     output.answer(&view, natv6_text)
+}
+
+pub(super) fn dns(config: &Path, output: &mut Output<'_>) -> Result<(), VerbError> {
+    let view = ask!(config, Request::Dns, Dns);
+    output.answer(&view, dns_text)
+}
+
+pub(super) fn dns_flush(config: &Path, output: &mut Output<'_>) -> Result<(), VerbError> {
+    let view = ask!(config, Request::DnsFlush, DnsFlushed);
+    output.answer(&view, |view| format!("{} entries forgotten\n", view.entries))
 }
 
 pub(super) fn provider(config: &Path, wanted: SteerRequest, output: &mut Output<'_>) -> Result<(), VerbError> {
@@ -106,6 +128,10 @@ fn status_text(view: &StatusView) -> String {
         counts.failed,
         counts.no_support,
     );
+    if let Some(names) = &view.publish {
+        let Counts { published, waiting, taken, .. } = names;
+        text += &format!("names: {published} published, {waiting} waiting, {taken} somebody else's\n");
+    }
     let mut providers =
         Table::new(&["PROVIDER", "STATE", "USE", "PORT", "PREFIX", "NEXT HOP", "RESOLVED", ">PREFERENCE", ">CONTEXTS"]);
     for it in &view.providers {
@@ -225,6 +251,57 @@ fn counters_text(view: &CountersView, all: bool) -> String {
         table.row([name.clone(), value.to_string(), view.descriptions.get(name).cloned().unwrap_or_default()]);
     }
     if table.is_empty() { "every counter is zero (--all shows them)\n".into() } else { table.to_string() }
+}
+
+fn dns_text(view: &DnsView) -> String {
+    if !view.enabled {
+        return "not enabled ([dns]): hosts ask somebody else\n".into();
+    }
+    let mut servers =
+        Table::new(&["SERVER", "STATE", "PORT", "FROM", ">RTT", ">ASKED", ">ANSWERED", ">TIMEOUTS", ">TCP"]);
+    for it in &view.servers {
+        let state = match (it.source, it.resting) {
+            (None, _) => "no way",
+            (Some(_), true) => "resting",
+            (Some(_), false) => "up",
+        };
+        servers.row([
+            it.address.to_string(),
+            state.into(),
+            it.port.clone().unwrap_or_else(|| "-".into()),
+            it.source.map_or_else(|| "-".into(), |source| source.to_string()),
+            it.rtt_us.map_or_else(|| "-".into(), |rtt| format!("{}.{:03} ms", rtt / 1000, rtt % 1000)),
+            it.questions.to_string(),
+            it.answers.to_string(),
+            it.timeouts.to_string(),
+            it.streams.to_string(),
+        ]);
+    }
+    let mut counters = Table::new(&["COUNTER", ">VALUE"]);
+    for (name, value) in view.counters.iter().filter(|(_, value)| **value > 0) {
+        counters.row([name.clone(), value.to_string()]);
+    }
+    let counters = if counters.is_empty() { String::new() } else { format!("\n{counters}") };
+    format!(
+        "{servers}\ncache: {} of {} answers, {} of {} octets; {} hits, {} misses, {} had to make room\n\
+         waiting: {} questions of hosts, {} on their way to servers\n\
+         own zone: {} names, {} hosts without one\n\
+         peers learned: {}; looked up backwards: {} now, {} remembered as not found\n{counters}",
+        view.entries,
+        view.entries_max,
+        view.octets,
+        view.octets_max,
+        view.hits,
+        view.misses,
+        view.evicted,
+        view.waiting,
+        view.asked,
+        view.names,
+        view.unnamed,
+        view.peers,
+        view.looked_up,
+        view.not_found,
+    )
 }
 
 fn natv6_text(view: &Natv6View) -> String {

@@ -9,6 +9,8 @@ use super::*;
 struct Peer {
     ulid: Ulid,
     locator: Locator,
+    /// The host of ours that it asks.
+    host: u16,
 }
 
 impl Peer {
@@ -24,15 +26,20 @@ impl Peer {
 
     /// Host `number` of /64 `prefix`.
     fn new(prefix: u16, number: u16) -> Peer {
-        Peer { ulid: ulid(prefix, number), locator: locator(9, prefix, number) }
+        Peer { ulid: ulid(prefix, number), locator: locator(9, prefix, number), host: 1 }
     }
 
     fn ulids(&self) -> UlidPair {
-        UlidPair { local: ulid(1, 1), peer: self.ulid }
+        UlidPair { local: ulid(1, self.host), peer: self.ulid }
+    }
+
+    /// Our wish for a context with it.
+    fn wish(&self) -> Open {
+        Open { ulids: self.ulids(), fork: 0, pairs: vec![pair(locator(1, 1, self.host), self.locator)] }
     }
 
     fn addresses(&self) -> Addresses {
-        between(self.locator, locator(1, 1, 1))
+        between(self.locator, locator(1, 1, self.host))
     }
 
     /// Another one at every time, as of a peer that lost the context and asks again.
@@ -222,9 +229,58 @@ fn where_space_is_short_what_nobody_used_gives_way() {
 #[test]
 fn who_cannot_prove_its_locators_displaces_nobody() {
     let mut a = crowded(1000);
-    let liar = Peer { ulid: ulid(3, 1), locator: locator(9, 3, 0xbad) };
+    let liar = Peer { ulid: ulid(3, 1), locator: locator(9, 3, 0xbad), host: 1 };
     assert!(matches!(liar.ask(&mut a, at(60), 0), Verdict::Answered(Answer::Error(_))));
     assert_eq!((a.displaced(), a.endpoint.len()), (Vec::new(), 880));
+}
+
+#[test]
+fn who_gets_no_tag_displaces_nobody() {
+    // Eight tags for each shard, and those of host 2 are all in use.
+    let config = Config { contexts_max: 16, ..unlimited() };
+    let mut a = Node::with_tags(1, config, TagSpace::with_random_bits(1, 3), 1);
+    a.endpoint.set_host(host(1, 2)).unwrap();
+    let of_host_2 = |number| Peer { host: 2, ..Peer::new(2, number) };
+    for number in 0..8 {
+        a.open_with(at(0), of_host_2(number).wish()).unwrap();
+    }
+    for number in 0..6 {
+        assert_eq!(Peer::new(3, number).ask(&mut a, at(0), 0), Verdict::Accepted);
+    }
+    assert_eq!(a.open_with(at(60), of_host_2(8).wish()), Err(OpenRefused::Full));
+    assert_eq!((a.displaced(), a.endpoint.len()), (Vec::new(), 14));
+    assert_eq!(of_host_2(8).ask(&mut a, at(60), 0), dropped(DropReason::Full));
+    assert_eq!((a.displaced(), a.endpoint.len()), (Vec::new(), 14));
+    // Host 1 has tags left, so there somebody gives way.
+    let oldest = Peer::new(3, 0).context(&a).unwrap();
+    assert!(a.open_with(at(60), Peer::new(3, 6).wish()).is_ok());
+    assert_eq!((a.displaced(), a.endpoint.len()), (vec![oldest], 14));
+    a.endpoint.selfcheck();
+}
+
+#[test]
+fn in_a_full_table_the_newcomer_gets_the_place_of_who_gives_way() {
+    let config = Config { contexts_max: 16, ..unlimited() };
+    let mut a = Node::with_tags(1, config, TagSpace::new(1).with_slots(16), 1);
+    for number in 0..4 {
+        assert_eq!(Peer::new(3, number).ask(&mut a, at(0), 0), Verdict::Accepted);
+    }
+    for number in 0..12 {
+        a.open_with(at(0), Peer::new(2, number).wish()).unwrap();
+    }
+    let place = |a: &Node, peer: &Peer| {
+        let tag = a.endpoint.find(peer.ulids(), 0).unwrap().local_tag;
+        (tag, dataplane::context::Shard::slot_of(tag, 16))
+    };
+    let before: Vec<_> = (0..2).map(|number| place(&a, &Peer::new(3, number))).collect();
+    assert!(a.open_with(at(60), Peer::new(2, 12).wish()).is_ok());
+    let (tag, slot) = place(&a, &Peer::new(2, 12));
+    assert!(tag != before[0].0 && slot == before[0].1, "a tag of its own in the place of the other");
+    // Place and all, the table is as full as it was: the next one goes for the next.
+    assert!(a.open_with(at(60), Peer::new(2, 13).wish()).is_ok());
+    assert_eq!(place(&a, &Peer::new(2, 13)).1, before[1].1);
+    assert_eq!(a.endpoint.len(), 16);
+    a.endpoint.selfcheck();
 }
 
 #[test]
@@ -313,5 +369,28 @@ fn a_tag_that_all_peers_give_is_given_to_a_bounded_number_of_contexts() {
     assert_eq!(Peer::new(2, 7).ask_with(&mut node, at(2), tag(6)), Verdict::Accepted);
     assert_eq!(Peer::new(2, 299).ask_with(&mut node, at(2), tag(5)), Verdict::Accepted, "there is room again");
     assert_eq!(Peer::new(2, 7).ask_with(&mut node, at(3), tag(5)), Verdict::Dropped(DropReason::CommonTag));
+    node.endpoint.selfcheck();
+}
+
+#[test]
+fn an_r2_says_no_tag_that_too_many_have() {
+    // R5533-200: what is compared with all that have its tag is bounded on this way too.
+    let mut node = Node::with(1, unlimited());
+    let answer = |node: &mut Node, number: u16, tag: ContextTag| {
+        node.open_with(at(1), Peer::new(2, number).wish()).unwrap();
+        let (addresses, Message::I1 { initiator_nonce, .. }) = node.sent_one() else { panic!("an I1") };
+        let r2 = |responder_tag| Message::R2 { responder_tag, initiator_nonce, options: Options::NONE };
+        let verdict = node.receive_quick(at(1), addresses.swapped(), &r2(tag));
+        (verdict, addresses.swapped(), r2(super::tag(7)))
+    };
+    let answers: Vec<_> = (0..300).map(|number| answer(&mut node, number, tag(5))).collect();
+    let verdicts: Vec<Verdict> = answers.iter().map(|(verdict, ..)| *verdict).collect();
+    assert_eq!(verdicts[..256], [Verdict::Accepted; 256]);
+    assert_eq!(verdicts[256..], [Verdict::Dropped(DropReason::CommonTag); 44]);
+    // The exchange goes on, and an answer with a tag of its own ends it.
+    let (_, addresses, r2) = &answers[299];
+    assert_eq!(node.receive_quick(at(2), *addresses, r2), Verdict::Accepted);
+    // Ways in are counted together.
+    assert_eq!(Peer::new(3, 1).ask_with(&mut node, at(2), tag(5)), Verdict::Dropped(DropReason::CommonTag));
     node.endpoint.selfcheck();
 }

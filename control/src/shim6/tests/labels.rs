@@ -106,3 +106,35 @@ fn a_context_is_found_by_the_peers_label() {
     assert!(a.endpoint.find_by_peer_label(label, elsewhere).is_none());
     assert!(a.endpoint.find_by_peer_label(context.local_label.unwrap(), pair).is_none());
 }
+
+#[test]
+fn a_label_that_too_many_peers_offer_is_not_taken_up() {
+    // By label a context is found for an ICMPv6 error (R5533-200 is about tags, and the search is the same).
+    let offer = LabelOption { purpose: LabelPurpose::Offer, arrived: false, label: 9, nonce: 0 };
+    let (mut a, mut b) = (Node::with(1, on()), Node::with(2, on()));
+    for number in 2..302 {
+        let ulids = UlidPair { local: ulid(2, 1), peer: ulid(3, number) };
+        let pairs = vec![pair(locator(2, 1, 1), locator(3, 1, number))];
+        let id = b.open_with(at(0), Open { ulids, fork: 0, pairs }).unwrap();
+        let (addresses, Message::I1 { initiator_nonce, .. }) = b.sent_one() else { panic!("an I1") };
+        let options = Options { flow_label: Some(offer), ..Options::NONE };
+        let r2 = Message::R2 { responder_tag: tag(number.into()), initiator_nonce, options };
+        assert_eq!(b.receive(at(0), addresses.swapped(), &r2), Verdict::Accepted);
+        let context = b.endpoint.context(id).unwrap();
+        let taken = number < 2 + 256;
+        assert_eq!((context.peer_label.is_some(), context.local_label.is_some()), (taken, taken));
+    }
+    // In an I2 neither; then there is none in the R2.
+    a.open(at(0), 2).unwrap();
+    let (addresses, i1) = a.sent_one();
+    b.receive(at(0), addresses, &i1);
+    let (addresses, r1) = b.sent_one();
+    a.receive(at(0), addresses, &r1);
+    let (addresses, i2) = a.sent_one();
+    let common = altered(&i2, |options| options.flow_label = Some(offer));
+    assert_eq!(b.receive(at(0), addresses, &common), Verdict::Accepted);
+    assert_eq!((labels(&b, 1), b.sent_one().1.options().flow_label), ((None, None), None));
+    // Another one is as good as ever.
+    assert_eq!(b.receive(at(0), addresses, &i2), Verdict::Accepted);
+    assert_eq!(labels(&b, 1).1, labels(&a, 2).0);
+}

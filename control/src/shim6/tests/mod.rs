@@ -261,19 +261,7 @@ fn assert_agreed(a: &Node, b: &Node) {
 
 /// Options of any message that has some.
 fn options_of(message: &mut Message) -> &mut Options {
-    match message {
-        Message::I1 { options, .. }
-        | Message::R1 { options, .. }
-        | Message::I2 { options, .. }
-        | Message::R2 { options, .. }
-        | Message::R1bis { options, .. }
-        | Message::I2bis { options, .. }
-        | Message::UpdateRequest { options, .. }
-        | Message::UpdateAck { options, .. }
-        | Message::Keepalive { options, .. } => options,
-        Message::Probe(probe) => &mut probe.options,
-        Message::Error(_) => panic!("an Error has no options"),
-    }
+    message.options_mut().expect("an Error has no options")
 }
 
 /// The message with its options changed.

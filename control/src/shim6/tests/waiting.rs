@@ -144,6 +144,25 @@ fn a_forged_signature_is_refused_and_nothing_is_remembered_of_it() {
 }
 
 #[test]
+fn who_fails_to_verify_leaves_nothing_waiting_and_accuses_nobody() {
+    let mut scene = Scene::new();
+    let (addresses, i2) = scene.i2(0);
+    for _ in 0..2 {
+        assert_eq!(receive(&mut scene.answers, at(1), addresses, &i2), Verdict::Waiting);
+    }
+    let job = scene.answers.endpoint.next_proof().unwrap();
+    let Node { endpoint, rng, out, .. } = &mut scene.answers;
+    out.clear();
+    let failed = Verdict::Dropped(DropReason::ProofFailed);
+    assert_eq!(endpoint.proved(at(1), rng, job.give_up(), out), [failed; 2]);
+    assert_eq!((endpoint.waiting(), endpoint.len(), out.len()), (0, 0, 0));
+    // The peer sends it again, and has another chance.
+    assert_eq!(receive(&mut scene.answers, at(2), addresses, &i2), Verdict::Waiting);
+    let job = scene.answers.endpoint.next_proof().unwrap();
+    assert_eq!(scene.prove(at(2), &job), [Verdict::Accepted]);
+}
+
+#[test]
 fn what_is_wrong_without_a_look_at_the_signature_costs_none() {
     let mut scene = Scene::new();
     let (addresses, i2) = scene.i2(0);

@@ -8,6 +8,7 @@
 //! stop                they rest
 //! sample SECONDS      what the devices and workers counted meanwhile
 //! publish             all workers get a new snapshot, as after a reload
+//! pauses              the longest times between two turns of the workers since they started or were asked last, and why
 //! churn SECONDS FIRST contexts from number FIRST on are removed and installed again, one after the other; what the
 //!                     devices and workers counted meanwhile, and how many were
 //! quit
@@ -27,10 +28,12 @@ use clap::Parser;
 use dataplane::counters::{Count, DropReason};
 use dataplane::link::{ControlLink, RingSizes, Workers, connect};
 use dataplane::port::Port;
-use dataplane::port::dpdk::{Device, Eal, Lcore, Mbuf, PortStats, QueuePair, pin};
+use dataplane::port::dpdk::{Device, Eal, Lcore, Mbuf, PortStats, QueuePair, keep_off, pin};
 use dataplane::worker::{Limits, Outlet, Worker};
+use parking_lot::{Condvar, Mutex};
 use perf_gen::console;
 use perf_gen::device::Setup;
+use perf_gen::pauses::{Pauses, Watch};
 use perf_gen::site::Site;
 use serde_json::{Map, Value, json};
 
@@ -68,10 +71,44 @@ fn main() -> ExitCode {
 struct Switch {
     /// Frames may come in: the tables are full.
     open: AtomicBool,
-    /// [`RESTING`], [`RUNNING`] or [`ENDED`].
+    /// [`RESTING`], [`RUNNING`] or [`ENDED`]. Written under the lock.
     state: AtomicU8,
-    /// Workers that rest.
-    resting: AtomicU8,
+    rest: Mutex<Rest>,
+    changed: Condvar,
+}
+
+/// Of the workers that rest.
+#[derive(Default)]
+struct Rest {
+    /// How many.
+    count: usize,
+    /// What they had of pauses before.
+    pauses: Pauses,
+}
+
+impl Switch {
+    fn state(&self) -> u8 {
+        self.state.load(Ordering::Relaxed)
+    }
+
+    /// Waits until there is something to do. Asleep, because another may be measured on this core meanwhile.
+    fn rest(&self, pauses: Pauses) {
+        let mut rest = self.rest.lock();
+        rest.count += 1;
+        rest.pauses += pauses;
+        self.changed.notify_all();
+        self.changed.wait_while(&mut rest, |_| self.state() == RESTING);
+        rest.count -= 1;
+    }
+
+    /// Tells the workers, and waits until they rest if they are to.
+    fn turn(&self, state: u8, workers: usize) {
+        let mut rest = self.rest.lock();
+        self.state.store(state, Ordering::Relaxed);
+        self.changed.notify_all();
+        // Who comes next on their cores must find them free.
+        self.changed.wait_while(&mut rest, |rest| state == RESTING && rest.count < workers);
+    }
 }
 
 const RESTING: u8 = 0;
@@ -107,6 +144,8 @@ struct Rig {
 }
 
 fn run(given: &Arguments) -> Result<(), Box<dyn Error>> {
+    // As in the daemon: what runs on a worker's core beside it makes it pause.
+    keep_off(&given.cores)?;
     let mut rig = Rig::build(given)?;
     let contexts: u64 = rig.counted(Count::Contexts);
     console::answer(&json!({ "ready": true, "contexts": contexts, "fill_seconds": rig.filled }));
@@ -123,6 +162,7 @@ fn run(given: &Arguments) -> Result<(), Box<dyn Error>> {
                     console::answer(&sample?);
                 }
                 ["publish"] => rig.publish(),
+                ["pauses"] => rig.pauses(),
                 ["churn", seconds, first] => {
                     let churn = rig.churn(Duration::from_secs_f64(seconds.parse()?), first.parse()?);
                     console::answer(&churn?);
@@ -172,9 +212,10 @@ impl Rig {
             .zip(&given.cores)
             .map(|(worker, &core)| {
                 let (eal, switch) = (eal.clone(), switch.clone());
-                thread::spawn(move || work(&eal, worker, core, began, &switch))
+                let name = format!("worker-{}", worker.id());
+                thread::Builder::new().name(name).spawn(move || work(&eal, worker, core, began, &switch))
             })
-            .collect();
+            .collect::<Result<_, _>>()?;
         Ok(Rig { site, devices: [near, far], control, switch, threads, began, filled })
     }
 
@@ -184,11 +225,16 @@ impl Rig {
     }
 
     fn turn(&mut self, state: u8) {
-        self.switch.state.store(state, Ordering::Release);
-        // Who comes next on this core must find it free.
-        while state == RESTING && usize::from(self.switch.resting.load(Ordering::Acquire)) < self.threads.len() {
-            thread::sleep(Duration::from_micros(100));
-        }
+        self.switch.turn(state, self.threads.len());
+    }
+
+    /// What the workers had of pauses since they were asked last: they tell when they rest.
+    fn pauses(&mut self) {
+        let state = self.switch.state();
+        self.turn(RESTING);
+        let pauses = std::mem::take(&mut self.switch.rest.lock().pauses);
+        self.turn(state);
+        console::answer(&pauses.json());
     }
 
     fn counted(&self, count: Count) -> u64 {
@@ -312,17 +358,18 @@ fn work(eal: &Eal, mut worker: Worker<Mbuf>, core: u32, began: Instant, switch: 
     if let Err(error) = &registered {
         eprintln!("perf-box: {error}");
     }
-    loop {
-        switch.resting.fetch_add(1, Ordering::AcqRel);
-        while switch.state.load(Ordering::Acquire) == RESTING {
-            thread::sleep(Duration::from_micros(200));
+    let mut watch = match Watch::new() {
+        Ok(watch) => watch,
+        Err(error) => return eprintln!("perf-box: the kernel does not say who waits: {error}"),
+    };
+    switch.rest(Pauses::default());
+    while switch.state() != ENDED {
+        watch.restart();
+        while switch.state() == RUNNING {
+            let now = Instant::now();
+            watch.turn(now);
+            worker.turn((now - began).as_millis() as u64);
         }
-        switch.resting.fetch_sub(1, Ordering::AcqRel);
-        while switch.state.load(Ordering::Relaxed) == RUNNING {
-            worker.turn(began.elapsed().as_millis() as u64);
-        }
-        if switch.state.load(Ordering::Relaxed) == ENDED {
-            return;
-        }
+        switch.rest(watch.pauses());
     }
 }

@@ -25,6 +25,7 @@ use perf_gen::console;
 use perf_gen::device::Setup;
 use perf_gen::frames::Way;
 use perf_gen::load::{BURST, Stream, Trial};
+use perf_gen::pauses::{Pauses, Watch};
 use perf_gen::receive::{THREADS_MAX, Tally};
 use serde_json::{Value, json};
 
@@ -52,7 +53,9 @@ struct Report {
     tally: Tally,
     sent: [u64; 2],
     refused: u64,
+    missed: u64,
     intended: u64,
+    pauses: Pauses,
 }
 
 fn main() -> ExitCode {
@@ -132,11 +135,14 @@ fn conduct(
     for order in orders {
         order.send(trial.clone())?;
     }
-    let mut all = Report { tally: Tally::default(), sent: [0; 2], refused: 0, intended: 0 };
+    let mut all =
+        Report { tally: Tally::default(), sent: [0; 2], refused: 0, missed: 0, intended: 0, pauses: Pauses::default() };
     for _ in orders {
         let report = reports.recv()?;
         all.tally.add(&report.tally);
         all.refused += report.refused;
+        all.missed += report.missed;
+        all.pauses += report.pauses;
         all.intended += report.intended;
         for (mine, theirs) in all.sent.iter_mut().zip(report.sent) {
             *mine += theirs;
@@ -150,6 +156,7 @@ fn conduct(
         "intended_pps": trial.rate,
         "sent": all.sent,
         "refused": all.refused,
+        "missed": all.missed,
         "received": all.tally.received,
         "received_pps": received as f64 / seconds,
         "loss_ratio": if offered == 0 { 0.0 } else { offered.saturating_sub(received) as f64 / offered as f64 },
@@ -158,6 +165,7 @@ fn conduct(
         "wrong": all.tally.wrong,
         "late": all.tally.late,
         "latency_ns": all.tally.percentiles(),
+        "generator": all.pauses.json(),
     }))
 }
 
@@ -186,9 +194,13 @@ impl Thread {
         if let Err(error) = &registered {
             eprintln!("perf-gen: {error}");
         }
+        let mut watch = match Watch::new() {
+            Ok(watch) => watch,
+            Err(error) => return eprintln!("perf-gen: the kernel does not say who waits: {error}"),
+        };
         while let Ok(trial) = trials.recv() {
             barrier.wait();
-            let report = self.conduct(&trial);
+            let report = self.conduct(&trial, &mut watch);
             if answers.send(report).is_err() {
                 return;
             }
@@ -199,7 +211,7 @@ impl Thread {
         self.clock.elapsed().as_nanos() as u64
     }
 
-    fn conduct(&mut self, trial: &Trial) -> Report {
+    fn conduct(&mut self, trial: &Trial, watch: &mut Watch) -> Report {
         let mut streams: Vec<(Way, Stream)> =
             trial.ways.iter().map(|&way| (way, Stream::new(trial, way, self.number, self.threads))).collect();
         // What an earlier trial left under way is not of this one.
@@ -207,23 +219,28 @@ impl Thread {
         let mut tally = Tally::default();
         let (base, length) = (self.now(), trial.length.as_nanos() as u64);
         let mut now = 0;
+        watch.restart();
         while now < length {
             for (way, stream) in &mut streams {
                 let port = &mut self.queues[trial.pair][way.index()];
                 stream.turn(now, base, trial, &self.pool, port);
             }
             self.collect(trial, &mut tally);
-            now = self.now() - base;
+            let moment = Instant::now();
+            watch.turn(moment);
+            now = (moment - self.clock).as_nanos() as u64 - base;
         }
+        let pauses = watch.pauses();
         self.receive(trial, &mut tally, trial.drain);
         let intended = streams.iter().map(|(_, stream)| stream.intended(length)).sum();
         let mut sent = [0; 2];
-        let mut refused = 0;
+        let (mut refused, mut missed) = (0, 0);
         for (way, stream) in &streams {
             sent[way.index()] += stream.sent;
             refused += stream.refused;
+            missed += stream.missed();
         }
-        Report { tally, sent, refused, intended }
+        Report { tally, sent, refused, missed, intended, pauses }
     }
 
     fn receive(&mut self, trial: &Trial, tally: &mut Tally, length: Duration) {

@@ -1,0 +1,242 @@
+//! What a turn does is bounded, and what is rationed goes to those who need it.
+
+use std::time::Duration;
+
+use dataplane::context::entry::Traffic;
+use dataplane::context::{Activity, Direction};
+use dataplane::link::{Notice, Punt};
+use dataplane::wire::Ulid;
+use dataplane::wire::shim6::{Addresses, Message, Options, emit_packet};
+use dataplane::wire::{Locator, UlidPair, ethernet};
+use hashbrown::HashSet;
+use rand::rngs::StdRng;
+
+use super::*;
+use crate::manage::api::ContextFilter;
+use crate::reap::PathKey;
+use crate::shim6::State;
+use crate::sim::{Plan, SitePlan, World};
+
+fn rng() -> StdRng {
+    rand::SeedableRng::seed_from_u64(1)
+}
+
+/// A box with two hosts, of which the first asks so many peers for contexts, by its two providers in turn.
+fn crowd(count: u16) -> World {
+    let sites = vec![SitePlan { hosts: 2, ..SitePlan::default() }, SitePlan::default()];
+    let natv6 = "[natv6]\nenabled = true\n".to_owned();
+    let mut world = World::new(&Plan { sites, contexts_max: 16_384, shim6: natv6, ..Plan::default() }, 1);
+    world.run(Duration::from_secs(2));
+    (1..=count).for_each(|peer| ask(&mut world, 0, peer));
+    assert_eq!(world.nodes[0].engine.endpoint.len(), usize::from(count));
+    world
+}
+
+/// A host asks a peer that never answers for a context.
+fn ask(world: &mut World, host: usize, peer: u16) {
+    let provider = peer % 2;
+    let (inside, presented) =
+        (Ulid(world.hosts[host].ulid), Locator(world.hosts[host].locators[usize::from(provider)]));
+    let peer = Ulid(std::net::Ipv6Addr::new(0x2001, 0xdb8, 0xffff, 0, 0, 0, 0, peer));
+    let notice = Notice::Qualified { pair: UlidPair { local: inside, peer }, presented, provider: provider as u8 };
+    world.nodes[0].engine.notice(world.now, &mut rng(), notice, &mut Vec::new());
+}
+
+#[test]
+fn news_find_those_they_concern_a_few_at_a_time_and_movers_hear_first() {
+    let mut world = crowd(5000);
+    let engine = &mut world.nodes[0].engine;
+    let drained = engine.providers[0].name.clone();
+    engine.steer(&drained, Steering::Drain).unwrap();
+    assert_eq!(engine.round.len(), 0, "nobody is looked for at once");
+    let mut found = Vec::new();
+    while engine.round.due().is_some() {
+        let before = engine.round.len();
+        engine.go_round();
+        found.push(engine.round.len() - before);
+        assert!(engine.deadline().is_some());
+    }
+    assert_eq!(found, [2048, 2048, 904]);
+    let moves = |engine: &Engine, id| {
+        let context = engine.endpoint.context(id).unwrap();
+        engine.provider_of(context.pair.local.0).unwrap().0 == 0
+    };
+    let mut order = Vec::new();
+    while let Some(id) = engine.next_with_news() {
+        order.push((!moves(engine, id), id));
+        engine.hears_news(id);
+    }
+    assert_eq!(order.len(), 5000);
+    assert!(order.is_sorted(), "movers first, and each in the order of the table");
+    assert!(order.iter().any(|(stays, _)| *stays) && !order[0].0);
+    assert_eq!(engine.round.len(), 0);
+}
+
+#[test]
+fn news_that_come_meanwhile_reach_everybody() {
+    let mut world = crowd(5000);
+    let engine = &mut world.nodes[0].engine;
+    engine.advise();
+    engine.go_round();
+    // Who was found hears the first news, and then there are others.
+    while let Some(id) = engine.next_with_news() {
+        engine.hears_news(id);
+    }
+    engine.advise_hosts(vec![Ulid(world.hosts[0].ulid)]);
+    let mut heard = HashSet::new();
+    while engine.round.due().is_some() {
+        engine.go_round();
+    }
+    while let Some(id) = engine.next_with_news() {
+        assert!(heard.insert(id), "once each");
+        engine.hears_news(id);
+    }
+    assert_eq!(heard.len(), 5000);
+    // News for a host that has none concern nobody.
+    engine.advise_hosts(vec![Ulid(world.hosts[1].ulid)]);
+    while engine.round.due().is_some() {
+        engine.go_round();
+    }
+    assert_eq!(engine.round.len(), 0);
+}
+
+#[test]
+fn a_provider_ends_some_contexts_at_a_time() {
+    let mut world = crowd(5000);
+    let now = world.now;
+    let engine = &mut world.nodes[0].engine;
+    let prefix = engine.providers[0].prefix;
+    let through = |engine: &Engine| {
+        let mine = |context: &&Context| (context.pair.local.0.to_bits() >> 64) as u64 == prefix;
+        engine.endpoint.contexts().filter(mine).count()
+    };
+    let (mut before, others) = (through(engine), engine.endpoint.len() - through(engine));
+    assert!(before > 1000);
+    engine.providers[0].leaving = Some(now);
+    while engine.providers[0].exists() {
+        engine.expire_providers(now, &mut rng(), &mut Vec::new());
+        let left = through(engine);
+        assert!(before - left <= 256);
+        before = left;
+    }
+    assert_eq!((before, engine.endpoint.len(), engine.ending), (0, others, None));
+}
+
+#[test]
+fn a_question_looks_at_a_part_of_the_table_and_all_of_a_host() {
+    let mut world = crowd(5000);
+    ask(&mut world, 1, 1);
+    let now = world.now;
+    let engine = &world.nodes[0].engine;
+    // The box looks at 4096 places, shows what was asked for and counts the rest.
+    let first = engine.contexts_view(now, &ContextFilter::default());
+    assert_eq!((first.contexts.len(), first.left_off, first.next), (1000, 3096, Some(4096)));
+    let rest = engine.contexts_view(now, &ContextFilter { after: first.next, ..ContextFilter::default() });
+    assert_eq!((rest.contexts.len(), rest.left_off, rest.next), (905, 0, None));
+    let far = ContextFilter { after: Some(u64::MAX), ..ContextFilter::default() };
+    assert_eq!(engine.contexts_view(now, &far), Default::default());
+    // Of a host that has few all are found at once, wherever they are; one with many is sought like a peer.
+    let of = |host: usize| ContextFilter { ulid: Some(world.hosts[host].ulid), ..ContextFilter::default() };
+    let few = engine.contexts_view(now, &of(1));
+    assert_eq!((few.contexts.len(), few.left_off, few.next), (1, 0, None));
+    let many = engine.contexts_view(now, &of(0));
+    assert_eq!((many.contexts.len(), many.left_off, many.next), (1000, 3096, Some(4096)));
+}
+
+/// A context whose peer seemed to have lost it and then did not answer any more: in I1-SENT, and what REAP knew is kept.
+fn suspended() -> (World, ContextId, Instant) {
+    let mut world = World::new(&Plan::default(), 1);
+    let stream = world.stream(0, 1, Duration::from_millis(20));
+    world.run(Duration::from_secs(2));
+    world.stop(stream);
+    let mut now = world.now;
+    let engine = &mut world.nodes[0].engine;
+    let context = engine.endpoint.contexts().next().unwrap();
+    let (id, pair, packet_tag) = (context.id, context.pair, context.peer_tag.unwrap());
+    let options = Options { validator: Some(vec![0; 20]), ..Options::default() };
+    let r1bis = Message::R1bis { packet_tag, responder_nonce: 1, options };
+    let addresses = Addresses { source: pair.peer.0, target: pair.local.0 };
+    let mut frame = vec![0; ethernet::HEADER_LEN];
+    frame.extend(emit_packet(addresses, 64, &r1bis).unwrap());
+    let mut effects = Vec::new();
+    engine.notice(now, &mut rng(), Notice::Punt(PortId(1), Punt::Shim6, &frame), &mut effects);
+    assert_eq!(engine.endpoint.context(id).unwrap().state, State::I2bisSent);
+    while engine.endpoint.context(id).unwrap().state != State::I1Sent {
+        now = engine.deadline().unwrap().max(now);
+        engine.expire(now, &mut rng(), &mut effects);
+    }
+    (world, id, now)
+}
+
+#[test]
+fn a_suspended_context_sends_no_probes_and_takes_none_from_others() {
+    // R5534-126
+    let (mut world, id, now) = suspended();
+    let engine = &mut world.nodes[0].engine;
+    let pair = engine.attached.get(&id).unwrap().reap.as_ref().unwrap().current();
+    let before = ["control_probes_sent", "control_explorations"].map(|name| engine.tally().value(name));
+    // Full, as of now: what is taken from it shows.
+    engine.budget.charge(now, 0);
+    let ready = engine.budget.ready_at();
+    let mut effects = Vec::new();
+    // What workers and others say of it comes late, its path comes to be in doubt, and it would have to leave its provider.
+    let activity =
+        Activity { received: false, sent: true, last: Direction::Out, labelled_in: false, labelled_out: false };
+    let late = Notice::Activity { handle: id.to_bits(), activity, traffic: [Traffic::default(); 2] };
+    engine.notice(now, &mut rng(), late, &mut effects);
+    engine.hint(now, &mut rng(), id, &mut effects);
+    engine.attached.doubt(PathKey::of(pair), None);
+    let at = engine.provider_of(pair.local.0).unwrap().0;
+    engine.providers[at].steering = Steering::Drain;
+    engine.advise();
+    engine.expire(now, &mut rng(), &mut effects);
+    assert_eq!(engine.attached.in_doubt(), 0, "nobody has to be asked");
+    assert_eq!(engine.budget.ready_at(), ready);
+    for _ in 0..20 {
+        let due = engine.deadline().unwrap().max(now).min(now + Duration::from_secs(10));
+        engine.expire(due, &mut rng(), &mut effects);
+    }
+    assert_eq!(engine.endpoint.context(id).unwrap().state, State::I1Sent);
+    assert_eq!(["control_probes_sent", "control_explorations"].map(|name| engine.tally().value(name)), before);
+}
+
+#[test]
+fn who_is_gone_or_has_nothing_to_send_takes_nothing_from_the_common_pace() {
+    let mut world = crowd(600);
+    let (now, mut effects) = (world.now + Duration::from_secs(5), Vec::new());
+    let engine = &mut world.nodes[0].engine;
+    let gone: Vec<ContextId> = engine.endpoint.contexts().map(|context| context.id).take(500).collect();
+    let pair = engine.endpoint.awaits_r1(gone[0])[0];
+    engine.advise();
+    while engine.round.due().is_some() {
+        engine.go_round();
+    }
+    for id in &gone {
+        engine.waiting.push_back(*id);
+        engine.attached.get_mut(id).unwrap().waiting = true;
+    }
+    let prefix = crate::identity::prefix_of(pair.local.0);
+    engine.revived(world.now, revive::Sign::Provider(prefix));
+    // Signs find who waits; the pace lets nobody go yet.
+    engine.budget.charge(now, 1 << 20);
+    engine.expire_revivals(now, &mut rng(), &mut effects);
+    engine.expire_revivals(now, &mut rng(), &mut effects);
+    engine.expire_revivals(now, &mut rng(), &mut effects);
+    assert!(engine.revival.is_paced());
+    let mut out = Vec::new();
+    for id in engine.endpoint.contexts().map(|context| context.id).collect::<Vec<_>>() {
+        engine.endpoint.discard(id, shim6::GoneReason::Discarded, &mut out);
+    }
+    engine.follow(now, &mut rng(), out, &mut effects);
+    // A minute later everybody's turn comes, and nobody is there.
+    let later = now + Duration::from_secs(60);
+    let ready = (engine.budget.ready_at(), engine.news_budget.ready_at());
+    for _ in 0..20 {
+        engine.expire_revivals(later, &mut rng(), &mut effects);
+        engine.expire_reap(later, &mut rng(), &mut effects);
+        engine.expire_news(later, &mut rng(), &mut effects);
+    }
+    assert!(!engine.revival.is_paced() && engine.waiting.is_empty() && engine.next_with_news().is_none());
+    assert_eq!((engine.budget.ready_at(), engine.news_budget.ready_at()), ready);
+    assert_eq!(engine.tally().value("control_retried_early"), 0);
+}

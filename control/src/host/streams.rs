@@ -1,0 +1,367 @@
+//! Messages over TCP, two octets of length before each (RFC 1035 §4.2.2, RFC 7766): connections hosts make to the box, and
+//! those it makes itself.
+//!
+//! Everything is bounded. Of the connections hosts make there are as many as the pool has sockets; one host has a few; one
+//! that says nothing for a while is closed, and when none is free the one that was silent for longest has to go.
+
+use std::net::Ipv6Addr;
+use std::time::Duration;
+
+use smoltcp::iface::{Interface, SocketHandle, SocketSet};
+use smoltcp::socket::tcp::{Socket, SocketBuffer, State};
+use smoltcp::wire::{IpAddress, IpEndpoint};
+
+use crate::time::Instant;
+
+/// Connections hosts may have at a time, in all and of one host.
+const POOL: usize = 64;
+const PER_HOST_MAX: usize = 4;
+/// How long a connection may be without a message (RFC 7766 §6.2.3), and how long one of the box's own is kept.
+const QUIET_MAX: Duration = Duration::from_secs(8);
+/// Octets a connection holds each way in its socket.
+const BUFFER: usize = 8_192;
+/// Octets of answers a host may leave lying before it has to read them.
+const UNREAD_MAX: usize = 4 * 65_537;
+/// Connections of the box's own at a time.
+const OWN_MAX: usize = 16;
+
+/// Something that happened to a connection.
+#[derive(Debug, PartialEq, Eq)]
+pub enum StreamEvent {
+    /// A host said something, over the connection with this number.
+    Asked(Ipv6Addr, u64, Vec<u8>),
+    /// Who was called under this number said something.
+    Answered(usize, Vec<u8>),
+    /// Who was called under this number cannot be reached, or is gone while something was expected.
+    Failed(usize),
+}
+
+/// Whose connection it is.
+#[derive(Clone, Copy, PartialEq, Eq)]
+enum Whose {
+    /// A host's, or of the pool and free.
+    Host,
+    /// One of ours, to whom is known by this number.
+    Own(usize),
+}
+
+struct Stream {
+    handle: SocketHandle,
+    whose: Whose,
+    number: u64,
+    remote: Option<Ipv6Addr>,
+    input: Vec<u8>,
+    output: Vec<u8>,
+    /// Messages sent and not answered yet, of our own connections.
+    expects: usize,
+    since: Instant,
+}
+
+/// The connections of one port's stack.
+#[derive(Default)]
+pub(super) struct Streams {
+    streams: Vec<Stream>,
+    listens: Option<u16>,
+    next: u64,
+}
+
+impl Streams {
+    /// Takes connections at a port from now on.
+    pub(super) fn listen(&mut self, sockets: &mut SocketSet<'static>, port: u16) {
+        self.listens = Some(port);
+        for _ in 0..POOL {
+            let handle = sockets.add(socket());
+            self.streams.push(Stream::new(handle, Whose::Host, 0, Instant::START));
+        }
+        self.open_pool(sockets);
+    }
+
+    /// Whether there is anything to look after.
+    pub(super) fn any(&self) -> bool {
+        !self.streams.is_empty()
+    }
+
+    /// Answers over the connection of a host, if it is still there.
+    pub(super) fn reply(&mut self, number: u64, message: &[u8]) {
+        let stream = self.streams.iter_mut().find(|stream| stream.number == number && stream.whose == Whose::Host);
+        if let Some(stream) = stream.filter(|stream| stream.remote.is_some()) {
+            stream.put(message);
+        }
+    }
+
+    /// Says something to somebody known by the number `to`, over the connection that is there or a new one between these
+    /// addresses. False if there is no room for one.
+    pub(super) fn call(
+        &mut self,
+        now: Instant,
+        (interface, sockets): (&mut Interface, &mut SocketSet<'static>),
+        (to, local, remote): (usize, (Ipv6Addr, u16), (Ipv6Addr, u16)),
+        message: &[u8],
+    ) -> bool {
+        let open = |stream: &&mut Stream| {
+            stream.whose == Whose::Own(to) && sockets.get::<Socket<'_>>(stream.handle).may_send()
+        };
+        let existing = self.streams.iter_mut().find(|stream| stream.whose == Whose::Own(to));
+        if let Some(stream) = existing.filter(|stream| open(stream) || stream.is_calling(sockets)) {
+            (stream.since, stream.expects) = (now, stream.expects + 1);
+            stream.put(message);
+            return true;
+        }
+        if self.streams.iter().filter(|stream| stream.whose != Whose::Host).count() >= OWN_MAX {
+            return false;
+        }
+        let mut socket = socket();
+        let address = |(address, port): (Ipv6Addr, u16)| IpEndpoint::new(IpAddress::Ipv6(address), port);
+        if socket.connect(interface.context(), address(remote), address(local)).is_err() {
+            return false;
+        }
+        let handle = sockets.add(socket);
+        self.next += 1;
+        let mut stream = Stream::new(handle, Whose::Own(to), self.next, now);
+        (stream.remote, stream.expects) = (Some(remote.0), 1);
+        stream.put(message);
+        self.streams.push(stream);
+        true
+    }
+
+    /// Moves octets, finds messages, closes what is over. What happened.
+    pub(super) fn service(&mut self, now: Instant, sockets: &mut SocketSet<'static>) -> Vec<StreamEvent> {
+        let mut events = Vec::new();
+        for at in 0..self.streams.len() {
+            self.welcome(now, at, sockets);
+            let stream = &mut self.streams[at];
+            let socket = sockets.get_mut::<Socket<'_>>(stream.handle);
+            if stream.remote.is_some() {
+                stream.carry(now, socket, &mut events);
+            }
+        }
+        self.streams.retain_mut(|stream| {
+            let socket = sockets.get_mut::<Socket<'_>>(stream.handle);
+            match stream.whose {
+                Whose::Host => true,
+                Whose::Own(_) if socket.is_open() => true,
+                Whose::Own(to) => {
+                    if stream.expects > 0 {
+                        events.push(StreamEvent::Failed(to));
+                    }
+                    sockets.remove(stream.handle);
+                    false
+                }
+            }
+        });
+        self.open_pool(sockets);
+        events
+    }
+
+    /// Gives sockets what they have room for.
+    pub(super) fn flush(&mut self, sockets: &mut SocketSet<'static>) {
+        for stream in self.streams.iter_mut().filter(|stream| !stream.output.is_empty()) {
+            stream.flush(sockets.get_mut::<Socket<'_>>(stream.handle));
+        }
+    }
+
+    /// When a quiet connection is closed.
+    pub(super) fn deadline(&self) -> Option<Instant> {
+        self.streams.iter().filter(|stream| stream.remote.is_some()).map(|stream| stream.since + QUIET_MAX).min()
+    }
+
+    /// Notes who has connected, and whether that is one too many of theirs.
+    fn welcome(&mut self, now: Instant, at: usize, sockets: &mut SocketSet<'static>) {
+        let stream = &self.streams[at];
+        let socket = sockets.get_mut::<Socket<'_>>(stream.handle);
+        if stream.whose != Whose::Host || stream.remote.is_some() {
+            return;
+        }
+        let Some(IpEndpoint { addr: IpAddress::Ipv6(remote), .. }) = socket.remote_endpoint() else { return };
+        let theirs = self.streams.iter().filter(|other| other.remote == Some(remote) && other.whose == Whose::Host);
+        if theirs.count() >= PER_HOST_MAX {
+            return socket.abort();
+        }
+        self.next += 1;
+        let stream = &mut self.streams[at];
+        (stream.remote, stream.number, stream.since) = (Some(remote), self.next, now);
+    }
+
+    /// Sockets of the pool whose connection is over listen again; if none listens, who was silent for longest has to go.
+    fn open_pool(&mut self, sockets: &mut SocketSet<'static>) {
+        let Some(port) = self.listens else { return };
+        let mut free = 0;
+        for stream in self.streams.iter_mut().filter(|stream| stream.whose == Whose::Host) {
+            let socket = sockets.get_mut::<Socket<'_>>(stream.handle);
+            if !socket.is_open() {
+                *stream = Stream::new(stream.handle, Whose::Host, 0, stream.since);
+                // A closed socket takes any port but 0.
+                let _ = socket.listen(port);
+            }
+            free += usize::from(socket.is_listening());
+        }
+        if free == 0 {
+            let oldest = self.streams.iter().filter(|stream| stream.whose == Whose::Host).min_by_key(|it| it.since);
+            if let Some(oldest) = oldest {
+                sockets.get_mut::<Socket<'_>>(oldest.handle).abort();
+            }
+        }
+    }
+}
+
+impl Stream {
+    fn new(handle: SocketHandle, whose: Whose, number: u64, since: Instant) -> Stream {
+        Stream { handle, whose, number, remote: None, input: Vec::new(), output: Vec::new(), expects: 0, since }
+    }
+
+    fn is_calling(&self, sockets: &SocketSet<'static>) -> bool {
+        sockets.get::<Socket<'_>>(self.handle).state() == State::SynSent
+    }
+
+    /// Appends a message with its length. One that is too long for it cannot be there.
+    fn put(&mut self, message: &[u8]) {
+        if let Ok(length) = u16::try_from(message.len()) {
+            self.output.extend_from_slice(&length.to_be_bytes());
+            self.output.extend_from_slice(message);
+        }
+    }
+
+    fn carry(&mut self, now: Instant, socket: &mut Socket<'_>, events: &mut Vec<StreamEvent>) {
+        // Who does not read its answers is not heard either.
+        while socket.can_recv() && self.output.len() < UNREAD_MAX {
+            let taken = socket.recv(|octets| {
+                self.input.extend_from_slice(octets);
+                (octets.len(), octets.len())
+            });
+            if taken.unwrap_or(0) == 0 {
+                break;
+            }
+            self.messages(now, events);
+        }
+        self.flush(socket);
+        let over = socket.state() == State::CloseWait && self.output.is_empty();
+        if over || (now.since(self.since) >= QUIET_MAX && self.expects == 0 && socket.may_send()) {
+            socket.close();
+        }
+        if now.since(self.since) >= QUIET_MAX * 2 || (self.expects > 0 && now.since(self.since) >= QUIET_MAX) {
+            socket.abort();
+        }
+    }
+
+    fn flush(&mut self, socket: &mut Socket<'_>) {
+        if !self.output.is_empty() && socket.can_send() {
+            let sent = socket.send_slice(&self.output).unwrap_or(0);
+            self.output.drain(..sent);
+        }
+    }
+
+    /// The whole messages among what came in.
+    fn messages(&mut self, now: Instant, events: &mut Vec<StreamEvent>) {
+        let mut at = 0;
+        while let Some(length) = self.input.get(at..at + 2).map(|two| usize::from(u16::from_be_bytes([two[0], two[1]])))
+        {
+            let Some(message) = self.input.get(at + 2..at + 2 + length) else { break };
+            self.since = now;
+            events.push(match (self.whose, self.remote) {
+                (Whose::Own(to), _) => {
+                    self.expects = self.expects.saturating_sub(1);
+                    StreamEvent::Answered(to, message.to_vec())
+                }
+                (Whose::Host, remote) => {
+                    StreamEvent::Asked(remote.unwrap_or(Ipv6Addr::UNSPECIFIED), self.number, message.to_vec())
+                }
+            });
+            at += 2 + length;
+        }
+        self.input.drain(..at);
+    }
+}
+
+fn socket() -> Socket<'static> {
+    let buffer = || SocketBuffer::new(vec![0; BUFFER]);
+    let mut socket = Socket::new(buffer(), buffer());
+    // Whoever is gone without a word does not keep its place.
+    socket.set_timeout(Some(smoltcp::time::Duration::from_secs(QUIET_MAX.as_secs())));
+    socket.set_nagle_enabled(false);
+    socket
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::host::Stack;
+
+    const BOX: Ipv6Addr = Ipv6Addr::new(0xfc00, 0xa, 0, 1, 0, 0, 0, 1);
+    const HOST: Ipv6Addr = Ipv6Addr::new(0xfc00, 0xa, 0, 1, 0, 0, 0, 5);
+
+    /// A box and a host on one cable.
+    struct Cable {
+        own: Stack,
+        host: Stack,
+        now: Instant,
+        asked: Vec<(u64, Vec<u8>)>,
+        told: Vec<StreamEvent>,
+    }
+
+    impl Cable {
+        fn new() -> Cable {
+            let mut own = Stack::new(&[(BOX, 64)], 1500, 1);
+            own.listen(53);
+            let host = Stack::new(&[(HOST, 64)], 1500, 2);
+            Cable { own, host, now: Instant::START, asked: Vec::new(), told: Vec::new() }
+        }
+
+        fn call(&mut self, connection: usize, message: &[u8]) {
+            assert!(self.host.call(self.now, connection, (HOST, 2000 + connection as u16), (BOX, 53), message));
+        }
+
+        fn run(&mut self, millis: u64) {
+            for _ in 0..millis {
+                self.now = self.now + Duration::from_millis(1);
+                let out: Vec<_> = self.host.run(self.now).collect();
+                let mut back: Vec<_> =
+                    out.iter().flat_map(|packet| self.own.receive(self.now, packet, false)).collect();
+                for event in self.own.streams(self.now) {
+                    let StreamEvent::Asked(HOST, number, octets) = event else { panic!("{event:?}") };
+                    self.asked.push((number, octets));
+                }
+                back.extend(self.own.run(self.now));
+                let more: Vec<_> = back.iter().flat_map(|packet| self.host.receive(self.now, packet, false)).collect();
+                self.told.extend(self.host.streams(self.now));
+                for packet in more {
+                    let answers = self.own.receive(self.now, &packet, false);
+                    answers.iter().for_each(|answer| drop(self.host.receive(self.now, answer, false)));
+                }
+            }
+        }
+    }
+
+    #[test]
+    fn messages_of_any_length_go_both_ways() {
+        let mut cable = Cable::new();
+        let long: Vec<u8> = (0..60_000u32).map(|at| at as u8).collect();
+        for message in [&b"one"[..], b"", &long] {
+            cable.call(3, message);
+        }
+        cable.run(200);
+        let heard: Vec<&[u8]> = cable.asked.iter().map(|(_, octets)| octets.as_slice()).collect();
+        assert_eq!(heard, [&b"one"[..], b"", &long], "in order, over one connection");
+        let number = cable.asked[0].0;
+        cable.own.reply(number, &long);
+        cable.own.reply(number + 1, b"to nobody");
+        cable.run(200);
+        assert_eq!(cable.told, [StreamEvent::Answered(3, long)]);
+    }
+
+    #[test]
+    fn a_host_has_few_connections_and_the_quiet_ones_end() {
+        let mut cable = Cable::new();
+        for connection in 0..PER_HOST_MAX + 2 {
+            cable.call(connection, b"hello");
+            cable.run(5);
+        }
+        assert_eq!(cable.asked.len(), PER_HOST_MAX);
+        assert_eq!(cable.told, [StreamEvent::Failed(PER_HOST_MAX), StreamEvent::Failed(PER_HOST_MAX + 1)]);
+        assert!(cable.own.deadline().is_some());
+        // Who says nothing more is let go, and there is room again.
+        cable.run(QUIET_MAX.as_millis() as u64 * 2 + 1000);
+        cable.call(9, b"again");
+        cable.run(20);
+        assert_eq!(cable.asked.last().unwrap().1, b"again");
+    }
+}
