@@ -6,6 +6,7 @@
 
 pub mod chains;
 pub mod config;
+pub mod dhcp;
 pub mod dns;
 pub mod driver;
 pub mod engine;
@@ -16,5 +17,6 @@ pub mod publish;
 pub mod reap;
 pub mod shim6;
 pub mod sim;
+pub mod store;
 pub mod time;
 pub mod wheel;

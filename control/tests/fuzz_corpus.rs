@@ -50,6 +50,11 @@ fn shim6_machines() {
 }
 
 #[test]
+fn dhcp_machines() {
+    run("dhcp_machine", machines::dhcp);
+}
+
+#[test]
 fn reap_machines() {
     // R5534-023, R5534-125
     run("reap_machine", machines::reap);

@@ -38,13 +38,18 @@ const CONTROL: Rooms = &[
     ("reap", &["time"]),
     ("shim6", &["chains", "identity", "time", "wheel"]),
     ("host", &["time"]),
+    ("dhcp", &["time"]),
     ("dns", &["time"]),
-    ("config", &["dns", "identity"]),
+    ("config", &["dhcp", "dns", "identity"]),
+    ("store", &["dhcp", "identity"]),
     ("publish", &["config", "time"]),
-    ("manage", &["config", "identity", "publish"]),
-    ("engine", &["chains", "config", "dns", "host", "identity", "manage", "publish", "reap", "shim6", "time", "wheel"]),
+    ("manage", &["config", "dhcp", "identity", "publish", "store"]),
+    (
+        "engine",
+        &["chains", "config", "dhcp", "dns", "host", "identity", "manage", "publish", "reap", "shim6", "time", "wheel"],
+    ),
     ("sim", &["config", "engine", "host", "identity", "manage", "reap", "shim6", "time"]),
-    ("driver", &["config", "engine", "manage", "publish", "shim6", "time"]),
+    ("driver", &["config", "dhcp", "engine", "identity", "manage", "publish", "shim6", "store", "time"]),
 ];
 
 /// Words that reach outside, and where they may stand. Everything else gets time, randomness and octets as arguments.
@@ -64,6 +69,8 @@ const WORLD: &[(&[&str], &[&str])] = &[
             // Configuration, hosts and keys are files of the operator's.
             "control/src/config/",
             "control/src/manage/verbs/",
+            // So is the store, which a thread of the driver's opens.
+            "control/src/store/",
             // The socket is a file too.
             "control/src/manage/server.rs",
             "dataplane/src/port/pcap.rs",

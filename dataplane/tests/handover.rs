@@ -332,3 +332,20 @@ fn a_context_that_moves_in_phases_is_the_same_for_all_workers() {
         assert_eq!((bench.sent(X).len(), bench.drops()), (FEW.len(), 0));
     }
 }
+
+#[test]
+fn words_that_find_no_room_are_no_packets_and_counted_apart() {
+    let mut bench = Setup { rings: RingSizes { events: 1, ..RingSizes::default() }, ..Setup::default() }.build();
+    let stray = [59, 0, 0x80, 0, 0, 0, 0, 9];
+    let packet = packet(Side::B.locator(2, X), Side::A.locator(1, X), protocol::SHIM6, &stray);
+    let frame = bench.provider_frame(X, &packet);
+    (0..3).for_each(|_| bench.send(X, &frame));
+    bench.workers[0].turn(0);
+    // Each packet has its one reason, although control heard of one tag alone.
+    assert_eq!((bench.drops(), bench.dropped(DropReason::UnknownTag)), (3, 3));
+    assert_eq!(bench.count(Count::NoticesLost), 2);
+    // A packet for control that finds no room is lost itself.
+    bench.send(LAN, &bench.host_frame(3, 2, protocol::UDP, &[3; 40]));
+    bench.workers[0].turn(0);
+    assert_eq!((bench.dropped(DropReason::RingFull), bench.count(Count::NoticesLost)), (1, 2));
+}

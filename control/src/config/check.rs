@@ -5,6 +5,7 @@ use std::time::Duration;
 
 use toml::Spanned;
 
+use super::dhcp;
 use super::dns;
 use super::file::{EalSection, HintsSection, NodeSection, ReapSection, SetupSection, Shim6Section, SiteFile};
 use super::fork;
@@ -35,6 +36,9 @@ fn read(source: &mut Source<'_>, directory: &Path) -> Option<Site> {
     let network = network::check(source, &file, directory);
     let (node, network) = (node?, network?);
     let natv6 = natv6::check(source, &file.natv6, &network);
+    let dhcp = dhcp::dhcp(source, &file, &network);
+    let advertising = dhcp::advertising(source, &file);
+    let store = dhcp::store(source, &file, directory);
     let dns = dns::check(source, &file.dns, &network);
     let publish = publish::check(source, &file.publish, &network, directory);
     let forks = fork::check(source, &file.forks, &network, shim6.forks_max);
@@ -57,6 +61,9 @@ fn read(source: &mut Source<'_>, directory: &Path) -> Option<Site> {
         shim6,
         natv6,
         setup,
+        dhcp,
+        advertising,
+        store,
         dns,
         publish,
     })

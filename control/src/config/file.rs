@@ -30,6 +30,9 @@ pub(super) struct SiteFile {
     pub(super) shim6: Section<Shim6Section>,
     pub(super) natv6: Section<Natv6Section>,
     pub(super) setup: Section<SetupSection>,
+    pub(super) dhcp: Section<DhcpSection>,
+    pub(super) ra: Section<RaSection>,
+    pub(super) store: Section<StoreSection>,
     pub(super) dns: Section<DnsSection>,
     pub(super) publish: Section<PublishSection>,
 }
@@ -215,6 +218,53 @@ pub(super) struct SetupSection {
     pub(super) age_s: Number,
 }
 
+/// `[dhcp]`
+#[derive(Debug, Default, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub(super) struct DhcpSection {
+    pub(super) leases_max: Number,
+    pub(super) leases_per_client: Number,
+    pub(super) leases_per_source: Number,
+    pub(super) leases_per_relay: Number,
+    pub(super) preferred_s: Number,
+    pub(super) valid_s: Number,
+    pub(super) trial_s: Number,
+    pub(super) t1_s: Number,
+    pub(super) t2_s: Number,
+    pub(super) rapid_commit: Option<bool>,
+    pub(super) preference: Number,
+    pub(super) dns_servers: Texts,
+    pub(super) search: Texts,
+    pub(super) prefer: Text,
+    pub(super) relays: Texts,
+    pub(super) reservation: Option<Vec<Spanned<ReservationSection>>>,
+}
+
+/// `[[dhcp.reservation]]`
+#[derive(Debug, Default, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub(super) struct ReservationSection {
+    pub(super) duid: Text,
+    pub(super) iaid: Number,
+    pub(super) name: Text,
+}
+
+/// `[ra]`
+#[derive(Debug, Default, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub(super) struct RaSection {
+    pub(super) interval_s: Number,
+    pub(super) lifetime_s: Number,
+    pub(super) routes: Texts,
+}
+
+/// `[store]`
+#[derive(Debug, Default, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub(super) struct StoreSection {
+    pub(super) file: Text,
+}
+
 /// `[publish]`
 #[derive(Debug, Default, Deserialize)]
 #[serde(deny_unknown_fields)]
@@ -227,7 +277,7 @@ pub(super) struct PublishSection {
 }
 
 const SECTIONS: &str = "[box], [eal], [site], [[port]], [[provider]], [[peer]], [[fork]], [reap], [hints], [shim6], \
-                        [natv6], [setup], [dns], [publish]";
+                        [natv6], [setup], [dns], [publish], [dhcp], [ra], [store]";
 
 impl SiteFile {
     /// The file's fields; what cannot be read is noted in `source` and left out.
@@ -247,6 +297,9 @@ impl SiteFile {
                 "shim6" => file.shim6 = one(source, "shim6", value),
                 "natv6" => file.natv6 = one(source, "natv6", value),
                 "setup" => file.setup = one(source, "setup", value),
+                "dhcp" => file.dhcp = one(source, "dhcp", value),
+                "ra" => file.ra = one(source, "ra", value),
+                "store" => file.store = one(source, "store", value),
                 "dns" => file.dns = one(source, "dns", value),
                 "publish" => file.publish = one(source, "publish", value),
                 unknown => {

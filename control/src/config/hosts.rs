@@ -23,7 +23,7 @@ use super::prefix::{MacAddress, Prefix};
 use super::problem::{Place, Problem, Problems};
 use super::site::Site;
 use crate::identity::{GenerateError, HostIdentity, HostPrefixes, Sec, SigningKey, make_host_with};
-pub use locators::Updated;
+pub use locators::{Updated, locator_under};
 
 /// The version of the format that is read and written.
 pub const VERSION: u64 = 1;

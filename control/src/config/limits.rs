@@ -103,6 +103,30 @@ limits! {
     SETUP_OCTETS "setup.octets" 0, 0 to 1_099_511_627_776;
     /// The same in time: a quiet session that lasts has more to lose than its few packets tell.
     SETUP_AGE_S "setup.age_s" 30, 0 to 86_400;
+    /// Clients with an address at one time.
+    DHCP_LEASES_MAX "dhcp.leases_max" 4096, 1 to 65_536;
+    /// Addresses of one client.
+    DHCP_LEASES_PER_CLIENT "dhcp.leases_per_client" 4, 1 to 64;
+    /// Leases of clients that ask from one address of the link.
+    DHCP_LEASES_PER_SOURCE "dhcp.leases_per_source" 16, 1 to 65_536;
+    /// Leases of clients behind one relay.
+    DHCP_LEASES_PER_RELAY "dhcp.leases_per_relay" 2048, 1 to 65_536;
+    /// Preferred lifetime.
+    DHCP_PREFERRED_S "dhcp.preferred_s" 43_200, 30 to 31_536_000;
+    /// Valid lifetime.
+    DHCP_VALID_S "dhcp.valid_s" 86_400, 60 to 31_536_000;
+    /// Valid lifetime of a first lease when more than half of all are given.
+    DHCP_TRIAL_S "dhcp.trial_s" 600, 60 to 86_400;
+    /// T1; 0 for half of the preferred lifetime (RFC 8415 §21.4).
+    DHCP_T1_S "dhcp.t1_s" 0, 0 to 31_536_000;
+    /// T2; 0 for four fifths of it.
+    DHCP_T2_S "dhcp.t2_s" 0, 0 to 31_536_000;
+    /// Server preference (RFC 8415 §18.3.9).
+    DHCP_PREFERENCE "dhcp.preference" 0, 0 to 255;
+    /// MaxRtrAdvInterval (RFC 4861 §6.2.1).
+    RA_INTERVAL_S "ra.interval_s" 600, 4 to 1800;
+    /// AdvDefaultLifetime (RFC 4861 §6.2.1).
+    RA_LIFETIME_S "ra.lifetime_s" 1800, 0 to 9000;
     /// Type of the ULID record: those for private use (RFC 6895 §3.1).
     DNS_ULID_TYPE "dns.ulid_type" 65_280, 65_280 to 65_534;
     /// Answers kept.

@@ -5,6 +5,7 @@
 //! once. [`Configuration::load`] is the one way in, for a start and for a reload alike.
 
 mod check;
+mod dhcp;
 mod dns;
 pub mod edit;
 mod file;
@@ -27,6 +28,7 @@ mod source;
 mod tests;
 
 use std::path::{Path, PathBuf};
+use std::sync::Arc;
 
 use crate::identity::{Kind, Parameters};
 
@@ -57,10 +59,15 @@ impl Configuration {
     /// Reads `file` and the hosts file it names; all of it is good or none of it is taken.
     pub fn load(file: &Path) -> Result<Configuration, Problems> {
         let (site, mut warnings) = Site::load(file)?;
-        let hosts = Hosts::load(&site.node.hosts_file, &site)?;
+        let mut hosts = Hosts::load(&site.node.hosts_file, &site)?;
+        if let Some(file) = site.key.as_ref().filter(|_| site.dhcp.is_some() && hosts.key().is_none()) {
+            // Addresses of clients are made with it, so it must be there.
+            let key = key::load(file).map_err(|error| Problem::of_file(file, error.reason()))?;
+            hosts.set_key(Arc::new(key));
+        }
         let key = site.publish.as_ref().map(|publish| publish::TsigKey::load(&publish.key));
         let publish_key = key.transpose()?;
-        if hosts.is_empty() {
+        if hosts.is_empty() && site.dhcp.is_none() {
             warnings.push(Problem::of_file(&site.node.hosts_file, "no hosts yet (pshim6ctl host add NAME)"));
         }
         warnings.extend(hosts.warnings().iter().cloned());

@@ -55,10 +55,64 @@ pub struct Site {
     pub natv6: Option<Natv6>,
     /// When a session between routable addresses gets a context (`[setup]`).
     pub setup: Setup,
+    /// What clients inside are given (`[dhcp]`); none if there is no such table.
+    pub dhcp: Option<Dhcp>,
+    /// What hosts hear of the box as a router (`[ra]`); none if they hear nothing.
+    pub advertising: Option<Advertising>,
+    /// Where leases are kept (`store.file`).
+    pub store: Option<PathBuf>,
     /// DNS for the hosts (`[dns]`); none without upstream servers.
     pub dns: Option<Dns>,
     /// Where names are published (`[publish]`); nowhere without it.
     pub publish: Option<Publish>,
+}
+
+/// What clients inside are given (`[dhcp]`). Times in seconds.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Dhcp {
+    /// Clients that may have an address at one time.
+    pub leases_max: usize,
+    /// Addresses of one client.
+    pub leases_per_client: usize,
+    /// Leases of clients that ask from one address.
+    pub leases_per_source: usize,
+    /// Leases of clients behind one relay.
+    pub leases_per_relay: usize,
+    /// Preferred lifetime.
+    pub preferred: u32,
+    /// Valid lifetime.
+    pub valid: u32,
+    /// Valid lifetime of a first lease when more than half of all are given.
+    pub trial: u32,
+    /// When clients ask for an extension.
+    pub t1: u32,
+    /// When they ask anybody.
+    pub t2: u32,
+    /// Whether a Solicit may be answered by a Reply.
+    pub rapid_commit: bool,
+    /// Server preference.
+    pub preference: u8,
+    /// DNS servers clients are told of.
+    pub dns_servers: Vec<Ipv6Addr>,
+    /// Domains they search.
+    pub search: Vec<String>,
+    /// Addresses their policy table prefers to all others (RFC 7078); none if they get no table.
+    pub prefer: Option<Prefix>,
+    /// Relays that are listened to; all on the link if there is none.
+    pub relays: Vec<Prefix>,
+    /// Clients that always have a place.
+    pub reservations: Vec<crate::dhcp::Reservation>,
+}
+
+/// What hosts hear of the box as a router (`[ra]`). Times in seconds.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Advertising {
+    /// MaxRtrAdvInterval.
+    pub interval: u16,
+    /// AdvDefaultLifetime; 0 for a box that is no default router.
+    pub lifetime: u16,
+    /// What the box is a router to (RFC 4191).
+    pub routes: Vec<Prefix>,
 }
 
 /// DNS for the hosts (`[dns]`).

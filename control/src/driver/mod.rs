@@ -7,6 +7,7 @@
 #[cfg(feature = "dpdk")]
 mod dpdk;
 mod helpers;
+mod leases;
 mod stories;
 
 use std::sync::Arc;
@@ -33,6 +34,7 @@ use crate::manage::verbs::records::ULID_RECORD_TYPE;
 use crate::publish::Publisher;
 use crate::time::Instant;
 use helpers::Helpers;
+use leases::Leases;
 use stories::Stories;
 
 /// Events of one worker handled before the others get their turn.
@@ -41,6 +43,8 @@ const EVENTS_PER_TURN: usize = 256;
 const LINK_POLL: Duration = Duration::from_millis(100);
 /// Longest sleep of the control thread while workers may have something to say.
 const NAP: Duration = Duration::from_millis(1);
+/// How long workers have to send the last advertisement.
+const FAREWELL: Duration = Duration::from_millis(20);
 /// The same while signatures are being verified: a few take this long.
 const SHORT_NAP: Duration = Duration::from_micros(50);
 
@@ -59,6 +63,9 @@ pub enum RunError {
     /// The management socket.
     #[error(transparent)]
     Socket(#[from] ServerError),
+    /// The store of leases.
+    #[error(transparent)]
+    Store(#[from] crate::store::StoreError),
     /// The operating system gives no signals, threads or random numbers.
     #[error("{0}")]
     System(String),
@@ -110,6 +117,8 @@ pub fn run(configuration: Configuration) -> Result<(), RunError> {
     signal_hook::flag::register(SIGHUP, hangup.clone()).map_err(system)?;
     let mut rng = StdRng::try_from_rng(&mut SysRng).map_err(|error| RunError::System(error.to_string()))?;
     let clock = Clock::start();
+    // Before devices are touched: without what was told to clients the box must not serve them.
+    let kept = leases::open(&configuration, clock, &mut rng)?;
     let (mut engine, workers, devices) = open(&configuration, clock, &mut rng)?;
     if let (Some(settings), Some(key)) = (&configuration.site.publish, &configuration.publish_key) {
         let publisher = Publisher::new(settings, key, ULID_RECORD_TYPE, &mut rng);
@@ -117,6 +126,14 @@ pub fn run(configuration: Configuration) -> Result<(), RunError> {
         engine.publish_to(publisher, &configuration.hosts);
     }
     let helpers = Helpers::start(configuration.site.node.proof_threads, &mut engine).map_err(system)?;
+    let leases = match kept {
+        Some((store, kept)) => {
+            info!(leases = kept.stored.leases.len(), server = %kept.duid, "store read");
+            engine.begin_leases(&mut rng, &configuration.site, &configuration.hosts, kept);
+            Some(Leases::start(store)?)
+        }
+        None => None,
+    };
     let (calls_in, calls) = bounded(64);
     let server = Server::start(&configuration.site.node.control_socket, calls_in)?;
     info!(socket = %server.path().display(), "serving");
@@ -128,12 +145,16 @@ pub fn run(configuration: Configuration) -> Result<(), RunError> {
         workers,
         devices,
         helpers,
+        leases,
         effects: Vec::new(),
         stories: Stories::default(),
         links_due: Instant::START,
     };
     control.serve(&calls, &stop, &hangup);
     drop(server);
+    control.engine.farewell(&mut control.effects);
+    control.carry_out();
+    std::thread::sleep(FAREWELL);
     control.devices.stop();
     Ok(())
 }
@@ -156,6 +177,7 @@ struct Control {
     workers: Box<dyn Workers>,
     devices: Box<dyn Devices>,
     helpers: Helpers,
+    leases: Option<Leases>,
     effects: Vec<Effect>,
     stories: Stories,
     /// When the devices are next asked about their links.
@@ -176,7 +198,8 @@ impl Control {
             // A busy box comes back at once; a quiet one sleeps until something is due, but never long, for workers do
             // not wake it.
             let due = self.engine.deadline().map_or(NAP, |due| due.since(self.clock.now()));
-            let longest = if self.helpers.are_at_work() { SHORT_NAP } else { NAP };
+            let writing = self.leases.as_ref().is_some_and(Leases::are_at_work);
+            let longest = if writing || self.helpers.are_at_work() { SHORT_NAP } else { NAP };
             let nap = if events > 0 { Duration::ZERO } else { due.min(longest) };
             match calls.recv_timeout(nap) {
                 Ok(call) => self.answer(call),
@@ -188,10 +211,11 @@ impl Control {
 
     /// Takes in what happened, lets time pass, carries out what follows. How many events there were.
     fn turn(&mut self) -> usize {
-        let Control { clock, rng, engine, workers, helpers, effects, .. } = self;
+        let Control { clock, rng, engine, workers, helpers, leases, effects, .. } = self;
         let mut events = workers.poll(EVENTS_PER_TURN, &mut |notice| engine.notice(clock.now(), rng, notice, effects));
         let now = clock.now();
         events += helpers.turn(now, rng, engine, effects);
+        events += leases.as_mut().map_or(0, |leases| leases.turn(now, rng, engine, effects));
         if self.links_due <= now {
             self.links_due = now + LINK_POLL;
             if let Ok(unix) = SystemTime::now().duration_since(SystemTime::UNIX_EPOCH) {
@@ -239,12 +263,17 @@ impl Control {
 
     fn answer(&mut self, call: Call) {
         let now = self.clock.now();
+        if let (Request::StoreExport, Some(leases)) = (&call.request, &self.leases) {
+            return leases.export(call);
+        }
         let response = match &call.request {
             Request::Status => Response::Status(self.status(now)),
             Request::Hosts => Response::Hosts(self.engine.hosts_view(now)),
             Request::Contexts(filter) => Response::Contexts(self.engine.contexts_view(now, filter)),
             Request::Paths => Response::Paths(self.engine.paths_view(now)),
             Request::Counters => Response::Counters(self.counters()),
+            Request::Leases => Response::Leases(self.engine.leases_view(now)),
+            Request::StoreExport => Response::error("there is no store: the configuration has no [store]"),
             Request::Natv6 => Response::Natv6(self.natv6(now)),
             Request::Dns => Response::Dns(self.dns(now)),
             Request::DnsFlush => match self.engine.flush_names() {
@@ -394,6 +423,12 @@ fn needs_restart(old: &Site, new: &Site) -> bool {
     (like_old.sec, like_old.quarantine) = (old.sec, old.quarantine);
     like_old.shim6.announce_down = old.shim6.announce_down;
     like_old.setup = old.setup;
+    if like_old.dhcp.is_some() == old.dhcp.is_some() {
+        like_old.dhcp.clone_from(&old.dhcp);
+    }
+    if like_old.advertising.is_some() == old.advertising.is_some() {
+        like_old.advertising.clone_from(&old.advertising);
+    }
     if like_old.natv6.is_some() == old.natv6.is_some() {
         like_old.natv6.clone_from(&old.natv6);
     }

@@ -4,8 +4,9 @@ use std::collections::HashMap;
 use std::mem::{Discriminant, discriminant};
 use std::time::Duration;
 
-use tracing::{debug, info, warn};
+use tracing::{debug, error, info, warn};
 
+use crate::dhcp::Told;
 use crate::engine::Story;
 use crate::publish;
 use crate::time::Instant;
@@ -66,6 +67,26 @@ fn tell(story: &Story) {
         Story::ForkRefused(ulids, fork, reason) => {
             info!(local = %ulids.local, peer = %ulids.peer, fork, ?reason, "no forked context");
         }
+        Story::Lease(Told::Bound(client, name, address)) => {
+            info!(host = name, %address, duid = %client.duid, iaid = client.iaid, "lease given");
+        }
+        Story::LeaseDeclined(Told::Declined(client, address)) => {
+            warn!(%address, duid = %client.duid, "a client found somebody else with its address, which is quarantined");
+        }
+        Story::LeaseRefused(Told::Refused(client, via, refusal)) => {
+            warn!(duid = %client.duid, iaid = client.iaid, %via, reason = ?refusal, "no address for a client");
+        }
+        Story::DhcpMalformed(Told::Malformed(source, reason)) => warn!(%source, %reason, "no DHCPv6 message"),
+        Story::DhcpUnheard(Told::Relay(source, link)) => {
+            warn!(%source, ?link, "a DHCPv6 relay that is not listened to, or names a link that is not ours");
+        }
+        Story::Lease(told)
+        | Story::LeaseDeclined(told)
+        | Story::LeaseRefused(told)
+        | Story::DhcpMalformed(told)
+        | Story::DhcpUnheard(told) => info!(?told, "DHCPv6"),
+        Story::NotWritten(reason) => error!(reason, "a lease could not be written; its client was not answered"),
+        Story::NotServed(name, address) => error!(host = name, %address, "a client has a lease and cannot be served"),
         Story::Names(note) => warn!("dns: {note}"),
         Story::Publish(story) => publish(story),
         Story::PeerError(code, pointer) => debug!(code, pointer, "a peer sent an Error"),

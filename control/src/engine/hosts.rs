@@ -83,6 +83,8 @@ impl Engine {
         hosts: &Hosts,
         effects: &mut Vec<Effect>,
     ) -> Result<Changes, SetupError> {
+        let static_hosts = hosts;
+        let (hosts, fitted) = &self.with_leased(rng, site, hosts, &|ulid| self.leased.contains(&ulid));
         let plan = self.plan(now, rng, hosts)?;
         self.check_providers(site)?;
         let changes = Changes { added: plan.new.len(), removed: plan.gone.len(), changed: plan.changed.len() };
@@ -119,6 +121,10 @@ impl Engine {
         if reclassified {
             self.reclassify(effects);
         }
+        for host in static_hosts {
+            self.leased.remove(&host.identity.ulid);
+        }
+        self.leases_reloaded(now, rng, (site, static_hosts), fitted.clone(), effects);
         Ok(changes)
     }
 
@@ -150,7 +156,7 @@ impl Engine {
     }
 
     /// Workers hear of hosts and their locators.
-    fn publish_hosts(&mut self, effects: &mut Vec<Effect>) {
+    pub(super) fn publish_hosts(&mut self, effects: &mut Vec<Effect>) {
         self.renew_nat();
         self.note_names();
         effects.push(Effect::Publish(self.snapshot.clone()));
@@ -314,7 +320,7 @@ impl Engine {
     }
 
     /// The first list of a host.
-    fn checked(
+    pub(super) fn checked(
         &mut self,
         rng: &mut dyn Rng,
         host: &Host,
@@ -331,12 +337,13 @@ impl Engine {
 
     /// A host and everything that hangs on it goes. What its peers and the host itself still send is answered as for an
     /// address nobody has.
-    fn take_out(&mut self, now: Instant, rng: &mut dyn Rng, ulid: Ulid, effects: &mut Vec<Effect>) {
+    pub(super) fn take_out(&mut self, now: Instant, rng: &mut dyn Rng, ulid: Ulid, effects: &mut Vec<Effect>) {
         let mut out = Vec::new();
         let link = self.owner_of(ulid).link;
         self.endpoint.remove_host(now, ulid, link, &mut out);
         self.follow(now, rng, out, effects);
         self.served.remove(&ulid);
+        self.leased.remove(&ulid);
         self.unpublish_host(ulid);
         self.transitions.remove(&ulid);
         if let Some(at) = Arc::make_mut(&mut self.snapshot).host_index.remove(&ulid) {
@@ -350,7 +357,7 @@ impl Engine {
     }
 
     /// A host that was found good is served from now on.
-    fn take_in(&mut self, host: &Host, checked: CheckedHost) {
+    pub(super) fn take_in(&mut self, host: &Host, checked: CheckedHost) {
         let ulid = host.identity.ulid;
         let preferences = self.preferences_of(checked.host());
         self.endpoint.adopt_host(checked);

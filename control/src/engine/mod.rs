@@ -19,6 +19,7 @@
 //! | `revive` | signs that what was given up works again, and who should try again |
 //! | `label` | when a flow label stands for the payload header |
 //! | `quote` | the octets of such an error without the shim |
+//! | `leases` | hosts that get their address by DHCPv6, and what routers tell |
 //! | `link` | how a packet of the box's own reaches the wire |
 //! | `natv6` | who is translated, through which provider, and which sessions get a context |
 //! | `unreachable` | who hears of a packet whose next hop does not answer |
@@ -42,6 +43,7 @@ mod hints;
 mod hosts;
 mod icmp;
 mod label;
+mod leases;
 mod link;
 mod liveness;
 mod names;
@@ -76,12 +78,13 @@ use dataplane::wire::ethernet;
 use dataplane::wire::ipv6;
 use dataplane::wire::shim6::{Addresses, ControlPacket, Message, PacketError, ParseError};
 use dataplane::wire::{ContextTag, Locator, LocatorPair, Ulid, UlidPair};
-use hashbrown::HashMap;
+use hashbrown::{HashMap, HashSet};
 use rand::Rng;
 
 use crate::config::Prefix;
 use crate::config::site::Hints;
-use crate::host::{GivenUp, LinkEvent, Listener, Neighbours, Stack};
+use crate::dhcp;
+use crate::host::{Advertiser, GivenUp, LinkEvent, Listener, Neighbours, Stack};
 use crate::identity::SigningKey;
 use crate::manage::api::Steering;
 use crate::publish::Publisher;
@@ -91,6 +94,7 @@ use crate::time::Instant;
 use crate::wheel::Wheel;
 use attachments::Attachments;
 pub use hosts::Changes;
+pub use leases::{Commit, IdentityJob, Kept, MadeIdentity};
 use revive::Revival;
 use round::Round;
 pub use setup::{PortSetup, SetupError, worker_limits};
@@ -143,6 +147,20 @@ pub enum Story {
     Publish(crate::publish::Story),
     /// A peer complained.
     PeerError(u8, u16),
+    /// A lease began or ended.
+    Lease(dhcp::Told),
+    /// A client found its address in use.
+    LeaseDeclined(dhcp::Told),
+    /// A client gets no address.
+    LeaseRefused(dhcp::Told),
+    /// A broken message of DHCPv6.
+    DhcpMalformed(dhcp::Told),
+    /// A relay or client that is not listened to.
+    DhcpUnheard(dhcp::Told),
+    /// A lease could not be written, so nobody was told of it.
+    NotWritten(String),
+    /// A client has a lease and cannot be served.
+    NotServed(String, std::net::Ipv6Addr),
     /// Something about DNS.
     Names(crate::dns::Note),
 }
@@ -189,6 +207,12 @@ pub struct Engine {
     snapshot: Arc<Snapshot>,
     providers: Vec<Provider>,
     lan_port: PortId,
+    /// The box's own addresses there.
+    lan_addresses: Vec<std::net::Ipv6Addr>,
+    /// Hosts that have their address by DHCPv6.
+    leased: HashSet<Ulid>,
+    leases: Option<leases::Leases>,
+    advertiser: Option<Advertiser>,
     /// The hosts, as the configuration names them.
     served: HashMap<Ulid, hosts::Served>,
     /// What signs locators outside the hosts' address sets, as it came with the last configuration that needed it.
@@ -306,6 +330,7 @@ impl Engine {
         if self.lists_due.is_some_and(|due| due <= now) {
             self.expire_lists(now, rng, effects);
         }
+        self.expire_leases(now, rng, effects);
         self.expire_news(now, rng, effects);
         self.expire_revivals(now, rng, effects);
         self.expire_reap(now, rng, effects);
@@ -332,7 +357,7 @@ impl Engine {
             self.revival.due(),
             self.standbys_deadline(),
         ];
-        [reap, suspects, wakes, self.news_deadline(), self.lists_due, self.endpoint.deadline()]
+        [reap, suspects, wakes, self.news_deadline(), self.lists_due, self.endpoint.deadline(), self.leases_deadline()]
             .into_iter()
             .chain(services)
             .chain(host)
@@ -504,7 +529,11 @@ impl Engine {
         if discovery || self.listener.receive(now, rng, port, packet) {
             return;
         }
-        if self.serve(now, rng, port, packet, effects) {
+        let inside = port == self.lan_port;
+        if inside && self.advertiser.as_mut().is_some_and(|it| it.receive(now, rng, packet)) {
+            return;
+        }
+        if self.serve(now, rng, port, frame, effects) {
             return;
         }
         let Some(stack) = self.stacks.get_mut(usize::from(port.0)) else { return };

@@ -6,9 +6,11 @@ use std::net::Ipv6Addr;
 use hashbrown::HashMap;
 
 use super::{Engine, Provider};
+use crate::dhcp::State::Bound;
+use crate::dhcp::{Held, Lease};
 use crate::manage::api::{
-    ContextCounts, ContextFilter, ContextState, ContextView, ContextsView, HostView, HostsView, PairView, PathView,
-    PathsView, PeerLocatorView, ProviderView, QuarantinedView, ReapState,
+    ContextCounts, ContextFilter, ContextState, ContextView, ContextsView, HeldView, HostView, HostsView, LeaseView,
+    LeasesView, PairView, PathView, PathsView, PeerLocatorView, ProviderView, QuarantinedView, ReapState,
 };
 use crate::reap::{PathKey, State as Reaping, Status};
 use crate::shim6::{Context, FailReason, State};
@@ -37,6 +39,39 @@ impl Engine {
         }
         hosts.sort_by(|a, b| a.name.cmp(&b.name));
         HostsView { hosts, quarantined: self.quarantined(now) }
+    }
+
+    /// Hosts that get their address by DHCPv6, in order of their names.
+    pub fn leases_view(&self, now: Instant) -> LeasesView {
+        let Some(server) = self.lease_server() else { return LeasesView::default() };
+        let (wall, book) = (server.wall(now), server.book());
+        let view = |lease: &Lease| LeaseView {
+            name: lease.name.clone(),
+            duid: lease.client.duid.to_string(),
+            iaid: lease.client.iaid,
+            ulid: lease.identity.ulid,
+            locators: lease.identity.locators.clone(),
+            bound: lease.state == Bound,
+            left_s: lease.until.saturating_sub(wall),
+            via: Some(lease.via),
+        };
+        let held = |held: &Held| HeldView {
+            ulid: held.ulid,
+            declined: held.declined,
+            left_s: held.until.saturating_sub(wall),
+        };
+        let mut leases: Vec<LeaseView> = book.leases().map(view).collect();
+        leases.sort_by(|a, b| (&a.name, a.ulid).cmp(&(&b.name, b.ulid)));
+        LeasesView {
+            enabled: true,
+            server: server.config().duid.to_string(),
+            leases_max: server.config().leases_max as u64,
+            bound: book.bound() as u64,
+            ready: server.ready() as u64,
+            waiting: server.waiting() as u64,
+            leases,
+            quarantined: book.held().map(held).collect(),
+        }
     }
 
     /// Hosts that are gone and what they left behind, in the order in which it becomes free.

@@ -45,6 +45,11 @@ impl Round {
         (self.left > 0).then_some(Instant::START)
     }
 
+    /// Whether somebody has something to hear, known or not.
+    pub(super) fn is_under_way(&self) -> bool {
+        self.left > 0 || self.len() > 0
+    }
+
     /// Contexts known to have something to hear.
     pub(super) fn len(&self) -> usize {
         self.movers.len() + self.others.len()

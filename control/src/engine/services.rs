@@ -1,15 +1,16 @@
 //! What the box does for the hosts of its site besides forwarding: which datagram is for whom, and how answers leave.
 
 use dataplane::snapshot::PortId;
-use dataplane::wire::ipv6;
+use dataplane::wire::{ethernet, ipv6};
 use rand::Rng;
 
 use super::{Effect, Engine, Event};
+use crate::dhcp;
 use crate::host::{Datagram, DatagramError};
 use crate::time::Instant;
 
 /// Hop limit of the box's own datagrams.
-const HOP_LIMIT: u8 = 64;
+pub(super) const HOP_LIMIT: u8 = 64;
 
 impl Engine {
     /// Gives a packet for the box to the service that wants it. False if none does: then it is the host stack's.
@@ -18,11 +19,15 @@ impl Engine {
         now: Instant,
         rng: &mut dyn Rng,
         port: PortId,
-        packet: &[u8],
+        frame: &[u8],
         effects: &mut Vec<Effect>,
     ) -> bool {
+        let packet = frame.get(ethernet::HEADER_LEN..).unwrap_or_default();
         let Ok(view) = ipv6::View::new(packet) else { return false };
         match Datagram::parse(&view) {
+            Ok(datagram) if datagram.target.1 == dhcp::SERVER_PORT => {
+                self.lease_message(now, rng, port, frame, &datagram, effects)
+            }
             Ok(datagram) => self.datagram(now, rng, port, &datagram, effects),
             Err(DatagramError::Other) => false,
             Err(DatagramError::Malformed | DatagramError::Checksum) => {

@@ -10,7 +10,7 @@ use dataplane::snapshot::{Block, PortId, PortView, ProviderView, Role, Snapshot}
 use dataplane::wire::Ulid;
 use dataplane::wire::ethernet::Mac;
 use dataplane::worker::Limits;
-use hashbrown::HashMap;
+use hashbrown::{HashMap, HashSet};
 use rand::Rng;
 
 use super::standby::Standbys;
@@ -106,6 +106,10 @@ impl Engine {
             snapshot: Arc::new(snapshot(site, ports, &own)),
             providers: site.providers.iter().map(provider).collect(),
             lan_port: PortId(site.lan_port as u8),
+            lan_addresses: links.get(site.lan_port).map(|link| link.own.clone()).unwrap_or_default(),
+            leased: HashSet::new(),
+            leases: None,
+            advertiser: None,
             served: HashMap::new(),
             key: None,
             free_places: Vec::new(),
@@ -150,6 +154,7 @@ impl Engine {
         engine.set_peers(site);
         engine.set_classes(site);
         engine.set_hosts(hosts, rng)?;
+        engine.prepare_advertising(site);
         engine.renew_nat();
         engine.begin_names();
         Ok(engine)
@@ -162,6 +167,9 @@ impl Engine {
             self.neighbours.want(now, port, next_hop);
         }
         self.listener.start(now);
+        if let Some(advertiser) = &mut self.advertiser {
+            advertiser.start(now);
+        }
         effects.push(Effect::Publish(self.snapshot.clone()));
     }
 

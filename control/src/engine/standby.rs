@@ -148,7 +148,7 @@ impl Engine {
 
     /// Whether there is anything that comes before tests of pairs nobody uses.
     fn is_busy(&self) -> bool {
-        self.attached.in_doubt() > 0 || !self.waiting.is_empty() || self.round.len() > 0 || self.revival.is_paced()
+        self.attached.in_doubt() > 0 || !self.waiting.is_empty() || self.round.is_under_way() || self.revival.is_paced()
     }
 
     /// Tests that are due, or late, and paths that may be there again.

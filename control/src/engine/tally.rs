@@ -6,6 +6,7 @@ use dataplane::wire::shim6::{PacketError, ParseError};
 
 use hashbrown::HashMap;
 
+use crate::dhcp;
 use crate::reap::ProbeRefused;
 use crate::shim6::{Answer, DropReason, OpenRefused, Verdict};
 
@@ -35,6 +36,7 @@ enum What {
     AnsweredError(u8),
     Answered(Discriminant<Answer>),
     Packet(Discriminant<PacketError>),
+    Named(&'static str),
     Message(Discriminant<ParseError>),
     Open(Discriminant<OpenRefused>),
     Probe(Discriminant<ProbeRefused>),
@@ -88,6 +90,9 @@ pub enum Event {
     LabelTests,
     LabelBegun,
     LabelEnded,
+    LeaseNotWritten,
+    LeaseNotServed,
+    RouterAdvertisements,
     NamesOpened,
     NamesPaced,
     PeerForgotten,
@@ -145,6 +150,47 @@ impl Tally {
     /// Counts a probe without effect.
     pub fn probe_refused(&mut self, refused: ProbeRefused) {
         self.add(What::Probe(discriminant(&refused)), || format!("probe_drop_{}", snake(&format!("{refused:?}"))));
+    }
+
+    /// Counts what became of a DHCPv6 message.
+    pub fn dhcp(&mut self, verdict: dhcp::Verdict) {
+        let name = match verdict {
+            dhcp::Verdict::Answered(kind) | dhcp::Verdict::Writing(kind) => match kind {
+                dhcp::message::Kind::Solicit => "dhcp_solicit",
+                dhcp::message::Kind::Request => "dhcp_request",
+                dhcp::message::Kind::Confirm => "dhcp_confirm",
+                dhcp::message::Kind::Renew => "dhcp_renew",
+                dhcp::message::Kind::Rebind => "dhcp_rebind",
+                dhcp::message::Kind::Release => "dhcp_release",
+                dhcp::message::Kind::Decline => "dhcp_decline",
+                dhcp::message::Kind::InformationRequest => "dhcp_information_request",
+            },
+            dhcp::Verdict::UseMulticast => "dhcp_use_multicast",
+            dhcp::Verdict::Malformed(_) => "dhcp_drop_malformed",
+            dhcp::Verdict::BadRelay => "dhcp_drop_bad_relay",
+            dhcp::Verdict::Stranger => "dhcp_drop_stranger",
+            dhcp::Verdict::OtherServer => "dhcp_drop_other_server",
+            dhcp::Verdict::Nothing => "dhcp_drop_nothing_to_say",
+            dhcp::Verdict::NoIdentity => "dhcp_drop_no_identity",
+            dhcp::Verdict::Busy => "dhcp_drop_busy",
+        };
+        self.add(What::Named(name), || name.to_owned());
+    }
+
+    /// Counts what the DHCPv6 server tells the operator, as far as no message's verdict says it.
+    pub fn lease(&mut self, told: &dhcp::Told) {
+        let name = match told {
+            dhcp::Told::Bound(..) => "dhcp_leases_given",
+            dhcp::Told::Expired(..) => "dhcp_leases_expired",
+            dhcp::Told::Declined(..) => "dhcp_leases_declined",
+            dhcp::Told::Refused(_, _, dhcp::Refusal::Full) => "dhcp_refused_full",
+            dhcp::Told::Refused(_, _, dhcp::Refusal::Client) => "dhcp_refused_client",
+            dhcp::Told::Refused(_, _, dhcp::Refusal::Source) => "dhcp_refused_source",
+            dhcp::Told::Released(..) | dhcp::Told::Malformed(..) | dhcp::Told::Relay(..) | dhcp::Told::Stranger(..) => {
+                return;
+            }
+        };
+        self.add(What::Named(name), || name.to_owned());
     }
 
     fn add(&mut self, what: What, name: impl FnOnce() -> String) {
@@ -231,6 +277,34 @@ const MEANINGS: &[(&str, &str)] = &[
     ("control_label_tests", "Keepalives sent to find out whether flow labels arrive."),
     ("control_label_begun", "Times a context began to send with a flow label for a payload header."),
     ("control_label_ended", "Times it went back to payload headers."),
+    ("control_lease_not_written", "Leases and other changes that could not be written; nobody was told of them."),
+    (
+        "control_lease_not_served",
+        "Leases whose host could not be served, because its addresses are not proved or somebody else's.",
+    ),
+    ("control_router_advertisements", "Router advertisements sent."),
+    ("dhcp_solicit", "DHCPv6 Solicits answered, by an Advertise or with Rapid Commit by a Reply."),
+    ("dhcp_request", "DHCPv6 Requests answered."),
+    ("dhcp_confirm", "DHCPv6 Confirms answered."),
+    ("dhcp_renew", "DHCPv6 Renews answered."),
+    ("dhcp_rebind", "DHCPv6 Rebinds answered."),
+    ("dhcp_release", "DHCPv6 Releases answered."),
+    ("dhcp_decline", "DHCPv6 Declines answered."),
+    ("dhcp_information_request", "DHCPv6 Information-requests answered."),
+    ("dhcp_use_multicast", "DHCPv6 messages sent to the box alone, answered by UseMulticast."),
+    ("dhcp_drop_malformed", "DHCPv6 messages that are none: broken, too long, or without an option they must have."),
+    ("dhcp_drop_bad_relay", "DHCPv6 messages of relays that are not listened to or name a link that is not ours."),
+    ("dhcp_drop_stranger", "DHCPv6 messages of clients on no link of ours."),
+    ("dhcp_drop_other_server", "DHCPv6 messages for another server."),
+    ("dhcp_drop_nothing_to_say", "DHCPv6 Confirms and Rebinds that name nothing that could be confirmed or bound."),
+    ("dhcp_drop_no_identity", "DHCPv6 messages of new clients while no address was ready; they ask again."),
+    ("dhcp_drop_busy", "DHCPv6 messages while too many answers waited to be written; clients ask again."),
+    ("dhcp_leases_given", "Clients that got an address they did not have."),
+    ("dhcp_leases_expired", "Leases that were not extended in time."),
+    ("dhcp_leases_declined", "Addresses that clients found in use by somebody else; they are quarantined."),
+    ("dhcp_refused_full", "Clients that got no address because all places are taken."),
+    ("dhcp_refused_client", "Associations that got no address because their client has as many as one may have."),
+    ("dhcp_refused_source", "Clients that got no address because their relay, or their own address, has its share."),
     ("control_names_opened", "Contexts begun because a host was told of a peer, before its first packet."),
     (
         "control_names_paced",

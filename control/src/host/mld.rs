@@ -84,6 +84,13 @@ impl Listener {
         Listener { ports: links.iter().enumerate().map(membership).collect() }
     }
 
+    /// Listens to more groups on a port. To be called before [`Listener::start`].
+    pub fn join(&mut self, port: usize, groups: &[Ipv6Addr]) {
+        if let Some(port) = self.ports.get_mut(port) {
+            port.groups.extend_from_slice(groups);
+        }
+    }
+
     /// Begins to report.
     pub fn start(&mut self, now: Instant) {
         for port in self.ports.iter_mut().filter(|port| port.in_use) {

@@ -4,12 +4,14 @@
 //! link-layer addresses of next hops and hosts. `mld` (RFC 3810) sees to it that solicitations arrive. `stack` is smoltcp on top of that, one interface per port, fed with IPv6
 //! packets; it answers echo requests and carries the box's own TCP services. `datagram` is UDP without sockets.
 
+pub mod advertise;
 pub mod datagram;
 pub mod mld;
 pub mod neighbours;
 pub mod stack;
 pub mod streams;
 
+pub use advertise::{Advertisement, Advertiser};
 pub use datagram::{Datagram, DatagramError};
 pub use mld::Listener;
 pub use neighbours::{GivenUp, Kind, LinkEvent, Neighbours, OwnLink};

@@ -6,6 +6,7 @@
 
 mod contexts;
 mod dns;
+mod leases;
 mod natv6;
 mod status;
 
@@ -15,6 +16,7 @@ use serde::{Deserialize, Serialize};
 
 pub use contexts::*;
 pub use dns::*;
+pub use leases::*;
 pub use natv6::*;
 pub use status::*;
 
@@ -60,6 +62,10 @@ pub enum Request {
     Counters,
     /// Translation for peers without Shim6.
     Natv6,
+    /// Hosts that get their address by DHCPv6.
+    Leases,
+    /// Everything in the store.
+    StoreExport,
     /// DNS for the hosts.
     Dns,
     /// Forget what DNS has told.
@@ -96,6 +102,10 @@ pub enum Response {
     Counters(CountersView),
     /// To [`Request::Natv6`].
     Natv6(Natv6View),
+    /// To [`Request::Leases`].
+    Leases(LeasesView),
+    /// To [`Request::StoreExport`].
+    Store(Box<crate::store::Export>),
     /// To [`Request::Dns`].
     Dns(DnsView),
     /// To [`Request::DnsFlush`].

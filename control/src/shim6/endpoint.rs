@@ -247,6 +247,19 @@ impl Endpoint {
         self.quarantine.hold(now, self.config.quarantine, new.ulid, owner, gone.into_iter());
     }
 
+    /// Addresses that a host left behind before the box began are kept from others for `time`.
+    pub fn hold_addresses(
+        &mut self,
+        now: Instant,
+        time: Duration,
+        ulid: Ulid,
+        addresses: impl Iterator<Item = Ipv6Addr>,
+    ) {
+        // Whose they were is known by their parameters alone, which nobody else has.
+        let owner = Owner { pds: Some(Vec::new()), link: None };
+        self.quarantine.hold(now, time, ulid, owner, addresses);
+    }
+
     /// How long what hosts leave behind is kept from others, from now on.
     pub fn set_quarantine(&mut self, time: Duration) {
         self.config.quarantine = time;

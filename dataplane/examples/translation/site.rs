@@ -73,8 +73,7 @@ impl Frames {
 
     /// Makes each a packet of the context chosen for it; strangers' have numbers beyond the `contexts` there are.
     pub(super) fn prepare(&mut self, direction: Direction, kind: Kind, contexts: u32) {
-        let site = site(0);
-        let by_label = kind == Kind::Labelled;
+        let (site, by_label) = (site(contexts), kind == Kind::Labelled);
         for (at, (frame, &context)) in self.all.iter_mut().zip(&self.chosen).enumerate() {
             let context = if kind == Kind::Strange && at % STRANGER == 0 { context + contexts } else { context };
             let (ulids, locators) = (site.ulids(context), site.locators(context));
@@ -137,8 +136,7 @@ pub(super) struct Stages {
 
 impl Stages {
     pub(super) fn new(contexts: u32, kind: Kind) -> Stages {
-        let by_label = kind == Kind::Labelled;
-        let site = site(contexts);
+        let (site, by_label) = (site(contexts), kind == Kind::Labelled);
         let sharding = site.sharding();
         let mode = if by_label { LabelMode::All } else { LabelMode::Off };
         let mut shard = Shard::new(contexts, *sharding.hasher(), false).with_labels(mode);

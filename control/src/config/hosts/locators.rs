@@ -182,7 +182,8 @@ impl Edit {
             let mut updated = Updated { name: entry.name.clone(), ..Updated::default() };
             let mut locators = Vec::new();
             for provider in &site.providers {
-                match self.locator_under(entry, provider.prefix, key, rng) {
+                let taken = |it: &Ipv6Addr| self.entries.iter().any(|other| other.addresses().any(|own| own == *it));
+                match locator_under(entry, provider.prefix, key, rng, &taken) {
                     Some(locator) => locators.push(locator),
                     None => updated.without.push(provider.name.clone()),
                 }
@@ -194,26 +195,27 @@ impl Edit {
         }
         Ok(all)
     }
+}
 
-    fn locator_under(
-        &self,
-        entry: &Entry,
-        prefix: Prefix,
-        key: Option<&SigningKey>,
-        rng: &mut dyn rand::Rng,
-    ) -> Option<Ipv6Addr> {
-        if let Some(known) = entry.locators.iter().find(|it| prefix.contains(**it)) {
-            return Some(*known);
-        }
-        let parameters = Parameters::parse(&entry.pds).ok()?;
-        if let Ok(member) = hba::member_under(prefix.high_half(), entry.ulid, &parameters) {
-            return Some(member);
-        }
-        let signs = key.is_some_and(|key| key.public_key_der() == parameters.key().der());
-        let draw = |_| Ipv6Addr::from_bits(prefix.address().to_bits() | u128::from(rng.next_u64()));
-        let taken = |it: &Ipv6Addr| self.entries.iter().any(|other| other.addresses().any(|address| address == *it));
-        (0..if signs { DRAWS_MAX } else { 0 }).map(draw).find(|it| !taken(it))
+/// The locator of a host under a provider's prefix: the one it has, a member of its set, or a random address that `key` is
+/// to sign; none if nothing would prove one.
+pub fn locator_under(
+    entry: &Entry,
+    prefix: Prefix,
+    key: Option<&SigningKey>,
+    rng: &mut dyn rand::Rng,
+    taken: &dyn Fn(&Ipv6Addr) -> bool,
+) -> Option<Ipv6Addr> {
+    if let Some(known) = entry.locators.iter().find(|it| prefix.contains(**it)) {
+        return Some(*known);
     }
+    let parameters = Parameters::parse(&entry.pds).ok()?;
+    if let Ok(member) = hba::member_under(prefix.high_half(), entry.ulid, &parameters) {
+        return Some(member);
+    }
+    let signs = key.is_some_and(|key| key.public_key_der() == parameters.key().der());
+    let draw = |_| Ipv6Addr::from_bits(prefix.address().to_bits() | u128::from(rng.next_u64()));
+    (0..if signs { DRAWS_MAX } else { 0 }).map(draw).find(|it| !taken(it))
 }
 
 impl super::Hosts {

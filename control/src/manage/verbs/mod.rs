@@ -7,6 +7,7 @@ mod files;
 mod providers;
 pub mod records;
 mod show;
+mod store;
 mod zone;
 
 use std::io::{self, Write};
@@ -66,6 +67,11 @@ enum Verb {
         #[arg(long)]
         all: bool,
     },
+    /// The hosts of the running box that have their address by DHCPv6.
+    Leases,
+    /// The store: leases, with all that was made for them.
+    #[command(subcommand)]
+    Store(StoreVerb),
     /// What the running box translates for peers without Shim6, and through which providers.
     Natv6,
     /// Whom the running box asks for the hosts, and what it has learned.
@@ -227,6 +233,19 @@ enum HostVerb {
 }
 
 #[derive(Debug, Subcommand)]
+enum StoreVerb {
+    /// Print everything in it as JSON; a running daemon is asked.
+    Export,
+    /// Take an export into an empty store, all of it or nothing. The daemon must not run.
+    Import {
+        /// What `store export` printed; - for standard input.
+        file: PathBuf,
+    },
+    /// Read every page, and everything on it. The daemon must not run.
+    Check,
+}
+
+#[derive(Debug, Subcommand)]
 enum KeyVerb {
     /// Make the key pair at `site.key`, readable by its owner alone. A key that exists is never overwritten.
     Make {
@@ -264,6 +283,9 @@ pub enum VerbError {
     /// There is no key.
     #[error(transparent)]
     Key(#[from] KeyFileError),
+    /// The store cannot be read.
+    #[error(transparent)]
+    Store(#[from] crate::store::StoreError),
     /// The daemon is not there or did not obey.
     #[error(transparent)]
     Client(#[from] ClientError),
@@ -343,6 +365,8 @@ fn obey(cli: &Cli, output: &mut Output<'_>) -> Result<(), VerbError> {
         }
         Verb::Paths => show::paths(config, output),
         Verb::Counters { all } => show::counters(config, *all, output),
+        Verb::Leases => show::leases(config, output),
+        Verb::Store(verb) => store::run(config, verb, output),
         Verb::Natv6 => show::natv6(config, output),
         Verb::Dns { verb: None } => show::dns(config, output),
         Verb::Dns { verb: Some(DnsVerb::Flush) } => show::dns_flush(config, output),

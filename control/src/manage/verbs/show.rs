@@ -7,8 +7,8 @@ use super::files::hosts_table;
 use super::{Output, VerbError};
 use crate::config::Site;
 use crate::manage::api::{
-    ContextFilter, ContextView, ContextsView, CountersView, DnsView, HostsView, Natv6View, PathsView, Request,
-    Response, StatusView, SteerRequest,
+    ContextFilter, ContextView, ContextsView, CountersView, DnsView, HostsView, LeasesView, Natv6View, PathsView,
+    Request, Response, StatusView, SteerRequest,
 };
 use crate::manage::client::Client;
 use crate::manage::table::Table;
@@ -62,6 +62,11 @@ pub(super) fn counters(config: &Path, all: bool, output: &mut Output<'_>) -> Res
     output.answer(&view, |view| counters_text(view, all))
 }
 
+pub(super) fn leases(config: &Path, output: &mut Output<'_>) -> Result<(), VerbError> {
+    let view = ask!(config, Request::Leases, Leases);
+    output.answer(&view, leases_text)
+}
+
 pub(super) fn natv6(config: &Path, output: &mut Output<'_>) -> Result<(), VerbError> {
     let view = ask!(config, Request::Natv6, Natv6);
     output.answer(&view, natv6_text)
@@ -93,6 +98,28 @@ pub(super) fn reload(config: &Path, output: &mut Output<'_>) -> Result<(), VerbE
         }
         text
     })
+}
+
+fn leases_text(view: &LeasesView) -> String {
+    if !view.enabled {
+        return "no DHCPv6: the configuration has no [dhcp]\n".to_owned();
+    }
+    let mut table = Table::new(&["NAME", "ADDRESS", ">LEFT", "VIA", ">IAID", "CLIENT"]);
+    for lease in &view.leases {
+        let left = if lease.bound { format!("{} s", lease.left_s) } else { "-".to_owned() };
+        let via = lease.via.map(|via| via.to_string()).unwrap_or_default();
+        table.row([lease.name.clone(), lease.ulid.to_string(), left, via, lease.iaid.to_string(), lease.duid.clone()]);
+    }
+    let mut text = table.to_string();
+    text += &format!(
+        "{} of {} leases given, {} addresses ready, {} answers being written, {} quarantined\n",
+        view.bound,
+        view.leases_max,
+        view.ready,
+        view.waiting,
+        view.quarantined.len()
+    );
+    text
 }
 
 fn hosts_text(view: &HostsView) -> String {
