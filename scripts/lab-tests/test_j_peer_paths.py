@@ -38,7 +38,8 @@ class Reachability(PeerTest):
         self.assertGreaterEqual(len(times), 5)
         self.assertLessEqual(max(gaps), PEER_TIMEOUT_S / 2 + SLACK_S)
         self.assertGreaterEqual(sum(gaps) / len(gaps), PEER_TIMEOUT_S / 3 - 0.2)
-        self.assertEqual(set(self.messages(peer, since)), {"Keepalive"})
+        # The box may test another pair meanwhile, by a request that says nothing.
+        self.assertEqual(set(self.messages(peer, since)) - {"UR"}, {"Keepalive"})
         self.assertEqual(peer.order("contexts")[0]["visited"], ["Operational"])
         # When nothing comes any more, Keepalives end with the Keepalive Timeout.
         since = peer.mark()
@@ -62,7 +63,9 @@ class Reachability(PeerTest):
         since = peer.mark()
         with self.pinging(peer, 0.5):
             peer.settle(2 * PEER_TIMEOUT_S)
-        self.assertEqual(self.messages(peer, since) + self.messages(peer, since, "out"), [])
+        # But for the one test of another pair that the box makes.
+        said = self.messages(peer, since) + self.messages(peer, since, "out")
+        self.assertIn(said, ([], ["UR", "UA"]))
 
     def failing(self, rules, peer=None):
         """A conversation both ways in which the rules begin to hold; returns the peer and the time it took."""
