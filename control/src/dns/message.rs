@@ -69,6 +69,10 @@ impl Query {
             return Err(Unasked::Refused(rcode::NOT_IMP.into()));
         }
         let malformed = |_: Malformed| Unasked::Refused(rcode::FORM_ERR.into());
+        // What has more records is no question; it is not read to find that out.
+        if header[6..10] != [0; 4] || header[10] != 0 || header[11] > 1 {
+            return Err(malformed(Malformed));
+        }
         let view = View::new(octets).map_err(malformed)?;
         let edns = match view.records() {
             [] => None,

@@ -5,6 +5,8 @@ use std::net::Ipv6Addr;
 
 /// Octets of the longest name, the root's among them (RFC 1035 §2.3.4).
 pub const NAME_MAX: usize = 255;
+/// Pointers of one name: each needs a label beside it to be of any use, and a name has no more of those.
+const POINTERS_MAX: usize = 127;
 /// Octets of the longest label.
 const LABEL_MAX: usize = 63;
 
@@ -125,10 +127,12 @@ pub(super) fn whole(octets: &[u8]) -> Option<usize> {
 }
 
 /// The name that begins at `at` in a message, pointers followed (RFC 1035 §4.1.4), and where what follows it begins. Every
-/// pointer has to point to before where its name began, so the work is bounded.
+/// pointer has to point to before where its name began, and no name needs more of them than it has labels: a message full of
+/// ladders would be read for a tenth of a second.
 pub(super) fn read(message: &[u8], at: usize) -> Option<(Name, usize)> {
     let mut octets = Vec::with_capacity(64);
     let (mut place, mut limit, mut after) = (at, at, None);
+    let mut pointers = 0;
     loop {
         let len = usize::from(*message.get(place)?);
         match len {
@@ -148,7 +152,8 @@ pub(super) fn read(message: &[u8], at: usize) -> Option<(Name, usize)> {
             0xc0.. => {
                 let target = (len & 0x3f) << 8 | usize::from(*message.get(place + 1)?);
                 after = after.or(Some(place + 2));
-                if target >= limit {
+                pointers += 1;
+                if target >= limit || pointers > POINTERS_MAX {
                     return None;
                 }
                 (place, limit) = (target, target);
@@ -183,6 +188,22 @@ impl fmt::Debug for Name {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn a_ladder_of_pointers_is_no_name() {
+        let ladder = |rungs: usize| {
+            let mut message = vec![0];
+            for rung in 0..rungs {
+                let below = if rung == 0 { 0 } else { 2 * rung - 1 };
+                message.extend([0xc0 | (below >> 8) as u8, below as u8]);
+            }
+            message
+        };
+        let read = |rungs: usize| super::read(&ladder(rungs), 2 * rungs - 1);
+        assert_eq!(read(127), Some((Name::root(), 255)));
+        assert_eq!(read(128), None);
+        assert_eq!(read(8000), None);
+    }
 
     #[test]
     fn names_are_read_shown_and_compared_without_case() {

@@ -164,6 +164,7 @@ impl Engine {
             self.failing_check = Some(now + FAILING_CHECK);
         }
         self.order_providers(effects);
+        self.renew_ways();
     }
 
     /// What the operator sees; counters are for the caller to fill in.

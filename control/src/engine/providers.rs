@@ -105,8 +105,9 @@ impl Engine {
             let old = &mut self.providers[at];
             (old.router, old.link) = (router.is_some(), link);
             Arc::make_mut(&mut self.snapshot).providers[at] = ProviderView { mac: router, ..view(&after) };
-            // Whatever was lost was the old way.
-            self.set_lost(Loss::Provider(at as u8), false, effects);
+            // Whatever was lost was the old way; the new one is lost as long as its router is not found.
+            let lost = known.is_some() && self.hints.link && !self.providers[at].is_up();
+            self.set_lost(Loss::Provider(at as u8), lost, effects);
             self.let_go(now, &before, effects);
             self.neighbours.want(now, after.port, after.next_hop);
         }

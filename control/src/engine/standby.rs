@@ -119,7 +119,8 @@ impl Standbys {
 impl Engine {
     /// Payload of a context came: it is worth a standby, and a test of it when that is due.
     pub(super) fn guard(&mut self, now: Instant, id: ContextId) {
-        if !self.standbys.wanted {
+        // A test that is under way ends by an answer or by being late.
+        if !self.standbys.wanted || self.standbys.asked.contains_key(&id) {
             return;
         }
         let Some(context) = self.endpoint.context(id) else { return };
@@ -172,11 +173,19 @@ impl Engine {
     /// Asks the peer of a context whether another pair works.
     fn check(&mut self, now: Instant, rng: &mut dyn Rng, id: ContextId, effects: &mut Vec<Effect>) {
         let pair = self.pair_to_check(now, id);
+        let context = self.endpoint.context(id);
+        let standing =
+            self.attached.get(&id).and_then(|attached| attached.guard.as_deref()).and_then(|guard| guard.pair);
+        let stale = standing.is_some_and(|pair| context.is_none_or(|context| !self.may_stand_by(context, pair)));
         let Some(attached) = self.attached.get_mut(&id) else { return };
         let heard = attached.heard.is_some_and(|heard| now.since(heard) < HEARD);
         let Some(guard) = attached.guard.as_deref_mut() else { return };
         guard.queued = false;
         guard.next = now + RETRY;
+        if stale {
+            // It is what the context uses now, or no pair of its own any more.
+            (guard.pair, guard.failures) = (None, 0);
+        }
         let Some(pair) = pair else {
             // Nothing to be tested is as good as a test without answer.
             return self.unguard(now, rng, id, None, effects);

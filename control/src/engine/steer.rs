@@ -74,6 +74,7 @@ impl Engine {
         }
         if std::mem::replace(&mut self.providers[at].steering, steering) != steering {
             self.advise();
+            self.renew_ways();
         }
         Ok(())
     }
@@ -110,6 +111,7 @@ impl Engine {
         self.advise_at = next;
         if news {
             self.advise();
+            self.renew_ways();
         }
     }
 

@@ -55,6 +55,8 @@ struct Stream {
     /// Messages sent and not answered yet, of our own connections.
     expects: usize,
     since: Instant,
+    /// Closed from our side; the peer has as long again to do the same.
+    closing: bool,
 }
 
 /// The connections of one port's stack.
@@ -162,7 +164,8 @@ impl Streams {
 
     /// When a quiet connection is closed.
     pub(super) fn deadline(&self) -> Option<Instant> {
-        self.streams.iter().filter(|stream| stream.remote.is_some()).map(|stream| stream.since + QUIET_MAX).min()
+        let due = |stream: &Stream| stream.since + if stream.closing { 2 * QUIET_MAX } else { QUIET_MAX };
+        self.streams.iter().filter(|stream| stream.remote.is_some()).map(due).min()
     }
 
     /// Notes who has connected, and whether that is one too many of theirs.
@@ -206,7 +209,17 @@ impl Streams {
 
 impl Stream {
     fn new(handle: SocketHandle, whose: Whose, number: u64, since: Instant) -> Stream {
-        Stream { handle, whose, number, remote: None, input: Vec::new(), output: Vec::new(), expects: 0, since }
+        Stream {
+            handle,
+            whose,
+            number,
+            remote: None,
+            input: Vec::new(),
+            output: Vec::new(),
+            expects: 0,
+            since,
+            closing: false,
+        }
     }
 
     fn is_calling(&self, sockets: &SocketSet<'static>) -> bool {
@@ -215,7 +228,10 @@ impl Stream {
 
     /// Appends a message with its length. One that is too long for it cannot be there.
     fn put(&mut self, message: &[u8]) {
-        if let Ok(length) = u16::try_from(message.len()) {
+        // A whole buffer of questions may be taken in before the first answer: who asks for more than this at once gets
+        // no more, and has to ask again.
+        let room = self.output.len() < UNREAD_MAX;
+        if let Some(length) = u16::try_from(message.len()).ok().filter(|_| room) {
             self.output.extend_from_slice(&length.to_be_bytes());
             self.output.extend_from_slice(message);
         }
@@ -235,9 +251,11 @@ impl Stream {
         }
         self.flush(socket);
         let over = socket.state() == State::CloseWait && self.output.is_empty();
-        if over || (now.since(self.since) >= QUIET_MAX && self.expects == 0 && socket.may_send()) {
+        let quiet = now.since(self.since) >= QUIET_MAX;
+        if over || (quiet && self.expects == 0 && socket.may_send()) {
             socket.close();
         }
+        self.closing |= quiet;
         if now.since(self.since) >= QUIET_MAX * 2 || (self.expects > 0 && now.since(self.since) >= QUIET_MAX) {
             socket.abort();
         }

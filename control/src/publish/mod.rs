@@ -147,7 +147,7 @@ pub struct Publisher {
     epoch: Option<i64>,
     items: BTreeMap<Owner, Item>,
     /// Who has which name, so that a host that moves takes its old name along.
-    names: BTreeMap<Ipv6Addr, Name>,
+    names: BTreeMap<Ipv6Addr, (Name, Vec<Ipv6Addr>)>,
     queue: VecDeque<Owner>,
     /// Names to come back to.
     later: BTreeSet<(Instant, Owner)>,
@@ -197,22 +197,24 @@ impl Publisher {
     /// A host is to be found by its name, with these locators. One without a name that DNS can carry is not published.
     pub fn set(&mut self, host: &Host) {
         let Some(name) = self.complete(&host.name) else { return self.unset(host.ulid) };
-        if self.names.get(&host.ulid).is_some_and(|old| *old != name) {
+        if self.names.get(&host.ulid).is_some_and(|(old, _)| *old != name) {
             self.unset(host.ulid);
         }
-        self.names.insert(host.ulid, name.clone());
+        self.names.insert(host.ulid, (name.clone(), host.locators.clone()));
         self.want((Tree::Reverse, reverse_name(host.ulid)), Data::Pointer(name.clone()));
         self.want((Tree::Forward, name), Data::Host(host.locators.clone(), host.ulid));
     }
 
     /// A host is gone.
     pub fn unset(&mut self, ulid: Ipv6Addr) {
-        let Some(name) = self.names.remove(&ulid) else { return };
+        let Some((name, _)) = self.names.remove(&ulid) else { return };
         self.want((Tree::Reverse, reverse_name(ulid)), Data::Nothing);
+        // Hosts may share a name; it is that of one of them as long as there is one.
+        let mut others = self.names.iter().filter(|(_, (other, _))| *other == name);
+        let heir = others.next().map(|(ulid, (_, locators))| Data::Host(locators.clone(), *ulid));
         let owner = (Tree::Forward, name);
-        // Another host may have the name meanwhile.
         if self.items.get(&owner).is_some_and(|item| matches!(item.data, Data::Host(_, of) if of == ulid)) {
-            self.want(owner, Data::Nothing);
+            self.want(owner, heir.unwrap_or(Data::Nothing));
         }
     }
 

@@ -193,6 +193,19 @@ fn a_host_is_found_by_its_name_and_its_identifier_until_it_goes() {
 }
 
 #[test]
+fn a_name_that_hosts_share_is_one_of_theirs_while_there_is_one() {
+    let mut scene = Scene::new(6);
+    for (number, locator) in [(1, "2001:db8:a1:1::1"), (2, "2001:db8:a1:1::2")] {
+        scene.publisher.set(&host("twin", number, &[locator]));
+    }
+    scene.run(1);
+    assert_eq!(scene.server.has("twin.a.example.", RecordType::AAAA), ["2001:db8:a1:1::2"]);
+    scene.publisher.unset(host("", 2, &[]).ulid);
+    scene.run(1);
+    assert_eq!(scene.server.has("twin.a.example.", RecordType::AAAA), ["2001:db8:a1:1::1"]);
+}
+
+#[test]
 fn a_name_of_somebody_elses_stays_as_it_is() {
     let mut scene = Scene::new(2);
     scene.server.put("mail.a.example.", u16::from(RecordType::AAAA), "2001:db8:77::1");

@@ -10,7 +10,7 @@
 //! | `leases` | IAID, then DUID | a [`Lease`] as JSON |
 //! | `quarantine` | an identifier | a [`Held`] as JSON |
 //!
-//! The format has a version. A file of an older one is brought up to date by the [`steps`](migrate) between, in one
+//! The format has a version. A file of an older one is brought up to date by the steps between, in one
 //! transaction; one of a newer version is refused. The site's key is not in here: it has a file of its own already
 //! (`site.key`), which nobody but its owner may read, and a secret had better be in one place.
 
