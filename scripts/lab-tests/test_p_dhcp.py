@@ -138,7 +138,7 @@ class Churn(LabTest):
         with open(self.log.name, "w") as out:
             self.crowd = subprocess.Popen(net.inside("a-h1", command), stdout=out)
         self.addCleanup(self.end)
-        self.told, self.count = {}, 0
+        self.told, self.count, self.begun = {}, 0, ""
 
     def end(self):
         if self.crowd.poll() is None:
@@ -148,7 +148,10 @@ class Churn(LabTest):
     def catch_up(self):
         """What clients were told until now; and who gave something up since the last call."""
         gave = set()
-        for line in self.log.read().splitlines(keepends=True):
+        lines = (self.begun + self.log.read()).splitlines(keepends=True)
+        # The last line may still be in the making.
+        self.begun = lines.pop() if lines and not lines[-1].endswith("\n") else ""
+        for line in lines:
             event = json.loads(line)
             self.assertNotIn("twice", event, line)
             if "told" in event:
