@@ -159,6 +159,8 @@ pub enum Story {
     DhcpUnheard(dhcp::Told),
     /// A lease could not be written, so nobody was told of it.
     NotWritten(String),
+    /// Nothing can be written to the store for this reason, or something can again.
+    Store(Option<String>),
     /// A client has a lease and cannot be served.
     NotServed(String, std::net::Ipv6Addr),
     /// Something about DNS.
