@@ -300,11 +300,7 @@ impl<'a, O: FnMut() -> Result<Store, StoreError>> Keeper<'a, O> {
                 let found = store.read_duid()?;
                 if found != self.server {
                     let reason = "it is another server's store".to_owned();
-                    return Err(StoreError::Damaged {
-                        file: store.file().to_path_buf(),
-                        what: "duid".into(),
-                        reason,
-                    });
+                    return Err(StoreError::Damaged { file: store.file().to_path_buf(), what: "duid".into(), reason });
                 }
                 store
             }

@@ -284,7 +284,10 @@ const MEANINGS: &[(&str, &str)] = &[
         "control_lease_not_served",
         "Leases whose host could not be served, because its addresses are not proved or somebody else's.",
     ),
-    ("control_store_failed", "Times the store failed: nothing was written, and no lease given, until it was opened anew."),
+    (
+        "control_store_failed",
+        "Times the store failed: nothing was written, and no lease given, until it was opened anew.",
+    ),
     ("control_store_back", "Times it was written to again after that."),
     ("control_router_advertisements", "Router advertisements sent."),
     ("dhcp_solicit", "DHCPv6 Solicits answered, by an Advertise or with Rapid Commit by a Reply."),
