@@ -30,7 +30,6 @@ use crate::manage::api::{
     StatusView, SteerRequest, WorkerView,
 };
 use crate::manage::server::{Call, Server, ServerError};
-use crate::manage::verbs::records::ULID_RECORD_TYPE;
 use crate::publish::Publisher;
 use crate::time::Instant;
 use helpers::Helpers;
@@ -123,7 +122,7 @@ pub fn run(configuration: Configuration) -> Result<(), RunError> {
     let kept = leases::open(&configuration, clock, &mut rng)?;
     let (mut engine, workers, devices) = open(&configuration, clock, &mut rng)?;
     if let (Some(settings), Some(key)) = (&configuration.site.publish, &configuration.publish_key) {
-        let kind = configuration.site.dns.as_ref().map_or(ULID_RECORD_TYPE, |dns| dns.ulid_kind);
+        let kind = configuration.site.ulid_kind();
         let publisher = Publisher::new(settings, key, kind, &mut rng);
         let publisher = publisher.ok_or_else(|| RunError::System("publish: the key cannot be used".into()))?;
         engine.publish_to(publisher, &configuration.hosts);

@@ -12,7 +12,7 @@ use dataplane::wire::LocatorPair;
 use dataplane::wire::shim6::{Message, Options};
 use rand::Rng;
 
-use super::context::{ContextId, State, outgoing};
+use super::context::{Context, ContextId, State, outgoing};
 use super::endpoint::Endpoint;
 use super::output::Output;
 
@@ -54,9 +54,10 @@ impl Endpoint {
         true
     }
 
-    /// Whether the peer has not answered yet, and may still do so.
+    /// Whether the peer has not answered yet, and could: nothing else came between that would keep it from that.
     pub fn is_checking(&self, id: ContextId) -> bool {
-        self.checks.contains_key(&id)
+        let asks = |context: &Context| context.state == State::Established && context.update.is_none();
+        self.checks.contains_key(&id) && self.store.get(id).is_some_and(asks)
     }
 
     /// No answer is waited for any more.
