@@ -29,7 +29,7 @@ use crate::manage::api::{
     CountersView, DnsView, FlushedView, MemoryView, Natv6View, PortView, ProviderView, ReloadedView, Request, Response,
     StatusView, SteerRequest, WorkerView,
 };
-use crate::manage::server::{Call, Server, ServerError};
+use crate::manage::server::{Call, Doors, Server, ServerError};
 use crate::manage::verbs::records::ULID_RECORD_TYPE;
 use crate::publish::Publisher;
 use crate::time::Instant;
@@ -136,7 +136,7 @@ pub fn run(configuration: Configuration) -> Result<(), RunError> {
         None => None,
     };
     let (calls_in, calls) = bounded(64);
-    let server = Server::start(&configuration.site.node.control_socket, calls_in)?;
+    let server = Server::open(&Doors::of(&configuration.site), calls_in)?;
     info!(socket = %server.path().display(), "serving");
     let mut control = Control {
         configuration,
