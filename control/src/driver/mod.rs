@@ -6,6 +6,7 @@
 
 #[cfg(feature = "dpdk")]
 mod dpdk;
+mod figures;
 mod helpers;
 mod leases;
 mod stories;
@@ -96,10 +97,10 @@ impl Clock {
         Instant(self.0.elapsed())
     }
 
-    /// Milliseconds, as workers count.
+    /// Nanoseconds; half a millennium of them has room.
     #[cfg_attr(not(feature = "dpdk"), allow(dead_code, reason = "only workers on devices need it"))]
-    fn millis(self) -> u64 {
-        u64::try_from(self.0.elapsed().as_millis()).unwrap_or(u64::MAX)
+    fn nanos(self) -> u64 {
+        u64::try_from(self.0.elapsed().as_nanos()).unwrap_or(u64::MAX)
     }
 }
 
@@ -273,6 +274,7 @@ impl Control {
             Request::Contexts(filter) => Response::Contexts(self.engine.contexts_view(now, filter)),
             Request::Paths => Response::Paths(self.engine.paths_view(now)),
             Request::Counters => Response::Counters(self.counters()),
+            Request::Metrics => Response::Metrics(Box::new(self.metrics(now))),
             Request::Leases => Response::Leases(self.engine.leases_view(now)),
             Request::StoreExport => Response::error("there is no store: the configuration has no [store]"),
             Request::Natv6 => Response::Natv6(self.natv6(now)),

@@ -7,6 +7,7 @@
 mod contexts;
 mod dns;
 mod leases;
+mod metrics;
 mod natv6;
 mod status;
 
@@ -18,6 +19,7 @@ use serde::{Deserialize, Serialize};
 pub use contexts::*;
 pub use dns::*;
 pub use leases::*;
+pub use metrics::*;
 pub use natv6::*;
 pub use status::*;
 
@@ -61,6 +63,8 @@ pub enum Request {
     Paths,
     /// Every counter.
     Counters,
+    /// What monitoring is told.
+    Metrics,
     /// Translation for peers without Shim6.
     Natv6,
     /// Hosts that get their address by DHCPv6.
@@ -101,6 +105,8 @@ pub enum Response {
     Paths(PathsView),
     /// To [`Request::Counters`].
     Counters(CountersView),
+    /// To [`Request::Metrics`].
+    Metrics(Box<MetricsView>),
     /// To [`Request::Natv6`].
     Natv6(Natv6View),
     /// To [`Request::Leases`].

@@ -4,6 +4,8 @@
 //! api         what can be asked and answered: shared by both ends
 //! operations  where each of that is found in HTTP, and who may ask
 //! problem     how it is said that something did not work
+//! metrics     figures as Prometheus reads them
+//! process     what the system knows of this process
 //! openapi     all of it, described for programs
 //! server      the daemon's end: knows nothing of the engine but a channel to it
 //! client      the other end
@@ -14,8 +16,10 @@
 pub mod api;
 pub mod client;
 pub mod openapi;
+mod metrics;
 mod operations;
 mod problem;
+mod process;
 pub mod server;
 pub mod table;
 pub mod verbs;

@@ -122,6 +122,8 @@ operations! {
         Get "/v1/paths" Read: Paths => Paths(PathsView);
     "Every counter, with its meaning and each worker's share."
         Get "/v1/counters" Read: Counters => Counters(CountersView);
+    "Everything monitoring is told: status, counters, fill and times in one piece; /metrics is made of it."
+        Get "/v1/metrics" Read: Metrics => Metrics(Box<MetricsView>);
     "Translation for peers without Shim6."
         Get "/v1/natv6" Read: Natv6 => Natv6(Natv6View);
     "Hosts that have their address by DHCPv6."

@@ -24,7 +24,7 @@ use tracing::{debug, warn};
 use super::counts::{Count, Counts};
 use super::{ANSWER_TIMEOUT, CONNECTIONS_MAX, Call, Listener, REQUEST_OCTETS_MAX};
 use crate::manage::api::{Request, Response};
-use crate::manage::openapi;
+use crate::manage::{metrics, openapi, process};
 use crate::manage::operations::{Method, OPERATIONS, Operation, Role};
 use crate::manage::problem::{Kind, MEDIA_TYPE, Problem};
 
@@ -190,6 +190,10 @@ async fn reply(door: Door, request: hyper::Request<Incoming>, shared: &Shared) -
             shared.counts.add(Count::Requests);
             return made(JSON, serde_json::to_vec(&openapi::document()));
         }
+        "/metrics" if is_get => {
+            shared.counts.add(Count::Requests);
+            return figures(shared).await;
+        }
         _ => {}
     }
     let operation = find(path, &head.method)?;
@@ -223,6 +227,17 @@ async fn reply(door: Door, request: hyper::Request<Incoming>, shared: &Shared) -
             None => Err(Kind::Broken.because("the engine answered another question")),
         },
     }
+}
+
+/// What monitoring is told.
+async fn figures(shared: &Shared) -> Result<Answer, Problem> {
+    let broken = |text: &str| Kind::Broken.because(text);
+    let Response::Metrics(view) = ask(shared, Request::Metrics).await? else {
+        return Err(broken("the engine answered another question"));
+    };
+    let text = metrics::text(*view, shared.counts.iter().collect(), process::figures());
+    let text = text.map_err(|_| broken("the figures cannot be written"))?;
+    Ok(told(200, metrics::MEDIA_TYPE, text.into_bytes()))
 }
 
 /// The operation at a place.

@@ -4,6 +4,7 @@
 //! table or, with `--json`, a program with exactly the types of [`api`](super::api).
 
 mod files;
+mod manual;
 mod providers;
 pub mod records;
 mod show;
@@ -106,6 +107,19 @@ enum Verb {
     },
     /// Have the running box read its configuration and hosts again: all of it or nothing.
     Reload,
+    /// Print what a shell has to know to complete commands.
+    ///
+    /// `source <(pshim6ctl completion bash)`; for fish, `pshim6ctl completion fish | source`.
+    Completion {
+        /// Which shell.
+        #[arg(value_enum)]
+        shell: clap_complete::Shell,
+    },
+    /// Write the manual pages.
+    Man {
+        /// Where to.
+        directory: PathBuf,
+    },
 }
 
 #[derive(Debug, Subcommand)]
@@ -403,6 +417,8 @@ fn obey(cli: &Cli, output: &mut Output<'_>) -> Result<(), VerbError> {
         Verb::Provider(arguments) => provider(config, arguments, output),
         Verb::Zone { domain } => zone::zone(config, domain.as_deref(), output),
         Verb::Reload => show::reload(config, output),
+        Verb::Completion { shell } => manual::completion(*shell, output),
+        Verb::Man { directory } => manual::man(directory, output),
     }
 }
 
