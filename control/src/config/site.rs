@@ -12,8 +12,8 @@ use dataplane::wire::{Locator, Ulid};
 
 use crate::dns::Name;
 
-use super::prefix::{LinkAddress, MacAddress, Prefix};
 pub use super::manage::{Manage, Metrics};
+use super::prefix::{LinkAddress, MacAddress, Prefix};
 use super::publish::Publish;
 
 /// One box and the site it serves.

@@ -5,7 +5,7 @@ use std::time::SystemTime;
 use dataplane::histogram::Histogram;
 
 use super::Control;
-use crate::manage::api::{BucketView, FillView, MetricsView, TimesView};
+use crate::manage::api::{BucketView, FillView, MetricsView, Natv6ProviderView, TimesView};
 use crate::time::Instant;
 
 /// Nanoseconds, as a power of two, from which on times of exchanges with peers are told apart: 131 us.
@@ -19,10 +19,14 @@ impl Control {
         let durations = self.engine.durations();
         let (paths, paths_left_off) = self.engine.busiest_paths(now, self.configuration.site.metrics.paths);
         let workers = || (0..self.workers.count()).filter_map(|at| self.workers.counters(at));
+        // By places alone: to count hosts and contexts takes a walk over all of them.
+        let place = |name: &str| Natv6ProviderView { name: name.to_owned(), ..Default::default() };
+        let mut natv6: Vec<Natv6ProviderView> = self.engine.natv6_places().into_iter().map(place).collect();
+        self.add_translated(&mut natv6);
         let unix = SystemTime::now().duration_since(SystemTime::UNIX_EPOCH).unwrap_or_default();
         MetricsView {
             counters: self.counters(),
-            natv6: self.natv6(now).providers,
+            natv6,
             paths,
             paths_left_off,
             rings: self.rings(),
@@ -76,7 +80,9 @@ fn times(histogram: &Histogram, told: std::ops::RangeInclusive<u64>) -> TimesVie
     for (below, count) in histogram.iter() {
         if below < *told.start() {
             before += count;
-        } else if below > *told.end() && let Some(last) = buckets.last_mut() {
+        } else if below > *told.end()
+            && let Some(last) = buckets.last_mut()
+        {
             last.count += count;
         } else {
             buckets.push(BucketView { below_s: below as f64 / 1e9, count: count + std::mem::take(&mut before) });

@@ -27,8 +27,8 @@ use tracing::{error, info, warn};
 use crate::config::{Configuration, Problems, Site};
 use crate::engine::{Effect, Engine, SetupError};
 use crate::manage::api::{
-    CountersView, DnsView, FlushedView, MemoryView, Natv6View, PortView, ProviderView, ReloadedView, Request, Response,
-    StatusView, SteerRequest, WorkerView,
+    CountersView, DnsView, FlushedView, MemoryView, Natv6ProviderView, Natv6View, PortView, ProviderView, ReloadedView,
+    Request, Response, StatusView, SteerRequest, WorkerView,
 };
 use crate::manage::server::{Call, Doors, Server, ServerError};
 use crate::manage::verbs::records::ULID_RECORD_TYPE;
@@ -323,7 +323,7 @@ impl Control {
             providers: self.providers(),
             memory: self.devices.memory(),
             contexts: self.engine.context_counts(now, site.node.contexts_max),
-            hosts: self.engine.hosts_view(now).hosts.len() as u64,
+            hosts: self.engine.hosts_served() as u64,
             publish: self.engine.publish_counts(),
         }
     }
@@ -376,15 +376,20 @@ impl Control {
         let about = |name: &str| name.contains("nat_") || name == "drop_unique_local" || name == "control_qualified";
         let all = self.counters().counters.into_iter();
         view.counters = all.filter(|(name, _)| view.enabled && about(name)).collect();
+        self.add_translated(&mut view.providers);
+        view
+    }
+
+    /// What workers counted for the provider in each place.
+    fn add_translated(&self, providers: &mut [Natv6ProviderView]) {
         for worker in (0..self.workers.count()).filter_map(|at| self.workers.counters(at)) {
-            for (at, provider) in view.providers.iter_mut().enumerate() {
+            for (at, provider) in providers.iter_mut().enumerate() {
                 provider.packets_out += worker.translated(at, NatCount::Out);
                 provider.packets_in += worker.translated(at, NatCount::In);
                 provider.hairpins += worker.translated(at, NatCount::Hairpin);
                 provider.quotes += worker.translated(at, NatCount::Quotes);
             }
         }
-        view
     }
 
     /// Reads the configuration again. Hosts, peers, providers and classes are taken over, whole or not at all; the rest needs a

@@ -74,6 +74,11 @@ impl Engine {
         }
     }
 
+    /// How many hosts are served.
+    pub fn hosts_served(&self) -> usize {
+        self.served.len()
+    }
+
     /// Leases that clients have now, and how many there may be; none without DHCPv6.
     pub fn leases_bound(&self) -> Option<(u64, u64)> {
         let server = self.lease_server()?;
@@ -296,7 +301,9 @@ impl Engine {
         looked_at.sort_by_key(|(path, contexts)| (std::cmp::Reverse(*contexts), *path));
         looked_at.truncate(most);
         let left_off = self.attached.paths_in_use().saturating_sub(looked_at.len());
-        let view = |(path, contexts): (PathKey, usize)| self.path_view(now, path, contexts as u64, self.book.status(path, now));
+        let view = |(path, contexts): (PathKey, usize)| {
+            self.path_view(now, path, contexts as u64, self.book.status(path, now))
+        };
         (looked_at.into_iter().map(view).collect(), left_off as u64)
     }
 

@@ -101,7 +101,8 @@ impl Client {
         let runtime = runtime::Builder::new_current_thread().enable_io().enable_time().build().map_err(absent)?;
         let opened = runtime.block_on(async {
             let stream = UnixStream::connect(path).await.map_err(absent)?;
-            let broken = |error: hyper::Error| ClientError::Broken { path: path.to_path_buf(), reason: error.to_string() };
+            let broken =
+                |error: hyper::Error| ClientError::Broken { path: path.to_path_buf(), reason: error.to_string() };
             let (sender, connection) = http1::handshake(TokioIo::new(stream)).await.map_err(broken)?;
             // It goes on while there is somebody who waits for an answer; what it ends with is told there.
             tokio::spawn(connection);

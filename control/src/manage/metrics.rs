@@ -11,7 +11,7 @@ use prometheus_client::encoding::{DescriptorEncoder, MetricEncoder, NoLabelSet, 
 use prometheus_client::metrics::MetricType;
 use prometheus_client::registry::Registry;
 
-use super::api::{FillView, MetricsView, TimesView};
+use super::api::{FillView, MetricsView, PathView, PortView, ProviderView, TimesView};
 
 /// What is sent.
 pub(super) const MEDIA_TYPE: &str = "application/openmetrics-text; version=1.0.0; charset=utf-8";
@@ -59,6 +59,9 @@ enum Figure<'a> {
     Gauge(f64),
     Times(&'a TimesView),
 }
+
+/// A figure of something: its name, what it means, and where it is found.
+type Told<T, V> = (&'static str, &'static str, fn(&T) -> V);
 
 type Labels = Vec<(&'static str, String)>;
 
@@ -199,8 +202,12 @@ impl Figures {
     fn ports(&self, out: &mut Family<'_, '_>) -> Result<(), Error> {
         let ports = &self.view.status.ports;
         let label = |name: &str| vec![("port", name.to_owned())];
-        out.gauges("pshim6_port_up", "Whether the link is up", ports.iter().map(|it| (label(&it.name), flag(it.link_up))))?;
-        let counters: [(&str, &str, fn(&super::api::PortView) -> u64); 8] = [
+        out.gauges(
+            "pshim6_port_up",
+            "Whether the link is up",
+            ports.iter().map(|it| (label(&it.name), flag(it.link_up))),
+        )?;
+        let counters: [Told<PortView, u64>; 8] = [
             ("pshim6_port_rx_packets", "Packets received", |it| it.rx_packets),
             ("pshim6_port_rx_octets", "Octets received", |it| it.rx_octets),
             ("pshim6_port_rx_missed", "Packets the device had no room for", |it| it.rx_missed),
@@ -219,7 +226,7 @@ impl Figures {
     fn providers(&self, out: &mut Family<'_, '_>) -> Result<(), Error> {
         let providers = &self.view.status.providers;
         let label = |name: &str| vec![("provider", name.to_owned())];
-        let gauges: [(&str, &str, fn(&super::api::ProviderView) -> f64); 5] = [
+        let gauges: [Told<ProviderView, f64>; 5] = [
             ("pshim6_provider_up", "Whether link and router are there", |it| flag(it.up)),
             ("pshim6_provider_router_resolved", "Whether the router answers", |it| flag(it.next_hop_resolved)),
             ("pshim6_provider_contexts", "Contexts that send through it", |it| it.contexts as f64),
@@ -229,8 +236,12 @@ impl Figures {
         for (name, help, value) in gauges {
             out.gauges(name, help, providers.iter().map(|it| (label(&it.name), value(it))))?;
         }
-        let wanted = |it: &super::api::ProviderView| vec![("provider", it.name.clone()), ("use", it.steering.to_string())];
-        out.gauges("pshim6_provider_use", "What the operator wants of it", providers.iter().map(|it| (wanted(it), 1.0)))?;
+        let wanted = |it: &ProviderView| vec![("provider", it.name.clone()), ("use", it.steering.to_string())];
+        out.gauges(
+            "pshim6_provider_use",
+            "What the operator wants of it",
+            providers.iter().map(|it| (wanted(it), 1.0)),
+        )?;
         let translated = self.view.natv6.iter().flat_map(|it| {
             let row = |way: &str, packets| ([label(&it.name), vec![("direction", way.to_owned())]].concat(), packets);
             [row("out", it.packets_out), row("in", it.packets_in), row("hairpin", it.hairpins)]
@@ -240,12 +251,14 @@ impl Figures {
 
     fn paths(&self, out: &mut Family<'_, '_>) -> Result<(), Error> {
         let paths = &self.view.paths;
-        let label = |it: &super::api::PathView| {
-            vec![("provider", it.provider.clone()), ("peer_prefix", it.peer_prefix.clone())]
-        };
-        let state = |it: &super::api::PathView| ([label(it), vec![("state", it.state.clone())]].concat(), 1.0);
+        let label = |it: &PathView| vec![("provider", it.provider.clone()), ("peer_prefix", it.peer_prefix.clone())];
+        let state = |it: &PathView| ([label(it), vec![("state", it.state.clone())]].concat(), 1.0);
         out.gauges("pshim6_path_state", "What is known of a path: up, down or unknown", paths.iter().map(state))?;
-        out.gauges("pshim6_path_contexts", "Contexts on a path", paths.iter().map(|it| (label(it), it.contexts as f64)))?;
+        out.gauges(
+            "pshim6_path_contexts",
+            "Contexts on a path",
+            paths.iter().map(|it| (label(it), it.contexts as f64)),
+        )?;
         let rtts = paths.iter().filter_map(|it| Some((label(it), it.rtt_ms? / 1000.0)));
         out.gauges("pshim6_path_rtt_seconds", "Round trip of the last probe that was answered", rtts)?;
         out.gauge("pshim6_paths_left_off", "Paths in use that are not told one by one", self.view.paths_left_off as f64)
@@ -257,10 +270,18 @@ impl Figures {
             [owner, vec![(kind, it.name.clone())]].concat()
         };
         let rings = &self.view.rings;
-        out.gauges("pshim6_ring_used", "Places taken in a ring", rings.iter().map(|it| (label("ring", it), it.used as f64)))?;
+        out.gauges(
+            "pshim6_ring_used",
+            "Places taken in a ring",
+            rings.iter().map(|it| (label("ring", it), it.used as f64)),
+        )?;
         out.gauges("pshim6_ring_size", "Places in a ring", rings.iter().map(|it| (label("ring", it), it.max as f64)))?;
         let tables = &self.view.tables;
-        out.gauges("pshim6_table_used", "Entries in a table", tables.iter().map(|it| (label("table", it), it.used as f64)))?;
+        out.gauges(
+            "pshim6_table_used",
+            "Entries in a table",
+            tables.iter().map(|it| (label("table", it), it.used as f64)),
+        )?;
         out.gauges("pshim6_table_size", "Room in a table", tables.iter().map(|it| (label("table", it), it.max as f64)))
     }
 

@@ -15,8 +15,8 @@
 
 pub mod api;
 pub mod client;
-pub mod openapi;
 mod metrics;
+pub mod openapi;
 mod operations;
 mod problem;
 mod process;

@@ -19,7 +19,10 @@ pub fn document() -> Value {
         let place = paths.entry(operation.path).or_insert_with(|| json!({}));
         place[operation.method.name().to_lowercase()] = described(operation, &mut given, &mut told, &problem);
     }
-    paths.insert("/metrics".into(), plain("Metrics", "Figures for Prometheus (OpenMetrics 1.0).", "application/openmetrics-text"));
+    paths.insert(
+        "/metrics".into(),
+        plain("Metrics", "Figures for Prometheus (OpenMetrics 1.0).", "application/openmetrics-text"),
+    );
     paths.insert("/openapi.json".into(), plain("OpenApi", "This document.", "application/json"));
     let mut schemas = given.take_definitions(true);
     schemas.extend(told.take_definitions(true));
@@ -54,7 +57,8 @@ fn described(operation: &Operation, given: &mut SchemaGenerator, told: &mut Sche
     let schema = arguments(given).to_value();
     match operation.method {
         Method::Post => {
-            described["requestBody"] = json!({ "required": true, "content": { "application/json": { "schema": schema } } });
+            described["requestBody"] =
+                json!({ "required": true, "content": { "application/json": { "schema": schema } } });
         }
         Method::Get => described["parameters"] = parameters(&schema, given),
     }

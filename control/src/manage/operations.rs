@@ -37,6 +37,9 @@ impl Method {
     }
 }
 
+/// A query or a body, or why there is none.
+type Written = Result<Vec<u8>, String>;
+
 /// What belongs to one operation.
 pub struct Operation {
     /// Its name.
@@ -52,7 +55,7 @@ pub struct Operation {
     /// The request that a query or a body stands for; or what is wrong with it.
     pub(super) parse: fn(&[u8]) -> Result<Request, String>,
     /// The query or body that stands for a request; none if the request is another operation's.
-    pub(super) write: fn(&Request) -> Option<Result<Vec<u8>, String>>,
+    pub(super) write: fn(&Request) -> Option<Written>,
     /// An answer as it travels; none if it is another operation's.
     pub(super) encode: fn(&Response) -> Option<serde_json::Result<Vec<u8>>>,
     /// And back.
@@ -141,7 +144,7 @@ operations! {
 }
 
 /// The operation of a request. Every request has one, which a test sees to.
-pub(super) fn of(request: &Request) -> Option<(&'static Operation, Result<Vec<u8>, String>)> {
+pub(super) fn of(request: &Request) -> Option<(&'static Operation, Written)> {
     OPERATIONS.iter().find_map(|operation| Some((operation, (operation.write)(request)?)))
 }
 
@@ -152,7 +155,7 @@ fn arguments<T: DeserializeOwned>(method: Method, given: &[u8]) -> Result<T, Str
     }
 }
 
-fn written<T: Serialize>(method: Method, given: &T) -> Result<Vec<u8>, String> {
+fn written<T: Serialize>(method: Method, given: &T) -> Written {
     match method {
         Method::Get => serde_urlencoded::to_string(given).map(String::into_bytes).map_err(|error| error.to_string()),
         Method::Post => serde_json::to_vec(given).map_err(|error| error.to_string()),
@@ -188,7 +191,10 @@ mod tests {
         assert_eq!((known.len(), known), (OPERATIONS.len(), requests));
         let places: BTreeSet<_> = OPERATIONS.iter().map(|it| (it.method.name(), it.path)).collect();
         assert_eq!(places.len(), OPERATIONS.len());
-        assert!(OPERATIONS.iter().all(|it| it.method == Method::Get || it.role == Role::Operate), "orders change something");
+        assert!(
+            OPERATIONS.iter().all(|it| it.method == Method::Get || it.role == Role::Operate),
+            "orders change something"
+        );
     }
 
     #[test]
@@ -200,7 +206,8 @@ mod tests {
             ..Default::default()
         };
         let steer = SteerRequest { provider: "a & b".into(), steering: Steering::Drain };
-        for request in [Request::Status, Request::Contexts(filter), Request::Contexts(Default::default()), Request::Steer(steer)]
+        for request in
+            [Request::Status, Request::Contexts(filter), Request::Contexts(Default::default()), Request::Steer(steer)]
         {
             let (operation, written) = of(&request).unwrap();
             assert_eq!((operation.parse)(&written.unwrap()), Ok(request));

@@ -78,7 +78,11 @@ fn raw(socket: &Path, octets: &[u8]) -> (String, String) {
 /// One request on a connection that is closed behind it.
 fn ask(socket: &Path, method: &str, place: &str, body: &str) -> (String, String) {
     let length = body.len();
-    raw(socket, format!("{method} {place} HTTP/1.1\r\nHost: x\r\nConnection: close\r\nContent-Length: {length}\r\n\r\n{body}").as_bytes())
+    raw(
+        socket,
+        format!("{method} {place} HTTP/1.1\r\nHost: x\r\nConnection: close\r\nContent-Length: {length}\r\n\r\n{body}")
+            .as_bytes(),
+    )
 }
 
 fn problem(body: &str) -> Problem {
@@ -121,7 +125,14 @@ fn what_is_no_request_is_answered_by_a_problem_document() {
         ("GET", "/v1/status?x=1", "", 400, "not-understood", "takes no arguments"),
         ("GET", "/v1/contexts?ulid=here", "", 400, "not-understood", "query: "),
         ("POST", "/v1/providers/steering", "{", 400, "not-understood", "body: "),
-        ("POST", "/v1/providers/steering", "{\"provider\":\"x\",\"steering\":\"drain\"}", 404, "not-found", "there is no provider"),
+        (
+            "POST",
+            "/v1/providers/steering",
+            "{\"provider\":\"x\",\"steering\":\"drain\"}",
+            404,
+            "not-found",
+            "there is no provider",
+        ),
         ("POST", "/v1/reload", "", 409, "refused", "Reload"),
     ];
     for (method, place, body, status, kind, detail) in table {
@@ -147,10 +158,16 @@ fn requests_are_bounded() {
     assert_eq!(line, "HTTP/1.1 413 Payload Too Large");
     assert_eq!(problem(&body).detail, "a body of more than 16384 octets");
     // One that says nothing of its length is no way around it.
-    let chunked = format!("POST /v1/reload HTTP/1.1\r\nHost: x\r\nTransfer-Encoding: chunked\r\n\r\n5000\r\n{}\r\n", "x".repeat(0x5000));
+    let chunked = format!(
+        "POST /v1/reload HTTP/1.1\r\nHost: x\r\nTransfer-Encoding: chunked\r\n\r\n5000\r\n{}\r\n",
+        "x".repeat(0x5000)
+    );
     assert!(raw(&room.socket(), chunked.as_bytes()).0.starts_with("HTTP/1.1 413 "));
     let (line, _) = ask(&room.socket(), "GET", &format!("/v1/contexts?{long}"), "");
-    assert!(["HTTP/1.1 431 Request Header Fields Too Large", "HTTP/1.1 414 URI Too Long"].contains(&line.as_str()), "{line}");
+    assert!(
+        ["HTTP/1.1 431 Request Header Fields Too Large", "HTTP/1.1 414 URI Too Long"].contains(&line.as_str()),
+        "{line}"
+    );
     let (line, _) = raw(&room.socket(), b"\x16\x03\x01 hello\r\n\r\n");
     assert_eq!(line, "HTTP/1.1 400 Bad Request");
     assert_eq!((count(&room, "manage_too_long"), count(&room, "manage_not_understood")), (3, 1));

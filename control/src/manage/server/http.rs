@@ -24,9 +24,9 @@ use tracing::{debug, warn};
 use super::counts::{Count, Counts};
 use super::{ANSWER_TIMEOUT, CONNECTIONS_MAX, Call, Listener, REQUEST_OCTETS_MAX};
 use crate::manage::api::{Request, Response};
-use crate::manage::{metrics, openapi, process};
 use crate::manage::operations::{Method, OPERATIONS, Operation, Role};
 use crate::manage::problem::{Kind, MEDIA_TYPE, Problem};
+use crate::manage::{metrics, openapi, process};
 
 /// Connections that are told at one time that there are too many.
 const TURNED_AWAY_MAX: usize = 4;
@@ -198,10 +198,8 @@ async fn reply(door: Door, request: hyper::Request<Incoming>, shared: &Shared) -
     }
     let operation = find(path, &head.method)?;
     if door != Door::Control && operation.role == Role::Operate {
-        return Err(Kind::ReadOnly.because(format!(
-            "{} {path} is for operators; ask by box.control_socket",
-            operation.method.name()
-        )));
+        return Err(Kind::ReadOnly
+            .because(format!("{} {path} is for operators; ask by box.control_socket", operation.method.name())));
     }
     let body = read(body, shared.patience).await?;
     shared.counts.add(Count::Requests);
@@ -248,7 +246,9 @@ fn find(path: &str, method: &hyper::Method) -> Result<&'static Operation, Proble
     match (found, known) {
         (Some(operation), _) => Ok(operation),
         (None, Some(known)) => Err(Kind::WrongMethod.because(format!("{path} is asked for by {known}"))),
-        (None, None) => Err(Kind::NotFound.because(format!("{path} is no part of the API, which /openapi.json describes"))),
+        (None, None) => {
+            Err(Kind::NotFound.because(format!("{path} is no part of the API, which /openapi.json describes")))
+        }
     }
 }
 
