@@ -5,6 +5,8 @@
 
 use std::sync::atomic::{AtomicU64, Ordering};
 
+use crate::histogram::Histogram;
+
 macro_rules! counters {
     ($(#[$meta:meta])* $name:ident { $($variant:ident = $text:literal, $help:literal;)* }) => {
         $(#[$meta])*
@@ -131,6 +133,7 @@ const TOTAL: usize = DropReason::ALL.len() + Count::ALL.len();
 pub struct Counters {
     values: [AtomicU64; TOTAL],
     translated: [[AtomicU64; NAT_COUNTS]; PROVIDERS],
+    turns: Histogram,
 }
 
 impl Default for Counters {
@@ -138,6 +141,7 @@ impl Default for Counters {
         Counters {
             values: [const { AtomicU64::new(0) }; TOTAL],
             translated: [const { [const { AtomicU64::new(0) }; NAT_COUNTS] }; PROVIDERS],
+            turns: Histogram::default(),
         }
     }
 }
@@ -155,6 +159,11 @@ impl Counters {
         if let Some(value) = self.translated.get(usize::from(provider)).and_then(|counts| counts.get(count as usize)) {
             value.store(value.load(Ordering::Relaxed).wrapping_add(amount), Ordering::Relaxed);
         }
+    }
+
+    /// Times of the turns in which there was something to do. Whoever runs the worker fills it in, since only he has a clock.
+    pub fn turns(&self) -> &Histogram {
+        &self.turns
     }
 
     /// The present value of a provider's count; zero where there can be no provider.

@@ -6,6 +6,7 @@
 
 #[cfg(feature = "dpdk")]
 mod dpdk;
+mod figures;
 mod helpers;
 mod leases;
 mod stories;
@@ -26,10 +27,10 @@ use tracing::{error, info, warn};
 use crate::config::{Configuration, Problems, Site};
 use crate::engine::{Effect, Engine, SetupError};
 use crate::manage::api::{
-    CountersView, DnsView, FlushedView, MemoryView, Natv6View, PortView, ProviderView, ReloadedView, Request, Response,
-    StatusView, SteerRequest, WorkerView,
+    CountersView, DnsView, FlushedView, MemoryView, Natv6ProviderView, Natv6View, PortView, ProviderView, ReloadedView,
+    Request, Response, StatusView, SteerRequest, WorkerView,
 };
-use crate::manage::server::{Call, Server, ServerError};
+use crate::manage::server::{Call, Doors, Server, ServerError};
 use crate::publish::Publisher;
 use crate::time::Instant;
 use helpers::Helpers;
@@ -97,10 +98,10 @@ impl Clock {
         Instant(self.0.elapsed())
     }
 
-    /// Milliseconds, as workers count.
+    /// Nanoseconds; half a millennium of them has room.
     #[cfg_attr(not(feature = "dpdk"), allow(dead_code, reason = "only workers on devices need it"))]
-    fn millis(self) -> u64 {
-        u64::try_from(self.0.elapsed().as_millis()).unwrap_or(u64::MAX)
+    fn nanos(self) -> u64 {
+        u64::try_from(self.0.elapsed().as_nanos()).unwrap_or(u64::MAX)
     }
 }
 
@@ -137,7 +138,7 @@ pub fn run(configuration: Configuration) -> Result<(), RunError> {
         None => None,
     };
     let (calls_in, calls) = bounded(64);
-    let server = Server::start(&configuration.site.node.control_socket, calls_in)?;
+    let server = Server::open(&Doors::of(&configuration.site), calls_in)?;
     info!(socket = %server.path().display(), "serving");
     let mut control = Control {
         configuration,
@@ -277,6 +278,7 @@ impl Control {
             Request::Contexts(filter) => Response::Contexts(self.engine.contexts_view(now, filter)),
             Request::Paths => Response::Paths(self.engine.paths_view(now)),
             Request::Counters => Response::Counters(self.counters()),
+            Request::Metrics => Response::Metrics(Box::new(self.metrics(now))),
             Request::Leases => Response::Leases(self.engine.leases_view(now)),
             Request::StoreExport => Response::error("there is no store: the configuration has no [store]"),
             Request::Natv6 => Response::Natv6(self.natv6(now)),
@@ -325,7 +327,7 @@ impl Control {
             providers: self.providers(),
             memory: self.devices.memory(),
             contexts: self.engine.context_counts(now, site.node.contexts_max),
-            hosts: self.engine.hosts_view(now).hosts.len() as u64,
+            hosts: self.engine.hosts_served() as u64,
             publish: self.engine.publish_counts(),
         }
     }
@@ -378,15 +380,20 @@ impl Control {
         let about = |name: &str| name.contains("nat_") || name == "drop_unique_local" || name == "control_qualified";
         let all = self.counters().counters.into_iter();
         view.counters = all.filter(|(name, _)| view.enabled && about(name)).collect();
+        self.add_translated(&mut view.providers);
+        view
+    }
+
+    /// What workers counted for the provider in each place.
+    fn add_translated(&self, providers: &mut [Natv6ProviderView]) {
         for worker in (0..self.workers.count()).filter_map(|at| self.workers.counters(at)) {
-            for (at, provider) in view.providers.iter_mut().enumerate() {
+            for (at, provider) in providers.iter_mut().enumerate() {
                 provider.packets_out += worker.translated(at, NatCount::Out);
                 provider.packets_in += worker.translated(at, NatCount::In);
                 provider.hairpins += worker.translated(at, NatCount::Hairpin);
                 provider.quotes += worker.translated(at, NatCount::Quotes);
             }
         }
-        view
     }
 
     /// Reads the configuration again. Hosts, peers, providers and classes are taken over, whole or not at all; the rest needs a

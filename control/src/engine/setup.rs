@@ -147,6 +147,7 @@ impl Engine {
             errors: TokenBucket::new(ERRORS_PER_S, ERRORS_PER_S / 5),
             publisher: None,
             tally: Tally::default(),
+            durations: Default::default(),
             outputs: Vec::new(),
         };
         engine.endpoint.reserve(site.node.contexts_max as usize);

@@ -1,12 +1,13 @@
 //! The store as JSON, for a look, for another machine, and back.
 
+use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 
 use super::{Store, StoreError, VERSION};
 use crate::dhcp::{Change, Duid, Stored};
 
 /// Everything in a store.
-#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
 #[serde(deny_unknown_fields)]
 pub struct Export {
     /// The version of the format.
