@@ -148,6 +148,7 @@ pub(super) struct DnsSection {
     pub(super) cache_mb: Number,
     pub(super) questions_per_s: Number,
     pub(super) questions_per_host_s: Number,
+    pub(super) handshake_wait_ms: Number,
 }
 
 /// `[reap]`

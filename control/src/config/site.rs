@@ -139,6 +139,8 @@ pub struct Dns {
     pub questions_per_s: u32,
     /// The same for one host.
     pub questions_per_host_s: u32,
+    /// Milliseconds for which an answer waits for the handshake that it began.
+    pub handshake_wait_ms: u32,
 }
 
 /// The box (`[box]`).

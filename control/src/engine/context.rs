@@ -77,7 +77,12 @@ impl Engine {
                     self.revival.opening.insert(id);
                     self.sync(id, effects);
                 }
-                Output::Ready { id, how } => self.ready(now, rng, id, how, effects),
+                Output::Ready { id, how } => {
+                    self.ready(now, rng, id, how, effects);
+                    if let Some(ulids) = self.endpoint.context(id).map(|context| context.ulids) {
+                        self.answer_waiting(now, ulids, effects);
+                    }
+                }
                 Output::LocatorsChanged { id } => {
                     if let Some(attached) = self.attached.get_mut(&id) {
                         attached.stayed = 0;
@@ -95,6 +100,7 @@ impl Engine {
                 Output::Failed { ulids, fork, reason } => {
                     self.tally.count(Event::OpenFailed);
                     self.peers.failed(now, ulids.peer);
+                    self.answer_waiting(now, ulids, effects);
                     if fork != 0 {
                         self.fork_refused(now, ulids, fork, reason, effects);
                         continue;

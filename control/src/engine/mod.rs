@@ -50,6 +50,7 @@ mod liveness;
 mod names;
 mod natv6;
 mod numbers;
+mod patience;
 mod peers;
 mod proofs;
 mod providers;

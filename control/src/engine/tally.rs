@@ -97,6 +97,8 @@ pub enum Event {
     RouterAdvertisements,
     NamesOpened,
     NamesPaced,
+    AnswersWaited,
+    AnswersEarly,
     PeerForgotten,
     StandbyTests,
     StandbyTested,
@@ -316,6 +318,11 @@ const MEANINGS: &[(&str, &str)] = &[
     (
         "control_names_paced",
         "Contexts not begun then, because the host or all hosts have caused enough lately; its first packet will.",
+    ),
+    ("control_answers_waited", "Answers about peers that were given when the handshake they began was over."),
+    (
+        "control_answers_early",
+        "Answers about peers that were given because the handshake they began took longer than dns.handshake_wait_ms.",
     ),
     ("control_peer_forgotten", "Peers learned from DNS that had to make room for others."),
     ("control_standby_tests", "Pairs tested as standbys of contexts, beside the pair in use."),
