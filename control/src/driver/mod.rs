@@ -133,6 +133,8 @@ pub fn run(configuration: Configuration) -> Result<(), RunError> {
         Some((store, kept)) => {
             info!(leases = kept.stored.leases.len(), server = %kept.duid, "store read");
             engine.begin_leases(&mut rng, &configuration.site, &configuration.hosts, kept);
+            let published = store.published()?;
+            engine.publish_since(published.iter().filter_map(|name| name.parse().ok()).collect());
             Some(Leases::start(store)?)
         }
         None => None,

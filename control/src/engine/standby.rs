@@ -515,7 +515,7 @@ mod tests {
         assert!(outlives_silence(|engine, now, rng, id| {
             let context = engine.endpoint.context(id).unwrap();
             let addresses = super::super::context::along(context.pair).swapped();
-            let options = Options { validator: Some(vec![7; 20].into()), ..Options::default() };
+            let options = Options { validator: Some(vec![7; 20]), ..Options::default() };
             let message = Message::R1bis { packet_tag: context.peer_tag.unwrap(), responder_nonce: 9, options };
             let packet = [0; 40];
             let incoming = Incoming { addresses, message: Ok(&message), ipv6_packet: &packet, shim6_offset: 40 };
