@@ -59,7 +59,7 @@ counters! {
         SpoofedSource = "drop_spoofed_source", "A packet has a source its side cannot have: from a provider one of this site, from the site one that no host was given.";
         NextHopUnresolved = "drop_next_hop_unresolved", "The link-layer address of the next hop is not known.";
         ControlRate = "drop_control_rate", "More packets for the control core than the rate allows.";
-        QuestionRate = "drop_question_rate", "More questions of hosts to the box's name server than the rate allows, in all or of one host.";
+        QuestionRate = "drop_question_rate", "More questions of hosts to the box's name server than the rate allows, in all or of one host, or more answers of its servers than these can be worth.";
         RingFull = "drop_ring_full", "The packet, or the question it waits for an answer to, found the ring to the control core or to another worker full.";
         TransmitFull = "drop_transmit_full", "The device did not take the packet.";
         NoBuffer = "drop_no_buffer", "No packet buffer was free, or the packet has no room to grow.";

@@ -415,6 +415,11 @@ impl Site {
     pub fn hba_prefixes(&self) -> impl Iterator<Item = Prefix> + '_ {
         std::iter::once(self.lan).chain(self.providers.iter().map(|provider| provider.prefix))
     }
+
+    /// The type of ULID records: that of `[dns]`, which peers have to know.
+    pub fn ulid_kind(&self) -> u16 {
+        self.dns.as_ref().map_or(crate::dns::ULID_KIND, |dns| dns.ulid_kind)
+    }
 }
 
 impl Device {

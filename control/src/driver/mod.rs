@@ -31,7 +31,6 @@ use crate::manage::api::{
     Request, Response, StatusView, SteerRequest, WorkerView,
 };
 use crate::manage::server::{Call, Doors, Server, ServerError};
-use crate::manage::verbs::records::ULID_RECORD_TYPE;
 use crate::publish::Publisher;
 use crate::time::Instant;
 use helpers::Helpers;
@@ -44,10 +43,12 @@ const EVENTS_PER_TURN: usize = 256;
 const LINK_POLL: Duration = Duration::from_millis(100);
 /// Longest sleep of the control thread while workers may have something to say.
 const NAP: Duration = Duration::from_millis(1);
+/// The same while something is awaited, from a helper thread or from the wire: a few signatures take this long.
+const SHORT_NAP: Duration = Duration::from_micros(50);
+/// After how many quiet turns nothing is awaited from the wire any more: a few milliseconds, a round trip in a metropolis.
+const ATTENTIVE: u32 = 40;
 /// How long workers have to send the last advertisement.
 const FAREWELL: Duration = Duration::from_millis(20);
-/// The same while signatures are being verified: a few take this long.
-const SHORT_NAP: Duration = Duration::from_micros(50);
 
 /// Why the box cannot run.
 #[derive(Debug, thiserror::Error)]
@@ -122,7 +123,7 @@ pub fn run(configuration: Configuration) -> Result<(), RunError> {
     let kept = leases::open(&configuration, clock, &mut rng)?;
     let (mut engine, workers, devices) = open(&configuration, clock, &mut rng)?;
     if let (Some(settings), Some(key)) = (&configuration.site.publish, &configuration.publish_key) {
-        let kind = configuration.site.dns.as_ref().map_or(ULID_RECORD_TYPE, |dns| dns.ulid_kind);
+        let kind = configuration.site.ulid_kind();
         let publisher = Publisher::new(settings, key, kind, &mut rng);
         let publisher = publisher.ok_or_else(|| RunError::System("publish: the key cannot be used".into()))?;
         engine.publish_to(publisher, &configuration.hosts);
@@ -189,8 +190,10 @@ struct Control {
 impl Control {
     fn serve(&mut self, calls: &Receiver<Call>, stop: &AtomicBool, hangup: &AtomicBool) {
         self.engine.start(self.clock.now(), &mut self.effects);
+        let mut quiet = 0_u32;
         while !stop.load(Ordering::Relaxed) {
             let events = self.turn();
+            quiet = if events > 0 { 0 } else { quiet.saturating_add(1) };
             if hangup.swap(false, Ordering::Relaxed) {
                 match self.reload() {
                     Ok(view) => info!(hosts = view.hosts, peers = view.peers, "reloaded"),
@@ -198,11 +201,12 @@ impl Control {
                 }
             }
             // A busy box comes back at once; a quiet one sleeps until something is due, but never long, for workers do
-            // not wake it.
+            // not wake it. What was just said is often answered soon, by a peer in a handshake or by a server: whoever
+            // waits for that pays for each nap here.
             let due = self.engine.deadline().map_or(NAP, |due| due.since(self.clock.now()));
             let writing = self.leases.as_ref().is_some_and(Leases::are_at_work);
-            let longest = if writing || self.helpers.are_at_work() { SHORT_NAP } else { NAP };
-            let nap = if events > 0 { Duration::ZERO } else { due.min(longest) };
+            let soon = quiet < ATTENTIVE || writing || self.helpers.are_at_work();
+            let nap = if events > 0 { Duration::ZERO } else { due.min(if soon { SHORT_NAP } else { NAP }) };
             match calls.recv_timeout(nap) {
                 Ok(call) => self.answer(call),
                 Err(RecvTimeoutError::Timeout) => {}

@@ -94,6 +94,7 @@ impl Engine {
                 }
                 Output::Failed { ulids, fork, reason } => {
                     self.tally.count(Event::OpenFailed);
+                    self.peers.failed(now, ulids.peer);
                     if fork != 0 {
                         self.fork_refused(now, ulids, fork, reason, effects);
                         continue;
@@ -162,6 +163,8 @@ impl Engine {
         let (ulid, pair, timeout) = (context.ulids.local, context.pair, context.peer_keepalive_timeout);
         let (ulids, fork) = (context.ulids, context.fork);
         let (local, peer) = self.locators(context);
+        let proved: Vec<Locator> = peer.iter().map(|known| known.locator).collect();
+        self.peers.proved(now, ulids.peer, &proved);
         // What nobody here knew before has sent nothing yet that could be in doubt.
         let known = self.attached.get(&id).is_some();
         let attached = self.attached.get_or_default(id);

@@ -160,6 +160,8 @@ pub enum Story {
     DhcpUnheard(dhcp::Told),
     /// A lease could not be written, so nobody was told of it.
     NotWritten(String),
+    /// Nothing can be written to the store for this reason, or something can again.
+    Store(Option<String>),
     /// A client has a lease and cannot be served.
     NotServed(String, std::net::Ipv6Addr),
     /// Something about DNS.
@@ -408,7 +410,8 @@ impl Engine {
 
     /// A host wants to talk to a peer (RFC 5533 §7.7).
     fn unknown_pair(&mut self, now: Instant, rng: &mut dyn Rng, ulids: UlidPair, effects: &mut Vec<Effect>) {
-        if self.peers.get(&ulids.peer).is_none() && self.look_up(now, rng, ulids, effects) {
+        let known = self.peers.get(&ulids.peer).is_some() && !self.peers.is_doubted(&ulids.peer);
+        if !known && self.look_up(now, rng, ulids, effects) {
             return;
         }
         if !self.open_known(now, rng, ulids, effects) {

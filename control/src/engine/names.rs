@@ -5,12 +5,16 @@
 //! way a held packet would. That costs a handshake and room in the tables, so a host can cause a few a second and no more;
 //! beyond that, contexts wait for packets, as they do without DNS.
 
+use std::net::Ipv6Addr;
+use std::time::Duration;
+
 use dataplane::bucket::TokenBucket;
 use dataplane::context::Hasher;
 use dataplane::snapshot::{Block, PortId};
 use dataplane::wire::{Ulid, UlidPair};
 use rand::Rng;
 
+use super::peers::Trust;
 use super::{Effect, Engine, Event, Story};
 use crate::config::{Prefix, Site};
 use crate::dns::{self, Alg, Bounds, Client, Identifiers, Learned, Output, Packet};
@@ -35,8 +39,8 @@ pub(super) struct Names {
     alg: Alg,
     blocks: Vec<Block>,
     contexts_max: usize,
-    /// The port behind which each server is, by its place.
-    ways: Vec<Option<PortId>>,
+    /// The ports behind which each server is, by its place, and the box's own address there; the best first.
+    ways: Vec<Vec<(PortId, Ipv6Addr)>>,
     all: TokenBucket,
     hosts: Vec<TokenBucket>,
 }
@@ -58,7 +62,7 @@ impl Names {
             alg,
             blocks,
             contexts_max: site.node.contexts_max as usize,
-            ways: vec![None; wanted.upstream.len()],
+            ways: vec![Vec::new(); wanted.upstream.len()],
             all: TokenBucket::new(HANDSHAKES_PER_S, HANDSHAKES_PER_S / 8),
             hosts: vec![TokenBucket::new(HANDSHAKES_PER_HOST_S, HANDSHAKES_AT_ONCE); BUCKETS],
         })
@@ -67,6 +71,11 @@ impl Names {
     /// Blocks of identifiers the operator names.
     pub(super) fn blocks(&self) -> impl Iterator<Item = Block> + '_ {
         self.blocks.iter().copied()
+    }
+
+    /// A port of the box that no question comes from.
+    pub(super) fn avoid_port(&mut self, port: u16) {
+        self.alg.avoid_port(port);
     }
 
     /// Whether an answer may start a handshake for a host.
@@ -105,11 +114,11 @@ impl Engine {
     /// be used. The source is the box's own address there, since no provider carries another's.
     pub(super) fn renew_ways(&mut self) {
         let Some(names) = &self.names else { return };
-        let found: Vec<_> = names.alg.servers().iter().map(|server| self.way_to(server.address)).collect();
+        let found: Vec<_> = names.alg.servers().iter().map(|server| self.ways_to(server.address)).collect();
         let Some(names) = &mut self.names else { return };
         for (at, way) in found.into_iter().enumerate() {
-            names.ways[at] = way.map(|(port, _)| port);
-            names.alg.set_source(at, way.map(|(_, source)| source));
+            names.alg.set_sources(at, way.iter().map(|(_, source)| *source).collect());
+            names.ways[at] = way;
         }
     }
 
@@ -222,10 +231,10 @@ impl Engine {
                 Output::Send(Packet { source, target, payload }) => {
                     let way = self.names.as_ref().and_then(|names| {
                         let at = names.alg.servers().iter().position(|server| server.address == target.0)?;
-                        names.ways[at]
+                        names.ways[at].iter().find(|(_, own)| *own == source.0)
                     });
-                    match way {
-                        Some(port) => {
+                    match way.copied() {
+                        Some((port, _)) => {
                             self.send_datagram(now, port, &Datagram { source, target, payload }, effects);
                         }
                         None => self.tally.count(Event::DatagramNotSent),
@@ -233,15 +242,16 @@ impl Engine {
                 }
                 Output::Stream(server, octets) => self.call(now, rng, server, &octets, effects),
                 Output::Asked(host, learned, good) => {
-                    self.learn(&learned, now + good);
+                    self.learn(now, &learned, good, Trust::Told);
                     self.start_handshake(now, rng, Ulid(host), &learned, effects);
                 }
                 Output::Located(local, peer, found) => {
                     let ulids = UlidPair { local, peer };
-                    let known = found.is_some();
                     if let Some((learned, good)) = found {
-                        self.learn(&learned, now + good);
+                        self.learn(now, &learned, good, Trust::Confirmed);
                     }
+                    // Without a pointer there is still what others say of it.
+                    let known = self.peers.get(&peer).is_some();
                     if !known {
                         self.tally.refused(&OpenRefused::NoLocators);
                     }
@@ -258,7 +268,8 @@ impl Engine {
     fn call(&mut self, now: Instant, rng: &mut dyn Rng, server: usize, octets: &[u8], effects: &mut Vec<Effect>) {
         let way = self.names.as_ref().and_then(|names| {
             let known = names.alg.servers().get(server)?;
-            Some((names.ways[server]?, known.source?, known.address))
+            let (port, source) = names.ways.get(server)?.first()?;
+            Some((*port, *source, known.address))
         });
         let local = STREAM_PORTS | (rng.next_u32() as u16 & 0x3fff);
         let called = way.is_some_and(|(port, source, address)| {
@@ -280,9 +291,9 @@ impl Engine {
         }
     }
 
-    fn learn(&mut self, learned: &Learned, until: Instant) {
+    fn learn(&mut self, now: Instant, learned: &Learned, good: Duration, trust: Trust) {
         for ulid in &learned.ulids {
-            for _ in 0..self.peers.learn(*ulid, &learned.locators, until) {
+            for _ in 0..self.peers.learn(now, *ulid, &learned.locators, now + good, trust) {
                 self.tally.count(Event::PeerForgotten);
             }
         }
@@ -330,8 +341,8 @@ impl Engine {
         let status = names.alg.status();
         let servers = names.alg.servers().iter().zip(&names.ways).map(|(server, way)| DnsServerView {
             address: server.address,
-            source: server.source,
-            port: way.map(|port| port.0.to_string()),
+            source: server.sources.first().copied(),
+            port: way.first().map(|(port, _)| port.0.to_string()),
             resting: server.rests(now),
             rtt_us: server.rtt().map(|rtt| rtt.as_micros() as u64),
             questions: server.counts.questions,
@@ -363,8 +374,6 @@ impl Engine {
 
 #[cfg(test)]
 mod tests {
-    use std::net::Ipv6Addr;
-
     use super::*;
     use crate::config::site::Dns;
     use crate::sim::{Plan, World};

@@ -147,7 +147,7 @@ impl Engine {
     /// sessions had better not take. It may be the far end that failed, so a provider is never ruled out by this.
     pub(super) fn weigh_providers(&mut self, now: Instant, effects: &mut Vec<Effect>) {
         self.failing_check = None;
-        if self.snapshot.nat.is_none() {
+        if self.snapshot.nat.is_none() && self.names.is_none() && self.publisher.is_none() {
             return;
         }
         let mut seen = vec![(false, false); self.providers.len()];

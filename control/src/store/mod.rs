@@ -17,6 +17,8 @@
 mod export;
 mod migrate;
 #[cfg(test)]
+pub(crate) mod testing;
+#[cfg(test)]
 mod tests;
 
 use std::fs::{self, File, OpenOptions};
@@ -26,7 +28,9 @@ use std::os::unix::fs::{OpenOptionsExt, PermissionsExt};
 use std::path::{Path, PathBuf};
 
 use redb::backends::FileBackend;
-use redb::{Database, DatabaseError, ReadableDatabase, ReadableTable, TableDefinition, WriteTransaction};
+use redb::{
+    Database, DatabaseError, ReadableDatabase, ReadableTable, StorageBackend, TableDefinition, WriteTransaction,
+};
 use serde::Serialize;
 use serde::de::DeserializeOwned;
 
@@ -133,15 +137,24 @@ impl Store {
         if mode & 0o077 != 0 {
             return Err(StoreError::Mode { file: file.to_path_buf(), mode });
         }
-        let create =
-            |opened| Database::builder().set_cache_size(CACHE_OCTETS).create_with_backend(FileBackend::new(opened)?);
-        let database = create(opened).map_err(|error: DatabaseError| match error {
+        let backend = FileBackend::new(opened).map_err(|error| failure(file, error))?;
+        Store::open_backend(file, backend, steps)
+    }
+
+    fn open_backend(file: &Path, backend: impl StorageBackend, steps: &[migrate::Step]) -> Result<Store, StoreError> {
+        let database = Database::builder().set_cache_size(CACHE_OCTETS).create_with_backend(backend);
+        let database = database.map_err(|error| match error {
             DatabaseError::DatabaseAlreadyOpen => StoreError::InUse { file: file.to_path_buf() },
             error => failure(file, error),
         })?;
         let store = Store { file: file.to_path_buf(), database };
         store.bring_up_to_date(steps)?;
         Ok(store)
+    }
+
+    /// Which file it is.
+    pub fn file(&self) -> &Path {
+        &self.file
     }
 
     /// Opens `file` if it is there.
@@ -194,7 +207,8 @@ impl Store {
         Ok(fresh.clone())
     }
 
-    fn read_duid(&self) -> Result<Option<Duid>, StoreError> {
+    /// The name the DHCPv6 server goes by, if it has one yet.
+    pub fn read_duid(&self) -> Result<Option<Duid>, StoreError> {
         let transaction = self.database.begin_read().map_err(|error| self.failed(error))?;
         let meta = transaction.open_table(META).map_err(|error| self.failed(error))?;
         let text = meta.get("duid").map_err(|error| self.failed(error))?.map(|text| text.value().to_owned());
