@@ -198,6 +198,7 @@ impl Engine {
             ("contexts with news", self.round.len()),
             ("paths in doubt", self.attached.in_doubt()),
             ("segments to be sent again", self.wakes.len()),
+            ("moves under way", self.goals.len()),
         ];
         let tables = tables.into_iter().chain(self.standbys.leftovers());
         tables.filter(|(_, held)| *held > 0).collect()

@@ -117,6 +117,7 @@ impl Engine {
             peers: super::peers::Peers::default(),
             names: super::names::Names::of(site).map(Box::new),
             classes: Vec::new(),
+            forks_configured: Vec::new(),
             endpoint,
             attached: super::Attachments::default(),
             reap_config: Arc::new(reap_config(site)),
@@ -124,6 +125,9 @@ impl Engine {
             book: PathBook::new(BookConfig::default()),
             sightings: Sightings::default(),
             revival: Revival::default(),
+            steered: None,
+            unix: None,
+            goals: super::goal::Goals::default(),
             standbys: Standbys::new(site.reap.standby),
             budget: ProbeBudget::new(PROBES_PER_S, PROBES_PER_S / 10),
             due: Wheel::default(),
@@ -216,6 +220,7 @@ pub(super) fn provider(provider: &site::Provider) -> Provider {
         failing: false,
         steering: Steering::Normal,
         told_down: false,
+        drained: false,
         up_since: None,
         leaving: None,
     }
@@ -268,6 +273,7 @@ fn snapshot(site: &Site, ports: &[PortSetup], own: &[Vec<(Ipv6Addr, u8)>]) -> Sn
         host_index: std::collections::HashMap::new(),
         site: Block::new(site.prefix.address(), site.prefix.length()),
         mss_clamp: site.mss_clamp,
+        arrivals: false,
         classes: Vec::new(),
         nat: super::natv6::view(site).map(Arc::new),
     }
