@@ -53,6 +53,7 @@ pub(super) struct NodeSection {
     pub(super) cores: Option<Spanned<Vec<Spanned<i64>>>>,
     pub(super) control_socket: Text,
     pub(super) hosts_file: Text,
+    pub(super) policy_file: Text,
     pub(super) log: Text,
     pub(super) proof_threads: Number,
     pub(super) contexts_max: Number,

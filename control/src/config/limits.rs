@@ -164,6 +164,8 @@ pub const CONTROL_SOCKET: &str = "/run/pshim6/control.sock";
 
 /// The hosts file when the configuration names none, beside the configuration.
 pub const HOSTS_FILE: &str = "hosts.json";
+/// `box.policy_file`, beside `site.toml`.
+pub const POLICY_FILE: &str = "policy.json";
 
 /// The log filter when the file gives none.
 pub const LOG: &str = "info";
