@@ -293,6 +293,21 @@ fn a_flood_of_questions_is_dropped_by_the_worker_and_by_name() {
 }
 
 #[test]
+fn what_servers_answer_is_not_held_to_a_strangers_share() {
+    let mut names = Names::new(8);
+    names.scene.reload(0, |site, _| site.shim6.messages_per_source_s = 40).unwrap();
+    names.scene.restart(0);
+    names.ask(&Name::from_ascii("nobody.example.").unwrap(), RecordType::AAAA, s(1));
+    // Two answers each, all from the server's /64; a stranger there may say ten things at once.
+    for number in 0..60 {
+        names.say(&Name::from_ascii(format!("p{number}.example.")).unwrap(), RecordType::AAAA);
+    }
+    names.run(ms(100));
+    assert_eq!(names.scene.nodes[0].dropped(DropReason::ControlRate), 0);
+    assert_eq!(names.replies().len(), 60);
+}
+
+#[test]
 fn a_host_that_asks_for_many_peers_does_not_fill_the_tables() {
     let mut names = Names::met(7);
     let locator = names.scene.hosts[PEER].locators[0];

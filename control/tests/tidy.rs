@@ -16,7 +16,8 @@ const DATAPLANE: Rooms = &[
     ("processor", &[]),
     ("memory", &[]),
     ("bucket", &[]),
-    ("counters", &[]),
+    ("histogram", &[]),
+    ("counters", &["histogram"]),
     ("wire", &[]),
     ("port", &[]),
     ("natv6", &["wire"]),
@@ -61,7 +62,7 @@ const WORLD: &[(&[&str], &[&str])] = &[
     ),
     (
         &["UnixStream", "UnixListener", "TcpStream", "TcpListener", "UdpSocket"],
-        &["control/src/manage/server.rs", "control/src/manage/client.rs"],
+        &["control/src/manage/server.rs", "control/src/manage/server/", "control/src/manage/client.rs"],
     ),
     (
         &["std::fs", "fs::", "File::"],
@@ -71,8 +72,9 @@ const WORLD: &[(&[&str], &[&str])] = &[
             "control/src/manage/verbs/",
             // So is the store, which a thread of the driver's opens.
             "control/src/store/",
-            // The socket is a file too.
-            "control/src/manage/server.rs",
+            // The socket is a file too, and what the system knows of the process is in files.
+            "control/src/manage/server/socket.rs",
+            "control/src/manage/process.rs",
             "dataplane/src/port/pcap.rs",
         ],
     ),

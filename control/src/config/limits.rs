@@ -137,6 +137,8 @@ limits! {
     DNS_QUESTIONS_PER_S "dns.questions_per_s" 100_000, 10 to 100_000_000;
     /// The same for one host.
     DNS_QUESTIONS_PER_HOST_S "dns.questions_per_host_s" 5_000, 10 to 100_000_000;
+    /// Paths of which monitoring gets figures of their own.
+    METRICS_PATHS "metrics.paths" 256, 0 to 10_000;
 }
 
 /// Most providers of a site: with the site's own prefix sixteen prefixes in an HBA set, whose parameters and locator

@@ -12,6 +12,7 @@ use dataplane::wire::{Locator, Ulid};
 
 use crate::dns::Name;
 
+pub use super::manage::{Manage, Metrics};
 use super::prefix::{LinkAddress, MacAddress, Prefix};
 use super::publish::Publish;
 
@@ -65,6 +66,10 @@ pub struct Site {
     pub dns: Option<Dns>,
     /// Where names are published (`[publish]`); nowhere without it.
     pub publish: Option<Publish>,
+    /// Who may ask the daemon, besides by `box.control_socket` (`[manage]`).
+    pub manage: Manage,
+    /// What monitoring is told (`[metrics]`).
+    pub metrics: Metrics,
 }
 
 /// What clients inside are given (`[dhcp]`). Times in seconds.

@@ -72,6 +72,7 @@ impl Engine {
                     self.by_owner(context, &mut effects[first..]);
                 }
                 Output::Opening { id } => {
+                    self.durations.opening(now, id);
                     self.attached.get_or_default(id);
                     self.revival.opening.insert(id);
                     self.sync(id, effects);
@@ -114,6 +115,7 @@ impl Engine {
                     self.attached.remove(&id);
                     self.due.set(id.index() as u32, None);
                     self.revival.forget(id);
+                    self.durations.opened(now, id, false);
                     // The tag names its worker. The pair no longer does when the host has gone before its contexts.
                     let owner = self.sharding.owner_of_tag(local_tag).map_or_else(|| self.owner(&ulids), usize::from);
                     let owner = owner % self.workers;
@@ -154,6 +156,7 @@ impl Engine {
         effects: &mut Vec<Effect>,
     ) {
         self.revival.opening.remove(&id);
+        self.durations.opened(now, id, how == How::Initiated);
         let Some(context) = self.endpoint.context(id) else { return };
         self.tally.count(if how == How::Recovered { Event::ContextRecovered } else { Event::ContextReady });
         effects.push(Effect::Story(Story::Ready(context.ulids, context.pair, how)));

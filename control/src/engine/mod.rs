@@ -38,6 +38,7 @@ mod attachments;
 #[cfg(test)]
 mod bounds_tests;
 mod context;
+mod durations;
 mod fork;
 mod hints;
 mod hosts;
@@ -276,6 +277,7 @@ pub struct Engine {
     /// Keeps the names of hosts in a server, if there is one.
     publisher: Option<Publisher>,
     tally: Tally,
+    durations: durations::Durations,
     /// Room for what the endpoint says, empty between calls.
     outputs: Vec<shim6::Output>,
 }
@@ -370,6 +372,11 @@ impl Engine {
     /// What happened so far, by name.
     pub fn tally(&self) -> &Tally {
         &self.tally
+    }
+
+    /// How long handshakes and failovers took.
+    pub(crate) fn durations(&self) -> &durations::Durations {
+        &self.durations
     }
 
     /// Ports, providers and hosts as workers see them now.

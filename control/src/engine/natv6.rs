@@ -194,6 +194,12 @@ impl Engine {
         }
     }
 
+    /// The providers by the places under which workers count what they translate; none without translation.
+    pub fn natv6_places(&self) -> Vec<&str> {
+        let translates = self.snapshot.nat.is_some();
+        self.providers.iter().filter(|_| translates).map(|provider| provider.name.as_str()).collect()
+    }
+
     /// A session that began without a context is worth one. The first I1 goes where its packets go; if that does not
     /// answer, through the other providers, since the session may be in need of one.
     pub(super) fn qualified(

@@ -2,7 +2,7 @@
 //! (docs/decisions: path indirection).
 //!
 //! **The standby.** A context that is heard now and then has a pair through another provider tested: by a request that
-//! says nothing, sent over that pair and answered over it ([`Endpoint::check_pair`](crate::shim6::Endpoint::check_pair)).
+//! says nothing, sent over that pair and answered ([`Endpoint::check_pair`](crate::shim6::Endpoint::check_pair)).
 //! Only then is it the context's standby, and its worker is told. Tests have a pace of their own and wait for everybody
 //! else; they are repeated rarely, and only while the context is in use. A test without answer, a probe without answer or
 //! locators that changed end a standby.

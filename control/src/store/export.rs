@@ -6,6 +6,7 @@ use std::hash::Hash;
 use std::net::Ipv6Addr;
 
 use dataplane::wire::Ulid;
+use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 
 use super::{Store, StoreError, VERSION};
@@ -16,7 +17,7 @@ use crate::identity::verify_ulid;
 pub(super) const UNTIL_MAX: u64 = 253_402_300_799;
 
 /// Everything in a store.
-#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
 #[serde(deny_unknown_fields)]
 pub struct Export {
     /// The version of the format.

@@ -108,6 +108,7 @@ impl Side {
             site: Block::new(self.ulid(0), 48),
             mss_clamp: false,
             classes: Vec::new(),
+            name_servers: Vec::new(),
             nat: None,
         }
     }

@@ -64,7 +64,7 @@ fn text(view: &ZonesView) -> String {
 
 /// The hosts a running daemon serves; nothing if none runs.
 fn served(site: &Site) -> Result<Option<Vec<Named>>, VerbError> {
-    match Client::connect(&site.node.control_socket).and_then(|mut client| client.call(Request::Hosts)) {
+    match Client::reach(site).and_then(|mut client| client.call(Request::Hosts)) {
         Ok(Response::Hosts(view)) => {
             let named = view.hosts.into_iter().map(|it| Named { name: it.name, ulid: it.ulid, locators: it.locators });
             Ok(Some(named.collect()))
