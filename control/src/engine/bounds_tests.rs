@@ -180,8 +180,14 @@ fn a_suspended_context_sends_no_probes_and_takes_none_from_others() {
     let ready = engine.budget.ready_at();
     let mut effects = Vec::new();
     // What workers and others say of it comes late, its path comes to be in doubt, and it would have to leave its provider.
-    let activity =
-        Activity { received: false, sent: true, last: Direction::Out, labelled_in: false, labelled_out: false };
+    let activity = Activity {
+        received: false,
+        sent: true,
+        last: Direction::Out,
+        labelled_in: false,
+        labelled_out: false,
+        arrived: None,
+    };
     let late = Notice::Activity { handle: id.to_bits(), activity, traffic: [Traffic::default(); 2] };
     engine.notice(now, &mut rng(), late, &mut effects);
     engine.hint(now, &mut rng(), id, &mut effects);

@@ -45,6 +45,7 @@ impl Engine {
 
     /// Says what time it is; signatures carry it.
     pub fn wall_clock(&mut self, now: Instant, unix: u64) {
+        self.policy_clock(unix);
         if let Some(publisher) = &mut self.publisher {
             publisher.wall_clock(now, unix);
         }

@@ -9,6 +9,7 @@ mod dns;
 mod leases;
 mod metrics;
 mod natv6;
+mod policy;
 mod status;
 
 use std::collections::BTreeMap;
@@ -21,6 +22,7 @@ pub use dns::*;
 pub use leases::*;
 pub use metrics::*;
 pub use natv6::*;
+pub use policy::*;
 pub use status::*;
 
 /// Gives a type its names in JSON.
@@ -79,6 +81,10 @@ pub enum Request {
     Reload,
     /// Use a provider in another way.
     Steer(SteerRequest),
+    /// The policy, and how the site stands.
+    Policy,
+    /// Read the policy again: all of it or nothing.
+    PolicyLoad,
 }
 
 /// How a provider is to be used from now on, until told otherwise or restarted.
@@ -121,6 +127,10 @@ pub enum Response {
     Reloaded(ReloadedView),
     /// To [`Request::Steer`]: the provider as it is now.
     Steered(ProviderView),
+    /// To [`Request::Policy`].
+    Policy(PolicyView),
+    /// To [`Request::PolicyLoad`].
+    PolicyLoaded(PolicyLoadedView),
     /// The request cannot be answered or was not obeyed.
     Error(ErrorView),
 }
