@@ -50,7 +50,7 @@ fn alg() -> (Alg, StdRng) {
         cache: Bounds { entries: 1000, octets: 1 << 20 },
     });
     alg.set_names([("h1", Ulid(HOST))]);
-    alg.set_source(0, Some(OWN));
+    alg.set_sources(0, vec![OWN]);
     let (mut rng, mut out) = (StdRng::seed_from_u64(1), Vec::new());
     alg.question(Instant::START, &mut rng, client(), &question("web.b.example"), &mut out);
     for output in out {
@@ -92,6 +92,7 @@ fn engine(count: u32) {
         cache_mb: 1,
         questions_per_s: 1000,
         questions_per_host_s: 1000,
+        handshake_wait_ms: 40,
     };
     world.reload(0, |site, _| site.dns = Some(dns)).expect("a configuration the engine takes");
     world.restart(0);

@@ -107,6 +107,11 @@ impl<K: Copy + Eq + Hash> Chains<K> {
         self.ends.iter().map(|(key, ends)| (*key, ends.count as usize))
     }
 
+    /// How many lists there are.
+    pub fn lists(&self) -> usize {
+        self.ends.len()
+    }
+
     /// Contexts in any list.
     pub fn len(&self) -> usize {
         self.len

@@ -8,7 +8,7 @@ use std::sync::{Arc, Mutex};
 use std::thread;
 
 use control::manage::api::*;
-use control::manage::{Call, Server};
+use control::manage::{Call, Doors, Server};
 use serde_json::Value;
 
 const SITE: &str = r#"[box]
@@ -163,7 +163,7 @@ fn a_daemon_that_does_not_run_is_named() {
     let room = Room::new("down", SITE);
     for verb in ["status", "hosts", "contexts", "paths", "counters", "leases", "reload"] {
         let said = room.ctl(verb);
-        assert_eq!((said.status, said.out.as_str()), (1, ""));
+        assert_eq!((said.status, said.out.as_str()), (3, ""));
         assert_eq!(said.err, "daemon not running at control.sock: No such file or directory (os error 2)\n");
     }
 }
@@ -245,6 +245,39 @@ fn a_site_with_a_key_gets_hybrid_hosts() {
     let warned = room.ctl("check");
     let text = "warning: site-key.pem: is not the key that host h1 was made with; it cannot sign for it\n";
     assert_eq!((warned.status, warned.err.as_str()), (0, text));
+}
+
+#[test]
+fn the_command_line_explains_itself() {
+    let room = Room::new("manual", SITE);
+    for shell in ["bash", "zsh", "fish"] {
+        let said = room.ctl(&format!("completion {shell}"));
+        assert!(said.status == 0 && said.out.contains("pshim6ctl") && said.out.contains("contexts"), "{said:?}");
+    }
+    assert_eq!(room.ctl("man pages").status, 0);
+    let page = |name: &str| fs::read_to_string(room.0.join("pages").join(name)).unwrap();
+    assert!(page("pshim6ctl.1").contains("Exit status"));
+    assert!(page("pshim6ctl-contexts.1").contains("limit") && page("pshim6ctl-host-add.1").contains("make\\-key"));
+}
+
+// Those who may only look get no further, and hear why.
+#[test]
+fn a_reader_is_answered_and_refused_in_words() {
+    let room = Room::new("reader", &format!("{SITE}\n[manage]\nread_socket = \"read.sock\"\n"));
+    let (engine, calls) = crossbeam::channel::bounded::<Call>(4);
+    thread::spawn(move || {
+        for call in calls {
+            let response = answer(&call.request);
+            call.answer(response);
+        }
+    });
+    let read = control::manage::server::Socket { path: room.0.join("read.sock"), mode: 0o600, group: None };
+    let _server = Server::open(&Doors { read: Some(read), ..Doors::at(&room.0.join("control.sock")) }, engine).unwrap();
+    assert_eq!(room.ctl("--socket read.sock status --json").json()["name"], "a-box");
+    let refused = room.ctl("--socket read.sock provider isp-x drain");
+    let text = "POST /v1/providers/steering is for operators; ask by box.control_socket\n";
+    assert_eq!((refused.status, refused.out.as_str(), refused.err.as_str()), (4, "", text));
+    assert_eq!(room.ctl("provider isp-x drain").status, 0);
 }
 
 /// A daemon whose engine knows one context and keeps what it was asked.
@@ -332,6 +365,7 @@ fn answer(request: &Request) -> Response {
             ..Default::default()
         }),
         Request::StoreExport => Response::error("no store"),
+        Request::Metrics => Response::Metrics(Box::default()),
         Request::Counters => Response::Counters(CountersView {
             counters: [("drop.hop_limit".into(), 0), ("rx.packets".into(), 7)].into(),
             descriptions: [("rx.packets".into(), "packets received".into())].into(),
@@ -431,7 +465,13 @@ fn a_running_daemon_is_shown_in_tables_and_in_json() {
             .contains("isp-x     2001:db8:b1:1::/64  up            1       2s         -  1.2 ms  payload seen")
     );
     assert_eq!(room.ctl("paths --json").json()["paths"][0]["rtt_ms"], 1.25);
-    assert_eq!(room.ctl("counters").out, "COUNTER     VALUE  MEANING\nrx.packets      7  packets received\n");
+    let counters = room.ctl("counters").out;
+    let line = |name: &str| counters.lines().find(|line| line.starts_with(name)).unwrap().split_whitespace().collect();
+    let words: Vec<&str> = line("rx.packets");
+    assert_eq!(words, ["rx.packets", "7", "packets", "received"]);
+    // The daemon's own door is counted with the rest.
+    let words: Vec<&str> = line("manage_requests");
+    assert!(words[1].parse::<u32>().unwrap() > 3, "{counters}");
     assert!(room.ctl("counters --all").out.contains("drop.hop_limit"));
     assert_eq!(room.ctl("counters --json").json()["counters"]["drop.hop_limit"], 0);
     assert_eq!(room.ctl("hosts --json").json(), serde_json::json!({ "hosts": [] }));

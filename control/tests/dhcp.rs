@@ -15,7 +15,7 @@ use dataplane::link::{Notice, Punt};
 use dataplane::snapshot::PortId;
 use dataplane::wire::Ulid;
 use dataplane::wire::ethernet::{self, EtherType, Mac};
-use dataplane::wire::ipv6;
+use dataplane::wire::{checksum, ipv6};
 use rand::SeedableRng;
 use rand::rngs::StdRng;
 
@@ -357,4 +357,89 @@ fn hosts_hear_of_the_router_when_it_comes_and_when_it_goes() {
     bench.sent.clear();
     bench.drive(effects);
     assert_eq!(lifetime(&bench.sent), [(0xc0, 0)]);
+}
+
+impl Bench {
+    fn reload(&mut self, text: &str) {
+        let (now, hosts, mut effects) = (site(text), self.hosts.clone(), Vec::new());
+        self.engine.reload(self.now, &mut self.rng, &now, &hosts, &mut effects).unwrap();
+        self.drive(effects);
+    }
+
+    /// A client says by neighbour discovery who it is. What the box takes for its link-layer address then.
+    fn shows_itself(&mut self, address: Ipv6Addr, mac: Mac) -> Option<Mac> {
+        let own: Ipv6Addr = "fc00:a:0:1::1".parse().unwrap();
+        // Somebody has sent to it, so the box looks for it.
+        let waits = Notice::Unresolved(PortId(0), address, &[0; 60]);
+        self.engine.notice(self.now, &mut self.rng, waits, &mut Vec::new());
+        let mut message = [&[135, 0, 0, 0, 0, 0, 0, 0][..], &own.octets(), &[1, 1], &mac.0].concat();
+        let sum = checksum::upper_layer(address, own, 58, &message);
+        message[2..4].copy_from_slice(&sum.to_be_bytes());
+        let header = ipv6::Repr {
+            source: address,
+            target: own,
+            next_header: 58,
+            payload_len: message.len() as u16,
+            hop_limit: 255,
+            traffic_class: 0,
+            flow_label: 0,
+        };
+        self.arrive(0, &[&header.emit()[..], &message].concat());
+        let snapshot = self.engine.snapshot();
+        snapshot.host_index.get(&Ulid(address)).and_then(|at| snapshot.hosts[*at as usize].mac)
+    }
+}
+
+#[test]
+fn who_was_away_while_providers_came_has_locators_of_all_of_them() {
+    let key = SigningKey::generate(1024).unwrap();
+    let text = SITE.replace("[site]", "[site]\n    key = \"key.pem\"");
+    let mut bench = Bench::new(&text, Some(key), Vec::new());
+    let ulid = bench.lease(5);
+    bench.ask(to_us(8, 5, ulid));
+    bench.reload(&format!("{text}{SECOND_PROVIDER}"));
+    assert_eq!(bench.disk[0].identity.locators.len(), 1);
+    assert_eq!(bench.lease(5), ulid);
+    let view = bench.engine.hosts_view(bench.now);
+    assert_eq!(view.hosts[0].locators.len(), 2);
+    assert_eq!(bench.disk[0].identity.locators, view.hosts[0].locators);
+    assert_eq!(bench.disk[0].state, State::Bound);
+}
+
+#[test]
+fn who_comes_back_with_another_network_card_is_heard() {
+    let mut bench = Bench::new(SITE, None, Vec::new());
+    let other = Mac([2, 0, 0, 0, 0, 0x99]);
+    let ulid = bench.lease(5);
+    assert_eq!(bench.shows_itself(ulid, CLIENT), Some(CLIENT));
+    bench.ask(to_us(8, 5, ulid));
+    assert_eq!(bench.engine.hosts_view(bench.now).quarantined[0].mac, Some(CLIENT.to_string()));
+    // Meanwhile it is nobody's; but the client itself, known by its DUID, may have another card.
+    assert_eq!(bench.shows_itself(ulid, other), None);
+    assert_eq!(bench.lease(5), ulid);
+    assert_eq!(bench.shows_itself(ulid, other), Some(other));
+    assert_eq!(bench.engine.hosts_view(bench.now).quarantined.len(), 0);
+}
+
+#[test]
+fn nobody_is_told_of_an_address_that_is_not_served_and_the_next_time_he_gets_another() {
+    // No key, so nothing proves a locator of a provider that the host was not made for.
+    let mut bench = Bench::new(SITE, None, Vec::new());
+    let old = bench.lease(5);
+    bench.ask(to_us(8, 5, old));
+    let (before, _) = SITE.split_once("[[provider]]").unwrap();
+    bench.reload(&format!("{before}{SECOND_PROVIDER}"));
+    assert_eq!(bench.ask(solicit(5)), None);
+    assert!(!bench.serves(old));
+    assert_eq!(bench.engine.tally().value("control_lease_not_served"), 1);
+    let new = bench.lease(5);
+    assert!(new != old && bench.serves(new));
+    assert_eq!(bench.disk.len(), 1);
+    assert_eq!(bench.disk[0].identity.locators[0].segments()[1..4], [0xdb8, 2, 1]);
+    // What it had stays out of others' reach, and who extends a lease of what is of no use hears of it.
+    let held: Vec<Ipv6Addr> = bench.engine.leases_view(bench.now).quarantined.iter().map(|held| held.ulid).collect();
+    assert_eq!(held, [old]);
+    let answer = bench.ask(to_us(5, 5, old)).unwrap();
+    assert!(answer.payload.windows(24).any(|it| it[..16] == old.octets() && it[16..] == [0; 8]));
+    assert!(answer.payload.windows(16).any(|it| it == new.octets()));
 }

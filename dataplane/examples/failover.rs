@@ -115,6 +115,7 @@ fn snapshot() -> Snapshot {
         mss_clamp: false,
         arrivals: false,
         classes: Vec::new(),
+        name_servers: Vec::new(),
         nat: None,
     }
 }

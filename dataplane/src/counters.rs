@@ -5,6 +5,8 @@
 
 use std::sync::atomic::{AtomicU64, Ordering};
 
+use crate::histogram::Histogram;
+
 macro_rules! counters {
     ($(#[$meta:meta])* $name:ident { $($variant:ident = $text:literal, $help:literal;)* }) => {
         $(#[$meta])*
@@ -57,7 +59,7 @@ counters! {
         SpoofedSource = "drop_spoofed_source", "A packet has a source its side cannot have: from a provider one of this site, from the site one that no host was given.";
         NextHopUnresolved = "drop_next_hop_unresolved", "The link-layer address of the next hop is not known.";
         ControlRate = "drop_control_rate", "More packets for the control core than the rate allows.";
-        QuestionRate = "drop_question_rate", "More questions of hosts to the box's name server than the rate allows, in all or of one host.";
+        QuestionRate = "drop_question_rate", "More questions of hosts to the box's name server than the rate allows, in all or of one host, or more answers of its servers than these can be worth.";
         RingFull = "drop_ring_full", "The packet, or the question it waits for an answer to, found the ring to the control core or to another worker full.";
         TransmitFull = "drop_transmit_full", "The device did not take the packet.";
         NoBuffer = "drop_no_buffer", "No packet buffer was free, or the packet has no room to grow.";
@@ -131,6 +133,7 @@ const TOTAL: usize = DropReason::ALL.len() + Count::ALL.len();
 pub struct Counters {
     values: [AtomicU64; TOTAL],
     translated: [[AtomicU64; NAT_COUNTS]; PROVIDERS],
+    turns: Histogram,
 }
 
 impl Default for Counters {
@@ -138,6 +141,7 @@ impl Default for Counters {
         Counters {
             values: [const { AtomicU64::new(0) }; TOTAL],
             translated: [const { [const { AtomicU64::new(0) }; NAT_COUNTS] }; PROVIDERS],
+            turns: Histogram::default(),
         }
     }
 }
@@ -155,6 +159,11 @@ impl Counters {
         if let Some(value) = self.translated.get(usize::from(provider)).and_then(|counts| counts.get(count as usize)) {
             value.store(value.load(Ordering::Relaxed).wrapping_add(amount), Ordering::Relaxed);
         }
+    }
+
+    /// Times of the turns in which there was something to do. Whoever runs the worker fills it in, since only he has a clock.
+    pub fn turns(&self) -> &Histogram {
+        &self.turns
     }
 
     /// The present value of a provider's count; zero where there can be no provider.

@@ -7,6 +7,7 @@
 pub mod bucket;
 pub mod context;
 pub mod counters;
+pub mod histogram;
 mod limit;
 pub mod link;
 pub mod memory;

@@ -80,6 +80,9 @@ impl Default for Limits {
 /// Buckets; sources whose hashes meet share one, which makes the limit stricter, never looser.
 const BUCKETS: usize = 4096;
 
+/// What the box may hear from servers for each question of a host: addresses and the identifier, of an alias as well.
+const REPLIES_PER_QUESTION: u32 = 4;
+
 /// A rate per source in bounded memory.
 struct SourceLimiter {
     buckets: Box<[TokenBucket]>,
@@ -93,6 +96,9 @@ pub(crate) struct Guard {
     /// What hosts ask has a share of its own: many ask much, and nothing else of the host stack is to wait for it. None if
     /// nobody would answer.
     questions: Option<(SourceLimiter, TokenBucket)>,
+    /// What servers say to the box's own questions: they are few and named, so that each is not held to a stranger's share.
+    /// Who borrows the address of one of them takes room from answers, and from nothing else.
+    replies: Option<TokenBucket>,
     stack: Vec<TokenBucket>,
     shim6: TokenBucket,
     icmp_errors: TokenBucket,
@@ -112,6 +118,8 @@ impl Guard {
                 let askers = SourceLimiter::new(limits.questions_per_host_second, hasher);
                 (askers, bucket(limits.questions_per_second))
             }),
+            replies: (limits.questions_per_second > 0)
+                .then(|| bucket(limits.questions_per_second.saturating_mul(REPLIES_PER_QUESTION))),
             stack: vec![total; ports],
             shim6: total,
             icmp_errors: total,
@@ -139,6 +147,11 @@ impl Guard {
     pub(crate) fn question(&mut self, host: u128, now: u64) -> Option<bool> {
         let (askers, total) = self.questions.as_mut()?;
         Some(askers.take(host as u64 ^ (host >> 64) as u64, now) && total.take(now))
+    }
+
+    /// Whether control shall have what a server answered; none if the box asks none.
+    pub(crate) fn reply(&mut self, now: u64) -> Option<bool> {
+        Some(self.replies.as_mut()?.take(now))
     }
 
     /// Whether control shall hear of a tag nobody knows.
@@ -233,7 +246,10 @@ mod tests {
             (3..100).map(|number| (0..100).filter(|_| guard.question(host(number), 0) == Some(true)).count()).sum();
         assert_eq!(all, 1_000 - 101);
         assert!(guard.punt(Punt::HostStack, PortId(0), Some(host(1)), 0), "neighbour discovery goes on");
-        assert_eq!(Guard::new(&Limits::default(), 2, Hasher::new([5; 32])).question(host(1), 0), None);
+        // What servers say is not held to a stranger's share, and has its bound.
+        assert_eq!((0..50_000).filter(|_| guard.reply(0) == Some(true)).count(), 4_000);
+        let mut without = Guard::new(&Limits::default(), 2, Hasher::new([5; 32]));
+        assert_eq!((without.question(host(1), 0), without.reply(0)), (None, None));
     }
 
     #[test]

@@ -222,6 +222,23 @@ pub trait Workers: Send {
     fn backlog(&self) -> usize;
     /// A worker's counters.
     fn counters(&self, worker: usize) -> Option<&Counters>;
+    /// How full the rings between control and a worker are.
+    fn rings(&self, worker: usize) -> Option<Rings>;
+}
+
+/// How full the rings between control and a worker are.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct Rings {
+    /// Commands in their ring.
+    pub commands: usize,
+    /// Room for commands.
+    pub commands_max: usize,
+    /// Commands that wait because that was full.
+    pub waiting: usize,
+    /// Events in their ring.
+    pub events: usize,
+    /// Room for events.
+    pub events_max: usize,
 }
 
 /// Makes the rings between control and `workers` workers.
@@ -373,5 +390,19 @@ impl<F: Frame> Workers for ControlLink<F> {
 
     fn counters(&self, worker: usize) -> Option<&Counters> {
         self.workers.get(worker).map(|end| &*end.counters)
+    }
+
+    fn rings(&self, worker: usize) -> Option<Rings> {
+        let rings = |end: &WorkerEnd<F>| {
+            let commands_max = end.commands.buffer().capacity();
+            Rings {
+                commands: commands_max - end.commands.slots().min(commands_max),
+                commands_max,
+                waiting: end.backlog.len(),
+                events: end.events.slots(),
+                events_max: end.events.buffer().capacity(),
+            }
+        };
+        self.workers.get(worker).map(rings)
     }
 }

@@ -109,6 +109,8 @@ pub struct Snapshot {
     pub arrivals: bool,
     /// Classes of traffic with contexts of their own, from number 1 on; at most [`CLASSES_MAX`].
     pub classes: Vec<ClassView>,
+    /// Servers of names that the box asks: a few.
+    pub name_servers: Vec<Ipv6Addr>,
     /// Translation for peers without Shim6; none if there is none.
     pub nat: Option<Arc<NatView>>,
 }

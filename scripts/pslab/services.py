@@ -9,6 +9,7 @@ import ipaddress
 import secrets
 import subprocess
 import time
+from pathlib import Path
 
 from . import net, plan
 from .net import LabError
@@ -77,11 +78,16 @@ def zones():
         yield f"{reverse_zone(site)}."
     yield "plain.example."
     yield "signed.example."
+    yield "fresh.example."
 
 
 def zone_text(zone):
     head = "$TTL 30\n@ SOA ns.plain.example. admin.plain.example. 1 3600 600 86400 5\n@ NS ns.plain.example.\n"
-    body = {"plain.example.": f"ns AAAA {plan.DNS_AUTHORITY}\n{PLAIN}", "signed.example.": f"www AAAA {plan.EXT_ADDRESS}\n"}
+    body = {
+        "plain.example.": f"ns AAAA {plan.DNS_AUTHORITY}\n{PLAIN}",
+        "signed.example.": f"www AAAA {plan.EXT_ADDRESS}\n",
+        "fresh.example.": f"* AAAA {plan.EXT_ADDRESS}\n",
+    }
     delegated = [f"{name} NS ns.plain.example.\n" for name in zones() if name != "."]
     return head + ("".join(delegated) if zone == "." else body.get(zone, ""))
 
@@ -109,7 +115,7 @@ logging {{ channel here {{ file "{DIRECTORY}/named.log"; severity info; print-ti
         for zone in (f"{site.zone}.", f"{reverse_zone(site)}."):
             grant = f'update-policy {{ grant "{key_name(site)}" zonesub any; }};'
             parts.append(f'zone "{zone}" {{ type primary; file "{zone}zone"; {grant} }};\n')
-    for zone in (".", "plain.example."):
+    for zone in (".", "plain.example.", "fresh.example."):
         parts.append(f'zone "{zone}" {{ type primary; file "{zone}zone"; }};\n')
     signing = "dnssec-policy default; inline-signing yes;"
     parts.append(f'zone "signed.example." {{ type primary; file "signed.example.zone"; {signing} }};\n')
@@ -141,12 +147,12 @@ forward-zone:
 """
 
 
-def launch(name, command):
-    """Starts a server in the node `dns`; it ends with the node."""
+def launch(name, command, node=plan.DNS):
+    """Starts a server in a node; it ends with the node."""
     with open(DIRECTORY / f"{name}.out", "ab") as log:
         try:
             server = subprocess.Popen(
-                net.inside(plan.DNS, confined(command)), stdin=subprocess.DEVNULL, stdout=log, stderr=log, start_new_session=True
+                net.inside(node, confined(command)), stdin=subprocess.DEVNULL, stdout=log, stderr=log, start_new_session=True
             )
             CHILDREN.append(server)
         except FileNotFoundError:
@@ -174,9 +180,16 @@ def dig(server, *question, node=plan.DNS, timeout_s=2):
     return net.exec_in(node, command, check=False).stdout.split()
 
 
-def wait_for(address):
+def with_resolver(node, folder, server, command):
+    """The command, run in a node with a resolv.conf of its own, through the system's resolver."""
+    Path(folder, "resolv.conf").write_text(f"nameserver {server}\n")
+    script = f'mount --bind {folder}/resolv.conf /etc/resolv.conf; exec "$@"'
+    return net.inside(node, ["unshare", "--mount", "sh", "-ec", script, "sh", *command])
+
+
+def wait_for(address, node=plan.DNS):
     deadline = time.monotonic() + START_TIMEOUT_S
-    while not dig(address, "plain.example", "SOA", timeout_s=1):
+    while not dig(address, "plain.example", "SOA", node=node, timeout_s=1):
         if time.monotonic() > deadline:
             tails = [f"{path.name}:\n{path.read_text(errors='replace')[-1500:]}" for path in sorted(DIRECTORY.glob("*.out"))]
             raise LabError(f"no DNS at {address} within {START_TIMEOUT_S:.0f} s\n" + "\n".join(tails))

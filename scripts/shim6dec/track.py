@@ -70,7 +70,7 @@ class Tracker:
     locators: dict = field(default_factory=dict)  # (ULID, peer ULID) -> its listed locators, in order
     generations: dict = field(default_factory=dict)  # (ULID, peer ULID) -> generation of that list
     used_tags: set = field(default_factory=set)  # (source, destination, tag) of everything sent with a receiver's tag
-    requests: set = field(default_factory=set)  # (source, destination, nonce) of every UR
+    requests: set = field(default_factory=set)  # (who asked, who was asked, nonce) of every UR
     probes: dict = field(default_factory=dict)  # keys of every probe's first record -> when it was first seen
     awaited: list = field(default_factory=list)  # (report of an earlier probe not seen before it, frame)
     handshakes: list = field(default_factory=list)
@@ -254,9 +254,9 @@ class Tracker:
 
     def update_request(self, message, found, frame, faults):
         end = self.check_tag(message.tag, found, "UR", faults)
-        self.requests.add((found.source, found.destination, message.request_nonce))
         if end is None:
             return
+        self.requests.add((end.peer, end.owner, message.request_nonce))
         self.list_of(end.peer, end.owner, message, found, faults)
         if message.preferences and not message.locator_list:
             generation, elements = message.preferences
@@ -268,8 +268,9 @@ class Tracker:
                 faults.append(("preferences", f"{len(elements)} preferences for {len(listed)} locators"))
 
     def update_acknowledgement(self, message, found, frame, faults):
-        self.check_tag(message.tag, found, "UA", faults)
-        if (found.destination, found.source, message.request_nonce) not in self.requests:
+        end = self.check_tag(message.tag, found, "UA", faults)
+        # It need not come back the way the request came (RFC 5533 §10.4).
+        if end and (end.owner, end.peer, message.request_nonce) not in self.requests:
             self.unless_midstream(faults, "ua-unasked", "UA that answers no UR")
 
     def keepalive(self, message, found, frame, faults):

@@ -477,6 +477,9 @@ class Session(unittest.TestCase):
         request = self.there(control(64, tag(self.TB) + word(55), locator_list(2, self.la[:1])))
         self.broken(self.established() + [request, self.back(control(65, tag(self.TA) + word(55)))])
         self.broken(self.established() + [request, self.back(control(65, tag(self.TA) + word(56)))], "ua-unasked")
+        # The standard lets the peer choose the pair over which it acknowledges.
+        elsewhere = ipv6(self.lb[1], self.la[0], control(65, tag(self.TA) + word(55)))
+        self.broken(self.established() + [request, elsewhere])
         # A list in an Update Request replaces the one before: its other locator is no longer good.
         self.broken(self.established() + [request, ipv6(self.la[1], self.lb[0], payload(self.TB))], "locator")
         wrong = self.there(control(64, tag(self.TB) + word(55), option(3, word(3) + b"\1\0\0")))

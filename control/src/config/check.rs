@@ -10,6 +10,7 @@ use super::dns;
 use super::file::{EalSection, HintsSection, NodeSection, ReapSection, SetupSection, Shim6Section, SiteFile};
 use super::fork;
 use super::limits::{self, Limits};
+use super::manage;
 use super::natv6;
 use super::network;
 use super::problem::Problem;
@@ -41,6 +42,8 @@ fn read(source: &mut Source<'_>, directory: &Path) -> Option<Site> {
     let store = dhcp::store(source, &file, directory);
     let dns = dns::check(source, &file.dns, &network);
     let publish = publish::check(source, &file.publish, &network, directory);
+    let manage = manage::check(source, &file.manage, directory);
+    let metrics = manage::metrics(source, &file.metrics);
     let forks = fork::check(source, &file.forks, &network, shim6.forks_max);
     Some(Site {
         node,
@@ -66,6 +69,8 @@ fn read(source: &mut Source<'_>, directory: &Path) -> Option<Site> {
         store,
         dns,
         publish,
+        manage,
+        metrics,
     })
 }
 
@@ -130,7 +135,14 @@ fn cores(source: &mut Source<'_>, section: &NodeSection, workers: u8) -> Option<
 }
 
 fn control_socket(source: &mut Source<'_>, section: &NodeSection, directory: &Path) -> PathBuf {
-    let Some(text) = &section.control_socket else { return PathBuf::from(limits::CONTROL_SOCKET) };
+    match &section.control_socket {
+        Some(text) => socket(source, text, directory),
+        None => PathBuf::from(limits::CONTROL_SOCKET),
+    }
+}
+
+/// The path of a Unix socket.
+pub(super) fn socket(source: &mut Source<'_>, text: &Spanned<String>, directory: &Path) -> PathBuf {
     let path = directory.join(text.get_ref());
     let octets = path.as_os_str().len();
     if text.get_ref().is_empty() {

@@ -35,6 +35,8 @@ pub(super) struct SiteFile {
     pub(super) store: Section<StoreSection>,
     pub(super) dns: Section<DnsSection>,
     pub(super) publish: Section<PublishSection>,
+    pub(super) manage: Section<ManageSection>,
+    pub(super) metrics: Section<MetricsSection>,
 }
 
 /// A table that stands in the file once or not at all.
@@ -147,6 +149,7 @@ pub(super) struct DnsSection {
     pub(super) cache_mb: Number,
     pub(super) questions_per_s: Number,
     pub(super) questions_per_host_s: Number,
+    pub(super) handshake_wait_ms: Number,
 }
 
 /// `[reap]`
@@ -277,8 +280,27 @@ pub(super) struct PublishSection {
     pub(super) ttl_s: Number,
 }
 
+/// `[manage]`
+#[derive(Debug, Default, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub(super) struct ManageSection {
+    pub(super) mode: Text,
+    pub(super) group: Text,
+    pub(super) read_socket: Text,
+    pub(super) read_mode: Text,
+    pub(super) read_group: Text,
+}
+
+/// `[metrics]`
+#[derive(Debug, Default, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub(super) struct MetricsSection {
+    pub(super) listen: Text,
+    pub(super) paths: Number,
+}
+
 const SECTIONS: &str = "[box], [eal], [site], [[port]], [[provider]], [[peer]], [[fork]], [reap], [hints], [shim6], \
-                        [natv6], [setup], [dns], [publish], [dhcp], [ra], [store]";
+                        [natv6], [setup], [dns], [publish], [dhcp], [ra], [store], [manage], [metrics]";
 
 impl SiteFile {
     /// The file's fields; what cannot be read is noted in `source` and left out.
@@ -303,6 +325,8 @@ impl SiteFile {
                 "store" => file.store = one(source, "store", value),
                 "dns" => file.dns = one(source, "dns", value),
                 "publish" => file.publish = one(source, "publish", value),
+                "manage" => file.manage = one(source, "manage", value),
+                "metrics" => file.metrics = one(source, "metrics", value),
                 unknown => {
                     source.problem_at(&key.span(), unknown.to_string(), format!("unknown; expected one of {SECTIONS}"));
                 }

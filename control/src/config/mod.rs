@@ -15,6 +15,7 @@ mod fork_tests;
 pub mod hosts;
 pub mod key;
 pub mod limits;
+mod manage;
 mod natv6;
 #[cfg(test)]
 mod natv6_tests;

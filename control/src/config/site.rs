@@ -12,6 +12,7 @@ use dataplane::wire::{Locator, Ulid};
 
 use crate::dns::Name;
 
+pub use super::manage::{Manage, Metrics};
 use super::prefix::{LinkAddress, MacAddress, Prefix};
 use super::publish::Publish;
 
@@ -65,6 +66,10 @@ pub struct Site {
     pub dns: Option<Dns>,
     /// Where names are published (`[publish]`); nowhere without it.
     pub publish: Option<Publish>,
+    /// Who may ask the daemon, besides by `box.control_socket` (`[manage]`).
+    pub manage: Manage,
+    /// What monitoring is told (`[metrics]`).
+    pub metrics: Metrics,
 }
 
 /// What clients inside are given (`[dhcp]`). Times in seconds.
@@ -134,6 +139,8 @@ pub struct Dns {
     pub questions_per_s: u32,
     /// The same for one host.
     pub questions_per_host_s: u32,
+    /// Milliseconds for which an answer waits for the handshake that it began.
+    pub handshake_wait_ms: u32,
 }
 
 /// The box (`[box]`).
@@ -411,6 +418,11 @@ impl Site {
     /// The prefixes every host's HBA set is made over, in this order: the hosts' own, then the providers'.
     pub fn hba_prefixes(&self) -> impl Iterator<Item = Prefix> + '_ {
         std::iter::once(self.lan).chain(self.providers.iter().map(|provider| provider.prefix))
+    }
+
+    /// The type of ULID records: that of `[dns]`, which peers have to know.
+    pub fn ulid_kind(&self) -> u16 {
+        self.dns.as_ref().map_or(crate::dns::ULID_KIND, |dns| dns.ulid_kind)
     }
 }
 

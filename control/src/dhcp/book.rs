@@ -46,6 +46,8 @@ pub struct Book {
 struct Entry {
     lease: Lease,
     reserved: bool,
+    /// Its addresses are of no use: the client gets others when it asks.
+    unfit: bool,
 }
 
 impl Book {
@@ -99,6 +101,23 @@ impl Book {
         identity.addresses().any(|it| self.owners.contains_key(&it) || self.quarantined.contains(&it))
     }
 
+    /// Notes that what a client has is of no use, or that it may be again.
+    pub fn set_unfit(&mut self, client: &Client, unfit: bool) {
+        if let Some(entry) = self.entries.get_mut(client) {
+            entry.unfit = unfit;
+        }
+    }
+
+    /// Whether what a client has is of no use.
+    pub fn is_unfit(&self, client: &Client) -> bool {
+        self.entries.get(client).is_some_and(|entry| entry.unfit)
+    }
+
+    /// Everything may be of use again.
+    pub fn forgive(&mut self) {
+        self.entries.values_mut().for_each(|entry| entry.unfit = false);
+    }
+
     /// Whose name it is.
     pub fn named(&self, name: &str) -> Option<&Client> {
         self.names.get(name)
@@ -144,7 +163,7 @@ impl Book {
         let ended = if lease.state == State::Former { lease.until } else { wall };
         let Identity { ulid, locators, .. } = lease.identity;
         let mut changes = vec![Change::Forget(client.clone())];
-        let until = ended + config.quarantine;
+        let until = ended.saturating_add(config.quarantine);
         if until > wall {
             if self.held.len() >= config.leases_max
                 && let Some((_, first)) = self.held_ends.first().copied()
@@ -180,11 +199,11 @@ impl Book {
             State::Former => &mut self.former,
         };
         ends.insert((lease.until, client.clone()));
-        self.entries.insert(client, Entry { lease, reserved });
+        self.entries.insert(client, Entry { lease, reserved, unfit: false });
     }
 
     fn remove(&mut self, client: &Client) -> Option<Lease> {
-        let Entry { lease, reserved } = self.entries.remove(client)?;
+        let Entry { lease, reserved, .. } = self.entries.remove(client)?;
         for address in lease.identity.addresses() {
             self.owners.remove(&address);
         }

@@ -2,12 +2,13 @@
 
 use std::net::Ipv6Addr;
 
+use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 
 use super::message::{Duid, parse_hex};
 
 /// An identity association of a client: what an address is bound to (RFC 8415 §4.2).
-#[derive(Clone, Debug, PartialEq, Eq, Hash, PartialOrd, Ord, Serialize, Deserialize)]
+#[derive(Clone, Debug, PartialEq, Eq, Hash, PartialOrd, Ord, Serialize, Deserialize, JsonSchema)]
 #[serde(deny_unknown_fields)]
 pub struct Client {
     /// Who.
@@ -17,7 +18,7 @@ pub struct Client {
 }
 
 /// Addresses that were made together, and what proves it.
-#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
 #[serde(deny_unknown_fields)]
 pub struct Identity {
     /// The identifier: the address the client gets.
@@ -26,6 +27,7 @@ pub struct Identity {
     pub locators: Vec<Ipv6Addr>,
     /// Parameter data structure of the identifier (RFC 3972 §3).
     #[serde(with = "hex")]
+    #[schemars(with = "String")]
     pub pds: Vec<u8>,
 }
 
@@ -37,7 +39,7 @@ impl Identity {
 }
 
 /// Whether a client may use its address.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
 #[serde(rename_all = "lowercase")]
 pub enum State {
     /// It was told so.
@@ -47,7 +49,7 @@ pub enum State {
 }
 
 /// A client's address and what hangs on it.
-#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
 #[serde(deny_unknown_fields)]
 pub struct Lease {
     /// Whose it is.
@@ -67,7 +69,7 @@ pub struct Lease {
 }
 
 /// Addresses nobody may have for a while.
-#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
 #[serde(deny_unknown_fields)]
 pub struct Held {
     /// The identifier among them.
@@ -94,7 +96,7 @@ pub enum Change {
 }
 
 /// All that was written: what a server begins with.
-#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
 #[serde(deny_unknown_fields)]
 pub struct Stored {
     /// Leases, of clients that have one and that had one.

@@ -116,7 +116,7 @@ pub enum Status {
 }
 
 /// A DHCP unique identifier (RFC 8415 §11): opaque octets. In text, hex digits.
-#[derive(Clone, PartialEq, Eq, Hash, PartialOrd, Ord, Serialize, Deserialize)]
+#[derive(Clone, PartialEq, Eq, Hash, PartialOrd, Ord, Serialize, Deserialize, schemars::JsonSchema)]
 #[serde(try_from = "String", into = "String")]
 pub struct Duid(Vec<u8>);
 

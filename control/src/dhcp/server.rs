@@ -72,6 +72,8 @@ pub enum Output {
         target: (Ipv6Addr, u16),
         /// The payload.
         payload: Vec<u8>,
+        /// The hosts it tells of their address: it is sent only if they are served.
+        needs: Vec<Ipv6Addr>,
     },
     /// The host has a lease that is written: it is served from now on, if it is not already.
     Serve(Lease),
@@ -267,11 +269,23 @@ impl Server {
         self.offers_by_end.clear();
     }
 
+    /// What a client has cannot be served: it gets another address when it asks again.
+    pub fn refuse(&mut self, client: &Client) {
+        self.book.set_unfit(client, true);
+    }
+
+    /// Providers or hosts have changed: what could not be served may be now.
+    pub fn forgive(&mut self) {
+        self.book.forgive();
+    }
+
     /// Locators of a client are others now. To be written, without an answer.
     pub fn relocate(&mut self, now: Instant, client: &Client, locators: Vec<Ipv6Addr>, out: &mut Vec<Output>) {
         let Some(mut lease) = self.book.get(client).cloned() else { return };
         lease.identity.locators = locators;
+        let unfit = self.book.is_unfit(client);
         self.book.put(lease.clone(), &self.config);
+        self.book.set_unfit(client, unfit);
         let work = Work { changes: vec![Change::Put(lease)], ..Work::default() };
         self.write(now, work, None, out);
     }
@@ -310,6 +324,7 @@ impl Server {
         let way = |payload| Output::Send {
             target: (source, if relayed { SERVER_PORT } else { CLIENT_PORT }),
             payload: relay::wrap(&hops, payload),
+            needs: Vec::new(),
         };
         if !relayed && !incoming.target.is_multicast() {
             // §18.4
@@ -472,7 +487,12 @@ impl Server {
         let leases: Vec<Output> = serve.iter().filter_map(bound).cloned().map(Output::Serve).collect();
         let stands = leases.len() == serve.len() && now.since(since) < STALE;
         out.extend(leases);
-        out.extend(answer.filter(|_| stands));
+        out.extend(answer.filter(|_| stands).map(|answer| match answer {
+            Output::Send { target, payload, .. } => {
+                Output::Send { target, payload, needs: serve.into_iter().map(|(_, ulid)| ulid).collect() }
+            }
+            other => other,
+        }));
     }
 
     fn write(&mut self, now: Instant, work: Work, answer: Option<Output>, out: &mut Vec<Output>) {

@@ -103,9 +103,14 @@ impl Alg {
         self.upstreams.servers()
     }
 
-    /// From which of the box's addresses a server can be reached now, if it can.
-    pub fn set_source(&mut self, server: usize, source: Option<Ipv6Addr>) {
-        self.upstreams.set_source(server, source);
+    /// From which of the box's addresses a server can be reached now, the best first.
+    pub fn set_sources(&mut self, server: usize, sources: Vec<Ipv6Addr>) {
+        self.upstreams.set_sources(server, sources);
+    }
+
+    /// A port of the box that no question comes from: somebody else awaits answers there.
+    pub fn avoid_port(&mut self, port: u16) {
+        self.upstreams.avoid_port(port);
     }
 
     /// The hosts served from now on, and no others: by name, as the configuration or a lease has it.
@@ -158,26 +163,30 @@ impl Alg {
         if asked == kind::ANY {
             let answer = compose::answer(&query.key.question, &[], &Data::NotEverything, NOT_EVERYTHING_TTL);
             let reply = match answer {
-                Some(answer) => give(&answer, client, &query, 0),
+                Some(answer) => reply(&answer, client, &query, 0),
                 None => query.refusal(rcode::SERV_FAIL.into()),
             };
             return out.push(Output::Reply(client, reply));
         }
         if let Some(answer) = self.zone.answer(&query.key.question) {
             self.counted.count(Event::QuestionsZone);
-            return out.push(Output::Reply(client, give(answer, client, &query, 0)));
+            return out.push(Output::Reply(client, reply(answer, client, &query, 0)));
         }
         if let Some((kept, age)) = self.cache.find(now, &query.key) {
             self.counted.count(Event::QuestionsCached);
-            out.push(Output::Reply(client, give(&kept.answer, client, &query, age.as_secs() as u32)));
+            let reply = give(&self.zone, &kept.answer, client, &query, age.as_secs() as u32);
             if let Some(learned) = &kept.learned {
                 out.push(Output::Asked(client.host(), learned.clone(), good_for(&kept.answer, age)));
             }
-            return;
+            return out.push(Output::Reply(client, reply));
         }
         let of_host = self.by_host.get(&client.host()).copied().unwrap_or(0);
         if self.waiting >= WAITING_MAX || of_host >= WAITING_PER_HOST_MAX {
             self.counted.count(Event::QuestionsWaiting);
+            if let Client::Stream(..) = client {
+                // Who asks over a connection has an answer to everything; it waits for them.
+                out.push(Output::Reply(client, query.refusal(rcode::SERV_FAIL.into())));
+            }
             return self.note(now, Note::TooMany(client.host()), out);
         }
         self.waiting += 1;
@@ -270,6 +279,10 @@ impl Alg {
             }
             Unasked::Noise => {
                 self.counted.count(Event::QuestionsMalformed);
+                if let Client::Stream(..) = client {
+                    // It does come from there.
+                    out.push(Output::Reply(client, message::refusal_of_unread(octets, rcode::FORM_ERR.into())));
+                }
                 self.note(now, Note::Unreadable(client.host()), out);
             }
         }
@@ -406,16 +419,16 @@ impl Alg {
                 Waiter::Host(client, query) => {
                     self.waited(client.host());
                     let reply = match &outcome.answer {
-                        Some(answer) => give(answer, client, &query, age.as_secs() as u32),
+                        Some(answer) => give(&self.zone, answer, client, &query, age.as_secs() as u32),
                         None => query.refusal(rcode::SERV_FAIL.into()),
                     };
-                    out.push(Output::Reply(client, reply));
                     let learned = outcome.learned.as_ref().zip(outcome.answer.as_ref());
                     if let Some((learned, answer)) =
                         learned.filter(|_| told.replace(client.host()) != Some(client.host()))
                     {
                         out.push(Output::Asked(client.host(), learned.clone(), good_for(answer, age)));
                     }
+                    out.push(Output::Reply(client, reply));
                 }
                 Waiter::Pointer(ulid) => {
                     self.reverse.pointed(ulid, outcome.answer.as_ref().map(Answer::octets));
@@ -492,7 +505,18 @@ fn name_of(answer: &Answer) -> Option<Name> {
     Name::from_wire(super::view::View::new(answer.octets()).ok()?.asked())
 }
 
-fn give(answer: &Answer, client: Client, query: &Query, age: u32) -> Vec<u8> {
+/// What a host gets of what others have said. They do not know all of the site's names.
+fn give(zone: &Zone, answer: &Answer, client: Client, query: &Query, age: u32) -> Vec<u8> {
+    if answer.denies_name() && zone.has(&query.key.question.name) {
+        return match compose::no_data(answer.octets()) {
+            Some(answer) => reply(&answer, client, query, age),
+            None => query.refusal(rcode::NO_ERROR.into()),
+        };
+    }
+    reply(answer, client, query, age)
+}
+
+fn reply(answer: &Answer, client: Client, query: &Query, age: u32) -> Vec<u8> {
     let octets_max = match client {
         Client::Datagram(..) => query.datagram_max(),
         Client::Stream(..) => usize::from(u16::MAX),

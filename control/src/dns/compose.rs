@@ -62,6 +62,19 @@ pub fn answer(question: &Question, chain: &[Name], data: &Data<'_>, ttl: u32) ->
     }
 }
 
+/// What a server said of a name that it does not know and that exists all the same: there are no such records (RFC 2308 §2.2).
+/// Its SOA record says for how long, as before; what it proves by signatures is not so, and left out.
+pub fn no_data(octets: &[u8]) -> Option<Answer> {
+    let mut message = Message::from_vec(octets).ok()?;
+    message.metadata.response_code = ResponseCode::NoError;
+    message.metadata.authentic_data = false;
+    message.authorities.retain(|record| record.record_type() == RecordType::SOA);
+    message.answers.clear();
+    message.additionals.clear();
+    let octets = message.to_vec().ok()?;
+    Some(Answer::made(&View::new(&octets).ok()?))
+}
+
 /// The names at which the endpoints of service records lie that carry hints for IPv6 (RFC 9460 §2.5, §7.3), at most
 /// `names_max`. None when there are more, or the message cannot be read.
 pub fn hinted(octets: &[u8], names_max: usize) -> Option<Vec<Name>> {

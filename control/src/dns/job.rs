@@ -192,7 +192,7 @@ impl Job {
             return if waits { Next::WaitUntil(self.until) } else { self.pass_unknown(view) };
         };
         let Ok(answer) = View::new(octets) else { return self.pass_unknown(view) };
-        match answer.rcode() as u8 {
+        match u8::try_from(answer.rcode()).unwrap_or(rcode::SERV_FAIL) {
             rcode::NO_ERROR => {}
             rcode::NX_DOMAIN => return Next::Done(self.pass(view)),
             _ => return self.pass_unknown(view),

@@ -119,7 +119,8 @@ impl Query {
     /// Header fields and OPT record that are this host's.
     fn finish(&self, octets: &mut Vec<u8>, authentic: bool, code: u16) {
         octets[..2].copy_from_slice(&self.id.to_be_bytes());
-        octets[2] = octets[2] & 6 | 0x80 | u8::from(self.recursion);
+        // AA is for who has the zone, and not for who has been told (RFC 1035 §4.1.1).
+        octets[2] = 0x80 | u8::from(self.recursion);
         let authentic = authentic && (self.authentic || self.key.flags.dnssec_ok);
         octets[3] = octets[3] & 15 | 0x80 | u8::from(authentic) << 5 | u8::from(self.key.flags.checking_disabled) << 4;
         let Some(edns) = self.edns else { return };
@@ -239,6 +240,10 @@ impl Answer {
         let mut octets = view.octets()[..end].to_vec();
         let kept = last.iter().filter(additional).count() as u16;
         octets[10..12].copy_from_slice(&kept.to_be_bytes());
+        if view.rcode() > 15 {
+            // Codes of that length are about one hop: what ails the server's EDNS is not the host's (RFC 6891 §6.1.3).
+            octets[3] = octets[3] & 0xf0 | rcode::SERV_FAIL;
+        }
         let lifetime = lifetime(view);
         for record in last {
             // Who keeps an absence goes by the SOA's TTL alone.
@@ -249,6 +254,11 @@ impl Answer {
         let ttls = last.iter().map(|record| record.ttl_at as u16).collect();
         let (question_end, authentic) = (view.question_end(), view.is_authentic());
         Answer { octets: octets.into_boxed_slice(), question_end, ttls, authentic, lifetime }
+    }
+
+    /// Whether it says that the name asked for does not exist, and not that an alias of it leads nowhere.
+    pub fn denies_name(&self) -> bool {
+        self.octets[3] & 15 == rcode::NX_DOMAIN && self.octets[6..8] == [0, 0]
     }
 
     /// Octets it takes to keep it.
@@ -298,7 +308,7 @@ fn lifetime(view: &View<'_>) -> u32 {
     let (asked, _) = view.asked_kind();
     let ttl = view.section(Section::Answer).map(|record| record.ttl).min();
     let found = view.section(Section::Answer).any(|record| record.kind == asked);
-    match view.rcode() as u8 {
+    match u8::try_from(view.rcode()).unwrap_or(rcode::SERV_FAIL) {
         rcode::NO_ERROR if found => ttl.unwrap_or(0).min(TTL_MAX),
         rcode::NO_ERROR | rcode::NX_DOMAIN => {
             view.negative_ttl().map_or(0, |negative| negative.min(ttl.unwrap_or(u32::MAX)).min(NEGATIVE_MAX))

@@ -97,6 +97,12 @@ impl Name {
         })
     }
 
+    /// The name without its first label; none of the root.
+    pub fn parent(&self) -> Option<Name> {
+        let first = usize::from(*self.0.first().filter(|len| **len > 0)?);
+        Name::from_wire(self.0.get(first + 1..)?)
+    }
+
     /// Whether this is `zone` or a name below it.
     pub fn is_within(&self, zone: &Name) -> bool {
         let mut rest: &[u8] = &self.0;

@@ -41,8 +41,8 @@ const FIRST_PORT: u16 = 1024;
 pub struct Server {
     /// Where it is.
     pub address: Ipv6Addr,
-    /// The box's own address from which it can be reached at present, if it can.
-    pub source: Option<Ipv6Addr>,
+    /// The box's own addresses from which it can be reached at present, the best first.
+    pub sources: Vec<Ipv6Addr>,
     /// How long it takes to answer, smoothed, and how much that varies (RFC 6298 §2).
     rtt: Option<(Duration, Duration)>,
     strikes: u8,
@@ -117,6 +117,8 @@ pub struct Upstreams {
     due: BTreeSet<(Instant, u64)>,
     next: u64,
     asked_max: usize,
+    /// Not a port of ours.
+    avoided: Option<u16>,
 }
 
 impl Upstreams {
@@ -124,7 +126,7 @@ impl Upstreams {
     pub fn new(servers: &[Ipv6Addr], asked_max: usize) -> Upstreams {
         let server = |address: &Ipv6Addr| Server {
             address: *address,
-            source: None,
+            sources: Vec::new(),
             rtt: None,
             strikes: 0,
             rests_until: None,
@@ -139,6 +141,7 @@ impl Upstreams {
             due: BTreeSet::new(),
             next: 0,
             asked_max,
+            avoided: None,
         }
     }
 
@@ -147,12 +150,19 @@ impl Upstreams {
         &self.servers
     }
 
-    /// From where a server can be reached now, if it can.
-    pub fn set_source(&mut self, server: usize, source: Option<Ipv6Addr>) {
-        if let Some(server) = self.servers.get_mut(server).filter(|server| server.source != source) {
+    /// From where a server can be reached now, the best first.
+    pub fn set_sources(&mut self, server: usize, sources: Vec<Ipv6Addr>) {
+        let Some(server) = self.servers.get_mut(server) else { return };
+        if server.sources.first() != sources.first() {
             // What it did over the old way says nothing of the new one.
-            *server = Server { source, rtt: None, strikes: 0, rests_until: None, ..server.clone() };
+            (server.rtt, server.strikes, server.rests_until) = (None, 0, None);
         }
+        server.sources = sources;
+    }
+
+    /// No question comes from this port.
+    pub fn avoid_port(&mut self, port: u16) {
+        self.avoided = Some(port);
     }
 
     /// Questions on their way.
@@ -326,7 +336,8 @@ impl Upstreams {
 
     fn send(&mut self, now: Instant, rng: &mut dyn Rng, number: u64, mut asked: Asked, out: &mut Vec<Step>) {
         let server = self.choose(now, &asked).filter(|_| asked.tries < TRIES_MAX);
-        let port = (0..64).map(|_| port(rng)).find(|port| !self.ports.contains_key(port));
+        let is_free = |port: &u16| !self.ports.contains_key(port) && self.avoided != Some(*port);
+        let port = (0..64).map(|_| port(rng)).find(is_free);
         let (Some((server, source)), Some(port)) = (server, port) else {
             let result = asked.worst.ok_or(Failure::Unanswered);
             if result.is_err() {
@@ -350,13 +361,14 @@ impl Upstreams {
     /// The server to ask next: one that can be reached and has not said that it does not know; those that do not rest
     /// first, then those that were not asked in this try already, then by their order.
     fn choose(&self, now: Instant, asked: &Asked) -> Option<(usize, Ipv6Addr)> {
-        let ways = self.servers.iter().enumerate().filter_map(|(at, server)| Some((at, server, server.source?)));
-        ways.filter(|(at, ..)| asked.failed >> at & 1 == 0)
-            .min_by_key(|(at, server, _)| {
-                let rests = server.rests_until.is_some_and(|until| until > now);
-                (rests, asked.tries > 0 && *at == asked.server, *at)
-            })
-            .map(|(at, _, source)| (at, source))
+        let ways = self.servers.iter().enumerate().filter(|(_, server)| !server.sources.is_empty());
+        let (at, server) = ways.filter(|(at, _)| asked.failed >> at & 1 == 0).min_by_key(|(at, server)| {
+            let rests = server.rests_until.is_some_and(|until| until > now);
+            (rests, asked.tries > 0 && *at == asked.server, *at)
+        })?;
+        // It may be the way that failed, and not who was asked: 0, 1, 1, 0, so that of two servers each is asked both ways.
+        let way = usize::from(asked.tries ^ asked.tries >> 1) % server.sources.len();
+        Some((at, server.sources[way]))
     }
 
     fn strike(&mut self, now: Instant, server: usize, out: &mut Vec<Step>) {

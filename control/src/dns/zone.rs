@@ -25,6 +25,8 @@ pub struct Zone {
     forward: HashMap<Name, Vec<Ulid>>,
     backward: HashMap<Ipv6Addr, Name>,
     own: HashSet<Ulid>,
+    /// Every name there is because a host has it, or one below it.
+    known: HashSet<Name>,
     /// Hosts whose name is none in DNS.
     unnamed: usize,
     /// Answers made so far; of names and addresses that are there, so there are not many.
@@ -41,6 +43,7 @@ impl Zone {
     /// that lies in it. Hosts may share a name; each address has the first of its names.
     pub fn set_names<'a>(&mut self, hosts: impl IntoIterator<Item = (&'a str, Ulid)>) {
         (self.forward, self.backward, self.own, self.unnamed) = Default::default();
+        self.known.clear();
         self.made.clear();
         for (text, ulid) in hosts {
             self.own.insert(ulid);
@@ -50,6 +53,9 @@ impl Zone {
                 continue;
             };
             self.backward.entry(ulid.0).or_insert_with(|| name.clone());
+            let above =
+                std::iter::successors(Some(name.clone()), |name| name.parent().filter(|it| it.is_within(origin)));
+            self.known.extend(above);
             let ulids = self.forward.entry(name).or_default();
             if !ulids.contains(&ulid) {
                 ulids.push(ulid);
@@ -70,6 +76,12 @@ impl Zone {
     /// Whether an identifier is one of the site's hosts'.
     pub fn serves(&self, ulid: Ulid) -> bool {
         self.own.contains(&ulid)
+    }
+
+    /// Whether there is such a name, whatever others say: then it has no records of other types, rather than that it does not
+    /// exist (RFC 8020).
+    pub fn has(&self, name: &Name) -> bool {
+        self.known.contains(name) || name.address().is_some_and(|address| self.backward.contains_key(&address))
     }
 
     /// The answer to a question about the site's own names or addresses; none if others have to be asked.

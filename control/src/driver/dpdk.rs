@@ -30,6 +30,9 @@ const DESCRIPTORS: u16 = 512;
 /// Room in a buffer besides the IPv6 packet: DPDK's headroom, link headers, and what a device wants for itself.
 const BESIDES: usize = 128 + 64;
 
+/// Workers count in milliseconds.
+const NANOS_PER_MILLI: u64 = 1_000_000;
+
 /// How soon a device that could not be set up anew is tried again.
 const RESET_AGAIN: Duration = Duration::from_secs(1);
 
@@ -276,15 +279,23 @@ fn run_worker(
     }
     let mut worker = make();
     let mut quiet = 0u32;
+    // Where one turn ends the next begins, so that one look at the clock is enough for both.
+    let mut now = clock.nanos();
     while !stop.load(Ordering::Relaxed) {
-        if worker.turn(clock.millis()) > 0 {
+        let work = worker.turn(now / NANOS_PER_MILLI);
+        let began = std::mem::replace(&mut now, clock.nanos());
+        if work > 0 {
+            worker.counters().turns().observe(now.saturating_sub(began));
             quiet = 0;
             continue;
         }
         quiet = quiet.saturating_add(1);
         match idle {
             site::Idle::Poll => std::hint::spin_loop(),
-            site::Idle::Sleep => nap(quiet),
+            site::Idle::Sleep => {
+                nap(quiet);
+                now = clock.nanos();
+            }
         }
     }
     drop(worker);

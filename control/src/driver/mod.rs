@@ -6,6 +6,7 @@
 
 #[cfg(feature = "dpdk")]
 mod dpdk;
+mod figures;
 mod helpers;
 mod leases;
 mod policy;
@@ -27,11 +28,10 @@ use tracing::{error, info, warn};
 use crate::config::{Configuration, Problems, Site};
 use crate::engine::{Effect, Engine, SetupError};
 use crate::manage::api::{
-    CountersView, DnsView, FlushedView, MemoryView, Natv6View, PortView, ProviderView, ReloadedView, Request, Response,
-    StatusView, SteerRequest, WorkerView,
+    CountersView, DnsView, FlushedView, MemoryView, Natv6ProviderView, Natv6View, PortView, ProviderView, ReloadedView,
+    Request, Response, StatusView, SteerRequest, WorkerView,
 };
-use crate::manage::server::{Call, Server, ServerError};
-use crate::manage::verbs::records::ULID_RECORD_TYPE;
+use crate::manage::server::{Call, Doors, Server, ServerError};
 use crate::policy::Policy;
 use crate::publish::Publisher;
 use crate::time::Instant;
@@ -45,10 +45,12 @@ const EVENTS_PER_TURN: usize = 256;
 const LINK_POLL: Duration = Duration::from_millis(100);
 /// Longest sleep of the control thread while workers may have something to say.
 const NAP: Duration = Duration::from_millis(1);
+/// The same while something is awaited, from a helper thread or from the wire: a few signatures take this long.
+const SHORT_NAP: Duration = Duration::from_micros(50);
+/// After how many quiet turns nothing is awaited from the wire any more: a few milliseconds, a round trip in a metropolis.
+const ATTENTIVE: u32 = 40;
 /// How long workers have to send the last advertisement.
 const FAREWELL: Duration = Duration::from_millis(20);
-/// The same while signatures are being verified: a few take this long.
-const SHORT_NAP: Duration = Duration::from_micros(50);
 
 /// Why the box cannot run.
 #[derive(Debug, thiserror::Error)]
@@ -101,10 +103,10 @@ impl Clock {
         Instant(self.0.elapsed())
     }
 
-    /// Milliseconds, as workers count.
+    /// Nanoseconds; half a millennium of them has room.
     #[cfg_attr(not(feature = "dpdk"), allow(dead_code, reason = "only workers on devices need it"))]
-    fn millis(self) -> u64 {
-        u64::try_from(self.0.elapsed().as_millis()).unwrap_or(u64::MAX)
+    fn nanos(self) -> u64 {
+        u64::try_from(self.0.elapsed().as_nanos()).unwrap_or(u64::MAX)
     }
 }
 
@@ -127,7 +129,7 @@ pub fn run(configuration: Configuration) -> Result<(), RunError> {
     let kept = leases::open(&configuration, clock, &mut rng)?;
     let (mut engine, workers, devices) = open(&configuration, clock, &mut rng)?;
     if let (Some(settings), Some(key)) = (&configuration.site.publish, &configuration.publish_key) {
-        let kind = configuration.site.dns.as_ref().map_or(ULID_RECORD_TYPE, |dns| dns.ulid_kind);
+        let kind = configuration.site.ulid_kind();
         let publisher = Publisher::new(settings, key, kind, &mut rng);
         let publisher = publisher.ok_or_else(|| RunError::System("publish: the key cannot be used".into()))?;
         engine.publish_to(publisher, &configuration.hosts);
@@ -138,12 +140,14 @@ pub fn run(configuration: Configuration) -> Result<(), RunError> {
         Some((store, kept)) => {
             info!(leases = kept.stored.leases.len(), server = %kept.duid, "store read");
             engine.begin_leases(&mut rng, &configuration.site, &configuration.hosts, kept);
+            let published = store.published()?;
+            engine.publish_since(published.iter().filter_map(|name| name.parse().ok()).collect());
             Some(Leases::start(store)?)
         }
         None => None,
     };
     let (calls_in, calls) = bounded(64);
-    let server = Server::start(&configuration.site.node.control_socket, calls_in)?;
+    let server = Server::open(&Doors::of(&configuration.site), calls_in)?;
     info!(socket = %server.path().display(), "serving");
     let mut control = Control {
         configuration,
@@ -195,8 +199,10 @@ struct Control {
 impl Control {
     fn serve(&mut self, calls: &Receiver<Call>, stop: &AtomicBool, hangup: &AtomicBool) {
         self.engine.start(self.clock.now(), &mut self.effects);
+        let mut quiet = 0_u32;
         while !stop.load(Ordering::Relaxed) {
             let events = self.turn();
+            quiet = if events > 0 { 0 } else { quiet.saturating_add(1) };
             if hangup.swap(false, Ordering::Relaxed) {
                 match self.reload() {
                     Ok(view) => info!(hosts = view.hosts, peers = view.peers, "reloaded"),
@@ -204,11 +210,12 @@ impl Control {
                 }
             }
             // A busy box comes back at once; a quiet one sleeps until something is due, but never long, for workers do
-            // not wake it.
+            // not wake it. What was just said is often answered soon, by a peer in a handshake or by a server: whoever
+            // waits for that pays for each nap here.
             let due = self.engine.deadline().map_or(NAP, |due| due.since(self.clock.now()));
             let writing = self.leases.as_ref().is_some_and(Leases::are_at_work);
-            let longest = if writing || self.helpers.are_at_work() { SHORT_NAP } else { NAP };
-            let nap = if events > 0 { Duration::ZERO } else { due.min(longest) };
+            let soon = quiet < ATTENTIVE || writing || self.helpers.are_at_work();
+            let nap = if events > 0 { Duration::ZERO } else { due.min(if soon { SHORT_NAP } else { NAP }) };
             match calls.recv_timeout(nap) {
                 Ok(call) => self.answer(call),
                 Err(RecvTimeoutError::Timeout) => {}
@@ -280,6 +287,7 @@ impl Control {
             Request::Contexts(filter) => Response::Contexts(self.engine.contexts_view(now, filter)),
             Request::Paths => Response::Paths(self.engine.paths_view(now)),
             Request::Counters => Response::Counters(self.counters()),
+            Request::Metrics => Response::Metrics(Box::new(self.metrics(now))),
             Request::Leases => Response::Leases(self.engine.leases_view(now)),
             Request::StoreExport => Response::error("there is no store: the configuration has no [store]"),
             Request::Natv6 => Response::Natv6(self.natv6(now)),
@@ -333,7 +341,7 @@ impl Control {
             providers: self.providers(),
             memory: self.devices.memory(),
             contexts: self.engine.context_counts(now, site.node.contexts_max),
-            hosts: self.engine.hosts_view(now).hosts.len() as u64,
+            hosts: self.engine.hosts_served() as u64,
             publish: self.engine.publish_counts(),
         }
     }
@@ -386,15 +394,20 @@ impl Control {
         let about = |name: &str| name.contains("nat_") || name == "drop_unique_local" || name == "control_qualified";
         let all = self.counters().counters.into_iter();
         view.counters = all.filter(|(name, _)| view.enabled && about(name)).collect();
+        self.add_translated(&mut view.providers);
+        view
+    }
+
+    /// What workers counted for the provider in each place.
+    fn add_translated(&self, providers: &mut [Natv6ProviderView]) {
         for worker in (0..self.workers.count()).filter_map(|at| self.workers.counters(at)) {
-            for (at, provider) in view.providers.iter_mut().enumerate() {
+            for (at, provider) in providers.iter_mut().enumerate() {
                 provider.packets_out += worker.translated(at, NatCount::Out);
                 provider.packets_in += worker.translated(at, NatCount::In);
                 provider.hairpins += worker.translated(at, NatCount::Hairpin);
                 provider.quotes += worker.translated(at, NatCount::Quotes);
             }
         }
-        view
     }
 
     /// Reads the configuration again. Hosts, peers, providers and classes are taken over, whole or not at all; the rest needs a

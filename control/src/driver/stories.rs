@@ -86,7 +86,11 @@ fn tell(story: &Story) {
         | Story::DhcpMalformed(told)
         | Story::DhcpUnheard(told) => info!(?told, "DHCPv6"),
         Story::NotWritten(reason) => error!(reason, "a lease could not be written; its client was not answered"),
-        Story::NotServed(name, address) => error!(host = name, %address, "a client has a lease and cannot be served"),
+        Story::Store(Some(reason)) => error!(reason, "nothing can be written to the store; leases wait"),
+        Story::Store(None) => info!("the store is written to again"),
+        Story::NotServed(name, address) => {
+            error!(host = name, %address, "a lease cannot be served: its client gets another address")
+        }
         Story::Names(note) => warn!("dns: {note}"),
         Story::Publish(story) => publish(story),
         Story::PeerError(code, pointer) => debug!(code, pointer, "a peer sent an Error"),

@@ -99,6 +99,11 @@ impl Attachments {
         self.paths.keys()
     }
 
+    /// How many paths are in use.
+    pub(super) fn paths_in_use(&self) -> usize {
+        self.paths.lists()
+    }
+
     /// Whoever is on this path is to be asked whether it works for him, but for `witness`, who knows.
     pub(super) fn doubt(&mut self, path: PathKey, witness: Option<ContextId>) {
         self.doubts += 1;

@@ -74,11 +74,17 @@ impl Engine {
                     self.by_owner(context, &mut effects[first..]);
                 }
                 Output::Opening { id } => {
+                    self.durations.opening(now, id);
                     self.attached.get_or_default(id);
                     self.revival.opening.insert(id);
                     self.sync(id, effects);
                 }
-                Output::Ready { id, how } => self.ready(now, rng, id, how, effects),
+                Output::Ready { id, how } => {
+                    self.ready(now, rng, id, how, effects);
+                    if let Some(ulids) = self.endpoint.context(id).map(|context| context.ulids) {
+                        self.answer_waiting(now, ulids, effects);
+                    }
+                }
                 Output::LocatorsChanged { id } => {
                     if let Some(attached) = self.attached.get_mut(&id) {
                         attached.stayed = 0;
@@ -96,6 +102,8 @@ impl Engine {
                 }
                 Output::Failed { ulids, fork, reason } => {
                     self.tally.count(Event::OpenFailed);
+                    self.peers.failed(now, ulids.peer);
+                    self.answer_waiting(now, ulids, effects);
                     if fork != 0 {
                         self.fork_refused(now, ulids, fork, reason, effects);
                         continue;
@@ -117,6 +125,7 @@ impl Engine {
                     self.policy_ends(id);
                     self.due.set(id.index() as u32, None);
                     self.revival.forget(id);
+                    self.durations.opened(now, id, false);
                     // The tag names its worker. The pair no longer does when the host has gone before its contexts.
                     let owner = self.sharding.owner_of_tag(local_tag).map_or_else(|| self.owner(&ulids), usize::from);
                     let owner = owner % self.workers;
@@ -158,12 +167,15 @@ impl Engine {
         effects: &mut Vec<Effect>,
     ) {
         self.revival.opening.remove(&id);
+        self.durations.opened(now, id, how == How::Initiated);
         let Some(context) = self.endpoint.context(id) else { return };
         self.tally.count(if how == How::Recovered { Event::ContextRecovered } else { Event::ContextReady });
         effects.push(Effect::Story(Story::Ready(context.ulids, context.pair, how)));
         let (ulid, pair, timeout) = (context.ulids.local, context.pair, context.peer_keepalive_timeout);
         let (ulids, fork) = (context.ulids, context.fork);
         let (local, peer) = self.locators(context);
+        let proved: Vec<Locator> = peer.iter().map(|known| known.locator).collect();
+        self.peers.proved(now, ulids.peer, &proved);
         // What nobody here knew before has sent nothing yet that could be in doubt.
         let known = self.attached.get(&id).is_some();
         let attached = self.attached.get_or_default(id);

@@ -142,8 +142,10 @@ impl Engine {
             .held()
             .map(|held| (held.until, held.ulid, held.locators.iter().copied().chain([held.ulid]).collect::<Vec<_>>()));
         let former = book.leases().filter(|lease| lease.state == State::Former);
-        let former =
-            former.map(|lease| (lease.until + quarantine, lease.identity.ulid, lease.identity.addresses().collect()));
+        let former = former.map(|lease| {
+            let until = lease.until.saturating_add(quarantine);
+            (until, lease.identity.ulid, lease.identity.addresses().collect())
+        });
         for (until, ulid, addresses) in held.chain(former).filter(|(until, ..)| *until > wall).collect::<Vec<_>>() {
             let time = Duration::from_secs(until - wall);
             self.endpoint.hold_addresses(Instant::START, time, Ulid(ulid), addresses.into_iter());
@@ -169,30 +171,42 @@ impl Engine {
         };
         let mut bound: Vec<&Lease> = leases.server.book().leases().filter(bound).collect();
         bound.sort_by_key(|lease| lease.identity.ulid);
+        let prefixes: Vec<Prefix> = site.providers.iter().map(|provider| provider.prefix).collect();
         for lease in bound {
-            let Identity { ulid, locators, pds } = lease.identity.clone();
-            let entry = Entry { name: lease.name.clone(), ulid, locators, pds, mac: None };
-            let taken = |it: &Ipv6Addr| leases.server.book().owner(*it).is_some();
-            let fit = |provider: &crate::config::site::Provider| {
-                locator_under(&entry, provider.prefix, key.as_deref(), rng, &taken)
-            };
-            let now: Vec<Ipv6Addr> = site.providers.iter().filter_map(fit).collect();
-            let Some(host) = host_of(&lease.name, &Identity { locators: now.clone(), ..lease.identity.clone() }) else {
-                continue;
-            };
             // Without any locator it can talk inside only, and its parameters are still good for a provider that returns.
-            if now.is_empty() {
-                continue;
-            }
-            if now != lease.identity.locators {
-                fitted.push((lease.client.clone(), now));
-            }
+            let Some((host, changed)) = self.fitted(rng, lease, &prefixes, key.as_deref()) else { continue };
+            fitted.extend(changed.map(|locators| (lease.client.clone(), locators)));
             all.list_mut().push(host);
         }
         if all.key().is_none() {
             all.set_key(key);
         }
         (all, fitted)
+    }
+
+    /// The host that a lease makes, with a locator from each of these prefixes that there is proof for and that is nobody
+    /// else's; and its locators, if they are not what is stored. None if there is no locator, or no proof of its address.
+    fn fitted(
+        &self,
+        rng: &mut dyn Rng,
+        lease: &Lease,
+        prefixes: &[Prefix],
+        key: Option<&SigningKey>,
+    ) -> Option<(Host, Option<Vec<Ipv6Addr>>)> {
+        let book = self.leases.as_ref()?.server.book();
+        let Identity { ulid, locators, pds } = lease.identity.clone();
+        let entry = Entry { name: lease.name.clone(), ulid, locators, pds, mac: None };
+        let host_at = |it: Ipv6Addr| self.endpoint.host_at(Ulid(it)).map(|host| host.ulid.0);
+        let anybodys = |it: &Ipv6Addr| book.owner(*it).is_some() || host_at(*it).is_some();
+        let others = |it: &Ipv6Addr| {
+            let client = book.owner(*it).is_some_and(|owner| owner.client != lease.client);
+            client || host_at(*it).is_some_and(|of| of != ulid)
+        };
+        let fit = |prefix: &Prefix| locator_under(&entry, *prefix, key, rng, &anybodys);
+        let locators: Vec<Ipv6Addr> = prefixes.iter().filter_map(fit).filter(|it| !others(it)).collect();
+        let host = host_of(&lease.name, &Identity { locators: locators.clone(), ..lease.identity.clone() })?;
+        let usable = !locators.is_empty() && !others(&ulid);
+        usable.then(|| (host, Some(locators).filter(|now| *now != lease.identity.locators)))
     }
 
     /// Locators of clients that are others now are written down.
@@ -231,6 +245,7 @@ impl Engine {
             leases.server.discard_stock();
             leases.making = 0;
         }
+        leases.server.forgive();
         let mut out = Vec::new();
         self.note_locators(now, fitted, &mut out);
         self.follow_leases(now, rng, out, effects);
@@ -290,6 +305,12 @@ impl Engine {
         self.follow_leases(now, rng, out, effects);
     }
 
+    /// Nothing can be written at present, for this reason, or something can again. What is to be written waits.
+    pub fn store_failed(&mut self, reason: Option<String>, effects: &mut Vec<Effect>) {
+        self.tally.count(if reason.is_some() { Event::StoreFailed } else { Event::StoreBack });
+        effects.push(Effect::Story(Story::Store(reason)));
+    }
+
     /// The next identity to be made.
     pub fn next_identity(&mut self) -> Option<IdentityJob> {
         let leases = self.leases.as_mut()?;
@@ -340,16 +361,25 @@ impl Engine {
 
     fn follow_leases(&mut self, now: Instant, rng: &mut dyn Rng, out: Vec<Output>, effects: &mut Vec<Effect>) {
         let mut changed = false;
-        let mut answers = Vec::new();
-        for output in out {
+        let (mut answers, mut out) = (Vec::new(), VecDeque::from(out));
+        while let Some(output) = out.pop_front() {
             match output {
                 Output::Write { ticket, changes } => {
                     if let Some(leases) = &mut self.leases {
                         leases.commits.push_back(Commit { ticket, changes });
                     }
                 }
-                Output::Send { target, payload } => answers.push((target, payload)),
-                Output::Serve(lease) => changed |= self.serve_lease(rng, &lease, effects),
+                // Nobody is told of an address that cannot be his: he asks again, and gets another one.
+                Output::Send { target, payload, needs } => {
+                    if needs.iter().all(|ulid| self.served.contains_key(&Ulid(*ulid))) {
+                        answers.push((target, payload));
+                    }
+                }
+                Output::Serve(lease) => {
+                    let mut more = Vec::new();
+                    changed |= self.serve_lease(now, rng, &lease, &mut more, effects);
+                    out.extend(more);
+                }
                 Output::Withdraw(ulid) => {
                     let ours = self.leased.contains(&Ulid(ulid));
                     if ours {
@@ -372,27 +402,43 @@ impl Engine {
         }
     }
 
-    /// A lease makes a host, unless it is one already. Whether workers have to hear of it.
-    fn serve_lease(&mut self, rng: &mut dyn Rng, lease: &Lease, effects: &mut Vec<Effect>) -> bool {
+    /// A lease makes a host, unless it is one already. Its client may have been away while providers came and went, so its
+    /// locators are fitted to them. Whether workers have to hear of it.
+    fn serve_lease(
+        &mut self,
+        now: Instant,
+        rng: &mut dyn Rng,
+        lease: &Lease,
+        out: &mut Vec<Output>,
+        effects: &mut Vec<Effect>,
+    ) -> bool {
         let ulid = Ulid(lease.identity.ulid);
         if self.served.contains_key(&ulid) {
             return false;
         }
-        let others = lease.identity.addresses().any(|address| self.endpoint.host_at(Ulid(address)).is_some());
-        let host = host_of(&lease.name, &lease.identity).filter(|_| !others);
-        let key = self.key.clone();
-        match host.and_then(|host| self.checked(rng, &host, key.as_ref()).ok().map(|checked| (host, checked))) {
-            Some((host, checked)) => {
-                self.take_in(&host, checked);
-                self.leased.insert(ulid);
-                true
+        let Some(job) = self.leases.as_ref().map(|leases| leases.job.clone()) else { return false };
+        let key = job.key.clone().or_else(|| self.key.clone());
+        let prefixes: Vec<Prefix> = job.prefixes.locators.iter().filter_map(prefix_of).collect();
+        let fitted = self.fitted(rng, lease, &prefixes, key.as_deref());
+        let checked = fitted.and_then(|(host, changed)| {
+            let checked = self.checked(rng, &host, key.as_ref()).ok()?;
+            Some((host, changed, checked))
+        });
+        let Some((host, changed, checked)) = checked else {
+            if let Some(leases) = &mut self.leases {
+                leases.server.refuse(&lease.client);
             }
-            None => {
-                self.tally.count(Event::LeaseNotServed);
-                effects.push(Effect::Story(Story::NotServed(lease.name.clone(), lease.identity.ulid)));
-                false
-            }
-        }
+            self.tally.count(Event::LeaseNotServed);
+            effects.push(Effect::Story(Story::NotServed(lease.name.clone(), lease.identity.ulid)));
+            return false;
+        };
+        // Whose it is was proved by the name of the client, which may have another network card by now.
+        let addresses = host.identity.locators.iter().map(|locator| locator.0).chain([ulid.0]);
+        self.endpoint.lift_quarantine(ulid, addresses);
+        self.take_in(&host, checked);
+        self.leased.insert(ulid);
+        self.note_locators(now, changed.map(|locators| (lease.client.clone(), locators)).into_iter().collect(), out);
+        true
     }
 
     /// To whom was heard on the link directly; a relay is looked for as any neighbour.
@@ -460,6 +506,10 @@ impl IdentityJob {
 fn prefixes_of(site: &Site) -> HostPrefixes {
     let locators = site.providers.iter().map(|provider| provider.prefix.high_half()).collect();
     HostPrefixes { ulid: site.lan.high_half(), locators }
+}
+
+fn prefix_of(high_half: &[u8; 8]) -> Option<Prefix> {
+    Prefix::of(Ipv6Addr::from_bits(u128::from(u64::from_be_bytes(*high_half)) << 64), 64)
 }
 
 fn sec_of(site: &Site) -> Sec {

@@ -161,7 +161,8 @@ impl Engine {
             }
             ReapOutput::AnswerCapped => self.tally.count(Event::ProbeAnswerCapped),
             ReapOutput::UnmatchedReports { .. } => self.tally.count(Event::ProbeUnmatched),
-            ReapOutput::ExplorationEnded { .. } => {
+            ReapOutput::ExplorationEnded { after, .. } => {
+                self.durations.explored(after);
                 self.revival.exploring.remove(&id);
                 self.end_detour(id, effects);
                 self.wake(now, id);

@@ -40,6 +40,8 @@ mod attachments;
 #[cfg(test)]
 mod bounds_tests;
 mod context;
+mod durations;
+mod effect;
 mod fork;
 mod goal;
 mod hints;
@@ -52,6 +54,7 @@ mod liveness;
 mod names;
 mod natv6;
 mod numbers;
+mod patience;
 mod peers;
 mod policy;
 mod proofs;
@@ -74,7 +77,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use dataplane::bucket::TokenBucket;
-use dataplane::context::{Install, Loss, Sharding};
+use dataplane::context::Sharding;
 use dataplane::link::{Notice, Punt};
 use dataplane::natv6::PrefixPair;
 use dataplane::snapshot::{Block, PortId, Snapshot};
@@ -87,7 +90,6 @@ use rand::Rng;
 
 use crate::config::Prefix;
 use crate::config::site::Hints;
-use crate::dhcp;
 use crate::host::{Advertiser, GivenUp, LinkEvent, Listener, Neighbours, Stack};
 use crate::identity::SigningKey;
 use crate::manage::api::Steering;
@@ -97,6 +99,7 @@ use crate::shim6::{self, Context, ContextId, Endpoint, Incoming, Open, OpenRefus
 use crate::time::Instant;
 use crate::wheel::Wheel;
 use attachments::Attachments;
+pub use effect::{Effect, Story};
 pub use hosts::Changes;
 pub use leases::{Commit, IdentityJob, Kept, MadeIdentity};
 use revive::Revival;
@@ -104,70 +107,6 @@ use round::Round;
 pub use setup::{PortSetup, SetupError, worker_limits};
 pub use steer::SteerRefused;
 pub use tally::{Event, Tally};
-
-/// Something for the driver to carry out, in order.
-#[derive(Debug)]
-pub enum Effect {
-    /// Tell all workers that something is lost, or is back.
-    Lose(Loss, bool),
-    /// Tell a worker of a context.
-    Install(usize, Install),
-    /// Let a worker forget a context.
-    Remove(usize, ContextTag),
-    /// Let a worker send the last segment of a context in doubt again.
-    Replay(usize, ContextTag),
-    /// Let a worker give up on a pair.
-    Refuse(usize, UlidPair),
-    /// Send an Ethernet frame.
-    Transmit(PortId, Vec<u8>),
-    /// Let this worker send an Ethernet frame, after what it was told before.
-    TransmitBy(usize, PortId, Vec<u8>),
-    /// Give an Ethernet frame back to the workers: it is none of a context's.
-    Plain(PortId, Vec<u8>),
-    /// Give all workers this snapshot.
-    Publish(Arc<Snapshot>),
-    /// Worth a line in the log.
-    Story(Story),
-}
-
-/// What an operator may want to read about.
-#[derive(Clone, Debug, PartialEq)]
-pub enum Story {
-    /// A context can carry payload.
-    Ready(UlidPair, LocatorPair, shim6::How),
-    /// No context could be set up.
-    Failed(UlidPair, shim6::FailReason),
-    /// A context is gone.
-    Gone(UlidPair, shim6::GoneReason),
-    /// A context looks for another pair.
-    Exploring(UlidPair, LocatorPair, reap::Reason),
-    /// A context goes another way (RFC 5534 §9, R5534-112).
-    Moved(UlidPair, LocatorPair, LocatorPair),
-    /// A provider's router can be reached, or not.
-    Provider(String, bool),
-    /// A peer took no forked context.
-    ForkRefused(UlidPair, u32, shim6::FailReason),
-    /// About the names that are kept elsewhere.
-    Publish(crate::publish::Story),
-    /// A peer complained.
-    PeerError(u8, u16),
-    /// A lease began or ended.
-    Lease(dhcp::Told),
-    /// A client found its address in use.
-    LeaseDeclined(dhcp::Told),
-    /// A client gets no address.
-    LeaseRefused(dhcp::Told),
-    /// A broken message of DHCPv6.
-    DhcpMalformed(dhcp::Told),
-    /// A relay or client that is not listened to.
-    DhcpUnheard(dhcp::Told),
-    /// A lease could not be written, so nobody was told of it.
-    NotWritten(String),
-    /// A client has a lease and cannot be served.
-    NotServed(String, std::net::Ipv6Addr),
-    /// Something about DNS.
-    Names(crate::dns::Note),
-}
 
 /// A provider as the engine knows it.
 #[derive(Clone, Debug)]
@@ -288,6 +227,7 @@ pub struct Engine {
     /// Keeps the names of hosts in a server, if there is one.
     publisher: Option<Publisher>,
     tally: Tally,
+    durations: durations::Durations,
     /// Room for what the endpoint says, empty between calls.
     outputs: Vec<shim6::Output>,
 }
@@ -386,6 +326,11 @@ impl Engine {
         &self.tally
     }
 
+    /// How long handshakes and failovers took.
+    pub(crate) fn durations(&self) -> &durations::Durations {
+        &self.durations
+    }
+
     /// Ports, providers and hosts as workers see them now.
     pub fn snapshot(&self) -> &Arc<Snapshot> {
         &self.snapshot
@@ -417,7 +362,8 @@ impl Engine {
 
     /// A host wants to talk to a peer (RFC 5533 §7.7).
     fn unknown_pair(&mut self, now: Instant, rng: &mut dyn Rng, ulids: UlidPair, effects: &mut Vec<Effect>) {
-        if self.peers.get(&ulids.peer).is_none() && self.look_up(now, rng, ulids, effects) {
+        let known = self.peers.get(&ulids.peer).is_some() && !self.peers.is_doubted(&ulids.peer);
+        if !known && self.look_up(now, rng, ulids, effects) {
             return;
         }
         if !self.open_known(now, rng, ulids, effects) {

@@ -5,12 +5,17 @@
 //! way a held packet would. That costs a handshake and room in the tables, so a host can cause a few a second and no more;
 //! beyond that, contexts wait for packets, as they do without DNS.
 
+use std::net::Ipv6Addr;
+use std::time::Duration;
+
 use dataplane::bucket::TokenBucket;
 use dataplane::context::Hasher;
 use dataplane::snapshot::{Block, PortId};
 use dataplane::wire::{Ulid, UlidPair};
 use rand::Rng;
 
+use super::patience::Patience;
+use super::peers::Trust;
 use super::{Effect, Engine, Event, Story};
 use crate::config::{Prefix, Site};
 use crate::dns::{self, Alg, Bounds, Client, Identifiers, Learned, Output, Packet};
@@ -35,10 +40,11 @@ pub(super) struct Names {
     alg: Alg,
     blocks: Vec<Block>,
     contexts_max: usize,
-    /// The port behind which each server is, by its place.
-    ways: Vec<Option<PortId>>,
+    /// The ports behind which each server is, by its place, and the box's own address there; the best first.
+    ways: Vec<Vec<(PortId, Ipv6Addr)>>,
     all: TokenBucket,
     hosts: Vec<TokenBucket>,
+    patience: Patience,
 }
 
 impl Names {
@@ -58,15 +64,21 @@ impl Names {
             alg,
             blocks,
             contexts_max: site.node.contexts_max as usize,
-            ways: vec![None; wanted.upstream.len()],
+            ways: vec![Vec::new(); wanted.upstream.len()],
             all: TokenBucket::new(HANDSHAKES_PER_S, HANDSHAKES_PER_S / 8),
             hosts: vec![TokenBucket::new(HANDSHAKES_PER_HOST_S, HANDSHAKES_AT_ONCE); BUCKETS],
+            patience: Patience::new(Duration::from_millis(wanted.handshake_wait_ms.into())),
         })
     }
 
     /// Blocks of identifiers the operator names.
     pub(super) fn blocks(&self) -> impl Iterator<Item = Block> + '_ {
         self.blocks.iter().copied()
+    }
+
+    /// A port of the box that no question comes from.
+    pub(super) fn avoid_port(&mut self, port: u16) {
+        self.alg.avoid_port(port);
     }
 
     /// Whether an answer may start a handshake for a host.
@@ -105,11 +117,11 @@ impl Engine {
     /// be used. The source is the box's own address there, since no provider carries another's.
     pub(super) fn renew_ways(&mut self) {
         let Some(names) = &self.names else { return };
-        let found: Vec<_> = names.alg.servers().iter().map(|server| self.way_to(server.address)).collect();
+        let found: Vec<_> = names.alg.servers().iter().map(|server| self.ways_to(server.address)).collect();
         let Some(names) = &mut self.names else { return };
         for (at, way) in found.into_iter().enumerate() {
-            names.ways[at] = way.map(|(port, _)| port);
-            names.alg.set_source(at, way.map(|(_, source)| source));
+            names.alg.set_sources(at, way.iter().map(|(_, source)| *source).collect());
+            names.ways[at] = way;
         }
     }
 
@@ -163,6 +175,9 @@ impl Engine {
         if names.alg.deadline().is_some_and(|due| due <= now) {
             names.alg.expire(now, rng, &mut out);
         }
+        let patient = names.patience.expire(now);
+        patient.iter().for_each(|_| self.tally.count(Event::AnswersEarly));
+        self.give(now, patient, effects);
         self.name_outputs(now, rng, out, effects);
         for at in 0..self.stacks.len() {
             if self.stacks[at].deadline().is_some_and(|due| due <= now) {
@@ -173,9 +188,9 @@ impl Engine {
     }
 
     pub(super) fn names_deadline(&self) -> Option<Instant> {
-        let alg = self.names.as_ref().and_then(|names| names.alg.deadline());
+        let names = self.names.iter().flat_map(|names| [names.alg.deadline(), names.patience.deadline()]).flatten();
         let stacks = self.stacks.iter().filter_map(|stack| stack.deadline());
-        alg.into_iter().chain(self.peers.deadline()).chain(stacks).min()
+        names.chain(self.peers.deadline()).chain(stacks).min()
     }
 
     /// Hears what was said over the connections of a port.
@@ -207,25 +222,23 @@ impl Engine {
 
     /// Does what the machines want.
     fn name_outputs(&mut self, now: Instant, rng: &mut dyn Rng, out: Vec<Output>, effects: &mut Vec<Effect>) {
+        let mut begun = None;
         for output in out {
             match output {
-                Output::Reply(Client::Datagram(host, own), payload) => {
-                    let datagram = Datagram { source: own, target: host, payload };
-                    self.send_datagram(now, self.lan_port, &datagram, effects);
-                }
-                Output::Reply(Client::Stream(_, number), payload) => {
-                    if let Some(stack) = self.stacks.get_mut(usize::from(self.lan_port.0)) {
-                        stack.reply(number, &payload);
+                Output::Reply(client, payload) => {
+                    let mut reply = Some((client, payload));
+                    if let Some((pair, names)) = begun.take().zip(self.names.as_mut()) {
+                        reply = reply.and_then(|reply| names.patience.keep(now, pair, reply));
                     }
-                    self.run_stack(now, self.lan_port, effects);
+                    self.give(now, reply, effects);
                 }
                 Output::Send(Packet { source, target, payload }) => {
                     let way = self.names.as_ref().and_then(|names| {
                         let at = names.alg.servers().iter().position(|server| server.address == target.0)?;
-                        names.ways[at]
+                        names.ways[at].iter().find(|(_, own)| *own == source.0)
                     });
-                    match way {
-                        Some(port) => {
+                    match way.copied() {
+                        Some((port, _)) => {
                             self.send_datagram(now, port, &Datagram { source, target, payload }, effects);
                         }
                         None => self.tally.count(Event::DatagramNotSent),
@@ -233,15 +246,16 @@ impl Engine {
                 }
                 Output::Stream(server, octets) => self.call(now, rng, server, &octets, effects),
                 Output::Asked(host, learned, good) => {
-                    self.learn(&learned, now + good);
-                    self.start_handshake(now, rng, Ulid(host), &learned, effects);
+                    self.learn(now, &learned, good, Trust::Told);
+                    begun = self.start_handshake(now, rng, Ulid(host), &learned, effects);
                 }
                 Output::Located(local, peer, found) => {
                     let ulids = UlidPair { local, peer };
-                    let known = found.is_some();
                     if let Some((learned, good)) = found {
-                        self.learn(&learned, now + good);
+                        self.learn(now, &learned, good, Trust::Confirmed);
                     }
+                    // Without a pointer there is still what others say of it.
+                    let known = self.peers.get(&peer).is_some();
                     if !known {
                         self.tally.refused(&OpenRefused::NoLocators);
                     }
@@ -254,11 +268,38 @@ impl Engine {
         }
     }
 
+    /// Gives hosts their answers.
+    fn give(&mut self, now: Instant, replies: impl IntoIterator<Item = (Client, Vec<u8>)>, effects: &mut Vec<Effect>) {
+        for (client, payload) in replies {
+            match client {
+                Client::Datagram(host, own) => {
+                    let datagram = Datagram { source: own, target: host, payload };
+                    self.send_datagram(now, self.lan_port, &datagram, effects);
+                }
+                Client::Stream(_, number) => {
+                    if let Some(stack) = self.stacks.get_mut(usize::from(self.lan_port.0)) {
+                        stack.reply(number, &payload);
+                    }
+                    self.run_stack(now, self.lan_port, effects);
+                }
+            }
+        }
+    }
+
+    /// The handshake of a pair is over, well or not: whoever asked for the peer need not wait.
+    pub(super) fn answer_waiting(&mut self, now: Instant, pair: UlidPair, effects: &mut Vec<Effect>) {
+        let Some(names) = &mut self.names else { return };
+        let replies = names.patience.release(pair);
+        replies.iter().for_each(|_| self.tally.count(Event::AnswersWaited));
+        self.give(now, replies, effects);
+    }
+
     /// Says something to a server over TCP.
     fn call(&mut self, now: Instant, rng: &mut dyn Rng, server: usize, octets: &[u8], effects: &mut Vec<Effect>) {
         let way = self.names.as_ref().and_then(|names| {
             let known = names.alg.servers().get(server)?;
-            Some((names.ways[server]?, known.source?, known.address))
+            let (port, source) = names.ways.get(server)?.first()?;
+            Some((*port, *source, known.address))
         });
         let local = STREAM_PORTS | (rng.next_u32() as u16 & 0x3fff);
         let called = way.is_some_and(|(port, source, address)| {
@@ -280,15 +321,16 @@ impl Engine {
         }
     }
 
-    fn learn(&mut self, learned: &Learned, until: Instant) {
+    fn learn(&mut self, now: Instant, learned: &Learned, good: Duration, trust: Trust) {
         for ulid in &learned.ulids {
-            for _ in 0..self.peers.learn(*ulid, &learned.locators, until) {
+            for _ in 0..self.peers.learn(now, *ulid, &learned.locators, now + good, trust) {
                 self.tally.count(Event::PeerForgotten);
             }
         }
     }
 
-    /// Opens a host's context with the peer it has just been told of; of several, with the one it was told of first.
+    /// Opens a host's context with the peer it is told of; of several, with the one it is told of first. Which pair now has
+    /// a handshake that was begun here, if one has.
     fn start_handshake(
         &mut self,
         now: Instant,
@@ -296,21 +338,22 @@ impl Engine {
         host: Ulid,
         learned: &Learned,
         effects: &mut Vec<Effect>,
-    ) {
-        let Some(&peer) = learned.ulids.first().filter(|_| self.endpoint.host(host).is_some()) else { return };
+    ) -> Option<UlidPair> {
+        let peer = *learned.ulids.first().filter(|_| self.endpoint.host(host).is_some())?;
         let ulids = UlidPair { local: host, peer };
         if self.endpoint.find(ulids, 0).is_some() {
-            return;
+            return None;
         }
         let share = self.endpoint.count_of(host) < self.names.as_ref().map_or(0, |names| names.contexts_max / SHARE);
         let hasher = *self.sharding.hasher();
         let paced = self.names.as_mut().is_some_and(|names| names.may_start(now, &hasher, host));
         if !share || !paced {
-            return self.tally.count(Event::NamesPaced);
+            self.tally.count(Event::NamesPaced);
+            return None;
         }
         self.tally.count(Event::NamesOpened);
-        // Nobody waits for it yet: who is refused is told when it sends.
-        let _ = self.open_known(now, rng, ulids, effects);
+        // No packet waits for it yet: who is refused is told when it sends.
+        self.open_known(now, rng, ulids, effects).then_some(ulids)
     }
 
     /// Forgets what DNS has told. How much that was.
@@ -330,8 +373,8 @@ impl Engine {
         let status = names.alg.status();
         let servers = names.alg.servers().iter().zip(&names.ways).map(|(server, way)| DnsServerView {
             address: server.address,
-            source: server.source,
-            port: way.map(|port| port.0.to_string()),
+            source: server.sources.first().copied(),
+            port: way.first().map(|(port, _)| port.0.to_string()),
             resting: server.rests(now),
             rtt_us: server.rtt().map(|rtt| rtt.as_micros() as u64),
             questions: server.counts.questions,
@@ -363,8 +406,6 @@ impl Engine {
 
 #[cfg(test)]
 mod tests {
-    use std::net::Ipv6Addr;
-
     use super::*;
     use crate::config::site::Dns;
     use crate::sim::{Plan, World};
@@ -382,6 +423,7 @@ mod tests {
             cache_mb: 1,
             questions_per_s: 100,
             questions_per_host_s: 100,
+            handshake_wait_ms: 40,
         };
         world.reload(0, |site, _| site.dns = Some(dns)).unwrap();
         world.restart(0);

@@ -147,7 +147,7 @@ impl Engine {
     /// sessions had better not take. It may be the far end that failed, so a provider is never ruled out by this.
     pub(super) fn weigh_providers(&mut self, now: Instant, effects: &mut Vec<Effect>) {
         self.failing_check = None;
-        if self.snapshot.nat.is_none() {
+        if self.snapshot.nat.is_none() && self.names.is_none() && self.publisher.is_none() {
             return;
         }
         let mut seen = vec![(false, false); self.providers.len()];
@@ -192,6 +192,12 @@ impl Engine {
             without_support: self.endpoint.failures(now).count() as u64,
             counters: Default::default(),
         }
+    }
+
+    /// The providers by the places under which workers count what they translate; none without translation.
+    pub fn natv6_places(&self) -> Vec<&str> {
+        let translates = self.snapshot.nat.is_some();
+        self.providers.iter().filter(|_| translates).map(|provider| provider.name.as_str()).collect()
     }
 
     /// A session that began without a context is worth one. The first I1 goes where its packets go; if that does not

@@ -66,6 +66,12 @@ impl Numbers {
         free
     }
 
+    /// Whose number it is.
+    pub(super) fn path(&self, number: PathNumber) -> Option<PathKey> {
+        let used = self.used.get(usize::from(number.value()).checked_sub(1)?)?;
+        Some(used.path).filter(|path| self.find(*path) == Some(number))
+    }
+
     /// Paths with a number.
     pub(super) fn len(&self) -> usize {
         self.numbers.len()
@@ -106,6 +112,7 @@ mod tests {
                     held.retain(|_, (_, count)| *count > 0);
                 }
                 prop_assert_eq!(numbers.len(), held.len());
+                prop_assert!(held.iter().all(|(at, (given, _))| numbers.path(*given) == Some(path(*at))));
                 let mut given: Vec<PathNumber> = held.values().map(|(given, _)| *given).collect();
                 given.sort_unstable();
                 given.dedup();

@@ -15,9 +15,31 @@ use crate::time::Instant;
 impl Engine {
     /// From now on the names of these hosts, and of those that come later, are kept by `publisher`.
     pub fn publish_to(&mut self, publisher: Publisher, hosts: &Hosts) {
+        if let Some(names) = &mut self.names {
+            names.avoid_port(publisher.port());
+        }
         self.publisher = Some(publisher);
         for host in hosts {
             self.publish_host(host);
+        }
+    }
+
+    /// These names were published before the box began, and a store keeps which ones are. To be called when all hosts are known.
+    pub fn publish_since(&mut self, written: Vec<publish::Record>) {
+        if let Some(publisher) = &mut self.publisher {
+            publisher.begin_with(written);
+        }
+    }
+
+    /// The next name that the store is to keep, or to forget if that is false.
+    pub fn next_published(&mut self) -> Option<(publish::Record, bool)> {
+        self.publisher.as_mut()?.next_record()
+    }
+
+    /// The store has it.
+    pub fn published_is_kept(&mut self, record: publish::Record) {
+        if let Some(publisher) = &mut self.publisher {
+            publisher.recorded(record);
         }
     }
 
@@ -97,11 +119,19 @@ impl Engine {
     /// The port whose link holds an address, or that of the best provider that is up, and the box's own address there that
     /// answers come back to.
     pub(super) fn way_to(&self, target: Ipv6Addr) -> Option<(PortId, Ipv6Addr)> {
+        self.ways_to(target).first().copied()
+    }
+
+    /// The same with all providers that are up, the best first.
+    pub(super) fn ways_to(&self, target: Ipv6Addr) -> Vec<(PortId, Ipv6Addr)> {
         let own = |port: usize| self.snapshot.ports.get(port).map(|port| port.own.as_slice()).unwrap_or_default();
         for (port, blocks) in self.links.iter().enumerate() {
             let Some(block) = blocks.iter().find(|block| block.contains(target)) else { continue };
-            let source = own(port).iter().find(|address| block.contains(**address))?;
-            return Some((PortId(u8::try_from(port).ok()?), *source));
+            let source = own(port).iter().find(|address| block.contains(**address));
+            return source.map(|source| (PortId(port as u8), *source)).into_iter().collect();
+        }
+        if !prefix::is_routable(target) {
+            return Vec::new();
         }
         // Nobody routes to an identifier, or back to one.
         let mut up: Vec<_> = self.providers.iter().filter(|it| it.exists() && it.is_up()).collect();
@@ -110,6 +140,6 @@ impl Engine {
             let source = own(usize::from(provider.port.0)).iter().find(|address| prefix::is_routable(**address))?;
             Some((provider.port, *source))
         };
-        up.iter().find_map(way).filter(|_| prefix::is_routable(target))
+        up.iter().filter_map(way).collect()
     }
 }

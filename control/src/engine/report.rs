@@ -74,6 +74,17 @@ impl Engine {
         }
     }
 
+    /// How many hosts are served.
+    pub fn hosts_served(&self) -> usize {
+        self.served.len()
+    }
+
+    /// Leases that clients have now, and how many there may be; none without DHCPv6.
+    pub fn leases_bound(&self) -> Option<(u64, u64)> {
+        let server = self.lease_server()?;
+        Some((server.book().bound() as u64, server.config().leases_max as u64))
+    }
+
     /// Hosts that are gone and what they left behind, in the order in which it becomes free.
     fn quarantined(&self, now: Instant) -> Vec<QuarantinedView> {
         let mut gone: BTreeMap<_, QuarantinedView> = BTreeMap::new();
@@ -198,6 +209,7 @@ impl Engine {
             ("contexts with news", self.round.len()),
             ("paths in doubt", self.attached.in_doubt()),
             ("segments to be sent again", self.wakes.len()),
+            ("exchanges being timed", self.durations.under_way()),
             ("moves under way", self.goals.len()),
         ];
         let tables = tables.into_iter().chain(self.standbys.leftovers());
@@ -216,7 +228,11 @@ impl Engine {
                 FailReason::NoSupport => counts.no_support += 1,
             }
         }
-        counts.exploring = self.revival.exploring.iter().filter(|id| self.explores(**id)).count() as u64;
+        counts.exploring = match self.revival.exploring.len() {
+            // Some of them may have found their way just now; nobody shall wait for that to be looked at a million times.
+            many if many > LOOKED_AT_PER_PAGE => many as u64,
+            _ => self.revival.exploring.iter().filter(|id| self.explores(**id)).count() as u64,
+        };
         counts
     }
 
@@ -251,30 +267,45 @@ impl Engine {
         for (path, contexts) in self.attached.paths() {
             paths.entry(path).or_insert((0, self.book.status(path, now))).0 = contexts as u64;
         }
-        let view = |(path, (contexts, status)): (PathKey, (u64, Status))| {
-            let seen = self.sightings.seen(path);
-            let ago = |at: Option<Instant>| at.map(|at| now.since(at).as_secs());
-            let (state, evidence) = match status {
-                Status::Working => ("up", "a probe was answered or data acknowledged lately"),
-                Status::Unknown if ago(seen.last_in).is_some_and(|ago| ago < FRESH_S) => ("up", "packets arrive"),
-                Status::Unknown => ("unknown", "no recent evidence"),
-                Status::Suspect => ("unknown", "a context saw it fail"),
-                Status::Dead => ("down", "contexts saw it fail"),
-            };
-            let prefix = u64::from_be_bytes(path.local);
-            let provider = self.providers.iter().find(|provider| provider.prefix == prefix);
-            PathView {
-                provider: provider.map(|provider| provider.name.clone()).unwrap_or_default(),
-                peer_prefix: format!("{}/64", Ipv6Addr::from_bits(u128::from(u64::from_be_bytes(path.peer)) << 64)),
-                state: state.to_owned(),
-                evidence: evidence.to_owned(),
-                contexts,
-                last_in_s: ago(seen.last_in),
-                last_out_s: ago(seen.last_out),
-                rtt_ms: seen.round_trip.map(|time| time.as_secs_f64() * 1000.0),
-            }
-        };
+        let view = |(path, (contexts, status)): (PathKey, (u64, Status))| self.path_view(now, path, contexts, status);
         PathsView { paths: paths.into_iter().map(view).collect() }
+    }
+
+    fn path_view(&self, now: Instant, path: PathKey, contexts: u64, status: Status) -> PathView {
+        let seen = self.sightings.seen(path);
+        let ago = |at: Option<Instant>| at.map(|at| now.since(at).as_secs());
+        let (state, evidence) = match status {
+            Status::Working => ("up", "a probe was answered or data acknowledged lately"),
+            Status::Unknown if ago(seen.last_in).is_some_and(|ago| ago < FRESH_S) => ("up", "packets arrive"),
+            Status::Unknown => ("unknown", "no recent evidence"),
+            Status::Suspect => ("unknown", "a context saw it fail"),
+            Status::Dead => ("down", "contexts saw it fail"),
+        };
+        let prefix = u64::from_be_bytes(path.local);
+        let provider = self.providers.iter().find(|provider| provider.prefix == prefix);
+        PathView {
+            provider: provider.map(|provider| provider.name.clone()).unwrap_or_default(),
+            peer_prefix: format!("{}/64", Ipv6Addr::from_bits(u128::from(u64::from_be_bytes(path.peer)) << 64)),
+            state: state.to_owned(),
+            evidence: evidence.to_owned(),
+            contexts,
+            last_in_s: ago(seen.last_in),
+            last_out_s: ago(seen.last_out),
+            rtt_ms: seen.round_trip.map(|time| time.as_secs_f64() * 1000.0),
+        }
+    }
+
+    /// The paths that most contexts use, and how many others are in use. So that a site with very many peers is not kept
+    /// waiting, the choice is made among those that are looked at first.
+    pub fn busiest_paths(&self, now: Instant, most: usize) -> (Vec<PathView>, u64) {
+        let mut looked_at: Vec<(PathKey, usize)> = self.attached.paths().take(LOOKED_AT_PER_PAGE).collect();
+        looked_at.sort_by_key(|(path, contexts)| (std::cmp::Reverse(*contexts), *path));
+        looked_at.truncate(most);
+        let left_off = self.attached.paths_in_use().saturating_sub(looked_at.len());
+        let view = |(path, contexts): (PathKey, usize)| {
+            self.path_view(now, path, contexts as u64, self.book.status(path, now))
+        };
+        (looked_at.into_iter().map(view).collect(), left_off as u64)
     }
 
     /// Whether the box can serve: the router of at least one provider answers.

@@ -151,6 +151,7 @@ impl Engine {
             errors: TokenBucket::new(ERRORS_PER_S, ERRORS_PER_S / 5),
             publisher: None,
             tally: Tally::default(),
+            durations: Default::default(),
             outputs: Vec::new(),
         };
         engine.endpoint.reserve(site.node.contexts_max as usize);
@@ -275,6 +276,7 @@ fn snapshot(site: &Site, ports: &[PortSetup], own: &[Vec<(Ipv6Addr, u8)>]) -> Sn
         mss_clamp: site.mss_clamp,
         arrivals: false,
         classes: Vec::new(),
+        name_servers: site.dns.as_ref().map_or(Vec::new(), |dns| dns.upstream.clone()),
         nat: super::natv6::view(site).map(Arc::new),
     }
 }

@@ -2,7 +2,7 @@
 //! (docs/decisions: path indirection).
 //!
 //! **The standby.** A context that is heard now and then has a pair through another provider tested: by a request that
-//! says nothing, sent over that pair and answered over it ([`Endpoint::check_pair`](crate::shim6::Endpoint::check_pair)).
+//! says nothing, sent over that pair and answered ([`Endpoint::check_pair`](crate::shim6::Endpoint::check_pair)).
 //! Only then is it the context's standby, and its worker is told. Tests have a pace of their own and wait for everybody
 //! else; they are repeated rarely, and only while the context is in use. A test without answer, a probe without answer or
 //! locators that changed end a standby.
@@ -265,8 +265,9 @@ impl Engine {
         let attempts = if known.is_some_and(|known| known.probed) { ATTEMPTS } else { 1 };
         let mut out = Vec::new();
         if !self.endpoint.is_checking(id) {
-            // News has taken its place.
+            // News has taken its place, or the context itself has to be found again. Neither says anything of the pair.
             self.standbys.asked.remove(&id);
+            self.endpoint.end_check(id);
         } else if asked.attempts < attempts && self.endpoint.check_again(id, &mut out) {
             (asked.attempts, asked.late) = (asked.attempts + 1, now + PATIENCE);
             self.standbys.late.push_back((now + PATIENCE, id));
@@ -356,7 +357,13 @@ impl Engine {
         if new.contains(&PathNumber::NONE) && new != [PathNumber::NONE; 2] {
             self.tally.count(Event::PathUnnumbered);
         }
-        new.into_iter().for_each(|number| self.standbys.numbers.hold(number));
+        for number in new {
+            self.standbys.numbers.hold(number);
+            // A path may have come to be lost while it had no number, or another one.
+            if self.standbys.numbers.path(number).is_some_and(|path| self.standbys.paths.contains(&path)) {
+                self.set_lost(Loss::Path(number), true, effects);
+            }
+        }
         for number in old {
             if self.standbys.numbers.release(number) {
                 // The next path with this number is not lost.
@@ -398,9 +405,12 @@ impl Engine {
 
     /// A path has failed for several contexts: all others on it need not wait until they are asked.
     pub(super) fn path_is_lost(&mut self, now: Instant, path: PathKey, effects: &mut Vec<Effect>) {
+        if !self.standbys.wanted {
+            return;
+        }
+        self.standbys.paths.insert(path);
+        self.standbys.look.get_or_insert(now + LOOK);
         if let Some(number) = self.standbys.numbers.find(path) {
-            self.standbys.paths.insert(path);
-            self.standbys.look.get_or_insert(now + LOOK);
             self.set_lost(Loss::Path(number), true, effects);
         }
     }
@@ -428,4 +438,102 @@ impl Engine {
 /// Three quarters to five quarters of a time, so that contexts do not march in step.
 fn spread(rng: &mut dyn Rng, time: Duration) -> Duration {
     time.mul_f64(0.75 + 0.5 * f64::from(rng.next_u32()) / f64::from(u32::MAX))
+}
+
+#[cfg(test)]
+mod tests {
+    use dataplane::wire::Ulid;
+    use dataplane::wire::shim6::{Message, Options};
+
+    use super::*;
+    use crate::shim6::Incoming;
+    use crate::sim::{Plan, World};
+
+    /// A context with a standby at the first site, and the world around it.
+    fn guarded() -> (World, ContextId) {
+        let mut world = World::new(&Plan::default(), 1);
+        world.stream(0, 1, Duration::from_millis(20));
+        world.stream(1, 0, Duration::from_millis(20));
+        world.run(Duration::from_secs(6));
+        let host = Ulid(world.hosts[0].ulid);
+        let id = world.nodes[0].engine.endpoint.contexts_of(host).next().unwrap().id;
+        (world, id)
+    }
+
+    fn installed(engine: &Engine, id: ContextId) -> Install {
+        engine.attached.get(&id).and_then(|attached| attached.installed.clone()).unwrap()
+    }
+
+    fn guard(engine: &Engine, id: ContextId) -> Option<LocatorPair> {
+        engine.attached.get(&id).and_then(|attached| attached.guard.as_deref()).and_then(|guard| guard.pair)
+    }
+
+    #[test]
+    fn a_path_that_is_lost_is_so_under_every_number_it_gets() {
+        let (mut world, id) = guarded();
+        let (now, engine) = (world.now, &mut world.nodes[0].engine);
+        let old = installed(engine, id);
+        let path = PathKey::of(old.locators);
+        let mut effects = Vec::new();
+        engine.path_is_lost(now, path, &mut effects);
+        engine.renumber(Some(&old), None, &mut effects);
+        let lost = |effects: &mut Vec<Effect>| {
+            let lost = effects.drain(..).filter_map(|effect| match effect {
+                Effect::Lose(Loss::Path(number), lost) => Some((number, lost)),
+                _ => None,
+            });
+            lost.collect::<Vec<_>>()
+        };
+        assert_eq!(lost(&mut effects), [(old.path, true), (old.path, false)]);
+        // Somebody else's number comes between, so that the path gets another one.
+        let numbers = &mut engine.standbys.numbers;
+        let other = numbers.give(PathKey { local: [1; 8], peer: [2; 8] });
+        numbers.hold(other);
+        let new = Install { path: numbers.give(path), ..old.clone() };
+        engine.renumber(None, Some(&new), &mut effects);
+        assert_eq!(lost(&mut effects), [(new.path, true)]);
+        engine.path_is_back(path, &mut effects);
+        assert_eq!(lost(&mut effects), [(new.path, false)]);
+        // One that had no number when it was lost.
+        engine.renumber(Some(&new), None, &mut effects);
+        engine.path_is_lost(now, path, &mut effects);
+        let new = Install { path: engine.standbys.numbers.give(path), ..old };
+        engine.renumber(None, Some(&new), &mut effects);
+        assert_eq!(lost(&mut effects), [(new.path, true)]);
+    }
+
+    /// Whether a standby outlives a test nobody answers, begun after `before`.
+    fn outlives_silence(before: impl FnOnce(&mut Engine, Instant, &mut rand::rngs::StdRng, ContextId)) -> bool {
+        let (mut world, id) = guarded();
+        let mut rng: rand::rngs::StdRng = rand::SeedableRng::seed_from_u64(1);
+        let (mut now, engine) = (world.now, &mut world.nodes[0].engine);
+        let standby = guard(engine, id);
+        assert!(standby.is_some());
+        let mut effects = Vec::new();
+        engine.check(now, &mut rng, id, &mut effects);
+        assert!(engine.standbys.asked.contains_key(&id));
+        before(engine, now, &mut rng, id);
+        for _ in 0..=ATTEMPTS {
+            now = now + PATIENCE;
+            engine.check_late(now, &mut rng, id, &mut effects);
+        }
+        assert!(!engine.standbys.asked.contains_key(&id));
+        guard(engine, id) == standby
+    }
+
+    #[test]
+    fn what_comes_between_a_test_and_its_answer_does_not_end_a_standby() {
+        assert!(!outlives_silence(|_, _, _, _| ()));
+        // The peer has lost the context, and says so (RFC 5533 §7.17): it cannot answer on any pair.
+        assert!(outlives_silence(|engine, now, rng, id| {
+            let context = engine.endpoint.context(id).unwrap();
+            let addresses = super::super::context::along(context.pair).swapped();
+            let options = Options { validator: Some(vec![7; 20]), ..Options::default() };
+            let message = Message::R1bis { packet_tag: context.peer_tag.unwrap(), responder_nonce: 9, options };
+            let packet = [0; 40];
+            let incoming = Incoming { addresses, message: Ok(&message), ipv6_packet: &packet, shim6_offset: 40 };
+            engine.endpoint.receive(now, rng, incoming, &mut Vec::new());
+            assert_eq!(engine.endpoint.context(id).unwrap().state, Shim6State::I2bisSent);
+        }));
+    }
 }

@@ -154,6 +154,11 @@ impl Stack {
         self.streams.reply(number, message);
     }
 
+    #[cfg(test)]
+    pub(super) fn hang_up(&mut self, to: usize) {
+        self.streams.hang_up(to, &mut self.sockets);
+    }
+
     /// Says something to whom the caller knows by the number `to`, between these addresses. False if there is no room.
     pub fn call(
         &mut self,

@@ -2,7 +2,9 @@
 //! those it makes itself.
 //!
 //! Everything is bounded. Of the connections hosts make there are as many as the pool has sockets; one host has a few; one
-//! that says nothing for a while is closed, and when none is free the one that was silent for longest has to go.
+//! that says nothing for a while is closed, and when hardly any is free one has to go: the oldest that has not come about, or
+//! else the one that was silent for longest. A host may ask as much as it likes and close its side then; so many questions
+//! at a time are taken from it, and every one is answered before its connection ends.
 
 use std::net::Ipv6Addr;
 use std::time::Duration;
@@ -20,6 +22,10 @@ const PER_HOST_MAX: usize = 4;
 const QUIET_MAX: Duration = Duration::from_secs(8);
 /// Octets a connection holds each way in its socket.
 const BUFFER: usize = 8_192;
+/// Sockets of the pool that wait for somebody to connect.
+const SPARE: usize = 2;
+/// Questions taken from a connection before the first of them has to be answered.
+const OUTSTANDING_MAX: usize = 16;
 /// Octets of answers a host may leave lying before it has to read them.
 const UNREAD_MAX: usize = 4 * 65_537;
 /// Connections of the box's own at a time.
@@ -54,6 +60,10 @@ struct Stream {
     output: Vec<u8>,
     /// Messages sent and not answered yet, of our own connections.
     expects: usize,
+    /// Messages of a host that have not been answered yet.
+    outstanding: usize,
+    /// Whether more is there than could be taken in.
+    parked: bool,
     since: Instant,
     /// Closed from our side; the peer has as long again to do the same.
     closing: bool,
@@ -88,6 +98,7 @@ impl Streams {
         let stream = self.streams.iter_mut().find(|stream| stream.number == number && stream.whose == Whose::Host);
         if let Some(stream) = stream.filter(|stream| stream.remote.is_some()) {
             stream.put(message);
+            stream.outstanding = stream.outstanding.saturating_sub(1);
         }
     }
 
@@ -105,6 +116,9 @@ impl Streams {
         };
         let existing = self.streams.iter_mut().find(|stream| stream.whose == Whose::Own(to));
         if let Some(stream) = existing.filter(|stream| open(stream) || stream.is_calling(sockets)) {
+            if stream.output.len() >= UNREAD_MAX {
+                return false;
+            }
             (stream.since, stream.expects) = (now, stream.expects + 1);
             stream.put(message);
             return true;
@@ -124,6 +138,14 @@ impl Streams {
         stream.put(message);
         self.streams.push(stream);
         true
+    }
+
+    /// Closes our side of the connection to who is known by this number; answers are still heard.
+    #[cfg(test)]
+    pub(super) fn hang_up(&mut self, to: usize, sockets: &mut SocketSet<'static>) {
+        for stream in self.streams.iter().filter(|stream| stream.whose == Whose::Own(to)) {
+            sockets.get_mut::<Socket<'_>>(stream.handle).close();
+        }
     }
 
     /// Moves octets, finds messages, closes what is over. What happened.
@@ -162,9 +184,12 @@ impl Streams {
         }
     }
 
-    /// When a quiet connection is closed.
+    /// When a quiet connection is closed, or more can be taken from one that had to wait.
     pub(super) fn deadline(&self) -> Option<Instant> {
-        let due = |stream: &Stream| stream.since + if stream.closing { 2 * QUIET_MAX } else { QUIET_MAX };
+        let due = |stream: &Stream| match stream.parked && stream.has_room() {
+            true => stream.since,
+            false => stream.since + if stream.closing { 2 * QUIET_MAX } else { QUIET_MAX },
+        };
         self.streams.iter().filter(|stream| stream.remote.is_some()).map(due).min()
     }
 
@@ -185,7 +210,7 @@ impl Streams {
         (stream.remote, stream.number, stream.since) = (Some(remote), self.next, now);
     }
 
-    /// Sockets of the pool whose connection is over listen again; if none listens, who was silent for longest has to go.
+    /// Sockets of the pool whose connection is over listen again; if hardly any does, somebody has to go.
     fn open_pool(&mut self, sockets: &mut SocketSet<'static>) {
         let Some(port) = self.listens else { return };
         let mut free = 0;
@@ -198,10 +223,13 @@ impl Streams {
             }
             free += usize::from(socket.is_listening());
         }
-        if free == 0 {
-            let oldest = self.streams.iter().filter(|stream| stream.whose == Whose::Host).min_by_key(|it| it.since);
-            if let Some(oldest) = oldest {
-                sockets.get_mut::<Socket<'_>>(oldest.handle).abort();
+        if free < SPARE {
+            let state = |stream: &Stream| sockets.get::<Socket<'_>>(stream.handle).state();
+            let taken = |stream: &&Stream| stream.whose == Whose::Host && state(stream) != State::Listen;
+            let first = |stream: &&Stream| (state(stream) != State::SynReceived, stream.since);
+            let handle = self.streams.iter().filter(taken).min_by_key(first).map(|stream| stream.handle);
+            if let Some(handle) = handle {
+                sockets.get_mut::<Socket<'_>>(handle).abort();
             }
         }
     }
@@ -217,6 +245,8 @@ impl Stream {
             input: Vec::new(),
             output: Vec::new(),
             expects: 0,
+            outstanding: 0,
+            parked: false,
             since,
             closing: false,
         }
@@ -228,18 +258,20 @@ impl Stream {
 
     /// Appends a message with its length. One that is too long for it cannot be there.
     fn put(&mut self, message: &[u8]) {
-        // A whole buffer of questions may be taken in before the first answer: who asks for more than this at once gets
-        // no more, and has to ask again.
-        let room = self.output.len() < UNREAD_MAX;
-        if let Some(length) = u16::try_from(message.len()).ok().filter(|_| room) {
+        if let Ok(length) = u16::try_from(message.len()) {
             self.output.extend_from_slice(&length.to_be_bytes());
             self.output.extend_from_slice(message);
         }
     }
 
+    /// Whether one more question can be taken in. Who does not read its answers, or has not got them, is not heard either.
+    fn has_room(&self) -> bool {
+        self.output.len() < UNREAD_MAX && self.outstanding < OUTSTANDING_MAX
+    }
+
     fn carry(&mut self, now: Instant, socket: &mut Socket<'_>, events: &mut Vec<StreamEvent>) {
-        // Who does not read its answers is not heard either.
-        while socket.can_recv() && self.output.len() < UNREAD_MAX {
+        self.messages(now, events);
+        while socket.can_recv() && self.has_room() {
             let taken = socket.recv(|octets| {
                 self.input.extend_from_slice(octets);
                 (octets.len(), octets.len())
@@ -249,10 +281,12 @@ impl Stream {
             }
             self.messages(now, events);
         }
+        self.parked = !self.has_room();
         self.flush(socket);
-        let over = socket.state() == State::CloseWait && self.output.is_empty();
+        let idle = self.output.is_empty() && self.outstanding == 0;
+        let over = socket.state() == State::CloseWait && idle;
         let quiet = now.since(self.since) >= QUIET_MAX;
-        if over || (quiet && self.expects == 0 && socket.may_send()) {
+        if over || (quiet && self.expects == 0 && self.outstanding == 0 && socket.may_send()) {
             socket.close();
         }
         self.closing |= quiet;
@@ -271,8 +305,10 @@ impl Stream {
     /// The whole messages among what came in.
     fn messages(&mut self, now: Instant, events: &mut Vec<StreamEvent>) {
         let mut at = 0;
-        while let Some(length) = self.input.get(at..at + 2).map(|two| usize::from(u16::from_be_bytes([two[0], two[1]])))
-        {
+        let length = |at: usize, input: &[u8]| {
+            input.get(at..at + 2).map(|two| usize::from(u16::from_be_bytes([two[0], two[1]])))
+        };
+        while let Some(length) = length(at, &self.input).filter(|_| self.has_room()) {
             let Some(message) = self.input.get(at + 2..at + 2 + length) else { break };
             self.since = now;
             events.push(match (self.whose, self.remote) {
@@ -281,6 +317,7 @@ impl Stream {
                     StreamEvent::Answered(to, message.to_vec())
                 }
                 (Whose::Host, remote) => {
+                    self.outstanding += 1;
                     StreamEvent::Asked(remote.unwrap_or(Ipv6Addr::UNSPECIFIED), self.number, message.to_vec())
                 }
             });
@@ -381,5 +418,89 @@ mod tests {
         cable.call(9, b"again");
         cable.run(20);
         assert_eq!(cable.asked.last().unwrap().1, b"again");
+    }
+
+    #[test]
+    fn whoever_has_said_all_it_wants_to_ask_still_gets_its_answers() {
+        let mut cable = Cable::new();
+        cable.call(1, b"slow");
+        cable.run(5);
+        let number = cable.asked[0].0;
+        // The host closes its side; whoever looks the answer up takes two seconds.
+        cable.host.hang_up(1);
+        cable.run(2000);
+        cable.own.reply(number, b"at last");
+        cable.run(50);
+        assert_eq!(cable.told, [StreamEvent::Answered(1, b"at last".to_vec())]);
+        // And then it is over.
+        cable.own.reply(number, b"more");
+        cable.run(50);
+        assert_eq!(cable.told.len(), 1);
+    }
+
+    #[test]
+    fn as_much_as_a_host_asks_it_is_answered() {
+        let mut cable = Cable::new();
+        let long = vec![7; 60_000];
+        let count = 4 * OUTSTANDING_MAX;
+        (0..count).for_each(|_| cable.call(1, b"much"));
+        cable.run(20);
+        assert_eq!(cable.asked.len(), OUTSTANDING_MAX, "the rest waits");
+        let mut answered = 0;
+        while answered < cable.asked.len() {
+            let number = cable.asked[answered].0;
+            cable.own.reply(number, &long);
+            answered += 1;
+            cable.run(if answered % OUTSTANDING_MAX == 0 { 200 } else { 0 });
+        }
+        cable.run(500);
+        assert_eq!((answered, cable.told.len()), (count, count));
+        assert!(cable.told.iter().all(|it| *it == StreamEvent::Answered(1, long.clone())));
+    }
+
+    #[test]
+    fn those_who_only_knock_make_room_for_those_who_talk() {
+        let mut cable = Cable::new();
+        cable.call(1, b"early");
+        cable.run(20);
+        let number = cable.asked[0].0;
+        // More than there are places for begin and say no more.
+        for at in 0..2 * POOL as u16 {
+            let address = Ipv6Addr::new(0xfc00, 0xa, 0, 1, 0, 0, 1, at / PER_HOST_MAX as u16);
+            let mut stack = Stack::new(&[(address, 64)], 1500, at.into());
+            assert!(stack.call(cable.now, 1, (address, 3000 + at), (BOX, 53), b"never heard"));
+            let knocks: Vec<_> = stack.run(cable.now).collect();
+            knocks.iter().for_each(|packet| drop(cable.own.receive(cable.now, packet, false)));
+            assert!(cable.own.streams(cable.now).is_empty());
+            cable.run(1);
+        }
+        // Who was there is there, and who comes is let in at the first attempt.
+        cable.call(2, b"late");
+        cable.run(20);
+        assert_eq!(cable.asked[1..].iter().map(|(_, it)| it.as_slice()).collect::<Vec<_>>(), [b"late"]);
+        cable.own.reply(number, b"here");
+        cable.run(20);
+        assert_eq!(cable.told, [StreamEvent::Answered(1, b"here".to_vec())]);
+    }
+
+    #[test]
+    fn a_connection_closed_from_our_side_does_not_keep_anybody_awake() {
+        let mut cable = Cable::new();
+        cable.call(1, b"hello");
+        cable.run(10);
+        cable.own.reply(cable.asked[0].0, b"well");
+        cable.run(10);
+        assert_eq!(cable.told.len(), 1);
+        // The host says nothing more, not even that it has heard that the connection is closed.
+        let (end, mut turns) = (cable.now + 3 * QUIET_MAX, 0);
+        while let Some(due) = cable.own.deadline().filter(|due| *due < end) {
+            cable.now = cable.now.max(due);
+            drop(cable.own.run(cable.now));
+            assert!(cable.own.streams(cable.now).is_empty());
+            drop(cable.own.run(cable.now));
+            turns += 1;
+            assert!(turns < 100, "{due:?}");
+        }
+        assert!(turns > 2);
     }
 }

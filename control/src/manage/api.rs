@@ -1,23 +1,26 @@
 //! What can be asked of a daemon and what it answers.
 //!
-//! These types are the interface: fields are added, never renamed or given another meaning, unless
-//! [`VERSION`](super::VERSION) goes up. Addresses are plain here, since JSON has no types for them; names of fields say
+//! These types are the interface: fields are added, never renamed or given another meaning, unless the version at the
+//! beginning of every path goes up ([`OPERATIONS`](super::OPERATIONS)). Addresses are plain here, since JSON has no types for them; names of fields say
 //! which kind they are. Octet and packet counts are since the daemon (or the context) began.
 
 mod contexts;
 mod dns;
 mod leases;
+mod metrics;
 mod natv6;
 mod policy;
 mod status;
 
 use std::collections::BTreeMap;
 
+use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 
 pub use contexts::*;
 pub use dns::*;
 pub use leases::*;
+pub use metrics::*;
 pub use natv6::*;
 pub use policy::*;
 pub use status::*;
@@ -49,7 +52,7 @@ macro_rules! named {
 use named;
 
 /// A question or an order.
-#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
 #[serde(rename_all = "snake_case", deny_unknown_fields)]
 pub enum Request {
     /// How the box is.
@@ -62,6 +65,8 @@ pub enum Request {
     Paths,
     /// Every counter.
     Counters,
+    /// What monitoring is told.
+    Metrics,
     /// Translation for peers without Shim6.
     Natv6,
     /// Hosts that get their address by DHCPv6.
@@ -83,7 +88,7 @@ pub enum Request {
 }
 
 /// How a provider is to be used from now on, until told otherwise or restarted.
-#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
 #[serde(deny_unknown_fields)]
 pub struct SteerRequest {
     /// `provider.name`.
@@ -93,7 +98,7 @@ pub struct SteerRequest {
 }
 
 /// An answer; each request has the one of its name, or [`Response::Error`].
-#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize, JsonSchema)]
 #[serde(rename_all = "snake_case")]
 pub enum Response {
     /// To [`Request::Status`].
@@ -106,6 +111,8 @@ pub enum Response {
     Paths(PathsView),
     /// To [`Request::Counters`].
     Counters(CountersView),
+    /// To [`Request::Metrics`].
+    Metrics(Box<MetricsView>),
     /// To [`Request::Natv6`].
     Natv6(Natv6View),
     /// To [`Request::Leases`].
@@ -129,7 +136,7 @@ pub enum Response {
 }
 
 /// Every counter, in order of names.
-#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
 pub struct CountersView {
     /// Sums over the whole box.
     pub counters: BTreeMap<String, u64>,
@@ -141,7 +148,7 @@ pub struct CountersView {
 }
 
 /// What a reload changed.
-#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
 pub struct ReloadedView {
     /// Static hosts served now.
     pub hosts: u64,
@@ -161,16 +168,30 @@ pub struct ReloadedView {
 }
 
 /// Why there is no other answer.
-#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
 pub struct ErrorView {
     /// In words, for people; may have several lines.
     pub text: String,
+    /// Of which kind it is.
+    #[serde(default)]
+    pub kind: ErrorKind,
+}
+
+/// Kinds of errors.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
+#[serde(rename_all = "kebab-case")]
+pub enum ErrorKind {
+    /// The box does not do that now, or not so.
+    #[default]
+    Refused,
+    /// There is nothing of that name.
+    NotFound,
 }
 
 impl ErrorView {
     /// With these words.
     pub fn new(text: impl Into<String>) -> ErrorView {
-        ErrorView { text: text.into() }
+        ErrorView { text: text.into(), kind: ErrorKind::Refused }
     }
 }
 
@@ -178,6 +199,11 @@ impl Response {
     /// An error with these words.
     pub fn error(text: impl Into<String>) -> Response {
         Response::Error(ErrorView::new(text))
+    }
+
+    /// That there is nothing of that name.
+    pub fn missing(text: impl Into<String>) -> Response {
+        Response::Error(ErrorView { text: text.into(), kind: ErrorKind::NotFound })
     }
 }
 

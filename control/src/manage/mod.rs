@@ -1,22 +1,31 @@
-//! How people see into the daemon: questions and answers over a Unix socket, and the verbs of `pshim6ctl`.
+//! How people and programs see into the daemon: an HTTP API over Unix sockets, and the verbs of `pshim6ctl` on top of it.
 //!
 //! ```text
-//! api      what can be asked and answered: shared by both ends
-//! frame    one JSON object a line, with a version
-//! server   the daemon's end: knows nothing of the engine but a channel to it
-//! client   the other end
-//! verbs    what pshim6ctl does, a function for each command
-//! table    aligned columns
+//! api         what can be asked and answered: shared by both ends
+//! operations  where each of that is found in HTTP, and who may ask
+//! problem     how it is said that something did not work
+//! metrics     figures as Prometheus reads them
+//! process     what the system knows of this process
+//! openapi     all of it, described for programs
+//! server      the daemon's end: knows nothing of the engine but a channel to it
+//! client      the other end
+//! verbs       what pshim6ctl does, a function for each command
+//! table       aligned columns
 //! ```
 
 pub mod api;
 pub mod client;
-mod frame;
+mod metrics;
+pub mod openapi;
+mod operations;
+mod problem;
+mod process;
 pub mod server;
 pub mod table;
 pub mod verbs;
 
 pub use api::{Request, Response};
 pub use client::{Client, ClientError};
-pub use frame::VERSION;
-pub use server::{Call, Server};
+pub use operations::{Method, OPERATIONS, Operation, Role};
+pub use problem::Problem;
+pub use server::{Call, Doors, Server};

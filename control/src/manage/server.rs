@@ -1,58 +1,120 @@
-//! The daemon's end of the socket: pure transport between connections and whoever reads the channel.
+//! The daemon's end of the API: HTTP/1.1 over Unix sockets, pure transport between connections and whoever reads the channel.
 //!
-//! One thread accepts; each connection has a small thread, of which there are at most [`CONNECTIONS_MAX`]. A request
-//! goes into the channel with a place for its answer, so the engine's thread is asked at moments of its own choosing
-//! and no lock is shared with it.
+//! One thread runs everything here (tokio, nowhere else in the daemon). A request goes into the channel with a place for its
+//! answer, so the engine's thread is asked at moments of its own choosing and no lock is shared with it; what an answer looks
+//! like as JSON is worked out here. There are up to three doors, each with connections of its own, so that those who look
+//! cannot keep out those who have to act:
+//!
+//! | door | who | what |
+//! |---|---|---|
+//! | `box.control_socket` | operators | everything |
+//! | `manage.read_socket` | whoever may look | everything but orders |
+//! | `metrics.listen` | Prometheus | `/metrics` |
 
-use std::fs;
-use std::io::{self, BufReader, Write};
-use std::os::unix::fs::{FileTypeExt, MetadataExt, PermissionsExt};
-use std::os::unix::net::{UnixListener, UnixStream};
+mod counts;
+mod http;
+mod socket;
+
+use std::io;
+use std::net::{SocketAddr, TcpListener};
+use std::os::unix::net::UnixListener;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
-use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
 use std::thread::{self, JoinHandle};
 use std::time::Duration;
 
-use crossbeam::channel::{self, RecvTimeoutError, SendTimeoutError, Sender};
-use tracing::{debug, warn};
+use crossbeam::channel::Sender;
+use tokio::runtime;
+use tokio::sync::oneshot;
+use tracing::error;
 
 use super::api::{Request, Response};
-use super::frame::{self, REQUEST_OCTETS_MAX, ResponseFrame, VERSION};
+use crate::config::Site;
+use http::{Door, Shared};
+use socket::Place;
 
-/// Connections served at one time; another one is told so and closed.
+/// Connections served at one time at each door; another one is told so and closed.
 pub const CONNECTIONS_MAX: usize = 8;
 
-/// How long a connection may be silent, or not take its answer.
+/// How long a connection may be silent, take for a request, or not take its answer.
 pub const CONNECTION_TIMEOUT: Duration = Duration::from_secs(10);
 
 /// How long the engine may take to answer.
 pub const ANSWER_TIMEOUT: Duration = Duration::from_secs(5);
+
+/// Longest head or body of a request in octets; the longest real ones have less than a thousand.
+pub const REQUEST_OCTETS_MAX: usize = 16 * 1024;
 
 /// A request and where its answer goes.
 #[derive(Debug)]
 pub struct Call {
     /// What is asked.
     pub request: Request,
-    /// Takes one answer; nobody may be waiting for it any more.
-    pub reply: Sender<Response>,
+    reply: oneshot::Sender<Response>,
 }
 
 impl Call {
     /// Sends the answer. One who no longer waits for it does not get it.
     pub fn answer(self, response: Response) {
-        let _ = self.reply.try_send(response);
+        let _ = self.reply.send(response);
     }
 }
 
-/// A socket that is being served, until this is dropped.
+/// A Unix socket, and who may use it.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Socket {
+    /// Where it is.
+    pub path: PathBuf,
+    /// Its file mode.
+    pub mode: u32,
+    /// Its group, by name or number; that of the process if none is named.
+    pub group: Option<String>,
+}
+
+/// Where the daemon can be asked, and how fast it has to be done with it. Times are shorter in tests only.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Doors {
+    /// For operators.
+    pub control: Socket,
+    /// For those who may look.
+    pub read: Option<Socket>,
+    /// For Prometheus.
+    pub metrics: Option<SocketAddr>,
+    /// In place of [`CONNECTION_TIMEOUT`].
+    pub patience: Duration,
+}
+
+impl Doors {
+    /// One socket at `path`, mode 0660.
+    pub fn at(path: &Path) -> Doors {
+        let control = Socket { path: path.to_path_buf(), mode: 0o660, group: None };
+        Doors { control, read: None, metrics: None, patience: CONNECTION_TIMEOUT }
+    }
+
+    /// As the configuration says.
+    pub fn of(site: &Site) -> Doors {
+        let read = site.manage.read.as_ref();
+        Doors {
+            control: Socket {
+                path: site.node.control_socket.clone(),
+                mode: site.manage.mode,
+                group: site.manage.group.clone(),
+            },
+            read: read.map(|it| Socket { path: it.path.clone(), mode: it.mode, group: it.group.clone() }),
+            metrics: site.metrics.listen,
+            patience: CONNECTION_TIMEOUT,
+        }
+    }
+}
+
+/// Sockets that are being served, until this is dropped.
 #[derive(Debug)]
 pub struct Server {
-    path: PathBuf,
-    // Device and inode of our socket, so that we never remove another's.
-    identity: (u64, u64),
-    stop: Arc<AtomicBool>,
-    accepting: Option<JoinHandle<()>>,
+    // Dropped after the thread has ended; each removes its file.
+    places: Vec<Place>,
+    metrics: Option<SocketAddr>,
+    stop: Option<oneshot::Sender<()>>,
+    serving: Option<JoinHandle<()>>,
 }
 
 /// Why there is no socket.
@@ -64,6 +126,14 @@ pub enum ServerError {
     /// The path names something that is not a socket, which is left alone.
     #[error("{0}: is there and no socket")]
     NotASocket(PathBuf),
+    /// The group does not exist.
+    #[error("{path}: there is no group called {group}")]
+    NoGroup {
+        /// The socket.
+        path: PathBuf,
+        /// The group.
+        group: String,
+    },
     /// The system refused.
     #[error("{path}: cannot be served: {source}")]
     Refused {
@@ -72,174 +142,83 @@ pub enum ServerError {
         /// Why.
         source: io::Error,
     },
+    /// The system refused to listen.
+    #[error("{address}: cannot be listened at: {source}")]
+    Deaf {
+        /// Where.
+        address: SocketAddr,
+        /// Why.
+        source: io::Error,
+    },
 }
 
 impl Server {
     /// Serves `path` (mode 0660), handing requests to `engine`. A socket nobody answers on is replaced.
     pub fn start(path: &Path, engine: Sender<Call>) -> Result<Server, ServerError> {
-        let refused = |source| ServerError::Refused { path: path.to_path_buf(), source };
-        make_room(path)?;
-        let (listener, identity) = bind(path).map_err(refused)?;
-        let stop = Arc::new(AtomicBool::new(false));
-        let stopped = Arc::clone(&stop);
-        let accepting = thread::Builder::new()
-            .name("manage".into())
-            .spawn(move || accept(&listener, &engine, &stopped))
-            .map_err(refused)?;
-        Ok(Server { path: path.to_path_buf(), identity, stop, accepting: Some(accepting) })
+        Self::open(&Doors::at(path), engine)
     }
 
-    /// The socket.
+    /// Serves all doors, or none.
+    pub fn open(doors: &Doors, engine: Sender<Call>) -> Result<Server, ServerError> {
+        let mut listeners = Vec::new();
+        let mut places = Vec::new();
+        for (door, wanted) in [(Door::Control, Some(&doors.control)), (Door::Read, doors.read.as_ref())] {
+            let Some(wanted) = wanted else { continue };
+            let (listener, place) = socket::bind(wanted)?;
+            listeners.push((door, Listener::Unix(listener)));
+            places.push(place);
+        }
+        let mut metrics = None;
+        if let Some(address) = doors.metrics {
+            let deaf = |source| ServerError::Deaf { address, source };
+            let listener = TcpListener::bind(address).map_err(deaf)?;
+            listener.set_nonblocking(true).map_err(deaf)?;
+            metrics = Some(listener.local_addr().map_err(deaf)?);
+            listeners.push((Door::Metrics, Listener::Tcp(listener)));
+        }
+        let refused = |source| ServerError::Refused { path: doors.control.path.clone(), source };
+        let runtime = runtime::Builder::new_current_thread().enable_io().enable_time().build().map_err(refused)?;
+        let (stop, stopped) = oneshot::channel::<()>();
+        let shared = Arc::new(Shared::new(engine, doors.patience));
+        let serving = move || {
+            runtime.block_on(async {
+                for (door, listener) in listeners {
+                    if let Err(error) = http::listen(door, listener, &shared) {
+                        error!(%error, "a management socket is not served");
+                    }
+                }
+                // Also when whoever would say so is gone.
+                let _ = stopped.await;
+            });
+        };
+        let serving = thread::Builder::new().name("manage".into()).spawn(serving).map_err(refused)?;
+        Ok(Server { places, metrics, stop: Some(stop), serving: Some(serving) })
+    }
+
+    /// The socket for operators.
     pub fn path(&self) -> &Path {
-        &self.path
+        self.places.first().map_or(Path::new(""), Place::path)
+    }
+
+    /// Where Prometheus is answered.
+    pub fn metrics(&self) -> Option<SocketAddr> {
+        self.metrics
     }
 }
 
 impl Drop for Server {
     fn drop(&mut self) {
-        self.stop.store(true, Ordering::Release);
-        let ours = fs::symlink_metadata(&self.path).is_ok_and(|it| (it.dev(), it.ino()) == self.identity);
-        // A connection wakes the accepting thread; when the socket is no longer ours it cannot be woken and ends with
-        // the process.
-        let woken = ours && UnixStream::connect(&self.path).is_ok();
-        if let (true, Some(accepting)) = (woken, self.accepting.take()) {
-            let _ = accepting.join();
-        }
-        if ours {
-            let _ = fs::remove_file(&self.path);
+        self.stop = None;
+        if let Some(serving) = self.serving.take() {
+            let _ = serving.join();
         }
     }
 }
 
-/// Makes sure that nobody is at `path` and that its directory is there.
-fn make_room(path: &Path) -> Result<(), ServerError> {
-    let refused = |source| ServerError::Refused { path: path.to_path_buf(), source };
-    match fs::symlink_metadata(path) {
-        Ok(metadata) if !metadata.file_type().is_socket() => return Err(ServerError::NotASocket(path.to_path_buf())),
-        Ok(_) => match UnixStream::connect(path) {
-            Err(error) if error.kind() == io::ErrorKind::ConnectionRefused => {}
-            Err(error) if error.kind() == io::ErrorKind::NotFound => {}
-            Err(error) => return Err(refused(error)),
-            Ok(_) => return Err(ServerError::Taken(path.to_path_buf())),
-        },
-        Err(error) if error.kind() == io::ErrorKind::NotFound => {}
-        Err(error) => return Err(refused(error)),
-    }
-    match path.parent() {
-        Some(directory) if !directory.as_os_str().is_empty() => fs::create_dir_all(directory).map_err(refused),
-        _ => Ok(()),
-    }
-}
-
-/// A socket at `path`, which never has another mode than its own: it is made under another name and renamed.
-fn bind(path: &Path) -> io::Result<(UnixListener, (u64, u64))> {
-    let mut beside = path.as_os_str().to_owned();
-    beside.push(".new");
-    let beside = PathBuf::from(beside);
-    let _ = fs::remove_file(&beside);
-    let listener = UnixListener::bind(&beside)?;
-    let placed = fs::set_permissions(&beside, fs::Permissions::from_mode(0o660))
-        .and_then(|()| fs::symlink_metadata(&beside))
-        .and_then(|metadata| fs::rename(&beside, path).map(|()| (metadata.dev(), metadata.ino())));
-    if placed.is_err() {
-        let _ = fs::remove_file(&beside);
-    }
-    Ok((listener, placed?))
-}
-
-fn accept(listener: &UnixListener, engine: &Sender<Call>, stop: &AtomicBool) {
-    let connections = Arc::new(AtomicUsize::new(0));
-    for stream in listener.incoming() {
-        if stop.load(Ordering::Acquire) {
-            return;
-        }
-        let mut stream = match stream {
-            Ok(stream) => stream,
-            Err(error) => {
-                // Out of descriptors, mostly; without a pause this would be a busy loop.
-                warn!(%error, "a management connection was not accepted");
-                thread::sleep(Duration::from_millis(100));
-                continue;
-            }
-        };
-        let place = Place::take(&connections);
-        let timeouts = stream
-            .set_read_timeout(Some(CONNECTION_TIMEOUT))
-            .and_then(|()| stream.set_write_timeout(Some(CONNECTION_TIMEOUT)));
-        let Some(place) = place.filter(|_| timeouts.is_ok()) else {
-            let text = format!("{CONNECTIONS_MAX} connections are open already");
-            let _ = respond(&mut stream, Response::error(text));
-            continue;
-        };
-        let engine = engine.clone();
-        let spawned = thread::Builder::new().name("manage-one".into()).spawn(move || {
-            let _place = place;
-            if let Err(error) = converse(stream, &engine) {
-                debug!(%error, "a management connection ended");
-            }
-        });
-        if let Err(error) = spawned {
-            warn!(%error, "no thread for a management connection");
-        }
-    }
-}
-
-/// Requests and answers, until the other side has no more.
-fn converse(mut stream: UnixStream, engine: &Sender<Call>) -> io::Result<()> {
-    let mut lines = BufReader::new(stream.try_clone()?);
-    loop {
-        let line = match frame::read_line(&mut lines, REQUEST_OCTETS_MAX) {
-            Ok(Some(line)) => line,
-            Ok(None) => return Ok(()),
-            Err(error) if error.kind() == io::ErrorKind::InvalidData => {
-                return respond(&mut stream, Response::error(format!("not a request: {error}")));
-            }
-            Err(error) => return Err(error),
-        };
-        let response = match frame::parse_request(&line) {
-            Ok(request) => ask(engine, request),
-            Err(refusal) => Response::Error(refusal),
-        };
-        respond(&mut stream, response)?;
-    }
-}
-
-fn ask(engine: &Sender<Call>, request: Request) -> Response {
-    let (reply, answer) = channel::bounded(1);
-    match engine.send_timeout(Call { request, reply }, ANSWER_TIMEOUT) {
-        Ok(()) => {}
-        Err(SendTimeoutError::Timeout(_)) => return Response::error("the engine is too busy to be asked"),
-        Err(SendTimeoutError::Disconnected(_)) => return Response::error("the engine has stopped"),
-    }
-    match answer.recv_timeout(ANSWER_TIMEOUT) {
-        Ok(response) => response,
-        Err(RecvTimeoutError::Timeout) => Response::error("the engine did not answer in time"),
-        Err(RecvTimeoutError::Disconnected) => Response::error("the engine has stopped"),
-    }
-}
-
-fn respond(stream: &mut UnixStream, response: Response) -> io::Result<()> {
-    stream.write_all(&frame::line(&ResponseFrame { version: VERSION, response })?)
-}
-
-/// One of the places for connections.
-struct Place(Arc<AtomicUsize>);
-
-impl Place {
-    fn take(taken: &Arc<AtomicUsize>) -> Option<Place> {
-        // Only the accepting thread takes places, so nobody comes between the two steps.
-        if taken.load(Ordering::Acquire) >= CONNECTIONS_MAX {
-            return None;
-        }
-        taken.fetch_add(1, Ordering::AcqRel);
-        Some(Place(Arc::clone(taken)))
-    }
-}
-
-impl Drop for Place {
-    fn drop(&mut self) {
-        self.0.fetch_sub(1, Ordering::AcqRel);
-    }
+/// Where connections come from.
+enum Listener {
+    Unix(UnixListener),
+    Tcp(TcpListener),
 }
 
 #[cfg(test)]

@@ -2,16 +2,17 @@
 //!
 //! A probe would tell as well, and make the peer explore (RFC 5534 §6.7). A request that says nothing changes nothing: the
 //! peer looks whether it comes between locators of the context, and acknowledges it with a nonce that only who got it
-//! knows. The answer has to come back over the same pair, so both its directions are known to work.
+//! knows. The answer may come over any pair of the context: the standard leaves that to the peer (§10.4), and what is to be
+//! known is whether what we send arrives.
 //!
 //! It counts as *the* outstanding request (§10.3): there is none while there is news, and news takes its place. There is
 //! nothing to be told, so giving it up after a few attempts leaves the peer without nothing (R5533-255 is about news).
 
 use dataplane::wire::LocatorPair;
-use dataplane::wire::shim6::{Addresses, Message, Options};
+use dataplane::wire::shim6::{Message, Options};
 use rand::Rng;
 
-use super::context::{ContextId, State, outgoing};
+use super::context::{Context, ContextId, State, outgoing};
 use super::endpoint::Endpoint;
 use super::output::Output;
 
@@ -53,9 +54,10 @@ impl Endpoint {
         true
     }
 
-    /// Whether the peer has not answered yet, and may still do so.
+    /// Whether the peer has not answered yet, and could: nothing else came between that would keep it from that.
     pub fn is_checking(&self, id: ContextId) -> bool {
-        self.checks.contains_key(&id)
+        let asks = |context: &Context| context.state == State::Established && context.update.is_none();
+        self.checks.contains_key(&id) && self.store.get(id).is_some_and(asks)
     }
 
     /// No answer is waited for any more.
@@ -64,17 +66,11 @@ impl Endpoint {
     }
 
     /// An acknowledgement with a nonce that is none of news. Whether it answers a check.
-    pub(super) fn receive_check_ack(
-        &mut self,
-        id: ContextId,
-        request_nonce: u32,
-        addresses: Addresses,
-        out: &mut Vec<Output>,
-    ) -> bool {
-        let answers = |check: &Check| check.nonce == request_nonce && outgoing(check.pair) == addresses.swapped();
+    pub(super) fn receive_check_ack(&mut self, id: ContextId, request_nonce: u32, out: &mut Vec<Output>) -> bool {
+        let answers = |check: &Check| check.nonce == request_nonce;
         let Some(check) = self.checks.get(&id).copied().filter(answers) else { return false };
         self.checks.remove(&id);
-        // The peer answers on it, and so may be sent payload there (§7.2).
+        // It got the nonce there, and so may be sent payload there (§7.2).
         let _ = self.set_probed(id, check.pair.peer, true);
         self.touch(id);
         out.push(Output::ControlIn { id });

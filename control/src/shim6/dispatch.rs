@@ -133,7 +133,7 @@ impl Endpoint {
             }
             Message::UpdateAck { receiver_tag, request_nonce, .. } => {
                 match self.tagged(now, packet, *receiver_tag, out) {
-                    Ok(id) => self.receive_update_ack(id, *request_nonce, packet.addresses, out),
+                    Ok(id) => self.receive_update_ack(id, *request_nonce, out),
                     Err(verdict) => verdict,
                 }
             }

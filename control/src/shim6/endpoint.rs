@@ -260,6 +260,11 @@ impl Endpoint {
         self.quarantine.hold(now, time, ulid, owner, addresses);
     }
 
+    /// A host that is known by more than its link-layer address is back: its own addresses are held no longer.
+    pub fn lift_quarantine(&mut self, ulid: Ulid, addresses: impl Iterator<Item = Ipv6Addr>) {
+        self.quarantine.lift(ulid, addresses);
+    }
+
     /// How long what hosts leave behind is kept from others, from now on.
     pub fn set_quarantine(&mut self, time: Duration) {
         self.config.quarantine = time;

@@ -102,6 +102,16 @@ impl Quarantine {
         }
     }
 
+    /// The host with this identifier is back: its own addresses are not kept from it, whatever link-layer address it has now.
+    pub(super) fn lift(&mut self, ulid: Ulid, addresses: impl Iterator<Item = Ipv6Addr>) {
+        for address in addresses {
+            if let Some(held) = self.held.get(&address).filter(|held| held.ulid == ulid) {
+                self.by_end.remove(&(held.until, address));
+                self.held.remove(&address);
+            }
+        }
+    }
+
     /// A context of such a host is gone: its tag is no other context's for `time`.
     pub(super) fn hold_tag(&mut self, now: Instant, time: Duration, tag: ContextTag) {
         if self.tags.insert(tag) {

@@ -2,7 +2,7 @@
 
 use std::sync::Arc;
 
-use dataplane::wire::shim6::{Addresses, Message, Options, Preference};
+use dataplane::wire::shim6::{Message, Options, Preference};
 use rand::Rng;
 
 use super::context::{Context, ContextId, LocalHost, State, Update, outgoing};
@@ -230,14 +230,8 @@ impl Endpoint {
     }
 
     /// §10.5: receives an Update Acknowledgement.
-    pub(super) fn receive_update_ack(
-        &mut self,
-        id: ContextId,
-        request_nonce: u32,
-        addresses: Addresses,
-        out: &mut Vec<Output>,
-    ) -> Verdict {
-        if self.receive_check_ack(id, request_nonce, addresses, out) {
+    pub(super) fn receive_update_ack(&mut self, id: ContextId, request_nonce: u32, out: &mut Vec<Output>) -> Verdict {
+        if self.receive_check_ack(id, request_nonce, out) {
             return Verdict::Accepted;
         }
         let Some(context) = self.store.get_mut(id) else { return Verdict::Dropped(DropReason::NoContext) };

@@ -109,6 +109,7 @@ fn snapshot(mss_clamp: bool, mtus: [u16; 2]) -> Snapshot {
         mss_clamp,
         arrivals: false,
         classes: vec![ClassView::default()],
+        name_servers: Vec::new(),
         nat: None,
     }
 }

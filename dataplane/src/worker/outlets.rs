@@ -114,14 +114,14 @@ impl<F: Frame> Outlets<F> {
                 Held::Refused(_) => self.drop(DropReason::HoldFull),
             },
             Verdict::Punt(why) => {
-                let question = asker(why, port, &frame, snapshot).and_then(|host| self.guard.question(host, self.now));
-                if question == Some(false) {
+                let allowed = match names(why, port, &frame, snapshot) {
+                    Some(Names::Question(host)) => self.guard.question(host, self.now),
+                    Some(Names::Reply) => self.guard.reply(self.now),
+                    None => None,
+                };
+                if allowed == Some(false) {
                     self.drop(DropReason::QuestionRate);
-                } else if question == Some(true) {
-                    if self.tell(Event::Punt(port, why, frame)) {
-                        self.count(Count::Punted);
-                    }
-                } else if !self.guard.punt(why, port, source(&frame), self.now) {
+                } else if allowed.is_none() && !self.guard.punt(why, port, source(&frame), self.now) {
                     self.drop(DropReason::ControlRate);
                 } else if self.tell(Event::Punt(port, why, frame)) {
                     self.count(Count::Punted);
@@ -298,16 +298,30 @@ impl<F: Frame> Outlets<F> {
     }
 }
 
-/// The source address of a packet.
-/// The host that asks, if a packet for the host stack is a question: UDP for port 53, from the site.
-fn asker<F: Frame>(why: Punt, port: PortId, frame: &F, snapshot: &Snapshot) -> Option<u128> {
-    let packet = frame.bytes().get(ethernet::HEADER_LEN..)?;
-    let (header, ports) = packet.split_at_checked(ipv6::HEADER_LEN)?;
-    let site = snapshot.ports.get(usize::from(port.0))?.role == Role::Site;
-    let asks = why == Punt::HostStack && header[6] == ipv6::protocol::UDP && ports.get(2..4)? == DNS_PORT;
-    (site && asks).then(|| source(frame))?
+/// What a packet for the host stack has to do with names.
+enum Names {
+    /// A host asks: this is its address.
+    Question(u128),
+    /// A server that the box asks says something.
+    Reply,
 }
 
+/// UDP for port 53 from the site, and UDP from port 53 of a server.
+fn names<F: Frame>(why: Punt, port: PortId, frame: &F, snapshot: &Snapshot) -> Option<Names> {
+    let packet = frame.bytes().get(ethernet::HEADER_LEN..)?;
+    let (header, ports) = packet.split_at_checked(ipv6::HEADER_LEN)?;
+    if why != Punt::HostStack || header[6] != ipv6::protocol::UDP {
+        return None;
+    }
+    let source = source(frame)?;
+    if snapshot.ports.get(usize::from(port.0))?.role == Role::Site && ports.get(2..4)? == DNS_PORT {
+        return Some(Names::Question(source));
+    }
+    let server = ports.get(..2)? == DNS_PORT && snapshot.name_servers.iter().any(|it| it.to_bits() == source);
+    server.then_some(Names::Reply)
+}
+
+/// The source address of a packet.
 fn source<F: Frame>(frame: &F) -> Option<u128> {
     let octets = frame.bytes().get(ethernet::HEADER_LEN + 8..)?.first_chunk()?;
     Some(u128::from_be_bytes(*octets))

@@ -109,6 +109,7 @@ impl Side {
             mss_clamp: false,
             arrivals: false,
             classes: Vec::new(),
+            name_servers: Vec::new(),
             nat: None,
         }
     }

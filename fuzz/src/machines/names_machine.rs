@@ -56,7 +56,7 @@ impl World {
             cache: Bounds { entries: 8, octets: 20_000 },
         });
         alg.set_names([("h", Ulid(Ipv6Addr::new(0xfc00, 0xa, 0, 1, 0, 0, 0, 5)))]);
-        (0..2).for_each(|server| alg.set_source(server, Some(OWN)));
+        (0..2).for_each(|server| alg.set_sources(server, vec![OWN]));
         World { alg, now: Instant::START, rng: StdRng::seed_from_u64(1), sent: Vec::new(), streams: Vec::new() }
     }
 
@@ -101,7 +101,7 @@ impl World {
             }
             _ => match octets.below(4) {
                 0 => drop(self.alg.flush()),
-                1 => self.alg.set_source(octets.below(3), (octets.below(2) == 0).then_some(OWN)),
+                1 => self.alg.set_sources(octets.below(3), vec![OWN; octets.below(2)]),
                 _ => {
                     let host = Ulid(Ipv6Addr::from_bits(0xfc00_000a_u128 << 96 | octets.below(3) as u128));
                     self.alg.look_up(self.now, &mut self.rng, host, Ulid(PEER), &mut out);

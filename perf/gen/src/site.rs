@@ -129,6 +129,7 @@ impl Site {
             mss_clamp: false,
             arrivals: false,
             classes: Vec::new(),
+            name_servers: Vec::new(),
             nat: None,
         }
     }

@@ -17,23 +17,18 @@ impl Server {
         }
         let client = Client { duid: asked.client.clone(), iaid: ia.iaid };
         let known = self.book.get(&client).filter(|lease| self.config.on_link(lease.identity.ulid));
+        let wall = self.wall(now);
+        let lifetime = self.lifetime(wall, asked.request.kind, known);
         let is_bound = known.is_some_and(|lease| lease.state == State::Bound);
         if let Some(lease) = known {
             work.name = Some(lease.name.clone());
         }
-        let known = known.map(|lease| lease.identity.ulid);
+        let known = known.map(|lease| lease.identity.ulid).filter(|_| !self.book.is_unfit(&client));
         if !is_bound && let Err(refusal) = self.book.may_bind(&self.config, &client, asked.via, asked.relayed) {
             return refused(client, asked.via, refusal, work);
         }
-        let wall = self.wall(now);
-        let (address, valid) = match known {
-            Some(address) => (address, self.config.valid),
-            None => match self.offered(wall, &client) {
-                Some(address) => (address, self.first_lifetime()),
-                None => return starved(work),
-            },
-        };
-        Outcome::Lease { address, valid, dead: Vec::new() }
+        let Some(address) = known.or_else(|| self.offered(wall, &client)) else { return starved(work) };
+        Outcome::Lease { address, valid: lifetime, dead: Vec::new() }
     }
 
     /// What becomes of an association by a message that may change it.
@@ -84,13 +79,19 @@ impl Server {
             return refused(client, via, refusal, work);
         }
         let is_new = known.is_none();
-        let (identity, valid, old_name) = match known {
-            Some(lease) => (lease.identity, self.config.valid, Some(lease.name)),
+        let valid = self.lifetime(wall, asked.request.kind, known.as_ref());
+        let old_name = known.as_ref().map(|lease| lease.name.clone());
+        let identity = match known.filter(|_| !self.book.is_unfit(&client)) {
+            Some(lease) => lease.identity,
             None => {
                 let Some(identity) = self.take_offer(&client).or_else(|| self.fresh()) else { return starved(work) };
-                (identity, self.first_lifetime(), None)
+                identity
             }
         };
+        if self.book.is_unfit(&client) {
+            // Peers may still know it by what it had.
+            work.changes.extend(self.book.forget(&client, &self.config, wall, false));
+        }
         if is_new {
             work.changes.extend(self.book.make_room(&self.config, wall));
         }
@@ -133,10 +134,22 @@ impl Server {
         work.changes.push(Change::Put(lease));
     }
 
-    /// Valid lifetime of a client's first lease.
-    pub(super) fn first_lifetime(&self) -> u32 {
-        let crowded = self.book.is_crowded(&self.config);
-        if crowded { self.config.trial.min(self.config.valid) } else { self.config.valid }
+    /// For how long a client has its address. When more than half of the places are taken that is a short time for one
+    /// that comes, whatever it says and however often, until half of that is over and it extends its lease. Nobody's
+    /// becomes shorter by it.
+    fn lifetime(&self, wall: u64, kind: Kind, known: Option<&Lease>) -> u32 {
+        let (valid, trial) = (self.config.valid, self.config.trial.min(self.config.valid));
+        if !self.book.is_crowded(&self.config) {
+            return valid;
+        }
+        let bound = known.filter(|lease| lease.state == State::Bound);
+        let left = bound.map(|lease| lease.until.saturating_sub(wall.saturating_add(GRACE)));
+        let stayed = matches!(kind, Kind::Renew | Kind::Rebind);
+        match left {
+            Some(left) if left > u64::from(trial) => valid,
+            Some(left) if stayed && left <= u64::from(trial.div_ceil(2)) => valid,
+            Some(_) | None => trial,
+        }
     }
 
     /// What a host is called: as the operator says, as it was called, as it calls itself, or after its address.

@@ -30,7 +30,7 @@ fn an_answer_goes_back_through_all_relays() {
     let verdict = bench.receive(relay_address, &forwarded(&hops, message));
     assert_eq!(verdict, Verdict::Writing(Kind::Solicit));
     let told = bench.written();
-    let Some(Output::Send { target, payload }) = told.last() else { panic!("{told:?}") };
+    let Some(Output::Send { target, payload, .. }) = told.last() else { panic!("{told:?}") };
     assert_eq!(*target, (relay_address, SERVER_PORT));
     // relay::unwrap reads what goes forward; what comes back differs in its type alone.
     let mut back = payload.clone();

@@ -187,7 +187,7 @@ fn read_answer(payload: &[u8]) -> Answer {
 /// The only message sent.
 fn answer_in(outputs: &[Output]) -> Option<Answer> {
     let mut sent = outputs.iter().filter_map(|output| match output {
-        Output::Send { target, payload } => Some(Answer { target: Some(*target), ..read_answer(payload) }),
+        Output::Send { target, payload, .. } => Some(Answer { target: Some(*target), ..read_answer(payload) }),
         _ => None,
     });
     let first = sent.next();

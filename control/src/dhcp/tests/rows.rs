@@ -324,3 +324,29 @@ fn names_are_sanitised_and_unique() {
     // One that changes its mind keeps its name.
     assert_eq!(named(1, b"desktop"), "laptop");
 }
+
+#[test]
+fn a_client_that_comes_to_a_crowded_link_has_a_short_lease_until_it_has_stayed() {
+    let mut bench = Bench::new(Config { leases_max: 4, ..config() });
+    let valid = |answer: Option<Answer>| answer.unwrap().ias[0].addresses[0].2;
+    let of = |kind, number, address: Ipv6Addr| say(kind, number).ours().na(1, &[address]).done();
+    let early = bench.lease(1);
+    bench.lease(2);
+    // Half of the places are taken. Whatever it says, and however often, it does not have more than the short time.
+    let solicit = say(Kind::Solicit, 3).rapid().na(1, &[]).done();
+    assert_eq!([bench.ask(&solicit), bench.ask(&solicit)].map(valid), [300, 300]);
+    let late = bench.server.book().get(&client(3)).unwrap().identity.ulid;
+    for kind in [Kind::Request, Kind::Renew, Kind::Request] {
+        assert_eq!(valid(bench.ask(&of(kind, 3, late))), 300, "{kind:?}");
+    }
+    bench.pass(149);
+    assert_eq!(valid(bench.ask(&of(Kind::Renew, 3, late))), 300, "before its time");
+    bench.pass(150);
+    assert_eq!(valid(bench.ask(&of(Kind::Request, 3, late))), 300, "who is there extends what he has");
+    bench.pass(150);
+    assert_eq!(valid(bench.ask(&of(Kind::Renew, 3, late))), 2000);
+    // Who has more already, and who has given it back.
+    assert_eq!(valid(bench.ask(&of(Kind::Request, 1, early))), 2000);
+    bench.ask(&of(Kind::Release, 1, early));
+    assert_eq!(valid(bench.ask(&of(Kind::Request, 1, early))), 300);
+}

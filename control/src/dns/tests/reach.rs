@@ -33,13 +33,13 @@ fn when_nobody_answers_hosts_are_told_before_they_give_up() {
     assert_eq!(answer.metadata.response_code, ResponseCode::ServFail);
     assert!(bench.now.since(Instant::START) < Duration::from_secs(5));
     // With no way to any server it is said at once.
-    (0..2).for_each(|server| bench.alg.set_source(server, None));
+    (0..2).for_each(|server| bench.alg.set_sources(server, Vec::new()));
     let before = bench.now;
     assert_eq!(bench.ask("x.example.", RecordType::MX).metadata.response_code, ResponseCode::ServFail);
     assert_eq!(bench.now, before);
     // When there is a way again, all is well.
     bench.net.dead.clear();
-    bench.alg.set_source(1, Some(ip(OWN)));
+    bench.alg.set_sources(1, vec![ip(OWN)]);
     assert_eq!(addresses(&bench.ask("web.b.example.", RecordType::AAAA)).len(), 1);
 }
 
@@ -155,4 +155,41 @@ fn own_and_foreign_addresses_are_not_looked_up() {
     assert_eq!((bench.located.len(), bench.questions), (3, 0));
     look_up(&mut bench, "fc00:c::1");
     assert_eq!((bench.located.len(), bench.questions, bench.count(Event::ReverseFailed)), (4, 1, 1));
+}
+
+#[test]
+fn who_does_not_answer_is_asked_by_way_of_another_provider() {
+    let mut bench = Bench::new(peer());
+    (0..2).for_each(|server| bench.alg.set_sources(server, vec![ip(OWN), ip(OTHER)]));
+    bench.say(HOST, &question("mail.b.example.", RecordType::MX).to_vec().unwrap());
+    let mut ways = Vec::new();
+    while let Some(sent) = bench.sent.pop() {
+        ways.push((sent.target.0, sent.source.0));
+        bench.now = bench.alg.deadline().unwrap();
+        let mut out = Vec::new();
+        bench.alg.expire(bench.now, &mut bench.rng, &mut out);
+        bench.take(out);
+    }
+    let [one, two] = SERVERS.map(ip);
+    assert_eq!(ways, [(one, ip(OWN)), (two, ip(OTHER)), (one, ip(OTHER)), (two, ip(OWN))]);
+    // An answer counts on the way it was asked for.
+    bench.replies.clear();
+    bench.say(HOST, &question("web.b.example.", RecordType::A).to_vec().unwrap());
+    let sent = bench.sent.pop().unwrap();
+    let mut answer = bench.response(&sent).unwrap();
+    answer.target.0 = ip(OTHER);
+    bench.give(&answer);
+    assert!(bench.replies.is_empty() && bench.count(Event::AnswersSpoofed) == 1);
+}
+
+#[test]
+fn no_question_comes_from_a_port_that_is_somebody_elses() {
+    let mut bench = Bench::new(peer());
+    // The generator begins anew, so the first port it draws would be the same.
+    bench.say(HOST, &question("x.example.", RecordType::MX).to_vec().unwrap());
+    let port = bench.sent[0].source.1;
+    let mut bench = Bench::new(peer());
+    bench.alg.avoid_port(port);
+    bench.say(HOST, &question("x.example.", RecordType::MX).to_vec().unwrap());
+    assert_ne!(bench.sent[0].source.1, port);
 }

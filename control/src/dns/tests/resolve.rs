@@ -254,3 +254,46 @@ fn what_cannot_be_passed_on_is_refused() {
     assert_eq!(bench.replies.pop().unwrap().1.metadata.response_code, ResponseCode::NotImp);
     assert_eq!(bench.questions, 0);
 }
+
+// RFC 8020, RFC 2308 §2.2
+#[test]
+fn a_name_that_only_the_box_knows_has_no_other_records_and_exists_all_the_same() {
+    let mut bench = Bench::new(Vec::new());
+    let reverse = Name::of_address(ip(HOST)).to_string();
+    for (name, kind) in [("H1.a.example.", RecordType::A), ("a.example.", RecordType::MX), (&reverse, RecordType::TXT)]
+    {
+        // Once from the server, once from the cache.
+        for _ in 0..2 {
+            let answer = bench.ask(name, kind);
+            let code = answer.metadata.response_code;
+            assert_eq!((code, answer.answers.len()), (ResponseCode::NoError, 0), "{name}");
+            let [soa] = answer.authorities.as_slice() else { panic!("{answer:?}") };
+            assert_eq!((soa.record_type(), soa.ttl), (RecordType::SOA, 60));
+        }
+    }
+    assert_eq!(bench.questions, 3);
+    assert_eq!(bench.ask("h2.a.example.", RecordType::A).metadata.response_code, ResponseCode::NXDomain);
+    // As it is when it is asked: hosts come and go while answers are kept.
+    bench.alg.set_names([("x.h2", Ulid(ip(HOST)))]);
+    assert_eq!(bench.ask("h2.a.example.", RecordType::A).metadata.response_code, ResponseCode::NoError);
+    assert_eq!(bench.ask("h1.a.example.", RecordType::A).metadata.response_code, ResponseCode::NXDomain);
+    assert_eq!(bench.questions, 4);
+}
+
+// RFC 1035 §4.1.1, RFC 6891 §6.1.3
+#[test]
+fn what_is_the_servers_own_is_not_said_again() {
+    let mut bench = Bench::new(peer());
+    bench.net.authoritative = true;
+    for _ in 0..2 {
+        assert!(!bench.ask("web.b.example.", RecordType::AAAA).metadata.authoritative);
+        assert!(!bench.ask("web.b.example.", RecordType::MX).metadata.authoritative);
+    }
+    // Its trouble with our EDNS is not the host's with us.
+    bench.net.fails = vec![(RecordType::TXT, ResponseCode::BADVERS)];
+    for edns in [None, Some(Edns::new())] {
+        let mut asked = question("web.b.example.", RecordType::TXT);
+        asked.edns = edns;
+        assert_eq!(bench.ask_as(HOST, asked).metadata.response_code, ResponseCode::ServFail);
+    }
+}

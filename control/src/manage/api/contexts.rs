@@ -2,12 +2,13 @@
 
 use std::net::Ipv6Addr;
 
+use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 
 use super::named;
 
 /// Which contexts are asked for. Everything left out matches.
-#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
 #[serde(default, deny_unknown_fields)]
 pub struct ContextFilter {
     /// Ours or the peer's.
@@ -38,7 +39,7 @@ impl ContextFilter {
 }
 
 /// How many contexts there are, by state; hold-downs count as contexts do.
-#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
 pub struct ContextCounts {
     /// In all.
     pub total: u64,
@@ -57,7 +58,7 @@ pub struct ContextCounts {
 }
 
 /// The contexts that pass a filter.
-#[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize)]
+#[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize, JsonSchema)]
 pub struct ContextsView {
     /// At most as many as asked for.
     pub contexts: Vec<ContextView>,
@@ -69,7 +70,7 @@ pub struct ContextsView {
 }
 
 /// RFC 5533's states (§6.3), under its names.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize, JsonSchema)]
 #[serde(rename_all = "kebab-case")]
 pub enum ContextState {
     /// Nothing known.
@@ -89,7 +90,7 @@ pub enum ContextState {
 }
 
 /// RFC 5534's states (§6.1), under its names.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize, JsonSchema)]
 #[serde(rename_all = "kebab-case")]
 pub enum ReapState {
     /// As far as is known both directions work.
@@ -105,7 +106,7 @@ named!(ContextState: Idle "idle", I1Sent "i1-sent", I2Sent "i2-sent", I2bisSent 
 named!(ReapState: Operational "operational", Exploring "exploring", InboundOk "inbound-ok");
 
 /// One context.
-#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize, JsonSchema)]
 pub struct ContextView {
     /// Our host.
     pub ulid_local: Ipv6Addr,
@@ -183,7 +184,7 @@ impl ContextView {
 }
 
 /// Two locators: packets go from `local` to `peer`.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
 pub struct PairView {
     /// Ours.
     pub local: Ipv6Addr,
@@ -192,7 +193,7 @@ pub struct PairView {
 }
 
 /// A peer's locator and what is known of it.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
 pub struct PeerLocatorView {
     /// The address.
     pub locator: Ipv6Addr,
@@ -203,14 +204,14 @@ pub struct PeerLocatorView {
 }
 
 /// What is known of paths.
-#[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize)]
+#[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize, JsonSchema)]
 pub struct PathsView {
     /// One for each local provider and peer prefix in use.
     pub paths: Vec<PathView>,
 }
 
 /// From one of our providers to one peer prefix: what many contexts share.
-#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize, JsonSchema)]
 pub struct PathView {
     /// Our provider.
     pub provider: String,

@@ -3,10 +3,11 @@
 use std::collections::BTreeMap;
 use std::net::Ipv6Addr;
 
+use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 
 /// DNS for the hosts.
-#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
 pub struct DnsView {
     /// Whether there is a `[dns]`. If not, nothing else is told.
     pub enabled: bool,
@@ -45,7 +46,7 @@ pub struct DnsView {
 }
 
 /// A server that is asked.
-#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
 pub struct DnsServerView {
     /// Where it is.
     pub address: Ipv6Addr,
@@ -68,7 +69,7 @@ pub struct DnsServerView {
 }
 
 /// What [`super::Request::DnsFlush`] did.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
 pub struct FlushedView {
     /// Entries forgotten.
     pub entries: u64,

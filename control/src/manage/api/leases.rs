@@ -2,10 +2,11 @@
 
 use std::net::Ipv6Addr;
 
+use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 
 /// Leases and quarantine.
-#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
 pub struct LeasesView {
     /// Whether the box serves DHCPv6. If not, nothing else is told.
     pub enabled: bool,
@@ -26,7 +27,7 @@ pub struct LeasesView {
 }
 
 /// A client's lease.
-#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
 pub struct LeaseView {
     /// What the host is called.
     pub name: String,
@@ -47,7 +48,7 @@ pub struct LeaseView {
 }
 
 /// Addresses nobody may have.
-#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
 pub struct HeldView {
     /// The identifier among them.
     pub ulid: Ipv6Addr,

@@ -2,10 +2,11 @@
 
 use std::collections::BTreeMap;
 
+use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 
 /// Translation for peers without Shim6.
-#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
 pub struct Natv6View {
     /// `natv6.enabled`. If not, nothing else is told.
     pub enabled: bool,
@@ -30,7 +31,7 @@ pub struct Natv6View {
 }
 
 /// A provider as translation sees it.
-#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
 pub struct Natv6ProviderView {
     /// `provider.name`.
     pub name: String,

@@ -1,9 +1,10 @@
 //! The site's policy, and how the site stands.
 
+use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 
 /// The policy in force and how the site stands.
-#[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize)]
+#[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize, JsonSchema)]
 pub struct PolicyView {
     /// Whether there is one.
     pub loaded: bool,
@@ -20,7 +21,7 @@ pub struct PolicyView {
 }
 
 /// What a class of traffic carries.
-#[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize)]
+#[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize, JsonSchema)]
 pub struct PolicyClassView {
     /// Its name.
     pub name: String,
@@ -32,7 +33,7 @@ pub struct PolicyClassView {
 }
 
 /// What a class carries through a provider.
-#[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize)]
+#[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize, JsonSchema)]
 pub struct PolicyShareView {
     /// `provider.name`.
     pub provider: String,
@@ -45,7 +46,7 @@ pub struct PolicyShareView {
 }
 
 /// What a policy that was loaded replaced.
-#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
 pub struct PolicyLoadedView {
     /// The file it came from.
     pub file: String,

@@ -2,13 +2,14 @@
 
 use std::net::Ipv6Addr;
 
+use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 
 use super::{ContextCounts, named};
 use crate::publish::Counts;
 
 /// How the box is.
-#[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize)]
+#[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize, JsonSchema)]
 pub struct StatusView {
     /// `box.name`.
     pub name: String,
@@ -36,7 +37,7 @@ pub struct StatusView {
 }
 
 /// One poll-mode worker.
-#[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize)]
+#[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize, JsonSchema)]
 pub struct WorkerView {
     /// Its number, from 0.
     pub id: u16,
@@ -53,7 +54,7 @@ pub struct WorkerView {
 }
 
 /// One port.
-#[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize)]
+#[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize, JsonSchema)]
 pub struct PortView {
     /// `port.name`.
     pub name: String,
@@ -95,7 +96,7 @@ pub struct PortView {
 }
 
 /// How packets get to the receive queues of a port. Wherever they arrive they find their worker.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
 #[serde(rename_all = "kebab-case")]
 pub enum Spread {
     /// There is one queue.
@@ -112,7 +113,7 @@ pub enum Spread {
 named!(Spread: Single "single", Device "device", Hash "hash", KeyedHash "keyed-hash");
 
 /// One provider.
-#[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize)]
+#[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize, JsonSchema)]
 pub struct ProviderView {
     /// `provider.name`.
     pub name: String,
@@ -142,7 +143,7 @@ pub struct ProviderView {
 }
 
 /// What the operator wants of a provider.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize, JsonSchema)]
 #[serde(rename_all = "kebab-case")]
 pub enum Steering {
     /// Contexts move here, and new ones begin here.
@@ -157,7 +158,7 @@ pub enum Steering {
 }
 
 /// Where DPDK's memory comes from.
-#[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize)]
+#[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize, JsonSchema)]
 pub struct MemoryView {
     /// From hugepages, or from ordinary ones.
     pub hugepages: bool,
@@ -166,7 +167,7 @@ pub struct MemoryView {
 }
 
 /// The hosts served.
-#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
 pub struct HostsView {
     /// In the order of the hosts file.
     pub hosts: Vec<HostView>,
@@ -176,7 +177,7 @@ pub struct HostsView {
 }
 
 /// What a host that is gone left behind.
-#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
 pub struct QuarantinedView {
     /// The host's identifier.
     pub ulid: Ipv6Addr,
@@ -189,7 +190,7 @@ pub struct QuarantinedView {
 }
 
 /// One host.
-#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
 pub struct HostView {
     /// What people call it.
     pub name: String,

@@ -102,7 +102,7 @@ pub(super) fn host_add(config: &Path, wanted: &Wanted<'_>, output: &mut Output<'
     let reloaded = reload(&site, output);
     let view = MadeView {
         host: host_view(&host),
-        records: records(&host, wanted.domain),
+        records: records(&host, site.ulid_kind(), wanted.domain),
         daemon_reloaded: Some(matches!(reloaded, Ok(true))),
     };
     output.answer(&view, |view| {
@@ -181,12 +181,16 @@ pub(super) fn host_records(
     domain: Option<&str>,
     output: &mut Output<'_>,
 ) -> Result<(), VerbError> {
-    let (_, hosts) = hosts(config)?;
+    let (site, hosts) = hosts(config)?;
     let chosen: Vec<&Host> = hosts.iter().filter(|host| name.is_none_or(|name| host.name == name)).collect();
     if let (true, Some(name)) = (chosen.is_empty(), name) {
         return Err(EditError::Unknown(name.to_string()).into());
     }
-    let made = |host: &&Host| MadeView { host: host_view(host), records: records(host, domain), daemon_reloaded: None };
+    let made = |host: &&Host| MadeView {
+        host: host_view(host),
+        records: records(host, site.ulid_kind(), domain),
+        daemon_reloaded: None,
+    };
     let views: Vec<MadeView> = chosen.iter().map(made).collect();
     output.answer(&views, |views| views.iter().flat_map(|view| &view.records).map(|it| format!("{it}\n")).collect())
 }

@@ -4,6 +4,7 @@
 //! table or, with `--json`, a program with exactly the types of [`api`](super::api).
 
 mod files;
+mod manual;
 mod policy;
 mod providers;
 pub mod records;
@@ -20,15 +21,21 @@ use clap::{Args, Parser, Subcommand, ValueEnum};
 use serde::Serialize;
 
 use super::api::{ContextFilter, ContextState, SteerRequest, Steering};
-use super::client::ClientError;
+use super::client::{Client, ClientError};
 use crate::config::edit::{NewProvider, SiteEditError};
 use crate::config::hosts::EditError;
 use crate::config::key::KeyFileError;
-use crate::config::{DEFAULT_PATH, Prefix, Problems};
+use crate::config::{DEFAULT_PATH, Prefix, Problems, Site};
+
+/// Exit status when no daemon answers.
+const NO_DAEMON: u8 = 3;
+/// Exit status when whoever asks may not.
+const NOT_ALLOWED: u8 = 4;
 
 /// Looks after a P-SHIM6 box: checks its configuration, makes its hosts, and shows what it is doing.
 ///
-/// Exit status: 0 when it worked, 1 when it did not, 2 when the command line was wrong.
+/// Exit status: 0 when it worked, 1 when it did not, 2 when the command line was wrong, 3 when no daemon answers, 4 when it may
+/// only be asked by others.
 #[derive(Debug, Parser)]
 #[command(name = "pshim6ctl", version)]
 pub struct Cli {
@@ -38,6 +45,9 @@ pub struct Cli {
     /// Answer in JSON.
     #[arg(long, global = true)]
     json: bool,
+    /// Ask the daemon at this socket, whatever the configuration says.
+    #[arg(long, global = true, value_name = "SOCKET")]
+    socket: Option<PathBuf>,
     #[command(subcommand)]
     verb: Verb,
 }
@@ -101,6 +111,19 @@ enum Verb {
     },
     /// Have the running box read its configuration and hosts again: all of it or nothing.
     Reload,
+    /// Print what a shell has to know to complete commands.
+    ///
+    /// `source <(pshim6ctl completion bash)`; for fish, `pshim6ctl completion fish | source`.
+    Completion {
+        /// Which shell.
+        #[arg(value_enum)]
+        shell: clap_complete::Shell,
+    },
+    /// Write the manual pages.
+    Man {
+        /// Where to.
+        directory: PathBuf,
+    },
 }
 
 #[derive(Debug, Subcommand)]
@@ -304,14 +327,35 @@ pub enum VerbError {
     Said,
 }
 
+impl VerbError {
+    /// The exit status that says so.
+    fn status(&self) -> ExitCode {
+        match self {
+            VerbError::Client(ClientError::NotRunning { .. } | ClientError::Broken { .. }) => ExitCode::from(NO_DAEMON),
+            VerbError::Client(ClientError::NoAccess { .. } | ClientError::Refused { status: 403, .. }) => {
+                ExitCode::from(NOT_ALLOWED)
+            }
+            _ => ExitCode::FAILURE,
+        }
+    }
+}
+
 /// Where answers go, and in which form.
 struct Output<'a> {
     json: bool,
+    /// Where the daemon is, if it was said on the command line.
+    socket: Option<&'a Path>,
     out: &'a mut dyn Write,
     err: &'a mut dyn Write,
 }
 
 impl Output<'_> {
+    /// A connection to the daemon.
+    fn client(&self, config: &Path) -> Result<Client, VerbError> {
+        let Some(socket) = self.socket else { return Ok(Client::reach(&Site::load(config)?.0)?) };
+        Ok(Client::connect(socket)?)
+    }
+
     /// Prints `value`: as JSON, or as `text` makes it for people.
     fn answer<T: Serialize>(&mut self, value: &T, text: impl FnOnce(&T) -> String) -> Result<(), VerbError> {
         if self.json {
@@ -331,7 +375,7 @@ impl Output<'_> {
 
 /// Runs one command; answers go to `out`, everything else to `err`.
 pub fn run(cli: &Cli, out: &mut dyn Write, err: &mut dyn Write) -> ExitCode {
-    let mut output = Output { json: cli.json, out, err };
+    let mut output = Output { json: cli.json, socket: cli.socket.as_deref(), out, err };
     let result = obey(cli, &mut output).and_then(|()| Ok(output.out.flush()?));
     match result {
         Ok(()) => ExitCode::SUCCESS,
@@ -341,7 +385,7 @@ pub fn run(cli: &Cli, out: &mut dyn Write, err: &mut dyn Write) -> ExitCode {
         Err(error) => {
             // Nowhere is left to complain to if this fails.
             let _ = writeln!(output.err, "{error}");
-            ExitCode::FAILURE
+            error.status()
         }
     }
 }
@@ -378,6 +422,8 @@ fn obey(cli: &Cli, output: &mut Output<'_>) -> Result<(), VerbError> {
         Verb::Zone { domain } => zone::zone(config, domain.as_deref(), output),
         Verb::Policy(verb) => policy::run(config, verb, output),
         Verb::Reload => show::reload(config, output),
+        Verb::Completion { shell } => manual::completion(*shell, output),
+        Verb::Man { directory } => manual::man(directory, output),
     }
 }
 

@@ -8,9 +8,6 @@ use serde::Serialize;
 use crate::config::Host;
 use crate::config::hosts::Hex;
 
-/// The private-use record type whose data is one ULID of 16 octets.
-pub const ULID_RECORD_TYPE: u16 = 65_280;
-
 /// One record in the form of a zone file.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize)]
 pub struct Record {
@@ -29,22 +26,27 @@ impl fmt::Display for Record {
     }
 }
 
-/// The records of a host of the file.
-pub fn records(host: &Host, domain: Option<&str>) -> Vec<Record> {
+/// The records of a host of the file; `ulid_kind` is the type of ULID records.
+pub fn records(host: &Host, ulid_kind: u16, domain: Option<&str>) -> Vec<Record> {
     let locators: Vec<Ipv6Addr> = host.identity.locators.iter().map(|locator| locator.0).collect();
-    records_of(&host.name, host.identity.ulid.0, &locators, domain)
+    records_of(&host.name, (host.identity.ulid.0, ulid_kind), &locators, domain)
 }
 
-/// The records of a host: an AAAA for each locator, the ULID in RFC 3597 syntax, and the ULID's reverse name.
+/// The records of a host: an AAAA for each locator, the ULID as a record of its type in RFC 3597 syntax, and the ULID's reverse name.
 ///
 /// With `domain`, names are complete. Without, a name with dots counts as complete and one without stays relative.
-pub fn records_of(name: &str, ulid: Ipv6Addr, locators: &[Ipv6Addr], domain: Option<&str>) -> Vec<Record> {
+pub fn records_of(
+    name: &str,
+    (ulid, ulid_kind): (Ipv6Addr, u16),
+    locators: &[Ipv6Addr],
+    domain: Option<&str>,
+) -> Vec<Record> {
     let owner = owner(name, domain);
     let record = |owner: &str, kind: &str, data: String| Record { owner: owner.into(), kind: kind.into(), data };
     let mut records: Vec<Record> = locators.iter().map(|locator| record(&owner, "AAAA", locator.to_string())).collect();
     let octets = ulid.octets();
     let data = format!("\\# {} {}", octets.len(), Hex(&octets));
-    records.push(record(&owner, &format!("TYPE{ULID_RECORD_TYPE}"), data));
+    records.push(record(&owner, &format!("TYPE{ulid_kind}"), data));
     records.push(record(&reverse_name(ulid), "PTR", owner.clone()));
     records
 }
@@ -86,7 +88,7 @@ mod tests {
         };
         let host = Host { name: "h1".into(), identity, mac: None };
         let reverse = "5.0.0.0.0.0.0.0.0.0.0.0.0.0.0.0.1.0.0.0.0.0.0.0.a.0.0.0.0.0.c.f.ip6.arpa.";
-        let lines = |domain| records(&host, domain).iter().map(Record::to_string).collect::<Vec<_>>();
+        let lines = |domain| records(&host, 65_280, domain).iter().map(Record::to_string).collect::<Vec<_>>();
         assert_eq!(
             lines(Some("site.example")),
             [
@@ -95,6 +97,7 @@ mod tests {
                 format!("{reverse} IN PTR h1.site.example."),
             ]
         );
+        assert_eq!(records(&host, 65_281, None)[1].kind, "TYPE65281");
         assert_eq!(lines(None)[0], "h1 IN AAAA 2001:db8:a1:1::7");
         assert!(is_relative("h1", None) && !is_relative("h1.site.example", None));
     }

@@ -5,20 +5,17 @@ use std::path::Path;
 
 use super::files::hosts_table;
 use super::{Output, VerbError};
-use crate::config::Site;
 use crate::manage::api::{
     ContextFilter, ContextView, ContextsView, CountersView, DnsView, HostsView, LeasesView, Natv6View, PathsView,
     Request, Response, StatusView, SteerRequest,
 };
-use crate::manage::client::Client;
 use crate::manage::table::Table;
 use crate::publish::Counts;
 
 /// Asks, and takes the answer that belongs to the question.
 macro_rules! ask {
-    ($config:expr, $request:expr, $answer:ident) => {{
-        let (site, _) = Site::load($config)?;
-        let mut client = Client::connect(&site.node.control_socket)?;
+    ($config:expr, $output:expr, $request:expr, $answer:ident) => {{
+        let mut client = $output.client($config)?;
         match client.call($request)? {
             Response::$answer(view) => view,
             _ => return Err(client.wrong_answer().into()),
@@ -27,12 +24,12 @@ macro_rules! ask {
 }
 
 pub(super) fn status(config: &Path, output: &mut Output<'_>) -> Result<(), VerbError> {
-    let view = ask!(config, Request::Status, Status);
+    let view = ask!(config, output, Request::Status, Status);
     output.answer(&view, status_text)
 }
 
 pub(super) fn hosts(config: &Path, output: &mut Output<'_>) -> Result<(), VerbError> {
-    let view = ask!(config, Request::Hosts, Hosts);
+    let view = ask!(config, output, Request::Hosts, Hosts);
     output.answer(&view, hosts_text)
 }
 
@@ -41,7 +38,7 @@ pub(super) fn contexts(config: &Path, mut filter: ContextFilter, output: &mut Ou
     let limit = filter.limit();
     let mut all = ContextsView::default();
     loop {
-        let view = ask!(config, Request::Contexts(filter.clone()), Contexts);
+        let view = ask!(config, output, Request::Contexts(filter.clone()), Contexts);
         all.contexts.extend(view.contexts);
         all.left_off += view.left_off;
         // Whatever the other end says, this comes to an end.
@@ -53,43 +50,43 @@ pub(super) fn contexts(config: &Path, mut filter: ContextFilter, output: &mut Ou
 }
 
 pub(super) fn paths(config: &Path, output: &mut Output<'_>) -> Result<(), VerbError> {
-    let view = ask!(config, Request::Paths, Paths);
+    let view = ask!(config, output, Request::Paths, Paths);
     output.answer(&view, paths_text)
 }
 
 pub(super) fn counters(config: &Path, all: bool, output: &mut Output<'_>) -> Result<(), VerbError> {
-    let view = ask!(config, Request::Counters, Counters);
+    let view = ask!(config, output, Request::Counters, Counters);
     output.answer(&view, |view| counters_text(view, all))
 }
 
 pub(super) fn leases(config: &Path, output: &mut Output<'_>) -> Result<(), VerbError> {
-    let view = ask!(config, Request::Leases, Leases);
+    let view = ask!(config, output, Request::Leases, Leases);
     output.answer(&view, leases_text)
 }
 
 pub(super) fn natv6(config: &Path, output: &mut Output<'_>) -> Result<(), VerbError> {
-    let view = ask!(config, Request::Natv6, Natv6);
+    let view = ask!(config, output, Request::Natv6, Natv6);
     output.answer(&view, natv6_text)
 }
 
 pub(super) fn dns(config: &Path, output: &mut Output<'_>) -> Result<(), VerbError> {
-    let view = ask!(config, Request::Dns, Dns);
+    let view = ask!(config, output, Request::Dns, Dns);
     output.answer(&view, dns_text)
 }
 
 pub(super) fn dns_flush(config: &Path, output: &mut Output<'_>) -> Result<(), VerbError> {
-    let view = ask!(config, Request::DnsFlush, DnsFlushed);
+    let view = ask!(config, output, Request::DnsFlush, DnsFlushed);
     output.answer(&view, |view| format!("{} entries forgotten\n", view.entries))
 }
 
 pub(super) fn provider(config: &Path, wanted: SteerRequest, output: &mut Output<'_>) -> Result<(), VerbError> {
-    let view = ask!(config, Request::Steer(wanted), Steered);
+    let view = ask!(config, output, Request::Steer(wanted), Steered);
     output
         .answer(&view, |view| format!("{}: {}; {} contexts send through it\n", view.name, view.steering, view.contexts))
 }
 
 pub(super) fn reload(config: &Path, output: &mut Output<'_>) -> Result<(), VerbError> {
-    let view = ask!(config, Request::Reload, Reloaded);
+    let view = ask!(config, output, Request::Reload, Reloaded);
     output.answer(&view, |view| {
         let changes = format!("{} added, {} removed, {} with other locators", view.added, view.removed, view.changed);
         let mut text = format!("reloaded: {} hosts ({changes}), {} static peers\n", view.hosts, view.peers);

@@ -22,7 +22,8 @@ pub(super) fn run(config: &Path, verb: &StoreVerb, output: &mut Output<'_>) -> R
                 Err(error) => return Err(error.into()),
             };
             // It is for machines, whatever `--json` says.
-            Output { json: true, out: &mut *output.out, err: &mut *output.err }.answer(&export, |_| String::new())
+            Output { json: true, socket: output.socket, out: &mut *output.out, err: &mut *output.err }
+                .answer(&export, |_| String::new())
         }
         StoreVerb::Import { file: from } => {
             let export = read(from)?;
@@ -46,7 +47,7 @@ pub(super) fn run(config: &Path, verb: &StoreVerb, output: &mut Output<'_>) -> R
 }
 
 fn ask(site: &Site) -> Result<Export, VerbError> {
-    let mut client = Client::connect(&site.node.control_socket)?;
+    let mut client = Client::reach(site)?;
     match client.call(Request::StoreExport)? {
         Response::Store(export) => Ok(*export),
         _ => Err(client.wrong_answer().into()),

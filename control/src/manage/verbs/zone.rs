@@ -41,7 +41,9 @@ pub(super) fn zone(config: &Path, domain: Option<&str>, output: &mut Output<'_>)
     };
     let published = site.publish.as_ref();
     let domain = domain.or(published.map(|publish| publish.zone.as_str())).map(|it| it.trim_matches('.').to_owned());
-    let all = hosts.iter().flat_map(|host| records_of(&host.name, host.ulid, &host.locators, domain.as_deref()));
+    let kind = site.ulid_kind();
+    let all =
+        hosts.iter().flat_map(|host| records_of(&host.name, (host.ulid, kind), &host.locators, domain.as_deref()));
     let (reverse, forward) = all.partition(|record| record.kind == "PTR");
     let ttl_s = published.map_or(TTL_S, |publish| publish.ttl.as_secs());
     let view = ZonesView { running, ttl_s, domain, forward, reverse };
@@ -62,7 +64,7 @@ fn text(view: &ZonesView) -> String {
 
 /// The hosts a running daemon serves; nothing if none runs.
 fn served(site: &Site) -> Result<Option<Vec<Named>>, VerbError> {
-    match Client::connect(&site.node.control_socket).and_then(|mut client| client.call(Request::Hosts)) {
+    match Client::reach(site).and_then(|mut client| client.call(Request::Hosts)) {
         Ok(Response::Hosts(view)) => {
             let named = view.hosts.into_iter().map(|it| Named { name: it.name, ulid: it.ulid, locators: it.locators });
             Ok(Some(named.collect()))

@@ -40,6 +40,29 @@ fn known(node: &Node, site: u16) -> Vec<Locator> {
     node.context(site).peer_locators.iter().map(|known| known.locator).collect()
 }
 
+// R5533-258, R5533-271
+#[test]
+fn a_check_is_answered_by_its_nonce_over_whatever_pair_the_peer_likes() {
+    let (mut a, mut b) = established();
+    let (id, other) = (a.context(2).id, pair(locator(1, 2, 1), locator(2, 2, 1)));
+    for back in [other, pair(locator(1, 1, 1), locator(2, 1, 1))] {
+        a.out.clear();
+        let Node { endpoint, rng, out, .. } = &mut a;
+        assert!(endpoint.check_pair(rng, id, other, out));
+        let (addresses, request) = a.sent_one();
+        assert_eq!(addresses, between(other.local, other.peer));
+        assert_eq!(b.receive(at(1), addresses, &request), Verdict::Accepted);
+        let (_, ack) = b.sent_one();
+        let Message::UpdateAck { receiver_tag, request_nonce, .. } = ack else { panic!("{ack:?}") };
+        let way = between(back.peer, back.local);
+        let guess = Message::UpdateAck { receiver_tag, request_nonce: !request_nonce, options: Options::NONE };
+        assert_eq!(a.receive(at(1), way, &guess), Verdict::Dropped(DropReason::WrongNonce));
+        assert!(a.endpoint.is_checking(id));
+        assert_eq!(a.receive(at(1), way, &ack), Verdict::Accepted);
+        assert!(a.has(&Output::Checked { id, pair: other }) && !a.endpoint.is_checking(id));
+    }
+}
+
 #[test]
 fn a_new_list_replaces_the_old_one_at_the_peer_and_then_here() {
     // R5534-021
