@@ -123,7 +123,7 @@ fn ask(configuration: &Configuration) -> Result<PolicyView, VerbError> {
     let mut client = Client::connect(&configuration.site.node.control_socket)?;
     match client.call(Request::Policy)? {
         Response::Policy(view) => Ok(view),
-        _ => Err(ClientError::from(client.wrong_answer()).into()),
+        _ => Err(client.wrong_answer().into()),
     }
 }
 
