@@ -367,7 +367,8 @@ fn answer(request: &Request) -> Response {
         Request::StoreExport => Response::error("no store"),
         Request::Metrics => Response::Metrics(Box::default()),
         Request::Counters => Response::Counters(CountersView {
-            counters: [("drop.hop_limit".into(), 0), ("rx.packets".into(), 7)].into(),
+            counters: [("drop.hop_limit".into(), 0), ("drop_hop_limit".into(), 3), ("rx.packets".into(), 7)].into(),
+            advice: Default::default(),
             descriptions: [("rx.packets".into(), "packets received".into())].into(),
             workers: Vec::new(),
         }),
@@ -452,11 +453,21 @@ fn a_running_daemon_is_shown_in_tables_and_in_json() {
     assert_eq!(serde_json::from_value::<ContextView>(json["contexts"][0].clone()).unwrap(), context());
     assert_eq!(json["contexts"][0]["state"], "established");
     let ulid = Some("fc00:b:0:1::5".parse().unwrap());
-    let filter = ContextFilter { ulid, state: Some(ContextState::Established), limit: Some(5), after: None };
+    let filter = ContextFilter { ulid, state: Some(ContextState::Established), limit: Some(5), ..Default::default() };
     let more = ContextFilter { limit: Some(4), after: Some(4096), ..filter.clone() };
     let asked_for = [filter, more].map(Request::Contexts);
     assert_eq!(asked.lock().unwrap().last_chunk(), Some(&asked_for));
 
+    room.ctl("contexts --host h1 --peer fc00:b::5 --path isp-x 2001:db8:b1:1::/64");
+    let on_path = ContextFilter {
+        host: Some("h1".into()),
+        peer: Some("fc00:b::5".parse().unwrap()),
+        provider: Some("isp-x".into()),
+        prefix: Some("2001:db8:b1:1::/64".into()),
+        limit: Some(1000),
+        ..Default::default()
+    };
+    assert!(asked.lock().unwrap().contains(&Request::Contexts(on_path)));
     assert!(
         room.ctl("paths")
             .out
@@ -471,6 +482,11 @@ fn a_running_daemon_is_shown_in_tables_and_in_json() {
     let words: Vec<&str> = line("manage_requests");
     assert!(words[1].parse::<u32>().unwrap() > 3, "{counters}");
     assert!(room.ctl("counters --all").out.contains("drop.hop_limit"));
+    let explained = room.ctl("counters drop_hop_limit --explain").out;
+    assert_eq!(
+        explained,
+        "drop_hop_limit: 3\n    What to do: Nothing, if few: traceroute. Many: a routing loop between the box and a router; check routes to site and locators.\n"
+    );
     assert_eq!(room.ctl("counters --json").json()["counters"]["drop.hop_limit"], 0);
     assert_eq!(room.ctl("hosts --json").json(), serde_json::json!({ "hosts": [] }));
     assert_eq!(room.ctl("leases --json").json()["leases"][0]["duid"], "00030001020000000005");

@@ -275,7 +275,10 @@ impl Control {
         let response = match &call.request {
             Request::Status => Response::Status(self.status(now)),
             Request::Hosts => Response::Hosts(self.engine.hosts_view(now)),
-            Request::Contexts(filter) => Response::Contexts(self.engine.contexts_view(now, filter)),
+            Request::Contexts(filter) => match self.engine.contexts_view(now, filter) {
+                Ok(view) => Response::Contexts(view),
+                Err(error) => Response::Error(error),
+            },
             Request::Paths => Response::Paths(self.engine.paths_view(now)),
             Request::Counters => Response::Counters(self.counters()),
             Request::Metrics => Response::Metrics(Box::new(self.metrics(now))),

@@ -132,6 +132,9 @@ pub struct CountersView {
     pub counters: BTreeMap<String, u64>,
     /// What each counts, in a sentence.
     pub descriptions: BTreeMap<String, String>,
+    /// What to do about those that are reasons to drop.
+    #[serde(default)]
+    pub advice: BTreeMap<String, String>,
     /// The share of each worker, by its number, of the counters that workers keep.
     #[serde(default)]
     pub workers: Vec<BTreeMap<String, u64>>,
@@ -183,6 +186,11 @@ impl ErrorView {
     pub fn new(text: impl Into<String>) -> ErrorView {
         ErrorView { text: text.into(), kind: ErrorKind::Refused }
     }
+
+    /// That there is nothing of that name.
+    pub fn missing(text: impl Into<String>) -> ErrorView {
+        ErrorView { text: text.into(), kind: ErrorKind::NotFound }
+    }
 }
 
 impl Response {
@@ -193,7 +201,7 @@ impl Response {
 
     /// That there is nothing of that name.
     pub fn missing(text: impl Into<String>) -> Response {
-        Response::Error(ErrorView { text: text.into(), kind: ErrorKind::NotFound })
+        Response::Error(ErrorView::missing(text))
     }
 }
 

@@ -294,7 +294,8 @@ impl Entry {
         [self.sent, self.received]
     }
 
-    pub(super) fn is_default(&self) -> bool {
+    /// Whether packets from the site with its identifiers use it; a forked context has only those of its class.
+    pub fn is_default(&self) -> bool {
         self.flags & DEFAULT != 0
     }
 
