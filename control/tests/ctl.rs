@@ -1,5 +1,8 @@
 //! `pshim6ctl` as an operator meets it: arguments in, words and exit status out.
 
+#[path = "ctl/watching.rs"]
+mod watching;
+
 use std::fs;
 use std::os::unix::fs::PermissionsExt;
 use std::path::PathBuf;
@@ -10,6 +13,7 @@ use std::thread;
 use control::manage::api::*;
 use control::manage::{Call, Doors, Server};
 use serde_json::Value;
+use watching::traced;
 
 const SITE: &str = r#"[box]
 name = "a-box"
@@ -247,39 +251,6 @@ fn a_site_with_a_key_gets_hybrid_hosts() {
     assert_eq!((warned.status, warned.err.as_str()), (0, text));
 }
 
-#[test]
-fn the_command_line_explains_itself() {
-    let room = Room::new("manual", SITE);
-    for shell in ["bash", "zsh", "fish"] {
-        let said = room.ctl(&format!("completion {shell}"));
-        assert!(said.status == 0 && said.out.contains("pshim6ctl") && said.out.contains("contexts"), "{said:?}");
-    }
-    assert_eq!(room.ctl("man pages").status, 0);
-    let page = |name: &str| fs::read_to_string(room.0.join("pages").join(name)).unwrap();
-    assert!(page("pshim6ctl.1").contains("Exit status"));
-    assert!(page("pshim6ctl-contexts.1").contains("limit") && page("pshim6ctl-host-add.1").contains("make\\-key"));
-}
-
-// Those who may only look get no further, and hear why.
-#[test]
-fn a_reader_is_answered_and_refused_in_words() {
-    let room = Room::new("reader", &format!("{SITE}\n[manage]\nread_socket = \"read.sock\"\n"));
-    let (engine, calls) = crossbeam::channel::bounded::<Call>(4);
-    thread::spawn(move || {
-        for call in calls {
-            let response = answer(&call.request);
-            call.answer(response);
-        }
-    });
-    let read = control::manage::server::Socket { path: room.0.join("read.sock"), mode: 0o600, group: None };
-    let _server = Server::open(&Doors { read: Some(read), ..Doors::at(&room.0.join("control.sock")) }, engine).unwrap();
-    assert_eq!(room.ctl("--socket read.sock status --json").json()["name"], "a-box");
-    let refused = room.ctl("--socket read.sock provider isp-x drain");
-    let text = "POST /v1/providers/steering is for operators; ask by box.control_socket\n";
-    assert_eq!((refused.status, refused.out.as_str(), refused.err.as_str()), (4, "", text));
-    assert_eq!(room.ctl("provider isp-x drain").status, 0);
-}
-
 /// A daemon whose engine knows one context and keeps what it was asked.
 fn daemon(room: &Room) -> (Server, Arc<Mutex<Vec<Request>>>) {
     let (engine, calls) = crossbeam::channel::bounded::<Call>(4);
@@ -366,6 +337,16 @@ fn answer(request: &Request) -> Response {
         }),
         Request::StoreExport => Response::error("no store"),
         Request::Metrics => Response::Metrics(Box::default()),
+        Request::TraceStart(asked) if asked.reason.as_deref() == Some("luck") => {
+            Response::missing("no packet is dropped because of luck")
+        }
+        Request::TraceStart(_) => Response::TraceStarted(TraceStarted { id: 7, idle_s: 10 }),
+        Request::TraceFetch(TraceFetch { id: 7 }) => Response::Trace(TraceView { records: vec![traced(); 2], lost: 4 }),
+        Request::TraceFetch(_) => Response::missing("that trace has ended"),
+        Request::TraceStop => Response::TraceStopped(TraceStopped { was: true }),
+        Request::Explain(_) => {
+            Response::Explained(Box::new(ExplainView { packet: traced(), why: vec!["provider isp-x: up".into()] }))
+        }
         Request::Counters => Response::Counters(CountersView {
             counters: [("drop.hop_limit".into(), 0), ("drop_hop_limit".into(), 3), ("rx.packets".into(), 7)].into(),
             advice: Default::default(),

@@ -59,7 +59,8 @@ fn a_dropped_packet_is_told_with_its_reason() {
     bench.control.trace(Some(every(100)), BURST);
     bench.run();
     let header = PayloadHeader { next_header: protocol::UDP, tag: bench.context(1, 2, X).local_tag }.emit();
-    let unknown = packet(Side::B.locator(2, X), Side::A.locator(1, X), protocol::SHIM6, &[&header[..], &[7; 9]].concat());
+    let unknown =
+        packet(Side::B.locator(2, X), Side::A.locator(1, X), protocol::SHIM6, &[&header[..], &[7; 9]].concat());
     bench.send(X, &bench.provider_frame(X, &unknown));
     bench.run();
     let [record] = records(&mut bench)[..] else { panic!("one record") };

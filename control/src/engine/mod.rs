@@ -39,6 +39,7 @@ mod attachments;
 mod bounds_tests;
 mod context;
 mod durations;
+mod explain;
 mod fork;
 mod hints;
 mod hosts;

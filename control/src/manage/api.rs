@@ -10,6 +10,7 @@ mod leases;
 mod metrics;
 mod natv6;
 mod status;
+mod trace;
 
 use std::collections::BTreeMap;
 
@@ -22,6 +23,7 @@ pub use leases::*;
 pub use metrics::*;
 pub use natv6::*;
 pub use status::*;
+pub use trace::*;
 
 /// Gives a type its names in JSON.
 macro_rules! named {
@@ -79,6 +81,14 @@ pub enum Request {
     Reload,
     /// Use a provider in another way.
     Steer(SteerRequest),
+    /// Begin to tell what becomes of packets.
+    TraceStart(TraceRequest),
+    /// What became of them.
+    TraceFetch(TraceFetch),
+    /// Tell no longer.
+    TraceStop,
+    /// What would become of a packet.
+    Explain(ExplainRequest),
 }
 
 /// How a provider is to be used from now on, until told otherwise or restarted.
@@ -121,6 +131,14 @@ pub enum Response {
     Reloaded(ReloadedView),
     /// To [`Request::Steer`]: the provider as it is now.
     Steered(ProviderView),
+    /// To [`Request::TraceStart`].
+    TraceStarted(TraceStarted),
+    /// To [`Request::TraceFetch`].
+    Trace(TraceView),
+    /// To [`Request::TraceStop`].
+    TraceStopped(TraceStopped),
+    /// To [`Request::Explain`].
+    Explained(Box<ExplainView>),
     /// The request cannot be answered or was not obeyed.
     Error(ErrorView),
 }

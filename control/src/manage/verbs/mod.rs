@@ -5,10 +5,13 @@
 
 mod files;
 mod manual;
+mod pcapng;
 mod providers;
 pub mod records;
 mod show;
 mod store;
+mod top;
+mod trace;
 mod zone;
 
 use std::io::{self, Write};
@@ -112,6 +115,17 @@ enum Verb {
     },
     /// Have the running box read its configuration and hosts again: all of it or nothing.
     Reload,
+    /// What would become of a packet, and why: its path, run on a copy of what it would find.
+    ///
+    /// From a host to a peer it is a packet from inside; from a peer to a host it comes as the peer would send it.
+    Explain(trace::ExplainArgs),
+    /// What becomes of packets that come by, also of those that are dropped: each stage's decision.
+    ///
+    /// Ends with --count, --seconds or control-C. One trace at a time; records that are more than --rate, or find no room, are
+    /// counted and left out. With --json, a line for each packet.
+    Trace(trace::TraceArgs),
+    /// A live screen: providers, rates, paths, what is dropped most. Control-C ends it.
+    Top(top::TopArgs),
     /// Print what a shell has to know to complete commands.
     ///
     /// `source <(pshim6ctl completion bash)`; for fish, `pshim6ctl completion fish | source`.
@@ -453,6 +467,9 @@ fn obey(cli: &Cli, output: &mut Output<'_>) -> Result<(), VerbError> {
         Verb::Provider(arguments) => provider(config, arguments, output),
         Verb::Zone { domain } => zone::zone(config, domain.as_deref(), output),
         Verb::Reload => show::reload(config, output),
+        Verb::Explain(asked) => trace::explain(config, asked, output),
+        Verb::Trace(asked) => trace::trace(config, asked, output),
+        Verb::Top(asked) => top::top(config, asked, output),
         Verb::Completion { shell } => manual::completion(*shell, output),
         Verb::Man { directory } => manual::man(directory, output),
     }

@@ -405,7 +405,7 @@ fn natv6_text(view: &Natv6View) -> String {
 }
 
 /// Seconds as people say them.
-fn duration(seconds: u64) -> String {
+pub(super) fn duration(seconds: u64) -> String {
     match (seconds / 86_400, seconds / 3600 % 24, seconds / 60 % 60, seconds % 60) {
         (0, 0, 0, seconds) => format!("{seconds}s"),
         (0, 0, minutes, seconds) => format!("{minutes}m{seconds:02}s"),
@@ -414,11 +414,11 @@ fn duration(seconds: u64) -> String {
     }
 }
 
-fn up(yes: bool) -> String {
+pub(super) fn up(yes: bool) -> String {
     if yes { "up" } else { "down" }.into()
 }
 
-fn or_dash(value: Option<impl Display>) -> String {
+pub(super) fn or_dash(value: Option<impl Display>) -> String {
     value.map_or("-".into(), |value| value.to_string())
 }
 
