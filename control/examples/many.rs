@@ -133,6 +133,7 @@ fn active(scene: &mut Scene, mut handles: Vec<u64>) -> Duration {
                     last: Direction::In,
                     labelled_in: false,
                     labelled_out: false,
+                    arrived: None,
                 };
                 let traffic = [Traffic::default(); 2];
                 engine.notice(now, rng, Notice::Activity { handle: *handle, activity, traffic }, effects);

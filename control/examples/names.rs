@@ -92,6 +92,7 @@ fn engine(count: u32) {
         cache_mb: 1,
         questions_per_s: 1000,
         questions_per_host_s: 1000,
+        handshake_wait_ms: 40,
     };
     world.reload(0, |site, _| site.dns = Some(dns)).expect("a configuration the engine takes");
     world.restart(0);

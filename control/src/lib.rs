@@ -13,6 +13,7 @@ pub mod engine;
 pub mod host;
 pub mod identity;
 pub mod manage;
+pub mod policy;
 pub mod publish;
 pub mod reap;
 pub mod shim6;

@@ -353,6 +353,8 @@ fn answer(request: &Request) -> Response {
             descriptions: [("rx.packets".into(), "packets received".into())].into(),
             workers: Vec::new(),
         }),
+        Request::Policy => Response::Policy(control::manage::api::PolicyView::default()),
+        Request::PolicyLoad => Response::error("no policy"),
         Request::DnsFlush => Response::DnsFlushed(FlushedView { entries: 3 }),
         Request::Dns => Response::Dns(DnsView {
             enabled: true,

@@ -9,6 +9,7 @@ use common::{Scene, ms, s};
 use control::config::site::Dns;
 use control::engine::Story;
 use control::host::{Datagram, Stack, StreamEvent};
+use control::manage::api::ContextState;
 use control::sim::{HostId, Plan, SitePlan, packet};
 use dataplane::counters::{Count, DropReason};
 use dataplane::wire::ipv6::{View, protocol};
@@ -50,6 +51,7 @@ impl Names {
                     cache_mb: 1,
                     questions_per_s: 1000,
                     questions_per_host_s: 400,
+                    handshake_wait_ms: 40,
                 });
             })
             .unwrap();
@@ -146,6 +148,17 @@ impl Names {
         let mut replies = self.replies();
         assert_eq!(replies.len(), 1, "{replies:?}");
         replies.remove(0)
+    }
+
+    /// Asks for addresses; how long it took until there was an answer.
+    fn until_told(&mut self, name: &Name) -> Duration {
+        let asked = self.scene.now;
+        self.say(name, RecordType::AAAA);
+        while self.replies().is_empty() {
+            assert!(self.scene.now < asked + s(5), "no answer");
+            self.run(ms(1));
+        }
+        self.scene.now.since(asked)
     }
 
     fn count(&self, name: &str) -> u64 {
@@ -324,4 +337,25 @@ fn a_host_that_asks_for_many_peers_does_not_fill_the_tables() {
     let paced = names.scene.nodes[0].tally("control_names_paced");
     assert!((40..=42).contains(&opened), "{opened}");
     assert_eq!(opened + paced, 90);
+}
+
+#[test]
+fn the_answer_waits_for_the_handshake_it_begins_and_not_for_long() {
+    let mut names = Names::met(9);
+    let tally =
+        |names: &Names| ["waited", "early"].map(|how| names.scene.nodes[0].tally(&format!("control_answers_{how}")));
+    names.until_told(&web());
+    let contexts = names.scene.nodes[0].contexts(names.scene.now);
+    assert_eq!(contexts[0].state, ContextState::Established, "before the host knows whom to send to");
+    assert_eq!(tally(&names), [1, 0]);
+    // Nobody is behind this one.
+    let (name, locator) = (Name::from_ascii("gone.example.").unwrap(), "2001:db8:77::1".parse().unwrap());
+    names.records.push((name.clone(), 300, RData::AAAA(AAAA(locator))));
+    names.records.push((name.clone(), 300, ulid("fc00:b:9::1".parse().unwrap())));
+    let took = names.until_told(&name);
+    assert!((ms(40)..ms(60)).contains(&took), "{took:?}");
+    assert_eq!(tally(&names), [1, 1]);
+    // Who asks next does not wait: the handshake was not begun for that answer.
+    let took = names.until_told(&name);
+    assert!(took < ms(10), "{took:?}");
 }

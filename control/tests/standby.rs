@@ -264,3 +264,25 @@ fn news_for_the_peer_takes_the_place_of_a_test_and_idle_contexts_are_not_tested(
     scene.run(s(250));
     assert_eq!(tests(&scene), before);
 }
+
+#[test]
+fn far_away_tests_are_as_few_and_what_they_found_as_good() {
+    let plan = Plan { sites: vec![SitePlan { providers: 3, ..SitePlan::default() }; 2], ..Plan::default() };
+    let mut scene = Scene::new(&plan, 11);
+    scene.all_legs(|leg| leg.delay = ms(50));
+    let stream = scene.stream(0, 1, ms(20));
+    scene.stream(1, 0, ms(20));
+    scene.run(s(10));
+    let tests = |scene: &Scene| scene.nodes[0].tally("control_standby_tests");
+    assert_eq!((tests(&scene), scene.nodes[0].tally("control_standby_tested")), (1, 1));
+    let (standby, used) = (scene.context(0).standby.unwrap(), scene.in_use(0));
+    scene.unplug(used);
+    // Nothing is missing but what was on its way to the provider that is gone.
+    let gone = missing(&mut scene, stream, s(5));
+    assert!(gone <= 10, "{gone} are missing");
+    // The standby is the pair in use by now. Another one is found by one test, however many reports there are meanwhile.
+    assert_eq!(scene.context(0).current, Some(standby));
+    scene.run(s(60));
+    assert!(scene.context(0).standby.is_some_and(|new| new != standby));
+    assert_eq!(tests(&scene), 2);
+}

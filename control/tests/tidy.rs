@@ -48,13 +48,17 @@ const CONTROL: Rooms = &[
     ("config", &["dhcp", "dns", "identity"]),
     ("store", &["dhcp", "identity"]),
     ("publish", &["config", "time"]),
-    ("manage", &["config", "dhcp", "identity", "publish", "store"]),
+    ("policy", &["chains", "config", "time"]),
+    ("manage", &["config", "dhcp", "identity", "policy", "publish", "store"]),
     (
         "engine",
-        &["chains", "config", "dhcp", "dns", "host", "identity", "manage", "publish", "reap", "shim6", "time", "wheel"],
+        &[
+            "chains", "config", "dhcp", "dns", "host", "identity", "manage", "policy", "publish", "reap", "shim6",
+            "time", "wheel",
+        ],
     ),
-    ("sim", &["config", "engine", "host", "identity", "manage", "reap", "shim6", "time"]),
-    ("driver", &["config", "dhcp", "engine", "identity", "manage", "publish", "shim6", "store", "time"]),
+    ("sim", &["config", "engine", "host", "identity", "manage", "policy", "reap", "shim6", "time"]),
+    ("driver", &["config", "dhcp", "engine", "identity", "manage", "policy", "publish", "shim6", "store", "time"]),
 ];
 
 /// Words that reach outside, and where they may stand. Everything else gets time, randomness and octets as arguments.

@@ -105,6 +105,8 @@ pub struct Snapshot {
     pub site: Block,
     /// Whether segment sizes that hosts' TCP offers are made to fit with the payload header.
     pub mss_clamp: bool,
+    /// Whether control wants to know by which provider payload of each context comes.
+    pub arrivals: bool,
     /// Classes of traffic with contexts of their own, from number 1 on; at most [`CLASSES_MAX`].
     pub classes: Vec<ClassView>,
     /// Servers of names that the box asks: a few.

@@ -477,6 +477,7 @@ fn deliver<F: Frame>(frame: &mut F, slot: Slot, place: Option<Place>, scene: &mu
     let octets = frame.bytes().len().saturating_sub(ethernet::HEADER_LEN + header);
     let entry = scene.shard.entry(slot);
     let presented = entry.is_presented();
+    let arrived = if entry.wants_arrival() { provider_it_came_by(frame, scene.snapshot) } else { None };
     let verdict = to_identifiers(frame, slot, place, scene.shard, scene.snapshot);
     if entry.is_in_doubt() {
         watch_received(frame, entry, verdict, scene.now, scene.replay);
@@ -484,6 +485,9 @@ fn deliver<F: Frame>(frame: &mut F, slot: Slot, place: Option<Place>, scene: &mu
     if matches!(verdict, Verdict::Forward(_) | Verdict::Unresolved(..)) {
         scene.counters.add(Count::TranslatedIn, 1);
         scene.shard.note(slot, Direction::In, octets);
+        if let Some(provider) = arrived {
+            scene.shard.note_arrival(slot, provider);
+        }
         if place.is_none() {
             scene.counters.add(Count::LabelledIn, 1);
             scene.shard.note_label(slot, Direction::In);
@@ -493,6 +497,14 @@ fn deliver<F: Frame>(frame: &mut F, slot: Slot, place: Option<Place>, scene: &mu
         }
     }
     verdict
+}
+
+/// The provider that delegated the address a packet came to.
+#[cold]
+fn provider_it_came_by<F: Frame>(frame: &F, snapshot: &Snapshot) -> Option<u8> {
+    let packet = ipv6::View::new(frame.bytes().get(ethernet::HEADER_LEN..)?).ok()?;
+    let prefix = (packet.target().to_bits() >> 64) as u64;
+    snapshot.providers.iter().position(|provider| provider.prefix == prefix).map(|at| at as u8)
 }
 
 /// RFC 5533 §12.2: what a context does to a packet with its tag, or its label. A packet that ends in an error is left as

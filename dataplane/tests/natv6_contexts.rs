@@ -189,7 +189,14 @@ fn plain_packets_of_the_pair_are_traffic_of_the_context() {
     assert_eq!((port, inner(&left)), (LAN, &a_hop_on(&tcp(stranger(0), host(1), [443, 9], ACK, 0))[..]));
     bench.wait(100);
     let seen = bench.take_seen();
-    let heard = Activity { received: true, sent: false, last: Direction::In, labelled_in: false, labelled_out: false };
+    let heard = Activity {
+        received: true,
+        sent: false,
+        last: Direction::In,
+        labelled_in: false,
+        labelled_out: false,
+        arrived: None,
+    };
     let [Seen::Activity(handle, activity, [out, into])] = &seen[..] else { panic!("{seen:?}") };
     assert_eq!((*handle, *activity, out.packets), (live.handle, heard, 0));
     assert_eq!((into.packets, into.octets), (1, plain.len() as u64));

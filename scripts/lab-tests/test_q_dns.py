@@ -7,8 +7,11 @@ The other site's locators are nowhere in a configuration: whatever works here wa
 import ipaddress
 import json
 import re
+import shutil
+import statistics
 import subprocess
 import sys
+import tempfile
 import time
 import unittest
 
@@ -108,6 +111,42 @@ class Names(LabTest):
         done = self.ping("a-h2", stranger, count=1, wait_s=8)
         self.assertIn("nreachable", done.stdout)
         note(f"nobody's address was refused after {time.monotonic() - began:.2f} s")
+
+    def test_curl_finds_its_context_when_it_connects(self):
+        """Names are asked for and connected to in one go, each time with a context that does not exist yet."""
+        folder = tempfile.mkdtemp(prefix="pshim6-")
+        self.addCleanup(shutil.rmtree, folder)
+        listening = [self.serve(node) for node in B.host_nodes]
+        waited, took, rounds = [], [], 5
+        for _ in range(rounds):
+            for site in SITES.values():
+                box.kill(site)
+                box.start(site)
+            for site in SITES.values():
+                box.wait_ready(site)
+            for node in A.host_nodes:
+                # The link knows everybody, as it does when a host has just got its address.
+                self.dig("plain.example", "MX", node=node)
+                for peer in B.host_nodes:
+                    held = self.count("held")
+                    url = f"http://{peer}.{B.zone}:8000/"
+                    command = ["curl", "-6", "-sS", "--max-time", "10", "-o", "/dev/null", "-w", "%{time_namelookup} %{time_connect}", url]
+                    done = net.run(services.with_resolver(node, folder, A.box_address, command))
+                    took.append([float(word) * 1000 for word in done.stdout.split()])
+                    waited.append(self.count("held") - held)
+        self.assertEqual(len(listening), 2)
+        names, connects = zip(*took)
+        note(f"of {len(waited)} sessions {sum(it > 0 for it in waited)} had a packet that waited for the handshake; median "
+             f"{statistics.median(names):.1f} ms for the name, {statistics.median(connects):.1f} ms until connected")  # fmt: skip
+        self.assertLess(sum(it > 0 for it in waited), len(waited) // 4, waited)
+
+    def serve(self, node):
+        command = [sys.executable, "-m", "http.server", "--bind", self.ulid(node), "8000"]
+        server = subprocess.Popen(net.inside(node, command), cwd="/usr/share/doc/base-files", stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL)
+        self.addCleanup(lambda: (server.terminate(), server.wait()))
+        reached = lambda: net.exec_in(node, ["curl", "-6", "-s", "-o", "/dev/null", f"http://[{self.ulid(node)}]:8000/"], check=False).returncode == 0  # noqa: E501, E731
+        self.wait_until("the server listens", reached)
+        return server
 
     def test_a_dead_server_is_left_alone(self):
         for number in range(4):

@@ -45,12 +45,6 @@ class Whole(BareHost):
         server = subprocess.Popen(net.inside("b-h1", command), stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL)
         self.addCleanup(lambda: (server.terminate(), server.wait()))
 
-    def with_resolver(self, server, command):
-        """Runs a command on the host with a resolv.conf of its own, through the system's resolver."""
-        Path(self.folder, "resolv.conf").write_text(f"nameserver {server}\n")
-        script = f'mount --bind {self.folder}/resolv.conf /etc/resolv.conf; exec "$@"'
-        return net.inside(self.node, ["unshare", "--mount", "sh", "-ec", script, "sh", *command])
-
     def test_a_host_with_nothing_fetches_a_file_over_a_provider_cut(self):
         self.serve()
         name = f"b-h1.{B.zone}"
@@ -65,7 +59,7 @@ class Whole(BareHost):
         held = self.counters()["held"]
         url, out = f"http://{name}:8000/file", f"{self.folder}/got"
         fetch = ["curl", "-6", "-sS", "--limit-rate", "8M", "--max-time", "90", "-o", out, "-w", "%{time_connect} %{size_download}", url]
-        fetching = subprocess.Popen(self.with_resolver(resolver, fetch), stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True)
+        fetching = subprocess.Popen(services.with_resolver(self.node, self.folder, resolver, fetch), stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True)
         size = lambda: Path(out).stat().st_size if Path(out).exists() else 0  # noqa: E731
         self.wait_until("a part has arrived", lambda: size() > SIZE // 4 or fetching.poll() is not None, 30)
         cut = self.provider_in_use(self.node, "b-h1")

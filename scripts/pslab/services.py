@@ -9,6 +9,7 @@ import ipaddress
 import secrets
 import subprocess
 import time
+from pathlib import Path
 
 from . import net, plan
 from .net import LabError
@@ -177,6 +178,13 @@ def dig(server, *question, node=plan.DNS, timeout_s=2):
     """What dig says in short form."""
     command = ["dig", "-6", f"@{server}", "+short", "+tries=1", f"+time={timeout_s}", *question]
     return net.exec_in(node, command, check=False).stdout.split()
+
+
+def with_resolver(node, folder, server, command):
+    """The command, run in a node with a resolv.conf of its own, through the system's resolver."""
+    Path(folder, "resolv.conf").write_text(f"nameserver {server}\n")
+    script = f'mount --bind {folder}/resolv.conf /etc/resolv.conf; exec "$@"'
+    return net.inside(node, ["unshare", "--mount", "sh", "-ec", script, "sh", *command])
 
 
 def wait_for(address, node=plan.DNS):

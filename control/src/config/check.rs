@@ -93,6 +93,10 @@ fn node(source: &mut Source<'_>, section: &Option<Spanned<NodeSection>>, directo
     if hosts_file.is_empty() {
         source.problem(&section.hosts_file.as_ref().map_or(span, Spanned::span), "names no file");
     }
+    let policy_file = section.policy_file.as_ref().map_or(limits::POLICY_FILE, |path| path.get_ref());
+    if let Some(path) = section.policy_file.as_ref().filter(|path| path.get_ref().is_empty()) {
+        source.problem(&path.span(), "names no file");
+    }
     let hold = section.hold.as_ref();
     Some(Node {
         id: number(source, &section.id, limits::BOX_ID),
@@ -101,6 +105,7 @@ fn node(source: &mut Source<'_>, section: &Option<Spanned<NodeSection>>, directo
         cores,
         control_socket: socket,
         hosts_file: directory.join(hosts_file),
+        policy_file: directory.join(policy_file),
         log: section.log.as_ref().map_or(limits::LOG, |log| log.get_ref()).to_string(),
         proof_threads: number(source, &section.proof_threads, limits::PROOF_THREADS),
         contexts_max: number(source, &section.contexts_max, limits::CONTEXTS_MAX),

@@ -33,6 +33,7 @@ pub(super) fn check(source: &mut Source<'_>, section: &Option<Spanned<DnsSection
         cache_mb: number(source, &section.cache_mb, limits::DNS_CACHE_MB),
         questions_per_s: number(source, &section.questions_per_s, limits::DNS_QUESTIONS_PER_S),
         questions_per_host_s: number(source, &section.questions_per_host_s, limits::DNS_QUESTIONS_PER_HOST_S),
+        handshake_wait_ms: number(source, &section.handshake_wait_ms, limits::DNS_HANDSHAKE_WAIT_MS),
     })
 }
 

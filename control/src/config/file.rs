@@ -53,6 +53,7 @@ pub(super) struct NodeSection {
     pub(super) cores: Option<Spanned<Vec<Spanned<i64>>>>,
     pub(super) control_socket: Text,
     pub(super) hosts_file: Text,
+    pub(super) policy_file: Text,
     pub(super) log: Text,
     pub(super) proof_threads: Number,
     pub(super) contexts_max: Number,
@@ -148,6 +149,7 @@ pub(super) struct DnsSection {
     pub(super) cache_mb: Number,
     pub(super) questions_per_s: Number,
     pub(super) questions_per_host_s: Number,
+    pub(super) handshake_wait_ms: Number,
 }
 
 /// `[reap]`

@@ -165,8 +165,18 @@ fn ports(source: &mut Source<'_>, list: &Texts) -> Vec<RangeInclusive<u16>> {
     ranges
 }
 
+/// A Differentiated Services code point, by its name or its number.
+pub fn code_point(text: &str) -> Option<u8> {
+    numbered(&CODE_POINTS, text).filter(|number| *number < 64)
+}
+
+/// An upper layer's protocol, by its name or its number; extension headers are none.
+pub fn upper_layer(text: &str) -> Option<u8> {
+    numbered(&PROTOCOLS, text).filter(|number| !EXTENSIONS.contains(number))
+}
+
 /// `80` or `5000-5999`.
-fn range(text: &str) -> Option<RangeInclusive<u16>> {
+pub fn range(text: &str) -> Option<RangeInclusive<u16>> {
     let port = |text: &str| text.parse::<u16>().ok().filter(|_| text.bytes().all(|octet| octet.is_ascii_digit()));
     let (first, last) = text.split_once('-').unwrap_or((text, text));
     let (first, last) = (port(first)?, port(last)?);

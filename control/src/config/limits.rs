@@ -137,6 +137,8 @@ limits! {
     DNS_QUESTIONS_PER_S "dns.questions_per_s" 100_000, 10 to 100_000_000;
     /// The same for one host.
     DNS_QUESTIONS_PER_HOST_S "dns.questions_per_host_s" 5_000, 10 to 100_000_000;
+    /// How long an answer waits for the handshake it began; less than RFC 8305's Resolution Delay.
+    DNS_HANDSHAKE_WAIT_MS "dns.handshake_wait_ms" 40, 0 to 2_000;
     /// Paths of which monitoring gets figures of their own.
     METRICS_PATHS "metrics.paths" 256, 0 to 10_000;
 }
@@ -162,6 +164,8 @@ pub const CONTROL_SOCKET: &str = "/run/pshim6/control.sock";
 
 /// The hosts file when the configuration names none, beside the configuration.
 pub const HOSTS_FILE: &str = "hosts.json";
+/// `box.policy_file`, beside `site.toml`.
+pub const POLICY_FILE: &str = "policy.json";
 
 /// The log filter when the file gives none.
 pub const LOG: &str = "info";

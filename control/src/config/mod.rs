@@ -33,6 +33,7 @@ use std::sync::Arc;
 
 use crate::identity::{Kind, Parameters};
 
+pub use fork::{code_point, range as port_range, upper_layer};
 pub use hosts::{Host, Hosts};
 pub use prefix::{LinkAddress, MacAddress, Prefix};
 pub use problem::{Place, Problem, Problems};
@@ -52,6 +53,8 @@ pub struct Configuration {
     pub hosts: Hosts,
     /// What says that the names that are published are ours; nothing without `[publish]`.
     pub publish_key: Option<publish::TsigKey>,
+    /// What the policy file says; nothing if there is no such file.
+    pub policy: Option<String>,
     /// What can be obeyed but should be known.
     pub warnings: Vec<Problem>,
 }
@@ -66,6 +69,7 @@ impl Configuration {
             let key = key::load(file).map_err(|error| Problem::of_file(file, error.reason()))?;
             hosts.set_key(Arc::new(key));
         }
+        let policy = read_policy(&site.node.policy_file)?;
         let key = site.publish.as_ref().map(|publish| publish::TsigKey::load(&publish.key));
         let publish_key = key.transpose()?;
         if hosts.is_empty() && site.dhcp.is_none() {
@@ -73,7 +77,16 @@ impl Configuration {
         }
         warnings.extend(hosts.warnings().iter().cloned());
         warnings.extend(key_warnings(&site, &hosts));
-        Ok(Configuration { file: file.to_path_buf(), site, hosts, publish_key, warnings })
+        Ok(Configuration { file: file.to_path_buf(), site, hosts, publish_key, policy, warnings })
+    }
+}
+
+/// What a policy file says; nothing if it does not exist.
+pub fn read_policy(file: &Path) -> Result<Option<String>, Problems> {
+    match std::fs::read_to_string(file) {
+        Ok(text) => Ok(Some(text)),
+        Err(error) if error.kind() == std::io::ErrorKind::NotFound => Ok(None),
+        Err(error) => Err(Problem::of_file(file, format!("cannot be read: {error}")).into()),
     }
 }
 

@@ -139,6 +139,8 @@ pub struct Dns {
     pub questions_per_s: u32,
     /// The same for one host.
     pub questions_per_host_s: u32,
+    /// Milliseconds for which an answer waits for the handshake that it began.
+    pub handshake_wait_ms: u32,
 }
 
 /// The box (`[box]`).
@@ -158,6 +160,8 @@ pub struct Node {
     pub control_socket: PathBuf,
     /// The static hosts.
     pub hosts_file: PathBuf,
+    /// Which providers carry which traffic; there need not be such a file.
+    pub policy_file: PathBuf,
     /// What is logged, as `tracing` filters are written: `info,control::reap=debug`.
     pub log: String,
     /// Threads that verify peers' signatures; with none the control thread does.

@@ -163,7 +163,7 @@ impl Book {
         let ended = if lease.state == State::Former { lease.until } else { wall };
         let Identity { ulid, locators, .. } = lease.identity;
         let mut changes = vec![Change::Forget(client.clone())];
-        let until = ended + config.quarantine;
+        let until = ended.saturating_add(config.quarantine);
         if until > wall {
             if self.held.len() >= config.leases_max
                 && let Some((_, first)) = self.held_ends.first().copied()

@@ -175,11 +175,10 @@ impl Alg {
         if let Some((kept, age)) = self.cache.find(now, &query.key) {
             self.counted.count(Event::QuestionsCached);
             let reply = give(&self.zone, &kept.answer, client, &query, age.as_secs() as u32);
-            out.push(Output::Reply(client, reply));
             if let Some(learned) = &kept.learned {
                 out.push(Output::Asked(client.host(), learned.clone(), good_for(&kept.answer, age)));
             }
-            return;
+            return out.push(Output::Reply(client, reply));
         }
         let of_host = self.by_host.get(&client.host()).copied().unwrap_or(0);
         if self.waiting >= WAITING_MAX || of_host >= WAITING_PER_HOST_MAX {
@@ -423,13 +422,13 @@ impl Alg {
                         Some(answer) => give(&self.zone, answer, client, &query, age.as_secs() as u32),
                         None => query.refusal(rcode::SERV_FAIL.into()),
                     };
-                    out.push(Output::Reply(client, reply));
                     let learned = outcome.learned.as_ref().zip(outcome.answer.as_ref());
                     if let Some((learned, answer)) =
                         learned.filter(|_| told.replace(client.host()) != Some(client.host()))
                     {
                         out.push(Output::Asked(client.host(), learned.clone(), good_for(answer, age)));
                     }
+                    out.push(Output::Reply(client, reply));
                 }
                 Waiter::Pointer(ulid) => {
                     self.reverse.pointed(ulid, outcome.answer.as_ref().map(Answer::octets));

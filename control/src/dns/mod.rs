@@ -104,7 +104,7 @@ pub enum Output {
     Send(Packet),
     /// Send a message over the connection to a server (by its place), which may have to be made first.
     Stream(usize, Vec<u8>),
-    /// A host has just been told of a peer: it may be about to send. The locators are good for this long.
+    /// The host whose reply comes next is told of a peer: it may be about to send. The locators are good for this long.
     Asked(Ipv6Addr, Arc<Learned>, Duration),
     /// Who a host wanted to reach without asking: none if nobody could be found.
     Located(Ulid, Ulid, Option<(Arc<Learned>, Duration)>),

@@ -19,10 +19,11 @@ use rand::{Rng, SeedableRng};
 
 use super::{Clock, RunError};
 use crate::config::Configuration;
-use crate::dhcp::Duid;
+use crate::dhcp::{Change, Duid};
 use crate::engine::{Commit, Effect, Engine, IdentityJob, Kept, MadeIdentity};
 use crate::manage::api::Response;
 use crate::manage::server::Call;
+use crate::publish::Record;
 use crate::store::{Store, StoreError};
 use crate::time::Instant;
 
@@ -40,16 +41,39 @@ const REOPEN_MAX: Duration = Duration::from_secs(5);
 const IDENTITIES: usize = 64;
 
 enum Job {
-    Commit(Commit),
+    Write(Write),
     Export(Call),
+}
+
+/// What is to be written.
+enum Write {
+    Commit(Commit),
+    /// A name that may be in DNS from now on, or is there no more.
+    Published(Record, bool),
+}
+
+impl Write {
+    fn changes(&self) -> &[Change] {
+        match self {
+            Write::Commit(commit) => &commit.changes,
+            Write::Published(..) => &[],
+        }
+    }
+
+    fn published(&self) -> Option<(String, bool)> {
+        match self {
+            Write::Commit(_) => None,
+            Write::Published(record, there) => Some((record.to_string(), *there)),
+        }
+    }
 }
 
 /// What the store's thread has to say.
 enum Report {
     /// This is on disk.
-    Written(u64),
+    Written(Write),
     /// This will never be: the box stops.
-    Lost(u64, String),
+    Lost(Write, String),
     /// Nothing can be written at present.
     Failed(String),
     /// Something can again.
@@ -61,7 +85,7 @@ pub(super) struct Leases {
     jobs: Option<Sender<Job>>,
     reports: Receiver<Report>,
     /// What found no room.
-    next: Option<Commit>,
+    next: Option<Write>,
     under_way: usize,
     wanted: Option<Sender<IdentityJob>>,
     made: Receiver<MadeIdentity>,
@@ -137,13 +161,24 @@ impl Leases {
         let mut done = Vec::new();
         for report in self.reports.try_iter() {
             match report {
-                Report::Written(ticket) => done.push((ticket, Ok(()))),
-                Report::Lost(ticket, reason) => done.push((ticket, Err(reason))),
+                Report::Written(write) => {
+                    self.under_way -= 1;
+                    match write {
+                        Write::Commit(commit) => done.push((commit.ticket, Ok(()))),
+                        Write::Published(record, true) => engine.published_is_kept(record),
+                        Write::Published(_, false) => {}
+                    }
+                }
+                Report::Lost(write, reason) => {
+                    self.under_way -= 1;
+                    if let Write::Commit(commit) = write {
+                        done.push((commit.ticket, Err(reason)));
+                    }
+                }
                 Report::Failed(reason) => engine.store_failed(Some(reason), effects),
                 Report::Back => engine.store_failed(None, effects),
             }
         }
-        self.under_way -= done.len();
         if !done.is_empty() {
             engine.committed(now, rng, &done, effects);
         }
@@ -160,11 +195,15 @@ impl Leases {
     /// Gives the store what is to be written. To be called again after anything that may want more.
     pub(super) fn hand_on(&mut self, engine: &mut Engine) {
         let Some(jobs) = &self.jobs else { return };
-        while let Some(commit) = self.next.take().or_else(|| engine.next_commit()) {
-            match jobs.try_send(Job::Commit(commit)) {
+        let mut next = || {
+            let commit = engine.next_commit().map(Write::Commit);
+            commit.or_else(|| engine.next_published().map(|(record, there)| Write::Published(record, there)))
+        };
+        while let Some(write) = self.next.take().or_else(&mut next) {
+            match jobs.try_send(Job::Write(write)) {
                 Ok(()) => self.under_way += 1,
-                Err(TrySendError::Full(Job::Commit(commit))) => {
-                    self.next = Some(commit);
+                Err(TrySendError::Full(Job::Write(write))) => {
+                    self.next = Some(write);
                     return;
                 }
                 Err(_) => return,
@@ -208,7 +247,7 @@ struct Keeper<'a, O> {
     /// The name that the store's leases were given under: a store with another one is not ours.
     server: Option<Duid>,
     /// What is to be written, in order.
-    commits: VecDeque<Commit>,
+    writes: VecDeque<Write>,
     reports: &'a Sender<Report>,
     /// How long to wait after the next failure; none if the last attempt was none.
     pause: Option<Duration>,
@@ -217,7 +256,7 @@ struct Keeper<'a, O> {
 impl<'a, O: FnMut() -> Result<Store, StoreError>> Keeper<'a, O> {
     fn new(store: Store, open: O, reports: &'a Sender<Report>) -> Keeper<'a, O> {
         let server = store.read_duid().ok().flatten();
-        Keeper { store: Some(store), open, server, commits: VecDeque::new(), reports, pause: None }
+        Keeper { store: Some(store), open, server, writes: VecDeque::new(), reports, pause: None }
     }
 
     /// Until nobody can want anything more.
@@ -225,7 +264,7 @@ impl<'a, O: FnMut() -> Result<Store, StoreError>> Keeper<'a, O> {
         loop {
             // While nothing can be written there is time to take in what else comes, and to say so.
             let next = match self.pause {
-                Some(pause) if !self.commits.is_empty() => to_do.recv_timeout(pause),
+                Some(pause) if !self.writes.is_empty() => to_do.recv_timeout(pause),
                 Some(_) | None => to_do.recv().map_err(|_| RecvTimeoutError::Disconnected),
             };
             let stops = matches!(next, Err(RecvTimeoutError::Disconnected));
@@ -233,9 +272,9 @@ impl<'a, O: FnMut() -> Result<Store, StoreError>> Keeper<'a, O> {
             let waited = next.is_none();
             while let Some(job) = next {
                 match job {
-                    Job::Commit(commit) => {
-                        changes += commit.changes.len();
-                        self.commits.push_back(commit);
+                    Job::Write(write) => {
+                        changes += write.changes().len().max(1);
+                        self.writes.push_back(write);
                     }
                     // It sees what was written before it came.
                     Job::Export(call) => {
@@ -251,8 +290,8 @@ impl<'a, O: FnMut() -> Result<Store, StoreError>> Keeper<'a, O> {
                 self.write();
             }
             if stops {
-                let lost = |commit: Commit| Report::Lost(commit.ticket, "the box stopped".into());
-                self.commits.drain(..).for_each(|commit| _ = self.reports.send(lost(commit)));
+                let lost = |write: Write| Report::Lost(write, "the box stopped".into());
+                self.writes.drain(..).for_each(|write| _ = self.reports.send(lost(write)));
                 return;
             }
         }
@@ -268,14 +307,14 @@ impl<'a, O: FnMut() -> Result<Store, StoreError>> Keeper<'a, O> {
 
     /// Writes what waits, in one transaction after the other. After an error all of it goes on waiting.
     fn write(&mut self) {
-        while !self.commits.is_empty() {
+        while !self.writes.is_empty() {
             let mut changes = 0;
-            let fits = |commit: &&Commit| {
+            let fits = |write: &&Write| {
                 let first = changes == 0;
-                changes += commit.changes.len();
+                changes += write.changes().len().max(1);
                 first || changes <= GROUP
             };
-            let count = self.commits.iter().take_while(fits).count();
+            let count = self.writes.iter().take_while(fits).count();
             if let Err(error) = self.try_to_write(count) {
                 // It may be written all the same. Then it is written twice: each change says how things are, not what to add.
                 self.store = None;
@@ -288,7 +327,7 @@ impl<'a, O: FnMut() -> Result<Store, StoreError>> Keeper<'a, O> {
             if self.pause.take().is_some() {
                 let _ = self.reports.send(Report::Back);
             }
-            self.commits.drain(..count).for_each(|commit| _ = self.reports.send(Report::Written(commit.ticket)));
+            self.writes.drain(..count).for_each(|write| _ = self.reports.send(Report::Written(write)));
         }
     }
 
@@ -306,19 +345,27 @@ impl<'a, O: FnMut() -> Result<Store, StoreError>> Keeper<'a, O> {
             }
         };
         let store = self.store.insert(store);
-        store.commit(self.commits.iter().take(count).flat_map(|commit| &commit.changes))
+        let writes = || self.writes.iter().take(count);
+        store.commit_with(writes().flat_map(Write::changes), writes().filter_map(Write::published))
     }
 }
 
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::dhcp::{Change, Held};
+    use crate::dhcp::Held;
 
     fn commit(ticket: u64) -> Job {
         let ulid = std::net::Ipv6Addr::from_bits(ticket.into());
         let held = Held { ulid, locators: Vec::new(), until: ticket, declined: false };
-        Job::Commit(Commit { ticket, changes: vec![Change::Hold(held)] })
+        Job::Write(Write::Commit(Commit { ticket, changes: vec![Change::Hold(held)] }))
+    }
+
+    fn ticket(report: &Report) -> Option<u64> {
+        match report {
+            Report::Written(Write::Commit(commit)) => Some(commit.ticket),
+            _ => None,
+        }
     }
 
     #[test]
@@ -336,7 +383,7 @@ mod tests {
         let thread = thread::spawn(move || Keeper::new(store, open, &reports_in).run(&to_do));
         let next = || reports.recv_timeout(Duration::from_secs(20)).unwrap();
         jobs.send(commit(1)).unwrap();
-        assert!(matches!(next(), Report::Written(1)));
+        assert_eq!(ticket(&next()), Some(1));
         broken.store(true, Ordering::Relaxed);
         for ticket in 2..=9 {
             jobs.send(commit(ticket)).unwrap();
@@ -347,21 +394,25 @@ mod tests {
         jobs.send(commit(10)).unwrap();
         broken.store(false, Ordering::Relaxed);
         assert!(matches!(next(), Report::Back));
-        for ticket in 2..=10 {
-            assert!(matches!(next(), Report::Written(written) if written == ticket));
+        for wanted in 2..=10 {
+            assert_eq!(ticket(&next()), Some(wanted));
         }
+        let record: Record = "forward h1.example.".parse().unwrap();
+        jobs.send(Job::Write(Write::Published(record.clone(), true))).unwrap();
+        assert!(matches!(next(), Report::Written(Write::Published(written, true)) if written == record));
         jobs.send(commit(11)).unwrap();
-        assert!(matches!(next(), Report::Written(11)));
+        assert_eq!(ticket(&next()), Some(11));
         // A box that stops while nothing can be written does not wait for it.
         broken.store(true, Ordering::Relaxed);
         jobs.send(commit(12)).unwrap();
         assert!(matches!(next(), Report::Failed(_)));
         drop(jobs);
-        assert!(matches!(next(), Report::Lost(12, _)));
+        assert!(matches!(next(), Report::Lost(Write::Commit(lost), _) if lost.ticket == 12));
         thread.join().unwrap();
-        let stored = Store::open(&file).unwrap().load().unwrap();
+        let store = Store::open(&file).unwrap();
+        let stored = store.load().unwrap();
+        assert_eq!(store.published().unwrap(), [record.to_string()]);
         assert_eq!(stored.quarantine.iter().map(|held| held.until).collect::<Vec<_>>(), (1..=11).collect::<Vec<_>>());
-        // What is in its place is not its own.
         let _ = std::fs::remove_dir_all(&directory);
     }
 }

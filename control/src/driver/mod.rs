@@ -9,6 +9,7 @@ mod dpdk;
 mod figures;
 mod helpers;
 mod leases;
+mod policy;
 mod stories;
 mod traced;
 
@@ -32,6 +33,7 @@ use crate::manage::api::{
     Request, Response, StatusView, SteerRequest, WorkerView,
 };
 use crate::manage::server::{Call, Doors, Server, ServerError};
+use crate::policy::Policy;
 use crate::publish::Publisher;
 use crate::time::Instant;
 use helpers::Helpers;
@@ -67,6 +69,9 @@ pub enum RunError {
     /// The management socket.
     #[error(transparent)]
     Socket(#[from] ServerError),
+    /// The policy cannot be obeyed.
+    #[error("{0}")]
+    Policy(String),
     /// The store of leases.
     #[error(transparent)]
     Store(#[from] crate::store::StoreError),
@@ -122,6 +127,7 @@ pub fn run(configuration: Configuration) -> Result<(), RunError> {
     let mut rng = StdRng::try_from_rng(&mut SysRng).map_err(|error| RunError::System(error.to_string()))?;
     let clock = Clock::start();
     // Before devices are touched: without what was told to clients the box must not serve them.
+    let policy = Policy::of(&configuration).map_err(|problems| RunError::Policy(problems.to_string()))?;
     let kept = leases::open(&configuration, clock, &mut rng)?;
     let (mut engine, workers, devices) = open(&configuration, clock, &mut rng)?;
     if let (Some(settings), Some(key)) = (&configuration.site.publish, &configuration.publish_key) {
@@ -130,11 +136,14 @@ pub fn run(configuration: Configuration) -> Result<(), RunError> {
         let publisher = publisher.ok_or_else(|| RunError::System("publish: the key cannot be used".into()))?;
         engine.publish_to(publisher, &configuration.hosts);
     }
+    engine.set_policy(clock.now(), policy, &mut Vec::new());
     let helpers = Helpers::start(configuration.site.node.proof_threads, &mut engine).map_err(system)?;
     let leases = match kept {
         Some((store, kept)) => {
             info!(leases = kept.stored.leases.len(), server = %kept.duid, "store read");
             engine.begin_leases(&mut rng, &configuration.site, &configuration.hosts, kept);
+            let published = store.published()?;
+            engine.publish_since(published.iter().filter_map(|name| name.parse().ok()).collect());
             Some(Leases::start(store)?)
         }
         None => None,
@@ -311,6 +320,11 @@ impl Control {
             Request::TraceFetch(asked) => self.fetch_trace(now, asked.id),
             Request::TraceStop => self.trace_stopped(),
             Request::Explain(asked) => self.explain(now, asked),
+            Request::Policy => Response::Policy(self.engine.policy_view()),
+            Request::PolicyLoad => match self.load_policy() {
+                Ok(view) => Response::PolicyLoaded(view),
+                Err(problems) => Response::error(problems.to_string()),
+            },
         };
         call.answer(response);
     }
@@ -424,12 +438,14 @@ impl Control {
             let text = "other settings than hosts, peers, providers and forks changed: nothing was taken over; restart pshim6d to use them";
             return Err(crate::config::Problem::of_file(&new.file, text).into());
         }
+        let policy = Policy::of(&new)?;
         let now = self.clock.now();
         let Control { rng, engine, effects, .. } = self;
         let changes = engine.reload(now, rng, &new.site, &new.hosts, effects).map_err(|error| {
             let text = format!("nothing was taken over: {error}");
             Problems::from(crate::config::Problem::of_file(&new.site.node.hosts_file, text))
         })?;
+        self.engine.set_policy(now, policy, &mut self.effects);
         self.carry_out();
         let view = ReloadedView {
             hosts: new.hosts.len() as u64,
@@ -451,6 +467,7 @@ fn needs_restart(old: &Site, new: &Site) -> bool {
     like_old.providers.clone_from(&old.providers);
     like_old.forks.clone_from(&old.forks);
     like_old.key.clone_from(&old.key);
+    like_old.node.policy_file.clone_from(&old.node.policy_file);
     (like_old.sec, like_old.quarantine) = (old.sec, old.quarantine);
     like_old.shim6.announce_down = old.shim6.announce_down;
     like_old.setup = old.setup;

@@ -147,7 +147,7 @@ fn a_question_looks_at_a_part_of_the_table_and_all_of_a_host() {
     let of = |filter: ContextFilter| view(&filter).contexts;
     let context = &many.contexts[7];
     assert_eq!(of(ContextFilter { peer: Some(context.ulid_peer), ..all.clone() }).len(), 1);
-    let name = engine.served.values().next().unwrap().name.clone();
+    let name = engine.served[&dataplane::wire::Ulid(context.ulid_local)].name.clone();
     let named = of(ContextFilter { host: Some(name), ..all.clone() });
     assert!(!named.is_empty() && named.iter().all(|it| it.ulid_local == named[0].ulid_local));
     let provider = engine.providers[1].name.clone();
@@ -204,8 +204,14 @@ fn a_suspended_context_sends_no_probes_and_takes_none_from_others() {
     let ready = engine.budget.ready_at();
     let mut effects = Vec::new();
     // What workers and others say of it comes late, its path comes to be in doubt, and it would have to leave its provider.
-    let activity =
-        Activity { received: false, sent: true, last: Direction::Out, labelled_in: false, labelled_out: false };
+    let activity = Activity {
+        received: false,
+        sent: true,
+        last: Direction::Out,
+        labelled_in: false,
+        labelled_out: false,
+        arrived: None,
+    };
     let late = Notice::Activity { handle: id.to_bits(), activity, traffic: [Traffic::default(); 2] };
     engine.notice(now, &mut rng(), late, &mut effects);
     engine.hint(now, &mut rng(), id, &mut effects);

@@ -47,6 +47,8 @@ pub(super) struct Attached {
     pub(super) heard_from: Option<Locator>,
     /// Explorations since the last news that ended on a pair which should be left.
     pub(super) stayed: u8,
+    /// The provider its peer was told to send to, as the policy numbers it.
+    pub(super) inward: Option<u8>,
     /// Its other pair, once payload has come.
     pub(super) guard: Option<Box<Guard>>,
     /// A pair of locators on which a router has no room for the payload header behind 1280 octets.
@@ -77,12 +79,18 @@ impl Engine {
                     self.revival.opening.insert(id);
                     self.sync(id, effects);
                 }
-                Output::Ready { id, how } => self.ready(now, rng, id, how, effects),
+                Output::Ready { id, how } => {
+                    self.ready(now, rng, id, how, effects);
+                    if let Some(ulids) = self.endpoint.context(id).map(|context| context.ulids) {
+                        self.answer_waiting(now, ulids, effects);
+                    }
+                }
                 Output::LocatorsChanged { id } => {
                     if let Some(attached) = self.attached.get_mut(&id) {
                         attached.stayed = 0;
                     }
                     self.locators_changed(now, rng, id, effects);
+                    self.heed(now, rng, id, effects);
                 }
                 Output::Suspended { id } => {
                     self.revival.forget(id);
@@ -95,6 +103,7 @@ impl Engine {
                 Output::Failed { ulids, fork, reason } => {
                     self.tally.count(Event::OpenFailed);
                     self.peers.failed(now, ulids.peer);
+                    self.answer_waiting(now, ulids, effects);
                     if fork != 0 {
                         self.fork_refused(now, ulids, fork, reason, effects);
                         continue;
@@ -113,6 +122,7 @@ impl Engine {
                     let installed = self.attached.get_mut(&id).and_then(|attached| attached.installed.take());
                     self.renumber(installed.as_ref(), None, effects);
                     self.attached.remove(&id);
+                    self.policy_ends(id);
                     self.due.set(id.index() as u32, None);
                     self.revival.forget(id);
                     self.durations.opened(now, id, false);
@@ -133,6 +143,7 @@ impl Engine {
                 Output::Reap { id, addresses, message } => {
                     self.reap_message(now, rng, id, addresses, &message, effects)
                 }
+                Output::Checked { id, pair } if self.reached(now, rng, id, pair, effects) => {}
                 Output::Checked { id, pair } => self.guarded(now, rng, id, pair, effects),
                 Output::ControlIn { id } => {
                     self.reap(now, rng, id, effects, |reap, rng, out| reap.payload_in(now, rng, out))
@@ -192,6 +203,7 @@ impl Engine {
             How::Accepted | How::Recovered | How::Updated if known => self.wake(now, id),
             How::Accepted | How::Recovered | How::Updated => {}
         }
+        self.policy_begins(now, id);
         if self.is_unwelcome(ulid, pair.local) {
             // The peer chose it, or there was no choice when the exchange began.
             self.has_news(id);
@@ -226,7 +238,12 @@ impl Engine {
         let class = self.class_of(context);
         let ours = context.host.locators.iter().filter_map(|(locator, _)| {
             let (_, provider) = self.provider_of(locator.0)?;
-            let (preference, unwelcome) = (self.standing_for(class, provider), alternative && !welcome(locator));
+            if self.never_uses(context, provider) {
+                return None;
+            }
+            let preference = self.policy_standing(context, provider);
+            let preference = preference.unwrap_or_else(|| self.standing_for(class, provider));
+            let unwelcome = alternative && !welcome(locator);
             Some(LocalLocator { locator: *locator, preference, unwelcome })
         });
         let theirs = context.peer_locators.iter().filter(|known| known.verified).map(|known| PeerLocator {
@@ -331,6 +348,8 @@ impl Engine {
         if let Some(attached) = self.attached.get_mut(&id) {
             attached.traffic = traffic;
         }
+        let sends = activity.sent.then_some(pair);
+        self.policy_measures(now, id, traffic.map(|it| it.octets), sends, activity.arrived);
         self.endpoint.used(now, id);
         self.fork_active(now, id);
         if early {

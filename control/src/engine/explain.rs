@@ -117,6 +117,10 @@ impl Engine {
             Some(served) => why.push(format!("{} is host {}", pair.local.0, served.name)),
             None => why.push(format!("{} is no host of this box", pair.local.0)),
         }
+        let class = self.policy_class_of(pair.local.0, pair.peer.0);
+        if let Some((_, name)) = class {
+            why.push(format!("the policy's class of the pair is {name} (pshim6ctl policy show)"));
+        }
         for provider in self.providers.iter().filter(|provider| provider.exists()) {
             let state = match (provider.link, provider.router) {
                 (false, _) => "its link is down",
@@ -128,6 +132,8 @@ impl Engine {
                 self.provider_of(context.locators.local.0).is_some_and(|(_, it)| it.prefix == provider.prefix)
             });
             let used = if used { "; this context uses it" } else { "" };
+            let forbidden = class.is_some_and(|(class, _)| self.never_sends(class, provider));
+            let used = if forbidden { format!("; the policy keeps this class from it{used}") } else { used.to_owned() };
             let (name, preference, steering) = (&provider.name, provider.preference, provider.steering);
             why.push(format!("provider {name}: {state}, preference {preference}, use {steering}{used}"));
         }
@@ -165,7 +171,9 @@ impl Engine {
             Some(known) => {
                 let listed: Vec<String> = known.iter().map(|it: &Locator| it.0.to_string()).collect();
                 why.push(format!("the peer's locators are known: {}", listed.join(", ")));
-                if let Some(first) = self.candidates(now, pair, known, None).first() {
+                if self.policy_class_of(pair.local.0, pair.peer.0).is_some() {
+                    why.push("a handshake would begin where the policy then places it, by what each provider carries".into());
+                } else if let Some(first) = self.candidates(now, pair, known, None, None).first() {
                     why.push(format!("a handshake would begin from {} to {}", first.local.0, first.peer.0));
                 }
             }
@@ -239,6 +247,11 @@ mod tests {
         world.nodes[site].engine.explain(world.now, limits, asked).expect("a packet that can come")
     }
 
+    /// Whether it is sent, at the latest when its neighbour has answered.
+    fn leaves(record: &Record) -> bool {
+        matches!(record.decision, Decision::Forward(_) | Decision::AwaitNeighbour(..)) && record.reason.is_none()
+    }
+
     #[test]
     fn a_packet_of_a_context_goes_where_its_context_says_in_both_directions() {
         let mut world = World::new(&Plan::default(), 1);
@@ -248,7 +261,7 @@ mod tests {
         let context = engine.endpoint.contexts().next().expect("a context").clone();
         let [local, peer] = [context.ulids.local.0, context.ulids.peer.0];
         let (record, why) = explained(&world, 0, &asked(local, peer));
-        assert!(matches!(record.decision, Decision::Forward(_)), "{record:?}");
+        assert!(leaves(&record), "{record:?}");
         assert_eq!(record.after.addresses(), Some([context.pair.local.0, context.pair.peer.0]));
         assert_eq!(record.context.unwrap().local_tag, context.local_tag);
         let provider = engine.provider_of(context.pair.local.0).unwrap().1;
@@ -259,7 +272,7 @@ mod tests {
         let (record, _) = explained(&world, 0, &asked(peer, local));
         assert_eq!(record.before.addresses(), Some([context.pair.peer.0, context.pair.local.0]));
         assert_eq!(record.after.addresses(), Some([peer, local]));
-        assert!(matches!(record.decision, Decision::Forward(_)), "{record:?}");
+        assert!(leaves(&record), "{record:?}");
         // One that is too big is answered, as it would be.
         let (record, _) = explained(&world, 0, &ExplainRequest { octets: Some(1500), ..asked(local, peer) });
         assert_eq!((record.decision, record.reason), (Decision::Answer("Packet Too Big"), Some(DropReason::TooBig)));

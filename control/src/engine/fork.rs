@@ -13,13 +13,14 @@ use std::collections::BTreeMap;
 use std::time::Duration;
 
 use dataplane::context::fork::Wish;
-use dataplane::snapshot::{ClassView, Classes};
+use dataplane::snapshot::{CLASSES_MAX, ClassView, Classes};
 use dataplane::wire::{Locator, LocatorPair, UlidPair};
 use rand::Rng;
 
 use super::{Effect, Engine, Event, Provider, Story};
 use crate::config::{Prefix, Site};
 use crate::manage::api::Steering;
+use crate::policy::PairMatch;
 use crate::reap::Status;
 use crate::shim6::{Context, ContextId, FailReason, Open};
 use crate::time::Instant;
@@ -38,6 +39,9 @@ pub(super) struct Class {
     peers: Vec<Prefix>,
     /// The first 64 bits of what they delegated, the one preferred most first.
     providers: Vec<u64>,
+    /// The place of the policy's class that this is, and the pairs that classes before it have all of.
+    pub(super) policy: Option<usize>,
+    without: Vec<PairMatch>,
 }
 
 /// The forks of a pair that came to nothing, by their number: until when they are left alone, and how often it was so.
@@ -46,7 +50,8 @@ pub(super) type Refused = BTreeMap<u32, (Instant, u32)>;
 impl Class {
     fn is_for(&self, ulids: UlidPair) -> bool {
         let fits = |prefixes: &[Prefix], address| prefixes.is_empty() || prefixes.iter().any(|it| it.contains(address));
-        fits(&self.hosts, ulids.local.0) && fits(&self.peers, ulids.peer.0)
+        let taken = self.without.iter().any(|pairs| pairs.fits(ulids.local.0, ulids.peer.0));
+        fits(&self.hosts, ulids.local.0) && fits(&self.peers, ulids.peer.0) && !taken
     }
 
     /// The place of a provider among those the class names.
@@ -68,6 +73,11 @@ impl Class {
 impl Engine {
     /// Takes over the classes of a configuration. Whether they are others than before.
     pub(super) fn set_classes(&mut self, site: &Site) -> bool {
+        self.forks_configured = self.classes_configured(site);
+        self.set_classes_again()
+    }
+
+    fn classes_configured(&self, site: &Site) -> Vec<Class> {
         let prefix = |at: &usize| site.providers.get(*at).map(|it| u64::from_be_bytes(it.prefix.high_half()));
         let class = |fork: &crate::config::site::Fork| Class {
             name: fork.name.clone(),
@@ -75,8 +85,33 @@ impl Engine {
             hosts: fork.hosts.clone(),
             peers: fork.peers.clone(),
             providers: fork.providers.iter().filter_map(prefix).collect(),
+            policy: None,
+            without: Vec::new(),
         };
-        let classes: Vec<Class> = site.forks.iter().map(class).collect();
+        site.forks.iter().map(class).collect()
+    }
+
+    /// The classes of the configuration, and after them those of the policy that look at packets. Whether they are others than
+    /// before.
+    pub(super) fn set_classes_again(&mut self) -> bool {
+        let mut classes = self.forks_configured.clone();
+        if let Some(controller) = self.policy_controller() {
+            let policy = controller.policy();
+            let before = |at: usize| {
+                let earlier = policy.classes.iter().take(at).filter(|class| class.packets.is_none());
+                earlier.map(|class| class.pairs.clone()).collect()
+            };
+            classes.extend(policy.packet_classes().map(|(at, class, packets)| Class {
+                name: class.name.clone(),
+                view: packets.clone(),
+                hosts: class.pairs.hosts.clone(),
+                peers: class.pairs.peers.clone(),
+                providers: Vec::new(),
+                policy: Some(at),
+                without: before(at),
+            }));
+            classes.truncate(CLASSES_MAX);
+        }
         let changed = self.classes != classes;
         if changed {
             let views = classes.iter().map(|class| class.view.clone()).collect();
@@ -146,7 +181,9 @@ impl Engine {
         // What the default context uses is known to be answered on.
         peer.sort_by_key(|locator| *locator != context.pair.peer);
         let ulids = context.ulids;
-        let pairs = self.candidates(now, ulids, &peer, self.classes.get(usize::from(wish.class) - 1));
+        let class = self.classes.get(usize::from(wish.class) - 1).and_then(|class| class.policy);
+        let begin = class.and_then(|class| self.begin_at(Some(class), ulids.local.0, ulids.peer.0));
+        let pairs = self.candidates(now, ulids, &peer, self.classes.get(usize::from(wish.class) - 1), begin);
         self.open(now, rng, Open { ulids, fork, pairs }, effects);
     }
 

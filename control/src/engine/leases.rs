@@ -142,8 +142,10 @@ impl Engine {
             .held()
             .map(|held| (held.until, held.ulid, held.locators.iter().copied().chain([held.ulid]).collect::<Vec<_>>()));
         let former = book.leases().filter(|lease| lease.state == State::Former);
-        let former =
-            former.map(|lease| (lease.until + quarantine, lease.identity.ulid, lease.identity.addresses().collect()));
+        let former = former.map(|lease| {
+            let until = lease.until.saturating_add(quarantine);
+            (until, lease.identity.ulid, lease.identity.addresses().collect())
+        });
         for (until, ulid, addresses) in held.chain(former).filter(|(until, ..)| *until > wall).collect::<Vec<_>>() {
             let time = Duration::from_secs(until - wall);
             self.endpoint.hold_addresses(Instant::START, time, Ulid(ulid), addresses.into_iter());

@@ -227,6 +227,10 @@ impl Engine {
             return;
         }
         self.tally.count(Event::PairChanges);
+        if let Some(attached) = self.attached.get(&id) {
+            let octets = attached.traffic.map(|traffic| traffic.octets);
+            self.policy_measures(now, id, octets, Some(to), None);
+        }
         if let Some(attached) = self.attached.get_mut(&id) {
             attached.homeward = Some(now);
         }

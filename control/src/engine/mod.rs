@@ -14,6 +14,7 @@
 //! | `attachments` | who is on which path, and whose path is in doubt |
 //! | `liveness` | a context's REAP machine: what it is told, what it wants, and who else hears of it |
 //! | `fork` | contexts of their own for classes of traffic |
+//! | `goal` | moves that are wished for: tested, then made |
 //! | `hints` | what others may say about paths, and what comes of it |
 //! | `icmp` | what an ICMPv6 error about a translated packet becomes |
 //! | `revive` | signs that what was given up works again, and who should try again |
@@ -26,6 +27,7 @@
 //! | `standby` | another pair for each context, and what workers do at once when a path is lost |
 //! | `numbers` | the numbers by which workers know paths |
 //! | `steer` | which providers contexts should use, and how peers hear of it |
+//! | `policy` | which contexts should use which provider, by the site's policy |
 //! | `proofs` | what others compute for the engine |
 //! | `services` | what the box does for hosts besides forwarding |
 //! | `publish` | whose names are kept where, and the way there |
@@ -39,8 +41,10 @@ mod attachments;
 mod bounds_tests;
 mod context;
 mod durations;
+mod effect;
 mod explain;
 mod fork;
+mod goal;
 mod hints;
 mod hosts;
 mod icmp;
@@ -51,7 +55,9 @@ mod liveness;
 mod names;
 mod natv6;
 mod numbers;
+mod patience;
 mod peers;
+mod policy;
 mod proofs;
 mod providers;
 mod publish;
@@ -72,7 +78,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use dataplane::bucket::TokenBucket;
-use dataplane::context::{Install, Loss, Sharding};
+use dataplane::context::Sharding;
 use dataplane::link::{Notice, Punt};
 use dataplane::natv6::PrefixPair;
 use dataplane::snapshot::{Block, PortId, Snapshot};
@@ -85,7 +91,6 @@ use rand::Rng;
 
 use crate::config::Prefix;
 use crate::config::site::Hints;
-use crate::dhcp;
 use crate::host::{Advertiser, GivenUp, LinkEvent, Listener, Neighbours, Stack};
 use crate::identity::SigningKey;
 use crate::manage::api::Steering;
@@ -95,6 +100,7 @@ use crate::shim6::{self, Context, ContextId, Endpoint, Incoming, Open, OpenRefus
 use crate::time::Instant;
 use crate::wheel::Wheel;
 use attachments::Attachments;
+pub use effect::{Effect, Story};
 pub use hosts::Changes;
 pub use leases::{Commit, IdentityJob, Kept, MadeIdentity};
 use revive::Revival;
@@ -102,72 +108,6 @@ use round::Round;
 pub use setup::{PortSetup, SetupError, worker_limits};
 pub use steer::SteerRefused;
 pub use tally::{Event, Tally};
-
-/// Something for the driver to carry out, in order.
-#[derive(Debug)]
-pub enum Effect {
-    /// Tell all workers that something is lost, or is back.
-    Lose(Loss, bool),
-    /// Tell a worker of a context.
-    Install(usize, Install),
-    /// Let a worker forget a context.
-    Remove(usize, ContextTag),
-    /// Let a worker send the last segment of a context in doubt again.
-    Replay(usize, ContextTag),
-    /// Let a worker give up on a pair.
-    Refuse(usize, UlidPair),
-    /// Send an Ethernet frame.
-    Transmit(PortId, Vec<u8>),
-    /// Let this worker send an Ethernet frame, after what it was told before.
-    TransmitBy(usize, PortId, Vec<u8>),
-    /// Give an Ethernet frame back to the workers: it is none of a context's.
-    Plain(PortId, Vec<u8>),
-    /// Give all workers this snapshot.
-    Publish(Arc<Snapshot>),
-    /// Worth a line in the log.
-    Story(Story),
-}
-
-/// What an operator may want to read about.
-#[derive(Clone, Debug, PartialEq)]
-pub enum Story {
-    /// A context can carry payload.
-    Ready(UlidPair, LocatorPair, shim6::How),
-    /// No context could be set up.
-    Failed(UlidPair, shim6::FailReason),
-    /// A context is gone.
-    Gone(UlidPair, shim6::GoneReason),
-    /// A context looks for another pair.
-    Exploring(UlidPair, LocatorPair, reap::Reason),
-    /// A context goes another way (RFC 5534 §9, R5534-112).
-    Moved(UlidPair, LocatorPair, LocatorPair),
-    /// A provider's router can be reached, or not.
-    Provider(String, bool),
-    /// A peer took no forked context.
-    ForkRefused(UlidPair, u32, shim6::FailReason),
-    /// About the names that are kept elsewhere.
-    Publish(crate::publish::Story),
-    /// A peer complained.
-    PeerError(u8, u16),
-    /// A lease began or ended.
-    Lease(dhcp::Told),
-    /// A client found its address in use.
-    LeaseDeclined(dhcp::Told),
-    /// A client gets no address.
-    LeaseRefused(dhcp::Told),
-    /// A broken message of DHCPv6.
-    DhcpMalformed(dhcp::Told),
-    /// A relay or client that is not listened to.
-    DhcpUnheard(dhcp::Told),
-    /// A lease could not be written, so nobody was told of it.
-    NotWritten(String),
-    /// Nothing can be written to the store for this reason, or something can again.
-    Store(Option<String>),
-    /// A client has a lease and cannot be served.
-    NotServed(String, std::net::Ipv6Addr),
-    /// Something about DNS.
-    Names(crate::dns::Note),
-}
 
 /// A provider as the engine knows it.
 #[derive(Clone, Debug)]
@@ -187,6 +127,8 @@ struct Provider {
     steering: Steering,
     /// Whether peers were told that it does not work.
     told_down: bool,
+    /// Whether the policy wants everybody to leave it.
+    drained: bool,
     /// When it came up last.
     up_since: Option<Instant>,
     /// Until when it serves, if it has gone from the configuration: as the last resort, for contexts to leave it.
@@ -230,6 +172,8 @@ pub struct Engine {
     names: Option<Box<names::Names>>,
     /// Classes of traffic with contexts of their own; the first is number 1.
     classes: Vec<fork::Class>,
+    /// Those of the configuration alone.
+    forks_configured: Vec<fork::Class>,
     endpoint: Endpoint,
     attached: Attachments,
     reap_config: Arc<reap::Config>,
@@ -260,6 +204,12 @@ pub struct Engine {
     advise_at: Option<Instant>,
     /// Who waits for an answer, and what may be there again.
     revival: Revival,
+    /// The site's policy, if there is one.
+    steered: Option<Box<policy::Steered>>,
+    /// What the wall clock said last, if anybody told.
+    unix: Option<u64>,
+    /// Moves that are being tested.
+    goals: goal::Goals,
     /// Other pairs for contexts, and what is lost.
     standbys: standby::Standbys,
     neighbours: Neighbours,
@@ -346,6 +296,7 @@ impl Engine {
             self.weigh_providers(now, effects);
         }
         self.expire_names(now, rng, effects);
+        self.expire_policy(now, rng, effects);
     }
 
     /// When [`Engine::expire`] has something to do.
@@ -361,6 +312,7 @@ impl Engine {
             self.failing_check,
             self.revival.due(),
             self.standbys_deadline(),
+            self.policy_deadline(),
         ];
         [reap, suspects, wakes, self.news_deadline(), self.lists_due, self.endpoint.deadline(), self.leases_deadline()]
             .into_iter()
@@ -422,8 +374,9 @@ impl Engine {
 
     /// Opens a context with a peer, if its locators are known. False if that is refused.
     fn open_known(&mut self, now: Instant, rng: &mut dyn Rng, ulids: UlidPair, effects: &mut Vec<Effect>) -> bool {
+        let begin = self.begin_at(None, ulids.local.0, ulids.peer.0);
         let peer = self.peers.get(&ulids.peer);
-        let pairs = peer.map(|peer| self.candidates(now, ulids, peer, None)).unwrap_or_default();
+        let pairs = peer.map(|peer| self.candidates(now, ulids, peer, None, begin)).unwrap_or_default();
         let opened = self.open(now, rng, Open { ulids, fork: 0, pairs }, effects);
         if opened {
             self.peers.used(ulids);
@@ -470,12 +423,19 @@ impl Engine {
         ulids: UlidPair,
         peer: &[Locator],
         class: Option<&fork::Class>,
+        begin: Option<policy::Begin>,
     ) -> Vec<LocatorPair> {
         let Some(host) = self.endpoint.host_at(ulids.local) else { return Vec::new() };
         let mut ranked = Vec::new();
         let mut local: Vec<Locator> = host.locators.iter().map(|(locator, _)| *locator).collect();
+        let salt = self.sharding.hasher().pair(&ulids);
+        let standing = |provider: &Provider| {
+            let wanted = begin.and_then(|begin| self.begin_standing(begin, provider, salt));
+            wanted.unwrap_or_else(|| self.standing_for(class, provider))
+        };
+        local.retain(|locator| self.provider_of(locator.0).is_some_and(|(_, it)| !self.never_begins(begin, it)));
         local.sort_by_key(|locator| {
-            self.provider_of(locator.0).map(|(_, provider)| (self.standing_for(class, provider), provider.preference))
+            self.provider_of(locator.0).map(|(_, provider)| (standing(provider), provider.preference))
         });
         for (i, &ours) in local.iter().enumerate() {
             let Some((_, provider)) = self.provider_of(ours.0) else { continue };
@@ -486,6 +446,9 @@ impl Engine {
                 let key = match class {
                     // That a path works is no reason to take it instead of one that is not known to be dead.
                     Some(_) => (last_resort, rank.max(reap::Status::Unknown), i, j, 0),
+                    None if begin.is_some() => {
+                        (last_resort, rank.max(reap::Status::Unknown), i.max(j), i.abs_diff(j), i)
+                    }
                     None => (last_resort, rank, i.max(j), i.abs_diff(j), i),
                 };
                 ranked.push((key, pair));

@@ -14,6 +14,7 @@ use dataplane::snapshot::{Block, PortId};
 use dataplane::wire::{Ulid, UlidPair};
 use rand::Rng;
 
+use super::patience::Patience;
 use super::peers::Trust;
 use super::{Effect, Engine, Event, Story};
 use crate::config::{Prefix, Site};
@@ -43,6 +44,7 @@ pub(super) struct Names {
     ways: Vec<Vec<(PortId, Ipv6Addr)>>,
     all: TokenBucket,
     hosts: Vec<TokenBucket>,
+    patience: Patience,
 }
 
 impl Names {
@@ -65,6 +67,7 @@ impl Names {
             ways: vec![Vec::new(); wanted.upstream.len()],
             all: TokenBucket::new(HANDSHAKES_PER_S, HANDSHAKES_PER_S / 8),
             hosts: vec![TokenBucket::new(HANDSHAKES_PER_HOST_S, HANDSHAKES_AT_ONCE); BUCKETS],
+            patience: Patience::new(Duration::from_millis(wanted.handshake_wait_ms.into())),
         })
     }
 
@@ -172,6 +175,9 @@ impl Engine {
         if names.alg.deadline().is_some_and(|due| due <= now) {
             names.alg.expire(now, rng, &mut out);
         }
+        let patient = names.patience.expire(now);
+        patient.iter().for_each(|_| self.tally.count(Event::AnswersEarly));
+        self.give(now, patient, effects);
         self.name_outputs(now, rng, out, effects);
         for at in 0..self.stacks.len() {
             if self.stacks[at].deadline().is_some_and(|due| due <= now) {
@@ -182,9 +188,9 @@ impl Engine {
     }
 
     pub(super) fn names_deadline(&self) -> Option<Instant> {
-        let alg = self.names.as_ref().and_then(|names| names.alg.deadline());
+        let names = self.names.iter().flat_map(|names| [names.alg.deadline(), names.patience.deadline()]).flatten();
         let stacks = self.stacks.iter().filter_map(|stack| stack.deadline());
-        alg.into_iter().chain(self.peers.deadline()).chain(stacks).min()
+        names.chain(self.peers.deadline()).chain(stacks).min()
     }
 
     /// Hears what was said over the connections of a port.
@@ -216,17 +222,15 @@ impl Engine {
 
     /// Does what the machines want.
     fn name_outputs(&mut self, now: Instant, rng: &mut dyn Rng, out: Vec<Output>, effects: &mut Vec<Effect>) {
+        let mut begun = None;
         for output in out {
             match output {
-                Output::Reply(Client::Datagram(host, own), payload) => {
-                    let datagram = Datagram { source: own, target: host, payload };
-                    self.send_datagram(now, self.lan_port, &datagram, effects);
-                }
-                Output::Reply(Client::Stream(_, number), payload) => {
-                    if let Some(stack) = self.stacks.get_mut(usize::from(self.lan_port.0)) {
-                        stack.reply(number, &payload);
+                Output::Reply(client, payload) => {
+                    let mut reply = Some((client, payload));
+                    if let Some((pair, names)) = begun.take().zip(self.names.as_mut()) {
+                        reply = reply.and_then(|reply| names.patience.keep(now, pair, reply));
                     }
-                    self.run_stack(now, self.lan_port, effects);
+                    self.give(now, reply, effects);
                 }
                 Output::Send(Packet { source, target, payload }) => {
                     let way = self.names.as_ref().and_then(|names| {
@@ -243,7 +247,7 @@ impl Engine {
                 Output::Stream(server, octets) => self.call(now, rng, server, &octets, effects),
                 Output::Asked(host, learned, good) => {
                     self.learn(now, &learned, good, Trust::Told);
-                    self.start_handshake(now, rng, Ulid(host), &learned, effects);
+                    begun = self.start_handshake(now, rng, Ulid(host), &learned, effects);
                 }
                 Output::Located(local, peer, found) => {
                     let ulids = UlidPair { local, peer };
@@ -262,6 +266,32 @@ impl Engine {
                 Output::Note(note) => effects.push(Effect::Story(Story::Names(note))),
             }
         }
+    }
+
+    /// Gives hosts their answers.
+    fn give(&mut self, now: Instant, replies: impl IntoIterator<Item = (Client, Vec<u8>)>, effects: &mut Vec<Effect>) {
+        for (client, payload) in replies {
+            match client {
+                Client::Datagram(host, own) => {
+                    let datagram = Datagram { source: own, target: host, payload };
+                    self.send_datagram(now, self.lan_port, &datagram, effects);
+                }
+                Client::Stream(_, number) => {
+                    if let Some(stack) = self.stacks.get_mut(usize::from(self.lan_port.0)) {
+                        stack.reply(number, &payload);
+                    }
+                    self.run_stack(now, self.lan_port, effects);
+                }
+            }
+        }
+    }
+
+    /// The handshake of a pair is over, well or not: whoever asked for the peer need not wait.
+    pub(super) fn answer_waiting(&mut self, now: Instant, pair: UlidPair, effects: &mut Vec<Effect>) {
+        let Some(names) = &mut self.names else { return };
+        let replies = names.patience.release(pair);
+        replies.iter().for_each(|_| self.tally.count(Event::AnswersWaited));
+        self.give(now, replies, effects);
     }
 
     /// Says something to a server over TCP.
@@ -299,7 +329,8 @@ impl Engine {
         }
     }
 
-    /// Opens a host's context with the peer it has just been told of; of several, with the one it was told of first.
+    /// Opens a host's context with the peer it is told of; of several, with the one it is told of first. Which pair now has
+    /// a handshake that was begun here, if one has.
     fn start_handshake(
         &mut self,
         now: Instant,
@@ -307,21 +338,22 @@ impl Engine {
         host: Ulid,
         learned: &Learned,
         effects: &mut Vec<Effect>,
-    ) {
-        let Some(&peer) = learned.ulids.first().filter(|_| self.endpoint.host(host).is_some()) else { return };
+    ) -> Option<UlidPair> {
+        let peer = *learned.ulids.first().filter(|_| self.endpoint.host(host).is_some())?;
         let ulids = UlidPair { local: host, peer };
         if self.endpoint.find(ulids, 0).is_some() {
-            return;
+            return None;
         }
         let share = self.endpoint.count_of(host) < self.names.as_ref().map_or(0, |names| names.contexts_max / SHARE);
         let hasher = *self.sharding.hasher();
         let paced = self.names.as_mut().is_some_and(|names| names.may_start(now, &hasher, host));
         if !share || !paced {
-            return self.tally.count(Event::NamesPaced);
+            self.tally.count(Event::NamesPaced);
+            return None;
         }
         self.tally.count(Event::NamesOpened);
-        // Nobody waits for it yet: who is refused is told when it sends.
-        let _ = self.open_known(now, rng, ulids, effects);
+        // No packet waits for it yet: who is refused is told when it sends.
+        self.open_known(now, rng, ulids, effects).then_some(ulids)
     }
 
     /// Forgets what DNS has told. How much that was.
@@ -391,6 +423,7 @@ mod tests {
             cache_mb: 1,
             questions_per_s: 100,
             questions_per_host_s: 100,
+            handshake_wait_ms: 40,
         };
         world.reload(0, |site, _| site.dns = Some(dns)).unwrap();
         world.restart(0);

@@ -217,7 +217,7 @@ impl Engine {
         }
         self.tally.count(Event::Qualified);
         let alone = vec![Locator(ulids.peer.0)];
-        let mut pairs = self.candidates(now, ulids, &alone, None);
+        let mut pairs = self.candidates(now, ulids, &alone, None, None);
         let direct = pairs.iter().position(|candidate| *candidate == ulids.as_locators());
         if let Some(at) = direct.filter(|_| self.provider_of(presented.0).is_some_and(|(_, provider)| provider.is_up()))
         {

@@ -177,3 +177,37 @@ impl Engine {
 fn view(provider: &Provider) -> ProviderView {
     ProviderView { port: provider.port, prefix: provider.prefix, next_hop: provider.next_hop, mac: None }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::sim::{Plan, World};
+
+    #[test]
+    fn a_provider_with_another_router_is_lost_until_that_is_found() {
+        let mut world = World::new(&Plan::default(), 1);
+        world.run(std::time::Duration::from_secs(2));
+        let mut rng: rand::rngs::StdRng = rand::SeedableRng::seed_from_u64(1);
+        let (now, node) = (world.now, &mut world.nodes[0]);
+        let (mut site, hosts) = (node.configuration().0.clone(), node.configuration().1.clone());
+        let old = site.providers[0].next_hop;
+        let losses = |effects: &mut Vec<Effect>| {
+            let lost = effects.drain(..).filter_map(|effect| match effect {
+                Effect::Lose(loss, lost) => Some((loss, lost)),
+                _ => None,
+            });
+            lost.collect::<Vec<_>>()
+        };
+        let mut effects = Vec::new();
+        site.providers[0].next_hop = Ipv6Addr::from_bits(old.to_bits() ^ 0x77);
+        node.engine.reload(now, &mut rng, &site, &hosts, &mut effects).unwrap();
+        assert_eq!(losses(&mut effects), [(Loss::Provider(0), true)]);
+        let found = crate::host::LinkEvent::Resolved(
+            node.engine.providers[0].port,
+            site.providers[0].next_hop,
+            dataplane::wire::ethernet::Mac([2, 0, 0, 0, 0, 9]),
+        );
+        node.engine.link_events(now, vec![found], &mut effects);
+        assert_eq!(losses(&mut effects), [(Loss::Provider(0), false)]);
+    }
+}

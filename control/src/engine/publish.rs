@@ -24,8 +24,28 @@ impl Engine {
         }
     }
 
+    /// These names were published before the box began, and a store keeps which ones are. To be called when all hosts are known.
+    pub fn publish_since(&mut self, written: Vec<publish::Record>) {
+        if let Some(publisher) = &mut self.publisher {
+            publisher.begin_with(written);
+        }
+    }
+
+    /// The next name that the store is to keep, or to forget if that is false.
+    pub fn next_published(&mut self) -> Option<(publish::Record, bool)> {
+        self.publisher.as_mut()?.next_record()
+    }
+
+    /// The store has it.
+    pub fn published_is_kept(&mut self, record: publish::Record) {
+        if let Some(publisher) = &mut self.publisher {
+            publisher.recorded(record);
+        }
+    }
+
     /// Says what time it is; signatures carry it.
     pub fn wall_clock(&mut self, now: Instant, unix: u64) {
+        self.policy_clock(unix);
         if let Some(publisher) = &mut self.publisher {
             publisher.wall_clock(now, unix);
         }

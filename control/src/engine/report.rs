@@ -265,6 +265,7 @@ impl Engine {
             ("paths in doubt", self.attached.in_doubt()),
             ("segments to be sent again", self.wakes.len()),
             ("exchanges being timed", self.durations.under_way()),
+            ("moves under way", self.goals.len()),
         ];
         let tables = tables.into_iter().chain(self.standbys.leftovers());
         tables.filter(|(_, held)| *held > 0).collect()

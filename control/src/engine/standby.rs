@@ -120,7 +120,7 @@ impl Engine {
     /// Payload of a context came: it is worth a standby, and a test of it when that is due.
     pub(super) fn guard(&mut self, now: Instant, id: ContextId) {
         // A test that is under way ends by an answer or by being late.
-        if !self.standbys.wanted || self.standbys.asked.contains_key(&id) {
+        if !self.standbys.wanted || self.standbys.asked.contains_key(&id) || self.goals.has(id) {
             return;
         }
         let Some(context) = self.endpoint.context(id) else { return };
@@ -172,6 +172,13 @@ impl Engine {
 
     /// Asks the peer of a context whether another pair works.
     fn check(&mut self, now: Instant, rng: &mut dyn Rng, id: ContextId, effects: &mut Vec<Effect>) {
+        if self.goals.has(id) {
+            // One question at a time; this one comes again with the next payload.
+            if let Some(guard) = self.attached.get_mut(&id).and_then(|attached| attached.guard.as_deref_mut()) {
+                (guard.queued, guard.next) = (false, now + RETRY);
+            }
+            return;
+        }
         let pair = self.pair_to_check(now, id);
         let context = self.endpoint.context(id);
         let standing =
@@ -242,6 +249,12 @@ impl Engine {
     /// Whether a pair that was tested may serve as standby of a context as that is now.
     fn may_stand_by(&self, context: &Context, pair: LocatorPair) -> bool {
         self.is_candidate(context, pair) && context.peer_locator(pair.peer.0).is_some_and(|known| known.usable())
+    }
+
+    /// Whoever is tested for a standby is asked something else now.
+    pub(super) fn end_standby_test(&mut self, id: ContextId) {
+        self.standbys.asked.remove(&id);
+        self.endpoint.end_check(id);
     }
 
     /// An answer is late: it is asked for again, or the pair does not work.
@@ -520,7 +533,7 @@ mod tests {
         assert!(outlives_silence(|engine, now, rng, id| {
             let context = engine.endpoint.context(id).unwrap();
             let addresses = super::super::context::along(context.pair).swapped();
-            let options = Options { validator: Some(vec![7; 20].into()), ..Options::default() };
+            let options = Options { validator: Some(vec![7; 20]), ..Options::default() };
             let message = Message::R1bis { packet_tag: context.peer_tag.unwrap(), responder_nonce: 9, options };
             let packet = [0; 40];
             let incoming = Incoming { addresses, message: Ok(&message), ipv6_packet: &packet, shim6_offset: 40 };

@@ -38,7 +38,7 @@ pub enum SteerRefused {
 impl Provider {
     /// Whether contexts should leave it.
     pub(super) fn is_unwelcome(&self) -> bool {
-        self.steering == Steering::Drain || self.told_down || self.leaving.is_some()
+        self.steering == Steering::Drain || self.drained || self.told_down || self.leaving.is_some()
     }
 
     /// Its place among the providers: lower is better. Only the order counts.
@@ -76,6 +76,7 @@ impl Engine {
             self.advise();
             self.renew_ways();
         }
+        self.policy_forgives(at);
         Ok(())
     }
 
@@ -140,14 +141,17 @@ impl Engine {
 
     /// What peers should think of a host's locators; nothing while they are all alike.
     pub(super) fn preferences_of(&self, host: &LocalHost) -> Option<Vec<Preference>> {
-        let of = |locator: Locator| {
-            let advice = self.provider_of(locator.0).map(|(_, provider)| provider.advice()).unwrap_or_default();
-            let going = if self.is_going(host.ulid, locator) { Preference::BROKEN } else { 0 };
-            Preference { flags: advice.flags | going, ..advice }
-        };
+        let of = |locator| self.preference_of(host.ulid, locator);
         let preferences: Vec<Preference> = host.locators.iter().map(|(locator, _)| of(*locator)).collect();
         let alike = preferences.iter().all(|it| it.flags == 0 && it.priority == preferences[0].priority);
         (!alike).then_some(preferences)
+    }
+
+    /// What peers should think of one of them.
+    pub(super) fn preference_of(&self, ulid: Ulid, locator: Locator) -> Preference {
+        let advice = self.provider_of(locator.0).map(|(_, provider)| provider.advice()).unwrap_or_default();
+        let going = if self.is_going(ulid, locator) { Preference::BROKEN } else { 0 };
+        Preference { flags: advice.flags | going, ..advice }
     }
 
     /// Contexts that have something to hear hear it, at the pace all keep together.
@@ -167,7 +171,8 @@ impl Engine {
                 continue;
             }
             let mut out = Vec::new();
-            if self.endpoint.tell_news(now, rng, id, &mut out) {
+            let own = self.own_preferences(id);
+            if self.endpoint.tell_news(now, rng, id, own, &mut out) {
                 self.tally.count(Event::UpdatesTold);
             }
             self.follow(now, rng, out, effects);
@@ -187,6 +192,9 @@ impl Engine {
 
     /// The pair a context should try because the operator, or its class, prefers another provider than its own.
     pub(super) fn better_pair(&self, now: Instant, context: &Context) -> Option<LocatorPair> {
+        if self.is_under_policy(context) {
+            return None;
+        }
         if let Some(class) = self.class_of(context) {
             return self.homeward(now, context, class);
         }

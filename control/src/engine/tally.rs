@@ -97,11 +97,21 @@ pub enum Event {
     RouterAdvertisements,
     NamesOpened,
     NamesPaced,
+    AnswersWaited,
+    AnswersEarly,
     PeerForgotten,
     StandbyTests,
     StandbyTested,
     StandbyUnanswered,
     PathUnnumbered,
+    PolicyLoaded,
+    PolicyMovesOut,
+    PolicyMovesIn,
+    PolicyMoveRefused,
+    StepsWished,
+    StepsTaken,
+    StepsUnanswered,
+    PreferencesHeeded,
 }
 
 impl Tally {
@@ -317,6 +327,11 @@ const MEANINGS: &[(&str, &str)] = &[
         "control_names_paced",
         "Contexts not begun then, because the host or all hosts have caused enough lately; its first packet will.",
     ),
+    ("control_answers_waited", "Answers about peers that were given when the handshake they began was over."),
+    (
+        "control_answers_early",
+        "Answers about peers that were given because the handshake they began took longer than dns.handshake_wait_ms.",
+    ),
     ("control_peer_forgotten", "Peers learned from DNS that had to make room for others."),
     ("control_standby_tests", "Pairs tested as standbys of contexts, beside the pair in use."),
     ("control_standby_tested", "Tests the peer answered, after which the pair was the context's standby."),
@@ -324,6 +339,26 @@ const MEANINGS: &[(&str, &str)] = &[
     (
         "control_path_unnumbered",
         "Contexts told to workers whose path, or whose standby's, got no number because all are taken: only a loss of the whole provider moves them at once.",
+    ),
+    ("control_policy_loaded", "Times a policy, or none, took the place of another."),
+    ("control_policy_moves_out", "Contexts the policy's controller wanted to send through another provider."),
+    (
+        "control_policy_moves_in",
+        "Contexts whose peers were told to send to another of our providers, because the policy wants it.",
+    ),
+    (
+        "control_policy_move_refused",
+        "Of these, those that could not even be tried: the host has no locator there, the peer's is not proved, or the context is not established.",
+    ),
+    (
+        "control_steps_wished",
+        "Moves without a failure that were wished for, by the policy or by a peer's preferences: the pair is tested first.",
+    ),
+    ("control_steps_taken", "Those whose pair was answered on, and which were made."),
+    ("control_steps_unanswered", "Those given up after four requests without an answer."),
+    (
+        "control_preferences_heeded",
+        "Locator Preferences of peers that asked us to send to another of their locators, and were followed up.",
     ),
     ("shim6_accepted", "Shim6 messages that did what they came for."),
     ("shim6_waiting", "Shim6 messages put aside until a signature is verified; they are counted again then."),

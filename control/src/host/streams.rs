@@ -482,4 +482,25 @@ mod tests {
         cable.run(20);
         assert_eq!(cable.told, [StreamEvent::Answered(1, b"here".to_vec())]);
     }
+
+    #[test]
+    fn a_connection_closed_from_our_side_does_not_keep_anybody_awake() {
+        let mut cable = Cable::new();
+        cable.call(1, b"hello");
+        cable.run(10);
+        cable.own.reply(cable.asked[0].0, b"well");
+        cable.run(10);
+        assert_eq!(cable.told.len(), 1);
+        // The host says nothing more, not even that it has heard that the connection is closed.
+        let (end, mut turns) = (cable.now + 3 * QUIET_MAX, 0);
+        while let Some(due) = cable.own.deadline().filter(|due| *due < end) {
+            cable.now = cable.now.max(due);
+            drop(cable.own.run(cable.now));
+            assert!(cable.own.streams(cable.now).is_empty());
+            drop(cable.own.run(cable.now));
+            turns += 1;
+            assert!(turns < 100, "{due:?}");
+        }
+        assert!(turns > 2);
+    }
 }

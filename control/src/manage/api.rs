@@ -9,6 +9,7 @@ mod dns;
 mod leases;
 mod metrics;
 mod natv6;
+mod policy;
 mod status;
 mod trace;
 
@@ -22,6 +23,7 @@ pub use dns::*;
 pub use leases::*;
 pub use metrics::*;
 pub use natv6::*;
+pub use policy::*;
 pub use status::*;
 pub use trace::*;
 
@@ -89,6 +91,10 @@ pub enum Request {
     TraceStop,
     /// What would become of a packet.
     Explain(ExplainRequest),
+    /// The policy, and how the site stands.
+    Policy,
+    /// Read the policy again: all of it or nothing.
+    PolicyLoad,
 }
 
 /// How a provider is to be used from now on, until told otherwise or restarted.
@@ -139,6 +145,10 @@ pub enum Response {
     TraceStopped(TraceStopped),
     /// To [`Request::Explain`].
     Explained(Box<ExplainView>),
+    /// To [`Request::Policy`].
+    Policy(PolicyView),
+    /// To [`Request::PolicyLoad`].
+    PolicyLoaded(PolicyLoadedView),
     /// The request cannot be answered or was not obeyed.
     Error(ErrorView),
 }

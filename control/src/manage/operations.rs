@@ -139,6 +139,10 @@ operations! {
         Get "/v1/store" Operate: StoreExport => Store(Box<crate::store::Export>);
     "Read the configuration and the hosts again: all of it or nothing."
         Post "/v1/reload" Operate: Reload => Reloaded(ReloadedView);
+    "The policy in force, and how far the site is from what it wants."
+        Get "/v1/policy" Read: Policy => Policy(PolicyView);
+    "Read the policy again: all of it or nothing."
+        Post "/v1/policy/load" Operate: PolicyLoad => PolicyLoaded(PolicyLoadedView);
     "Use a provider in another way, until told otherwise or restarted."
         Post "/v1/providers/steering" Operate: Steer(SteerRequest) => Steered(ProviderView);
     "Begin to record what becomes of packets that pass a filter. There is one trace at a time."

@@ -15,7 +15,9 @@ mod message;
 mod tests;
 
 use std::collections::{BTreeMap, BTreeSet, VecDeque};
+use std::fmt::{self, Display};
 use std::net::Ipv6Addr;
+use std::str::FromStr;
 use std::time::Duration;
 
 use hickory_proto::op::ResponseCode;
@@ -95,6 +97,31 @@ pub struct Counts {
     pub unsigned: u64,
 }
 
+/// A name that may say something because of this box: for it to know after it has been down.
+#[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord)]
+pub struct Record(Owner);
+
+impl Display for Record {
+    fn fmt(&self, out: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let tree = if self.0.0 == Tree::Forward { "forward" } else { "reverse" };
+        write!(out, "{tree} {}", self.0.1.to_ascii())
+    }
+}
+
+impl FromStr for Record {
+    type Err = String;
+    fn from_str(text: &str) -> Result<Record, String> {
+        let wrong = || format!("\"{text}\" is no published name");
+        let (tree, name) = text.split_once(' ').ok_or_else(wrong)?;
+        let tree = match tree {
+            "forward" => Tree::Forward,
+            "reverse" => Tree::Reverse,
+            _ => return Err(wrong()),
+        };
+        Name::from_ascii(name).map(|name| Record((tree, name))).map_err(|_| wrong())
+    }
+}
+
 /// In which tree a name is.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
 enum Tree {
@@ -117,6 +144,8 @@ struct Item {
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 enum State {
+    /// Until it is written down that the name is about to say something.
+    Unwritten,
     Waiting,
     /// `true`: what is on its way is not what it shall say any more.
     Flying(bool),
@@ -156,6 +185,11 @@ pub struct Publisher {
     quiet_until: Option<Instant>,
     counts: Counts,
     told_complete: bool,
+    /// Whether somebody writes down which names say something.
+    writes: bool,
+    /// Those that are written down, and what is to be written: `true` if it is not there yet.
+    written: BTreeSet<Owner>,
+    records: VecDeque<(Record, bool)>,
 }
 
 impl Publisher {
@@ -181,7 +215,55 @@ impl Publisher {
             quiet_until: None,
             counts: Counts::default(),
             told_complete: true,
+            writes: false,
+            written: BTreeSet::new(),
+            records: VecDeque::new(),
         })
+    }
+
+    /// From now on every name is written down before it says anything, and struck when it does no more. What is written down
+    /// and nobody's is withdrawn: it went while the box was down. To be called when all hosts are known.
+    pub fn begin_with(&mut self, written: impl IntoIterator<Item = Record>) {
+        self.writes = true;
+        // What lies in a zone of former times is not ours to change; it may be again.
+        self.written = written.into_iter().map(|Record(owner)| owner).collect();
+        for owner in self.written.clone() {
+            let zone = &self.zones[usize::from(owner.0 == Tree::Reverse)];
+            if self.items.contains_key(&owner) || !zone.zone_of(&owner.1) {
+                continue;
+            }
+            let claim = if owner.0 == Tree::Reverse { Claim::Certain } else { Claim::Ours };
+            let item = Item { data: Data::Nothing, state: State::Published, claim, tried: false, later: None };
+            self.items.insert(owner.clone(), item);
+            self.again(owner);
+            self.told_complete = false;
+        }
+        for (owner, item) in self.items.iter_mut().filter(|(owner, _)| !self.written.contains(*owner)) {
+            item.state = State::Unwritten;
+            self.records.push_back((Record(owner.clone()), true));
+        }
+    }
+
+    /// The next name to be written down, or to be struck if that is false.
+    pub fn next_record(&mut self) -> Option<(Record, bool)> {
+        self.records.pop_front()
+    }
+
+    /// A name is written down: it may say something.
+    pub fn recorded(&mut self, Record(owner): Record) {
+        let waits = |item: &&mut Item| item.state == State::Unwritten;
+        if self.items.get_mut(&owner).filter(waits).is_some() {
+            self.again(owner.clone());
+        }
+        self.written.insert(owner);
+    }
+
+    /// A name says nothing more that is ours.
+    fn strike(&mut self, owner: &Owner) {
+        self.items.remove(owner);
+        if self.written.remove(owner) {
+            self.records.push_back((Record(owner.clone()), false));
+        }
     }
 
     /// The port its messages come from and answers go to.
@@ -223,7 +305,7 @@ impl Publisher {
         let with = |state: fn(&State) -> bool| self.items.values().filter(|item| state(&item.state)).count() as u64;
         Counts {
             published: with(|state| *state == State::Published),
-            waiting: with(|state| matches!(state, State::Waiting | State::Flying(_))),
+            waiting: with(|state| matches!(state, State::Unwritten | State::Waiting | State::Flying(_))),
             taken: with(|state| *state == State::Taken),
             ..self.counts
         }
@@ -300,7 +382,7 @@ impl Publisher {
         if stale {
             self.again(owner);
         } else if item.data == Data::Nothing {
-            self.items.remove(&owner);
+            self.strike(&owner);
         } else {
             item.state = State::Published;
             self.come_back(now + REFRESH, owner);
@@ -317,7 +399,7 @@ impl Publisher {
         let Some(item) = self.items.get_mut(&owner) else { return };
         if item.data == Data::Nothing && item.state == State::Flying(false) {
             // Nothing of ours is there.
-            self.items.remove(&owner);
+            self.strike(&owner);
             return;
         }
         if item.tried {
@@ -365,9 +447,13 @@ impl Publisher {
         }
         item.data = data;
         match item.state {
+            State::Published | State::Taken if self.writes && !self.written.contains(&owner) => {
+                item.state = State::Unwritten;
+                self.records.push_back((Record(owner), true));
+            }
             State::Published | State::Taken => self.again(owner),
             State::Flying(_) => item.state = State::Flying(true),
-            State::Waiting => {}
+            State::Unwritten | State::Waiting => {}
         }
         self.told_complete = false;
     }
@@ -395,7 +481,7 @@ impl Publisher {
                 }
             };
             let Some(signed) = change.sign(id, unix, &self.signer) else {
-                self.items.remove(&owner);
+                self.strike(&owner);
                 continue;
             };
             item.state = State::Flying(false);

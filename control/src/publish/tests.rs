@@ -292,6 +292,59 @@ fn a_server_that_refuses_is_not_asked_all_the_time() {
     assert_eq!(scene.stories.last(), Some(&Story::Complete(100)));
 }
 
+/// Everything that is to be written is.
+fn write(publisher: &mut Publisher, disk: &mut BTreeSet<String>) {
+    while let Some((record, there)) = publisher.next_record() {
+        let text = record.to_string();
+        assert_eq!(text.parse(), Ok(record.clone()));
+        assert_eq!(if there { disk.insert(text) } else { disk.remove(&text) }, true);
+        if there {
+            publisher.recorded(record);
+        }
+    }
+}
+
+fn begin(publisher: &mut Publisher, disk: &BTreeSet<String>) {
+    publisher.begin_with(disk.iter().map(|text| text.parse().unwrap()));
+}
+
+#[test]
+fn what_went_while_the_box_was_down_is_withdrawn_when_it_is_up() {
+    let (mut first, mut disk) = (Scene::new(1), BTreeSet::new());
+    first.publisher.set(&host("stays", 1, &["2001:db8:a1:1::1"]));
+    begin(&mut first.publisher, &disk);
+    first.publisher.set(&host("goes", 2, &["2001:db8:a1:1::2"]));
+    // Nothing is said before it is written that it may be.
+    first.run(5);
+    assert_eq!((first.publisher.counts().sent, first.publisher.counts().waiting), (0, 4));
+    write(&mut first.publisher, &mut disk);
+    first.run(5);
+    assert_eq!((first.server.zones.len(), disk.len()), (4, 4));
+    // The box stops, and begins again without one of them. A stranger's name is not touched whatever the file says.
+    first.server.put("mail.a.example.", 28, "2001:db8::25");
+    disk.extend(["forward mail.a.example.".to_owned(), "forward host.elsewhere.".to_owned()]);
+    let mut second = Scene { server: first.server, ..Scene::new(2) };
+    second.publisher.set(&host("stays", 1, &["2001:db8:a1:1::1"]));
+    begin(&mut second.publisher, &disk);
+    write(&mut second.publisher, &mut disk);
+    second.run(5);
+    write(&mut second.publisher, &mut disk);
+    assert!(second.server.has("goes.a.example.", RecordType::AAAA).is_empty());
+    assert_eq!(second.server.has("stays.a.example.", RecordType::AAAA), ["2001:db8:a1:1::1"]);
+    assert_eq!(second.server.has("mail.a.example.", RecordType::AAAA), ["2001:db8::25"]);
+    assert_eq!(second.server.zones.len(), 3);
+    let reverse = format!("reverse {H1_REVERSE}");
+    let left: Vec<&str> = disk.iter().map(String::as_str).collect();
+    assert_eq!(left, ["forward host.elsewhere.", "forward stays.a.example.", &reverse]);
+    // Who comes back is written down and published again, and who goes is struck at once.
+    second.publisher.set(&host("goes", 2, &["2001:db8:a1:1::2"]));
+    write(&mut second.publisher, &mut disk);
+    second.publisher.unset(host("", 1, &[]).ulid);
+    second.run(5);
+    write(&mut second.publisher, &mut disk);
+    assert_eq!((second.server.zones.len(), disk.len()), (3, 3));
+}
+
 proptest! {
     /// Whatever is said in whatever order, and lost on the way: in the end the server says what it shall.
     #[test]
@@ -301,6 +354,8 @@ proptest! {
     ) {
         let mut scene = Scene::new(seed);
         scene.loss = 30;
+        let mut disk = BTreeSet::new();
+        begin(&mut scene.publisher, &disk);
         let mut hosts: BTreeMap<u16, Host> = BTreeMap::new();
         for (number, name, locator, pause) in steps {
             if locator == 0 {
@@ -312,10 +367,19 @@ proptest! {
                 scene.publisher.set(&host);
                 hosts.insert(number, host);
             }
+            if pause != 1 {
+                write(&mut scene.publisher, &mut disk);
+            }
             scene.run(pause);
+            // Wherever the box stopped now, it would know afterwards what it may have said.
+            let known = |name: &Name| disk.iter().any(|text| text.ends_with(&format!(" {name}")));
+            prop_assert!(scene.server.zones.keys().all(known), "{disk:?}");
         }
         scene.loss = 0;
+        write(&mut scene.publisher, &mut disk);
         scene.run(200);
+        write(&mut scene.publisher, &mut disk);
+        prop_assert_eq!(disk.len(), scene.server.zones.len());
         let mut wanted = BTreeMap::new();
         for host in hosts.values() {
             let name = Name::from_ascii(format!("{}.a.example.", host.name)).unwrap();

@@ -351,6 +351,19 @@ impl Reap {
         true
     }
 
+    /// Payload uses `pair` from now on, which the peer has just answered on although nothing was wrong: no exploration, so the peer's
+    /// own choice stays what it is. False if it is not a candidate, or if the context explores and so knows better.
+    pub fn take(&mut self, pair: LocatorPair, out: &mut Vec<Output>) -> bool {
+        let wanted = self.state == State::Operational && self.candidates(false, &|_| Status::Unknown).contains(&pair);
+        if wanted {
+            self.set_confirmed(pair);
+            if pair != self.current {
+                self.move_to(pair, out);
+            }
+        }
+        wanted
+    }
+
     /// There is a sign that `pair` may work again: if the context explores, it tries that next, and now. The back-off goes on
     /// from where it was, so a sign that deceives costs one probe.
     pub fn encourage(&mut self, now: Instant, rng: &mut dyn Rng, pair: LocatorPair, out: &mut Vec<Output>) {

@@ -50,18 +50,27 @@ impl Endpoint {
     }
 
     /// §10.1: tells the peer what it does not know yet of the host as [`Endpoint::set_host`] and
-    /// [`Endpoint::set_preferences`] last set it: list, preferences or both. Whether there was anything to tell.
-    pub fn tell_news(&mut self, now: Instant, rng: &mut dyn Rng, id: ContextId, out: &mut Vec<Output>) -> bool {
+    /// [`Endpoint::set_preferences`] last set it: list, preferences or both. `own` are preferences for the peer of this
+    /// context alone, one for each locator of the host, in the place of the host's. Whether there was anything to tell.
+    pub fn tell_news(
+        &mut self,
+        now: Instant,
+        rng: &mut dyn Rng,
+        id: ContextId,
+        own: Option<Vec<Preference>>,
+        out: &mut Vec<Output>,
+    ) -> bool {
         let Some(ulid) = self.store.get(id).map(|context| context.ulids.local) else { return false };
         let Some(host) = self.local(ulid) else { return false };
         let Some(context) = self.store.get(id) else { return false };
+        let own = own.filter(|own| own.len() == host.locators.len());
         if context.newest_host().generation != host.generation {
-            let preferences = host.preferences.clone();
+            let preferences = own.or(host.preferences.clone());
             self.tell(now, rng, id, Some(host), preferences, out);
             return true;
         }
         let count = host.locators.len();
-        let wanted = spelled_out(host.preferences.as_deref(), count);
+        let wanted = spelled_out(own.as_deref().or(host.preferences.as_deref()), count);
         let news = spelled_out(context.newest_preferences(), count) != wanted;
         if news {
             self.tell(now, rng, id, None, Some(wanted), out);

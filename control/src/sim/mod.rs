@@ -72,7 +72,7 @@ use evil::{Evil, Visits};
 use oracle::Ledger;
 use tcp::HostStack;
 
-use crate::config::{Hosts, Site};
+use crate::config::{Hosts, Problems, Site};
 use crate::engine::{Changes, SetupError, Story};
 use crate::time::Instant;
 
@@ -290,6 +290,14 @@ impl World {
         self.settle_in(site);
         self.turn(site);
         Ok(changes)
+    }
+
+    /// The operator of a site loads a policy, or takes it away; nothing changes when it cannot be obeyed.
+    pub fn load_policy(&mut self, site: SiteId, text: Option<&str>) -> Result<(), Problems> {
+        let now = self.now;
+        self.nodes[site].load_policy(now, text)?;
+        self.turn(site);
+        Ok(())
     }
 
     /// Hosts may have got further locators; those that they had stay theirs, since peers may not have heard.

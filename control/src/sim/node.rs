@@ -16,9 +16,10 @@ use rand::rngs::StdRng;
 use rand::{Rng, SeedableRng};
 
 use super::{HOLDING, REPORT, packet};
-use crate::config::{Hosts, Site};
+use crate::config::{Hosts, Problems, Site};
 use crate::engine::{Changes, Effect, Engine, PortSetup, SetupError, Story, worker_limits};
 use crate::manage::api::{ContextFilter, ContextView};
+use crate::policy::Policy;
 use crate::shim6::{ProofJob, State};
 use crate::time::Instant;
 
@@ -139,6 +140,15 @@ impl Node {
         let changes = engine.reload(now + *ahead, rng, &new.0, &new.1, effects)?;
         (self.blueprint.site, self.blueprint.hosts) = new;
         Ok(changes)
+    }
+
+    /// The operator loads a policy, or takes it away.
+    pub(super) fn load_policy(&mut self, now: Instant, text: Option<&str>) -> Result<(), Problems> {
+        let (site, hosts) = (&self.blueprint.site, &self.blueprint.hosts);
+        let parse = |text| Policy::parse(std::path::Path::new("policy.json"), text, site, hosts);
+        let policy = text.map(parse).transpose()?;
+        self.engine.set_policy(now + self.ahead, policy, &mut self.effects);
+        Ok(())
     }
 
     /// The device of a port says that its link is up or down.

@@ -9,6 +9,7 @@
 //! | `meta` | a name | `version` of the format; the server's `duid` |
 //! | `leases` | IAID, then DUID | a [`Lease`] as JSON |
 //! | `quarantine` | an identifier | a [`Held`] as JSON |
+//! | `published` | a name in DNS, and its tree | nothing |
 //!
 //! The format has a version. A file of an older one is brought up to date by the steps between, in one
 //! transaction; one of a newer version is refused. The site's key is not in here: it has a file of its own already
@@ -29,7 +30,8 @@ use std::path::{Path, PathBuf};
 
 use redb::backends::FileBackend;
 use redb::{
-    Database, DatabaseError, ReadableDatabase, ReadableTable, StorageBackend, TableDefinition, WriteTransaction,
+    Database, DatabaseError, ReadableDatabase, ReadableTable, StorageBackend, TableDefinition, TableError,
+    WriteTransaction,
 };
 use serde::Serialize;
 use serde::de::DeserializeOwned;
@@ -43,6 +45,8 @@ pub const VERSION: u64 = migrate::STEPS.len() as u64 + 1;
 const META: TableDefinition<'_, &str, &str> = TableDefinition::new("meta");
 const LEASES: TableDefinition<'_, &[u8], &str> = TableDefinition::new("leases");
 const QUARANTINE: TableDefinition<'_, u128, &str> = TableDefinition::new("quarantine");
+/// Younger than the format: files without it are good.
+const PUBLISHED: TableDefinition<'_, &str, ()> = TableDefinition::new("published");
 
 /// Memory for pages of the file.
 const CACHE_OCTETS: usize = 16 * 1024 * 1024;
@@ -240,9 +244,36 @@ impl Store {
         Ok(stored)
     }
 
+    /// Names that may be in DNS because of this box.
+    pub fn published(&self) -> Result<Vec<String>, StoreError> {
+        let transaction = self.database.begin_read().map_err(|error| self.failed(error))?;
+        let names = match transaction.open_table(PUBLISHED) {
+            Err(TableError::TableDoesNotExist(_)) => return Ok(Vec::new()),
+            names => names.map_err(|error| self.failed(error))?,
+        };
+        let rows = names.iter().map_err(|error| self.failed(error))?;
+        rows.map(|row| row.map(|(name, _)| name.value().to_owned()).map_err(|error| self.failed(error))).collect()
+    }
+
     /// Writes changes in order, all or none. They are on disk when this returns.
     pub fn commit<'c>(&self, changes: impl IntoIterator<Item = &'c Change>) -> Result<(), StoreError> {
+        self.commit_with(changes, [])
+    }
+
+    /// The same, together with names that may be in DNS from now on, or are there no more if that is false.
+    pub fn commit_with<'c>(
+        &self,
+        changes: impl IntoIterator<Item = &'c Change>,
+        published: impl IntoIterator<Item = (String, bool)>,
+    ) -> Result<(), StoreError> {
         self.write(|transaction| {
+            let mut names = transaction.open_table(PUBLISHED)?;
+            for (name, there) in published {
+                match there {
+                    true => _ = names.insert(name.as_str(), ())?,
+                    false => _ = names.remove(name.as_str())?,
+                }
+            }
             let mut leases = transaction.open_table(LEASES)?;
             let mut quarantine = transaction.open_table(QUARANTINE)?;
             for change in changes {

@@ -5,6 +5,7 @@ use std::io::{BufRead, BufReader};
 use std::process::{Command, Stdio};
 use std::time::Duration;
 
+use super::export::UNTIL_MAX;
 use super::*;
 use crate::dhcp::{Identity, State};
 use crate::identity::{HostPrefixes, Sec, make_host};
@@ -109,17 +110,33 @@ fn an_export_is_taken_in_whole_by_an_empty_store() {
     let read: Export = serde_json::from_str(&text).unwrap();
     assert_eq!(read, export);
     let other = Store::open(&to).unwrap();
-    let mut twice = export.clone();
-    twice.stored.leases[1].identity.locators = twice.stored.leases[0].identity.locators.clone();
-    assert!(matches!(other.import(&twice), Err(ExportError::Twice(_))));
-    let mut forged = export.clone();
-    forged.stored.leases[0].identity.pds[5] ^= 1;
-    assert!(matches!(other.import(&forged), Err(ExportError::Unproved(_))));
+    type Spoil = fn(&mut Stored);
+    let spoilt: [(&str, Spoil); 9] = [
+        ("leases[1].identity.locators[0]: 2001:db8:1:1:", |it| {
+            it.leases[1].identity.locators = it.leases[0].identity.locators.clone();
+        }),
+        ("leases[0].identity.pds: does not prove fc00:a:0:1:", |it| it.leases[0].identity.pds[5] ^= 1),
+        ("leases[1].client: 0003", |it| it.leases[1].client = it.leases[0].client.clone()),
+        ("leases[1].name: host-1 is at leases[0].name already", |it| it.leases[1].name = "host-1".into()),
+        ("leases[1].until: 18446744073709551615 seconds", |it| it.leases[1].until = u64::MAX),
+        ("quarantine[1].ulid: fc00::1 is at quarantine[0].ulid already", |it| it.quarantine.push(held(1))),
+        ("quarantine[0].until: ", |it| it.quarantine[0].until = UNTIL_MAX + 1),
+        ("quarantine[0].ulid: fc00:a:0:1:", |it| it.quarantine[0].ulid = it.leases[1].identity.ulid),
+        ("quarantine[0].locators[1]: fc00::1 is at quarantine[0].ulid already", |it| {
+            it.quarantine[0].locators = vec!["2001:db8::1".parse().unwrap(), it.quarantine[0].ulid];
+        }),
+    ];
+    for (text, spoil) in spoilt {
+        let mut wrong = export.clone();
+        spoil(&mut wrong.stored);
+        let said = other.import(&wrong).unwrap_err().to_string();
+        assert!(said.starts_with(text), "{said}");
+    }
     assert!(matches!(other.import(&Export { version: 9, ..export.clone() }), Err(ExportError::Version(9))));
     assert_eq!(other.load().unwrap(), Stored::default());
     other.import(&export).unwrap();
     assert_eq!(other.export().unwrap(), export);
-    assert!(matches!(other.import(&export), Err(ExportError::NotEmpty(2))));
+    assert!(matches!(other.import(&export), Err(ExportError::NotEmpty(3))));
 }
 
 #[test]

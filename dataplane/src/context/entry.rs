@@ -102,6 +102,9 @@ pub struct Activity {
     pub labelled_in: bool,
     /// Payload went to the peer by its flow label.
     pub labelled_out: bool,
+    /// The provider by which payload came from the peer, as an index into the snapshot; looked at now and then, where that is
+    /// wanted ([`Shard::watch_arrivals`](super::Shard::watch_arrivals)).
+    pub arrived: Option<u8>,
 }
 
 /// A context in the table. A packet from the peer touches the first line alone; one from the site reads both, and the
@@ -113,8 +116,9 @@ pub struct Entry {
     pub local_tag: ContextTag,
     /// Identifiers.
     pub ulids: UlidPair,
-    /// Packets and octets that came from the peer.
-    pub received: Traffic,
+    /// Packets and octets that came from the peer. The count of packets has the provider of a recent one above it, since there
+    /// is no other room in this line.
+    received: Traffic,
     /// Host, as an index into the snapshot.
     pub host: u32,
     /// Provider of the current local locator, as an index into the snapshot.
@@ -175,6 +179,11 @@ const LAST_OUT: u8 = 4;
 const QUEUED: u8 = 8;
 /// Something was sent in the last interval and nothing received: the context is in doubt.
 const DOUBT: u8 = 16;
+/// The provider by which the next payload from the peer comes is to be noted.
+const LOOK: u8 = 128;
+/// Where in the count of packets that provider stands, plus one.
+const ARRIVED: u32 = 57;
+const PACKETS: u64 = (1 << ARRIVED) - 1;
 /// Payload went, or came, by its flow label. Only with `SENT` or `RECEIVED`.
 const LABELLED: [u8; 2] = [32, 64];
 
@@ -279,7 +288,7 @@ impl Entry {
     pub fn is_ordinary_in(&self, tag: ContextTag) -> bool {
         self.flags & !(DEFAULT | PLAIN | LABELS | NARROW | FORKED) == TAKEN
             && self.phase != Phase::Opening
-            && self.digest & DOUBT == 0
+            && self.digest & (DOUBT | LOOK) == 0
             && self.local_tag == tag
     }
 
@@ -291,7 +300,7 @@ impl Entry {
 
     /// Packets and octets (IPv6 packets as the host sees them), out then in.
     pub fn traffic(&self) -> [Traffic; 2] {
-        [self.sent, self.received]
+        [self.sent, Traffic { packets: self.received.packets & PACKETS, ..self.received }]
     }
 
     /// Whether packets from the site with its identifiers use it; a forked context has only those of its class.
@@ -358,6 +367,18 @@ impl Entry {
         self.digest |= LABELLED[usize::from(direction == Direction::In)];
     }
 
+    /// Whether the provider by which payload comes is to be noted.
+    #[inline]
+    pub fn wants_arrival(&self) -> bool {
+        self.digest & LOOK != 0
+    }
+
+    /// Notes the provider by which payload came.
+    pub(super) fn note_arrival(&mut self, provider: u8) {
+        self.digest &= !LOOK;
+        self.received.packets = self.received.packets & PACKETS | (u64::from(provider & 63) + 1) << ARRIVED;
+    }
+
     /// Makes room for another context in this slot. Unreported activity is forgotten; the place in the queue is not.
     pub(super) fn replace(&mut self, install: &Install) {
         let digest = self.digest & QUEUED;
@@ -370,18 +391,25 @@ impl Entry {
         *self = Entry { digest: self.digest & QUEUED, ..Entry::vacant() };
     }
 
-    /// The activity since the last call; the slot has left the queue.
-    pub(super) fn take_activity(&mut self) -> Option<Activity> {
+    /// The activity since the last call; the slot has left the queue. With `look` the provider of the next payload that comes
+    /// is noted.
+    pub(super) fn take_activity(&mut self, look: bool) -> Option<Activity> {
         let digest = std::mem::take(&mut self.digest);
         if digest & (SENT | RECEIVED) == SENT {
             self.digest = DOUBT;
         }
+        if look || digest & LOOK != 0 {
+            self.digest |= LOOK;
+        }
+        let arrived = (self.received.packets >> ARRIVED).checked_sub(1).map(|provider| provider as u8);
+        self.received.packets &= PACKETS;
         (digest & (SENT | RECEIVED) != 0).then_some(Activity {
             received: digest & RECEIVED != 0,
             sent: digest & SENT != 0,
             last: if digest & LAST_OUT != 0 { Direction::Out } else { Direction::In },
             labelled_out: digest & LABELLED[0] != 0,
             labelled_in: digest & LABELLED[1] != 0,
+            arrived,
         })
     }
 }

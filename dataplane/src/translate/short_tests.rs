@@ -107,6 +107,7 @@ fn snapshot(mss_clamp: bool, mtus: [u16; 2]) -> Snapshot {
         host_index: HashMap::new(),
         site: Block::new(ip(0xfc00_000a_0000_0000, 0), 48),
         mss_clamp,
+        arrivals: false,
         classes: vec![ClassView::default()],
         name_servers: Vec::new(),
         nat: None,

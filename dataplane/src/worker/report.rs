@@ -22,6 +22,7 @@ impl<F: Frame> Worker<F> {
         }
         if self.outlets.now >= self.report_due {
             self.report_due = self.outlets.now + self.limits.report_ms;
+            self.shard.watch_arrivals(self.snapshot.arrivals);
             self.shard.start_report();
         }
         // The last quarter of the ring is for what would be lost without room: packets for control, and questions.

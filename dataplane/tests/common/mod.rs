@@ -107,6 +107,7 @@ impl Side {
             host_index,
             site: Block::new(self.ulid(0), 48),
             mss_clamp: false,
+            arrivals: false,
             classes: Vec::new(),
             name_servers: Vec::new(),
             nat: None,

@@ -243,7 +243,7 @@ impl World {
         } else if endpoint.set_host(host(at, number, mask, self.generation)).is_ok() {
             let ids: Vec<ContextId> = endpoint.contexts_of(ulid(at, number)).map(|context| context.id).collect();
             for id in ids {
-                endpoint.tell_news(*now, rng, id, &mut self.out);
+                endpoint.tell_news(*now, rng, id, None, &mut self.out);
             }
         }
         self.carry(at);

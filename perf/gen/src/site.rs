@@ -127,6 +127,7 @@ impl Site {
             hosts,
             site: Block::new(address(0xfc00_000a_0000_0000, 0), 48),
             mss_clamp: false,
+            arrivals: false,
             classes: Vec::new(),
             name_servers: Vec::new(),
             nat: None,

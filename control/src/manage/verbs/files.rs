@@ -15,6 +15,7 @@ use crate::identity::{Kind, Sec, SigningKey};
 use crate::manage::api::{HostView, HostsView, Request, Response};
 use crate::manage::client::{Client, ClientError};
 use crate::manage::table::Table;
+use crate::policy::Policy;
 
 /// The answer of `check`.
 #[derive(Serialize)]
@@ -47,6 +48,7 @@ impl From<&Problem> for ProblemView {
 
 pub(super) fn check(config: &Path, output: &mut Output<'_>) -> Result<(), VerbError> {
     let loaded = Configuration::load(config);
+    let loaded = loaded.and_then(|configuration| Policy::of(&configuration).map(|_| configuration));
     if output.json {
         let (errors, warnings) = match &loaded {
             Ok(configuration) => (&[][..], &configuration.warnings[..]),

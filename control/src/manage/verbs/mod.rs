@@ -6,6 +6,7 @@
 mod files;
 mod manual;
 mod pcapng;
+mod policy;
 mod providers;
 pub mod records;
 mod show;
@@ -104,6 +105,9 @@ enum Verb {
     /// the hosts' locators and have a running daemon reload: sessions move, and no host notices.
     #[command(args_conflicts_with_subcommands = true)]
     Provider(ProviderArgs),
+    /// The policy: which providers carry which traffic.
+    #[command(subcommand)]
+    Policy(policy::PolicyVerb),
     /// The zones of the site: names, identifiers and reverse names of all hosts, as a zone file has them.
     ///
     /// Of the hosts the running box serves, or of the hosts file if none runs. What `[publish]` keeps up to date by itself is
@@ -466,6 +470,7 @@ fn obey(cli: &Cli, output: &mut Output<'_>) -> Result<(), VerbError> {
         Verb::Dns { verb: Some(DnsVerb::Flush) } => show::dns_flush(config, output),
         Verb::Provider(arguments) => provider(config, arguments, output),
         Verb::Zone { domain } => zone::zone(config, domain.as_deref(), output),
+        Verb::Policy(verb) => policy::run(config, verb, output),
         Verb::Reload => show::reload(config, output),
         Verb::Explain(asked) => trace::explain(config, asked, output),
         Verb::Trace(asked) => trace::trace(config, asked, output),

@@ -281,7 +281,7 @@ mod tests {
         let drops: Vec<_> = top.drops.iter().map(|it| (it.reason.as_str(), it.per_s)).collect();
         assert_eq!(drops, [("drop_hop_limit", 2500.0), ("drop_too_big", 0.0)]);
         let text = text(&top);
-        assert!(text.contains("25.0k   20.0M") && text.contains("25 %"), "{text}");
+        assert!(["25.0k", "20.0M", "25 %"].iter().all(|it| text.contains(it)), "{text}");
         // A restart in between is no flood.
         assert_eq!(compare(&view(60_000), &view(10), 1.0).ports[0].rx_packets_per_s, 0.0);
     }

@@ -405,7 +405,7 @@ fn news_are_what_the_peer_does_not_know() {
     let tell = |a: &mut Node, now: Instant| {
         a.out.clear();
         let Node { endpoint, rng, out, .. } = a;
-        endpoint.tell_news(now, rng, id, out)
+        endpoint.tell_news(now, rng, id, None, out)
     };
     assert!(!tell(&mut a, at(1)));
     let told = |flags: u8, priority: u8| Preference { flags, priority: Some(priority), weight: Some(0) };
