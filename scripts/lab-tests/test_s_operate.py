@@ -12,7 +12,7 @@ from pathlib import Path
 
 from common import SITES, LabTest, box, need_boxes, net, plan
 
-METRICS = '[metrics]\nlisten = "[::1]:9464"\n[manage]\nread_socket = "read.sock"\n'
+METRICS = '[metrics]\nlisten = "127.0.0.1:9464"\n[manage]\nread_socket = "read.sock"\n'
 
 
 def setUpModule():
@@ -25,7 +25,14 @@ def ctl(site, *arguments, check=True):
 
 
 class Asking(LabTest):
-    options = {"extra": METRICS}
+    @classmethod
+    def setUpClass(cls):
+        super().setUpClass()
+        site = SITES["a"]
+        # The box's namespace has no loopback interface that is up, and no IPv6 of the kernel's.
+        net.exec_in(site.box, ["ip", "link", "set", "lo", "up"])
+        site.config.write_text(site.config.read_text() + METRICS)
+        box.restart(site)
 
     def test_1_a_trace_shows_packets_before_and_after(self):
         self.establish()
@@ -89,10 +96,10 @@ class Asking(LabTest):
             config.write_text(
                 "global: {scrape_interval: 1s, evaluation_interval: 1s}\n"
                 f"rule_files: [{rules}]\n"
-                'scrape_configs: [{job_name: pshim6, static_configs: [{targets: ["[::1]:9464"]}]}]\n'
+                'scrape_configs: [{job_name: pshim6, static_configs: [{targets: ["127.0.0.1:9464"]}]}]\n'
             )
             command = ["prometheus", f"--config.file={config}", f"--storage.tsdb.path={folder}/data"]
-            command += ["--web.listen-address=[::1]:9465"]
+            command += ["--web.listen-address=127.0.0.1:9465"]
             node = SITES["a"].box
             server = subprocess.Popen(net.inside(node, command), stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL)
             try:
@@ -101,7 +108,7 @@ class Asking(LabTest):
                 self.assertGreaterEqual(self.value(node, 'pshim6_contexts{state="established"}'), 1)
                 self.assertGreaterEqual(self.value(node, "sum(pshim6_worker_turn_seconds_count)"), 1)
                 self.assertGreaterEqual(self.value(node, "sum(pshim6_handshake_seconds_count)"), 1)
-                answer = self.ask(node, "/api/v1/rules")
+                answer = self.ask(node, "api/v1/rules")
                 states = {rule["name"]: rule for group in answer["data"]["groups"] for rule in group["rules"]}
                 self.assertGreater(len(states), 10)
                 self.assertFalse([name for name, rule in states.items() if rule.get("lastError")], states)
@@ -110,14 +117,14 @@ class Asking(LabTest):
                 server.wait(20)
 
     def ask(self, node, place):
-        done = net.exec_in(node, ["curl", "-s", "-g", "--max-time", "5", f"http://[::1]:9465{place}"], check=False)
+        done = net.exec_in(node, ["curl", "-s", "-g", "--max-time", "5", f"http://127.0.0.1:9465/{place}"], check=False)
         return json.loads(done.stdout) if done.stdout.strip().startswith("{") else None
 
     def value(self, node, query):
         """What Prometheus says, as soon as it says something."""
         deadline = time.monotonic() + 30
         while time.monotonic() < deadline:
-            answer = self.ask(node, "/api/v1/query?query=" + urllib.parse.quote(query))
+            answer = self.ask(node, "api/v1/query?query=" + urllib.parse.quote(query))
             if answer and answer.get("data", {}).get("result"):
                 return float(answer["data"]["result"][0]["value"][1])
             time.sleep(0.5)
