@@ -427,16 +427,7 @@ impl Engine {
     ) -> Vec<LocatorPair> {
         let Some(host) = self.endpoint.host_at(ulids.local) else { return Vec::new() };
         let mut ranked = Vec::new();
-        let mut local: Vec<Locator> = host.locators.iter().map(|(locator, _)| *locator).collect();
-        let salt = self.sharding.hasher().pair(&ulids);
-        let standing = |provider: &Provider| {
-            let wanted = begin.and_then(|begin| self.begin_standing(begin, provider, salt));
-            wanted.unwrap_or_else(|| self.standing_for(class, provider))
-        };
-        local.retain(|locator| self.provider_of(locator.0).is_some_and(|(_, it)| !self.never_begins(begin, it)));
-        local.sort_by_key(|locator| {
-            self.provider_of(locator.0).map(|(_, provider)| (standing(provider), provider.preference))
-        });
+        let local = self.local_order(host, ulids, class, begin);
         for (i, &ours) in local.iter().enumerate() {
             let Some((_, provider)) = self.provider_of(ours.0) else { continue };
             for (j, &theirs) in peer.iter().enumerate() {

@@ -8,14 +8,15 @@
 use std::sync::Arc;
 
 use dataplane::wire::shim6::Preference;
-use dataplane::wire::{Locator, LocatorPair};
+use dataplane::wire::{Locator, LocatorPair, UlidPair};
 use rand::Rng;
 
+use super::fork::Class;
 use super::{Effect, Engine, Event, Provider};
 use crate::manage::api::{PolicyClassView, PolicyShareView, PolicyView, Steering};
 use crate::policy::controller::Wish;
 use crate::policy::{Controller, Direction, Move, Policy, PolicyFile, WayState};
-use crate::shim6::{Context, ContextId, State};
+use crate::shim6::{Context, ContextId, LocalHost, State};
 use crate::time::Instant;
 
 /// Places of the table looked at in one call after a policy was loaded, so that events of the workers never wait long.
@@ -180,7 +181,7 @@ impl Engine {
 
     /// The place of a provider for a context that begins, lower is better; nothing where the policy says nothing, or not even
     /// that the provider may not be used.
-    pub(super) fn begin_standing(&self, begin: Begin, provider: &Provider, salt: u64) -> Option<u8> {
+    fn begin_standing(&self, begin: Begin, provider: &Provider, salt: u64) -> Option<u8> {
         let controller = &self.steered.as_ref()?.controller;
         let way = controller.policy().ways.iter().position(|terms| terms.prefix == provider.prefix)?;
         controller
@@ -200,6 +201,27 @@ impl Engine {
         self.never(class, Direction::Out, provider)
     }
 
+    /// A host's locators in the order in which a context that begins tries them.
+    pub(super) fn local_order(
+        &self,
+        host: &LocalHost,
+        ulids: UlidPair,
+        class: Option<&Class>,
+        begin: Option<Begin>,
+    ) -> Vec<Locator> {
+        let salt = self.sharding.hasher().pair(&ulids);
+        let standing = |provider: &Provider| {
+            let wanted = begin.and_then(|begin| self.begin_standing(begin, provider, salt));
+            wanted.unwrap_or_else(|| self.standing_for(class, provider))
+        };
+        let mut local: Vec<Locator> = host.locators.iter().map(|(locator, _)| *locator).collect();
+        local.retain(|locator| self.provider_of(locator.0).is_none_or(|(_, it)| !self.never_begins(begin, it)));
+        local.sort_by_key(|locator| {
+            self.provider_of(locator.0).map(|(_, provider)| (standing(provider), provider.preference))
+        });
+        local
+    }
+
     /// Whether a class never uses a provider, in a direction.
     fn never(&self, class: usize, direction: Direction, provider: &Provider) -> bool {
         let Some(steered) = self.steered.as_ref() else { return false };
@@ -208,7 +230,7 @@ impl Engine {
     }
 
     /// The same for a context that begins.
-    pub(super) fn never_begins(&self, begin: Option<Begin>, provider: &Provider) -> bool {
+    fn never_begins(&self, begin: Option<Begin>, provider: &Provider) -> bool {
         begin.is_some_and(|begin| self.never(begin.class, Direction::Out, provider))
     }
 

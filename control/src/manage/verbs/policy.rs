@@ -131,7 +131,7 @@ fn shown(view: &PolicyView) -> String {
     if !view.loaded {
         return "no policy; providers are used as site.toml prefers them\n".to_owned();
     }
-    let mut table = Table::new(&["CLASS", "WAY", "PROVIDER", "CONTEXTS", "MBPS", "TARGET"]);
+    let mut table = Table::new(&["CLASS", "WAY", "PROVIDER", ">CONTEXTS", ">MBPS", ">TARGET"]);
     for class in &view.classes {
         for (way, shares) in [("out", &class.out), ("in", &class.inward)] {
             shares.iter().for_each(|share| table.row(row(&class.name, way, share)));
