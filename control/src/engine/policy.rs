@@ -189,6 +189,18 @@ impl Engine {
             .then(|| self.standing_of(provider, begin.out == Some(way as u8), salt))
     }
 
+    /// The policy's class of a pair's default context, by its place and name; none without a policy.
+    pub(super) fn policy_class_of(&self, host: std::net::Ipv6Addr, peer: std::net::Ipv6Addr) -> Option<(usize, &str)> {
+        let policy = self.steered.as_ref()?.controller.policy();
+        let class = policy.class_of(host, peer);
+        Some((class, policy.classes.get(class)?.name.as_str()))
+    }
+
+    /// Whether a class never sends through a provider.
+    pub(super) fn never_sends(&self, class: usize, provider: &Provider) -> bool {
+        self.never(class, Direction::Out, provider)
+    }
+
     /// A host's locators in the order in which a context that begins tries them.
     pub(super) fn local_order(
         &self,
