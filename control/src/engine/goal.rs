@@ -151,6 +151,8 @@ impl Engine {
         self.reap(now, rng, id, effects, |reap, _, out| taken = reap.take(pair, out));
         if taken {
             self.tally.count(Event::StepsTaken);
+            // What it would fall back on is another order now.
+            self.locators_changed(now, rng, id, effects);
         } else {
             // It explores: that has the last word.
             self.step_failed(now, id);

@@ -46,19 +46,22 @@ pub(super) struct Begin {
 impl Engine {
     /// Goes on with another policy, or with none. Contexts stay where they are until the controller moves them.
     pub fn set_policy(&mut self, now: Instant, policy: Option<(Policy, PolicyFile)>, effects: &mut Vec<Effect>) {
-        let old = self.steered.take();
+        let mut old = self.steered.take();
+        let mut before = None;
         if old.is_none() && policy.is_none() {
             return;
         }
-        if old.as_ref().map(|old| &old.file) == policy.as_ref().map(|(_, file)| file)
-            && old.as_ref().map(|old| &**old.controller.policy()) == policy.as_ref().map(|(policy, _)| policy)
-        {
-            self.steered = old;
-            return;
+        if let (Some(mut old), Some((policy, file))) = (old.take(), &policy) {
+            if old.file == *file && **old.controller.policy() == *policy {
+                // Nothing is new but that the operator means it.
+                (0..policy.ways.len()).for_each(|way| old.controller.forgive(way));
+                self.steered = Some(old);
+                return;
+            }
+            before = Some(Box::new(old.controller));
         }
         if let Some((policy, file)) = policy {
             let mut controller = Controller::new(Arc::new(policy));
-            let mut before = old.map(|old| Box::new(old.controller));
             if let Some(before) = &mut before {
                 controller.follow(before);
             }
