@@ -9,7 +9,7 @@ use serde::Serialize;
 use super::{Output, VerbError};
 use crate::config::{Configuration, Problem, Problems};
 use crate::manage::api::{PolicyShareView, PolicyView, Request, Response};
-use crate::manage::client::{Client, ClientError};
+use crate::manage::client::Client;
 use crate::manage::table::Table;
 use crate::policy::{Policy, PolicyFile, diff, file};
 
