@@ -411,7 +411,7 @@ impl Engine {
     pub(super) fn policy_deadline(&self) -> Option<Instant> {
         let steered = self.steered.as_ref();
         // Nothing has to be looked at while nobody is there.
-        let look = steered.filter(|_| self.endpoint.len() > 0);
+        let look = steered.filter(|_| !self.endpoint.is_empty());
         let look = look.map(|it| if it.recount.is_some() { Instant::START } else { it.controller.deadline() });
         [look, self.goals.due()].into_iter().flatten().min()
     }
