@@ -147,17 +147,20 @@ fn a_question_looks_at_a_part_of_the_table_and_all_of_a_host() {
     let of = |filter: ContextFilter| view(&filter).contexts;
     let context = &many.contexts[7];
     assert_eq!(of(ContextFilter { peer: Some(context.ulid_peer), ..all.clone() }).len(), 1);
-    let name = engine.served[&dataplane::wire::Ulid(context.ulid_local)].name.clone();
-    let named = of(ContextFilter { host: Some(name), ..all.clone() });
-    assert!(!named.is_empty() && named.iter().all(|it| it.ulid_local == named[0].ulid_local));
+    let named = of(ContextFilter { host: Some(context.ulid_local.to_string()), ..all.clone() });
+    assert!(!named.is_empty() && named.iter().all(|it| it.ulid_local == context.ulid_local));
+    let (ulid, served) = engine.served.iter().next().unwrap();
+    let named = of(ContextFilter { host: Some(served.name.clone()), ..all.clone() });
+    let same = of(ContextFilter { host: Some(ulid.0.to_string()), ..all.clone() });
+    assert_eq!(named, same);
     let provider = engine.providers[1].name.clone();
     let through = of(ContextFilter { provider: Some(provider.clone()), ..all.clone() });
     let through_all = of(all.clone()).iter().filter(|it| it.local_provider.as_ref() == Some(&provider)).count();
     assert_eq!(through.len(), through_all);
     let prefix = format!("{}/128", context.ulid_peer);
     assert_eq!(of(ContextFilter { prefix: Some(prefix), ..all.clone() }).len(), 1);
-    let nowhere = ContextFilter { prefix: Some("2001:db8:ffff::/48".into()), ..all.clone() };
-    assert_eq!(of(nowhere).len(), 0);
+    let lies_in = |prefix: &str| of(ContextFilter { prefix: Some(prefix.into()), ..all.clone() }).len();
+    assert_eq!((lies_in("2001:db8:eeee::/48"), lies_in("2001:db8:ffff::/48")), (0, 4096));
     let refused = |filter: ContextFilter| engine.contexts_view(now, &filter).unwrap_err().text;
     assert_eq!(refused(ContextFilter { host: Some("nobody".into()), ..all.clone() }), "there is no host called nobody");
     assert_eq!(
