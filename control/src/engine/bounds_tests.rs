@@ -129,18 +129,42 @@ fn a_question_looks_at_a_part_of_the_table_and_all_of_a_host() {
     let now = world.now;
     let engine = &world.nodes[0].engine;
     // The box looks at 4096 places, shows what was asked for and counts the rest.
-    let first = engine.contexts_view(now, &ContextFilter::default());
+    let view = |filter: &ContextFilter| engine.contexts_view(now, filter).unwrap();
+    let first = view(&ContextFilter::default());
     assert_eq!((first.contexts.len(), first.left_off, first.next), (1000, 3096, Some(4096)));
-    let rest = engine.contexts_view(now, &ContextFilter { after: first.next, ..ContextFilter::default() });
+    let rest = view(&ContextFilter { after: first.next, ..ContextFilter::default() });
     assert_eq!((rest.contexts.len(), rest.left_off, rest.next), (905, 0, None));
     let far = ContextFilter { after: Some(u64::MAX), ..ContextFilter::default() };
-    assert_eq!(engine.contexts_view(now, &far), Default::default());
+    assert_eq!(view(&far), Default::default());
     // Of a host that has few all are found at once, wherever they are; one with many is sought like a peer.
     let of = |host: usize| ContextFilter { ulid: Some(world.hosts[host].ulid), ..ContextFilter::default() };
-    let few = engine.contexts_view(now, &of(1));
+    let few = view(&of(1));
     assert_eq!((few.contexts.len(), few.left_off, few.next), (1, 0, None));
-    let many = engine.contexts_view(now, &of(0));
+    let many = view(&of(0));
     assert_eq!((many.contexts.len(), many.left_off, many.next), (1000, 3096, Some(4096)));
+    // By name, by peer, by prefix, by provider: each says how many of the first 4096 it is about.
+    let all = ContextFilter { limit: Some(u32::MAX), ..ContextFilter::default() };
+    let of = |filter: ContextFilter| view(&filter).contexts;
+    let context = &many.contexts[7];
+    assert_eq!(of(ContextFilter { peer: Some(context.ulid_peer), ..all.clone() }).len(), 1);
+    let name = engine.served[&dataplane::wire::Ulid(context.ulid_local)].name.clone();
+    let named = of(ContextFilter { host: Some(name), ..all.clone() });
+    assert!(!named.is_empty() && named.iter().all(|it| it.ulid_local == named[0].ulid_local));
+    let provider = engine.providers[1].name.clone();
+    let through = of(ContextFilter { provider: Some(provider.clone()), ..all.clone() });
+    let through_all = of(all.clone()).iter().filter(|it| it.local_provider.as_ref() == Some(&provider)).count();
+    assert_eq!(through.len(), through_all);
+    let prefix = format!("{}/128", context.ulid_peer);
+    assert_eq!(of(ContextFilter { prefix: Some(prefix), ..all.clone() }).len(), 1);
+    let nowhere = ContextFilter { prefix: Some("2001:db8:ffff::/48".into()), ..all.clone() };
+    assert_eq!(of(nowhere).len(), 0);
+    let refused = |filter: ContextFilter| engine.contexts_view(now, &filter).unwrap_err().text;
+    assert_eq!(refused(ContextFilter { host: Some("nobody".into()), ..all.clone() }), "there is no host called nobody");
+    assert_eq!(
+        refused(ContextFilter { provider: Some("none".into()), ..all.clone() }),
+        "there is no provider called none"
+    );
+    assert!(refused(ContextFilter { prefix: Some("here".into()), ..all }).starts_with("here is not an IPv6 prefix: "));
 }
 
 /// A context whose peer seemed to have lost it and then did not answer any more: in I1-SENT, and what REAP knew is kept.

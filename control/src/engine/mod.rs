@@ -42,6 +42,7 @@ mod bounds_tests;
 mod context;
 mod durations;
 mod effect;
+mod explain;
 mod fork;
 mod goal;
 mod hints;

@@ -192,6 +192,18 @@ impl Engine {
             .then(|| self.standing_of(provider, begin.out == Some(way as u8), salt))
     }
 
+    /// The policy's class of a pair's default context, by its place and name; none without a policy.
+    pub(super) fn policy_class_of(&self, host: std::net::Ipv6Addr, peer: std::net::Ipv6Addr) -> Option<(usize, &str)> {
+        let policy = self.steered.as_ref()?.controller.policy();
+        let class = policy.class_of(host, peer);
+        Some((class, policy.classes.get(class)?.name.as_str()))
+    }
+
+    /// Whether a class never sends through a provider.
+    pub(super) fn never_sends(&self, class: usize, provider: &Provider) -> bool {
+        self.never(class, Direction::Out, provider)
+    }
+
     /// A host's locators in the order in which a context that begins tries them.
     pub(super) fn local_order(
         &self,
@@ -402,7 +414,7 @@ impl Engine {
     pub(super) fn policy_deadline(&self) -> Option<Instant> {
         let steered = self.steered.as_ref();
         // Nothing has to be looked at while nobody is there.
-        let look = steered.filter(|_| self.endpoint.len() > 0);
+        let look = steered.filter(|_| !self.endpoint.is_empty());
         let look = look.map(|it| if it.recount.is_some() { Instant::START } else { it.controller.deadline() });
         [look, self.goals.due()].into_iter().flatten().min()
     }

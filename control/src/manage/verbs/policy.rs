@@ -9,7 +9,7 @@ use serde::Serialize;
 use super::{Output, VerbError};
 use crate::config::{Configuration, Problem, Problems};
 use crate::manage::api::{PolicyShareView, PolicyView, Request, Response};
-use crate::manage::client::{Client, ClientError};
+use crate::manage::client::Client;
 use crate::manage::table::Table;
 use crate::policy::{Policy, PolicyFile, diff, file};
 
@@ -123,7 +123,7 @@ fn ask(configuration: &Configuration) -> Result<PolicyView, VerbError> {
     let mut client = Client::connect(&configuration.site.node.control_socket)?;
     match client.call(Request::Policy)? {
         Response::Policy(view) => Ok(view),
-        _ => Err(ClientError::from(client.wrong_answer()).into()),
+        _ => Err(client.wrong_answer().into()),
     }
 }
 
