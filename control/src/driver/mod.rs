@@ -318,7 +318,7 @@ impl Control {
             Request::Steer(wanted) => self.steer(wanted),
             Request::TraceStart(asked) => self.start_trace(now, asked),
             Request::TraceFetch(asked) => self.fetch_trace(now, asked.id),
-            Request::TraceStop => self.trace_stopped(),
+            Request::TraceStop(asked) => self.trace_stopped(asked.id),
             Request::Explain(asked) => self.explain(now, asked),
             Request::Policy => Response::Policy(self.engine.policy_view()),
             Request::PolicyLoad => match self.load_policy() {

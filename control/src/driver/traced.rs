@@ -54,8 +54,10 @@ impl Control {
         was
     }
 
-    pub(super) fn trace_stopped(&mut self) -> Response {
-        Response::TraceStopped(TraceStopped { was: self.stop_trace() })
+    /// Ends this trace; one that took its place goes on.
+    pub(super) fn trace_stopped(&mut self, id: u64) -> Response {
+        let there = self.tracing.as_ref().is_some_and(|tracing| tracing.id == id);
+        Response::TraceStopped(TraceStopped { was: there && self.stop_trace() })
     }
 
     /// Ends a trace that nobody asks about any more.

@@ -88,7 +88,7 @@ pub enum Request {
     /// What became of them.
     TraceFetch(TraceFetch),
     /// Tell no longer.
-    TraceStop,
+    TraceStop(TraceFetch),
     /// What would become of a packet.
     Explain(ExplainRequest),
     /// The policy, and how the site stands.

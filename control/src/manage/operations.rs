@@ -150,7 +150,7 @@ operations! {
     "The records made since the last time. They show packets, so they are for operators."
         Get "/v1/trace" Operate: TraceFetch(TraceFetch) => Trace(TraceView);
     "End the trace."
-        Post "/v1/trace/stop" Operate: TraceStop => TraceStopped(TraceStopped);
+        Post "/v1/trace/stop" Operate: TraceStop(TraceFetch) => TraceStopped(TraceStopped);
     "What would become of a packet, and why: its path, run on a copy."
         Get "/v1/explain" Read: Explain(ExplainRequest) => Explained(Box<ExplainView>);
 }

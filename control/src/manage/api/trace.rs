@@ -33,7 +33,7 @@ pub struct TraceStarted {
     pub idle_s: u64,
 }
 
-/// Whose records are asked for.
+/// Which trace is meant.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
 #[serde(deny_unknown_fields)]
 pub struct TraceFetch {
@@ -53,7 +53,7 @@ pub struct TraceView {
 /// A trace has ended.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
 pub struct TraceStopped {
-    /// Whether there was one.
+    /// Whether it was still there.
     pub was: bool,
 }
 

@@ -116,7 +116,7 @@ pub(super) fn trace(config: &Path, asked: &TraceArgs, output: &mut Output<'_>) -
     };
     let told = follow(&mut client, started.id, asked, file.as_mut(), output);
     // Also if nobody reads any more what is told.
-    let stopped = client.call(Request::TraceStop);
+    let stopped = client.call(Request::TraceStop(TraceFetch { id: started.id }));
     let (packets, lost) = told?;
     stopped?;
     let missing =
