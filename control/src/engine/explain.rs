@@ -23,6 +23,8 @@ use crate::time::Instant;
 
 /// Places in the copy: contexts of one pair are found by the low bits of their tags, which are drawn at random.
 const CONTEXTS: u32 = 1 << 14;
+/// Room for the contexts of a pair, and for the one packet: each question pays for it.
+const COPY_RINGS: RingSizes = RingSizes { commands: 256, events: 64, handover: 1 };
 
 impl Engine {
     /// What would become of a packet, and why. None if it cannot come by any port.
@@ -58,7 +60,7 @@ impl Engine {
     }
 
     fn run_copy(&self, owner: usize, limits: Limits, pair: UlidPair, port: PortId, packet: &[u8]) -> Option<Record> {
-        let (mut control, links) = connect(1, RingSizes { handover: 1, ..RingSizes::default() }, Box::new(HeapPool));
+        let (mut control, links) = connect(1, COPY_RINGS, Box::new(HeapPool));
         let mut wires = Vec::new();
         let ports = self.snapshot.ports.iter().map(|_| {
             let (port, wire) = MemoryPort::new();
