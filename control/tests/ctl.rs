@@ -343,7 +343,7 @@ fn answer(request: &Request) -> Response {
         Request::TraceStart(_) => Response::TraceStarted(TraceStarted { id: 7, idle_s: 10 }),
         Request::TraceFetch(TraceFetch { id: 7 }) => Response::Trace(TraceView { records: vec![traced(); 2], lost: 4 }),
         Request::TraceFetch(_) => Response::missing("that trace has ended"),
-        Request::TraceStop => Response::TraceStopped(TraceStopped { was: true }),
+        Request::TraceStop(_) => Response::TraceStopped(TraceStopped { was: true }),
         Request::Explain(_) => {
             Response::Explained(Box::new(ExplainView { packet: traced(), why: vec!["provider isp-x: up".into()] }))
         }

@@ -41,7 +41,10 @@ fn packets_are_traced_to_the_terminal_and_to_a_file() {
         ..Default::default()
     };
     let asked = asked.lock().unwrap().clone();
-    assert_eq!((&asked[0], asked.last()), (&Request::TraceStart(wanted), Some(&Request::TraceStop)));
+    assert_eq!(
+        (&asked[0], asked.last()),
+        (&Request::TraceStart(wanted), Some(&Request::TraceStop(TraceFetch { id: 7 })))
+    );
     let file = fs::read(room.0.join("packets")).unwrap();
     assert_eq!(file.windows(24).filter(|it| *it == b"in: port lan\nout: port x").count(), 6, "in and out of each");
     let lines = room.ctl("trace --drop --count 2 --json").out;
