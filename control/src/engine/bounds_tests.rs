@@ -273,3 +273,24 @@ fn who_is_gone_or_has_nothing_to_send_takes_nothing_from_the_common_pace() {
     assert_eq!((engine.budget.ready_at(), engine.news_budget.ready_at()), ready);
     assert_eq!(engine.tally().value("control_retried_early"), 0);
 }
+
+#[test]
+fn what_does_not_open_has_no_place_in_the_policy() {
+    let text = "{\"version\": 1, \"default\": {\"both\": {}}}";
+    let mut world = World::new(&Plan::default(), 1);
+    world.run(Duration::from_secs(2));
+    world.load_policy(0, Some(text)).unwrap();
+    let (now, local, peer) = (world.now, Ulid(world.hosts[0].ulid), Ulid(world.hosts[1].ulid));
+    let engine = &mut world.nodes[0].engine;
+    engine.ways_as_they_are(now);
+    let mut ask = |peer, times: usize| {
+        for _ in 0..times {
+            engine.notice(now, &mut rng(), Notice::UnknownPair(UlidPair { local, peer }), &mut Vec::new());
+        }
+        let controller = &engine.steered.as_ref().unwrap().controller;
+        [0, 1].map(|way| controller.given(0, crate::policy::Direction::Out, way))
+    };
+    let nobody = Ulid(std::net::Ipv6Addr::new(0x2001, 0xdb8, 0xffff, 0, 0, 0, 0, 1));
+    assert_eq!(ask(nobody, 3), [0.0, 0.0]);
+    assert_eq!(ask(peer, 3).iter().sum::<f64>(), 1.0, "and what is asked for again is no other");
+}

@@ -374,7 +374,9 @@ impl Engine {
 
     /// Opens a context with a peer, if its locators are known. False if that is refused.
     fn open_known(&mut self, now: Instant, rng: &mut dyn Rng, ulids: UlidPair, effects: &mut Vec<Effect>) -> bool {
-        let begin = self.begin_at(None, ulids.local.0, ulids.peer.0);
+        // Only what opens is counted where it begins.
+        let opens = self.peers.get(&ulids.peer).is_some() && self.endpoint.find(ulids, 0).is_none();
+        let begin = if opens { self.begin_at(None, ulids.local.0, ulids.peer.0) } else { None };
         let peer = self.peers.get(&ulids.peer);
         let pairs = peer.map(|peer| self.candidates(now, ulids, peer, None, begin)).unwrap_or_default();
         let opened = self.open(now, rng, Open { ulids, fork: 0, pairs }, effects);

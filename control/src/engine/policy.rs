@@ -111,8 +111,10 @@ impl Engine {
     /// What the wall clock says, in seconds since 1970.
     pub(super) fn policy_clock(&mut self, unix: u64) {
         self.unix = Some(unix);
-        if let Some(steered) = &mut self.steered {
-            steered.controller.set_clock(unix);
+        let changed = self.steered.as_mut().is_some_and(|steered| steered.controller.set_clock(unix));
+        if changed {
+            // Which providers contexts may use, and peers may send to, is another matter now.
+            self.advise();
         }
     }
 
@@ -141,7 +143,7 @@ impl Engine {
     }
 
     /// Tells the controller how providers are.
-    fn ways_as_they_are(&mut self, now: Instant) {
+    pub(super) fn ways_as_they_are(&mut self, now: Instant) {
         let Some(steered) = &mut self.steered else { return };
         let policy = steered.controller.policy().clone();
         for (way, terms) in policy.ways.iter().enumerate() {
@@ -329,8 +331,13 @@ impl Engine {
         let out = sends.and_then(|pair| self.way_of(pair.local));
         let arrived = arrived.and_then(|at| self.providers.get(usize::from(at)));
         let prefix = arrived.map(|provider| provider.prefix);
-        let Some(steered) = &mut self.steered else { return };
         let place = id.index() as u32;
+        let left_out = |it: &Steered| it.recount.is_none() && !it.controller.knows(place);
+        if out.is_some() && self.steered.as_deref().is_some_and(left_out) {
+            // It was on a provider that the policy does not know, and is no longer.
+            self.policy_begins(now, id);
+        }
+        let Some(steered) = &mut self.steered else { return };
         steered.controller.measured(now, place, octets);
         if let Some(out) = out {
             steered.controller.is_at(place, Direction::Out, out.into());
@@ -448,7 +455,7 @@ impl Engine {
                 }
                 Some(current) => {
                     self.tally.count(Event::PolicyMovesOut);
-                    self.wish_for(now, rng, id, LocatorPair { local, ..current }, effects)
+                    self.move_out(now, rng, id, LocatorPair { local, ..current }, effects)
                 }
                 None => false,
             },
@@ -466,6 +473,27 @@ impl Engine {
             self.tally.count(Event::PolicyMoveRefused);
             steered.controller.refused(now, it.place, it.direction);
         }
+    }
+
+    /// Has a context try the pair it was ordered to. False if it cannot.
+    fn move_out(
+        &mut self,
+        now: Instant,
+        rng: &mut dyn Rng,
+        id: ContextId,
+        to: LocatorPair,
+        effects: &mut Vec<Effect>,
+    ) -> bool {
+        if !self.is_probeable(id, to) {
+            // Orders come at once, and all others hear what is new in their turn: the way may have been forbidden so far.
+            let rested = self.is_at_rest(id);
+            self.locators_changed(now, rng, id, effects);
+            if rested && !self.is_at_rest(id) {
+                // It may not stay where it is and explores, the ordered way first. Whether it came there will be seen.
+                return self.is_probeable(id, to);
+            }
+        }
+        self.wish_for(now, rng, id, to, effects)
     }
 
     fn note_way(&mut self, place: u32, direction: Direction, way: u8) {

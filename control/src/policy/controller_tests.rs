@@ -207,3 +207,66 @@ fn another_policy_goes_on_with_what_is_known() {
     bench.run(30);
     assert_eq!(bench.out()[0], 0, "idle ones too");
 }
+
+#[test]
+fn an_order_is_not_taken_back_because_one_before_it_is_old() {
+    let text = "{\"version\": 1, \"limits\": {\"rest_s\": 1}, \"default\": {\"both\": {}}}";
+    for reused in [false, true] {
+        let mut bench = Bench::new(text);
+        bench.add(10_000.0, 0);
+        bench.set(0, true, Wish::Avoid);
+        bench.set(1, true, Wish::Avoid);
+        assert_eq!(bench.run(5), 2);
+        assert_eq!(bench.contexts[0].2, [2, 2]);
+        if reused {
+            bench.controller.ended(0);
+            bench.contexts.clear();
+            bench.add(10_000.0, 2);
+        }
+        bench.obedient = false;
+        bench.set(2, true, Wish::Avoid);
+        bench.set(0, true, Wish::None);
+        assert_eq!(bench.run(5), 2);
+        assert_eq!(bench.controller.counts().failed, [0, 0], "they have three seconds left: {reused}");
+        bench.run(5);
+        assert_eq!(bench.controller.counts().failed, [1, 1]);
+    }
+}
+
+#[test]
+fn a_policy_loaded_while_a_way_is_lost_knows_that_it_is() {
+    let policy = |fail_back: &str, tolerance: u32| {
+        let limits = format!("{{\"tolerance_percent\": {tolerance}}}");
+        parse(&format!(
+            "{{\"version\": 1, \"limits\": {limits}, \"default\": {{\"both\": {{}}, \"fail_back\": {fail_back}}}}}"
+        ))
+        .unwrap()
+    };
+    for (fail_back, at_first, later) in [("\"never\"", 0, 0), ("{\"after_s\": 100}", 0, 2), ("\"at_once\"", 2, 2)] {
+        let mut bench = Bench::new(EQUAL);
+        bench.controller = Controller::new(Arc::new(policy(fail_back, 5)));
+        (0..3).for_each(|way| bench.set(way, true, Wish::None));
+        (0..6).for_each(|_| bench.add(10_000.0, 0));
+        bench.run(30);
+        bench.set(2, false, Wish::None);
+        bench.run(30);
+        let load = |bench: &mut Bench, ups: [bool; 3]| {
+            let mut old = Controller::new(Arc::new(policy(fail_back, if ups[2] { 3 } else { 4 })));
+            std::mem::swap(&mut old, &mut bench.controller);
+            bench.controller.follow(&mut old);
+            (0..3).for_each(|way| bench.set(way, ups[way], Wish::None));
+            assert!((0..6).all(|place| bench.controller.adopt(place, 0, &old)));
+        };
+        load(&mut bench, [true, true, false]);
+        bench.run(10);
+        bench.set(2, true, Wish::None);
+        bench.run(60);
+        assert_eq!(bench.out()[2], at_first, "{fail_back}");
+        bench.run(60);
+        assert_eq!(bench.out()[2], later, "{fail_back}");
+        // It is back, and whoever loads a policy now wants it.
+        load(&mut bench, [true; 3]);
+        bench.run(30);
+        assert_eq!(bench.out()[2], 2, "{fail_back}");
+    }
+}
