@@ -14,7 +14,7 @@ from common import SITES, LabTest, box, need_boxes, net, note
 
 A = SITES["a"]
 RATE_MBPS = 8
-SECONDS = 120
+SECONDS = 100
 # A quarter is one session of four. What is counted beside them: TCP's repetitions, probes, keepalives.
 NEAR = 0.06
 
