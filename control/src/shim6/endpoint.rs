@@ -280,6 +280,11 @@ impl Endpoint {
         self.hosts.get(&ulid).map(Arc::as_ref)
     }
 
+    /// The same, as contexts share it.
+    pub fn shared_host(&self, ulid: Ulid) -> Option<&Arc<LocalHost>> {
+        self.hosts.get(&ulid)
+    }
+
     /// Forgets a context without a word to the peer (§9).
     pub fn discard(&mut self, id: ContextId, reason: GoneReason, out: &mut Vec<Output>) {
         if let Some(context) = self.store.remove(id) {
@@ -397,8 +402,9 @@ impl Endpoint {
 
     /// Payload went through the context, either way, tagged or not (§9, §12.1).
     pub fn used(&mut self, now: Instant, id: ContextId) {
-        // The deadline stands: it is looked at again when it is due, so that this costs nothing.
-        if let Some(context) = self.store.get_mut(id) {
+        // The deadline stands: it is looked at again when it is due, so that this costs nothing. Nor does a copy hear of it:
+        // what goes on being used is soon known to be.
+        if let Some(context) = self.store.get_mut_unnoted(id) {
             context.last_used = context.last_used.max(now);
         }
         self.touch(id);
@@ -452,10 +458,14 @@ impl Endpoint {
         }
     }
 
-    fn release_label(&mut self, label: Option<FlowLabel>) {
+    pub(super) fn release_label(&mut self, label: Option<FlowLabel>) {
         if let (Some(labels), Some(label)) = (self.labels.as_mut(), label) {
             labels.release(label);
         }
+    }
+
+    pub(super) fn labels_mut(&mut self) -> Option<&mut LabelSpace> {
+        self.labels.as_mut()
     }
 
     /// A tag for a new context of these ULIDs, other than `not`.

@@ -240,6 +240,7 @@ impl Life {
                 let mtu = 1288 + amount as usize * 7;
                 (0..world.providers.len()).step_by(1 + provider % 2).for_each(|provider| world.shrink(provider, mtu));
             }
+            13 if world.seed() % 8 == 3 => self.succeed(site),
             12 | 13 => self.restart(site),
             14 => world.pause(site, ms(u64::from(amount) * 150)),
             15 => world.step(site, ms([100, 700, 12_000][amount as usize % 3] * u64::from(amount))),
@@ -262,9 +263,25 @@ impl Life {
         }
     }
 
+    /// A new process comes; the next time it takes over.
+    fn succeed(&mut self, site: SiteId) {
+        match self.world.nodes[site].has_heir() {
+            false => self.world.begin_succession(site),
+            true if self.world.nodes[site].is_paused(self.world.now) => {}
+            true => {
+                self.world.end_succession(site);
+                self.forget_gone(site);
+            }
+        }
+    }
+
     fn restart(&mut self, site: SiteId) {
         self.world.restart(site);
-        // A box that has forgotten everything has forgotten who was gone, too.
+        self.forget_gone(site);
+    }
+
+    /// Another process serves a site, which does not know who was gone.
+    fn forget_gone(&mut self, site: SiteId) {
         if self.heir.is_some_and(|heir| self.world.hosts[heir].site == site) {
             self.forgotten = true;
         }
