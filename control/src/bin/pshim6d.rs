@@ -1,6 +1,7 @@
 //! The box: reads its configuration, starts its log and hands both to `control::driver`, which runs it.
 #![forbid(unsafe_code)]
 
+use std::env;
 use std::io::{self, IsTerminal};
 use std::os::unix::process::CommandExt;
 use std::path::PathBuf;
@@ -9,7 +10,7 @@ use std::process::{Command, ExitCode};
 use clap::{Parser, ValueEnum};
 use control::config::site::Hugepages;
 use control::config::{Configuration, DEFAULT_PATH};
-use control::driver::RunError;
+use control::driver::{RunError, Supervisor};
 use tracing::{error, info, warn};
 use tracing_subscriber::EnvFilter;
 
@@ -68,7 +69,7 @@ fn main() -> ExitCode {
     if cli.no_hugepages {
         configuration.site.eal.hugepages = Hugepages::Never;
     }
-    match control::driver::run(configuration) {
+    match control::driver::run(configuration, supervisor()) {
         Ok(()) => {
             info!("stopped");
             ExitCode::SUCCESS
@@ -77,7 +78,7 @@ fn main() -> ExitCode {
             // DPDK starts once in the life of a process, so the second attempt needs another one.
             warn!("{reason}; starting again on ordinary memory");
             drop(flushed_at_the_end);
-            let mut arguments = std::env::args_os();
+            let mut arguments = env::args_os();
             let program = arguments.next().unwrap_or_else(|| "pshim6d".into());
             let error = Command::new(program).args(arguments).arg("--no-hugepages").exec();
             error!("cannot start again: {error}");
@@ -88,6 +89,14 @@ fn main() -> ExitCode {
             ExitCode::FAILURE
         }
     }
+}
+
+/// Whoever started us, if it wants to know how we are (sd_notify(3), sd_watchdog_enabled(3)).
+fn supervisor() -> Supervisor {
+    // A watchdog that waits for another process is none of ours.
+    let ours = env::var("WATCHDOG_PID").map_or(true, |text| text == std::process::id().to_string());
+    let watchdog = env::var("WATCHDOG_USEC").ok().filter(|_| ours);
+    Supervisor::reach(env::var_os("NOTIFY_SOCKET").as_deref(), watchdog.as_deref())
 }
 
 fn log_filter(text: &str) -> Result<String, tracing_subscriber::filter::ParseError> {

@@ -11,6 +11,7 @@ mod helpers;
 mod leases;
 mod policy;
 mod stories;
+mod supervisor;
 
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
@@ -38,6 +39,7 @@ use crate::time::Instant;
 use helpers::Helpers;
 use leases::Leases;
 use stories::Stories;
+pub use supervisor::Supervisor;
 
 /// Events of one worker handled before the others get their turn.
 const EVENTS_PER_TURN: usize = 256;
@@ -86,6 +88,8 @@ pub(crate) trait Devices {
     fn links(&self) -> Vec<bool>;
     /// Where memory comes from.
     fn memory(&self) -> MemoryView;
+    /// How often each worker has turned so far.
+    fn turns(&self) -> Vec<u64>;
     /// Stops and joins the workers.
     fn stop(&mut self);
 }
@@ -113,8 +117,8 @@ impl Clock {
 /// A box that is ready to run: what decides, what forwards, and what they stand on.
 type Opened = (Engine, Box<dyn Workers>, Box<dyn Devices>);
 
-/// Runs a box until SIGTERM or SIGINT. SIGHUP reloads hosts and peers.
-pub fn run(configuration: Configuration) -> Result<(), RunError> {
+/// Runs a box until SIGTERM or SIGINT. SIGHUP reloads hosts and peers. `supervisor` is told of each step.
+pub fn run(configuration: Configuration, supervisor: Supervisor) -> Result<(), RunError> {
     let system = |error: std::io::Error| RunError::System(error.to_string());
     let stop = Arc::new(AtomicBool::new(false));
     let hangup = Arc::new(AtomicBool::new(false));
@@ -160,9 +164,11 @@ pub fn run(configuration: Configuration) -> Result<(), RunError> {
         leases,
         effects: Vec::new(),
         stories: Stories::default(),
+        supervisor,
         links_due: Instant::START,
     };
     control.serve(&calls, &stop, &hangup);
+    control.supervisor.stopping();
     drop(server);
     control.engine.farewell(&mut control.effects);
     control.carry_out();
@@ -192,6 +198,7 @@ struct Control {
     leases: Option<Leases>,
     effects: Vec<Effect>,
     stories: Stories,
+    supervisor: Supervisor,
     /// When the devices are next asked about their links.
     links_due: Instant,
 }
@@ -199,9 +206,11 @@ struct Control {
 impl Control {
     fn serve(&mut self, calls: &Receiver<Call>, stop: &AtomicBool, hangup: &AtomicBool) {
         self.engine.start(self.clock.now(), &mut self.effects);
+        self.supervisor.ready(&self.serving());
         let mut quiet = 0_u32;
         while !stop.load(Ordering::Relaxed) {
             let events = self.turn();
+            self.supervisor.turned(self.clock.now(), || self.devices.turns());
             quiet = if events > 0 { 0 } else { quiet.saturating_add(1) };
             if hangup.swap(false, Ordering::Relaxed) {
                 match self.reload() {
@@ -410,9 +419,23 @@ impl Control {
         }
     }
 
+    /// What the service manager shows of a box that serves.
+    fn serving(&self) -> String {
+        let site = &self.configuration.site;
+        format!("{} serves {} over {} providers", site.node.name, site.lan, site.providers.len())
+    }
+
+    /// Reads the configuration again, and tells the service manager before and after.
+    fn reload(&mut self) -> Result<ReloadedView, Problems> {
+        self.supervisor.reloading();
+        let result = self.take_over();
+        self.supervisor.ready(&self.serving());
+        result
+    }
+
     /// Reads the configuration again. Hosts, peers, providers and classes are taken over, whole or not at all; the rest needs a
     /// restart, and the answer says so.
-    fn reload(&mut self) -> Result<ReloadedView, Problems> {
+    fn take_over(&mut self) -> Result<ReloadedView, Problems> {
         let new = Configuration::load(&self.configuration.file)?;
         let notes: Vec<String> = new.warnings.iter().map(ToString::to_string).collect();
         if needs_restart(&self.configuration.site, &new.site) {
