@@ -1,5 +1,8 @@
 //! `pshim6ctl` as an operator meets it: arguments in, words and exit status out.
 
+#[path = "ctl/watching.rs"]
+mod watching;
+
 use std::fs;
 use std::os::unix::fs::PermissionsExt;
 use std::path::PathBuf;
@@ -10,6 +13,7 @@ use std::thread;
 use control::manage::api::*;
 use control::manage::{Call, Doors, Server};
 use serde_json::Value;
+use watching::traced;
 
 const SITE: &str = r#"[box]
 name = "a-box"
@@ -247,39 +251,6 @@ fn a_site_with_a_key_gets_hybrid_hosts() {
     assert_eq!((warned.status, warned.err.as_str()), (0, text));
 }
 
-#[test]
-fn the_command_line_explains_itself() {
-    let room = Room::new("manual", SITE);
-    for shell in ["bash", "zsh", "fish"] {
-        let said = room.ctl(&format!("completion {shell}"));
-        assert!(said.status == 0 && said.out.contains("pshim6ctl") && said.out.contains("contexts"), "{said:?}");
-    }
-    assert_eq!(room.ctl("man pages").status, 0);
-    let page = |name: &str| fs::read_to_string(room.0.join("pages").join(name)).unwrap();
-    assert!(page("pshim6ctl.1").contains("Exit status"));
-    assert!(page("pshim6ctl-contexts.1").contains("limit") && page("pshim6ctl-host-add.1").contains("make\\-key"));
-}
-
-// Those who may only look get no further, and hear why.
-#[test]
-fn a_reader_is_answered_and_refused_in_words() {
-    let room = Room::new("reader", &format!("{SITE}\n[manage]\nread_socket = \"read.sock\"\n"));
-    let (engine, calls) = crossbeam::channel::bounded::<Call>(4);
-    thread::spawn(move || {
-        for call in calls {
-            let response = answer(&call.request);
-            call.answer(response);
-        }
-    });
-    let read = control::manage::server::Socket { path: room.0.join("read.sock"), mode: 0o600, group: None };
-    let _server = Server::open(&Doors { read: Some(read), ..Doors::at(&room.0.join("control.sock")) }, engine).unwrap();
-    assert_eq!(room.ctl("--socket read.sock status --json").json()["name"], "a-box");
-    let refused = room.ctl("--socket read.sock provider isp-x drain");
-    let text = "POST /v1/providers/steering is for operators; ask by box.control_socket\n";
-    assert_eq!((refused.status, refused.out.as_str(), refused.err.as_str()), (4, "", text));
-    assert_eq!(room.ctl("provider isp-x drain").status, 0);
-}
-
 /// A daemon whose engine knows one context and keeps what it was asked.
 fn daemon(room: &Room) -> (Server, Arc<Mutex<Vec<Request>>>) {
     let (engine, calls) = crossbeam::channel::bounded::<Call>(4);
@@ -366,8 +337,19 @@ fn answer(request: &Request) -> Response {
         }),
         Request::StoreExport => Response::error("no store"),
         Request::Metrics => Response::Metrics(Box::default()),
+        Request::TraceStart(asked) if asked.reason.as_deref() == Some("luck") => {
+            Response::missing("no packet is dropped because of luck")
+        }
+        Request::TraceStart(_) => Response::TraceStarted(TraceStarted { id: 7, idle_s: 10 }),
+        Request::TraceFetch(TraceFetch { id: 7 }) => Response::Trace(TraceView { records: vec![traced(); 2], lost: 4 }),
+        Request::TraceFetch(_) => Response::missing("that trace has ended"),
+        Request::TraceStop(_) => Response::TraceStopped(TraceStopped { was: true }),
+        Request::Explain(_) => {
+            Response::Explained(Box::new(ExplainView { packet: traced(), why: vec!["provider isp-x: up".into()] }))
+        }
         Request::Counters => Response::Counters(CountersView {
-            counters: [("drop.hop_limit".into(), 0), ("rx.packets".into(), 7)].into(),
+            counters: [("drop.hop_limit".into(), 0), ("drop_hop_limit".into(), 3), ("rx.packets".into(), 7)].into(),
+            advice: Default::default(),
             descriptions: [("rx.packets".into(), "packets received".into())].into(),
             workers: Vec::new(),
         }),
@@ -454,11 +436,21 @@ fn a_running_daemon_is_shown_in_tables_and_in_json() {
     assert_eq!(serde_json::from_value::<ContextView>(json["contexts"][0].clone()).unwrap(), context());
     assert_eq!(json["contexts"][0]["state"], "established");
     let ulid = Some("fc00:b:0:1::5".parse().unwrap());
-    let filter = ContextFilter { ulid, state: Some(ContextState::Established), limit: Some(5), after: None };
+    let filter = ContextFilter { ulid, state: Some(ContextState::Established), limit: Some(5), ..Default::default() };
     let more = ContextFilter { limit: Some(4), after: Some(4096), ..filter.clone() };
     let asked_for = [filter, more].map(Request::Contexts);
     assert_eq!(asked.lock().unwrap().last_chunk(), Some(&asked_for));
 
+    room.ctl("contexts --host h1 --peer fc00:b::5 --path isp-x 2001:db8:b1:1::/64");
+    let on_path = ContextFilter {
+        host: Some("h1".into()),
+        peer: Some("fc00:b::5".parse().unwrap()),
+        provider: Some("isp-x".into()),
+        prefix: Some("2001:db8:b1:1::/64".into()),
+        limit: Some(1000),
+        ..Default::default()
+    };
+    assert!(asked.lock().unwrap().contains(&Request::Contexts(on_path)));
     assert!(
         room.ctl("paths")
             .out
@@ -473,6 +465,11 @@ fn a_running_daemon_is_shown_in_tables_and_in_json() {
     let words: Vec<&str> = line("manage_requests");
     assert!(words[1].parse::<u32>().unwrap() > 3, "{counters}");
     assert!(room.ctl("counters --all").out.contains("drop.hop_limit"));
+    let explained = room.ctl("counters drop_hop_limit --explain").out;
+    assert_eq!(
+        explained,
+        "drop_hop_limit: 3\n    What to do: Nothing, if few: traceroute. Many: a routing loop between the box and a router; check routes to site and locators.\n"
+    );
     assert_eq!(room.ctl("counters --json").json()["counters"]["drop.hop_limit"], 0);
     assert_eq!(room.ctl("hosts --json").json(), serde_json::json!({ "hosts": [] }));
     assert_eq!(room.ctl("leases --json").json()["leases"][0]["duid"], "00030001020000000005");

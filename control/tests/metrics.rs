@@ -20,6 +20,7 @@ fn figures() -> MetricsView {
     let counters = CountersView {
         counters: all.iter().map(|(name, _)| ((*name).to_owned(), 6)).collect(),
         descriptions: all.iter().map(|(name, help)| ((*name).to_owned(), (*help).to_owned())).collect(),
+        advice: BTreeMap::new(),
         workers: vec![of_worker.clone(), of_worker],
     };
     let status = StatusView {

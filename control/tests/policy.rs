@@ -241,3 +241,82 @@ impl Used for Scene {
         out.iter().position(|count| *count == out.iter().sum::<usize>()).expect("all use the same")
     }
 }
+
+/// 2026-11-23 was a Monday.
+const MONDAY: u64 = 1_795_392_000;
+
+fn clock(scene: &mut Scene, hour: u64) {
+    let now = scene.now;
+    scene.nodes[0].engine.wall_clock(now, MONDAY + hour * 3600);
+    scene.run(ms(1));
+}
+
+#[test]
+fn a_window_that_begins_or_ends_reaches_contexts_at_once() {
+    let text = "{\"version\": 1, \"limits\": {\"rest_s\": 1}, \"default\": {\"both\": {\"pin\": \"isp-0-1\"},
+        \"windows\": [{\"days\": [\"mon\"], \"from\": \"08:00\", \"to\": \"09:00\", \"both\": {\"pin\": \"isp-0-2\"}}]}}";
+    let (mut scene, streams) = busy(4, 2, 311, Some(text));
+    for (hour, expected) in [(7, [4, 0]), (8, [0, 4]), (9, [4, 0])] {
+        clock(&mut scene, hour);
+        scene.lossless(&streams, s(15));
+        assert_eq!(split(&scene, 0), [expected.to_vec(), expected.to_vec()], "at {hour} o'clock");
+        let failed = scene.nodes[0].engine.policy_controller().unwrap().counts().failed;
+        assert_eq!(failed, [0, 0], "at {hour} o'clock");
+        assert_eq!(scene.nodes[0].tally("control_policy_move_refused"), 0);
+    }
+    // A window forbids what nobody uses: when all else fails it is not used.
+    let since = scene.now;
+    scene.cut(0, BOTH);
+    scene.link_state(0, 1, false);
+    scene.run(s(20));
+    assert_eq!(split(&scene, 0)[0], [4, 0]);
+    assert!(scene.streams[streams[0]].back(since + ms(500)).is_none(), "it waits");
+}
+
+#[test]
+fn who_leaves_a_provider_that_goes_is_under_the_policy_again() {
+    let text = "{\"version\": 1, \"limits\": {\"rest_s\": 1}, \"default\": {\"both\": {}}}";
+    let (mut scene, streams) = busy(6, 3, 312, Some(text));
+    scene.lossless(&streams, s(20));
+    assert_eq!(split(&scene, 0)[0], [2, 2, 2]);
+    let change = scene.reload(0, |site, hosts| {
+        site.providers.remove(0);
+        hosts.list_mut().iter_mut().for_each(|host| {
+            host.identity.locators.remove(0);
+        });
+    });
+    change.unwrap();
+    scene.load_policy(0, Some(text)).unwrap();
+    scene.lossless(&streams, s(40));
+    let controller = scene.nodes[0].engine.policy_controller().unwrap();
+    let known = Direction::BOTH.map(|direction| controller.shares(0, direction).contexts);
+    assert_eq!(known, [[3, 3], [3, 3]]);
+    assert_eq!(split(&scene, 0)[0], [0, 3, 3]);
+}
+
+#[test]
+fn a_wish_of_the_peer_waits_until_a_move_of_our_own_is_done() {
+    let pin = |site: u8, out: u8| {
+        format!(
+            "{{\"version\": 1, \"limits\": {{\"rest_s\": 1}}, \"default\": {{\"out\": {{\"split\": {{\"weights\": {{\"isp-{site}-{out}\": 1}}}}}}}}}}"
+        )
+    };
+    let (mut scene, streams) = busy(1, 2, 313, Some(&pin(0, 1)));
+    scene.lossless(&streams, s(5));
+    let before = scene.nodes[0].tally("control_steps_wished");
+    // Nothing comes back from there for now, so the move takes its time.
+    scene.cut(1, BOTH);
+    scene.load_policy(0, Some(&pin(0, 2))).unwrap();
+    scene.run(ms(600));
+    assert_eq!(scene.nodes[0].tally("control_steps_wished") - before, 1, "it is under way");
+    let other = if split(&scene, 1)[1][0] == 1 { 2 } else { 1 };
+    scene.load_policy(1, Some(&pin(1, other).replace("\"out\"", "\"in\""))).unwrap();
+    scene.run(ms(1500));
+    assert_eq!(scene.nodes[0].tally("control_steps_wished") - before, 1, "and goes on");
+    scene.heal(1);
+    scene.run(s(10));
+    assert_eq!(split(&scene, 0)[0], [0, 1]);
+    assert_eq!(split(&scene, 1)[1].iter().position(|count| *count == 1), Some(usize::from(other) - 1));
+    let failed = scene.nodes[0].engine.policy_controller().unwrap().counts().failed;
+    assert_eq!(failed, [0, 0]);
+}

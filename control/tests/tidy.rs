@@ -24,11 +24,15 @@ const DATAPLANE: Rooms = &[
     ("snapshot", &["natv6", "wire"]),
     ("mutant", &[]),
     ("context", &["memory", "mutant", "natv6", "processor", "snapshot", "wire"]),
-    ("link", &["context", "counters", "port", "snapshot", "wire"]),
+    ("trace", &["bucket", "counters", "snapshot", "wire"]),
+    ("link", &["context", "counters", "port", "snapshot", "trace", "wire"]),
     ("limit", &["bucket", "context", "link", "snapshot", "wire"]),
     ("translate", &["context", "counters", "link", "natv6", "port", "processor", "snapshot", "wire"]),
     ("reply", &["snapshot", "translate", "wire"]),
-    ("worker", &["bucket", "context", "counters", "limit", "link", "port", "reply", "snapshot", "translate", "wire"]),
+    (
+        "worker",
+        &["bucket", "context", "counters", "limit", "link", "port", "reply", "snapshot", "trace", "translate", "wire"],
+    ),
 ];
 
 const CONTROL: Rooms = &[

@@ -100,6 +100,8 @@ counters! {
         IcmpSuppressed = "icmp_suppressed", "ICMPv6 errors not sent because of RFC 4443 2.4(e) or the rate limit.";
         NoticesLost = "notices_lost", "What workers had to say to the control core about no packet, and found its ring full: tags without a context, wishes, contexts without a place, what hosts' TCP shows. No packet is lost by it, and what matters is said again.";
         UnknownPairs = "unknown_pairs", "Identifier pairs without a context that were told to the control core.";
+        Traced = "traced", "Records of packets made for pshim6ctl trace.";
+        TraceLost = "trace_lost", "Records of packets not made because there were more than the trace's rate allows, or its ring was full.";
         Transmitted = "transmitted", "Packets given to devices.";
         TableFull = "table_full", "Contexts that found no place in the table.";
         Contexts = "contexts", "Contexts in the table now.";

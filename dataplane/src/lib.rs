@@ -17,6 +17,7 @@ pub mod port;
 pub mod processor;
 pub mod reply;
 pub mod snapshot;
+pub mod trace;
 pub mod translate;
 pub mod wire;
 pub mod worker;

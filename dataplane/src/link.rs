@@ -22,6 +22,7 @@ use crate::context::{Activity, Install, LocatorSets, Loss, Sign};
 use crate::counters::Counters;
 use crate::port::{Frame, Pool};
 use crate::snapshot::{PortId, Snapshot};
+use crate::trace::{Filter, Record, Tracer};
 use crate::wire::{ContextTag, Locator, LocatorPair, UlidPair};
 
 /// What control tells a worker.
@@ -42,6 +43,8 @@ pub enum Command<F> {
     Plain(PortId, F),
     /// Use this from now on.
     Snapshot(Arc<Snapshot>),
+    /// Tell what becomes of packets, or stop doing so.
+    Trace(Option<Box<Tracer>>),
 }
 
 /// Why a packet goes to control.
@@ -116,6 +119,8 @@ pub enum Retired {
     Snapshot(Arc<Snapshot>),
     /// Locators a context accepted.
     Accepted(Box<LocatorSets>),
+    /// What packets were traced with.
+    Tracer(Box<Tracer>),
 }
 
 /// A packet for another worker.
@@ -170,6 +175,8 @@ struct WorkerEnd<F> {
     events: Consumer<Event<F>>,
     backlog: VecDeque<Command<F>>,
     counters: Arc<Counters>,
+    /// Where records of packets come out while they are made.
+    records: Option<Consumer<Record>>,
 }
 
 /// Control's end.
@@ -222,6 +229,10 @@ pub trait Workers: Send {
     fn backlog(&self) -> usize;
     /// A worker's counters.
     fn counters(&self, worker: usize) -> Option<&Counters>;
+    /// Has all workers tell what becomes of packets that pass a filter, or stop doing so. Bursts have `burst` packets at most.
+    fn trace(&mut self, filter: Option<Filter>, burst: usize);
+    /// Hands up to `limit` records of each worker to `sink`; how many there were.
+    fn traced(&mut self, limit: usize, sink: &mut dyn FnMut(&Record)) -> usize;
     /// How full the rings between control and a worker are.
     fn rings(&self, worker: usize) -> Option<Rings>;
 }
@@ -263,7 +274,13 @@ pub fn connect<F: Frame>(
         let (orders, commands) = RingBuffer::new(sizes.commands);
         let (events, news) = RingBuffer::new(sizes.events);
         let counters = Arc::new(Counters::default());
-        ends.push(WorkerEnd { commands: orders, events: news, backlog: VecDeque::new(), counters: counters.clone() });
+        ends.push(WorkerEnd {
+            commands: orders,
+            events: news,
+            backlog: VecDeque::new(),
+            counters: counters.clone(),
+            records: None,
+        });
         links.push(WorkerLink { commands, events, to_workers, from_workers, counters });
     }
     (ControlLink { workers: ends, pool }, links)
@@ -390,6 +407,26 @@ impl<F: Frame> Workers for ControlLink<F> {
 
     fn counters(&self, worker: usize) -> Option<&Counters> {
         self.workers.get(worker).map(|end| &*end.counters)
+    }
+
+    fn trace(&mut self, filter: Option<Filter>, burst: usize) {
+        for end in &mut self.workers {
+            let (tracer, records) = filter.map(|filter| Tracer::new(filter, burst)).unzip();
+            end.records = records;
+            end.send(Command::Trace(tracer.map(Box::new)));
+        }
+    }
+
+    fn traced(&mut self, limit: usize, sink: &mut dyn FnMut(&Record)) -> usize {
+        let mut seen = 0;
+        for records in self.workers.iter_mut().filter_map(|end| end.records.as_mut()) {
+            for _ in 0..limit {
+                let Ok(record) = records.pop() else { break };
+                sink(&record);
+                seen += 1;
+            }
+        }
+        seen
     }
 
     fn rings(&self, worker: usize) -> Option<Rings> {

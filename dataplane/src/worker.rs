@@ -5,6 +5,7 @@
 
 mod outlets;
 mod report;
+mod traced;
 
 use std::sync::Arc;
 
@@ -16,6 +17,7 @@ pub use crate::limit::Limits;
 use crate::link::{Command, Event, Handover, Retired, WorkerLink};
 use crate::port::{Frame, Pool};
 use crate::snapshot::{PortId, Role, Snapshot};
+use crate::trace::Tracer;
 use crate::translate::{BURST, Batch, IcmpError, Origin, Scene, inbound, nowhere, outbound};
 use crate::wire::ethernet;
 use crate::wire::{ContextTag, UlidPair};
@@ -41,6 +43,8 @@ pub struct Worker<F> {
     flows: Flows,
     outlets: Outlets<F>,
     report_due: u64,
+    /// Only while somebody wants to know what becomes of packets.
+    tracer: Option<Box<Tracer>>,
 }
 
 /// Commands and events handled in one turn, so that packets never wait long for them.
@@ -92,6 +96,7 @@ impl<F: Frame> Worker<F> {
             },
             flows: Flows::new(limits.nat_sessions, *sharding.hasher()),
             report_due: 0,
+            tracer: None,
         }
     }
 
@@ -147,6 +152,9 @@ impl<F: Frame> Worker<F> {
             let count = if role == Some(Role::Site) { Count::ReceivedSite } else { Count::ReceivedProvider };
             counters.add(count, self.batch.frames.len() as u64);
         }
+        if let Some(tracer) = &mut self.tracer {
+            tracer.begin(self.batch.frames.iter().map(Frame::bytes));
+        }
         let mut scene = Scene {
             shard: &mut self.shard,
             replay: &mut self.replay,
@@ -163,6 +171,9 @@ impl<F: Frame> Worker<F> {
             Some(Role::Site) => outbound(&mut self.batch, &mut scene),
             Some(Role::Provider) => inbound(&mut self.batch, &mut scene),
             Some(Role::Unused) | None => nowhere(&mut self.batch),
+        }
+        if self.tracer.is_some() {
+            self.settle_traced(port, origin);
         }
         if let Some(to) = self.batch.all_to
             && self.outlets.send_all(to, &mut self.batch.frames)
@@ -253,6 +264,10 @@ impl<F: Frame> Worker<F> {
             Command::Refuse(pair) => self.refuse(&pair),
             Command::Transmit(port, frame) => self.outlets.send(port, frame),
             Command::Plain(port, frame) => self.process_plain(port, frame),
+            Command::Trace(tracer) => {
+                let old = std::mem::replace(&mut self.tracer, tracer);
+                self.outlets.retire(old.map(Retired::Tracer));
+            }
             Command::Snapshot(snapshot) => {
                 let old = std::mem::replace(&mut self.snapshot, snapshot);
                 self.outlets.retire(Some(Retired::Snapshot(old)));

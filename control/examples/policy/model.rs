@@ -312,9 +312,8 @@ impl Model {
         let mut moves = 0;
         for direction in 0..2 {
             let total: f64 = self.loads[direction].iter().sum();
-            for way in 0..targets.len() {
-                let (mut over, enough) =
-                    (self.loads[direction][way] - targets[way] * total, targets[way] * total * 0.01);
+            for (way, target) in targets.iter().enumerate() {
+                let (mut over, enough) = (self.loads[direction][way] - target * total, target * total * 0.01);
                 if over <= enough {
                     continue;
                 }

@@ -87,6 +87,8 @@ pub(super) struct Leases {
     /// What found no room.
     next: Option<Write>,
     under_way: usize,
+    /// Whether nothing can be written at present, so that no answer is to be expected.
+    failed: bool,
     wanted: Option<Sender<IdentityJob>>,
     made: Receiver<MadeIdentity>,
     stop: Arc<AtomicBool>,
@@ -147,7 +149,17 @@ impl Leases {
         };
         let maker = thread::Builder::new().name("identities".into()).spawn(move || _ = make());
         let threads = vec![keeper.map_err(system)?, maker.map_err(system)?];
-        Ok(Leases { jobs: Some(jobs), reports, next: None, under_way: 0, wanted: Some(wanted), made, stop, threads })
+        Ok(Leases {
+            jobs: Some(jobs),
+            reports,
+            next: None,
+            under_way: 0,
+            failed: false,
+            wanted: Some(wanted),
+            made,
+            stop,
+            threads,
+        })
     }
 
     /// Hands answers to the engine, and work to the threads. How many answers there were.
@@ -175,8 +187,14 @@ impl Leases {
                         done.push((commit.ticket, Err(reason)));
                     }
                 }
-                Report::Failed(reason) => engine.store_failed(Some(reason), effects),
-                Report::Back => engine.store_failed(None, effects),
+                Report::Failed(reason) => {
+                    self.failed = true;
+                    engine.store_failed(Some(reason), effects);
+                }
+                Report::Back => {
+                    self.failed = false;
+                    engine.store_failed(None, effects);
+                }
             }
         }
         if !done.is_empty() {
@@ -213,7 +231,7 @@ impl Leases {
 
     /// Whether an answer may come at any moment.
     pub(super) fn are_at_work(&self) -> bool {
-        self.under_way > 0
+        self.under_way > 0 && !self.failed
     }
 
     /// Has a question about the store answered.
@@ -249,8 +267,8 @@ struct Keeper<'a, O> {
     /// What is to be written, in order.
     writes: VecDeque<Write>,
     reports: &'a Sender<Report>,
-    /// How long to wait after the next failure; none if the last attempt was none.
-    pause: Option<Duration>,
+    /// After a failure: how long was waited for the next attempt, and when that is. New work does not put it off.
+    pause: Option<(Duration, std::time::Instant)>,
 }
 
 impl<'a, O: FnMut() -> Result<Store, StoreError>> Keeper<'a, O> {
@@ -264,12 +282,11 @@ impl<'a, O: FnMut() -> Result<Store, StoreError>> Keeper<'a, O> {
         loop {
             // While nothing can be written there is time to take in what else comes, and to say so.
             let next = match self.pause {
-                Some(pause) if !self.writes.is_empty() => to_do.recv_timeout(pause),
+                Some((_, again)) if !self.writes.is_empty() => to_do.recv_deadline(again),
                 Some(_) | None => to_do.recv().map_err(|_| RecvTimeoutError::Disconnected),
             };
             let stops = matches!(next, Err(RecvTimeoutError::Disconnected));
             let (mut next, mut changes) = (next.ok(), 0);
-            let waited = next.is_none();
             while let Some(job) = next {
                 match job {
                     Job::Write(write) => {
@@ -286,7 +303,7 @@ impl<'a, O: FnMut() -> Result<Store, StoreError>> Keeper<'a, O> {
                 }
                 next = if changes < GROUP { to_do.try_recv().ok() } else { None };
             }
-            if self.pause.is_none() || waited {
+            if stops || self.pause.is_none_or(|(_, again)| again <= std::time::Instant::now()) {
                 self.write();
             }
             if stops {
@@ -321,7 +338,8 @@ impl<'a, O: FnMut() -> Result<Store, StoreError>> Keeper<'a, O> {
                 if self.pause.is_none() {
                     let _ = self.reports.send(Report::Failed(error.to_string()));
                 }
-                self.pause = Some(self.pause.map_or(REOPEN, |pause| (pause * 2).min(REOPEN_MAX)));
+                let pause = self.pause.map_or(REOPEN, |(pause, _)| (pause * 2).min(REOPEN_MAX));
+                self.pause = Some((pause, std::time::Instant::now() + pause));
                 return;
             }
             if self.pause.take().is_some() {
@@ -393,8 +411,24 @@ mod tests {
         assert!(reports.recv_timeout(REOPEN * 6).is_err());
         jobs.send(commit(10)).unwrap();
         broken.store(false, Ordering::Relaxed);
+        // More and more to do does not put the next attempt off.
+        let more = thread::spawn({
+            let jobs = jobs.clone();
+            move || {
+                for ticket in 13..=112 {
+                    thread::sleep(REOPEN / 10);
+                    jobs.send(commit(ticket)).unwrap();
+                }
+            }
+        });
+        let began = std::time::Instant::now();
         assert!(matches!(next(), Report::Back));
+        assert!(began.elapsed() < REOPEN * 9, "the last pause was eight times as long as the first at most");
         for wanted in 2..=10 {
+            assert_eq!(ticket(&next()), Some(wanted));
+        }
+        more.join().unwrap();
+        for wanted in 13..=112 {
             assert_eq!(ticket(&next()), Some(wanted));
         }
         let record: Record = "forward h1.example.".parse().unwrap();
@@ -412,7 +446,10 @@ mod tests {
         let store = Store::open(&file).unwrap();
         let stored = store.load().unwrap();
         assert_eq!(store.published().unwrap(), [record.to_string()]);
-        assert_eq!(stored.quarantine.iter().map(|held| held.until).collect::<Vec<_>>(), (1..=11).collect::<Vec<_>>());
+        assert_eq!(
+            stored.quarantine.iter().map(|held| held.until).collect::<Vec<_>>(),
+            (1..=11).chain(13..=112).collect::<Vec<_>>()
+        );
         let _ = std::fs::remove_dir_all(&directory);
     }
 }

@@ -12,6 +12,7 @@ mod leases;
 mod policy;
 mod stories;
 mod supervisor;
+mod traced;
 
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
@@ -40,6 +41,7 @@ use helpers::Helpers;
 use leases::Leases;
 use stories::Stories;
 pub use supervisor::Supervisor;
+use traced::Tracing;
 
 /// Events of one worker handled before the others get their turn.
 const EVENTS_PER_TURN: usize = 256;
@@ -165,6 +167,8 @@ pub fn run(configuration: Configuration, supervisor: Supervisor) -> Result<(), R
         effects: Vec::new(),
         stories: Stories::default(),
         supervisor,
+        tracing: None,
+        traces: 0,
         links_due: Instant::START,
     };
     control.serve(&calls, &stop, &hangup);
@@ -199,6 +203,9 @@ struct Control {
     effects: Vec<Effect>,
     stories: Stories,
     supervisor: Supervisor,
+    /// The trace of packets there is, and how many there were.
+    tracing: Option<Tracing>,
+    traces: u64,
     /// When the devices are next asked about their links.
     links_due: Instant,
 }
@@ -238,10 +245,12 @@ impl Control {
         let Control { clock, rng, engine, workers, helpers, leases, effects, .. } = self;
         let mut events = workers.poll(EVENTS_PER_TURN, &mut |notice| engine.notice(clock.now(), rng, notice, effects));
         let now = clock.now();
+        let mut trace_due = false;
         events += helpers.turn(now, rng, engine, effects);
         events += leases.as_mut().map_or(0, |leases| leases.turn(now, rng, engine, effects));
         if self.links_due <= now {
             self.links_due = now + LINK_POLL;
+            trace_due = true;
             if let Ok(unix) = SystemTime::now().duration_since(SystemTime::UNIX_EPOCH) {
                 engine.wall_clock(now, unix.as_secs());
             }
@@ -251,6 +260,9 @@ impl Control {
         }
         if engine.deadline().is_some_and(|due| due <= now) {
             engine.expire(now, rng, effects);
+        }
+        if trace_due {
+            self.tend_trace(now);
         }
         self.carry_out();
         events
@@ -293,7 +305,10 @@ impl Control {
         let response = match &call.request {
             Request::Status => Response::Status(self.status(now)),
             Request::Hosts => Response::Hosts(self.engine.hosts_view(now)),
-            Request::Contexts(filter) => Response::Contexts(self.engine.contexts_view(now, filter)),
+            Request::Contexts(filter) => match self.engine.contexts_view(now, filter) {
+                Ok(view) => Response::Contexts(view),
+                Err(error) => Response::Error(error),
+            },
             Request::Paths => Response::Paths(self.engine.paths_view(now)),
             Request::Counters => Response::Counters(self.counters()),
             Request::Metrics => Response::Metrics(Box::new(self.metrics(now))),
@@ -310,6 +325,10 @@ impl Control {
                 Err(problems) => Response::error(problems.to_string()),
             },
             Request::Steer(wanted) => self.steer(wanted),
+            Request::TraceStart(asked) => self.start_trace(now, asked),
+            Request::TraceFetch(asked) => self.fetch_trace(now, asked.id),
+            Request::TraceStop(asked) => self.trace_stopped(asked.id),
+            Request::Explain(asked) => self.explain(now, asked),
             Request::Policy => Response::Policy(self.engine.policy_view()),
             Request::PolicyLoad => match self.load_policy() {
                 Ok(view) => Response::PolicyLoaded(view),

@@ -129,18 +129,45 @@ fn a_question_looks_at_a_part_of_the_table_and_all_of_a_host() {
     let now = world.now;
     let engine = &world.nodes[0].engine;
     // The box looks at 4096 places, shows what was asked for and counts the rest.
-    let first = engine.contexts_view(now, &ContextFilter::default());
+    let view = |filter: &ContextFilter| engine.contexts_view(now, filter).unwrap();
+    let first = view(&ContextFilter::default());
     assert_eq!((first.contexts.len(), first.left_off, first.next), (1000, 3096, Some(4096)));
-    let rest = engine.contexts_view(now, &ContextFilter { after: first.next, ..ContextFilter::default() });
+    let rest = view(&ContextFilter { after: first.next, ..ContextFilter::default() });
     assert_eq!((rest.contexts.len(), rest.left_off, rest.next), (905, 0, None));
     let far = ContextFilter { after: Some(u64::MAX), ..ContextFilter::default() };
-    assert_eq!(engine.contexts_view(now, &far), Default::default());
+    assert_eq!(view(&far), Default::default());
     // Of a host that has few all are found at once, wherever they are; one with many is sought like a peer.
     let of = |host: usize| ContextFilter { ulid: Some(world.hosts[host].ulid), ..ContextFilter::default() };
-    let few = engine.contexts_view(now, &of(1));
+    let few = view(&of(1));
     assert_eq!((few.contexts.len(), few.left_off, few.next), (1, 0, None));
-    let many = engine.contexts_view(now, &of(0));
+    let many = view(&of(0));
     assert_eq!((many.contexts.len(), many.left_off, many.next), (1000, 3096, Some(4096)));
+    // By name, by peer, by prefix, by provider: each says how many of the first 4096 it is about.
+    let all = ContextFilter { limit: Some(u32::MAX), ..ContextFilter::default() };
+    let of = |filter: ContextFilter| view(&filter).contexts;
+    let context = &many.contexts[7];
+    assert_eq!(of(ContextFilter { peer: Some(context.ulid_peer), ..all.clone() }).len(), 1);
+    let named = of(ContextFilter { host: Some(context.ulid_local.to_string()), ..all.clone() });
+    assert!(!named.is_empty() && named.iter().all(|it| it.ulid_local == context.ulid_local));
+    let (ulid, served) = engine.served.iter().next().unwrap();
+    let named = of(ContextFilter { host: Some(served.name.clone()), ..all.clone() });
+    let same = of(ContextFilter { host: Some(ulid.0.to_string()), ..all.clone() });
+    assert_eq!(named, same);
+    let provider = engine.providers[1].name.clone();
+    let through = of(ContextFilter { provider: Some(provider.clone()), ..all.clone() });
+    let through_all = of(all.clone()).iter().filter(|it| it.local_provider.as_ref() == Some(&provider)).count();
+    assert_eq!(through.len(), through_all);
+    let prefix = format!("{}/128", context.ulid_peer);
+    assert_eq!(of(ContextFilter { prefix: Some(prefix), ..all.clone() }).len(), 1);
+    let lies_in = |prefix: &str| of(ContextFilter { prefix: Some(prefix.into()), ..all.clone() }).len();
+    assert_eq!((lies_in("2001:db8:eeee::/48"), lies_in("2001:db8:ffff::/48")), (0, 4096));
+    let refused = |filter: ContextFilter| engine.contexts_view(now, &filter).unwrap_err().text;
+    assert_eq!(refused(ContextFilter { host: Some("nobody".into()), ..all.clone() }), "there is no host called nobody");
+    assert_eq!(
+        refused(ContextFilter { provider: Some("none".into()), ..all.clone() }),
+        "there is no provider called none"
+    );
+    assert!(refused(ContextFilter { prefix: Some("here".into()), ..all }).starts_with("here is not an IPv6 prefix: "));
 }
 
 /// A context whose peer seemed to have lost it and then did not answer any more: in I1-SENT, and what REAP knew is kept.
@@ -245,4 +272,25 @@ fn who_is_gone_or_has_nothing_to_send_takes_nothing_from_the_common_pace() {
     assert!(!engine.revival.is_paced() && engine.waiting.is_empty() && engine.next_with_news().is_none());
     assert_eq!((engine.budget.ready_at(), engine.news_budget.ready_at()), ready);
     assert_eq!(engine.tally().value("control_retried_early"), 0);
+}
+
+#[test]
+fn what_does_not_open_has_no_place_in_the_policy() {
+    let text = "{\"version\": 1, \"default\": {\"both\": {}}}";
+    let mut world = World::new(&Plan::default(), 1);
+    world.run(Duration::from_secs(2));
+    world.load_policy(0, Some(text)).unwrap();
+    let (now, local, peer) = (world.now, Ulid(world.hosts[0].ulid), Ulid(world.hosts[1].ulid));
+    let engine = &mut world.nodes[0].engine;
+    engine.ways_as_they_are(now);
+    let mut ask = |peer, times: usize| {
+        for _ in 0..times {
+            engine.notice(now, &mut rng(), Notice::UnknownPair(UlidPair { local, peer }), &mut Vec::new());
+        }
+        let controller = &engine.steered.as_ref().unwrap().controller;
+        [0, 1].map(|way| controller.given(0, crate::policy::Direction::Out, way))
+    };
+    let nobody = Ulid(std::net::Ipv6Addr::new(0x2001, 0xdb8, 0xffff, 0, 0, 0, 0, 1));
+    assert_eq!(ask(nobody, 3), [0.0, 0.0]);
+    assert_eq!(ask(peer, 3).iter().sum::<f64>(), 1.0, "and what is asked for again is no other");
 }

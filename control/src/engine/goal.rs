@@ -79,9 +79,7 @@ impl Engine {
         };
         let theirs = context.peer_locator(pair.peer.0);
         let proved = theirs.is_some_and(|known| known.verified && known.preference.flags & Preference::BROKEN == 0);
-        let reap = self.attached.get(&id).and_then(|attached| attached.reap.as_ref());
-        let probeable = reap.is_some_and(|reap| reap.probeable().any(|candidate| candidate == pair));
-        if !proved || !probeable || !context.host.has(pair.local.0) {
+        if !proved || !self.is_probeable(id, pair) || !context.host.has(pair.local.0) {
             return false;
         }
         let late = now + PATIENCE;
@@ -90,6 +88,18 @@ impl Engine {
         self.tally.count(Event::StepsWished);
         self.ask(now, rng, id, effects);
         true
+    }
+
+    /// Whether REAP has a pair among those it would try.
+    pub(super) fn is_probeable(&self, id: ContextId, pair: LocatorPair) -> bool {
+        let reap = self.attached.get(&id).and_then(|attached| attached.reap.as_ref());
+        reap.is_some_and(|reap| reap.probeable().any(|candidate| candidate == pair))
+    }
+
+    /// Whether nothing is in doubt about the pair a context uses.
+    pub(super) fn is_at_rest(&self, id: ContextId) -> bool {
+        let reap = self.attached.get(&id).and_then(|attached| attached.reap.as_ref());
+        reap.is_some_and(|reap| reap.state() == State::Operational)
     }
 
     /// Asks the peer, if it can be asked now.
@@ -151,6 +161,10 @@ impl Engine {
         self.reap(now, rng, id, effects, |reap, _, out| taken = reap.take(pair, out));
         if taken {
             self.tally.count(Event::StepsTaken);
+            // What it would fall back on is another order now.
+            self.locators_changed(now, rng, id, effects);
+            // What the peer wished for meanwhile has waited.
+            self.heed(now, rng, id, effects);
         } else {
             // It explores: that has the last word.
             self.step_failed(now, id);
@@ -161,8 +175,8 @@ impl Engine {
     /// A peer told preferences: whether it asks us to send to another of its locators, and that we do.
     pub(super) fn heed(&mut self, now: Instant, rng: &mut dyn Rng, id: ContextId, effects: &mut Vec<Effect>) {
         let Some(pair) = self.endpoint.context(id).and_then(wanted_by_peer) else { return };
-        let at_rest = self.attached.get(&id).and_then(|attached| attached.reap.as_ref());
-        if at_rest.is_some_and(|reap| reap.state() == State::Operational) {
+        // A move of our own that is under way is not given up for it.
+        if self.is_at_rest(id) && !self.goals.has(id) {
             self.tally.count(Event::PreferencesHeeded);
             self.wish_for(now, rng, id, pair, effects);
         }

@@ -42,6 +42,7 @@ mod bounds_tests;
 mod context;
 mod durations;
 mod effect;
+mod explain;
 mod fork;
 mod goal;
 mod hints;
@@ -373,7 +374,9 @@ impl Engine {
 
     /// Opens a context with a peer, if its locators are known. False if that is refused.
     fn open_known(&mut self, now: Instant, rng: &mut dyn Rng, ulids: UlidPair, effects: &mut Vec<Effect>) -> bool {
-        let begin = self.begin_at(None, ulids.local.0, ulids.peer.0);
+        // Only what opens is counted where it begins.
+        let opens = self.peers.get(&ulids.peer).is_some() && self.endpoint.find(ulids, 0).is_none();
+        let begin = if opens { self.begin_at(None, ulids.local.0, ulids.peer.0) } else { None };
         let peer = self.peers.get(&ulids.peer);
         let pairs = peer.map(|peer| self.candidates(now, ulids, peer, None, begin)).unwrap_or_default();
         let opened = self.open(now, rng, Open { ulids, fork: 0, pairs }, effects);
@@ -426,16 +429,7 @@ impl Engine {
     ) -> Vec<LocatorPair> {
         let Some(host) = self.endpoint.host_at(ulids.local) else { return Vec::new() };
         let mut ranked = Vec::new();
-        let mut local: Vec<Locator> = host.locators.iter().map(|(locator, _)| *locator).collect();
-        let salt = self.sharding.hasher().pair(&ulids);
-        let standing = |provider: &Provider| {
-            let wanted = begin.and_then(|begin| self.begin_standing(begin, provider, salt));
-            wanted.unwrap_or_else(|| self.standing_for(class, provider))
-        };
-        local.retain(|locator| self.provider_of(locator.0).is_some_and(|(_, it)| !self.never_begins(begin, it)));
-        local.sort_by_key(|locator| {
-            self.provider_of(locator.0).map(|(_, provider)| (standing(provider), provider.preference))
-        });
+        let local = self.local_order(host, ulids, class, begin);
         for (i, &ours) in local.iter().enumerate() {
             let Some((_, provider)) = self.provider_of(ours.0) else { continue };
             for (j, &theirs) in peer.iter().enumerate() {

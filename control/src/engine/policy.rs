@@ -8,14 +8,15 @@
 use std::sync::Arc;
 
 use dataplane::wire::shim6::Preference;
-use dataplane::wire::{Locator, LocatorPair};
+use dataplane::wire::{Locator, LocatorPair, UlidPair};
 use rand::Rng;
 
+use super::fork::Class;
 use super::{Effect, Engine, Event, Provider};
 use crate::manage::api::{PolicyClassView, PolicyShareView, PolicyView, Steering};
 use crate::policy::controller::Wish;
 use crate::policy::{Controller, Direction, Move, Policy, PolicyFile, WayState};
-use crate::shim6::{Context, ContextId, State};
+use crate::shim6::{Context, ContextId, LocalHost, State};
 use crate::time::Instant;
 
 /// Places of the table looked at in one call after a policy was loaded, so that events of the workers never wait long.
@@ -45,19 +46,22 @@ pub(super) struct Begin {
 impl Engine {
     /// Goes on with another policy, or with none. Contexts stay where they are until the controller moves them.
     pub fn set_policy(&mut self, now: Instant, policy: Option<(Policy, PolicyFile)>, effects: &mut Vec<Effect>) {
-        let old = self.steered.take();
+        let mut old = self.steered.take();
+        let mut before = None;
         if old.is_none() && policy.is_none() {
             return;
         }
-        if old.as_ref().map(|old| &old.file) == policy.as_ref().map(|(_, file)| file)
-            && old.as_ref().map(|old| &**old.controller.policy()) == policy.as_ref().map(|(policy, _)| policy)
-        {
-            self.steered = old;
-            return;
+        if let (Some(mut old), Some((policy, file))) = (old.take(), &policy) {
+            if old.file == *file && **old.controller.policy() == *policy {
+                // Nothing is new but that the operator means it.
+                (0..policy.ways.len()).for_each(|way| old.controller.forgive(way));
+                self.steered = Some(old);
+                return;
+            }
+            before = Some(Box::new(old.controller));
         }
         if let Some((policy, file)) = policy {
             let mut controller = Controller::new(Arc::new(policy));
-            let mut before = old.map(|old| Box::new(old.controller));
             if let Some(before) = &mut before {
                 controller.follow(before);
             }
@@ -107,8 +111,10 @@ impl Engine {
     /// What the wall clock says, in seconds since 1970.
     pub(super) fn policy_clock(&mut self, unix: u64) {
         self.unix = Some(unix);
-        if let Some(steered) = &mut self.steered {
-            steered.controller.set_clock(unix);
+        let changed = self.steered.as_mut().is_some_and(|steered| steered.controller.set_clock(unix));
+        if changed {
+            // Which providers contexts may use, and peers may send to, is another matter now.
+            self.advise();
         }
     }
 
@@ -137,7 +143,7 @@ impl Engine {
     }
 
     /// Tells the controller how providers are.
-    fn ways_as_they_are(&mut self, now: Instant) {
+    pub(super) fn ways_as_they_are(&mut self, now: Instant) {
         let Some(steered) = &mut self.steered else { return };
         let policy = steered.controller.policy().clone();
         for (way, terms) in policy.ways.iter().enumerate() {
@@ -180,12 +186,45 @@ impl Engine {
 
     /// The place of a provider for a context that begins, lower is better; nothing where the policy says nothing, or not even
     /// that the provider may not be used.
-    pub(super) fn begin_standing(&self, begin: Begin, provider: &Provider, salt: u64) -> Option<u8> {
+    fn begin_standing(&self, begin: Begin, provider: &Provider, salt: u64) -> Option<u8> {
         let controller = &self.steered.as_ref()?.controller;
         let way = controller.policy().ways.iter().position(|terms| terms.prefix == provider.prefix)?;
         controller
             .has_rule(begin.class, Direction::Out)
             .then(|| self.standing_of(provider, begin.out == Some(way as u8), salt))
+    }
+
+    /// The policy's class of a pair's default context, by its place and name; none without a policy.
+    pub(super) fn policy_class_of(&self, host: std::net::Ipv6Addr, peer: std::net::Ipv6Addr) -> Option<(usize, &str)> {
+        let policy = self.steered.as_ref()?.controller.policy();
+        let class = policy.class_of(host, peer);
+        Some((class, policy.classes.get(class)?.name.as_str()))
+    }
+
+    /// Whether a class never sends through a provider.
+    pub(super) fn never_sends(&self, class: usize, provider: &Provider) -> bool {
+        self.never(class, Direction::Out, provider)
+    }
+
+    /// A host's locators in the order in which a context that begins tries them.
+    pub(super) fn local_order(
+        &self,
+        host: &LocalHost,
+        ulids: UlidPair,
+        class: Option<&Class>,
+        begin: Option<Begin>,
+    ) -> Vec<Locator> {
+        let salt = self.sharding.hasher().pair(&ulids);
+        let standing = |provider: &Provider| {
+            let wanted = begin.and_then(|begin| self.begin_standing(begin, provider, salt));
+            wanted.unwrap_or_else(|| self.standing_for(class, provider))
+        };
+        let mut local: Vec<Locator> = host.locators.iter().map(|(locator, _)| *locator).collect();
+        local.retain(|locator| self.provider_of(locator.0).is_none_or(|(_, it)| !self.never_begins(begin, it)));
+        local.sort_by_key(|locator| {
+            self.provider_of(locator.0).map(|(_, provider)| (standing(provider), provider.preference))
+        });
+        local
     }
 
     /// Whether a class never uses a provider, in a direction.
@@ -196,7 +235,7 @@ impl Engine {
     }
 
     /// The same for a context that begins.
-    pub(super) fn never_begins(&self, begin: Option<Begin>, provider: &Provider) -> bool {
+    fn never_begins(&self, begin: Option<Begin>, provider: &Provider) -> bool {
         begin.is_some_and(|begin| self.never(begin.class, Direction::Out, provider))
     }
 
@@ -292,8 +331,13 @@ impl Engine {
         let out = sends.and_then(|pair| self.way_of(pair.local));
         let arrived = arrived.and_then(|at| self.providers.get(usize::from(at)));
         let prefix = arrived.map(|provider| provider.prefix);
-        let Some(steered) = &mut self.steered else { return };
         let place = id.index() as u32;
+        let left_out = |it: &Steered| it.recount.is_none() && !it.controller.knows(place);
+        if out.is_some() && self.steered.as_deref().is_some_and(left_out) {
+            // It was on a provider that the policy does not know, and is no longer.
+            self.policy_begins(now, id);
+        }
+        let Some(steered) = &mut self.steered else { return };
         steered.controller.measured(now, place, octets);
         if let Some(out) = out {
             steered.controller.is_at(place, Direction::Out, out.into());
@@ -377,7 +421,7 @@ impl Engine {
     pub(super) fn policy_deadline(&self) -> Option<Instant> {
         let steered = self.steered.as_ref();
         // Nothing has to be looked at while nobody is there.
-        let look = steered.filter(|_| self.endpoint.len() > 0);
+        let look = steered.filter(|_| !self.endpoint.is_empty());
         let look = look.map(|it| if it.recount.is_some() { Instant::START } else { it.controller.deadline() });
         [look, self.goals.due()].into_iter().flatten().min()
     }
@@ -411,7 +455,7 @@ impl Engine {
                 }
                 Some(current) => {
                     self.tally.count(Event::PolicyMovesOut);
-                    self.wish_for(now, rng, id, LocatorPair { local, ..current }, effects)
+                    self.move_out(now, rng, id, LocatorPair { local, ..current }, effects)
                 }
                 None => false,
             },
@@ -429,6 +473,27 @@ impl Engine {
             self.tally.count(Event::PolicyMoveRefused);
             steered.controller.refused(now, it.place, it.direction);
         }
+    }
+
+    /// Has a context try the pair it was ordered to. False if it cannot.
+    fn move_out(
+        &mut self,
+        now: Instant,
+        rng: &mut dyn Rng,
+        id: ContextId,
+        to: LocatorPair,
+        effects: &mut Vec<Effect>,
+    ) -> bool {
+        if !self.is_probeable(id, to) {
+            // Orders come at once, and all others hear what is new in their turn: the way may have been forbidden so far.
+            let rested = self.is_at_rest(id);
+            self.locators_changed(now, rng, id, effects);
+            if rested && !self.is_at_rest(id) {
+                // It may not stay where it is and explores, the ordered way first. Whether it came there will be seen.
+                return self.is_probeable(id, to);
+            }
+        }
+        self.wish_for(now, rng, id, to, effects)
     }
 
     fn note_way(&mut self, place: u32, direction: Direction, way: u8) {

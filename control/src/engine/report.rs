@@ -6,11 +6,12 @@ use std::net::Ipv6Addr;
 use hashbrown::HashMap;
 
 use super::{Engine, Provider};
+use crate::config::Prefix;
 use crate::dhcp::State::Bound;
 use crate::dhcp::{Held, Lease};
 use crate::manage::api::{
-    ContextCounts, ContextFilter, ContextState, ContextView, ContextsView, HeldView, HostView, HostsView, LeaseView,
-    LeasesView, PairView, PathView, PathsView, PeerLocatorView, ProviderView, QuarantinedView, ReapState,
+    ContextCounts, ContextFilter, ContextState, ContextView, ContextsView, ErrorView, HeldView, HostView, HostsView,
+    LeaseView, LeasesView, PairView, PathView, PathsView, PeerLocatorView, ProviderView, QuarantinedView, ReapState,
 };
 use crate::reap::{PathKey, State as Reaping, Status};
 use crate::shim6::{Context, FailReason, State};
@@ -21,6 +22,22 @@ use dataplane::wire::Ulid;
 const LOOKED_AT_PER_PAGE: usize = 4096;
 /// How long ago something may have arrived on a path that is called up because of it, in seconds.
 const FRESH_S: u64 = 10;
+
+/// What the names in a [`ContextFilter`] stand for.
+struct Choice {
+    host: Option<Ulid>,
+    /// Of the provider's locators.
+    provider: Option<u64>,
+    /// Where the peer is.
+    prefix: Option<Prefix>,
+}
+
+impl Choice {
+    fn leads_to(&self, peer: Ipv6Addr, locator: Option<Ipv6Addr>) -> bool {
+        let inside = |prefix: Prefix| prefix.contains(peer) || locator.is_some_and(|locator| prefix.contains(locator));
+        self.prefix.is_none_or(inside)
+    }
+}
 
 impl Engine {
     /// The hosts served, in order of their names.
@@ -102,12 +119,22 @@ impl Engine {
 
     /// The contexts that pass a filter: of a host all there are, as long as those are few, otherwise those in the next places
     /// of the table.
-    pub fn contexts_view(&self, now: Instant, filter: &ContextFilter) -> ContextsView {
+    ///
+    /// # Errors
+    /// That the filter names a host, a provider or a prefix that there is not.
+    pub fn contexts_view(&self, now: Instant, filter: &ContextFilter) -> Result<ContextsView, ErrorView> {
+        let choice = self.choice(filter)?;
         // A context whose ULID is a locator is the host's too.
         let wanted = |context: &&Context| {
             let (ulids, state) = (context.ulids, context_state(context.state));
             let local = [ulids.local, self.endpoint.inside(ulids).local];
-            local.iter().any(|local| filter.matches(local.0, ulids.peer.0, state))
+            let matches = |local: &Ulid| {
+                choice.host.is_none_or(|host| host == *local) && filter.matches(local.0, ulids.peer.0, state)
+            };
+            let through = |prefix| (context.pair.local.0.to_bits() >> 64) as u64 == prefix;
+            local.iter().any(matches)
+                && choice.leads_to(ulids.peer.0, Some(context.pair.peer.0))
+                && choice.provider.is_none_or(through)
         };
         let mut view = ContextsView::default();
         let mut add = |context: &Context| {
@@ -117,7 +144,7 @@ impl Engine {
                 view.left_off += 1;
             }
         };
-        let host = filter.ulid.and_then(|ulid| self.endpoint.host_at(Ulid(ulid))).map(|host| host.ulid);
+        let host = filter.ulid.and_then(|ulid| self.endpoint.host_at(Ulid(ulid))).map(|host| host.ulid).or(choice.host);
         let host = host.filter(|host| filter.after.is_none() && self.endpoint.count_of(*host) <= LOOKED_AT_PER_PAGE);
         if let Some(host) = host {
             self.endpoint.contexts_of(host).filter(wanted).for_each(&mut add);
@@ -129,13 +156,33 @@ impl Engine {
         }
         let last = view.next.is_none();
         if last && matches!(filter.state, Some(ContextState::EFailed | ContextState::NoSupport)) {
-            self.add_failures(now, filter, &mut view);
+            self.add_failures(now, filter, &choice, &mut view);
         }
-        view
+        Ok(view)
+    }
+
+    /// What a filter's names stand for.
+    fn choice(&self, filter: &ContextFilter) -> Result<Choice, ErrorView> {
+        let host = filter.host.as_ref().map(|name| {
+            let named = || self.served.iter().find(|(_, served)| served.name == *name).map(|(ulid, _)| *ulid);
+            let found = name.parse().ok().map(Ulid).or_else(named);
+            found.ok_or_else(|| ErrorView::missing(format!("there is no host called {name}")))
+        });
+        let provider = filter.provider.as_ref().map(|name| {
+            let found = self.providers.iter().find(|provider| provider.name == *name && provider.exists());
+            found.map(|it| it.prefix).ok_or_else(|| ErrorView::missing(format!("there is no provider called {name}")))
+        });
+        let prefix = filter.prefix.as_ref().map(|text| {
+            text.parse::<Prefix>().map_err(|reason| ErrorView::new(format!("{text} is not an IPv6 prefix: {reason}")))
+        });
+        Ok(Choice { host: host.transpose()?, provider: provider.transpose()?, prefix: prefix.transpose()? })
     }
 
     /// Failures that are remembered have no context, only a state (RFC 5533 §6.2).
-    fn add_failures(&self, now: Instant, filter: &ContextFilter, view: &mut ContextsView) {
+    fn add_failures(&self, now: Instant, filter: &ContextFilter, choice: &Choice, view: &mut ContextsView) {
+        if choice.provider.is_some() {
+            return;
+        }
         let shown = |failure: crate::shim6::Failure| {
             let state = match failure.reason {
                 FailReason::NoAnswer => ContextState::EFailed,
@@ -145,7 +192,15 @@ impl Engine {
             let held_s = Some(failure.until.since(now).as_secs());
             ContextView { held_s, ..ContextView::idle(local, failure.peer.0, state) }
         };
-        let wanted = |view: &ContextView| filter.matches(view.ulid_local, view.ulid_peer, view.state);
+        let ours = |view: &ContextView| {
+            // Some failures hold for all hosts.
+            choice.host.is_none_or(|host| host.0 == view.ulid_local || view.ulid_local.is_unspecified())
+        };
+        let wanted = |view: &ContextView| {
+            ours(view)
+                && choice.leads_to(view.ulid_peer, None)
+                && filter.matches(view.ulid_local, view.ulid_peer, view.state)
+        };
         for failure in self.endpoint.failures(now).map(shown).filter(wanted) {
             if view.contexts.len() < filter.limit() {
                 view.contexts.push(failure);

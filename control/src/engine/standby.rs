@@ -395,6 +395,11 @@ impl Engine {
         }
     }
 
+    /// Whether workers were told that something is lost.
+    pub(super) fn is_lost(&self, loss: Loss) -> bool {
+        self.standbys.wanted && self.standbys.losses.has(loss)
+    }
+
     /// Tells workers that something is lost, or is back, if that is news to them.
     pub(super) fn set_lost(&mut self, loss: Loss, lost: bool, effects: &mut Vec<Effect>) {
         if self.standbys.wanted && self.standbys.losses.has(loss) != lost {

@@ -11,6 +11,7 @@ mod metrics;
 mod natv6;
 mod policy;
 mod status;
+mod trace;
 
 use std::collections::BTreeMap;
 
@@ -24,6 +25,7 @@ pub use metrics::*;
 pub use natv6::*;
 pub use policy::*;
 pub use status::*;
+pub use trace::*;
 
 /// Gives a type its names in JSON.
 macro_rules! named {
@@ -81,6 +83,14 @@ pub enum Request {
     Reload,
     /// Use a provider in another way.
     Steer(SteerRequest),
+    /// Begin to tell what becomes of packets.
+    TraceStart(TraceRequest),
+    /// What became of them.
+    TraceFetch(TraceFetch),
+    /// Tell no longer.
+    TraceStop(TraceFetch),
+    /// What would become of a packet.
+    Explain(ExplainRequest),
     /// The policy, and how the site stands.
     Policy,
     /// Read the policy again: all of it or nothing.
@@ -127,6 +137,14 @@ pub enum Response {
     Reloaded(ReloadedView),
     /// To [`Request::Steer`]: the provider as it is now.
     Steered(ProviderView),
+    /// To [`Request::TraceStart`].
+    TraceStarted(TraceStarted),
+    /// To [`Request::TraceFetch`].
+    Trace(TraceView),
+    /// To [`Request::TraceStop`].
+    TraceStopped(TraceStopped),
+    /// To [`Request::Explain`].
+    Explained(Box<ExplainView>),
     /// To [`Request::Policy`].
     Policy(PolicyView),
     /// To [`Request::PolicyLoad`].
@@ -142,6 +160,9 @@ pub struct CountersView {
     pub counters: BTreeMap<String, u64>,
     /// What each counts, in a sentence.
     pub descriptions: BTreeMap<String, String>,
+    /// What to do about those that are reasons to drop.
+    #[serde(default)]
+    pub advice: BTreeMap<String, String>,
     /// The share of each worker, by its number, of the counters that workers keep.
     #[serde(default)]
     pub workers: Vec<BTreeMap<String, u64>>,
@@ -193,6 +214,11 @@ impl ErrorView {
     pub fn new(text: impl Into<String>) -> ErrorView {
         ErrorView { text: text.into(), kind: ErrorKind::Refused }
     }
+
+    /// That there is nothing of that name.
+    pub fn missing(text: impl Into<String>) -> ErrorView {
+        ErrorView { text: text.into(), kind: ErrorKind::NotFound }
+    }
 }
 
 impl Response {
@@ -203,7 +229,7 @@ impl Response {
 
     /// That there is nothing of that name.
     pub fn missing(text: impl Into<String>) -> Response {
-        Response::Error(ErrorView { text: text.into(), kind: ErrorKind::NotFound })
+        Response::Error(ErrorView::missing(text))
     }
 }
 

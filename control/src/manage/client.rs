@@ -136,6 +136,11 @@ impl Client {
         }
     }
 
+    /// Lets time pass.
+    pub(super) fn pause(&self, time: Duration) {
+        self.runtime.block_on(async { tokio::time::sleep(time).await });
+    }
+
     /// That the answer to a request was the answer to another one.
     pub(super) fn wrong_answer(&self) -> ClientError {
         self.not_understood("the answer to another question".into())

@@ -2,6 +2,7 @@
 //!
 //! ```text
 //! api         what can be asked and answered: shared by both ends
+//! advice      what to do about what is dropped
 //! operations  where each of that is found in HTTP, and who may ask
 //! problem     how it is said that something did not work
 //! metrics     figures as Prometheus reads them
@@ -13,6 +14,7 @@
 //! table       aligned columns
 //! ```
 
+pub mod advice;
 pub mod api;
 pub mod client;
 mod metrics;

@@ -145,6 +145,14 @@ operations! {
         Post "/v1/policy/load" Operate: PolicyLoad => PolicyLoaded(PolicyLoadedView);
     "Use a provider in another way, until told otherwise or restarted."
         Post "/v1/providers/steering" Operate: Steer(SteerRequest) => Steered(ProviderView);
+    "Begin to record what becomes of packets that pass a filter. There is one trace at a time."
+        Post "/v1/trace" Operate: TraceStart(TraceRequest) => TraceStarted(TraceStarted);
+    "The records made since the last time. They show packets, so they are for operators."
+        Get "/v1/trace" Operate: TraceFetch(TraceFetch) => Trace(TraceView);
+    "End the trace."
+        Post "/v1/trace/stop" Operate: TraceStop(TraceFetch) => TraceStopped(TraceStopped);
+    "What would become of a packet, and why: its path, run on a copy."
+        Get "/v1/explain" Read: Explain(ExplainRequest) => Explained(Box<ExplainView>);
 }
 
 /// The operation of a request. Every request has one, which a test sees to.

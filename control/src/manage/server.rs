@@ -8,7 +8,7 @@
 //! | door | who | what |
 //! |---|---|---|
 //! | `box.control_socket` | operators | everything |
-//! | `manage.read_socket` | whoever may look | everything but orders |
+//! | `manage.read_socket` | whoever may look | everything but orders, traces and the store |
 //! | `metrics.listen` | Prometheus | `/metrics` |
 
 mod counts;

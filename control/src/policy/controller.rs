@@ -10,8 +10,11 @@
 //! A move that was ordered counts as done at once, so that nothing is ordered twice. Whoever is not seen where it was
 //! ordered to is taken back and left alone for a while: its peer does what it likes.
 
+use std::collections::VecDeque;
 use std::sync::Arc;
 use std::time::Duration;
+
+use hashbrown::HashMap;
 
 use super::billing::Meter;
 use super::legs::{Legs, SETTLED};
@@ -134,7 +137,9 @@ pub struct Controller {
     windows: Vec<Option<usize>>,
     meters: Vec<Meter>,
     /// Orders in the order of their times, until when they should be seen.
-    late: std::collections::VecDeque<(Instant, u32, Direction)>,
+    late: VecDeque<(Instant, u32, Direction)>,
+    /// The same time of each order that has not been seen yet: what `late` has of those before it means nothing.
+    under_way: HashMap<(u32, Direction), Instant>,
     next: Instant,
     last: Instant,
     budget: f64,
@@ -155,7 +160,8 @@ impl Controller {
             moving: [vec![false; classes], vec![false; classes]],
             windows: vec![None; classes],
             meters: (0..ways).map(|_| Meter::default()).collect(),
-            late: std::collections::VecDeque::new(),
+            late: VecDeque::new(),
+            under_way: HashMap::new(),
             next: Instant::START,
             last: Instant::START,
             budget: 0.0,
@@ -174,15 +180,33 @@ impl Controller {
         self.counts
     }
 
-    /// The same box goes on with another policy: what is billed so far is billed, and nobody is moved more often than before.
+    /// The same box goes on with another policy: what is billed so far is billed, nobody is moved more often than before, and
+    /// what is lost comes back as the rule of fail-back says. What is back already is used as if it had never been lost, if
+    /// no time was set for that.
     pub fn follow(&mut self, old: &mut Controller) {
-        for (way, terms) in self.policy.ways.iter().enumerate() {
+        let policy = self.policy.clone();
+        for (way, terms) in policy.ways.iter().enumerate() {
             let before = old.policy.ways.iter().position(|it| it.prefix == terms.prefix);
             if let Some(before) = before {
                 std::mem::swap(&mut self.meters[way], &mut old.meters[before]);
+                self.follow_standings(way, old, before);
             }
         }
         (self.next, self.last, self.budget) = (old.next, old.last, old.budget);
+    }
+
+    /// Classes that keep their names know of a way what they knew of it before.
+    fn follow_standings(&mut self, way: usize, old: &Controller, before: usize) {
+        for (class, standings) in self.policy.classes.iter().zip(&mut self.standings) {
+            let same = old.policy.classes.iter().position(|it| it.name == class.name);
+            let Some(known) = same.map(|at| old.standings[at][before]) else { continue };
+            standings[way] = match (known, class.fail_back) {
+                (Standing::New, _) => Standing::New,
+                (Standing::Lost, _) => Standing::Lost,
+                (Standing::Back(at), FailBack::After(_)) => Standing::Back(at),
+                (Standing::Here | Standing::Back(_) | Standing::Filling | Standing::Shunned, _) => Standing::Here,
+            };
+        }
     }
 
     /// A context that the controller before knew goes on here, in a class of this policy. False if it was not known, or was on
@@ -235,12 +259,15 @@ impl Controller {
         }
     }
 
-    /// What the wall clock says, in seconds since 1970, UTC.
-    pub fn set_clock(&mut self, unix: u64) {
+    /// What the wall clock says, in seconds since 1970, UTC. Whether a window of some class began or ended with it.
+    pub fn set_clock(&mut self, unix: u64) -> bool {
         let local = unix.saturating_add_signed(self.policy.utc_offset.into());
+        let mut changed = false;
         for (class, window) in self.policy.classes.iter().zip(&mut self.windows) {
-            *window = class.windows.at(local).map(|(at, _)| at);
+            let now = class.windows.at(local).map(|(at, _)| at);
+            changed |= std::mem::replace(window, now) != now;
         }
+        changed
     }
 
     fn rule(&self, class: usize, direction: Direction) -> Option<&Rule> {
@@ -305,6 +332,12 @@ impl Controller {
         })
     }
 
+    /// How many new contexts of a class are taken to be on their way to a way; for tests.
+    #[cfg(test)]
+    pub(crate) fn given(&self, class: usize, direction: Direction, way: usize) -> f64 {
+        self.given[direction.index()][class][way]
+    }
+
     /// A context is there. Where it came to is where it is counted.
     pub fn began(&mut self, now: Instant, place: u32, class: usize, ways: [u8; 2]) {
         let Ok(class) = u8::try_from(class) else { return };
@@ -325,6 +358,9 @@ impl Controller {
     /// A context is gone.
     pub fn ended(&mut self, place: u32) {
         self.legs.iter_mut().for_each(|legs| legs.end(place));
+        for direction in Direction::BOTH {
+            self.under_way.remove(&(place, direction));
+        }
     }
 
     /// Octets a context has carried since it began, out and in.
@@ -346,6 +382,7 @@ impl Controller {
             (true, true) => {}
             (true, false) => {
                 legs.order(place, SETTLED);
+                self.under_way.remove(&(place, direction));
                 self.counts.done[direction.index()] += 1;
             }
             // It went by itself.
@@ -362,6 +399,7 @@ impl Controller {
         legs.shift(place, was);
         legs.order(place, SETTLED);
         legs.rest(now, place, STUBBORN);
+        self.under_way.remove(&(place, direction));
         self.counts.failed[direction.index()] += 1;
     }
 
@@ -417,9 +455,11 @@ impl Controller {
     /// Orders that nobody saw carried out are taken back.
     fn miss(&mut self, now: Instant) {
         for _ in 0..LATE_PER_TICK {
-            let Some((_, place, direction)) = self.late.front().copied().filter(|(at, ..)| *at <= now) else { return };
+            let Some((at, place, direction)) = self.late.front().copied().filter(|(at, ..)| *at <= now) else { return };
             self.late.pop_front();
-            self.refused(now, place, direction);
+            if self.under_way.get(&(place, direction)) == Some(&at) {
+                self.refused(now, place, direction);
+            }
         }
     }
 
@@ -528,6 +568,7 @@ impl Controller {
         legs.shift(place, to);
         legs.rest(now, place, self.policy.rest);
         self.late.push_back((now + PATIENCE, place, direction));
+        self.under_way.insert((place, direction), now + PATIENCE);
         self.budget -= 1.0;
         self.counts.ordered[direction.index()] += 1;
         moves.push(Move { place, direction, to });

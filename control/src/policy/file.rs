@@ -118,7 +118,7 @@ pub struct MatchFile {
     /// Hosts inside: names, addresses or prefixes.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     pub hosts: Vec<String>,
-    /// Peers: names of [[peer]], identifiers or prefixes of identifiers.
+    /// Peers: names of `[[peer]]`, identifiers or prefixes of identifiers.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     pub peers: Vec<String>,
     /// Peers, by the names of lists in `sites`.

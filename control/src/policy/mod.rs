@@ -19,6 +19,8 @@
 pub mod billing;
 mod check;
 pub mod controller;
+#[cfg(test)]
+mod controller_tests;
 pub mod file;
 mod legs;
 mod matching;

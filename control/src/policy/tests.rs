@@ -218,6 +218,20 @@ fn the_published_schema_is_that_of_the_types() {
     assert_eq!(published, file::schema(), "pshim6ctl policy schema > docs/policy.schema.json");
 }
 
+/// What the page about policies shows can be said.
+#[test]
+fn examples_in_the_documents_are_of_the_language() {
+    let page = include_str!("../../../docs/policy.md");
+    let blocks: Vec<&str> = page.split("```json\n").skip(1).filter_map(|rest| rest.split("```").next()).collect();
+    assert!(blocks.len() >= 4, "{}", blocks.len());
+    for block in blocks {
+        // Sites of their own, whose providers and hosts are none of the site here.
+        if let Err(error) = serde_json::from_str::<PolicyFile>(block) {
+            panic!("{error} in {block}");
+        }
+    }
+}
+
 #[test]
 fn differences_are_told_by_field() {
     let file = |text: &str| serde_json::from_str::<PolicyFile>(text).unwrap();

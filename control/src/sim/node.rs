@@ -331,7 +331,7 @@ impl Node {
         let mut filter = ContextFilter { limit: Some(u32::MAX), ..ContextFilter::default() };
         let mut all = Vec::new();
         loop {
-            let view = self.engine.contexts_view(now, &filter);
+            let Ok(view) = self.engine.contexts_view(now, &filter) else { return all };
             all.extend(view.contexts);
             if view.next.is_none() {
                 return all;

@@ -303,7 +303,8 @@ impl Entry {
         [self.sent, Traffic { packets: self.received.packets & PACKETS, ..self.received }]
     }
 
-    pub(super) fn is_default(&self) -> bool {
+    /// Whether packets from the site with its identifiers use it; a forked context has only those of its class.
+    pub fn is_default(&self) -> bool {
         self.flags & DEFAULT != 0
     }
 

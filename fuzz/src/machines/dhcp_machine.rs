@@ -88,12 +88,13 @@ impl World {
         }
     }
 
+    /// While the disk fails everything waits, in order; nothing that came later is written before it.
     fn write(&mut self, good: bool) {
-        if self.queue.is_empty() {
+        if self.queue.is_empty() || !good {
             return;
         }
         let (ticket, changes) = self.queue.remove(0);
-        for change in changes.into_iter().filter(|_| good) {
+        for change in changes {
             match change {
                 Change::Put(lease) => _ = self.disk.insert(lease.client.clone(), lease),
                 Change::Forget(client) => _ = self.disk.remove(&client),
@@ -102,7 +103,7 @@ impl World {
             }
         }
         let mut out = Vec::new();
-        self.server.persisted(self.now, ticket, good, &mut out);
+        self.server.persisted(self.now, ticket, true, &mut out);
         self.follow(out);
     }
 

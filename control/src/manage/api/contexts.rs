@@ -15,6 +15,18 @@ pub struct ContextFilter {
     pub ulid: Option<Ipv6Addr>,
     /// A state.
     pub state: Option<ContextState>,
+    /// Our host, by its name or identifier.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub host: Option<String>,
+    /// The peer's identifier.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub peer: Option<Ipv6Addr>,
+    /// The peer's identifier, or the locator of it in use, lies in this prefix.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub prefix: Option<String>,
+    /// The provider they send through. With `prefix`, that is a path.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub provider: Option<String>,
     /// At most this many; [`ContextFilter::LIMIT_DEFAULT`] when left out.
     pub limit: Option<u32>,
     /// Go on from here: what [`ContextsView::next`] said. From the beginning when left out.
@@ -26,9 +38,10 @@ impl ContextFilter {
     /// How many contexts are listed unless asked otherwise: a box may have millions.
     pub const LIMIT_DEFAULT: u32 = 1000;
 
-    /// Whether a context with these properties is asked for; `limit` is for the caller to keep.
+    /// Whether a context with these properties is asked for; names, prefixes and `limit` are for the caller to look at.
     pub fn matches(&self, ulid_local: Ipv6Addr, ulid_peer: Ipv6Addr, state: ContextState) -> bool {
         self.ulid.is_none_or(|ulid| ulid == ulid_local || ulid == ulid_peer)
+            && self.peer.is_none_or(|peer| peer == ulid_peer)
             && self.state.is_none_or(|wanted| wanted == state)
     }
 

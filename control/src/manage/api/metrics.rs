@@ -14,7 +14,7 @@ pub struct MetricsView {
     pub counters: CountersView,
     /// What each provider carries for peers without Shim6; nothing if there is no translation for them.
     pub natv6: Vec<Natv6ProviderView>,
-    /// Those paths that most contexts use, at most `metrics.paths` of them.
+    /// Those paths that most contexts use, at most `metrics.paths` of them; of a site with very many paths, of those looked at.
     pub paths: Vec<PathView>,
     /// Paths that are in use besides.
     pub paths_left_off: u64,

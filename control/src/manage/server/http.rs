@@ -23,6 +23,7 @@ use tracing::{debug, warn};
 
 use super::counts::{Count, Counts};
 use super::{ANSWER_TIMEOUT, CONNECTIONS_MAX, Call, Listener, REQUEST_OCTETS_MAX};
+use crate::manage::advice::ADVICE;
 use crate::manage::api::{Request, Response};
 use crate::manage::operations::{Method, OPERATIONS, Operation, Role};
 use crate::manage::problem::{Kind, MEDIA_TYPE, Problem};
@@ -214,6 +215,7 @@ async fn reply(door: Door, request: hyper::Request<Incoming>, shared: &Shared) -
             view.counters.insert(name.to_owned(), value);
             view.descriptions.insert(name.to_owned(), help.to_owned());
         }
+        view.advice = ADVICE.iter().map(|(name, advice)| ((*name).to_owned(), (*advice).to_owned())).collect();
     }
     match response {
         Response::Error(error) => {

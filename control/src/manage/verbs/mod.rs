@@ -6,11 +6,14 @@
 mod doctor;
 mod files;
 mod manual;
+mod pcapng;
 mod policy;
 mod providers;
 pub mod records;
 mod show;
 mod store;
+mod top;
+mod trace;
 mod zone;
 
 use std::io::{self, Write};
@@ -84,9 +87,14 @@ enum Verb {
     Paths,
     /// The counters of the running box.
     Counters {
+        /// Only those whose name has this in it.
+        name: Option<String>,
         /// Those that are zero, too.
         #[arg(long)]
         all: bool,
+        /// What each means and, where something is dropped, what to do about it.
+        #[arg(long)]
+        explain: bool,
     },
     /// The hosts of the running box that have their address by DHCPv6.
     Leases,
@@ -121,6 +129,17 @@ enum Verb {
     },
     /// Have the running box read its configuration and hosts again: all of it or nothing.
     Reload,
+    /// What would become of a packet, and why: its path, run on a copy of what it would find.
+    ///
+    /// From a host to a peer it is a packet from inside; from a peer to a host it comes as the peer would send it.
+    Explain(trace::ExplainArgs),
+    /// What becomes of packets that come by, also of those that are dropped: each stage's decision.
+    ///
+    /// Ends with --count, --seconds or control-C. One trace at a time; records that are more than --rate, or find no room, are
+    /// counted and left out. With --json, a line for each packet.
+    Trace(trace::TraceArgs),
+    /// A live screen: providers, rates, paths, what is dropped most. Control-C ends it.
+    Top(top::TopArgs),
     /// Print what a shell has to know to complete commands.
     ///
     /// `source <(pshim6ctl completion bash)`; for fish, `pshim6ctl completion fish | source`.
@@ -300,9 +319,40 @@ struct ContextArgs {
     /// Only those in this state: idle, i1-sent, i2-sent, i2bis-sent, established, e-failed, no-support.
     #[arg(long)]
     state: Option<ContextState>,
+    /// Only those of this host, by its name or identifier.
+    #[arg(long)]
+    host: Option<String>,
+    /// Only those with this peer, by its identifier.
+    #[arg(long)]
+    peer: Option<Ipv6Addr>,
+    /// Only those whose peer has its identifier or the locator in use in this prefix.
+    #[arg(long)]
+    prefix: Option<Prefix>,
+    /// Only those that send through this provider.
+    #[arg(long)]
+    provider: Option<String>,
+    /// Only those on this path: a provider and a peer's prefix, as `pshim6ctl paths` shows them.
+    #[arg(long, num_args = 2, value_names = ["PROVIDER", "PREFIX"], conflicts_with_all = ["prefix", "provider"])]
+    path: Option<Vec<String>>,
     /// At most this many.
     #[arg(long, default_value_t = ContextFilter::LIMIT_DEFAULT)]
     limit: u32,
+}
+
+impl ContextArgs {
+    fn filter(&self) -> ContextFilter {
+        let path = |at: usize| self.path.as_ref().and_then(|path| path.get(at)).cloned();
+        ContextFilter {
+            ulid: self.ulid,
+            state: self.state,
+            host: self.host.clone(),
+            peer: self.peer,
+            prefix: self.prefix.map(|prefix| prefix.to_string()).or(path(1)),
+            provider: self.provider.clone().or(path(0)),
+            limit: Some(self.limit),
+            after: None,
+        }
+    }
 }
 
 /// Why a command failed.
@@ -422,12 +472,12 @@ fn obey(cli: &Cli, output: &mut Output<'_>) -> Result<(), VerbError> {
         Verb::Key(KeyVerb::Make { bits }) => files::key_make(config, *bits, output),
         Verb::Status => show::status(config, output),
         Verb::Hosts => show::hosts(config, output),
-        Verb::Contexts(ContextArgs { ulid, state, limit }) => {
-            let filter = ContextFilter { ulid: *ulid, state: *state, limit: Some(*limit), after: None };
-            show::contexts(config, filter, output)
-        }
+        Verb::Contexts(arguments) => show::contexts(config, arguments.filter(), output),
         Verb::Paths => show::paths(config, output),
-        Verb::Counters { all } => show::counters(config, *all, output),
+        Verb::Counters { name, all, explain } => {
+            let wanted = show::Wanted { name: name.as_deref(), all: *all, explain: *explain };
+            show::counters(config, &wanted, output)
+        }
         Verb::Leases => show::leases(config, output),
         Verb::Store(verb) => store::run(config, verb, output),
         Verb::Natv6 => show::natv6(config, output),
@@ -437,6 +487,9 @@ fn obey(cli: &Cli, output: &mut Output<'_>) -> Result<(), VerbError> {
         Verb::Zone { domain } => zone::zone(config, domain.as_deref(), output),
         Verb::Policy(verb) => policy::run(config, verb, output),
         Verb::Reload => show::reload(config, output),
+        Verb::Explain(asked) => trace::explain(config, asked, output),
+        Verb::Trace(asked) => trace::trace(config, asked, output),
+        Verb::Top(asked) => top::top(config, asked, output),
         Verb::Completion { shell } => manual::completion(*shell, output),
         Verb::Man { directory } => manual::man(directory, output),
     }

@@ -9,7 +9,7 @@ use serde::Serialize;
 use super::{Output, VerbError};
 use crate::config::{Configuration, Problem, Problems};
 use crate::manage::api::{PolicyShareView, PolicyView, Request, Response};
-use crate::manage::client::{Client, ClientError};
+use crate::manage::client::ClientError;
 use crate::manage::table::Table;
 use crate::policy::{Policy, PolicyFile, diff, file};
 
@@ -41,7 +41,7 @@ pub(super) fn run(config: &Path, verb: &PolicyVerb, output: &mut Output<'_>) -> 
         PolicyVerb::Check { file } => check(config, file.as_deref(), output),
         PolicyVerb::Load { file } => load(config, file.as_deref(), output),
         PolicyVerb::Show => {
-            let view = ask(&Configuration::load(config)?)?;
+            let view = ask(config, output)?;
             output.answer(&view, shown)
         }
         PolicyVerb::Diff { file } => differences(config, file.as_deref(), output),
@@ -84,13 +84,17 @@ fn load(config: &Path, file: Option<&Path>, output: &mut Output<'_>) -> Result<(
         let Read { text, .. } = read(&configuration, Some(file))?;
         write(place, &text)?;
     }
-    match loaded(&configuration) {
+    match loaded(config, output) {
         Ok(view) => output.answer(&view, |view| {
             format!(
                 "{}: in force; classes: {}, fields that are new or other: {}\n",
                 view.file, view.classes, view.changed
             )
         }),
+        // It may have been heard, so the file that may count is not taken away.
+        Err(VerbError::Client(error @ (ClientError::Broken { .. } | ClientError::NotUnderstood { .. }))) => {
+            Err(VerbError::Words(format!("{error}; whether {} is in force is not known", place.display())))
+        }
         Err(error) => {
             // The daemon did not take it, so neither does the file.
             match (file, before) {
@@ -103,8 +107,8 @@ fn load(config: &Path, file: Option<&Path>, output: &mut Output<'_>) -> Result<(
     }
 }
 
-fn loaded(configuration: &Configuration) -> Result<crate::manage::api::PolicyLoadedView, VerbError> {
-    let mut client = Client::connect(&configuration.site.node.control_socket)?;
+fn loaded(config: &Path, output: &Output<'_>) -> Result<crate::manage::api::PolicyLoadedView, VerbError> {
+    let mut client = output.client(config)?;
     match client.call(Request::PolicyLoad)? {
         Response::PolicyLoaded(view) => Ok(view),
         _ => Err(client.wrong_answer().into()),
@@ -119,11 +123,11 @@ fn write(place: &Path, text: &str) -> io::Result<()> {
     std::fs::rename(beside, place)
 }
 
-fn ask(configuration: &Configuration) -> Result<PolicyView, VerbError> {
-    let mut client = Client::connect(&configuration.site.node.control_socket)?;
+fn ask(config: &Path, output: &Output<'_>) -> Result<PolicyView, VerbError> {
+    let mut client = output.client(config)?;
     match client.call(Request::Policy)? {
         Response::Policy(view) => Ok(view),
-        _ => Err(ClientError::from(client.wrong_answer()).into()),
+        _ => Err(client.wrong_answer().into()),
     }
 }
 
@@ -131,7 +135,7 @@ fn shown(view: &PolicyView) -> String {
     if !view.loaded {
         return "no policy; providers are used as site.toml prefers them\n".to_owned();
     }
-    let mut table = Table::new(&["CLASS", "WAY", "PROVIDER", "CONTEXTS", "MBPS", "TARGET"]);
+    let mut table = Table::new(&["CLASS", "WAY", "PROVIDER", ">CONTEXTS", ">MBPS", ">TARGET"]);
     for class in &view.classes {
         for (way, shares) in [("out", &class.out), ("in", &class.inward)] {
             shares.iter().for_each(|share| table.row(row(&class.name, way, share)));
@@ -156,7 +160,7 @@ fn differences(config: &Path, file: Option<&Path>, output: &mut Output<'_>) -> R
     }
     let configuration = Configuration::load(config)?;
     let Read { said, .. } = read(&configuration, file)?;
-    let running = ask(&configuration)?;
+    let running = ask(config, output)?;
     let running: PolicyFile = match running.loaded {
         true => serde_json::from_value(running.policy).map_err(|error| VerbError::Words(error.to_string()))?,
         false => PolicyFile::default(),

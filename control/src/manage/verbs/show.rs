@@ -37,8 +37,11 @@ pub(super) fn hosts(config: &Path, output: &mut Output<'_>) -> Result<(), VerbEr
 pub(super) fn contexts(config: &Path, mut filter: ContextFilter, output: &mut Output<'_>) -> Result<(), VerbError> {
     let limit = filter.limit();
     let mut all = ContextsView::default();
+    let mut client = output.client(config)?;
     loop {
-        let view = ask!(config, output, Request::Contexts(filter.clone()), Contexts);
+        let Response::Contexts(view) = client.call(Request::Contexts(filter.clone()))? else {
+            return Err(client.wrong_answer().into());
+        };
         all.contexts.extend(view.contexts);
         all.left_off += view.left_off;
         // Whatever the other end says, this comes to an end.
@@ -54,9 +57,24 @@ pub(super) fn paths(config: &Path, output: &mut Output<'_>) -> Result<(), VerbEr
     output.answer(&view, paths_text)
 }
 
-pub(super) fn counters(config: &Path, all: bool, output: &mut Output<'_>) -> Result<(), VerbError> {
-    let view = ask!(config, output, Request::Counters, Counters);
-    output.answer(&view, |view| counters_text(view, all))
+/// Which counters are wanted, and how much of them.
+pub(super) struct Wanted<'a> {
+    pub(super) name: Option<&'a str>,
+    pub(super) all: bool,
+    pub(super) explain: bool,
+}
+
+pub(super) fn counters(config: &Path, wanted: &Wanted<'_>, output: &mut Output<'_>) -> Result<(), VerbError> {
+    let mut view = ask!(config, output, Request::Counters, Counters);
+    let named = |name: &String| wanted.name.is_none_or(|part| name.contains(part));
+    view.counters.retain(|name, _| named(name));
+    view.descriptions.retain(|name, _| named(name));
+    view.advice.retain(|name, _| named(name));
+    view.workers.iter_mut().for_each(|own| own.retain(|name, _| named(name)));
+    output.answer(&view, |view| match wanted.explain {
+        true => explained(view, wanted.all || wanted.name.is_some()),
+        false => counters_text(view, wanted.all),
+    })
 }
 
 pub(super) fn leases(config: &Path, output: &mut Output<'_>) -> Result<(), VerbError> {
@@ -269,6 +287,21 @@ fn paths_text(view: &PathsView) -> String {
     table.to_string()
 }
 
+/// A paragraph for each: what it means, and what to do.
+fn explained(view: &CountersView, all: bool) -> String {
+    let mut text = String::new();
+    for (name, value) in view.counters.iter().filter(|(_, value)| all || **value > 0) {
+        text += &format!("{name}: {value}\n");
+        if let Some(meaning) = view.descriptions.get(name) {
+            text += &format!("    {meaning}\n");
+        }
+        if let Some(advice) = view.advice.get(name) {
+            text += &format!("    What to do: {advice}\n");
+        }
+    }
+    if text.is_empty() { "every counter is zero (--all shows them)\n".into() } else { text }
+}
+
 fn counters_text(view: &CountersView, all: bool) -> String {
     let mut table = Table::new(&["COUNTER", ">VALUE", "MEANING"]);
     for (name, value) in view.counters.iter().filter(|(_, value)| all || **value > 0) {
@@ -372,7 +405,7 @@ fn natv6_text(view: &Natv6View) -> String {
 }
 
 /// Seconds as people say them.
-fn duration(seconds: u64) -> String {
+pub(super) fn duration(seconds: u64) -> String {
     match (seconds / 86_400, seconds / 3600 % 24, seconds / 60 % 60, seconds % 60) {
         (0, 0, 0, seconds) => format!("{seconds}s"),
         (0, 0, minutes, seconds) => format!("{minutes}m{seconds:02}s"),
@@ -381,11 +414,11 @@ fn duration(seconds: u64) -> String {
     }
 }
 
-fn up(yes: bool) -> String {
+pub(super) fn up(yes: bool) -> String {
     if yes { "up" } else { "down" }.into()
 }
 
-fn or_dash(value: Option<impl Display>) -> String {
+pub(super) fn or_dash(value: Option<impl Display>) -> String {
     value.map_or("-".into(), |value| value.to_string())
 }
 

@@ -1,0 +1,95 @@
+//! Those who watch: traces, explanations, the screen, the socket for reading, and the manual.
+
+use std::fs;
+use std::thread;
+
+use control::manage::server::Socket;
+
+use super::*;
+
+pub(super) fn traced() -> TracedView {
+    let packet = PacketView { octets: "33330000000102000000000186dd60".into(), length: 90 };
+    TracedView {
+        at_s: 1.5,
+        worker: 0,
+        port_in: "lan".into(),
+        port_out: Some("x".into()),
+        before: packet.clone(),
+        after: packet,
+        decision: "forward".into(),
+        reason: None,
+        local_tag: Some("000000000001".into()),
+        stages: vec!["in: port lan".into(), "out: port x".into()],
+    }
+}
+
+#[test]
+fn packets_are_traced_to_the_terminal_and_to_a_file() {
+    let room = Room::new("trace", SITE);
+    let (_server, asked) = daemon(&room);
+    let said =
+        room.ctl("trace fc00:a:0:1::5 2001:db8::/32 --drop hop_limit --provider isp-x --count 3 --pcapng packets");
+    let story = "1.500 worker 0: forward\n  in: port lan\n  out: port x\n";
+    assert_eq!((said.status, said.out), (0, story.repeat(3)));
+    assert_eq!(said.err, "3 packets, 4 more left out (--rate, or the ring was full)\n");
+    let wanted = TraceRequest {
+        addresses: vec!["fc00:a:0:1::5".into(), "2001:db8::/32".into()],
+        provider: Some("isp-x".into()),
+        reason: Some("hop_limit".into()),
+        dropped: true,
+        per_second: Some(100),
+        ..Default::default()
+    };
+    let asked = asked.lock().unwrap().clone();
+    assert_eq!(
+        (&asked[0], asked.last()),
+        (&Request::TraceStart(wanted), Some(&Request::TraceStop(TraceFetch { id: 7 })))
+    );
+    let file = fs::read(room.0.join("packets")).unwrap();
+    assert_eq!(file.windows(24).filter(|it| *it == b"in: port lan\nout: port x").count(), 6, "in and out of each");
+    let lines = room.ctl("trace --drop --count 2 --json").out;
+    assert_eq!(
+        lines.lines().map(|line| serde_json::from_str::<TracedView>(line).unwrap()).collect::<Vec<_>>(),
+        [traced(), traced()]
+    );
+    let refused = room.ctl("trace --drop luck");
+    assert_eq!((refused.status, refused.err.as_str()), (1, "no packet is dropped because of luck\n"));
+    let explained = room.ctl("explain fc00:a:0:1::5 fc00:b::5 --proto tcp --port 443 --dscp 46");
+    assert_eq!(explained.out, "the packet's path:\n  in: port lan\n  out: port x\nwhy:\n  provider isp-x: up\n");
+    assert_eq!(room.ctl("explain fc00:a:0:1::5 fc00:b::5 --dscp 64").status, 2);
+    assert_eq!(room.ctl("top --once --json --interval 0.1").json()["paths_left_off"], 0);
+    assert!(room.ctl("top --interval 0.1").out.contains("WORKER  CONTEXTS"));
+}
+
+// Those who may only look get no further, and hear why.
+#[test]
+fn a_reader_is_answered_and_refused_in_words() {
+    let room = Room::new("reader", &format!("{SITE}\n[manage]\nread_socket = \"read.sock\"\n"));
+    let (engine, calls) = crossbeam::channel::bounded::<Call>(4);
+    thread::spawn(move || {
+        for call in calls {
+            let response = answer(&call.request);
+            call.answer(response);
+        }
+    });
+    let read = Socket { path: room.0.join("read.sock"), mode: 0o600, group: None };
+    let _server = Server::open(&Doors { read: Some(read), ..Doors::at(&room.0.join("control.sock")) }, engine).unwrap();
+    assert_eq!(room.ctl("--socket read.sock status --json").json()["name"], "a-box");
+    let refused = room.ctl("--socket read.sock provider isp-x drain");
+    let text = "POST /v1/providers/steering is for operators; ask by box.control_socket\n";
+    assert_eq!((refused.status, refused.out.as_str(), refused.err.as_str()), (4, "", text));
+    assert_eq!(room.ctl("provider isp-x drain").status, 0);
+}
+
+#[test]
+fn the_command_line_explains_itself() {
+    let room = Room::new("manual", SITE);
+    for shell in ["bash", "zsh", "fish"] {
+        let said = room.ctl(&format!("completion {shell}"));
+        assert!(said.status == 0 && said.out.contains("pshim6ctl") && said.out.contains("contexts"), "{said:?}");
+    }
+    assert_eq!(room.ctl("man pages").status, 0);
+    let page = |name: &str| fs::read_to_string(room.0.join("pages").join(name)).unwrap();
+    assert!(page("pshim6ctl.1").contains("Exit status"));
+    assert!(page("pshim6ctl-contexts.1").contains("limit") && page("pshim6ctl-host-add.1").contains("make\\-key"));
+}
