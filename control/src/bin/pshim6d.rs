@@ -8,11 +8,12 @@ use std::path::PathBuf;
 use std::process::{Command, ExitCode};
 
 use clap::{Parser, ValueEnum};
-use control::config::site::Hugepages;
 use control::config::{Configuration, DEFAULT_PATH};
-use control::driver::{RunError, Supervisor};
+use control::driver::{RunError, Supervisor, Surroundings};
 use tracing::{error, info, warn};
-use tracing_subscriber::EnvFilter;
+use tracing_subscriber::layer::SubscriberExt;
+use tracing_subscriber::util::SubscriberInitExt;
+use tracing_subscriber::{EnvFilter, Layer, reload};
 
 /// Runs Shim6 for the hosts of a site.
 ///
@@ -45,7 +46,7 @@ enum LogFormat {
 
 fn main() -> ExitCode {
     let cli = Cli::parse();
-    let mut configuration = match Configuration::load(&cli.config) {
+    let configuration = match Configuration::load(&cli.config) {
         Ok(configuration) => configuration,
         Err(problems) => {
             eprintln!("{problems}");
@@ -56,20 +57,27 @@ fn main() -> ExitCode {
     let filter = EnvFilter::new(cli.log.as_ref().unwrap_or(&configuration.site.node.log));
     // Lines wait in a bounded queue for a thread of their own: a stalled reader of our log must not stall the box.
     let (writer, flushed_at_the_end) = tracing_appender::non_blocking(io::stderr());
-    let log =
-        tracing_subscriber::fmt().with_env_filter(filter).with_writer(writer).with_ansi(io::stderr().is_terminal());
-    match cli.log_format {
-        LogFormat::Text => log.init(),
-        LogFormat::Json => log.json().init(),
-    }
+    let lines = tracing_subscriber::fmt::layer().with_writer(writer).with_ansi(io::stderr().is_terminal());
+    let (filter, handle) = reload::Layer::new(filter);
+    let lines = match cli.log_format {
+        LogFormat::Text => lines.boxed(),
+        LogFormat::Json => lines.json().boxed(),
+    };
+    tracing_subscriber::registry().with(filter).with(lines).init();
     for warning in &configuration.warnings {
         warn!("{warning}");
     }
     info!(box_name = configuration.site.node.name, version = env!("CARGO_PKG_VERSION"), "starting");
-    if cli.no_hugepages {
-        configuration.site.eal.hugepages = Hugepages::Never;
-    }
-    match control::driver::run(configuration, supervisor()) {
+    let said = cli.log.is_some();
+    let log = move |filter: &str| {
+        // What the command line says wins for as long as the process lives.
+        if !said && let Err(reason) = handle.reload(EnvFilter::new(filter)) {
+            warn!(%reason, "the log goes on as before");
+        }
+    };
+    let surroundings =
+        Surroundings { supervisor: supervisor(), ordinary_memory: cli.no_hugepages, log: Box::new(log) };
+    match control::driver::run(configuration, surroundings) {
         Ok(()) => {
             info!("stopped");
             ExitCode::SUCCESS

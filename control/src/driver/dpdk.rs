@@ -55,10 +55,15 @@ struct Hardware {
     turns: Vec<Turns>,
 }
 
-pub(super) fn open(configuration: &Configuration, clock: Clock, rng: &mut dyn Rng) -> Result<Opened, RunError> {
+pub(super) fn open(
+    configuration: &Configuration,
+    ordinary: bool,
+    clock: Clock,
+    rng: &mut dyn Rng,
+) -> Result<Opened, RunError> {
     let site = &configuration.site;
     leave_cores_to_workers(site);
-    let eal = start_eal(site)?;
+    let eal = start_eal(site, ordinary)?;
     let pools = make_pools(&eal, site)?;
     let mut key = [0; RSS_KEY_MAX];
     rng.fill_bytes(&mut key);
@@ -103,7 +108,7 @@ fn hardware(error: impl std::fmt::Display) -> RunError {
     RunError::Hardware(error.to_string())
 }
 
-fn start_eal(site: &Site) -> Result<Eal, RunError> {
+fn start_eal(site: &Site, ordinary: bool) -> Result<Eal, RunError> {
     let text = |device: &site::Device| match device {
         site::Device::Pci(text) | site::Device::Virtual(text) => text.clone(),
     };
@@ -111,6 +116,7 @@ fn start_eal(site: &Site) -> Result<Eal, RunError> {
     let eal = Eal::init(EalConfig {
         memory_mb: site.eal.memory_mb,
         hugepages: match site.eal.hugepages {
+            _ if ordinary => Hugepages::Never,
             site::Hugepages::Auto => Hugepages::Auto,
             site::Hugepages::Never => Hugepages::Never,
             site::Hugepages::Require => Hugepages::Require,
@@ -120,7 +126,7 @@ fn start_eal(site: &Site) -> Result<Eal, RunError> {
         ..EalConfig::default()
     })
     .map_err(|error| match (&error, site.eal.hugepages) {
-        (EalError::Start { .. }, site::Hugepages::Auto) => RunError::HugepagesTaken(error.to_string()),
+        (EalError::Start { .. }, site::Hugepages::Auto) if !ordinary => RunError::HugepagesTaken(error.to_string()),
         _ => hardware(error),
     })?;
     info!(version = eal.version(), memory = %eal.memory(), "DPDK started");

@@ -1,5 +1,9 @@
 //! What a service manager is told of the box: systemd's notifications (sd_notify(3)), one datagram each.
 //!
+//! *Ready* is said as soon as the box forwards and answers its operators, not when a provider's router has answered: a box
+//! without any provider is to be waited out, and a service manager that has lost its patience would kill it again and again.
+//! How many providers are up is in the status text, which follows them.
+//!
 //! Nothing here may stall or stop the box: the socket does not block, and what cannot be said is not said.
 
 use std::ffi::OsStr;
@@ -23,6 +27,8 @@ const LOOKS: u32 = 4;
 pub struct Supervisor {
     socket: Option<UnixDatagram>,
     watch: Option<Watch>,
+    /// The status text that was told last.
+    status: String,
 }
 
 /// The watchdog: it is told now and then that all threads turn, and ends the box when it is not.
@@ -55,13 +61,25 @@ impl Supervisor {
             seen: Vec::new(),
             told: false,
         });
-        Supervisor { socket, watch }
+        Supervisor { socket, watch, status: String::new() }
     }
 
-    /// The box serves, for the first time or after [`reloading`](Self::reloading); `status` is for people.
-    pub(super) fn ready(&self, status: &str) {
+    /// The box serves, for the first time or after [`reloading`](Self::reloading).
+    pub(super) fn ready(&self) {
+        self.tell("READY=1");
+    }
+
+    /// How the box is, in words for people; told when they differ from the last ones.
+    pub(super) fn status(&mut self, status: impl FnOnce() -> String) {
+        if self.socket.is_none() {
+            return;
+        }
         // A line feed would begin another field.
-        self.tell(&format!("READY=1\nSTATUS={}", status.replace(['\n', '\r'], " ")));
+        let status = status().replace(['\n', '\r'], " ");
+        if status != self.status {
+            self.tell(&format!("STATUS={status}"));
+            self.status = status;
+        }
     }
 
     /// The configuration is read again. What takes long after this is not held against the box.
@@ -144,9 +162,13 @@ mod tests {
 
     #[test]
     fn each_step_of_a_life_is_one_datagram() {
-        let (socket, supervisor) = supervised("life", None);
-        supervisor.ready("serving\nMAINPID=1");
-        assert_eq!(heard(&socket).unwrap(), "READY=1\nSTATUS=serving MAINPID=1");
+        let (socket, mut supervisor) = supervised("life", None);
+        supervisor.ready();
+        assert_eq!(heard(&socket).unwrap(), "READY=1");
+        supervisor.status(|| "serving\nMAINPID=1".into());
+        assert_eq!(heard(&socket).unwrap(), "STATUS=serving MAINPID=1");
+        supervisor.status(|| "serving\nMAINPID=1".into());
+        assert_eq!(heard(&socket), None, "nothing new");
         supervisor.reloading();
         let before = Duration::from(clock_gettime(ClockId::CLOCK_MONOTONIC).unwrap()).as_micros();
         let text = heard(&socket).unwrap();
@@ -163,10 +185,10 @@ mod tests {
         std::fs::create_dir_all(&folder).unwrap();
         let path = folder.join("notify");
         let socket = UnixDatagram::bind(&path).unwrap();
-        Supervisor::reach(Some(path.as_os_str()), None).ready("here");
+        Supervisor::reach(Some(path.as_os_str()), None).ready();
         let mut buffer = [0; 64];
         let octets = socket.recv(&mut buffer).unwrap();
-        assert_eq!(&buffer[..octets], b"READY=1\nSTATUS=here");
+        assert_eq!(&buffer[..octets], b"READY=1");
         std::fs::remove_dir_all(&folder).unwrap();
     }
 
@@ -197,7 +219,8 @@ mod tests {
     fn nobody_there_is_no_harm() {
         for name in [None, Some("@pshim6-nobody-listens"), Some("/nonexistent/notify"), Some("vsock:2:1"), Some("")] {
             let mut supervisor = Supervisor::reach(name.map(OsStr::new), Some("1000000"));
-            supervisor.ready("serving");
+            supervisor.ready();
+            supervisor.status(|| "serving".into());
             supervisor.turned(Instant::START, Vec::new);
             supervisor.stopping();
         }
