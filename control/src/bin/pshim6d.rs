@@ -1,17 +1,19 @@
 //! The box: reads its configuration, starts its log and hands both to `control::driver`, which runs it.
 #![forbid(unsafe_code)]
 
+use std::env;
 use std::io::{self, IsTerminal};
 use std::os::unix::process::CommandExt;
 use std::path::PathBuf;
 use std::process::{Command, ExitCode};
 
 use clap::{Parser, ValueEnum};
-use control::config::site::Hugepages;
 use control::config::{Configuration, DEFAULT_PATH};
-use control::driver::RunError;
+use control::driver::{RunError, Supervisor, Surroundings};
 use tracing::{error, info, warn};
-use tracing_subscriber::EnvFilter;
+use tracing_subscriber::layer::SubscriberExt;
+use tracing_subscriber::util::SubscriberInitExt;
+use tracing_subscriber::{EnvFilter, Layer, reload};
 
 /// Runs Shim6 for the hosts of a site.
 ///
@@ -44,7 +46,7 @@ enum LogFormat {
 
 fn main() -> ExitCode {
     let cli = Cli::parse();
-    let mut configuration = match Configuration::load(&cli.config) {
+    let configuration = match Configuration::load(&cli.config) {
         Ok(configuration) => configuration,
         Err(problems) => {
             eprintln!("{problems}");
@@ -55,20 +57,27 @@ fn main() -> ExitCode {
     let filter = EnvFilter::new(cli.log.as_ref().unwrap_or(&configuration.site.node.log));
     // Lines wait in a bounded queue for a thread of their own: a stalled reader of our log must not stall the box.
     let (writer, flushed_at_the_end) = tracing_appender::non_blocking(io::stderr());
-    let log =
-        tracing_subscriber::fmt().with_env_filter(filter).with_writer(writer).with_ansi(io::stderr().is_terminal());
-    match cli.log_format {
-        LogFormat::Text => log.init(),
-        LogFormat::Json => log.json().init(),
-    }
+    let lines = tracing_subscriber::fmt::layer().with_writer(writer).with_ansi(io::stderr().is_terminal());
+    let (filter, handle) = reload::Layer::new(filter);
+    let lines = match cli.log_format {
+        LogFormat::Text => lines.boxed(),
+        LogFormat::Json => lines.json().boxed(),
+    };
+    tracing_subscriber::registry().with(filter).with(lines).init();
     for warning in &configuration.warnings {
         warn!("{warning}");
     }
     info!(box_name = configuration.site.node.name, version = env!("CARGO_PKG_VERSION"), "starting");
-    if cli.no_hugepages {
-        configuration.site.eal.hugepages = Hugepages::Never;
-    }
-    match control::driver::run(configuration) {
+    let said = cli.log.is_some();
+    let log = move |filter: &str| {
+        // What the command line says wins for as long as the process lives.
+        if !said && let Err(reason) = handle.reload(EnvFilter::new(filter)) {
+            warn!(%reason, "the log goes on as before");
+        }
+    };
+    let surroundings =
+        Surroundings { supervisor: supervisor(), ordinary_memory: cli.no_hugepages, log: Box::new(log) };
+    match control::driver::run(configuration, surroundings) {
         Ok(()) => {
             info!("stopped");
             ExitCode::SUCCESS
@@ -77,7 +86,7 @@ fn main() -> ExitCode {
             // DPDK starts once in the life of a process, so the second attempt needs another one.
             warn!("{reason}; starting again on ordinary memory");
             drop(flushed_at_the_end);
-            let mut arguments = std::env::args_os();
+            let mut arguments = env::args_os();
             let program = arguments.next().unwrap_or_else(|| "pshim6d".into());
             let error = Command::new(program).args(arguments).arg("--no-hugepages").exec();
             error!("cannot start again: {error}");
@@ -88,6 +97,14 @@ fn main() -> ExitCode {
             ExitCode::FAILURE
         }
     }
+}
+
+/// Whoever started us, if it wants to know how we are (sd_notify(3), sd_watchdog_enabled(3)).
+fn supervisor() -> Supervisor {
+    // A watchdog that waits for another process is none of ours.
+    let ours = env::var("WATCHDOG_PID").map_or(true, |text| text == std::process::id().to_string());
+    let watchdog = env::var("WATCHDOG_USEC").ok().filter(|_| ours);
+    Supervisor::reach(env::var_os("NOTIFY_SOCKET").as_deref(), watchdog.as_deref())
 }
 
 fn log_filter(text: &str) -> Result<String, tracing_subscriber::filter::ParseError> {

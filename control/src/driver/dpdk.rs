@@ -3,10 +3,11 @@
 use std::cell::Cell;
 use std::collections::BTreeMap;
 use std::sync::Arc;
-use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::thread::{self, JoinHandle};
 use std::time::{Duration, Instant};
 
+use crossbeam::utils::CachePadded;
 use dataplane::link::{ControlLink, RingSizes, connect};
 use dataplane::port::dpdk::{
     BufferPool, Device, DeviceSpec, Eal, EalConfig, EalError, Hugepages, Lcore, Mbuf, Memory, PortConfig, QueuePair,
@@ -36,6 +37,9 @@ const NANOS_PER_MILLI: u64 = 1_000_000;
 /// How soon a device that could not be set up anew is tried again.
 const RESET_AGAIN: Duration = Duration::from_secs(1);
 
+/// How often a worker has turned. Only that worker writes to it, and nobody else's cache line is concerned.
+type Turns = Arc<CachePadded<AtomicU64>>;
+
 /// Packet buffers, by the memory node they are on; none is any.
 type Pools = BTreeMap<Option<u32>, BufferPool>;
 
@@ -47,12 +51,19 @@ struct Hardware {
     memory: MemoryView,
     stop: Arc<AtomicBool>,
     threads: Vec<JoinHandle<()>>,
+    /// Of each worker.
+    turns: Vec<Turns>,
 }
 
-pub(super) fn open(configuration: &Configuration, clock: Clock, rng: &mut dyn Rng) -> Result<Opened, RunError> {
+pub(super) fn open(
+    configuration: &Configuration,
+    ordinary: bool,
+    clock: Clock,
+    rng: &mut dyn Rng,
+) -> Result<Opened, RunError> {
     let site = &configuration.site;
     leave_cores_to_workers(site);
-    let eal = start_eal(site)?;
+    let eal = start_eal(site, ordinary)?;
     let pools = make_pools(&eal, site)?;
     let mut key = [0; RSS_KEY_MAX];
     rng.fill_bytes(&mut key);
@@ -72,11 +83,11 @@ pub(super) fn open(configuration: &Configuration, clock: Clock, rng: &mut dyn Rn
         .map(|(port, device)| PortSetup { mac: mac(port, device), mtu: mtu(port, device) })
         .collect();
     let engine = Engine::new(site, &configuration.hosts, &setups, rng)?;
-    let (control, threads, stop) = start_workers(&eal, site, &engine, queues, &pools, clock)?;
+    let Started { control, threads, turns, stop } = start_workers(&eal, site, &engine, queues, &pools, clock)?;
     let memory =
         MemoryView { hugepages: matches!(eal.memory(), Memory::Hugepages { .. }), megabytes: site.eal.memory_mb };
     let resets = devices.iter().map(|_| Cell::default()).collect();
-    let hardware = Hardware { site: site.clone(), devices, resets, memory, stop, threads };
+    let hardware = Hardware { site: site.clone(), devices, resets, memory, stop, threads, turns };
     Ok((engine, Box::new(control), Box::new(hardware)))
 }
 
@@ -97,7 +108,7 @@ fn hardware(error: impl std::fmt::Display) -> RunError {
     RunError::Hardware(error.to_string())
 }
 
-fn start_eal(site: &Site) -> Result<Eal, RunError> {
+fn start_eal(site: &Site, ordinary: bool) -> Result<Eal, RunError> {
     let text = |device: &site::Device| match device {
         site::Device::Pci(text) | site::Device::Virtual(text) => text.clone(),
     };
@@ -105,6 +116,7 @@ fn start_eal(site: &Site) -> Result<Eal, RunError> {
     let eal = Eal::init(EalConfig {
         memory_mb: site.eal.memory_mb,
         hugepages: match site.eal.hugepages {
+            _ if ordinary => Hugepages::Never,
             site::Hugepages::Auto => Hugepages::Auto,
             site::Hugepages::Never => Hugepages::Never,
             site::Hugepages::Require => Hugepages::Require,
@@ -114,7 +126,7 @@ fn start_eal(site: &Site) -> Result<Eal, RunError> {
         ..EalConfig::default()
     })
     .map_err(|error| match (&error, site.eal.hugepages) {
-        (EalError::Start { .. }, site::Hugepages::Auto) => RunError::HugepagesTaken(error.to_string()),
+        (EalError::Start { .. }, site::Hugepages::Auto) if !ordinary => RunError::HugepagesTaken(error.to_string()),
         _ => hardware(error),
     })?;
     info!(version = eal.version(), memory = %eal.memory(), "DPDK started");
@@ -216,7 +228,13 @@ fn mtu(port: &site::Port, device: &Device) -> u16 {
     port.mtu.min(device.mtu())
 }
 
-type Started = (ControlLink<Mbuf>, Vec<JoinHandle<()>>, Arc<AtomicBool>);
+/// Workers that run.
+struct Started {
+    control: ControlLink<Mbuf>,
+    threads: Vec<JoinHandle<()>>,
+    turns: Vec<Turns>,
+    stop: Arc<AtomicBool>,
+}
 
 fn start_workers(
     eal: &Eal,
@@ -242,21 +260,22 @@ fn start_workers(
             });
         }
     }
+    let turns: Vec<Turns> = (0..count).map(|_| Turns::default()).collect();
     let mut threads = Vec::new();
     for ((id, link), ports) in links.into_iter().enumerate().zip(outlets) {
         let (snapshot, sharding) = (engine.snapshot().clone(), *engine.sharding());
         let core = site.node.cores.as_ref().and_then(|cores| cores.get(id).copied());
         let pool = near(pools, core.and_then(|core| node_of_core(core.into())))?.clone();
-        let (eal, stop, idle) = (eal.clone(), stop.clone(), site.node.idle);
+        let (eal, stop, turns, idle) = (eal.clone(), stop.clone(), turns[id].clone(), site.node.idle);
         // The worker's tables are made by its own thread on its own core, so that they lie in the memory nearest to it.
         let make = move || Worker::new(id as u8, limits, sharding, snapshot, ports, link, Box::new(pool));
         let thread = thread::Builder::new()
             .name(format!("worker-{id}"))
-            .spawn(move || run_worker(&eal, make, core, idle, clock, &stop))
+            .spawn(move || run_worker(&eal, make, core, idle, clock, &turns, &stop))
             .map_err(hardware)?;
         threads.push(thread);
     }
-    Ok((control, threads, stop))
+    Ok(Started { control, threads, turns, stop })
 }
 
 fn run_worker(
@@ -265,6 +284,7 @@ fn run_worker(
     core: Option<u16>,
     idle: site::Idle,
     clock: Clock,
+    turns: &AtomicU64,
     stop: &AtomicBool,
 ) {
     if let Some(core) = core
@@ -279,10 +299,13 @@ fn run_worker(
     }
     let mut worker = make();
     let mut quiet = 0u32;
+    let mut turned = 0u64;
     // Where one turn ends the next begins, so that one look at the clock is enough for both.
     let mut now = clock.nanos();
     while !stop.load(Ordering::Relaxed) {
         let work = worker.turn(now / NANOS_PER_MILLI);
+        turned = turned.wrapping_add(1);
+        turns.store(turned, Ordering::Relaxed);
         let began = std::mem::replace(&mut now, clock.nanos());
         if work > 0 {
             worker.counters().turns().observe(now.saturating_sub(began));
@@ -349,6 +372,10 @@ impl Devices for Hardware {
 
     fn memory(&self) -> MemoryView {
         self.memory.clone()
+    }
+
+    fn turns(&self) -> Vec<u64> {
+        self.turns.iter().map(|turns| turns.load(Ordering::Relaxed)).collect()
     }
 
     fn stop(&mut self) {

@@ -11,6 +11,7 @@ mod helpers;
 mod leases;
 mod policy;
 mod stories;
+mod supervisor;
 mod traced;
 
 use std::sync::Arc;
@@ -26,7 +27,8 @@ use rand::{Rng, SeedableRng, rngs::StdRng};
 use signal_hook::consts::{SIGHUP, SIGINT, SIGTERM};
 use tracing::{error, info, warn};
 
-use crate::config::{Configuration, Problems, Site};
+use crate::config::reload::needs_restart;
+use crate::config::{Configuration, Problems};
 use crate::engine::{Effect, Engine, SetupError};
 use crate::manage::api::{
     CountersView, DnsView, FlushedView, MemoryView, Natv6ProviderView, Natv6View, PortView, ProviderView, ReloadedView,
@@ -39,6 +41,7 @@ use crate::time::Instant;
 use helpers::Helpers;
 use leases::Leases;
 use stories::Stories;
+pub use supervisor::Supervisor;
 use traced::Tracing;
 
 /// Events of one worker handled before the others get their turn.
@@ -88,6 +91,8 @@ pub(crate) trait Devices {
     fn links(&self) -> Vec<bool>;
     /// Where memory comes from.
     fn memory(&self) -> MemoryView;
+    /// How often each worker has turned so far.
+    fn turns(&self) -> Vec<u64>;
     /// Stops and joins the workers.
     fn stop(&mut self);
 }
@@ -115,8 +120,18 @@ impl Clock {
 /// A box that is ready to run: what decides, what forwards, and what they stand on.
 type Opened = (Engine, Box<dyn Workers>, Box<dyn Devices>);
 
-/// Runs a box until SIGTERM or SIGINT. SIGHUP reloads hosts and peers.
-pub fn run(configuration: Configuration) -> Result<(), RunError> {
+/// What the program around the box gives it besides its configuration.
+pub struct Surroundings {
+    /// Who is told of each step.
+    pub supervisor: Supervisor,
+    /// Run on ordinary memory, whatever the configuration says of hugepages.
+    pub ordinary_memory: bool,
+    /// Makes the log follow a filter (`box.log`) that was checked before; called after each reload.
+    pub log: Box<dyn Fn(&str)>,
+}
+
+/// Runs a box until SIGTERM or SIGINT. SIGHUP reads the configuration again.
+pub fn run(configuration: Configuration, surroundings: Surroundings) -> Result<(), RunError> {
     let system = |error: std::io::Error| RunError::System(error.to_string());
     let stop = Arc::new(AtomicBool::new(false));
     let hangup = Arc::new(AtomicBool::new(false));
@@ -129,7 +144,7 @@ pub fn run(configuration: Configuration) -> Result<(), RunError> {
     // Before devices are touched: without what was told to clients the box must not serve them.
     let policy = Policy::of(&configuration).map_err(|problems| RunError::Policy(problems.to_string()))?;
     let kept = leases::open(&configuration, clock, &mut rng)?;
-    let (mut engine, workers, devices) = open(&configuration, clock, &mut rng)?;
+    let (mut engine, workers, devices) = open(&configuration, surroundings.ordinary_memory, clock, &mut rng)?;
     if let (Some(settings), Some(key)) = (&configuration.site.publish, &configuration.publish_key) {
         let kind = configuration.site.ulid_kind();
         let publisher = Publisher::new(settings, key, kind, &mut rng);
@@ -162,11 +177,13 @@ pub fn run(configuration: Configuration) -> Result<(), RunError> {
         leases,
         effects: Vec::new(),
         stories: Stories::default(),
+        surroundings,
         tracing: None,
         traces: 0,
         links_due: Instant::START,
     };
     control.serve(&calls, &stop, &hangup);
+    control.surroundings.supervisor.stopping();
     drop(server);
     control.engine.farewell(&mut control.effects);
     control.carry_out();
@@ -176,12 +193,12 @@ pub fn run(configuration: Configuration) -> Result<(), RunError> {
 }
 
 #[cfg(feature = "dpdk")]
-fn open(configuration: &Configuration, clock: Clock, rng: &mut dyn Rng) -> Result<Opened, RunError> {
-    dpdk::open(configuration, clock, rng)
+fn open(configuration: &Configuration, ordinary: bool, clock: Clock, rng: &mut dyn Rng) -> Result<Opened, RunError> {
+    dpdk::open(configuration, ordinary, clock, rng)
 }
 
 #[cfg(not(feature = "dpdk"))]
-fn open(_: &Configuration, _: Clock, _: &mut dyn Rng) -> Result<Opened, RunError> {
+fn open(_: &Configuration, _: bool, _: Clock, _: &mut dyn Rng) -> Result<Opened, RunError> {
     Err(RunError::Hardware("this program was built without the `dpdk` feature and has no ports to run on".into()))
 }
 
@@ -196,6 +213,7 @@ struct Control {
     leases: Option<Leases>,
     effects: Vec<Effect>,
     stories: Stories,
+    surroundings: Surroundings,
     /// The trace of packets there is, and how many there were.
     tracing: Option<Tracing>,
     traces: u64,
@@ -206,9 +224,11 @@ struct Control {
 impl Control {
     fn serve(&mut self, calls: &Receiver<Call>, stop: &AtomicBool, hangup: &AtomicBool) {
         self.engine.start(self.clock.now(), &mut self.effects);
+        self.surroundings.supervisor.ready();
         let mut quiet = 0_u32;
         while !stop.load(Ordering::Relaxed) {
             let events = self.turn();
+            self.surroundings.supervisor.turned(self.clock.now(), || self.devices.turns());
             quiet = if events > 0 { 0 } else { quiet.saturating_add(1) };
             if hangup.swap(false, Ordering::Relaxed) {
                 match self.reload() {
@@ -236,12 +256,12 @@ impl Control {
         let Control { clock, rng, engine, workers, helpers, leases, effects, .. } = self;
         let mut events = workers.poll(EVENTS_PER_TURN, &mut |notice| engine.notice(clock.now(), rng, notice, effects));
         let now = clock.now();
-        let mut trace_due = false;
+        let mut looked = false;
         events += helpers.turn(now, rng, engine, effects);
         events += leases.as_mut().map_or(0, |leases| leases.turn(now, rng, engine, effects));
         if self.links_due <= now {
             self.links_due = now + LINK_POLL;
-            trace_due = true;
+            looked = true;
             if let Ok(unix) = SystemTime::now().duration_since(SystemTime::UNIX_EPOCH) {
                 engine.wall_clock(now, unix.as_secs());
             }
@@ -252,8 +272,10 @@ impl Control {
         if engine.deadline().is_some_and(|due| due <= now) {
             engine.expire(now, rng, effects);
         }
-        if trace_due {
+        if looked {
             self.tend_trace(now);
+            let Control { surroundings, engine, configuration, .. } = self;
+            surroundings.supervisor.status(|| serving(engine, configuration));
         }
         self.carry_out();
         events
@@ -429,13 +451,22 @@ impl Control {
         }
     }
 
-    /// Reads the configuration again. Hosts, peers, providers and classes are taken over, whole or not at all; the rest needs a
-    /// restart, and the answer says so.
+    /// Reads the configuration again, and tells the service manager before and after.
     fn reload(&mut self) -> Result<ReloadedView, Problems> {
+        self.surroundings.supervisor.reloading();
+        let result = self.take_over();
+        self.surroundings.supervisor.ready();
+        result
+    }
+
+    /// Reads the configuration again. What [`reload`](crate::config::reload) says is taken over, whole or not at all; the rest
+    /// needs a restart, and the answer names it.
+    fn take_over(&mut self) -> Result<ReloadedView, Problems> {
         let new = Configuration::load(&self.configuration.file)?;
         let notes: Vec<String> = new.warnings.iter().map(ToString::to_string).collect();
-        if needs_restart(&self.configuration.site, &new.site) {
-            let text = "other settings than hosts, peers, providers and forks changed: nothing was taken over; restart pshim6d to use them";
+        let others = needs_restart(&self.configuration.site, &new.site);
+        if !others.is_empty() {
+            let text = format!("nothing was taken over, for this needs a restart: {}", others.join(", "));
             return Err(crate::config::Problem::of_file(&new.file, text).into());
         }
         let policy = Policy::of(&new)?;
@@ -447,6 +478,7 @@ impl Control {
         })?;
         self.engine.set_policy(now, policy, &mut self.effects);
         self.carry_out();
+        (self.surroundings.log)(&new.site.node.log);
         let view = ReloadedView {
             hosts: new.hosts.len() as u64,
             added: changes.added as u64,
@@ -460,25 +492,8 @@ impl Control {
     }
 }
 
-/// Whether anything differs that cannot be taken over while the box runs.
-fn needs_restart(old: &Site, new: &Site) -> bool {
-    let mut like_old = new.clone();
-    like_old.peers.clone_from(&old.peers);
-    like_old.providers.clone_from(&old.providers);
-    like_old.forks.clone_from(&old.forks);
-    like_old.key.clone_from(&old.key);
-    like_old.node.policy_file.clone_from(&old.node.policy_file);
-    (like_old.sec, like_old.quarantine) = (old.sec, old.quarantine);
-    like_old.shim6.announce_down = old.shim6.announce_down;
-    like_old.setup = old.setup;
-    if like_old.dhcp.is_some() == old.dhcp.is_some() {
-        like_old.dhcp.clone_from(&old.dhcp);
-    }
-    if like_old.advertising.is_some() == old.advertising.is_some() {
-        like_old.advertising.clone_from(&old.advertising);
-    }
-    if like_old.natv6.is_some() == old.natv6.is_some() {
-        like_old.natv6.clone_from(&old.natv6);
-    }
-    like_old != *old
+/// What the service manager shows of a box that serves.
+fn serving(engine: &Engine, configuration: &Configuration) -> String {
+    let (up, all) = engine.providers_up();
+    format!("{}: providers up: {up} of {all}, hosts: {}", configuration.site.node.name, engine.hosts_served())
 }

@@ -73,7 +73,7 @@ struct Plan {
 }
 
 impl Engine {
-    /// Takes over hosts and peers from a new configuration of the same site: all of it, or nothing when a host is refused.
+    /// Takes over what [`config::reload`](crate::config::reload) lists from a new configuration of the same site: all of it, or nothing when a host is refused.
     /// Contexts of hosts that stay go on; those of hosts that are gone go with them (RFC 5533 §1.5).
     pub fn reload(
         &mut self,
@@ -92,6 +92,9 @@ impl Engine {
         self.quarantine = site.quarantine;
         self.endpoint.set_quarantine(site.quarantine);
         self.announce_down = site.shim6.announce_down;
+        self.icmp_errors_to_hosts = site.shim6.icmp_errors_to_hosts;
+        self.hints = site.hints;
+        Arc::make_mut(&mut self.snapshot).mss_clamp = site.mss_clamp;
         let steered = self.set_providers(now, site, effects);
         for ulid in plan.gone {
             self.take_out(now, rng, ulid, effects);

@@ -1,0 +1,112 @@
+//! Whether a machine is fit for a box: what is wrong, what is odd, and the command that mends it.
+//!
+//! Reads what the kernel says of itself below `/sys`, `/proc`, `/dev` and `/run`, changes nothing, and needs no daemon. The
+//! root of these is an argument, so that machines can be made up. A file that is not there says nothing, and never stops the
+//! examination.
+
+mod cpu;
+mod devices;
+mod files;
+mod memory;
+mod network;
+#[cfg(test)]
+mod tests;
+mod tree;
+
+use serde::Serialize;
+
+use crate::config::Site;
+
+pub use tree::Tree;
+
+/// How serious a finding is.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Serialize)]
+#[serde(rename_all = "lowercase")]
+pub enum Verdict {
+    /// As it should be.
+    Ok,
+    /// The box runs, and something should be known.
+    Warn,
+    /// The box does not start, or does not do its work.
+    Fail,
+}
+
+/// One thing that was looked at.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize)]
+pub struct Finding {
+    /// What was looked at, in a word or two.
+    pub topic: &'static str,
+    /// How it is.
+    pub verdict: Verdict,
+    /// In a sentence without a full stop.
+    pub text: String,
+    /// The command that mends it, if one does.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub mend: Option<String>,
+}
+
+impl Finding {
+    /// All is well.
+    pub fn ok(topic: &'static str, text: impl Into<String>) -> Finding {
+        Finding { topic, verdict: Verdict::Ok, text: text.into(), mend: None }
+    }
+
+    /// Something should be known.
+    pub fn warn(topic: &'static str, text: impl Into<String>) -> Finding {
+        Finding { topic, verdict: Verdict::Warn, text: text.into(), mend: None }
+    }
+
+    /// Something is wrong.
+    pub fn fail(topic: &'static str, text: impl Into<String>) -> Finding {
+        Finding { topic, verdict: Verdict::Fail, text: text.into(), mend: None }
+    }
+
+    /// The command that mends it.
+    #[must_use]
+    pub fn mend(self, command: impl Into<String>) -> Finding {
+        Finding { mend: Some(command.into()), ..self }
+    }
+}
+
+/// Everything that was found.
+#[derive(Clone, Debug, Serialize)]
+pub struct Report {
+    /// The worst verdict.
+    pub verdict: Verdict,
+    /// In the order in which they were looked at.
+    pub findings: Vec<Finding>,
+}
+
+impl Report {
+    /// Of these findings.
+    pub fn of(findings: Vec<Finding>) -> Report {
+        let verdict = findings.iter().map(|finding| finding.verdict).max().unwrap_or(Verdict::Ok);
+        Report { verdict, findings }
+    }
+}
+
+/// Who the daemon is, as far as files are concerned.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Account {
+    /// The name, for commands.
+    pub name: String,
+    /// The number.
+    pub uid: u32,
+}
+
+/// Looks at everything the kernel and the file system tell of a machine that shall run `site`. `running` says that the daemon
+/// runs already, so that what it holds is not missed; `daemon` is the account it runs as.
+pub fn examine(tree: &Tree, site: &Site, running: bool, daemon: &Account) -> Vec<Finding> {
+    let mut findings = Vec::new();
+    findings.extend(files::secrets(site, daemon));
+    findings.extend(files::store(site, daemon));
+    findings.push(memory::hugepages(tree, site, running));
+    findings.push(memory::ordinary(tree, site, running));
+    findings.extend(devices::functions(tree, site));
+    findings.extend(devices::interfaces(tree, site));
+    findings.extend(network::mtus(site));
+    findings.extend(network::kernel(tree, site));
+    findings.extend(cpu::cores(tree, site));
+    findings.push(network::clock(tree, site));
+    findings
+}

@@ -1,0 +1,101 @@
+//! What the kernel does with the same links, how large packets may be, and the clock.
+
+use super::devices::interface;
+use super::{Finding, Tree};
+use crate::config::Site;
+
+const MTU: &str = "MTU";
+const KERNEL: &str = "kernel";
+const CLOCK: &str = "clock";
+
+/// Octets of the payload header (RFC 5533 §5.2).
+const PAYLOAD_HEADER: u16 = 8;
+/// The least MTU of IPv6 with room for the payload header.
+const ROOMY: u16 = 1280 + PAYLOAD_HEADER;
+
+pub(super) fn mtus(site: &Site) -> Vec<Finding> {
+    let lan = site.ports.get(site.lan_port).map_or(0, |port| port.mtu);
+    let mut findings = Vec::new();
+    for provider in &site.providers {
+        let Some(port) = site.ports.get(provider.port) else { continue };
+        let text = format!("provider {}: MTU {}", provider.name, port.mtu);
+        findings.push(if port.mtu < ROOMY {
+            Finding::warn(MTU, format!("{text}: hosts' packets of 1280 octets are cut into fragments"))
+        } else if port.mtu >= lan.saturating_add(PAYLOAD_HEADER) {
+            Finding::ok(MTU, format!("{text} has room for the hosts' {lan} and the payload header"))
+        } else if site.mss_clamp {
+            Finding::ok(MTU, format!("{text}, hosts {lan}: site.mss_clamp keeps TCP's segments small enough"))
+        } else if port.mtu >= lan {
+            Finding::ok(MTU, format!("{text}, hosts {lan}: hosts learn by Packet Too Big (or set site.mss_clamp)"))
+        } else {
+            Finding::warn(MTU, format!("{text}, hosts {lan}: every large packet is answered first: set site.mss_clamp"))
+        });
+    }
+    findings
+}
+
+/// Whether the kernel answers or forwards what is the box's: then packets get past it untranslated.
+pub(super) fn kernel(tree: &Tree, site: &Site) -> Vec<Finding> {
+    let names: Vec<&str> = site.ports.iter().filter_map(interface).collect();
+    if names.is_empty() {
+        return vec![Finding::ok(KERNEL, "no port is an interface of the kernel's")];
+    }
+    let flag = |name: &str, what: &str| tree.number(&format!("/proc/sys/net/ipv6/conf/{name}/{what}")) == Some(1);
+    let open: Vec<&str> =
+        names.iter().copied().filter(|name| !flag(name, "disable_ipv6") && has_ipv6(tree, name)).collect();
+    let mut findings = Vec::new();
+    for name in &open {
+        let command = format!("sysctl -w net.ipv6.conf.{}.disable_ipv6=1", name.replace('.', "/"));
+        let forwards = open.len() > 1 && (flag(name, "forwarding") || flag("all", "forwarding"));
+        findings.push(if forwards {
+            let text = format!("forwards IPv6 on {name}: packets go past the box untranslated");
+            Finding::fail(KERNEL, text).mend(format!("{command} && sysctl -w net.ipv6.conf.all.forwarding=0"))
+        } else {
+            Finding::warn(KERNEL, format!("speaks IPv6 on {name} and answers what is for the box")).mend(command)
+        });
+    }
+    findings.extend(routes(tree, &names));
+    if findings.is_empty() {
+        findings.push(Finding::ok(KERNEL, format!("keeps out of IPv6 on {}", names.join(", "))));
+    }
+    findings
+}
+
+fn has_ipv6(tree: &Tree, name: &str) -> bool {
+    tree.has(&format!("/proc/sys/net/ipv6/conf/{name}"))
+}
+
+/// Routes of the kernel's over the ports, other than to the link itself and to groups.
+fn routes(tree: &Tree, names: &[&str]) -> Vec<Finding> {
+    let text = tree.text("/proc/net/ipv6_route").unwrap_or_default();
+    let route = |line: &str| {
+        // Destination, its length, source, its length, next hop, metric, references, uses, flags, interface.
+        let fields: Vec<&str> = line.split_whitespace().collect();
+        let (&destination, &length, &name) = (fields.first()?, fields.get(1)?, fields.get(9)?);
+        let number = u128::from_str_radix(destination, 16).ok()?;
+        let address = std::net::Ipv6Addr::from(number);
+        let length = u8::from_str_radix(length, 16).ok()?;
+        let foreign = !address.is_unicast_link_local() && !address.is_multicast() && names.contains(&name);
+        let text = format!("has a route to {address}/{length} over {name}, which is the box's");
+        let command = format!("ip -6 route del {address}/{length} dev {name}");
+        foreign.then(|| Finding::warn(KERNEL, text).mend(command))
+    };
+    text.lines().filter_map(route).collect()
+}
+
+pub(super) fn clock(tree: &Tree, site: &Site) -> Finding {
+    // What there is when the clock is kept right; of chrony and ntpd only that they run can be seen from outside.
+    if tree.has("/run/systemd/timesync/synchronized") {
+        return Finding::ok(CLOCK, "synchronised by systemd-timesyncd");
+    }
+    for (place, program) in [("/run/chrony/chronyd.pid", "chronyd"), ("/run/ntpd.pid", "ntpd")] {
+        if tree.has(place) {
+            return Finding::ok(CLOCK, format!("{program} runs"));
+        }
+    }
+    let text = match site.publish {
+        Some(_) => "nothing keeps it right: name servers refuse signatures that are five minutes off",
+        None => "nothing keeps it right: log lines and billing periods are only as good as it",
+    };
+    Finding::warn(CLOCK, text).mend("apt install systemd-timesyncd")
+}

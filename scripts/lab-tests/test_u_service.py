@@ -1,0 +1,237 @@
+#!/usr/bin/env python3
+"""The service: the unit's own restrictions around a box that works, what the service manager hears, what a reload takes over,
+the doctor and the commands it prints, and the package."""
+
+import ctypes
+import grp
+import json
+import os
+import re
+import select
+import shutil
+import signal
+import socket
+import subprocess
+import sys
+import tempfile
+import time
+import unittest
+from pathlib import Path
+
+from common import SITES, LabTest, box, lab, need_boxes, net, plan
+
+PACKAGING = plan.ROOT / "packaging"
+UNIT = PACKAGING / "systemd" / "pshim6.service"
+# Numbers that no account of the machine needs to have.
+DAEMON, READERS, STRANGER = 64901, 64902, 64903
+# The watchdog is told four times as often as it must be.
+WATCHDOG_S = 2.0
+EXPOSURE_MAX = 30  # of 100, as `systemd-analyze security` counts
+
+
+def setUpModule():
+    need_boxes()
+
+
+class Manager:
+    """Plays systemd for one box: listens at the notification socket and starts the daemon as the unit says."""
+
+    def __init__(self, site):
+        self.site = site
+        self.folder = site.run_dir / "service"
+        self.folder.mkdir(mode=0o755)
+        self.socket = socket.socket(socket.AF_UNIX, socket.SOCK_DGRAM)
+        self.socket.bind(str(self.folder / "notify"))
+        os.chmod(self.folder / "notify", 0o666)
+        self.process = None
+
+    def start(self):
+        folders = ["--runtime", str(self.folder / "run"), "--state", str(self.folder / "state")]
+        account = ["--uid", str(DAEMON), "--gid", str(DAEMON), "--group", str(READERS)]
+        program = [box.binary("pshim6d"), "--config", str(self.site.config)]
+        unit = [sys.executable, "-B", str(plan.ROOT / "scripts" / "pslab" / "unit.py"), str(UNIT)]
+        environment = {**os.environ, "NOTIFY_SOCKET": str(self.folder / "notify")}
+        environment["WATCHDOG_USEC"] = str(int(WATCHDOG_S * 1e6))
+        with open(self.site.run_dir / "pshim6d.log", "ab") as log:
+            command = net.inside(self.site.box, [*unit, *account, *folders, "--", *program])
+            self.process = subprocess.Popen(command, stdout=log, stderr=log, stdin=subprocess.DEVNULL, env=environment)
+        (self.site.run_dir / "pshim6d.pid").write_text(f"{self.process.pid}\n")
+
+    def heard(self, wanted, timeout_s=10.0):
+        """Waits for a notification that has this line, and returns all that were heard until then."""
+        deadline, all_heard = time.monotonic() + timeout_s, []
+        while (left := deadline - time.monotonic()) > 0:
+            if not select.select([self.socket], [], [], min(left, 0.2))[0]:
+                if self.process.poll() is not None:
+                    break
+                continue
+            all_heard.append(self.socket.recv(4096).decode())
+            if any(line.startswith(wanted) for line in all_heard[-1].splitlines()):
+                return all_heard
+        raise AssertionError(f"no {wanted} within {timeout_s} s, only {all_heard}:\n{box.log_tail(self.site)}")
+
+    def listen(self, seconds):
+        """Everything that is heard in this time."""
+        deadline, heard = time.monotonic() + seconds, []
+        while (left := deadline - time.monotonic()) > 0:
+            if select.select([self.socket], [], [], left)[0]:
+                heard += self.socket.recv(4096).decode().splitlines()
+        return heard
+
+    def drain(self):
+        """Forgets what was said so far."""
+        while select.select([self.socket], [], [], 0)[0]:
+            self.socket.recv(4096)
+
+    def status(self):
+        """The process as the kernel describes it."""
+        lines = Path(f"/proc/{self.process.pid}/status").read_text().splitlines()
+        return {name: value.strip() for name, value in (line.split(":", 1) for line in lines)}
+
+    def thread(self, name):
+        for task in Path(f"/proc/{self.process.pid}/task").iterdir():
+            if (task / "comm").read_text().strip() == name:
+                return int(task.name)
+        raise AssertionError(f"no thread {name}")
+
+    def close(self):
+        if self.process and self.process.poll() is None:
+            self.process.kill()
+            self.process.wait(10)
+        self.socket.close()
+
+
+class Frozen:
+    """One thread of a process stands still, the others run on: what SIGSTOP cannot do, and a tracer can."""
+
+    SEIZE, INTERRUPT, DETACH, WALL = 0x4206, 0x4207, 17, 0x40000000
+
+    def __init__(self, tid):
+        self.tid = tid
+        self.libc = ctypes.CDLL(None, use_errno=True)
+        self.libc.ptrace.argtypes = [ctypes.c_long, ctypes.c_long, ctypes.c_void_p, ctypes.c_void_p]
+        self.libc.ptrace.restype = ctypes.c_long
+
+    def ask(self, request):
+        if self.libc.ptrace(request, self.tid, None, None) != 0:
+            raise OSError(ctypes.get_errno(), f"ptrace {request:#x} of {self.tid}")
+
+    def __enter__(self):
+        self.ask(self.SEIZE)
+        self.ask(self.INTERRUPT)
+        os.waitpid(self.tid, self.WALL)
+        return self
+
+    def __exit__(self, *_):
+        self.ask(self.DETACH)
+
+
+class Service(LabTest):
+    """Site a's box under its unit, site b's as ever."""
+
+    @classmethod
+    def setUpClass(cls):
+        # Also when something below fails.
+        cls.addClassCleanup(lab.down, say=lambda _: None)
+        super().setUpClass()
+        site = SITES["a"]
+        box.kill(site)
+        cls.manager = Manager(site)
+        cls.addClassCleanup(cls.manager.close)
+        text = site.config.read_text()
+        text = text.replace(f'"{site.control_socket}"', f'"{cls.manager.folder}/run/control.sock"')
+        text += f'[manage]\nread_socket = "{cls.manager.folder}/run/read.sock"\nread_group = "{READERS}"\n'
+        text += f'[store]\nfile = "{cls.manager.folder}/state/leases"\n[dhcp]\n'
+        site.config.write_text(text)
+        # As in /etc/pshim6: readable by the daemon's group.
+        os.chown(site.run_dir / "hosts.json", 0, DAEMON)
+        cls.manager.start()
+        cls.beginning = cls.manager.heard("READY=1", timeout_s=20)
+        box.wait_ready(site)
+
+    def ctl(self, *arguments):
+        return box.ctl_process(SITES["a"], arguments)
+
+    def test_1_ready_under_the_units_account_and_capabilities_alone(self):
+        status = self.manager.status()
+        self.assertEqual(set(status["Uid"].split()), {str(DAEMON)})
+        self.assertEqual(status["Groups"].split(), [str(DAEMON), str(READERS)])
+        # CAP_NET_ADMIN is bit 12, CAP_NET_RAW bit 13.
+        for kind in ("CapEff", "CapPrm", "CapBnd", "CapAmb"):
+            self.assertEqual(int(status[kind], 16), 0x3000, kind)
+        self.assertEqual((status["NoNewPrivs"], status["Seccomp"]), ("1", "2"))
+        # A file of the machine's that the daemon may not write to, whoever it is.
+        readonly = Path(f"/proc/{self.manager.process.pid}/mountinfo").read_text()
+        self.assertTrue(all("ro" in line.split()[5].split(",") for line in readonly.splitlines() if line.split()[4] == "/"))
+        heard = self.beginning + self.manager.listen(1)
+        self.assertTrue(any("STATUS=a-box: providers up: " in line for line in heard), heard)
+
+    def test_2_the_two_provider_box_works(self):
+        self.establish()
+        before = self.provider_in_use()
+        net.cut(before)
+        try:
+            self.wait_until("another provider carries it", lambda: self.ping("a-h1", self.ulid("b-h1"), count=2, wait_s=1).returncode == 0 and self.provider_in_use() != before, 20)
+        finally:
+            net.heal(before)
+        self.assertTrue((self.manager.folder / "state" / "leases").exists(), "the store was not made")
+        self.assert_no_spoofing()
+
+    def test_3_the_watchdog_is_told_while_every_thread_turns(self):
+        self.manager.drain()
+        told = self.manager.listen(2 * WATCHDOG_S).count("WATCHDOG=1")
+        self.assertTrue(7 <= told <= 9, f"{told} times in {2 * WATCHDOG_S} s, should be each {WATCHDOG_S / 4} s")
+        for name in ("worker-0", "pshim6d"):
+            with self.subTest(thread=name):
+                self.manager.heard("WATCHDOG=1")
+                with Frozen(self.manager.thread(name)):
+                    # One look may have been under way.
+                    self.manager.listen(WATCHDOG_S / 4)
+                    self.assertNotIn("WATCHDOG=1", self.manager.listen(WATCHDOG_S))
+                self.manager.heard("WATCHDOG=1")
+        self.assertIn("a worker stands still", box.log_tail(SITES["a"], 200))
+
+    def test_4_a_reload_takes_over_or_names_what_needs_a_restart(self):
+        site = SITES["a"]
+        text = site.config.read_text()
+        self.addCleanup(site.config.write_text, text)
+        self.assertIn('log = "info"', text)
+        site.config.write_text(text.replace('log = "info"', 'log = "info,control::driver=debug"\npolicy_file = "p.json"'))
+        before = time.clock_gettime_ns(time.CLOCK_MONOTONIC) // 1000
+        self.assertEqual(self.ctl("reload").returncode, 0)
+        heard = "\n".join(self.manager.heard("READY=1"))
+        since = int(re.search(r"RELOADING=1\nMONOTONIC_USEC=(\d+)", heard).group(1))
+        self.assertTrue(before <= since < before + 5e6, (before, since))
+        site.config.write_text(text.replace("workers = 1", "workers = 2").replace('id = 1', 'id = 3'))
+        refused = self.ctl("reload")
+        self.assertEqual(refused.returncode, 1)
+        self.assertIn("needs a restart: box.id, box.workers", refused.stderr)
+        # Refused or not, the service is ready again.
+        self.manager.heard("READY=1")
+        self.assert_pings("a-h1", SITES["a"].box_address)
+
+    def test_5_the_sockets_belong_to_their_groups(self):
+        run = self.manager.folder / "run"
+        for name, group in (("control.sock", DAEMON), ("read.sock", READERS)):
+            found = (run / name).stat()
+            self.assertEqual((found.st_uid, found.st_gid, found.st_mode & 0o777), (DAEMON, group, 0o660), name)
+
+        def asks(group, *arguments):
+            setpriv = ["setpriv", f"--reuid={STRANGER}", f"--regid={STRANGER}", f"--groups={group}", "--"]
+            return subprocess.run([*setpriv, *box.ctl_command(SITES["a"], arguments)], capture_output=True, text=True)
+
+        self.assertEqual(asks(READERS, "status").returncode, 0)
+        self.assertEqual(asks(READERS, "reload").returncode, 4)
+        self.assertEqual(asks(DAEMON, "provider", "x", "restore").returncode, 0)
+        self.assertEqual(asks(STRANGER, "status").returncode, 4)
+
+    def test_9_it_says_that_it_stops(self):
+        self.manager.drain()
+        self.manager.process.send_signal(signal.SIGTERM)
+        self.manager.heard("STOPPING=1")
+        self.assertEqual(self.manager.process.wait(10), 0)
+        self.assertEqual(list((self.manager.folder / "run").glob("*.sock*")), [], "left behind")
+
+
+if __name__ == "__main__":
+    unittest.main()
