@@ -2,6 +2,7 @@
 #![forbid(unsafe_code)]
 
 use std::env;
+use std::ffi::OsString;
 use std::io::{self, IsTerminal};
 use std::os::unix::process::CommandExt;
 use std::path::PathBuf;
@@ -31,6 +32,9 @@ struct Cli {
     /// Run on ordinary memory, whatever the configuration says of hugepages.
     #[arg(long)]
     no_hugepages: bool,
+    /// Take the place of the daemon that runs with this configuration, if one does: sessions go on.
+    #[arg(long)]
+    take_over: bool,
     /// How log lines look.
     #[arg(long, value_enum, default_value_t = LogFormat::Text)]
     log_format: LogFormat,
@@ -75,8 +79,12 @@ fn main() -> ExitCode {
             warn!(%reason, "the log goes on as before");
         }
     };
-    let surroundings =
-        Surroundings { supervisor: supervisor(), ordinary_memory: cli.no_hugepages, log: Box::new(log) };
+    let surroundings = Surroundings {
+        supervisor: supervisor(),
+        ordinary_memory: cli.no_hugepages,
+        take_over: cli.take_over,
+        log: Box::new(log),
+    };
     match control::driver::run(configuration, surroundings) {
         Ok(()) => {
             info!("stopped");
@@ -86,17 +94,30 @@ fn main() -> ExitCode {
             // DPDK starts once in the life of a process, so the second attempt needs another one.
             warn!("{reason}; starting again on ordinary memory");
             drop(flushed_at_the_end);
-            let mut arguments = env::args_os();
-            let program = arguments.next().unwrap_or_else(|| "pshim6d".into());
-            let error = Command::new(program).args(arguments).arg("--no-hugepages").exec();
-            error!("cannot start again: {error}");
-            ExitCode::FAILURE
+            start_again(|arguments| arguments.push("--no-hugepages".into()))
+        }
+        Err(error @ RunError::NotSucceeded) => {
+            // Its devices and tables are gone, and sessions come back as after a crash.
+            error!("{error}; starting again");
+            drop(flushed_at_the_end);
+            start_again(|arguments| arguments.retain(|argument| argument != "--take-over"))
         }
         Err(error) => {
             error!("{error}");
             ExitCode::FAILURE
         }
     }
+}
+
+/// Another process in place of this one, with other arguments.
+fn start_again(change: impl FnOnce(&mut Vec<OsString>)) -> ExitCode {
+    let mut arguments: Vec<OsString> = env::args_os().collect();
+    let program = if arguments.is_empty() { "pshim6d".into() } else { arguments.remove(0) };
+    change(&mut arguments);
+    let error = Command::new(program).args(arguments).exec();
+    // The log was flushed for good.
+    eprintln!("cannot start again: {error}");
+    ExitCode::FAILURE
 }
 
 /// Whoever started us, if it wants to know how we are (sd_notify(3), sd_watchdog_enabled(3)).

@@ -19,6 +19,7 @@
 //! Until Ready nothing the new process does or fails to do matters to the old one. After Yours the old one waits for Running; if
 //! that does not come, it starts itself again from nothing, so that a box is there whatever happens.
 
+mod control;
 mod heir;
 mod old;
 mod wire;

@@ -39,7 +39,6 @@ pub(in crate::driver) struct Heirs {
 pub(in crate::driver) struct Succession {
     out: Option<Sender<Vec<u8>>>,
     said: Receiver<FromHeir>,
-    threads: Vec<JoinHandle<()>>,
     /// What found no room.
     next: Option<Vec<u8>>,
     caught_up: bool,
@@ -146,11 +145,13 @@ impl Succession {
             }
         };
         let named = |name: &str| thread::Builder::new().name(name.into());
-        let threads = vec![named("heir-tell").spawn(write)?, named("heir-hear").spawn(read)?];
+        // They end with the connection, and nothing of theirs is waited for.
+        named("heir-tell").spawn(write)?;
+        named("heir-hear").spawn(read)?;
         engine.begin_bequest();
         info!(contexts = engine.left_to_bequeath(), "a new process takes over; it is told everything");
         let began = WallInstant::now();
-        Ok(Succession { out: Some(out), said, threads, next: Some(first), caught_up: false, began, told: 0 })
+        Ok(Succession { out: Some(out), said, next: Some(first), caught_up: false, began, told: 0 })
     }
 
     /// Tells some more, and hears what there is.
@@ -187,33 +188,37 @@ impl Succession {
 
     /// The workers have stopped: tells the rest.
     pub(in crate::driver) fn tell_rest(&mut self, engine: &mut Engine) {
-        let Some(out) = &self.out else { return };
-        let mut rest: Vec<Vec<u8>> = self.next.take().into_iter().collect();
-        while let Some(octets) = self.message(engine) {
-            rest.push(octets);
+        while let Some(octets) = self.next.take().or_else(|| self.message(engine)) {
+            if self.out.as_ref().is_none_or(|out| out.send_timeout(octets, PATIENCE).is_err()) {
+                // Whether it matters shows when the new process does not run.
+                return;
+            }
         }
-        let _ = rest.into_iter().try_for_each(|octets| out.send_timeout(octets, PATIENCE));
     }
 
-    /// The devices are free. Whether the new process runs then.
-    pub(in crate::driver) fn give_way(mut self) -> bool {
+    /// The devices are free.
+    pub(in crate::driver) fn give_way(&mut self) {
         let yours = wire::encode(&FromOld::Yours).unwrap_or_default();
-        let sent = self.out.take().is_some_and(|out| out.send_timeout(yours, PATIENCE).is_ok());
+        if let Some(out) = self.out.take() {
+            // Whether it arrives shows in the answer.
+            let _ = out.send_timeout(yours, PATIENCE);
+        }
+    }
+
+    /// Whether the new process runs then.
+    pub(in crate::driver) fn runs(self) -> bool {
         let until = WallInstant::now() + OPENING;
-        let runs = sent
-            && loop {
-                let left = until.saturating_duration_since(WallInstant::now());
-                match self.said.recv_timeout(left) {
-                    Ok(FromHeir::Running) => break true,
-                    // Said before it knew.
-                    Ok(FromHeir::Ready) => {}
-                    Ok(FromHeir::Hello(_)) | Err(RecvTimeoutError::Timeout | RecvTimeoutError::Disconnected) => break false,
-                }
-            };
+        let runs = loop {
+            let left = until.saturating_duration_since(WallInstant::now());
+            match self.said.recv_timeout(left) {
+                Ok(FromHeir::Running) => break true,
+                // Said before it knew.
+                Ok(FromHeir::Ready) => {}
+                Ok(FromHeir::Hello(_)) | Err(RecvTimeoutError::Timeout | RecvTimeoutError::Disconnected) => break false,
+            }
+        };
         if runs {
             info!(told = self.told, after = ?self.began.elapsed(), "the new process runs");
-            // They end with the process, which has nothing left to do.
-            self.threads.clear();
         }
         runs
     }
