@@ -69,6 +69,26 @@ class Succession(LabTest):
         note(f"echoes lost for {' and '.join(map(str, lost))} ms")
         self.assertLess(statistics.median(lost), 1000)
 
+    def test_upgrade_by_the_operator(self):
+        self.establish()
+        site, old = SITES["a"], box.pid(SITES["a"])
+        told = box.ctl_json(site, "upgrade")
+        self.assertNotEqual(told["process"], old)
+        self.assertEqual(told["contexts"]["established"], 1)
+        box.adopt(site, told["process"])
+        self.assertEqual(self.counters("a")["control_inherited"], 1)
+        # And when the program on disk cannot take over, the old one goes on.
+        text = site.config.read_text()
+        try:
+            site.config.write_text(text.replace("workers = 1", "workers = 2"))
+            done = box.ctl_process(site, ["upgrade"])
+        finally:
+            site.config.write_text(text)
+        self.assertEqual(done.returncode, 1)
+        self.assertIn("did not take over", done.stderr)
+        self.assertEqual(box.ctl_json(site, "status")["process"], told["process"])
+        self.assert_pings("a-h1", self.ulid("b-h1"))
+
     def test_what_the_operator_said_stays(self):
         self.establish()
         box.ctl_json(SITES["a"], "provider", "avoid", "a-p1")

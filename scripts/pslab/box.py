@@ -127,6 +127,12 @@ def succeed(site, timeout_s=READY_TIMEOUT_S):
     return wait_ready(site)
 
 
+def adopt(site, number):
+    """A process of somebody else's is the site's daemon from now on."""
+    bury_children()
+    (site.run_dir / "pshim6d.pid").write_text(f"{number}\n")
+
+
 def succession_gap_ms(site):
     """For how long nobody had the devices the last time, by the daemons' log: between the old workers' last turn and the
     new process's report that it took over. The clock is the machine's."""
@@ -245,7 +251,7 @@ def ctl_command(site, arguments):
 
 def ctl_process(site, arguments):
     """Runs pshim6ctl and returns the completed process, whatever its exit status."""
-    return subprocess.run(ctl_command(site, arguments), text=True, capture_output=True, timeout=10)
+    return subprocess.run(ctl_command(site, arguments), text=True, capture_output=True, timeout=30)
 
 
 def ctl_json(site, *arguments):

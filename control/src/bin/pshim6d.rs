@@ -6,7 +6,7 @@ use std::ffi::OsString;
 use std::io::{self, IsTerminal};
 use std::os::unix::process::CommandExt;
 use std::path::PathBuf;
-use std::process::{Command, ExitCode};
+use std::process::{Child, Command, ExitCode, Stdio};
 
 use clap::{Parser, ValueEnum};
 use control::config::{Configuration, DEFAULT_PATH};
@@ -83,6 +83,7 @@ fn main() -> ExitCode {
         supervisor: supervisor(),
         ordinary_memory: cli.no_hugepages,
         take_over: cli.take_over,
+        start_successor: Box::new(start_successor),
         log: Box::new(log),
     };
     match control::driver::run(configuration, surroundings) {
@@ -107,6 +108,16 @@ fn main() -> ExitCode {
             ExitCode::FAILURE
         }
     }
+}
+
+/// A process beside this one that takes its place. It is found by the name this one was started by, so that it is the program
+/// that lies there now.
+fn start_successor() -> io::Result<Child> {
+    let mut arguments: Vec<OsString> = env::args_os().collect();
+    let program = if arguments.is_empty() { "pshim6d".into() } else { arguments.remove(0) };
+    arguments.retain(|argument| argument != "--take-over");
+    // The service manager's watchdog is for whoever is the box.
+    Command::new(program).args(arguments).arg("--take-over").env_remove("WATCHDOG_PID").stdin(Stdio::null()).spawn()
 }
 
 /// Another process in place of this one, with other arguments.

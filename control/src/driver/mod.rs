@@ -15,6 +15,7 @@ mod succession;
 mod supervisor;
 mod traced;
 
+use std::process::Child;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::{Duration, Instant as WallInstant, SystemTime};
@@ -148,6 +149,8 @@ pub struct Surroundings {
     pub ordinary_memory: bool,
     /// Take the place of a daemon that runs, if one does.
     pub take_over: bool,
+    /// Starts a process of the program as it is on disk now, which does that.
+    pub start_successor: Box<dyn Fn() -> std::io::Result<Child>>,
     /// Makes the log follow a filter (`box.log`) that was checked before; called after each reload.
     pub log: Box<dyn Fn(&str)>,
 }
@@ -185,9 +188,9 @@ pub fn run(configuration: Configuration, surroundings: Surroundings) -> Result<(
     let (server, heirs) = control.open_sockets(&calls_in, taken_over)?;
     info!(socket = %server.path().display(), "serving");
     let ending = control.serve(&calls, &heirs, &stop, &hangup);
-    control.surroundings.supervisor.stopping();
     match ending {
         Ending::Told => {
+            control.surroundings.supervisor.stopping();
             drop((server, heirs));
             control.engine.farewell(&mut control.effects);
             control.carry_out();
@@ -247,6 +250,8 @@ struct Control {
     started: Instant,
     /// Somebody who is to take this process's place.
     succession: Option<Succession>,
+    /// The process that was started for that.
+    successor: Option<Child>,
 }
 
 impl Control {
@@ -283,6 +288,7 @@ impl Control {
             links_due: Instant::START,
             started: clock.now(),
             succession: None,
+            successor: None,
         })
     }
 
@@ -416,6 +422,7 @@ impl Control {
                 Ok(view) => Response::Reloaded(view),
                 Err(problems) => Response::error(problems.to_string()),
             },
+            Request::Upgrade => self.upgrade(),
             Request::Steer(wanted) => self.steer(wanted),
             Request::TraceStart(asked) => self.start_trace(now, asked),
             Request::TraceFetch(asked) => self.fetch_trace(now, asked.id),
@@ -456,6 +463,8 @@ impl Control {
             version: env!("CARGO_PKG_VERSION").to_owned(),
             ready: self.engine.serves(),
             uptime_s: now.since(self.started).as_secs(),
+            process: std::process::id(),
+            successor: self.successor.as_ref().map(Child::id),
             workers: (0..self.workers.count()).filter_map(|at| self.worker_view(at)).collect(),
             ports: self.devices.ports(),
             providers: self.providers(),

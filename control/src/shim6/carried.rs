@@ -16,7 +16,7 @@ use dataplane::wire::{ContextTag, FlowLabel, Locator, LocatorPair, Ulid, UlidPai
 use serde::{Deserialize, Serialize};
 
 use super::context::{Accepted, Context, ContextId, LocalHost, PeerLocator, State};
-use super::endpoint::Endpoint;
+use super::endpoint::{Endpoint, USE_STEPS};
 use super::journal::{Journal, Next};
 use super::output::{GoneReason, Output};
 use super::tags;
@@ -264,6 +264,9 @@ impl Endpoint {
             return Err(NotTaken::NoRoom);
         }
         let mut context = self.blank(now, ulids, carried.fork, tag, list.clone());
+        // Perhaps it was used since, by less than a step.
+        context.last_used = now.min(Instant(carried.last_used) + self.config.idle / USE_STEPS);
+        context.idle_check = context.last_used + self.config.idle;
         context.accepted = carried
             .accepted
             .map(|(prefix, since, used)| Accepted { prefix, since: Instant(since), used });

@@ -112,6 +112,9 @@ pub enum ChangeRefused {
     PreferenceCount,
 }
 
+/// Of the time after which a context is idle, one of so many parts: how exactly a copy knows when it was last used.
+pub(super) const USE_STEPS: u32 = 8;
+
 impl Endpoint {
     /// An endpoint without hosts. `secret` is random and fresh for every run.
     pub fn new(
@@ -402,10 +405,14 @@ impl Endpoint {
 
     /// Payload went through the context, either way, tagged or not (§9, §12.1).
     pub fn used(&mut self, now: Instant, id: ContextId) {
-        // The deadline stands: it is looked at again when it is due, so that this costs nothing. Nor does a copy hear of it:
-        // what goes on being used is soon known to be.
-        if let Some(context) = self.store.get_mut_unnoted(id) {
-            context.last_used = context.last_used.max(now);
+        // The deadline stands: it is looked at again when it is due, so that this costs nothing.
+        let step = self.config.idle / USE_STEPS;
+        let Some(context) = self.store.get_mut_unnoted(id) else { return };
+        let before = context.last_used;
+        context.last_used = before.max(now);
+        // Nor does a copy hear of each use, but often enough not to take for idle what is not.
+        if before.0.as_nanos() / step.as_nanos().max(1) != now.0.as_nanos() / step.as_nanos().max(1) {
+            self.store.note(id);
         }
         self.touch(id);
     }

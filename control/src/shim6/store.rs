@@ -146,7 +146,8 @@ impl Store {
         slot.context.as_deref_mut()
     }
 
-    fn note(&mut self, id: ContextId) {
+    /// A copy of the context is out of date.
+    pub(super) fn note(&mut self, id: ContextId) {
         if let Some(journal) = &mut self.journal {
             journal.note(id);
         }

@@ -140,7 +140,7 @@ impl Node {
         let blueprint = Blueprint { site, hosts, ..self.blueprint.clone() };
         let heir = Node::unstarted(blueprint, self.engine.keys().clone(), StdRng::seed_from_u64(seed));
         self.engine.begin_bequest();
-        self.heir = Some(Box::new(Node { ahead: self.ahead, ..heir }));
+        self.heir = Some(Box::new(heir));
     }
 
     /// Whether there is such a process.
@@ -170,6 +170,8 @@ impl Node {
         }
         heir.engine.start(now, &mut heir.effects);
         heir.engine.end_inheritance(now, &mut heir.rng, &mut heir.effects);
+        // The machine's clock is the same for both.
+        heir.ahead = self.ahead;
         let kept = (std::mem::take(&mut self.standbys), self.delivered);
         // What the configuration says by now; it may have been reloaded since.
         let configured = (self.blueprint.site.clone(), self.blueprint.hosts.clone());

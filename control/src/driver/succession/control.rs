@@ -1,5 +1,6 @@
 //! What the control thread does about it, on either side.
 
+use std::process::Child;
 use std::time::{Duration, Instant as WallInstant};
 
 use crossbeam::channel::Sender;
@@ -9,6 +10,7 @@ use super::old::Turn;
 use super::{Beginning, CarriedPort, Heir, Heirs, Inherited, Succession, device_text};
 use crate::driver::{Control, EVENTS_PER_TURN, RunError};
 use crate::engine::Effect;
+use crate::manage::api::{Response, UpgradingView};
 use crate::manage::server::{Call, Doors, Server, ServerError};
 
 /// How often, and for how long, sockets are tried again that the old process has not let go of yet.
@@ -21,8 +23,36 @@ impl Control {
         self.succession.is_some() && self.engine.left_to_bequeath() > 0
     }
 
+    /// The operator wants the program as it is on disk now.
+    pub(in crate::driver) fn upgrade(&mut self) -> Response {
+        if let Some(process) = self.successor.as_ref().map(Child::id) {
+            return Response::error(format!("process {process} is about to take over already"));
+        }
+        match (self.surroundings.start_successor)() {
+            Ok(child) => {
+                let process = child.id();
+                info!(process, "started, to take over");
+                self.successor = Some(child);
+                Response::Upgrading(UpgradingView { process })
+            }
+            Err(error) => Response::error(format!("the program cannot be started: {error}")),
+        }
+    }
+
+    /// A process that was started to take over, and ended instead.
+    fn bury_successor(&mut self) {
+        let Some(child) = &mut self.successor else { return };
+        match child.try_wait() {
+            Ok(None) => return,
+            Ok(Some(status)) => warn!(process = child.id(), %status, "the process that was to take over has ended"),
+            Err(error) => warn!(%error, "nothing is known of the process that was to take over"),
+        }
+        self.successor = None;
+    }
+
     /// Looks after whoever wants to take over. Who is ready to.
     pub(in crate::driver) fn tend_heirs(&mut self, heirs: &Heirs) -> Option<Succession> {
+        self.bury_successor();
         let arrived = heirs.arrived();
         if let Some(mut succession) = self.succession.take() {
             match succession.turn(&mut self.engine) {
@@ -77,13 +107,15 @@ impl Control {
         let Control { engine, workers, clock, rng, effects, .. } = &mut self;
         while workers.poll(EVENTS_PER_TURN, &mut |notice| engine.notice(clock.now(), rng, notice, effects)) > 0 {}
         succession.tell_rest(&mut self.engine);
-        let Control { workers, devices, leases, helpers, .. } = self;
+        let Control { workers, devices, leases, helpers, surroundings, .. } = self;
         drop(workers);
         drop(devices);
         succession.give_way();
         info!(took = ?began.elapsed(), "gave way");
         drop((sockets, leases, helpers));
-        if succession.runs() { Ok(()) } else { Err(RunError::NotSucceeded) }
+        let process = succession.runs().ok_or(RunError::NotSucceeded)?;
+        surroundings.supervisor.succeeded_by(process);
+        Ok(())
     }
 
     /// Takes in what the old process has, and then its devices.
@@ -113,7 +145,7 @@ impl Control {
         self.engine.end_inheritance(now, &mut self.rng, &mut self.effects);
         self.carry_out();
         let opened = began.elapsed();
-        heir.running()?;
+        heir.running(std::process::id())?;
         info!(items = items_taken, ?caught_up, ?known, ?opened, "took over");
         let Control { engine, rng, configuration, effects, .. } = self;
         // Lists are what peers know; what the configuration says now follows as by a reload.

@@ -86,8 +86,8 @@ impl Heir {
     }
 
     /// The devices are open, and packets flow.
-    pub(in crate::driver) fn running(mut self) -> Result<(), RunError> {
-        wire::send(&mut self.stream, &FromHeir::Running).map_err(lost)
+    pub(in crate::driver) fn running(mut self, process: u32) -> Result<(), RunError> {
+        wire::send(&mut self.stream, &FromHeir::Running(process)).map_err(lost)
     }
 }
 

@@ -70,8 +70,8 @@ enum FromHeir {
     Hello(u32),
     /// It could take over.
     Ready,
-    /// It has taken over.
-    Running,
+    /// It has taken over, and is this process.
+    Running(u32),
 }
 
 /// What the new process has to be like, so that nobody can tell the difference.

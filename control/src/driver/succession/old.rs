@@ -115,7 +115,7 @@ fn greeted(mut stream: &UnixStream) -> io::Result<()> {
             wire::send(&mut stream, &FromOld::Refused(text))?;
             Err(io::ErrorKind::Unsupported.into())
         }
-        FromHeir::Ready | FromHeir::Running => Err(io::ErrorKind::InvalidData.into()),
+        FromHeir::Ready | FromHeir::Running(_) => Err(io::ErrorKind::InvalidData.into()),
     }
 }
 
@@ -205,21 +205,21 @@ impl Succession {
         }
     }
 
-    /// Whether the new process runs then.
-    pub(in crate::driver) fn runs(self) -> bool {
+    /// The new process, if it runs then.
+    pub(in crate::driver) fn runs(self) -> Option<u32> {
         let until = WallInstant::now() + OPENING;
-        let runs = loop {
+        let process = loop {
             let left = until.saturating_duration_since(WallInstant::now());
             match self.said.recv_timeout(left) {
-                Ok(FromHeir::Running) => break true,
+                Ok(FromHeir::Running(process)) => break process,
                 // Said before it knew.
                 Ok(FromHeir::Ready) => {}
-                Ok(FromHeir::Hello(_)) | Err(RecvTimeoutError::Timeout | RecvTimeoutError::Disconnected) => break false,
+                Ok(FromHeir::Hello(_)) | Err(RecvTimeoutError::Timeout | RecvTimeoutError::Disconnected) => {
+                    return None;
+                }
             }
         };
-        if runs {
-            info!(told = self.told, after = ?self.began.elapsed(), "the new process runs");
-        }
-        runs
+        info!(process, told = self.told, after = ?self.began.elapsed(), "the new process runs");
+        Some(process)
     }
 }

@@ -57,10 +57,10 @@ mod tests {
     fn messages_come_back_and_broken_ones_are_errors() {
         let mut stream = Vec::new();
         send(&mut stream, &FromHeir::Hello(7)).unwrap();
-        send(&mut stream, &FromHeir::Running).unwrap();
+        send(&mut stream, &FromHeir::Running(300)).unwrap();
         let mut read = &stream[..];
         assert_eq!(receive::<FromHeir>(&mut read).unwrap(), FromHeir::Hello(7));
-        assert_eq!(receive::<FromHeir>(&mut read).unwrap(), FromHeir::Running);
+        assert_eq!(receive::<FromHeir>(&mut read).unwrap(), FromHeir::Running(300));
         assert_eq!(receive::<FromHeir>(&mut read).unwrap_err().kind(), io::ErrorKind::UnexpectedEof);
         for broken in [&[0xff; 8][..], &[2, 0, 0, 0, 1, 1], &[1, 0, 0, 0, 9], &[9, 0, 0, 0, 0]] {
             assert!(receive::<FromHeir>(&mut &broken[..]).is_err(), "{broken:?}");
