@@ -21,7 +21,7 @@ use dataplane::worker::{Outlet, Worker};
 use rand::Rng;
 use tracing::{error, info, warn};
 
-use super::succession::{Beginning, device_text};
+use super::succession::{Beginning, device_text, is_shareable};
 use super::{Clock, Devices, Opened, RunError};
 use crate::config::{Configuration, Site, site};
 use crate::engine::{Engine, PortSetup, worker_limits};
@@ -69,6 +69,43 @@ struct Opening {
     queues: Vec<Vec<Delivery<QueuePair>>>,
     /// What the devices have to be like.
     setups: Vec<PortSetup>,
+    /// Those that could be opened beside the other process, and what comes in there is still its to deal with.
+    early: Vec<Option<(Device, Vec<QueuePair>)>>,
+}
+
+impl Opening {
+    /// Opens a device and sees that it is what it was.
+    fn open(&self, site: &Site, at: usize) -> Result<(Device, Vec<QueuePair>), RunError> {
+        let (port, wanted) = (&site.ports[at], &self.setups[at]);
+        let spec: DeviceSpec = device_text(port).parse().map_err(hardware)?;
+        self.eal.attach(&spec).map_err(hardware)?;
+        let (device, own) = open_port(&self.eal, port, &self.pools, site.node.workers, self.key)?;
+        let differs = |what: &str| RunError::Hardware(format!("port {}: the device has another {what} now", port.name));
+        if mac(port, &device) != wanted.mac {
+            return Err(differs("address"));
+        }
+        if mtu(port, &device) != wanted.mtu {
+            return Err(differs("MTU"));
+        }
+        if own.len() != self.queues[at].len() {
+            return Err(differs("number of queues"));
+        }
+        Ok((device, own))
+    }
+}
+
+/// Throws away what came in while another process saw it too.
+fn forget_received(queues: &mut [QueuePair]) {
+    let mut burst = Vec::with_capacity(BURST);
+    for queue in queues {
+        for _ in 0..usize::from(DESCRIPTORS) {
+            queue.receive(&mut burst);
+            if burst.is_empty() {
+                break;
+            }
+            burst.clear();
+        }
+    }
 }
 
 /// Starts DPDK and the workers for the place of a process that still has the devices: [`Devices::open`] opens them.
@@ -98,7 +135,12 @@ pub(super) fn open_late(
     let Started { control, threads, turns, stop } = start_workers(&eal, site, &engine, queues, &pools, clock)?;
     let memory =
         MemoryView { hugepages: matches!(eal.memory(), Memory::Hugepages { .. }), megabytes: site.eal.memory_mb };
-    let late = Some(Opening { eal, pools, key, queues: deliveries, setups });
+    let mut late = Opening { eal, pools, key, queues: deliveries, setups, early: Vec::new() };
+    for (at, port) in site.ports.iter().enumerate() {
+        let early = is_shareable(port).then(|| late.open(site, at)).transpose()?;
+        late.early.push(early);
+    }
+    let late = Some(late);
     let (devices, resets) = (Vec::new(), site.ports.iter().map(|_| Cell::default()).collect());
     let hardware = Hardware { site: site.clone(), devices, resets, memory, stop, threads, turns, late };
     Ok((engine, Box::new(control), Box::new(hardware)))
@@ -435,23 +477,15 @@ impl Devices for Hardware {
     }
 
     fn open(&mut self) -> Result<(), RunError> {
-        let Some(Opening { eal, pools, key, queues, setups }) = self.late.take() else { return Ok(()) };
-        for ((port, due), wanted) in self.site.ports.iter().zip(queues).zip(setups) {
-            let spec: DeviceSpec = device_text(port).parse().map_err(hardware)?;
-            eal.attach(&spec).map_err(hardware)?;
-            let (device, own) = open_port(&eal, port, &pools, self.site.node.workers, key)?;
-            let differs = |what: &str| RunError::Hardware(format!("port {}: the device has another {what} now", port.name));
-            if mac(port, &device) != wanted.mac {
-                return Err(differs("address"));
-            }
-            if mtu(port, &device) != wanted.mtu {
-                return Err(differs("MTU"));
-            }
-            if own.len() != due.len() {
-                return Err(differs("number of queues"));
-            }
-            due.into_iter().zip(own).for_each(|(due, queue)| due.hand_over(queue));
+        let Some(mut late) = self.late.take() else { return Ok(()) };
+        for at in 0..self.site.ports.len() {
+            let (device, mut own) = match late.early[at].take() {
+                Some(early) => early,
+                None => late.open(&self.site, at)?,
+            };
+            forget_received(&mut own);
             self.devices.push(device);
+            late.queues[at].drain(..).zip(own).for_each(|(due, queue)| due.hand_over(queue));
         }
         Ok(())
     }

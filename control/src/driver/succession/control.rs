@@ -7,7 +7,7 @@ use crossbeam::channel::Sender;
 use tracing::{error, info, warn};
 
 use super::old::Turn;
-use super::{Beginning, CarriedPort, Heir, Heirs, Inherited, Succession, device_text};
+use super::{Beginning, CarriedPort, Heir, Heirs, Inherited, Succession, device_text, is_shareable};
 use crate::driver::{Control, EVENTS_PER_TURN, RunError};
 use crate::engine::Effect;
 use crate::manage::api::{Response, UpgradingView};
@@ -107,12 +107,16 @@ impl Control {
         let Control { engine, workers, clock, rng, effects, .. } = &mut self;
         while workers.poll(EVENTS_PER_TURN, &mut |notice| engine.notice(clock.now(), rng, notice, effects)) > 0 {}
         succession.tell_rest(&mut self.engine);
-        let Control { workers, devices, leases, helpers, surroundings, .. } = self;
-        drop(workers);
-        drop(devices);
+        let Control { workers, devices, leases, helpers, surroundings, configuration, .. } = self;
+        let (mut mine, mut theirs) = (Some((workers, devices)), None);
+        if configuration.site.ports.iter().all(is_shareable) {
+            // To close them takes the kernel a while, for which nobody has to wait.
+            theirs = mine.take();
+        }
+        drop(mine);
         succession.give_way();
         info!(took = ?began.elapsed(), "gave way");
-        drop((sockets, leases, helpers));
+        drop((theirs, sockets, leases, helpers));
         let process = succession.runs().ok_or(RunError::NotSucceeded)?;
         surroundings.supervisor.succeeded_by(process);
         Ok(())

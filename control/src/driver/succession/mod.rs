@@ -126,3 +126,9 @@ pub(super) fn device_text(port: &site::Port) -> &str {
         site::Device::Pci(text) | site::Device::Virtual(text) => text,
     }
 }
+
+/// Whether two processes may have a device at the same time without harm: packet sockets, which give each its own copy of
+/// every frame. It is then opened before the old process stops, and nobody waits for it.
+pub(super) fn is_shareable(port: &site::Port) -> bool {
+    port.device.name().starts_with("net_af_packet")
+}
