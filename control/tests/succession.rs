@@ -35,7 +35,10 @@ fn sessions_go_on_and_no_packet_is_lost() {
             scene.lossless(&streams, s(3));
         }
         let after = scene.context(0);
-        assert_eq!((before.local_tag, before.peer_tag, before.current), (after.local_tag, after.peer_tag, after.current));
+        assert_eq!(
+            (before.local_tag, before.peer_tag, before.current),
+            (after.local_tag, after.peer_tag, after.current)
+        );
         scene.check_mirrored();
         // Standbys are tested anew, by Update Requests that say nothing new.
         assert!(standby || noticed(&scene, since).is_empty(), "{:?}", noticed(&scene, since));

@@ -9,11 +9,11 @@ use std::time::{Duration, Instant};
 
 use crossbeam::utils::CachePadded;
 use dataplane::link::{ControlLink, RingSizes, connect};
+use dataplane::port::Port;
 use dataplane::port::dpdk::{
     BufferPool, Device, DeviceSpec, Eal, EalConfig, EalError, Hugepages, Lcore, Mbuf, Memory, PortConfig, QueuePair,
     RSS_KEY_MAX, Rss, keep_off, node_of_core, pin,
 };
-use dataplane::port::Port;
 use dataplane::port::late::{Delivery, Late};
 use dataplane::translate::BURST;
 use dataplane::wire::ethernet::Mac;

@@ -99,11 +99,7 @@ pub(super) struct Leases {
 pub(super) type Opened = (Store, Kept);
 
 /// Opens the store of a site that has one, and reads what it keeps.
-pub(super) fn open(
-    configuration: &Configuration,
-    clock: Clock,
-    rng: &mut dyn Rng,
-) -> Result<Option<Opened>, RunError> {
+pub(super) fn open(configuration: &Configuration, clock: Clock, rng: &mut dyn Rng) -> Result<Option<Opened>, RunError> {
     let Some(file) = &configuration.site.store else { return Ok(None) };
     let store = open_soon(file)?;
     let mut uuid = [0; 16];

@@ -326,7 +326,11 @@ impl Control {
             let due = self.engine.deadline().map_or(NAP, |due| due.since(self.clock.now()));
             let writing = self.leases.as_ref().is_some_and(Leases::are_at_work);
             let soon = quiet < ATTENTIVE || writing || self.helpers.are_at_work();
-            let nap = if events > 0 || self.is_telling() { Duration::ZERO } else { due.min(if soon { SHORT_NAP } else { NAP }) };
+            let nap = if events > 0 || self.is_telling() {
+                Duration::ZERO
+            } else {
+                due.min(if soon { SHORT_NAP } else { NAP })
+            };
             match calls.recv_timeout(nap) {
                 Ok(call) => self.answer(call),
                 Err(RecvTimeoutError::Timeout) => {}

@@ -237,7 +237,10 @@ const MEANINGS: &[(&str, &str)] = &[
     ("control_context_ready", "Contexts that became ready, or whose peer brought them up to date."),
     ("control_context_recovered", "Contexts that came back by R1bis and I2bis."),
     ("control_inherited", "Contexts taken over from the process that ran before."),
-    ("control_inherited_not", "Contexts and hosts of the process that ran before that did not fit here; contexts come back by R1bis."),
+    (
+        "control_inherited_not",
+        "Contexts and hosts of the process that ran before that did not fit here; contexts come back by R1bis.",
+    ),
     ("control_context_gone", "Contexts forgotten."),
     ("control_context_displaced", "Contexts a peer asked for and nobody used, forgotten early for want of room."),
     ("control_open_failed", "Exchanges that came to nothing."),

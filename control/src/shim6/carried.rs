@@ -267,9 +267,8 @@ impl Endpoint {
         // Perhaps it was used since, by less than a step.
         context.last_used = now.min(Instant(carried.last_used) + self.config.idle / USE_STEPS);
         context.idle_check = context.last_used + self.config.idle;
-        context.accepted = carried
-            .accepted
-            .map(|(prefix, since, used)| Accepted { prefix, since: Instant(since), used });
+        context.accepted =
+            carried.accepted.map(|(prefix, since, used)| Accepted { prefix, since: Instant(since), used });
         context.state = State::Established;
         carried.write_to(&mut context, list);
         let id = context.id;

@@ -165,7 +165,8 @@ impl Node {
         self.bequeath(now, usize::MAX);
         let Some(mut heir) = self.heir.take() else { return };
         let millis = now.0.as_millis() as u64;
-        while heir.workers.iter_mut().map(|worker| worker.turn(millis)).sum::<usize>() > 0 || heir.control.backlog() > 0 {
+        while heir.workers.iter_mut().map(|worker| worker.turn(millis)).sum::<usize>() > 0 || heir.control.backlog() > 0
+        {
             heir.control.poll(0, &mut |_| ());
         }
         heir.engine.start(now, &mut heir.effects);

@@ -162,7 +162,8 @@ impl Control {
 
     /// What follows from what is told. There is nothing to send before there are devices.
     fn carry_out_inherited(&mut self) {
-        self.effects.retain(|effect| !matches!(effect, Effect::Transmit(..) | Effect::TransmitBy(..) | Effect::Plain(..)));
+        self.effects
+            .retain(|effect| !matches!(effect, Effect::Transmit(..) | Effect::TransmitBy(..) | Effect::Plain(..)));
         self.carry_out();
         self.workers.poll(EVENTS_PER_TURN, &mut |_| ());
     }

@@ -1,29 +1,26 @@
 //! A new process for a running box.
 
 use std::path::Path;
-use std::thread::sleep;
-use std::time::{Duration, Instant};
+use std::time::Duration;
 
 use super::{Output, VerbError};
 use crate::manage::api::{Request, Response, StatusView};
 use crate::manage::client::ClientError;
 
-/// How long it may take in all. A million contexts take some seconds.
-const PATIENCE: Duration = Duration::from_secs(120);
-/// How often the box is asked meanwhile.
+/// How often the box is asked. A million contexts take some seconds.
+const QUESTIONS: u32 = 1200;
+/// How long between two questions.
 const PAUSE: Duration = Duration::from_millis(100);
 
 /// Asks for it, and waits until it is done.
 pub(super) fn run(config: &Path, output: &mut Output<'_>) -> Result<(), VerbError> {
     let mut client = output.client(config)?;
     let Response::Upgrading(new) = client.call(Request::Upgrade)? else { return Err(client.wrong_answer().into()) };
-    drop(client);
     if !output.json {
         output.note(format!("process {} takes over", new.process))?;
     }
-    let until = Instant::now() + PATIENCE;
     let mut last = None;
-    while Instant::now() < until {
+    for _ in 0..QUESTIONS {
         match ask(config, output) {
             Ok(now) if now.process == new.process => return output.answer(&now, said),
             Ok(now) if now.successor != Some(new.process) => {
@@ -36,10 +33,10 @@ pub(super) fn run(config: &Path, output: &mut Output<'_>) -> Result<(), VerbErro
             Err(VerbError::Client(ClientError::NotRunning { .. } | ClientError::Broken { .. })) => {}
             Err(other) => return Err(other),
         }
-        sleep(PAUSE);
+        client.pause(PAUSE);
     }
     let who = last.map_or("nobody answers".to_owned(), |process| format!("process {process} answers"));
-    let text = format!("process {} has not taken over after {} s; {who}", new.process, PATIENCE.as_secs());
+    let text = format!("process {} has not taken over after {} s; {who}", new.process, (PAUSE * QUESTIONS).as_secs());
     Err(VerbError::Words(text))
 }
 
