@@ -75,8 +75,7 @@ fn main() -> ExitCode {
             warn!(%reason, "the log goes on as before");
         }
     };
-    let surroundings =
-        Surroundings { supervisor: supervisor(), ordinary_memory: cli.no_hugepages, log: Box::new(log) };
+    let surroundings = Surroundings { supervisor: supervisor(), ordinary_memory: cli.no_hugepages, log: Box::new(log) };
     match control::driver::run(configuration, surroundings) {
         Ok(()) => {
             info!("stopped");

@@ -8,6 +8,8 @@ const MTU: &str = "MTU";
 const KERNEL: &str = "kernel";
 const CLOCK: &str = "clock";
 
+/// Where the doctor's settings for ports are kept.
+const SYSCTL: &str = "/etc/sysctl.d/61-pshim6-ports.conf";
 /// Octets of the payload header (RFC 5533 §5.2).
 const PAYLOAD_HEADER: u16 = 8;
 /// The least MTU of IPv6 with room for the payload header.
@@ -45,11 +47,13 @@ pub(super) fn kernel(tree: &Tree, site: &Site) -> Vec<Finding> {
         names.iter().copied().filter(|name| !flag(name, "disable_ipv6") && has_ipv6(tree, name)).collect();
     let mut findings = Vec::new();
     for name in &open {
-        let command = format!("sysctl -w net.ipv6.conf.{}.disable_ipv6=1", name.replace('.', "/"));
+        // With a slash, names of interfaces may have dots. The file is read at each start, when the interface appears.
+        let line = format!("net/ipv6/conf/{name}/disable_ipv6 = 1");
+        let command = format!("echo '{line}' >> {SYSCTL} && sysctl -q -p {SYSCTL}");
         let forwards = open.len() > 1 && (flag(name, "forwarding") || flag("all", "forwarding"));
         findings.push(if forwards {
             let text = format!("forwards IPv6 on {name}: packets go past the box untranslated");
-            Finding::fail(KERNEL, text).mend(format!("{command} && sysctl -w net.ipv6.conf.all.forwarding=0"))
+            Finding::fail(KERNEL, text).mend(command)
         } else {
             Finding::warn(KERNEL, format!("speaks IPv6 on {name} and answers what is for the box")).mend(command)
         });
@@ -97,5 +101,5 @@ pub(super) fn clock(tree: &Tree, site: &Site) -> Finding {
         Some(_) => "nothing keeps it right: name servers refuse signatures that are five minutes off",
         None => "nothing keeps it right: log lines and billing periods are only as good as it",
     };
-    Finding::warn(CLOCK, text).mend("apt install systemd-timesyncd")
+    Finding::warn(CLOCK, text).mend("apt install systemd-timesyncd && timedatectl set-ntp true")
 }
