@@ -4,6 +4,7 @@ the doctor and the commands it prints, and the package."""
 
 import ctypes
 import grp
+import gzip
 import json
 import os
 import re
@@ -213,7 +214,14 @@ class Service(LabTest):
         self.manager.heard("READY=1")
         self.assert_pings("a-h1", SITES["a"].box_address)
 
-    def test_5_the_sockets_belong_to_their_groups(self):
+    def test_5_root_adds_a_host_and_the_daemon_reads_it(self):
+        hosts = box.ctl_json(SITES["a"], "status")["hosts"]
+        done = self.ctl("host", "add", "late", "--json")
+        self.assertEqual(done.returncode, 0, done.stderr)
+        self.assertTrue(json.loads(done.stdout)["daemon_reloaded"])
+        self.assertEqual(box.ctl_json(SITES["a"], "status")["hosts"], hosts + 1)
+
+    def test_6_the_sockets_belong_to_their_groups(self):
         run = self.manager.folder / "run"
         for name, group in (("control.sock", DAEMON), ("read.sock", READERS)):
             found = (run / name).stat()
@@ -293,7 +301,20 @@ class Doctor(LabTest):
         self.breaks_and_mends("ip link set x0 mtu 1400", ("interface", "fail"))
         self.breaks_and_mends("ethtool -K x0 gro on", ("interface", "fail"))
         self.breaks_and_mends("sysctl -q -w net.ipv6.conf.x0.disable_ipv6=0", ("kernel", "warn"))
+        # Past the box, untranslated: two interfaces, both are named.
         self.breaks_and_mends("sysctl -q -w net.ipv6.conf.x0.disable_ipv6=0 net.ipv6.conf.y0.disable_ipv6=0 net.ipv6.conf.all.forwarding=1", ("kernel", "fail"), ("kernel", "fail"))
+
+    def test_a_route_over_a_port(self):
+        # One finding for the interface, one for the route; switching IPv6 off takes the route away, so it is mended first.
+        done = self.inside("sysctl -q -w net.ipv6.conf.x0.disable_ipv6=0 && ip -6 route add 2001:db8:77::/48 dev x0")
+        self.assertEqual(done.returncode, 0, done.stderr)
+        found = {it["text"]: it["mend"] for it in self.examined()[1].values() if it["topic"] == "kernel"}
+        route = found["has a route to 2001:db8:77::/48 over x0, which is the box's"]
+        self.assertEqual(self.inside(route).returncode, 0, route)
+        left = {it["text"]: it["mend"] for it in self.examined()[1].values() if it["topic"] == "kernel"}
+        self.assertEqual(list(left), [text for text in found if "2001:db8:77::" not in text])
+        self.assertEqual(self.inside(next(iter(left.values()))).returncode, 0)
+        self.assertFalse([it for it in self.examined()[1].values() if it["topic"] == "kernel"])
 
     def test_a_link_that_is_down(self):
         self.breaks_and_mends("ip link set y0 down", ("interface", "fail"), ("next hop", "warn"))
@@ -360,7 +381,8 @@ class Package(unittest.TestCase):
         self.assertEqual(done.returncode, 0, done.stderr)
 
     def test_systemd_finds_no_fault_with_the_units(self):
-        units = ["pshim6.service", "pshim6-port@eth1.service", "pshim6-vfio@0000:3b:00.0.service"]
+        # A name with colons would be understood as a file and another name for it.
+        units = ["pshim6.service", "pshim6-port@eth1.service", "pshim6-vfio@card.service"]
         folder = self.tree / "lib/systemd/system"
         for unit in units[1:]:
             # Below another root it finds no template by the name of an instance.
@@ -371,6 +393,43 @@ class Package(unittest.TestCase):
         command = ["systemd-analyze", "security", "--offline=true", f"--threshold={EXPOSURE_MAX}", str(UNIT)]
         done = subprocess.run(command, capture_output=True, text=True)
         self.assertEqual(done.returncode, 0, done.stdout[-300:])
+
+    def test_its_manual_has_every_option_of_the_daemon(self):
+        said = subprocess.run([box.binary("pshim6d"), "--help"], capture_output=True, text=True, check=True).stdout
+        page = gzip.decompress((self.tree / "usr/share/man/man8/pshim6d.8.gz").read_bytes()).decode().replace("\\-", "-")
+        options = r"--[a-z][a-z-]+"
+        self.assertEqual(set(re.findall(options, page)), set(re.findall(options, said)))
+
+    def test_a_card_is_given_to_vfio_and_back(self):
+        sys_folder = self.folder / "sys"
+        device = sys_folder / "bus/pci/devices/0000:3b:00.0"
+        driver = sys_folder / "bus/pci/drivers/ixgbe"
+        for folder in (device, driver):
+            folder.mkdir(parents=True)
+        (device / "driver").symlink_to(driver)
+        for file in (device / "driver_override", driver / "unbind", sys_folder / "bus/pci/drivers_probe"):
+            file.touch()
+        script = [str(self.tree / "usr/lib/pshim6/bind-vfio")]
+
+        def run(*arguments):
+            environment = {**os.environ, "SYSFS": str(sys_folder)}
+            subprocess.run([*script, *arguments], env=environment, check=True)
+            files = (device / "driver_override", driver / "unbind", sys_folder / "bus/pci/drivers_probe")
+            return [file.read_text().strip() for file in files]
+
+        self.assertEqual(run("0000:3b:00.0"), ["vfio-pci", "0000:3b:00.0", "0000:3b:00.0"])
+        # The kernel would have bound it; from then on there is nothing to do.
+        (device / "driver").unlink()
+        vfio = sys_folder / "bus/pci/drivers/vfio-pci"
+        vfio.mkdir()
+        (vfio / "unbind").touch()
+        (device / "driver").symlink_to(vfio)
+        (driver / "unbind").write_text("")
+        self.assertEqual(run("0000:3b:00.0")[1], "")
+        self.assertEqual(run("--release", "0000:3b:00.0")[0], "")
+        self.assertEqual((vfio / "unbind").read_text().strip(), "0000:3b:00.0")
+        missing = subprocess.run([*script, "0000:ff:00.0"], env={**os.environ, "SYSFS": str(sys_folder)}, capture_output=True)
+        self.assertEqual(missing.returncode, 1)
 
     @unittest.skipUnless(shutil.which("lintian"), "lintian is not installed")
     def test_lintian_finds_no_error(self):
