@@ -350,7 +350,7 @@ class Package(unittest.TestCase):
         cls.addClassCleanup(folder.cleanup)
         cls.folder = Path(folder.name)
         programs = Path(box.binary("pshim6d")).parent
-        done = net.run([sys.executable, "-B", str(PACKAGING / "build-deb"), "--bin", str(programs), "--out", folder.name])
+        done = net.run([sys.executable, "-B", str(PACKAGING / "build-deb"), "--bin", str(programs), "--out", folder.name, "--quick"])
         cls.package = done.stdout.strip()
         cls.tree = cls.folder / "tree"
         net.run(["dpkg-deb", "-x", cls.package, str(cls.tree)])

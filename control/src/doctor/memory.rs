@@ -1,6 +1,6 @@
 //! Hugepages and ordinary memory.
 
-use super::{Finding, Tree};
+use super::{Finding, Patient, RESTART, Tree, set};
 use crate::config::Site;
 use crate::config::site::Hugepages;
 
@@ -50,7 +50,8 @@ fn promised(text: &str) -> Option<u64> {
     line.trim_start().strip_prefix('=')?.trim().parse().ok()
 }
 
-pub(super) fn ordinary(tree: &Tree, site: &Site, running: bool) -> Finding {
+pub(super) fn ordinary(patient: &Patient<'_>) -> Finding {
+    let Patient { tree, config, site, running, .. } = *patient;
     let topic = "memory";
     let available = tree.text("/proc/meminfo").and_then(|text| {
         let line = text.lines().find_map(|line| line.strip_prefix("MemAvailable:"))?;
@@ -66,10 +67,8 @@ pub(super) fn ordinary(tree: &Tree, site: &Site, running: bool) -> Finding {
     if running || available >= wanted {
         return Finding::ok(topic, format!("{available} MB available"));
     }
-    Finding::warn(
-        topic,
-        format!(
-            "{available} MB available; {contexts} contexts may take up to {wanted} MB: box.contexts_max can be less"
-        ),
-    )
+    let text = format!("{available} MB available; {contexts} contexts may take up to {wanted} MB");
+    let fit = available.saturating_sub(packets) * 1024 * 1024 / CONTEXT_OCTETS;
+    let command = set(config, "box", "contexts_max", &fit.clamp(1, contexts).to_string(), RESTART);
+    Finding::warn(topic, text).mend(command)
 }

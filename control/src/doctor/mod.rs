@@ -133,12 +133,23 @@ pub fn examine(patient: &Patient<'_>) -> Vec<Finding> {
     findings.extend(files::secrets(config, site, daemon));
     findings.extend(files::store(site, daemon));
     findings.push(memory::hugepages(tree, site, running));
-    findings.push(memory::ordinary(tree, site, running));
+    findings.push(memory::ordinary(patient));
     findings.extend(devices::functions(tree, site));
     findings.extend(devices::interfaces(tree, site, features));
-    findings.extend(network::mtus(site));
+    findings.extend(network::mtus(config, site));
     findings.extend(network::kernel(tree, site));
-    findings.extend(cpu::cores(tree, site));
+    findings.extend(cpu::cores(tree, config, site));
     findings.push(network::clock(tree, site));
     findings
 }
+
+/// The command that sets a field of the configuration, be it there already or not; `section` is its heading. The daemon has to hear
+/// of it by `then`.
+fn set(config: &Path, section: &str, field: &str, value: &str, then: &str) -> String {
+    format!(r"sed -i '/^{field} *=/d; s/^\[{section}\].*/&\n{field} = {value}/' {} && {then}", config.display())
+}
+
+/// How a daemon hears of what a reload takes over.
+const RELOAD: &str = "pshim6ctl reload";
+/// How it hears of the rest.
+const RESTART: &str = "systemctl restart pshim6";

@@ -1,7 +1,9 @@
 //! What the kernel does with the same links, how large packets may be, and the clock.
 
+use std::path::Path;
+
 use super::devices::interface;
-use super::{Finding, Tree};
+use super::{Finding, RELOAD, Tree, set};
 use crate::config::Site;
 
 const MTU: &str = "MTU";
@@ -15,7 +17,7 @@ const PAYLOAD_HEADER: u16 = 8;
 /// The least MTU of IPv6 with room for the payload header.
 const ROOMY: u16 = 1280 + PAYLOAD_HEADER;
 
-pub(super) fn mtus(site: &Site) -> Vec<Finding> {
+pub(super) fn mtus(config: &Path, site: &Site) -> Vec<Finding> {
     let lan = site.ports.get(site.lan_port).map_or(0, |port| port.mtu);
     let mut findings = Vec::new();
     for provider in &site.providers {
@@ -30,7 +32,13 @@ pub(super) fn mtus(site: &Site) -> Vec<Finding> {
         } else if port.mtu >= lan {
             Finding::ok(MTU, format!("{text}, hosts {lan}: hosts learn by Packet Too Big (or set site.mss_clamp)"))
         } else {
-            Finding::warn(MTU, format!("{text}, hosts {lan}: every large packet is answered first: set site.mss_clamp"))
+            Finding::warn(MTU, format!("{text}, hosts {lan}: every large packet is answered first")).mend(set(
+                config,
+                "site",
+                "mss_clamp",
+                "true",
+                RELOAD,
+            ))
         });
     }
     findings
