@@ -4,6 +4,7 @@ the doctor and the commands it prints, and the package."""
 
 import ctypes
 import grp
+import gzip
 import json
 import os
 import re
@@ -44,12 +45,15 @@ class Manager:
         self.socket.bind(str(self.folder / "notify"))
         os.chmod(self.folder / "notify", 0o666)
         self.process = None
+        # Copies, since the checkout may be where only root comes.
+        for file in (plan.ROOT / "scripts" / "pslab" / "unit.py", box.binary("pshim6d"), box.binary("pshim6ctl")):
+            shutil.copy(file, self.folder)
 
     def start(self):
         folders = ["--runtime", str(self.folder / "run"), "--state", str(self.folder / "state")]
         account = ["--uid", str(DAEMON), "--gid", str(DAEMON), "--group", str(READERS)]
-        program = [box.binary("pshim6d"), "--config", str(self.site.config)]
-        unit = [sys.executable, "-B", str(plan.ROOT / "scripts" / "pslab" / "unit.py"), str(UNIT)]
+        program = [str(self.folder / "pshim6d"), "--config", str(self.site.config)]
+        unit = [sys.executable, "-B", str(self.folder / "unit.py"), str(UNIT)]
         environment = {**os.environ, "NOTIFY_SOCKET": str(self.folder / "notify")}
         environment["WATCHDOG_USEC"] = str(int(WATCHDOG_S * 1e6))
         with open(self.site.run_dir / "pshim6d.log", "ab") as log:
@@ -210,7 +214,14 @@ class Service(LabTest):
         self.manager.heard("READY=1")
         self.assert_pings("a-h1", SITES["a"].box_address)
 
-    def test_5_the_sockets_belong_to_their_groups(self):
+    def test_5_root_adds_a_host_and_the_daemon_reads_it(self):
+        hosts = box.ctl_json(SITES["a"], "status")["hosts"]
+        done = self.ctl("host", "add", "late", "--json")
+        self.assertEqual(done.returncode, 0, done.stderr)
+        self.assertTrue(json.loads(done.stdout)["daemon_reloaded"])
+        self.assertEqual(box.ctl_json(SITES["a"], "status")["hosts"], hosts + 1)
+
+    def test_6_the_sockets_belong_to_their_groups(self):
         run = self.manager.folder / "run"
         for name, group in (("control.sock", DAEMON), ("read.sock", READERS)):
             found = (run / name).stat()
@@ -218,7 +229,8 @@ class Service(LabTest):
 
         def asks(group, *arguments):
             setpriv = ["setpriv", f"--reuid={STRANGER}", f"--regid={STRANGER}", f"--groups={group}", "--"]
-            return subprocess.run([*setpriv, *box.ctl_command(SITES["a"], arguments)], capture_output=True, text=True)
+            ctl = [str(self.manager.folder / "pshim6ctl"), "--config", str(SITES["a"].config)]
+            return subprocess.run([*setpriv, *ctl, *arguments], capture_output=True, text=True)
 
         self.assertEqual(asks(READERS, "status").returncode, 0)
         self.assertEqual(asks(READERS, "reload").returncode, 4)
@@ -231,6 +243,198 @@ class Service(LabTest):
         self.manager.heard("STOPPING=1")
         self.assertEqual(self.manager.process.wait(10), 0)
         self.assertEqual(list((self.manager.folder / "run").glob("*.sock*")), [], "left behind")
+
+
+
+class Doctor(LabTest):
+    """Each fault is made, found, and mended by the very command that is printed."""
+
+    @classmethod
+    def setUpClass(cls):
+        cls.addClassCleanup(lab.down, say=lambda _: None)
+        super().setUpClass()
+
+    def inside(self, command):
+        """Runs a shell command in the box's network, as root there would, with an /etc/sysctl.d of its own."""
+        script = f"mount -t tmpfs tmpfs /etc/sysctl.d && export PATH=$PATH:{os.environ.get('PSHIM6_BIN', plan.ROOT / 'target/release')} && {command}"
+        return self.run_in(["unshare", "-m", "sh", "-c", script])
+
+    def run_in(self, command):
+        """In the box's network, with the /sys that belongs to it."""
+        command = ["ip", "netns", "exec", plan.namespace(SITES["a"].box), *command]
+        return subprocess.run(command, capture_output=True, text=True, timeout=20)
+
+    def examined(self):
+        """The exit status, and what is not as it should be: text -> finding."""
+        command = [box.binary("pshim6ctl"), "--config", str(SITES["a"].config), "doctor", "--json", "--user", "daemon"]
+        done = self.run_in(command)
+        report = json.loads(done.stdout)
+        return done.returncode, {it["text"]: it for it in report["findings"] if it["verdict"] != "ok"}
+
+    def breaks_and_mends(self, breaking, *wanted):
+        """`wanted` are topic and verdict of what is found because of it."""
+        status, before = self.examined()
+        done = self.inside(breaking)
+        self.assertEqual(done.returncode, 0, done.stderr)
+        deadline = time.monotonic() + 5
+        while True:
+            # What the daemon itself has to notice takes a moment.
+            broken, found = self.examined()
+            new = [it for text, it in found.items() if text not in before]
+            if sorted((it["topic"], it["verdict"]) for it in new) == sorted(wanted):
+                break
+            self.assertLess(time.monotonic(), deadline, f"{breaking}: {new}")
+            time.sleep(0.1)
+        self.assertEqual(broken, 1 if "fail" in [it["verdict"] for it in found.values()] else 0)
+        for finding in filter(lambda it: "mend" in it, new):
+            mended = self.inside(finding["mend"])
+            self.assertEqual(mended.returncode, 0, f"{finding['mend']}: {mended.stderr}")
+        # Links come back with the next look at them.
+        self.wait_until(f"mended: {[it.get('mend') for it in new]}", lambda: self.examined() == (status, before), 6)
+
+    def setUp(self):
+        site = SITES["a"]
+        # What the lab leaves as root alone uses it, and a daemon with an account of its own could not read.
+        os.chown(site.run_dir / "hosts.json", 0, grp.getgrnam("daemon").gr_gid)
+
+    def test_faults_of_interfaces(self):
+        self.breaks_and_mends("ip link set x0 mtu 1400", ("interface", "fail"))
+        self.breaks_and_mends("ethtool -K x0 gro on", ("interface", "fail"))
+        self.breaks_and_mends("sysctl -q -w net.ipv6.conf.x0.disable_ipv6=0", ("kernel", "warn"))
+        # Past the box, untranslated: two interfaces, both are named.
+        self.breaks_and_mends("sysctl -q -w net.ipv6.conf.x0.disable_ipv6=0 net.ipv6.conf.y0.disable_ipv6=0 net.ipv6.conf.all.forwarding=1", ("kernel", "fail"), ("kernel", "fail"))
+
+    def test_a_route_over_a_port(self):
+        # One finding for the interface, one for the route; switching IPv6 off takes the route away, so it is mended first.
+        done = self.inside("sysctl -q -w net.ipv6.conf.x0.disable_ipv6=0 && ip -6 route add 2001:db8:77::/48 dev x0")
+        self.assertEqual(done.returncode, 0, done.stderr)
+        found = {it["text"]: it["mend"] for it in self.examined()[1].values() if it["topic"] == "kernel"}
+        route = found["has a route to 2001:db8:77::/48 over x0, which is the box's"]
+        self.assertEqual(self.inside(route).returncode, 0, route)
+        left = {it["text"]: it["mend"] for it in self.examined()[1].values() if it["topic"] == "kernel"}
+        self.assertEqual(list(left), [text for text in found if "2001:db8:77::" not in text])
+        self.assertEqual(self.inside(next(iter(left.values()))).returncode, 0)
+        self.assertFalse([it for it in self.examined()[1].values() if it["topic"] == "kernel"])
+
+    def test_a_link_that_is_down(self):
+        self.breaks_and_mends("ip link set y0 down", ("interface", "fail"), ("next hop", "warn"))
+
+    def test_faults_of_files(self):
+        site = SITES["a"]
+        folder = site.run_dir
+        self.breaks_and_mends(f"chgrp root {folder}/hosts.json", ("configuration", "fail"))
+        self.breaks_and_mends(f"chmod 700 {folder}", ("configuration", "fail"), ("configuration", "fail"))
+        text = site.config.read_text()
+        self.addCleanup(site.config.write_text, text)
+        site.config.write_text(text.replace("# no key: addresses are HBA-only", 'key = "key.pem"'))
+        key = folder / "key.pem"
+        status, found = self.examined()
+        self.assertEqual(status, 1)
+        missing = found[f"{key} is not there"]
+        self.assertEqual(self.inside(missing["mend"]).returncode, 0)
+        self.breaks_and_mends(f"chmod 644 {key}", ("key", "fail"), ("configuration", "warn"))
+        self.breaks_and_mends(f"chown root {key}", ("key", "fail"))
+        site.config.write_text(text + '[manage]\ngroup = "daemon"\n')
+        self.assertFalse([it for it in self.examined()[1].values() if it["topic"] == "socket"])
+        site.config.write_text(text + '[manage]\ngroup = "no-such-group"\n')
+        socket = [it["mend"] for it in self.examined()[1].values() if it["topic"] == "socket"]
+        self.assertEqual(socket, ["groupadd --system no-such-group && usermod -aG no-such-group daemon"])
+
+
+class Package(unittest.TestCase):
+    """The package, made of the programs the other tests use."""
+
+    @classmethod
+    def setUpClass(cls):
+        folder = tempfile.TemporaryDirectory(prefix="pshim6-")
+        cls.addClassCleanup(folder.cleanup)
+        cls.folder = Path(folder.name)
+        programs = Path(box.binary("pshim6d")).parent
+        done = net.run([sys.executable, "-B", str(PACKAGING / "build-deb"), "--bin", str(programs), "--out", folder.name, "--quick"])
+        cls.package = done.stdout.strip()
+        cls.tree = cls.folder / "tree"
+        net.run(["dpkg-deb", "-x", cls.package, str(cls.tree)])
+
+    def test_it_holds_what_a_box_needs(self):
+        listed = net.run(["dpkg-deb", "-c", self.package]).stdout
+        self.assertFalse([line for line in listed.splitlines() if " root/root " not in line], "somebody else's files")
+        for path, mode in (
+            ("usr/sbin/pshim6d", 0o755),
+            ("usr/bin/pshim6ctl", 0o755),
+            ("usr/lib/pshim6/port", 0o755),
+            ("usr/lib/sysctl.d/60-pshim6.conf", 0o644),
+            ("lib/systemd/system/pshim6.service", 0o644),
+            ("usr/share/man/man1/pshim6ctl-doctor.1.gz", 0o644),
+            ("usr/share/doc/pshim6/operate.md", 0o644),
+            ("usr/share/doc/pshim6/examples/site.toml", 0o644),
+        ):
+            self.assertEqual((self.tree / path).stat().st_mode & 0o777, mode, path)
+        # Nothing of the operator's: neither in /etc nor in /var.
+        self.assertEqual({path.name for path in self.tree.iterdir()}, {"lib", "usr"})
+        depends = net.run(["dpkg-deb", "-f", self.package, "Depends"]).stdout
+        for library in ("libc6 (", "librte-eal", "librte-net-af-packet", "libssl3"):
+            self.assertIn(library, depends)
+
+    def test_its_example_is_a_good_configuration(self):
+        command = [box.binary("pshim6ctl"), "--config", str(self.tree / "usr/share/doc/pshim6/examples/site.toml"), "check"]
+        done = subprocess.run(command, capture_output=True, text=True)
+        self.assertEqual(done.returncode, 0, done.stderr)
+
+    def test_systemd_finds_no_fault_with_the_units(self):
+        # A name with colons would be understood as a file and another name for it.
+        units = ["pshim6.service", "pshim6-port@eth1.service", "pshim6-vfio@card.service"]
+        folder = self.tree / "lib/systemd/system"
+        for unit in units[1:]:
+            # Below another root it finds no template by the name of an instance.
+            shutil.copy(folder / f"{unit.split('@')[0]}@.service", folder / unit)
+        command = ["systemd-analyze", "verify", "--man=no", "--recursive-errors=no", f"--root={self.tree}", *units]
+        done = subprocess.run(command, capture_output=True, text=True)
+        self.assertEqual((done.returncode, done.stdout + done.stderr), (0, ""))
+        command = ["systemd-analyze", "security", "--offline=true", f"--threshold={EXPOSURE_MAX}", str(UNIT)]
+        done = subprocess.run(command, capture_output=True, text=True)
+        self.assertEqual(done.returncode, 0, done.stdout[-300:])
+
+    def test_its_manual_has_every_option_of_the_daemon(self):
+        said = subprocess.run([box.binary("pshim6d"), "--help"], capture_output=True, text=True, check=True).stdout
+        page = gzip.decompress((self.tree / "usr/share/man/man8/pshim6d.8.gz").read_bytes()).decode().replace("\\-", "-")
+        options = r"--[a-z][a-z-]+"
+        self.assertEqual(set(re.findall(options, page)), set(re.findall(options, said)))
+
+    def test_a_card_is_given_to_vfio_and_back(self):
+        sys_folder = self.folder / "sys"
+        device = sys_folder / "bus/pci/devices/0000:3b:00.0"
+        driver = sys_folder / "bus/pci/drivers/ixgbe"
+        for folder in (device, driver):
+            folder.mkdir(parents=True)
+        (device / "driver").symlink_to(driver)
+        for file in (device / "driver_override", driver / "unbind", sys_folder / "bus/pci/drivers_probe"):
+            file.touch()
+        script = [str(self.tree / "usr/lib/pshim6/bind-vfio")]
+
+        def run(*arguments):
+            environment = {**os.environ, "SYSFS": str(sys_folder)}
+            subprocess.run([*script, *arguments], env=environment, check=True)
+            files = (device / "driver_override", driver / "unbind", sys_folder / "bus/pci/drivers_probe")
+            return [file.read_text().strip() for file in files]
+
+        self.assertEqual(run("0000:3b:00.0"), ["vfio-pci", "0000:3b:00.0", "0000:3b:00.0"])
+        # The kernel would have bound it; from then on there is nothing to do.
+        (device / "driver").unlink()
+        vfio = sys_folder / "bus/pci/drivers/vfio-pci"
+        vfio.mkdir()
+        (vfio / "unbind").touch()
+        (device / "driver").symlink_to(vfio)
+        (driver / "unbind").write_text("")
+        self.assertEqual(run("0000:3b:00.0")[1], "")
+        self.assertEqual(run("--release", "0000:3b:00.0")[0], "")
+        self.assertEqual((vfio / "unbind").read_text().strip(), "0000:3b:00.0")
+        missing = subprocess.run([*script, "0000:ff:00.0"], env={**os.environ, "SYSFS": str(sys_folder)}, capture_output=True)
+        self.assertEqual(missing.returncode, 1)
+
+    @unittest.skipUnless(shutil.which("lintian"), "lintian is not installed")
+    def test_lintian_finds_no_error(self):
+        done = subprocess.run(["lintian", "--allow-root", "--fail-on", "error", self.package], capture_output=True, text=True)
+        self.assertEqual(done.returncode, 0, done.stdout)
 
 
 if __name__ == "__main__":

@@ -10,6 +10,7 @@ the Protect… settings that only hide things, and what Restrict… forbids beyo
 
 import argparse
 import ctypes
+import json
 import os
 import resource
 import subprocess
@@ -21,6 +22,8 @@ MS_RDONLY, MS_REMOUNT, MS_BIND, MS_REC, MS_PRIVATE = 1, 32, 4096, 16384, 1 << 18
 PR_SET_MDWE, PR_MDWE_REFUSE_EXEC_GAIN = 65, 1
 SCMP_ACT_ALLOW, SCMP_ACT_ERRNO, SCMP_CMP_EQ = 0x7FFF0000, 0x00050000, 4
 EPERM = 1
+# The one that everybody may run.
+PYTHON = "/usr/bin/python3" if os.path.exists("/usr/bin/python3") else sys.executable
 AF = {"AF_UNIX": 1, "AF_INET": 2, "AF_INET6": 10, "AF_NETLINK": 16, "AF_PACKET": 17}
 LIMITS = {"LimitNOFILE": resource.RLIMIT_NOFILE, "LimitMEMLOCK": resource.RLIMIT_MEMLOCK, "LimitCORE": resource.RLIMIT_CORE}
 
@@ -50,18 +53,21 @@ def main():
     parser.add_argument("--group", type=int, action="append", default=[], help="a supplementary group")
     parser.add_argument("--runtime", required=True, help="where RuntimeDirectory= is")
     parser.add_argument("--state", required=True, help="where StateDirectory= is")
-    parser.add_argument("--inner", action="store_true", help=argparse.SUPPRESS)
     at = sys.argv.index("--")
     given, program = parser.parse_args(sys.argv[1:at]), sys.argv[at + 1 :]
     unit = settings(given.unit)
-    if given.inner:
-        confine_calls(unit)
-        os.umask(int(unit["UMask"][0], 8))
-        os.execv(program[0], program)
+    # Asked as root: the daemon's account may not be able to read the checkout.
+    confinement = {
+        "umask": int(unit["UMask"][0], 8),
+        "calls": sorted(system_calls(unit)),
+        "families": [AF[word] for word in words(unit, "RestrictAddressFamilies")],
+        "mdwe": unit.get("MemoryDenyWriteExecute") == ["yes"],
+    }
     directories(unit, given)
     limits(unit)
     mounts(unit, (given.runtime, given.state))
-    os.execvp("setpriv", [*account(unit, given), sys.executable, "-B", __file__, "--inner", *sys.argv[1:]])
+    inner = [PYTHON, "-B", os.path.abspath(__file__), json.dumps(confinement), *program]
+    os.execvp("setpriv", [*account(unit, given), *inner])
 
 
 def directories(unit, given):
@@ -143,11 +149,10 @@ def expand(word):
     return set().union(*(expand(line) for line in inner if line and not line.startswith("#")))
 
 
-def confine_calls(unit):
-    """Loads the filter of system calls, of address families, and the refusal of memory that is written and executed."""
+def confined(confinement, program):
+    """The second half, as the daemon's account: loads the filter of system calls, of address families, and the refusal of
+    memory that is written and executed, and becomes the daemon."""
     libc = ctypes.CDLL(None, use_errno=True)
-    names = system_calls(unit)
-    families = [AF[word] for word in words(unit, "RestrictAddressFamilies")]
     seccomp = ctypes.CDLL("libseccomp.so.2")
     seccomp.seccomp_init.restype = ctypes.c_void_p
     context = ctypes.c_void_p(seccomp.seccomp_init(ctypes.c_uint32(SCMP_ACT_ERRNO | EPERM)))
@@ -155,20 +160,22 @@ def confine_calls(unit):
     class Compare(ctypes.Structure):
         _fields_ = [("arg", ctypes.c_uint), ("op", ctypes.c_int), ("a", ctypes.c_uint64), ("b", ctypes.c_uint64)]
 
-    for name in names:
+    for name in confinement["calls"]:
         number = seccomp.seccomp_syscall_resolve_name(name.encode())
         if number < 0:
             continue  # Not one of this machine's.
         if name == "socket":
-            for family in families:
+            for family in confinement["families"]:
                 compare = (Compare * 1)(Compare(0, SCMP_CMP_EQ, family, 0))
                 check(seccomp.seccomp_rule_add_array(context, ctypes.c_uint32(SCMP_ACT_ALLOW), number, 1, compare))
         else:
             check(seccomp.seccomp_rule_add_array(context, ctypes.c_uint32(SCMP_ACT_ALLOW), number, 0, None))
-    if unit.get("MemoryDenyWriteExecute") == ["yes"]:
+    if confinement["mdwe"]:
         # Kernels before 6.3 do not know it.
         libc.prctl(PR_SET_MDWE, PR_MDWE_REFUSE_EXEC_GAIN, 0, 0, 0)
     check(seccomp.seccomp_load(context))
+    os.umask(confinement["umask"])
+    os.execv(program[0], program)
 
 
 def check(answer):
@@ -177,4 +184,6 @@ def check(answer):
 
 
 if __name__ == "__main__":
+    if sys.argv[1].startswith("{"):
+        confined(json.loads(sys.argv[1]), sys.argv[2:])
     main()

@@ -158,6 +158,7 @@ upstream = ["2001:db8::53"]
 [publish]
 servers = ["2001:db8::53"]
 zone = "a.example"
+reverse = "a.0.0.0.0.0.c.f.ip6.arpa"
 key = "tsig.key"
 [manage]
 [metrics]

@@ -1,30 +1,33 @@
 //! The workers' cores.
 
 use std::collections::BTreeSet;
+use std::path::Path;
 
 use super::tree::numbers;
-use super::{Finding, Tree};
+use super::{Finding, RESTART, Tree, set};
 use crate::config::Site;
 use crate::config::site::{Device, Idle};
 
 const TOPIC: &str = "cores";
 
-pub(super) fn cores(tree: &Tree, site: &Site) -> Vec<Finding> {
+pub(super) fn cores(tree: &Tree, config: &Path, site: &Site) -> Vec<Finding> {
     let list = |name: &str| numbers(&tree.text(&format!("/sys/devices/system/cpu/{name}")).unwrap_or_default());
     let online = list("online");
     let polls = site.node.idle == Idle::Poll;
     let Some(cores) = &site.node.cores else {
-        return vec![unpinned(site, &online, polls)];
+        return vec![unpinned(config, site, &online, polls)];
     };
     let cores: Vec<u32> = cores.iter().map(|&core| core.into()).collect();
     let mut findings = Vec::new();
     let missing: Vec<u32> = cores.iter().copied().filter(|core| !online.is_empty() && !online.contains(core)).collect();
     if !missing.is_empty() {
-        findings
-            .push(Finding::fail(TOPIC, format!("box.cores names {}, not among {}", joined(&missing), joined(&online))));
+        let finding =
+            Finding::fail(TOPIC, format!("box.cores names {}, not among {}", joined(&missing), joined(&online)));
+        findings.push(pinned(finding, config, site, &online));
     }
     let isolated = list("isolated");
-    let shared: Vec<u32> = cores.iter().copied().filter(|core| !isolated.contains(core)).collect();
+    let shared: Vec<u32> =
+        cores.iter().copied().filter(|core| !missing.contains(core) && !isolated.contains(core)).collect();
     if polls && !shared.is_empty() {
         let all = joined(&cores);
         findings.push(
@@ -41,16 +44,27 @@ pub(super) fn cores(tree: &Tree, site: &Site) -> Vec<Finding> {
     findings
 }
 
-fn unpinned(site: &Site, online: &[u32], polls: bool) -> Finding {
+fn unpinned(config: &Path, site: &Site, online: &[u32], polls: bool) -> Finding {
     let workers = usize::from(site.node.workers);
     if !polls {
         return Finding::ok(TOPIC, format!("{workers} of them sleeping when idle, wherever the system puts them"));
     }
     if !online.is_empty() && workers >= online.len() {
         let text = format!("{workers} polling workers on {} cores leave none for control", online.len());
-        return Finding::fail(TOPIC, format!("{text}: box.workers must be less, or box.idle = \"sleep\""));
+        return Finding::fail(TOPIC, text).mend(set(config, "box", "idle", "\"sleep\"", RESTART));
     }
-    Finding::warn(TOPIC, "polling workers may share a core with others, or each other: set box.cores")
+    pinned(Finding::warn(TOPIC, "polling workers may share a core with others, or each other"), config, site, online)
+}
+
+/// With the command that gives each worker one of the last cores: the first does most of what else there is.
+fn pinned(finding: Finding, config: &Path, site: &Site, online: &[u32]) -> Finding {
+    match online.len().checked_sub(usize::from(site.node.workers)) {
+        None => finding,
+        Some(first) => {
+            let cores = joined(&online[first..]).replace(',', ", ");
+            finding.mend(set(config, "box", "cores", &format!("[{cores}]"), RESTART))
+        }
+    }
 }
 
 /// Workers on another memory node than the network cards.

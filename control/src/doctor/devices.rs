@@ -1,6 +1,6 @@
 //! What DPDK opens: PCI functions, and network interfaces behind AF_PACKET.
 
-use super::{Finding, Tree};
+use super::{Finding, Tree, Verdict};
 use crate::config::Site;
 use crate::config::site::{Device, Port};
 
@@ -56,7 +56,7 @@ fn binding(tree: &Tree, port: &str, address: &str) -> Finding {
     let place = format!("/sys/bus/pci/devices/{address}");
     if !tree.has(&place) {
         return Finding::fail(BINDING, format!("port {port}: there is no PCI function {address}"))
-            .mend("lspci -Dnn | grep -i ethernet");
+            .look("lspci -Dnn | grep -i ethernet");
     }
     let bind = format!("systemctl enable --now 'pshim6-vfio@{address}.service'");
     let wanted = tree.text(&format!("{place}/driver_override")).filter(|text| !text.is_empty() && text != "(null)");
@@ -109,8 +109,32 @@ fn group(tree: &Tree, port: &str, address: &str) -> Option<Finding> {
         .then(|| Finding::fail(IOMMU, format!("port {port}: {node} is missing")).mend("modprobe vfio-pci"))
 }
 
-pub(super) fn interfaces(tree: &Tree, site: &Site) -> Vec<Finding> {
-    site.ports.iter().filter_map(|port| Some(interface_of(tree, port, interface(port)?))).collect()
+pub(super) fn interfaces(tree: &Tree, site: &Site, features: &dyn Fn(&str) -> Option<String>) -> Vec<Finding> {
+    let ports = site.ports.iter().filter_map(|port| Some((port, interface(port)?)));
+    let found = ports.flat_map(|(port, name)| {
+        let joined = features(name).and_then(|text| joined(&text, port, name));
+        // What has to be mended is not also said to be good.
+        let looked = interface_of(tree, port, name);
+        let good = looked.verdict == Verdict::Ok && joined.is_some();
+        [(!good).then_some(looked), joined].into_iter().flatten()
+    });
+    found.collect()
+}
+
+/// Whether the kernel joins segments into frames larger than the link allows, before the box gets them: these are cut off or lost.
+fn joined(features: &str, port: &Port, name: &str) -> Option<Finding> {
+    const JOIN: [(&str, &str); 3] =
+        [("generic-receive-offload", "gro"), ("large-receive-offload", "lro"), ("rx-gro-hw", "rx-gro-hw")];
+    let on = |feature: &str| {
+        let line =
+            |line: &str| line.trim().strip_prefix(feature)?.strip_prefix(": ").map(|state| state.starts_with("on"));
+        features.lines().find_map(line).unwrap_or(false)
+    };
+    let short: Vec<&str> = JOIN.iter().filter(|(long, _)| on(long)).map(|(_, short)| *short).collect();
+    let text =
+        format!("port {}: {name} joins segments ({}): frames come that no link carries", port.name, short.join(", "));
+    let off: Vec<String> = short.iter().map(|short| format!("{short} off")).collect();
+    (!short.is_empty()).then(|| Finding::fail(INTERFACE, text).mend(format!("ethtool -K {name} {}", off.join(" "))))
 }
 
 fn interface_of(tree: &Tree, port: &Port, name: &str) -> Finding {
@@ -119,7 +143,7 @@ fn interface_of(tree: &Tree, port: &Port, name: &str) -> Finding {
     let place = format!("/sys/class/net/{name}");
     if !tree.has(&place) {
         return Finding::fail(INTERFACE, format!("port {}: there is no interface {name}", port.name))
-            .mend("ip -br link");
+            .look("ip -br link");
     }
     let flags = tree.text(&format!("{place}/flags"));
     let flags = flags.and_then(|text| u64::from_str_radix(text.trim_start_matches("0x"), 16).ok());

@@ -13,6 +13,8 @@ mod network;
 mod tests;
 mod tree;
 
+use std::path::Path;
+
 use serde::Serialize;
 
 use crate::config::Site;
@@ -43,28 +45,37 @@ pub struct Finding {
     /// The command that mends it, if one does.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub mend: Option<String>,
+    /// Where none does: the command that shows more.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub look: Option<String>,
 }
 
 impl Finding {
     /// All is well.
     pub fn ok(topic: &'static str, text: impl Into<String>) -> Finding {
-        Finding { topic, verdict: Verdict::Ok, text: text.into(), mend: None }
+        Finding { topic, verdict: Verdict::Ok, text: text.into(), mend: None, look: None }
     }
 
     /// Something should be known.
     pub fn warn(topic: &'static str, text: impl Into<String>) -> Finding {
-        Finding { topic, verdict: Verdict::Warn, text: text.into(), mend: None }
+        Finding { topic, verdict: Verdict::Warn, text: text.into(), mend: None, look: None }
     }
 
     /// Something is wrong.
     pub fn fail(topic: &'static str, text: impl Into<String>) -> Finding {
-        Finding { topic, verdict: Verdict::Fail, text: text.into(), mend: None }
+        Finding { topic, verdict: Verdict::Fail, text: text.into(), mend: None, look: None }
     }
 
     /// The command that mends it.
     #[must_use]
     pub fn mend(self, command: impl Into<String>) -> Finding {
         Finding { mend: Some(command.into()), ..self }
+    }
+
+    /// The command that shows more.
+    #[must_use]
+    pub fn look(self, command: impl Into<String>) -> Finding {
+        Finding { look: Some(command.into()), ..self }
     }
 }
 
@@ -92,21 +103,53 @@ pub struct Account {
     pub name: String,
     /// The number.
     pub uid: u32,
+    /// The name of its own group, for commands.
+    pub group: String,
+    /// The groups it is in.
+    pub groups: Vec<u32>,
 }
 
-/// Looks at everything the kernel and the file system tell of a machine that shall run `site`. `running` says that the daemon
-/// runs already, so that what it holds is not missed; `daemon` is the account it runs as.
-pub fn examine(tree: &Tree, site: &Site, running: bool, daemon: &Account) -> Vec<Finding> {
+/// What is known beforehand of the machine that is looked at.
+pub struct Patient<'a> {
+    /// What its kernel says of it.
+    pub tree: &'a Tree,
+    /// Where the configuration is.
+    pub config: &'a Path,
+    /// What it is to be.
+    pub site: &'a Site,
+    /// The daemon runs already, so that what it holds is not missed.
+    pub running: bool,
+    /// Whom it runs as.
+    pub daemon: &'a Account,
+    /// What `ethtool -k` says of an interface; the kernel has no file for it.
+    pub features: &'a dyn Fn(&str) -> Option<String>,
+}
+
+/// Looks at everything the kernel and the file system tell of a machine.
+pub fn examine(patient: &Patient<'_>) -> Vec<Finding> {
+    let Patient { tree, config, site, running, daemon, features } = *patient;
     let mut findings = Vec::new();
-    findings.extend(files::secrets(site, daemon));
+    findings.extend(files::readable(config, site, daemon));
+    findings.extend(files::secrets(config, site, daemon));
     findings.extend(files::store(site, daemon));
     findings.push(memory::hugepages(tree, site, running));
-    findings.push(memory::ordinary(tree, site, running));
+    findings.push(memory::ordinary(patient));
     findings.extend(devices::functions(tree, site));
-    findings.extend(devices::interfaces(tree, site));
-    findings.extend(network::mtus(site));
+    findings.extend(devices::interfaces(tree, site, features));
+    findings.extend(network::mtus(config, site));
     findings.extend(network::kernel(tree, site));
-    findings.extend(cpu::cores(tree, site));
+    findings.extend(cpu::cores(tree, config, site));
     findings.push(network::clock(tree, site));
     findings
 }
+
+/// The command that sets a field of the configuration, be it there already or not; `section` is its heading. The daemon has to hear
+/// of it by `then`.
+fn set(config: &Path, section: &str, field: &str, value: &str, then: &str) -> String {
+    format!(r"sed -i '/^{field} *=/d; s/^\[{section}\].*/&\n{field} = {value}/' {} && {then}", config.display())
+}
+
+/// How a daemon hears of what a reload takes over.
+const RELOAD: &str = "pshim6ctl reload";
+/// How it hears of the rest.
+const RESTART: &str = "systemctl restart pshim6";

@@ -1,19 +1,23 @@
 //! What the kernel does with the same links, how large packets may be, and the clock.
 
+use std::path::Path;
+
 use super::devices::interface;
-use super::{Finding, Tree};
+use super::{Finding, RELOAD, Tree, set};
 use crate::config::Site;
 
 const MTU: &str = "MTU";
 const KERNEL: &str = "kernel";
 const CLOCK: &str = "clock";
 
+/// Where the doctor's settings for ports are kept.
+const SYSCTL: &str = "/etc/sysctl.d/61-pshim6-ports.conf";
 /// Octets of the payload header (RFC 5533 §5.2).
 const PAYLOAD_HEADER: u16 = 8;
 /// The least MTU of IPv6 with room for the payload header.
 const ROOMY: u16 = 1280 + PAYLOAD_HEADER;
 
-pub(super) fn mtus(site: &Site) -> Vec<Finding> {
+pub(super) fn mtus(config: &Path, site: &Site) -> Vec<Finding> {
     let lan = site.ports.get(site.lan_port).map_or(0, |port| port.mtu);
     let mut findings = Vec::new();
     for provider in &site.providers {
@@ -28,7 +32,13 @@ pub(super) fn mtus(site: &Site) -> Vec<Finding> {
         } else if port.mtu >= lan {
             Finding::ok(MTU, format!("{text}, hosts {lan}: hosts learn by Packet Too Big (or set site.mss_clamp)"))
         } else {
-            Finding::warn(MTU, format!("{text}, hosts {lan}: every large packet is answered first: set site.mss_clamp"))
+            Finding::warn(MTU, format!("{text}, hosts {lan}: every large packet is answered first")).mend(set(
+                config,
+                "site",
+                "mss_clamp",
+                "true",
+                RELOAD,
+            ))
         });
     }
     findings
@@ -45,11 +55,13 @@ pub(super) fn kernel(tree: &Tree, site: &Site) -> Vec<Finding> {
         names.iter().copied().filter(|name| !flag(name, "disable_ipv6") && has_ipv6(tree, name)).collect();
     let mut findings = Vec::new();
     for name in &open {
-        let command = format!("sysctl -w net.ipv6.conf.{}.disable_ipv6=1", name.replace('.', "/"));
+        // With a slash, names of interfaces may have dots. The file is read at each start, when the interface appears.
+        let line = format!("net/ipv6/conf/{name}/disable_ipv6 = 1");
+        let command = format!("echo '{line}' >> {SYSCTL} && sysctl -q -p {SYSCTL}");
         let forwards = open.len() > 1 && (flag(name, "forwarding") || flag("all", "forwarding"));
         findings.push(if forwards {
             let text = format!("forwards IPv6 on {name}: packets go past the box untranslated");
-            Finding::fail(KERNEL, text).mend(format!("{command} && sysctl -w net.ipv6.conf.all.forwarding=0"))
+            Finding::fail(KERNEL, text).mend(command)
         } else {
             Finding::warn(KERNEL, format!("speaks IPv6 on {name} and answers what is for the box")).mend(command)
         });
@@ -97,5 +109,5 @@ pub(super) fn clock(tree: &Tree, site: &Site) -> Finding {
         Some(_) => "nothing keeps it right: name servers refuse signatures that are five minutes off",
         None => "nothing keeps it right: log lines and billing periods are only as good as it",
     };
-    Finding::warn(CLOCK, text).mend("apt install systemd-timesyncd")
+    Finding::warn(CLOCK, text).mend("apt install systemd-timesyncd && timedatectl set-ntp true")
 }

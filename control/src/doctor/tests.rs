@@ -97,8 +97,12 @@ impl Machine {
         let root = std::env::temp_dir().join(format!("pshim6-doctor-{name}-{}", std::process::id()));
         let _ = fs::remove_dir_all(&root);
         fs::create_dir_all(root.join("etc")).unwrap();
-        let uid = fs::metadata(&root).unwrap().uid();
-        let machine = Machine { root, site: SITE.into(), account: Account { name: "pshim6".into(), uid } };
+        let (uid, gid) = fs::metadata(&root).map(|it| (it.uid(), it.gid())).unwrap();
+        let machine = Machine {
+            root,
+            site: SITE.into(),
+            account: Account { name: "pshim6".into(), uid, group: "pshim6".into(), groups: vec![gid] },
+        };
         FILES.iter().for_each(|(path, text)| machine.write(path, text));
         machine.link("sys/bus/pci/devices/0000:3b:00.0/driver", "../drivers/vfio-pci");
         machine.link("sys/bus/pci/devices/0000:3b:00.0/iommu_group", "../../kernel/iommu_groups/7");
@@ -136,7 +140,9 @@ impl Machine {
     fn examine(&self, running: bool) -> Vec<Finding> {
         let file: &Path = &self.root.join("etc/site.toml");
         let (site, _) = Site::parse(file, &self.site).unwrap();
-        examine(&Tree::new(&self.root), &site, running, &self.account)
+        let (tree, daemon) = (&Tree::new(&self.root), &self.account);
+        let features = &|name: &str| Tree::new(&self.root).text(&format!("features/{name}"));
+        examine(&Patient { tree, config: file, site: &site, running, daemon, features })
     }
 
     /// What is not as it should be.
@@ -144,12 +150,29 @@ impl Machine {
         self.examine(false).into_iter().filter(|finding| finding.verdict != Verdict::Ok).collect()
     }
 
+    /// Does what the complaints about the configuration say, but for what tells the daemon of it; then there are none.
+    fn mended(&mut self) {
+        let file = self.root.join("etc/site.toml");
+        fs::write(&file, &self.site).unwrap();
+        for complaint in self.complaints().iter().filter_map(|complaint| complaint.mend.as_ref()) {
+            let (command, _) = complaint.split_once(" && ").unwrap();
+            // Nothing else on the machine that runs the tests is touched.
+            assert!(
+                command.starts_with("sed -i '") && command.ends_with(&format!("' {}", file.display())),
+                "{command}"
+            );
+            assert!(std::process::Command::new("sh").args(["-c", command]).status().unwrap().success());
+        }
+        self.site = fs::read_to_string(file).unwrap();
+        assert_eq!(self.complaints(), []);
+    }
+
     /// The only complaint: its topic, verdict, text and command.
     fn complaint(&self) -> (&'static str, Verdict, String, String) {
         let mut complaints = self.complaints();
         assert_eq!(complaints.len(), 1, "{complaints:#?}");
-        let Finding { topic, verdict, text, mend } = complaints.remove(0);
-        (topic, verdict, text, mend.unwrap_or_default())
+        let Finding { topic, verdict, text, mend, look } = complaints.remove(0);
+        (topic, verdict, text, mend.or(look).unwrap_or_default())
     }
 }
 
@@ -188,6 +211,10 @@ fn hugepages_are_counted_and_the_command_reserves_what_is_missing() {
     assert_eq!((topic, verdict), ("hugepages", Verdict::Fail));
     assert!(text.starts_with("200 MB free, eal.memory_mb = 512"), "{text}");
     assert_eq!(mend, "echo 'vm.nr_hugepages = 456' > /etc/sysctl.d/60-pshim6.conf && sysctl --system");
+    machine.write("usr/lib/sysctl.d/60-pshim6.conf", "# for packets\nvm.nr_hugepages = 456\n");
+    assert_eq!(machine.complaint().3, "sysctl --system", "said, and not done yet");
+    machine.write("etc/sysctl.d/60-pshim6.conf", "vm.nr_hugepages=100");
+    assert_eq!(machine.complaint().3, mend);
     // A daemon that runs has taken them.
     assert!(machine.examine(true).iter().all(|finding| finding.verdict == Verdict::Ok));
     machine.write("sys/kernel/mm/hugepages/hugepages-1048576kB/free_hugepages", "1");
@@ -205,6 +232,7 @@ fn too_many_contexts_for_the_memory_are_a_warning() {
     machine.config("contexts_max = 1024", "contexts_max = 16777216");
     let (topic, verdict, ..) = machine.complaint();
     assert_eq!((topic, verdict), ("memory", Verdict::Warn));
+    machine.mended();
 }
 
 #[test]
@@ -273,6 +301,53 @@ fn an_interface_is_there_up_and_wide_enough() {
 }
 
 #[test]
+fn an_interface_does_not_join_what_came_apart() {
+    let machine = Machine::fit("features");
+    let features = |gro, lro| {
+        format!(
+            "Features for eth0:\nrx-checksumming: on\ngeneric-receive-offload: {gro}\nlarge-receive-offload: {lro}\n"
+        )
+    };
+    machine.write("features/eth0", &features("off", "off [fixed]"));
+    machine.write("features/eth1", "no such device");
+    assert_eq!(machine.complaints(), []);
+    machine.write("features/eth0", &features("on", "off [fixed]"));
+    let (topic, verdict, text, mend) = machine.complaint();
+    assert_eq!((topic, verdict), ("interface", Verdict::Fail));
+    assert_eq!(text, "port lan: eth0 joins segments (gro): frames come that no link carries");
+    assert_eq!(mend, "ethtool -K eth0 gro off");
+    machine.write("features/eth0", &features("on", "on"));
+    assert_eq!(machine.complaint().3, "ethtool -K eth0 gro off lro off");
+}
+
+#[test]
+fn what_root_writes_can_be_read_by_the_daemon() {
+    let mut machine = Machine::fit("readable");
+    machine.remove("etc/key.pem");
+    machine.config("key = \"key.pem\"\n", "");
+    machine.config("[store]\nfile = \"leases\"\n", "");
+    machine.write("etc/hosts.json", "");
+    machine.mode("etc/hosts.json", 0o640);
+    // The daemon is somebody else, in the file's group.
+    machine.account.uid += 1;
+    assert_eq!(machine.complaints(), []);
+    machine.mode("etc/hosts.json", 0o600);
+    let file = machine.root.join("etc/hosts.json").display().to_string();
+    let (topic, verdict, text, mend) = machine.complaint();
+    assert_eq!((topic, verdict, text), ("configuration", Verdict::Fail, format!("{file}: pshim6 may not read it")));
+    assert_eq!(mend, format!("chgrp pshim6 {file} && chmod g+r {file}"));
+    machine.mode("etc/hosts.json", 0o644);
+    machine.account.groups.clear();
+    assert_eq!(machine.complaints(), []);
+    machine.mode("etc", 0o750);
+    let folder = machine.root.join("etc").display().to_string();
+    assert_eq!(machine.complaint().3, format!("chgrp pshim6 {folder} && chmod g+rx {folder}"));
+    // Root reads everything.
+    machine.account.uid = 0;
+    assert_eq!(machine.complaints(), []);
+}
+
+#[test]
 fn providers_have_room_for_the_payload_header() {
     let mut machine = Machine::fit("mtu");
     machine.config("mtu = 1508", "mtu = 1500");
@@ -280,8 +355,9 @@ fn providers_have_room_for_the_payload_header() {
     machine.config("mtu = 1500", "mtu = 1400");
     let complaints = machine.complaints();
     assert!(complaints.len() == 2 && complaints.iter().all(|it| it.topic == "MTU" && it.verdict == Verdict::Warn));
-    machine.config("port = \"lan\"\nkey", "port = \"lan\"\nmss_clamp = true\nkey");
-    assert_eq!(machine.complaints(), []);
+    machine.mended();
+    machine.config("mss_clamp = true", "mss_clamp = false");
+    machine.mended();
     machine.config("mtu = 1400", "mtu = 1280");
     assert!(machine.complaints()[0].text.contains("cut into fragments"));
 }
@@ -293,7 +369,8 @@ fn a_kernel_that_forwards_past_the_box_is_a_fault() {
     let (topic, verdict, text, mend) = machine.complaint();
     assert_eq!((topic, verdict), ("kernel", Verdict::Warn), "one interface alone forwards to nowhere");
     assert_eq!(text, "speaks IPv6 on eth0 and answers what is for the box");
-    assert_eq!(mend, "sysctl -w net.ipv6.conf.eth0.disable_ipv6=1");
+    let file = "/etc/sysctl.d/61-pshim6-ports.conf";
+    assert_eq!(mend, format!("echo 'net/ipv6/conf/eth0/disable_ipv6 = 1' >> {file} && sysctl -q -p {file}"));
     machine.write("proc/sys/net/ipv6/conf/eth1/disable_ipv6", "0");
     let complaints = machine.complaints();
     assert!(complaints.len() == 2 && complaints.iter().all(|it| it.verdict == Verdict::Fail), "{complaints:?}");
@@ -328,13 +405,16 @@ fn cores_are_there_isolated_and_near() {
     machine.write("sys/bus/pci/devices/0000:3b:00.0/numa_node", "-1\n");
     assert_eq!(machine.complaints(), []);
     machine.write("sys/devices/system/cpu/online", "0-2\n");
-    assert_eq!(machine.complaint().1, Verdict::Fail);
-    machine.config("cores = [2, 3]\n", "");
+    machine.write("sys/devices/system/cpu/isolated", "1-2\n");
+    assert_eq!(machine.complaints()[0].verdict, Verdict::Fail);
+    machine.mended();
+    machine.config("cores = [1, 2]\n", "");
     assert_eq!(machine.complaint().1, Verdict::Warn);
+    machine.mended();
+    machine.config("cores = [1, 2]\n", "");
     machine.write("sys/devices/system/cpu/online", "0-1\n");
     assert_eq!(machine.complaint().1, Verdict::Fail);
-    machine.config("\"poll\"", "\"sleep\"");
-    assert_eq!(machine.complaints(), []);
+    machine.mended();
 }
 
 #[test]
@@ -355,7 +435,8 @@ fn keys_and_leases_are_the_daemons_alone() {
     machine.mode("etc/leases", 0o600);
     assert_eq!(machine.complaints(), []);
     machine.remove("etc/key.pem");
-    assert_eq!(machine.complaint().3, format!("pshim6ctl key make && chown pshim6 {key}"));
+    let config = machine.root.join("etc/site.toml").display().to_string();
+    assert_eq!(machine.complaint().3, format!("pshim6ctl --config {config} key make && chown pshim6 {key}"));
 }
 
 #[test]

@@ -1,20 +1,18 @@
 //! `pshim6ctl doctor`: whether this machine and this configuration make a box that serves.
 
 use std::path::{Path, PathBuf};
+use std::process::Command;
 
 use clap::Args;
-use nix::unistd::{Group, User, geteuid};
+use nix::unistd::Group;
 
-use super::{Output, VerbError};
+use super::{Output, VerbError, account};
 use crate::config::site::{Device, Hugepages};
 use crate::config::{Configuration, Problems, Site};
-use crate::doctor::{Account, Finding, Report, Tree, Verdict, examine};
+use crate::doctor::{Account, Finding, Patient, Report, Tree, Verdict, examine};
 use crate::manage::api::{Request, Response, StatusView};
 use crate::manage::client::{Client, ClientError};
 use crate::policy::Policy;
-
-/// The account that the package makes for the daemon.
-const ACCOUNT: &str = "pshim6";
 
 #[derive(Args, Debug)]
 pub(super) struct DoctorArgs {
@@ -29,34 +27,27 @@ pub(super) struct DoctorArgs {
 pub(super) fn run(config: &Path, arguments: &DoctorArgs, output: &mut Output<'_>) -> Result<(), VerbError> {
     let mut findings = Vec::new();
     if let Some(site) = configuration(config, &mut findings) {
-        groups(&site, &mut findings);
+        let account = account::of_daemon(arguments.user.as_deref())?;
+        groups(&site, &account, &mut findings);
         let status = daemon(&site, output.socket, &mut findings);
-        let tree = Tree::new(&arguments.root);
-        findings.extend(examine(&tree, &site, status.is_some(), &account(arguments.user.as_deref())?));
+        let (tree, running) = (&Tree::new(&arguments.root), status.is_some());
+        findings.extend(examine(&Patient {
+            tree,
+            config,
+            site: &site,
+            running,
+            daemon: &account,
+            features: &features,
+        }));
         if let Some(status) = status {
-            running(&site, &status, &mut findings);
+            on_duty(&site, &status, &mut findings);
         }
     }
     let report = Report::of(findings);
     output.answer(&report, text)?;
     match report.verdict {
-        Verdict::Ok => Ok(()),
-        Verdict::Warn => Err(VerbError::Warned),
+        Verdict::Ok | Verdict::Warn => Ok(()),
         Verdict::Fail => Err(VerbError::Said),
-    }
-}
-
-fn account(named: Option<&str>) -> Result<Account, VerbError> {
-    let find = |name: &str| {
-        User::from_name(name).ok().flatten().map(|user| Account { name: user.name, uid: user.uid.as_raw() })
-    };
-    match named {
-        Some(name) => find(name).ok_or_else(|| VerbError::Words(format!("there is no user called {name}"))),
-        None => Ok(find(ACCOUNT).unwrap_or_else(|| {
-            let uid = geteuid();
-            let name = User::from_uid(uid).ok().flatten().map_or_else(|| uid.to_string(), |user| user.name);
-            Account { name, uid: uid.as_raw() }
-        })),
     }
 }
 
@@ -75,19 +66,34 @@ fn configuration(config: &Path, findings: &mut Vec<Finding>) -> Option<Site> {
             Some(configuration.site)
         }
         Err(Problems(problems)) => {
-            findings.extend(problems.iter().map(|it| Finding::fail(topic, it.to_string()).mend(check.clone())));
+            findings.extend(problems.iter().map(|it| Finding::fail(topic, it.to_string()).look(check.clone())));
             Site::load(config).ok().map(|(site, _)| site)
         }
     }
 }
 
-/// Groups of the sockets: without them the daemon does not start.
-fn groups(site: &Site, findings: &mut Vec<Finding>) {
+/// What `ethtool -k` says of an interface, if there is such a program.
+fn features(interface: &str) -> Option<String> {
+    let said = Command::new("ethtool").args(["-k", interface]).output().ok()?;
+    Some(String::from_utf8_lossy(&said.stdout).into_owned())
+}
+
+/// Groups of the sockets: the daemon starts if they exist and it is in them.
+fn groups(site: &Site, daemon: &Account, findings: &mut Vec<Finding>) {
     let read = site.manage.read.as_ref().and_then(|read| read.group.as_ref());
     for name in site.manage.group.iter().chain(read).filter(|name| name.parse::<u32>().is_err()) {
-        if Group::from_name(name).ok().flatten().is_none() {
-            let text = format!("[manage] names group {name}, which does not exist");
-            findings.push(Finding::fail("socket", text).mend(format!("groupadd --system {name}")));
+        let user = &daemon.name;
+        match Group::from_name(name).ok().flatten() {
+            None => {
+                let text = format!("[manage] names group {name}, which does not exist");
+                let command = format!("groupadd --system {name} && usermod -aG {name} {user}");
+                findings.push(Finding::fail("socket", text).mend(command));
+            }
+            Some(group) if daemon.uid != 0 && !daemon.groups.contains(&group.gid.as_raw()) => {
+                let text = format!("[manage] names group {name}, which {user} is not in");
+                findings.push(Finding::fail("socket", text).mend(format!("usermod -aG {name} {user}")));
+            }
+            Some(_) => {}
         }
     }
 }
@@ -111,28 +117,29 @@ fn daemon(site: &Site, socket: Option<&Path>, findings: &mut Vec<Finding>) -> Op
             None
         }
         Err(error @ ClientError::NoAccess { .. }) => {
-            let group = site.manage.group.as_deref().unwrap_or(ACCOUNT);
+            let group = site.manage.group.as_deref().unwrap_or("pshim6");
             findings.push(
                 Finding::fail(topic, error.to_string()).mend(format!("usermod -aG {group} $USER && newgrp {group}")),
             );
             None
         }
         Err(error) => {
-            findings.push(Finding::fail(topic, error.to_string()).mend("journalctl -u pshim6 -n 50"));
+            findings.push(Finding::fail(topic, error.to_string()).look("journalctl -u pshim6 -n 50"));
             None
         }
     }
 }
 
 /// What only a running box knows: whether its links are up and the next hops answer.
-fn running(site: &Site, status: &StatusView, findings: &mut Vec<Finding>) {
+fn on_duty(site: &Site, status: &StatusView, findings: &mut Vec<Finding>) {
     let interface = |name: &str| {
         let port = site.ports.iter().find(|port| port.name == name)?;
         let Device::Virtual(text) = &port.device else { return None };
         text.split(',').find_map(|part| part.strip_prefix("iface="))
     };
-    for port in status.ports.iter().filter(|port| !port.link_up) {
-        findings.push(Finding::fail("link", format!("port {} is down: look at the cable", port.name)));
+    // What the kernel has an interface for was looked at already.
+    for port in status.ports.iter().filter(|port| !port.link_up && interface(&port.name).is_none()) {
+        findings.push(Finding::warn("link", format!("port {} is down: look at the cable", port.name)));
     }
     for provider in status.providers.iter().filter(|provider| !provider.leaving) {
         let router = provider.next_hop.map_or_else(|| "no router".to_owned(), |router| format!("router {router}"));
@@ -145,7 +152,7 @@ fn running(site: &Site, status: &StatusView, findings: &mut Vec<Finding>) {
         let text = format!("{text} does not answer on port {}", provider.port);
         let finding = if status.ready { Finding::warn("next hop", text) } else { Finding::fail("next hop", text) };
         findings.push(match interface(&provider.port) {
-            Some(interface) => finding.mend(format!("tcpdump -c 4 -ni {interface} icmp6")),
+            Some(interface) => finding.look(format!("tcpdump -c 4 -ni {interface} icmp6")),
             None => finding,
         });
     }
@@ -164,8 +171,9 @@ fn text(report: &Report) -> String {
     let width = report.findings.iter().map(|finding| finding.topic.len()).max().unwrap_or(0);
     let line = |finding: &Finding| {
         let first = format!("{}  {:width$}  {}\n", word(finding.verdict), finding.topic, finding.text);
-        let mend = finding.mend.as_ref().map(|command| format!("      {:width$}  $ {command}\n", ""));
-        first + &mend.unwrap_or_default()
+        let command = |word: &str, command: &str| format!("      {:width$}  {word}: {command}\n", "");
+        let mend = finding.mend.as_ref().map(|it| command("mend", it));
+        first + &mend.or_else(|| finding.look.as_ref().map(|it| command("look", it))).unwrap_or_default()
     };
     let count = |verdict| report.findings.iter().filter(|finding| finding.verdict == verdict).count();
     let sum =

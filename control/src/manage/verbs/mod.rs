@@ -3,6 +3,7 @@
 //! `files` and `providers` work on the operator's files and need no daemon, `show` asks a running one; both answer a person with a
 //! table or, with `--json`, a program with exactly the types of [`api`](super::api).
 
+mod account;
 mod doctor;
 mod files;
 mod manual;
@@ -37,13 +38,10 @@ const NO_DAEMON: u8 = 3;
 /// Exit status when whoever asks may not.
 const NOT_ALLOWED: u8 = 4;
 
-/// Exit status of `doctor` when nothing is wrong, and something should be known.
-const WARNED: u8 = 5;
-
 /// Looks after a P-SHIM6 box: checks its configuration, makes its hosts, and shows what it is doing.
 ///
 /// Exit status: 0 when it worked, 1 when it did not, 2 when the command line was wrong, 3 when no daemon answers, 4 when it may
-/// only be asked by others, 5 when `doctor` found nothing worse than a warning.
+/// only be asked by others.
 #[derive(Debug, Parser)]
 #[command(name = "pshim6ctl", version)]
 pub struct Cli {
@@ -69,8 +67,8 @@ enum Verb {
     /// Look whether this machine is fit to be the box, and say what mends it.
     ///
     /// Hugepages, memory, network cards, IOMMU, cores, MTUs, what the kernel does with the same links, the clock, keys and
-    /// sockets; of a running box also its links and next hops. Changes nothing. Exit status: 0 all is well, 5 something should
-    /// be known, 1 something is wrong.
+    /// sockets; of a running box also its links and next hops. Changes nothing. Exit status: 1 when something keeps the box from its
+    /// work, else 0, also when something should be known.
     Doctor(doctor::DoctorArgs),
     /// The static hosts in the hosts file.
     #[command(subcommand)]
@@ -391,9 +389,6 @@ pub enum VerbError {
     /// Everything was said already.
     #[error("")]
     Said,
-    /// The same, and it was no more than a warning.
-    #[error("")]
-    Warned,
 }
 
 impl VerbError {
@@ -451,7 +446,6 @@ pub fn run(cli: &Cli, out: &mut dyn Write, err: &mut dyn Write) -> ExitCode {
         // `pshim6ctl contexts | head` is no failure.
         Err(VerbError::Write(error)) if error.kind() == io::ErrorKind::BrokenPipe => ExitCode::SUCCESS,
         Err(VerbError::Said) => ExitCode::FAILURE,
-        Err(VerbError::Warned) => ExitCode::from(WARNED),
         Err(error) => {
             // Nowhere is left to complain to if this fails.
             let _ = writeln!(output.err, "{error}");
