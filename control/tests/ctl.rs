@@ -399,6 +399,7 @@ fn answer(request: &Request) -> Response {
             contexts: 3,
             ..Default::default()
         }),
+        Request::History(_) => Response::History(Box::default()),
         Request::Reload => Response::error("site.toml:3:6: box.id: 16 is out of range: 0 to 15"),
     }
 }

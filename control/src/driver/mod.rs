@@ -8,6 +8,7 @@
 mod dpdk;
 mod figures;
 mod helpers;
+mod history;
 mod leases;
 mod policy;
 mod stories;
@@ -26,17 +27,19 @@ use rand::{Rng, SeedableRng, rngs::StdRng};
 use signal_hook::consts::{SIGHUP, SIGINT, SIGTERM};
 use tracing::{error, info, warn};
 
+use crate::config::site::TlsFiles;
 use crate::config::{Configuration, Problems, Site};
 use crate::engine::{Effect, Engine, SetupError};
 use crate::manage::api::{
     CountersView, DnsView, FlushedView, MemoryView, Natv6ProviderView, Natv6View, PortView, ProviderView, ReloadedView,
     Request, Response, StatusView, SteerRequest, WorkerView,
 };
-use crate::manage::server::{Call, Doors, Server, ServerError};
+use crate::manage::server::{Call, Doors, Renewal, Server, ServerError};
 use crate::policy::Policy;
 use crate::publish::Publisher;
 use crate::time::Instant;
 use helpers::Helpers;
+use history::History;
 use leases::Leases;
 use stories::Stories;
 use traced::Tracing;
@@ -149,7 +152,7 @@ pub fn run(configuration: Configuration) -> Result<(), RunError> {
         None => None,
     };
     let (calls_in, calls) = bounded(64);
-    let server = Server::open(&Doors::of(&configuration.site), calls_in)?;
+    let server = Server::open(&Doors::of(&configuration.site, configuration.tls.clone()), calls_in)?;
     info!(socket = %server.path().display(), "serving");
     let mut control = Control {
         configuration,
@@ -165,6 +168,8 @@ pub fn run(configuration: Configuration) -> Result<(), RunError> {
         tracing: None,
         traces: 0,
         links_due: Instant::START,
+        renewal: server.tls().map(|(_, renewal)| renewal),
+        history: History::default(),
     };
     control.serve(&calls, &stop, &hangup);
     drop(server);
@@ -201,6 +206,9 @@ struct Control {
     traces: u64,
     /// When the devices are next asked about their links.
     links_due: Instant,
+    /// What takes over new certificates.
+    renewal: Option<Renewal>,
+    history: History,
 }
 
 impl Control {
@@ -254,6 +262,7 @@ impl Control {
         }
         if trace_due {
             self.tend_trace(now);
+            self.remember(now);
         }
         self.carry_out();
         events
@@ -321,6 +330,7 @@ impl Control {
             Request::TraceStop(asked) => self.trace_stopped(asked.id),
             Request::Explain(asked) => self.explain(now, asked),
             Request::Policy => Response::Policy(self.engine.policy_view()),
+            Request::History(asked) => Response::History(Box::new(self.history.view(asked.from))),
             Request::PolicyLoad => match self.load_policy() {
                 Ok(view) => Response::PolicyLoaded(view),
                 Err(problems) => Response::error(problems.to_string()),
@@ -455,6 +465,9 @@ impl Control {
             peers: new.site.peers.len() as u64,
             notes,
         };
+        if let (Some(renewal), Some(tls)) = (&self.renewal, &new.tls) {
+            renewal.renew(Arc::clone(tls));
+        }
         self.configuration = new;
         Ok(view)
     }
@@ -471,6 +484,10 @@ fn needs_restart(old: &Site, new: &Site) -> bool {
     (like_old.sec, like_old.quarantine) = (old.sec, old.quarantine);
     like_old.shim6.announce_down = old.shim6.announce_down;
     like_old.setup = old.setup;
+    if let (Some(new), Some(old)) = (&mut like_old.manage.tls, &old.manage.tls) {
+        // Other files at the same port.
+        *new = TlsFiles { listen: new.listen, ..old.clone() };
+    }
     if like_old.dhcp.is_some() == old.dhcp.is_some() {
         like_old.dhcp.clone_from(&old.dhcp);
     }
