@@ -1,13 +1,15 @@
 //! The last hour, in a ring: what the web page shows of the time before somebody looked.
 //!
-//! A look is a few numbers for the box and for each provider, taken from what is counted anyway; nobody is asked for it. At most
+//! A look is a few numbers for the box and for each provider, taken from what is counted anyway; no walk over paths or contexts. At most
 //! [`LOOKS_MAX`] of them are kept: with fifteen providers some 600 KiB.
 
 use std::collections::VecDeque;
 use std::time::Duration;
 
+use dataplane::snapshot::PortId;
+
 use super::Control;
-use crate::manage::api::{HistoryView, PolicyShareView, PolicyView, PortView, ProviderHistoryView, ProviderView};
+use crate::manage::api::{HistoryView, PolicyShareView, PolicyView, ProviderHistoryView};
 use crate::time::Instant;
 
 /// Between two looks.
@@ -30,8 +32,8 @@ struct Totals {
     at: Instant,
     failovers: u64,
     dropped: u64,
-    /// Octets out and in, by port.
-    ports: Vec<(String, [u64; 2])>,
+    /// Octets out and in, for each port.
+    ports: Vec<[u64; 2]>,
 }
 
 #[derive(Clone, Debug, Default)]
@@ -58,8 +60,15 @@ struct Seen {
     totals: Totals,
     contexts: u64,
     exploring: u64,
-    providers: Vec<ProviderView>,
+    providers: Vec<ProviderSeen>,
     policy: PolicyView,
+}
+
+struct ProviderSeen {
+    name: String,
+    /// Its port, by its place in `Totals::ports`.
+    port: usize,
+    up: bool,
 }
 
 impl Control {
@@ -71,13 +80,17 @@ impl Control {
         let contexts = self.engine.context_counts(now, self.configuration.site.node.contexts_max);
         let dropped = (0..self.workers.count()).filter_map(|at| self.worker_view(at)).map(|it| it.dropped).sum();
         let failovers = self.engine.durations().failovers.iter().map(|(_, count)| count).sum();
-        let octets = |port: &PortView| (port.name.clone(), [port.tx_octets, port.rx_octets]);
-        let ports = self.devices.ports().iter().map(octets).collect();
+        let ports = self.devices.ports().iter().map(|port| [port.tx_octets, port.rx_octets]).collect();
+        let provider = |(name, port, up): (&str, PortId, bool)| ProviderSeen {
+            name: name.to_owned(),
+            port: usize::from(port.0),
+            up,
+        };
         let seen = Seen {
             totals: Totals { at: now, failovers, dropped, ports },
             contexts: contexts.total,
             exploring: contexts.exploring,
-            providers: self.providers(),
+            providers: self.engine.provider_states().map(provider).collect(),
             policy: self.engine.policy_view(),
         };
         self.history.look(seen);
@@ -94,14 +107,13 @@ impl History {
         let Some(before) = self.before.replace(seen.totals.clone()) else { return };
         let now = seen.totals;
         let seconds = now.at.since(before.at).as_secs_f64().max(1e-3);
-        let of_ports = |name: &str| -> Option<[f32; 2]> {
-            let octets = |ports: &[(String, [u64; 2])]| ports.iter().find(|(port, _)| port == name).map(|(_, it)| *it);
-            let (old, new) = (octets(&before.ports)?, octets(&now.ports)?);
+        let of_port = |at: usize| -> Option<[f32; 2]> {
+            let (old, new) = (before.ports.get(at)?, now.ports.get(at)?);
             Some([0, 1].map(|way| (new[way].saturating_sub(old[way]) as f64 / seconds / 125_000.0) as f32))
         };
-        let provider = |it: &ProviderView| {
+        let provider = |it: &ProviderSeen| {
             let alone = seen.providers.iter().filter(|other| other.port == it.port).count() == 1;
-            let port = of_ports(&it.port).filter(|_| alone);
+            let port = of_port(it.port).filter(|_| alone);
             let (carried, targets) = match seen.policy.loaded {
                 true => of_policy(&seen.policy, &it.name),
                 false => (port.map_or([None; 2], |port| port.map(Some)), [None; 2]),
@@ -187,14 +199,9 @@ mod tests {
     use super::*;
     use crate::manage::api::PolicyClassView;
 
-    fn seen(second: u64, octets: u64, providers: &[(&str, &str)]) -> Seen {
-        let provider = |(name, port): &(&str, &str)| ProviderView {
-            name: (*name).into(),
-            port: (*port).into(),
-            up: true,
-            ..Default::default()
-        };
-        let ports = ["p", "q"].map(|port| (port.to_owned(), [octets, octets / 2])).to_vec();
+    fn seen(second: u64, octets: u64, providers: &[(&str, usize)]) -> Seen {
+        let provider = |(name, port): &(&str, usize)| ProviderSeen { name: (*name).into(), port: *port, up: true };
+        let ports = vec![[octets, octets / 2]; 2];
         let at = Instant(Duration::from_secs(second));
         Seen {
             totals: Totals { at, failovers: second / 10, dropped: second * 3, ports },
@@ -210,7 +217,7 @@ mod tests {
         let mut history = History::default();
         for look in 0..2000 {
             assert!(history.is_due(Instant(Duration::from_secs(look * 5))));
-            history.look(seen(look * 5, look * 625_000, &[("x", "p"), ("y", "q")]));
+            history.look(seen(look * 5, look * 625_000, &[("x", 0), ("y", 1)]));
             assert!(!history.is_due(Instant(Duration::from_secs(look * 5 + 4))));
         }
         let view = history.view(None);
@@ -229,9 +236,9 @@ mod tests {
     #[test]
     fn providers_that_come_and_go_have_gaps_and_those_that_share_a_port_no_figures() {
         let mut history = History::default();
-        history.look(seen(0, 0, &[("x", "p")]));
-        history.look(seen(5, 625_000, &[("x", "p")]));
-        history.look(seen(10, 1_250_000, &[("y", "p"), ("z", "p")]));
+        history.look(seen(0, 0, &[("x", 0)]));
+        history.look(seen(5, 625_000, &[("x", 0)]));
+        history.look(seen(10, 1_250_000, &[("y", 0), ("z", 0)]));
         let view = history.view(None);
         let of = |name: &str| view.providers.iter().find(|it| it.name == name).unwrap();
         assert_eq!(of("x").out_mbps, [Some(1.0), None]);

@@ -91,6 +91,10 @@ function complain(reason) {
 function show() {
   document.getElementById("stale").hidden = true;
   document.body.classList.remove("stale");
+  draw();
+}
+
+function draw() {
   const { status } = now;
   document.title = `${status.name}: ${status.ready ? "ready" : "NOT READY"}`;
   say("name", status.name);
@@ -270,5 +274,12 @@ function workers(list) {
   });
   table("workers", ["worker", ">core", ">contexts", ">in/s", ">out/s", ">dropped/s", ">busy"], rows, "There is no worker.");
 }
+
+/** Charts are as wide as there is room, so they are drawn again where that is another. */
+let resized = 0;
+addEventListener("resize", () => {
+  clearTimeout(resized);
+  if (now && policy && history) resized = setTimeout(draw, 150);
+});
 
 turn();
