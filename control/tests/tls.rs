@@ -63,9 +63,13 @@ impl Room {
     }
 
     fn serve_with(&self, patience: Duration) -> (Server, SocketAddr) {
+        self.open(patience, false)
+    }
+
+    fn open(&self, patience: Duration, web_over_tls: bool) -> (Server, SocketAddr) {
         let files = self.files();
         let tls = Some((files.listen, Arc::new(Tls::load(&files).unwrap())));
-        let doors = Doors { tls, patience, ..Doors::at(&self.file("control.sock")) };
+        let doors = Doors { tls, patience, web_over_tls, ..Doors::at(&self.file("control.sock")) };
         let server = Server::open(&doors, engine()).unwrap();
         let address = server.tls().unwrap().0;
         (server, address)
@@ -303,6 +307,22 @@ fn a_browser_gives_no_orders() {
 }
 
 #[test]
+fn the_page_is_there_for_those_with_a_certificate_if_it_shall_be() {
+    let room = Room::new("page");
+    let reader = room.reader();
+    for (shall, status) in [(true, 200), (false, 404)] {
+        let (_server, address) = room.open(Duration::from_secs(5), shall);
+        for place in ["/", "/page.js"] {
+            let mut stream = room.foreign(address, Some(&reader), SslVersion::TLS1_3).unwrap();
+            let request = format!("GET {place} HTTP/1.1\r\nHost: box.example:9465\r\nConnection: close\r\n\r\n");
+            let answer = said(&mut stream, &request);
+            assert!(answer.starts_with(&format!("HTTP/1.1 {status} ")), "{place}: {answer}");
+            assert!(answer.contains("content-security-policy: default-src 'none'"), "{answer}");
+        }
+    }
+}
+
+#[test]
 fn files_that_would_let_the_wrong_ones_in_are_refused() {
     let room = Room::new("files");
     let fails =
@@ -326,6 +346,61 @@ fn files_that_would_let_the_wrong_ones_in_are_refused() {
     assert!(text.starts_with("/other-key.pem: is not the key of "), "{text}");
     fs::set_permissions(&files.key, fs::Permissions::from_mode(0o644)).unwrap();
     assert!(fails(&files).starts_with("/box-key.pem: mode 0644 lets everybody read the key"));
+}
+
+/// A site with management over TLS, and nothing else of interest.
+const SITE: &str = r#"[box]
+name = "a-box"
+
+[site]
+prefix = "fc00:a::/48"
+lan = "fc00:a:0:1::/64"
+port = "lan"
+
+[[port]]
+name = "lan"
+device = "net_af_packet0,iface=a-lan"
+addresses = ["fc00:a:0:1::1/64"]
+
+[[port]]
+name = "x"
+device = "net_af_packet1,iface=a-x"
+addresses = ["2001:db8:aa::2/64"]
+
+[[provider]]
+name = "isp-x"
+port = "x"
+prefix = "2001:db8:a1:1::/64"
+next_hop = "2001:db8:aa::1"
+
+[manage]
+listen = "[2001:db8:aa::2]:9465"
+certificate = "box.pem"
+key = "box-key.pem"
+clients_operator_ca = "operators.pem"
+"#;
+
+#[test]
+fn the_check_reads_certificates_and_says_when_ours_ends() {
+    let room = Room::new("check");
+    fs::write(room.file("site.toml"), SITE).unwrap();
+    let check = || {
+        let done = ctl(&room.folder, "--config site.toml check");
+        (done.status.success(), String::from_utf8_lossy(&[done.stdout, done.stderr].concat()).into_owned())
+    };
+    for (until_s, words) in [
+        (40 * 86_400, None),
+        (5 * 86_400 + 60, Some("box.pem: expires in 5 days")),
+        (-60, Some("box.pem: has expired: no client believes it any more")),
+    ] {
+        room.servers.issue(&room.folder, "box", (-7200, until_s), &["127.0.0.1"]);
+        let (good, said) = check();
+        assert!(good && said.contains("expire") == words.is_some(), "{said}");
+        assert!(words.is_none_or(|words| said.contains(words)), "{said}");
+    }
+    fs::remove_file(room.file("operators.pem")).unwrap();
+    let (good, said) = check();
+    assert!(!good && said.contains("operators.pem: cannot be read: "), "{said}");
 }
 
 fn ctl(folder: &Path, arguments: &str) -> Output {

@@ -45,7 +45,7 @@ fn read(source: &mut Source<'_>, directory: &Path) -> Option<Site> {
     let publish = publish::check(source, &file.publish, &network, directory);
     let manage = manage::check(source, &file.manage, directory, &node.control_socket);
     let metrics = manage::metrics(source, &file.metrics);
-    let web = web::check(source, &file.web, manage.tls.is_some());
+    let web = web::check(source, &file.web, &manage, &metrics);
     let forks = fork::check(source, &file.forks, &network, shim6.forks_max);
     Some(Site {
         node,

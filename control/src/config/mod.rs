@@ -82,6 +82,9 @@ impl Configuration {
         }
         warnings.extend(hosts.warnings().iter().cloned());
         warnings.extend(key_warnings(&site, &hosts));
+        if let (Some(tls), Some(files)) = (&tls, &site.manage.tls) {
+            warnings.extend(tls.warning().map(|text| Problem::of_file(&files.certificate, text)));
+        }
         Ok(Configuration { file: file.to_path_buf(), site, hosts, publish_key, policy, tls, warnings })
     }
 }

@@ -11,6 +11,8 @@ use std::os::unix::fs::PermissionsExt;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
+use openssl::asn1::Asn1Time;
+use openssl::error::ErrorStack;
 use openssl::x509::{X509, X509VerifyResult};
 use rustls::client::danger::HandshakeSignatureValid;
 use rustls::crypto::{WebPkiSupportedAlgorithms, ring, verify_tls12_signature, verify_tls13_signature};
@@ -27,6 +29,9 @@ use super::problem::Problem;
 
 /// The only protocol above TLS.
 const HTTP: &[u8] = b"http/1.1";
+
+/// A certificate that is good for fewer days is warned about.
+const DAYS_ADVISED: i32 = 14;
 
 /// Where the daemon can be asked over TLS, and the files for it (`manage.listen` and what goes with it).
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -57,6 +62,8 @@ pub enum ClientRole {
 pub struct Tls {
     server: Arc<ServerConfig>,
     clients: Arc<Clients>,
+    /// Days that our certificate is good for yet; fewer than none once it has expired.
+    days: i32,
 }
 
 impl Tls {
@@ -84,6 +91,7 @@ impl Tls {
         let algorithms = provider.signature_verification_algorithms;
         let clients = Arc::new(Clients { readers, operators, hints, algorithms });
         let (chain, key) = own(&files.certificate, &files.key)?;
+        let days = days_left(&chain).map_err(|error| Problem::of_file(&files.certificate, error.to_string()))?;
         let builder = ServerConfig::builder_with_provider(provider)
             .with_protocol_versions(&[&rustls::version::TLS13])
             .map_err(|error| Problem::of_file(&files.certificate, error.to_string()))?;
@@ -94,7 +102,16 @@ impl Tls {
         server.session_storage = Arc::new(NoServerSessionStorage {});
         server.send_tls13_tickets = 0;
         server.alpn_protocols = vec![HTTP.to_vec()];
-        Ok(Tls { server: Arc::new(server), clients })
+        Ok(Tls { server: Arc::new(server), clients, days })
+    }
+
+    /// What is to be known of the certificate before clients find out.
+    pub(super) fn warning(&self) -> Option<String> {
+        match self.days {
+            days if days < 0 => Some("has expired: no client believes it any more".to_owned()),
+            days if days < DAYS_ADVISED => Some(format!("expires in {days} days")),
+            _ => None,
+        }
     }
 
     /// For the server's end of connections.
@@ -238,6 +255,18 @@ fn own(certificate: &Path, key: &Path) -> Result<(Vec<CertificateDer<'static>>, 
     let pem = fs::read(key).map_err(unread)?;
     let key = PrivateKeyDer::from_pem_slice(&pem).map_err(|_| wrong("holds no private key (PEM)".into()))?;
     Ok((chain, key))
+}
+
+/// Days until the first of a chain expires.
+fn days_left(chain: &[CertificateDer<'_>]) -> Result<i32, ErrorStack> {
+    let now = Asn1Time::days_from_now(0)?;
+    let mut least = i32::MAX;
+    for certificate in chain {
+        let left = now.diff(X509::from_der(certificate)?.not_after())?;
+        // Whole days, rounded towards the past.
+        least = least.min(left.days - i32::from(left.secs < 0));
+    }
+    Ok(least)
 }
 
 fn misfit(error: &Error, certificate: &Path) -> String {

@@ -5,7 +5,7 @@ use std::net::SocketAddr;
 use toml::Spanned;
 
 use super::file::WebSection;
-use super::manage::address;
+use super::manage::{Manage, Metrics, address};
 use super::source::Source;
 
 /// Where the web page is: nowhere unless somebody says so.
@@ -17,7 +17,13 @@ pub struct Web {
     pub over_tls: bool,
 }
 
-pub(super) fn check(source: &mut Source<'_>, section: &Option<Spanned<WebSection>>, tls: bool) -> Web {
+pub(super) fn check(
+    source: &mut Source<'_>,
+    section: &Option<Spanned<WebSection>>,
+    manage: &Manage,
+    metrics: &Metrics,
+) -> Web {
+    let tls = manage.tls.as_ref().map(|files| files.listen);
     let Some(section) = section else { return Web::default() };
     let section = section.get_ref();
     let listen = section.listen.as_ref().and_then(|text| {
@@ -27,10 +33,15 @@ pub(super) fn check(source: &mut Source<'_>, section: &Option<Spanned<WebSection
                          web.over_tls has it at manage.listen for browsers with a certificate";
             source.problem(&text.span(), words);
         }
+        for (field, other) in [("manage.listen", tls), ("metrics.listen", metrics.listen)] {
+            if other == Some(address) {
+                source.problem(&text.span(), format!("is {field} as well"));
+            }
+        }
         Some(address)
     });
     let over_tls = section.over_tls.as_ref().is_some_and(|it| *it.get_ref());
-    if let Some(text) = section.over_tls.as_ref().filter(|it| *it.get_ref() && !tls) {
+    if let Some(text) = section.over_tls.as_ref().filter(|it| *it.get_ref() && tls.is_none()) {
         source.problem(&text.span(), "is at manage.listen, and there is none");
     }
     Web { listen, over_tls }
@@ -56,6 +67,8 @@ mod tests {
             let problems = with(&format!("[web]\nlisten = \"{open}\"")).unwrap_err();
             assert!(problems[0].contains("web.listen: is not an address of the machine itself"), "{problems:?}");
         }
+        let problems = with("[metrics]\nlisten = \"[::1]:8080\"\n[web]\nlisten = \"[::1]:8080\"").unwrap_err();
+        assert!(problems[0].ends_with("web.listen: is metrics.listen as well"), "{problems:?}");
         let problems = with("[web]\nover_tls = true").unwrap_err();
         assert!(problems[0].ends_with("web.over_tls: is at manage.listen, and there is none"), "{problems:?}");
         let tls =
