@@ -48,6 +48,7 @@ fn alg() -> (Alg, StdRng) {
         zone: Name::from_text("a.example").ok(),
         identifiers: Identifiers { blocks: Vec::new(), site: Block::new(BOX, 48) },
         cache: Bounds { entries: 1000, octets: 1 << 20 },
+        withholds: false,
     });
     alg.set_names([("h1", Ulid(HOST))]);
     alg.set_sources(0, vec![OWN]);
@@ -93,6 +94,8 @@ fn engine(count: u32) {
         questions_per_s: 1000,
         questions_per_host_s: 1000,
         handshake_wait_ms: 40,
+        a_records: control::config::site::ARecords::Pass,
+        a_wait_ms: 1000,
     };
     world.reload(0, |site, _| site.dns = Some(dns)).expect("a configuration the engine takes");
     world.restart(0);

@@ -34,6 +34,8 @@ pub(super) fn check(source: &mut Source<'_>, section: &Option<Spanned<DnsSection
         questions_per_s: number(source, &section.questions_per_s, limits::DNS_QUESTIONS_PER_S),
         questions_per_host_s: number(source, &section.questions_per_host_s, limits::DNS_QUESTIONS_PER_HOST_S),
         handshake_wait_ms: number(source, &section.handshake_wait_ms, limits::DNS_HANDSHAKE_WAIT_MS),
+        a_records: section.a_records.unwrap_or_default(),
+        a_wait_ms: number(source, &section.a_wait_ms, limits::DNS_A_WAIT_MS),
     })
 }
 

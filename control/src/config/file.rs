@@ -8,7 +8,7 @@ use serde::de::DeserializeOwned;
 use toml::Spanned;
 use toml::de::{DeValue, ValueDeserializer};
 
-use super::site::{FlowLabels, Hugepages, Idle, Order, Routable};
+use super::site::{ARecords, FlowLabels, Hugepages, Idle, Order, Routable};
 use super::source::{Source, remove_at};
 
 type Text = Option<Spanned<String>>;
@@ -150,6 +150,8 @@ pub(super) struct DnsSection {
     pub(super) questions_per_s: Number,
     pub(super) questions_per_host_s: Number,
     pub(super) handshake_wait_ms: Number,
+    pub(super) a_records: Option<ARecords>,
+    pub(super) a_wait_ms: Number,
 }
 
 /// `[reap]`

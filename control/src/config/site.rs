@@ -141,6 +141,23 @@ pub struct Dns {
     pub questions_per_host_s: u32,
     /// Milliseconds for which an answer waits for the handshake that it began.
     pub handshake_wait_ms: u32,
+    /// What becomes of IPv4 addresses of names that have a CMULA, where the policy says nothing of it.
+    pub a_records: ARecords,
+    /// Milliseconds for which IPv4 addresses wait for the peer's first answer, before they are given.
+    pub a_wait_ms: u32,
+}
+
+/// What becomes of IPv4 addresses of names that have a CMULA.
+#[derive(
+    Clone, Copy, Debug, Default, PartialEq, Eq, serde::Deserialize, serde::Serialize, schemars::JsonSchema,
+)]
+#[serde(rename_all = "snake_case")]
+pub enum ARecords {
+    /// Hosts get them.
+    #[default]
+    Pass,
+    /// Hosts do not get them while the peer answers at its CMULA.
+    Withhold,
 }
 
 /// The box (`[box]`).

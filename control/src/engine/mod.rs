@@ -49,6 +49,7 @@ mod hints;
 mod hosts;
 mod icmp;
 mod label;
+mod legacy;
 mod leases;
 mod link;
 mod liveness;

@@ -224,18 +224,22 @@ impl Check<'_> {
         let (pairs, packets) = self.fits(&format!("{field}.match"), &said.fits, sites);
         let rules = self.rules(&field, [&said.out, &said.inward, &said.both], ways);
         let windows = self.windows(&format!("{field}.windows"), &said.windows, ways);
-        if rules.iter().all(Option::is_none) && said.windows.is_empty() {
+        if rules.iter().all(Option::is_none) && said.windows.is_empty() && said.a_records.is_none() {
             self.problem(&field, "says nothing of where its traffic goes: out, in, both or windows");
         }
+        if packets.is_some() && said.a_records.is_some() {
+            self.problem(&format!("{field}.a_records"), "nobody knows of a question what packets will follow");
+        }
         let fail_back = self.fail_back(&format!("{field}.fail_back"), said.fail_back);
-        Class { name: said.name.clone(), pairs, packets, rules, windows, fail_back }
+        Class { name: said.name.clone(), pairs, packets, rules, windows, fail_back, a_records: said.a_records }
     }
 
     fn default_class(&mut self, said: &DefaultFile, ways: &[Terms]) -> Class {
         let rules = self.rules(DEFAULT, [&said.out, &said.inward, &said.both], ways);
         let windows = self.windows("default.windows", &said.windows, ways);
         let fail_back = self.fail_back("default.fail_back", said.fail_back);
-        Class { name: DEFAULT.into(), pairs: PairMatch::default(), packets: None, rules, windows, fail_back }
+        let (name, pairs, a_records) = (DEFAULT.into(), PairMatch::default(), said.a_records);
+        Class { name, pairs, packets: None, rules, windows, fail_back, a_records }
     }
 
     fn fail_back(&mut self, field: &str, said: Option<FailBackFile>) -> FailBack {

@@ -54,6 +54,7 @@ impl World {
             zone: Name::from_text("a.example").ok(),
             identifiers: Identifiers { blocks: Vec::new(), site },
             cache: Bounds { entries: 8, octets: 20_000 },
+            withholds: false,
         });
         alg.set_names([("h", Ulid(Ipv6Addr::new(0xfc00, 0xa, 0, 1, 0, 0, 0, 5)))]);
         (0..2).for_each(|server| alg.set_sources(server, vec![OWN]));

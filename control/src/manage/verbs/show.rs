@@ -342,6 +342,7 @@ fn dns_text(view: &DnsView) -> String {
     format!(
         "{servers}\ncache: {} of {} answers, {} of {} octets; {} hits, {} misses, {} had to make room\n\
          waiting: {} questions of hosts, {} on their way to servers\n\
+         IPv4 addresses of names with a CMULA: {}, {} answers wait for the peer\n\
          own zone: {} names, {} hosts without one\n\
          peers learned: {}; looked up backwards: {} now, {} remembered as not found\n{counters}",
         view.entries,
@@ -353,6 +354,8 @@ fn dns_text(view: &DnsView) -> String {
         view.evicted,
         view.waiting,
         view.asked,
+        if view.withholding { "withheld by policy" } else { "given" },
+        view.undecided,
         view.names,
         view.unnamed,
         view.peers,
