@@ -88,7 +88,6 @@ fn engine(count: u32) {
         upstream: vec![server],
         zone,
         ulid_kind: ULID_KIND,
-        identifiers: Vec::new(),
         cache_entries: 1000,
         cache_mb: 1,
         questions_per_s: 1000,

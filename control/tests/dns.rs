@@ -46,7 +46,6 @@ impl Names {
                     upstream: vec![server],
                     zone: Some(control::dns::Name::from_text("a.example").unwrap()),
                     ulid_kind: ULID,
-                    identifiers: Vec::new(),
                     cache_entries: 1000,
                     cache_mb: 1,
                     questions_per_s: 1000,

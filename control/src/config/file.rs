@@ -88,6 +88,7 @@ pub(super) struct SiteSection {
     pub(super) sec: Number,
     pub(super) quarantine_s: Number,
     pub(super) mss_clamp: Option<bool>,
+    pub(super) identifier_blocks: Texts,
 }
 
 /// `[[port]]`
@@ -144,7 +145,6 @@ pub(super) struct DnsSection {
     pub(super) upstream: Texts,
     pub(super) zone: Text,
     pub(super) ulid_type: Number,
-    pub(super) identifiers: Texts,
     pub(super) cache_entries: Number,
     pub(super) cache_mb: Number,
     pub(super) questions_per_s: Number,
@@ -242,8 +242,20 @@ pub(super) struct DhcpSection {
     pub(super) dns_servers: Texts,
     pub(super) search: Texts,
     pub(super) prefer: Text,
+    pub(super) selection: Option<Vec<Spanned<SelectionSection>>>,
+    pub(super) selection_automatic: Option<bool>,
+    pub(super) selection_privacy: Option<bool>,
     pub(super) relays: Texts,
     pub(super) reservation: Option<Vec<Spanned<ReservationSection>>>,
+}
+
+/// `[[dhcp.selection]]`
+#[derive(Debug, Default, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub(super) struct SelectionSection {
+    pub(super) prefix: Text,
+    pub(super) precedence: Number,
+    pub(super) label: Number,
 }
 
 /// `[[dhcp.reservation]]`

@@ -4,6 +4,9 @@
 //! workers' snapshot from it. A fault is a [`Problem`] with file, line, column and field, and all faults are told at
 //! once. [`Configuration::load`] is the one way in, for a start and for a reload alike.
 
+mod blocks;
+#[cfg(test)]
+mod blocks_tests;
 mod check;
 mod dhcp;
 mod dns;

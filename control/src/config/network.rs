@@ -9,6 +9,7 @@ use std::str::FromStr;
 use dataplane::wire::{Locator, Ulid};
 use toml::Spanned;
 
+use super::blocks;
 use super::check::{checked_name, number, required};
 use super::file::{PeerSection, PortSection, ProviderSection, SiteFile, SiteSection};
 use super::limits;
@@ -20,6 +21,7 @@ use super::source::{Source, Span};
 /// The checked part of the file that this module reads.
 pub(super) struct Network {
     pub(super) prefix: Prefix,
+    pub(super) identifier_blocks: Vec<Prefix>,
     pub(super) lan: Prefix,
     pub(super) lan_port: usize,
     pub(super) key: Option<PathBuf>,
@@ -46,10 +48,12 @@ pub(super) fn check(source: &mut Source<'_>, file: &SiteFile, directory: &Path) 
     if let Some(site) = &site {
         lan_address(source, file, site, &checked);
         peers_together(source, file, &peers, site.prefix, &providers);
+        blocks::together(source, file, &site.blocks, &checked, &providers);
     }
     let site = site?;
     Some(Network {
         prefix: site.prefix,
+        identifier_blocks: site.blocks,
         lan: site.lan,
         lan_port: site.port,
         key: site.key,
@@ -62,6 +66,7 @@ pub(super) fn check(source: &mut Source<'_>, file: &SiteFile, directory: &Path) 
 
 struct SitePart {
     prefix: Prefix,
+    blocks: Vec<Prefix>,
     lan: Prefix,
     port: usize,
     key: Option<PathBuf>,
@@ -74,7 +79,8 @@ fn site(source: &mut Source<'_>, file: &SiteFile, directory: &Path) -> Option<Si
         return None;
     };
     let (span, section) = (section.span(), section.get_ref());
-    let prefix = required(source, &span, "prefix", &section.prefix).and_then(|text| site_prefix(source, text));
+    let blocks = blocks::blocks(source, section);
+    let prefix = required(source, &span, "prefix", &section.prefix).and_then(|text| site_prefix(source, text, &blocks));
     let lan = required(source, &span, "lan", &section.lan).and_then(|text| lan_prefix(source, text, prefix));
     let port = required(source, &span, "port", &section.port).and_then(|name| reference(source, name, &file.ports));
     let sec = number(source, &section.sec, limits::SEC);
@@ -82,13 +88,15 @@ fn site(source: &mut Source<'_>, file: &SiteFile, directory: &Path) -> Option<Si
         source.warning(&field_span(&section.sec, &span), "each host takes some four thousand million hashes to make");
     }
     let key = key_file(source, section, directory);
-    Some(SitePart { prefix: prefix?, lan: lan?, port: port?, key, sec })
+    Some(SitePart { prefix: prefix?, blocks, lan: lan?, port: port?, key, sec })
 }
 
-fn site_prefix(source: &mut Source<'_>, text: &Spanned<String>) -> Option<Prefix> {
+fn site_prefix(source: &mut Source<'_>, text: &Spanned<String>, blocks: &[Prefix]) -> Option<Prefix> {
     let prefix: Prefix = parsed(source, text, "an IPv6 prefix")?;
-    if !prefix.address().is_unique_local() {
-        source.problem(&text.span(), format!("{prefix} is not in fc00::/7, where identifiers come from (RFC 4193)"));
+    if !prefix.address().is_unique_local() && !blocks.iter().any(|block| block.covers(prefix)) {
+        let elsewhere = if blocks.is_empty() { "" } else { ", nor in a block of site.identifier_blocks" };
+        let text_of = format!("{prefix} is not in fc00::/7, where identifiers come from (RFC 4193){elsewhere}");
+        source.problem(&text.span(), text_of);
         return None;
     }
     if !(48..=64).contains(&prefix.length()) {

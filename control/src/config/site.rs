@@ -10,6 +10,7 @@ use dataplane::natv6::PrefixPair;
 use dataplane::snapshot::ClassView;
 use dataplane::wire::{Locator, Ulid};
 
+use crate::dhcp::options::PolicyRow;
 use crate::dns::Name;
 
 pub use super::manage::{Manage, Metrics};
@@ -25,6 +26,8 @@ pub struct Site {
     pub eal: Eal,
     /// The block of identifiers (`site.prefix`), at most 64 bits long.
     pub prefix: Prefix,
+    /// Blocks besides fc00::/7 whose addresses are identifiers, ours and others' (`site.identifier_blocks`).
+    pub identifier_blocks: Vec<Prefix>,
     /// The /64 the hosts live in, inside `prefix` (`site.lan`).
     pub lan: Prefix,
     /// Index in `ports` of the port towards the hosts (`site.port`).
@@ -101,8 +104,10 @@ pub struct Dhcp {
     pub dns_servers: Vec<Ipv6Addr>,
     /// Domains they search.
     pub search: Vec<String>,
-    /// Addresses their policy table prefers to all others (RFC 7078); none if they get no table.
-    pub prefer: Option<Prefix>,
+    /// Their policy table for address selection (RFC 7078); empty if they get none.
+    pub policy: Vec<PolicyRow>,
+    /// Flags A and P of that option.
+    pub policy_flags: u8,
     /// Relays that are listened to; all on the link if there is none.
     pub relays: Vec<Prefix>,
     /// Clients that always have a place.
@@ -129,8 +134,6 @@ pub struct Dns {
     pub zone: Option<Name>,
     /// Type of the ULID record.
     pub ulid_kind: u16,
-    /// Blocks of identifiers besides fc00::/7.
-    pub identifiers: Vec<Prefix>,
     /// Answers kept.
     pub cache_entries: u32,
     /// Megabytes for them.

@@ -156,6 +156,8 @@ pub struct Engine {
     lan_port: PortId,
     /// The box's own addresses there.
     lan_addresses: Vec<std::net::Ipv6Addr>,
+    /// Blocks of identifiers besides fc00::/7.
+    identifiers: Vec<Block>,
     /// Hosts that have their address by DHCPv6.
     leased: HashSet<Ulid>,
     leases: Option<leases::Leases>,

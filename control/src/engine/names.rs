@@ -39,7 +39,6 @@ const STREAM_PORTS: u16 = 49_152;
 /// Everything about DNS.
 pub(super) struct Names {
     pub(super) alg: Alg,
-    blocks: Vec<Block>,
     contexts_max: usize,
     /// The ports behind which each server is, by its place, and the box's own address there; the best first.
     ways: Vec<Vec<(PortId, Ipv6Addr)>>,
@@ -55,19 +54,16 @@ impl Names {
     /// What the configuration says, if it says anything.
     pub(super) fn of(site: &Site) -> Option<Names> {
         let wanted = site.dns.as_ref()?;
-        let block = |prefix: &Prefix| Block::new(prefix.address(), prefix.length());
-        let blocks: Vec<Block> = wanted.identifiers.iter().map(block).collect();
         let alg = Alg::new(dns::Config {
             upstream: wanted.upstream.clone(),
             ulid_kind: wanted.ulid_kind,
             zone: wanted.zone.clone(),
-            identifiers: Identifiers { blocks: blocks.clone(), site: block(&site.prefix) },
+            identifiers: Identifiers { blocks: blocks(site), site: block(&site.prefix) },
             cache: Bounds { entries: wanted.cache_entries as usize, octets: (wanted.cache_mb as usize) << 20 },
             withholds: wanted.a_records == ARecords::Withhold,
         });
         Some(Names {
             alg,
-            blocks,
             contexts_max: site.node.contexts_max as usize,
             ways: vec![Vec::new(); wanted.upstream.len()],
             all: TokenBucket::new(HANDSHAKES_PER_S, HANDSHAKES_PER_S / 8),
@@ -76,11 +72,6 @@ impl Names {
             choices: Patience::new(Duration::from_millis(wanted.a_wait_ms.into())),
             withholds: wanted.a_records == ARecords::Withhold,
         })
-    }
-
-    /// Blocks of identifiers the operator names.
-    pub(super) fn blocks(&self) -> impl Iterator<Item = Block> + '_ {
-        self.blocks.iter().copied()
     }
 
     /// A port of the box that no question comes from.
@@ -94,6 +85,15 @@ impl Names {
         let place = (hasher.number(bits as u64 ^ (bits >> 64) as u64) >> 20) as usize % BUCKETS;
         self.hosts[place].take(millis) && self.all.take(millis)
     }
+}
+
+/// Blocks of identifiers besides fc00::/7.
+pub(super) fn blocks(site: &Site) -> Vec<Block> {
+    site.identifier_blocks.iter().map(block).collect()
+}
+
+fn block(prefix: &Prefix) -> Block {
+    Block::new(prefix.address(), prefix.length())
 }
 
 impl Engine {
@@ -435,7 +435,6 @@ mod tests {
             upstream: vec![near, far, "fc00:dead::53".parse().unwrap()],
             zone: None,
             ulid_kind: dns::ULID_KIND,
-            identifiers: Vec::new(),
             cache_entries: 16,
             cache_mb: 1,
             questions_per_s: 100,

@@ -107,6 +107,7 @@ impl Engine {
             providers: site.providers.iter().map(provider).collect(),
             lan_port: PortId(site.lan_port as u8),
             lan_addresses: links.get(site.lan_port).map(|link| link.own.clone()).unwrap_or_default(),
+            identifiers: super::names::blocks(site),
             leased: HashSet::new(),
             leases: None,
             advertiser: None,

@@ -522,6 +522,7 @@ fn plan(rng: &mut StdRng) -> Plan {
         order: None,
         standby: true,
         sections: String::new(),
+        elsewhere: Vec::new(),
         key: None,
         proofs_take: Duration::ZERO,
         plain: Vec::new(),

@@ -9,6 +9,7 @@ use dataplane::wire::shim6::{ControlPacket, Message, PacketError};
 use rand::Rng;
 
 use super::evil::VICTIM;
+use super::plan::is_identifier;
 use super::{CABLE, Due, Fault, Oracle, Origin, ProviderId, SiteId, World, packet};
 use crate::identity::prefix_of;
 use crate::time::Instant;
@@ -252,7 +253,7 @@ impl World {
             let text = format!("{source} is no source for provider {number} (to {target})");
             return self.violation(Some(site), Oracle::Ingress, text);
         }
-        if target.is_unique_local() {
+        if is_identifier(target) {
             return self.violation(
                 Some(site),
                 Oracle::Identifier,

@@ -42,6 +42,8 @@ pub struct Plan {
     /// Further sections for the configuration of all boxes; `{site}` in it stands for the number of the
     /// site, `{last}` for that of its last provider.
     pub sections: String,
+    /// Sites whose identifiers are of 5f00::/16 rather than of fc00::/7.
+    pub elsewhere: Vec<SiteId>,
 }
 
 /// What a site is made of.
@@ -76,6 +78,7 @@ impl Default for Plan {
             key: None,
             proofs_take: Duration::ZERO,
             sections: String::new(),
+            elsewhere: Vec::new(),
         }
     }
 }
@@ -93,7 +96,16 @@ struct Named {
     identity: HostIdentity,
 }
 
+/// The first half of a block of identifiers outside fc00::/7.
+const ELSEWHERE: u16 = 0x5f00;
+
 impl Plan {
+    /// The block of a site's identifiers.
+    fn prefix(&self, site: SiteId) -> Ipv6Addr {
+        let first = if self.elsewhere.contains(&site) { ELSEWHERE } else { 0xfc00 };
+        Ipv6Addr::new(first, 0xa + site as u16, 0, 0, 0, 0, 0, 0)
+    }
+
     pub(super) fn make(&self, rng: &mut dyn Rng) -> Made {
         let hosts: Vec<Vec<Named>> = (0..self.sites.len()).map(|site| self.make_hosts(site, rng)).collect();
         let mut made = Made { sites: Vec::new(), providers: Vec::new(), hosts: Vec::new() };
@@ -123,7 +135,7 @@ impl Plan {
     fn make_hosts(&self, site: SiteId, rng: &mut dyn Rng) -> Vec<Named> {
         let plan = self.sites[site];
         let prefixes = HostPrefixes {
-            ulid: high_half(lan(site)),
+            ulid: high_half(lan(self.prefix(site))),
             locators: (1..=plan.providers).map(|port| high_half(delegated(site, port))).collect(),
         };
         let host = |number: u16| {
@@ -136,21 +148,23 @@ impl Plan {
     /// The configuration of a site's box.
     fn toml(&self, site: SiteId, hosts: &[Vec<Named>]) -> String {
         let SitePlan { providers, workers, .. } = self.sites[site];
+        let prefix = self.prefix(site);
         let mut text = format!(
             "[box]\nname = \"box-{site}\"\nworkers = {workers}\ncontexts_max = {}\nhold = {{ packets = 16, pairs = {} }}\n\
-             [site]\nprefix = \"{}/48\"\nlan = \"{}/64\"\nport = \"lan\"\n\
+             [site]\nprefix = \"{}/48\"\nlan = \"{}/64\"\nport = \"lan\"\n{}\
              [reap]\nsend_timeout_s = {}\nstandby = {}\n{}\n[shim6]\n{}\n{}\n\
              [[port]]\nname = \"lan\"\ndevice = \"net_null0\"\naddresses = [\"{}/64\"]\n",
             self.contexts_max,
             self.hold_pairs,
-            prefix(site),
-            lan(site),
+            prefix,
+            lan(prefix),
+            if self.elsewhere.is_empty() { "" } else { "identifier_blocks = [\"5f00::/16\"]\n" },
             self.send_timeout_s,
             self.standby,
             self.order.as_ref().map(|order| format!("order = \"{order}\"")).unwrap_or_default(),
             if self.plain.contains(&site) { "" } else { &self.shim6 },
             self.sections.replace("{site}", &site.to_string()).replace("{last}", &providers.to_string()),
-            address(lan(site), 1),
+            address(lan(prefix), 1),
         );
         for port in 1..=providers {
             let (link, delegated) = (link(site, port), delegated(site, port));
@@ -210,13 +224,13 @@ fn provider(site: SiteId, port: u16) -> Provider {
     }
 }
 
-/// The block of a site's identifiers.
-fn prefix(site: SiteId) -> Ipv6Addr {
-    Ipv6Addr::new(0xfc00, 0xa + site as u16, 0, 0, 0, 0, 0, 0)
+fn lan(prefix: Ipv6Addr) -> Ipv6Addr {
+    Ipv6Addr::from_bits(prefix.to_bits() | 1 << 64)
 }
 
-fn lan(site: SiteId) -> Ipv6Addr {
-    Ipv6Addr::new(0xfc00, 0xa + site as u16, 0, 1, 0, 0, 0, 0)
+/// Whether an address is an identifier in one of these worlds, whatever its plan.
+pub(super) fn is_identifier(address: Ipv6Addr) -> bool {
+    address.is_unique_local() || address.segments()[0] == ELSEWHERE
 }
 
 /// What the provider at a port delegated.
