@@ -36,8 +36,7 @@ fn identifiers_are_never_translated_for_and_never_leave_a_site() {
     scene.run(s(1));
     let host = scene.hosts[0].ulid;
     // Nobody knows this one. A host is told so; a routable address in its place is translated for.
-    let (nobody, routable): (Ipv6Addr, Ipv6Addr) =
-        ("5f00:dead::1".parse().unwrap(), "2001:db8:77::1".parse().unwrap());
+    let (nobody, routable): (Ipv6Addr, Ipv6Addr) = ("5f00:dead::1".parse().unwrap(), "2001:db8:77::1".parse().unwrap());
     scene.send(0, &packet::udp(host, nobody, (9, 9), b"hello?"));
     scene.run(ms(200));
     let (kind, code, ..) = scene.error_at(0);

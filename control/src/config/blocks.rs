@@ -66,7 +66,8 @@ pub(super) fn together(
         let delegated = section.delegated.as_ref().zip(provider.delegated);
         for (text, prefix) in section.prefix.iter().map(|text| (text, provider.prefix)).chain(delegated) {
             if let Some(block) = of(prefix) {
-                let text_of = format!("{prefix} and the identifiers' block {block} overlap: locators would be identifiers");
+                let text_of =
+                    format!("{prefix} and the identifiers' block {block} overlap: locators would be identifiers");
                 source.problem(&text.span(), text_of);
             }
         }
@@ -74,7 +75,8 @@ pub(super) fn together(
         let texts = file.ports.get(provider.port).and_then(|port| port.get_ref().addresses.as_ref());
         for (text, own) in texts.iter().flat_map(|list| list.get_ref()).zip(&port.addresses) {
             if let Some(block) = of(single(*own)) {
-                source.problem(&text.span(), format!("{own} is in the identifiers' block {block}, on a provider's link"));
+                source
+                    .problem(&text.span(), format!("{own} is in the identifiers' block {block}, on a provider's link"));
             }
         }
     }

@@ -47,7 +47,10 @@ fn a_block_holds_nothing_but_identifiers() {
         ("\"64:ff9b::/32\"", "something else"),
         ("\"5f00::/16\", \"5f00:a::/32\"", "identifier_blocks[1]: 5f00:a::/32 overlaps 5f00::/16"),
         // What providers delegate, where their routers are, and where peers are.
-        ("\"2001:db8:a1::/48\"", "provider[0].prefix: 2001:db8:a1:1::/64 and the identifiers' block 2001:db8:a1::/48 overlap"),
+        (
+            "\"2001:db8:a1::/48\"",
+            "provider[0].prefix: 2001:db8:a1:1::/64 and the identifiers' block 2001:db8:a1::/48 overlap",
+        ),
         ("\"2001:db8:aa::/48\"", "port[1].addresses[0]: 2001:db8:aa::2/64 is in the identifiers' block"),
         ("\"2001:db8:b1::/48\"", "is in the identifiers' block 2001:db8:b1::/48, so it locates nobody"),
         (&nine.join(", "), "has 9 entries: at most 8"),

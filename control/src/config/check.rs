@@ -58,6 +58,7 @@ fn read(source: &mut Source<'_>, directory: &Path) -> Option<Site> {
         mss_clamp: file.site.as_ref().and_then(|section| section.get_ref().mss_clamp).unwrap_or(false),
         ports: network.ports,
         providers: network.providers,
+        uplinks: network.uplinks,
         peers: network.peers,
         forks,
         reap,

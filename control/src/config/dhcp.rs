@@ -105,7 +105,7 @@ fn policy(source: &mut Source<'_>, section: &DhcpSection, network: &Network) -> 
 fn flags(section: &DhcpSection) -> u8 {
     let automatic = section.selection_automatic.unwrap_or(true);
     let privacy = section.selection_privacy.unwrap_or(true);
-    u8::from(automatic) * AUTOMATIC_ROWS | u8::from(privacy) * PRIVACY
+    (if automatic { AUTOMATIC_ROWS } else { 0 }) | (if privacy { PRIVACY } else { 0 })
 }
 
 fn selection(source: &mut Source<'_>, section: &DhcpSection) -> Vec<PolicyRow> {
@@ -324,10 +324,12 @@ mod tests {
     #[test]
     fn the_hosts_policy_table_is_made_of_what_is_said_and_the_sites_blocks() {
         let rows = |text: &str, dhcp: &str| {
-            let whole = format!("{}[store]\nfile = \"s\"\n[dhcp]\n{dhcp}", REST.replace("[site]", &format!("[site]\n{text}")));
+            let whole =
+                format!("{}[store]\nfile = \"s\"\n[dhcp]\n{dhcp}", REST.replace("[site]", &format!("[site]\n{text}")));
             let (site, _) = Site::parse(Path::new("site.toml"), &whole).unwrap_or_else(|it| panic!("{it}"));
             let dhcp = site.dhcp.unwrap();
-            let rows = dhcp.policy.iter().map(|it| format!("{}/{} {} {}", it.prefix, it.length, it.precedence, it.label));
+            let rows =
+                dhcp.policy.iter().map(|it| format!("{}/{} {} {}", it.prefix, it.length, it.precedence, it.label));
             (rows.collect::<Vec<_>>(), dhcp.policy_flags)
         };
         let (rows_of, flags) = rows("identifier_blocks = [\"5f00::/16\"]", "selection_privacy = false\n");
@@ -346,8 +348,7 @@ mod tests {
     fn rows_that_cannot_be_sent_are_told() {
         let row = |text: &str| format!("[[dhcp.selection]]\n{text}\n");
         let full = "prefix = \"2001:db8::/32\"\nprecedence = 1\nlabel = 1";
-        let many: String =
-            (0..17).map(|at| row(&full.replace("2001:db8", &format!("2001:{at}")))).collect();
+        let many: String = (0..17).map(|at| row(&full.replace("2001:db8", &format!("2001:{at}")))).collect();
         for (text, told) in [
             (row("prefix = \"2001:db8::/32\"\nprecedence = 1"), "label"),
             (row(&full.replace("label = 1", "label = 256")), "out of range: 0 to 255"),

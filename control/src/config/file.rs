@@ -112,6 +112,9 @@ pub(super) struct ProviderSection {
     pub(super) next_hop: Text,
     pub(super) preference: Number,
     pub(super) delegated: Text,
+    pub(super) hint: Number,
+    pub(super) subnet: Number,
+    pub(super) rapid_commit: Option<bool>,
 }
 
 /// `[[peer]]`

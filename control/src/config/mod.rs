@@ -28,6 +28,7 @@ mod problem;
 pub mod publish;
 pub mod site;
 mod source;
+pub mod uplink;
 #[cfg(test)]
 mod tests;
 
@@ -67,8 +68,9 @@ impl Configuration {
     pub fn load(file: &Path) -> Result<Configuration, Problems> {
         let (site, mut warnings) = Site::load(file)?;
         let mut hosts = Hosts::load(&site.node.hosts_file, &site)?;
-        if let Some(file) = site.key.as_ref().filter(|_| site.dhcp.is_some() && hosts.key().is_none()) {
-            // Addresses of clients are made with it, so it must be there.
+        // Addresses of clients, and those in prefixes that come later, are made with it, so it must be there.
+        let made_later = site.dhcp.is_some() || !site.uplinks.is_empty();
+        if let Some(file) = site.key.as_ref().filter(|_| made_later && hosts.key().is_none()) {
             let key = key::load(file).map_err(|error| Problem::of_file(file, error.reason()))?;
             hosts.set_key(Arc::new(key));
         }

@@ -17,6 +17,7 @@ use super::natv6;
 use super::prefix::{LinkAddress, MacAddress, Prefix, is_routable, is_unicast};
 use super::site::{Device, Peer, Port, Provider};
 use super::source::{Source, Span};
+use super::uplink::{self, Uplink};
 
 /// The checked part of the file that this module reads.
 pub(super) struct Network {
@@ -28,6 +29,7 @@ pub(super) struct Network {
     pub(super) sec: u8,
     pub(super) ports: Vec<Port>,
     pub(super) providers: Vec<Provider>,
+    pub(super) uplinks: Vec<Uplink>,
     pub(super) peers: Vec<Peer>,
 }
 
@@ -38,8 +40,19 @@ pub(super) fn check(source: &mut Source<'_>, file: &SiteFile, directory: &Path) 
         .providers
         .iter()
         .enumerate()
-        .map(|(index, section)| provider(source, section, index, file, &checked))
+        .map(|(index, section)| match uplink::is_open(section.get_ref()) {
+            true => None,
+            false => provider(source, section, index, file, &checked),
+        })
         .collect();
+    let (mut fixed, mut uplinks) = (Vec::new(), Vec::new());
+    for (index, section) in file.providers.iter().enumerate() {
+        uplink::unused(source, section.get_ref());
+        match uplink::is_open(section.get_ref()) {
+            true => uplinks.push(uplink::uplink(source, section, index, file, &checked)),
+            false => fixed.push(providers[index].clone()),
+        }
+    }
     let peers: Vec<Option<Peer>> = file.peers.iter().map(|section| peer(source, section)).collect();
 
     ports_together(source, file);
@@ -59,7 +72,8 @@ pub(super) fn check(source: &mut Source<'_>, file: &SiteFile, directory: &Path) 
         key: site.key,
         sec: site.sec,
         ports: checked.into_iter().collect::<Option<_>>()?,
-        providers: providers.into_iter().collect::<Option<_>>()?,
+        providers: fixed.into_iter().collect::<Option<_>>()?,
+        uplinks: uplinks.into_iter().collect::<Option<_>>()?,
         peers: peers.into_iter().collect::<Option<_>>()?,
     })
 }
@@ -242,10 +256,10 @@ fn provider(
     let order = limits::Limits { field: "provider.preference", default: index as i64, min: 0, max: 65_535 };
     let preference = number(source, &section.preference, order);
     let delegated = natv6::delegated(source, section, prefix);
-    Some(Provider { name: name?, port: port?, prefix: prefix?, next_hop: next_hop?, preference, delegated })
+    Some(Provider { name: name?, port: port?, prefix: prefix?, next_hop: next_hop?, preference, delegated, deprecated: false })
 }
 
-fn provider_prefix(source: &mut Source<'_>, text: &Spanned<String>) -> Option<Prefix> {
+pub(super) fn provider_prefix(source: &mut Source<'_>, text: &Spanned<String>) -> Option<Prefix> {
     let prefix: Prefix = parsed(source, text, "an IPv6 prefix")?;
     if prefix.length() != 64 {
         source.problem(
@@ -265,7 +279,7 @@ fn provider_prefix(source: &mut Source<'_>, text: &Spanned<String>) -> Option<Pr
     Some(prefix)
 }
 
-fn next_hop(source: &mut Source<'_>, text: &Spanned<String>, port: Option<&Port>) -> Option<Ipv6Addr> {
+pub(super) fn next_hop(source: &mut Source<'_>, text: &Spanned<String>, port: Option<&Port>) -> Option<Ipv6Addr> {
     let next_hop: Ipv6Addr = parsed(source, text, "an IPv6 address")?;
     if !is_unicast(next_hop) {
         source.problem(&text.span(), format!("{next_hop} is not a router's address"));
@@ -454,7 +468,7 @@ where
 }
 
 /// The index of the port called `name`. The names in the file count, so that a port with another fault is found too.
-fn reference(source: &mut Source<'_>, name: &Spanned<String>, ports: &[Spanned<PortSection>]) -> Option<usize> {
+pub(super) fn reference(source: &mut Source<'_>, name: &Spanned<String>, ports: &[Spanned<PortSection>]) -> Option<usize> {
     let named = |port: &Spanned<PortSection>| port.get_ref().name.as_ref().is_some_and(|it| it == name);
     let found = ports.iter().position(named);
     if found.is_none() {

@@ -14,6 +14,7 @@ use crate::dhcp::options::PolicyRow;
 use crate::dns::Name;
 
 pub use super::manage::{Manage, Metrics};
+use super::uplink::Uplink;
 use super::prefix::{LinkAddress, MacAddress, Prefix};
 use super::publish::Publish;
 
@@ -42,8 +43,10 @@ pub struct Site {
     pub mss_clamp: bool,
     /// In the order of the file.
     pub ports: Vec<Port>,
-    /// In the order of the file; never empty.
+    /// In the order of the file; those of `uplinks` are not among them before they are resolved.
     pub providers: Vec<Provider>,
+    /// Providers of which some is only known while the box runs.
+    pub uplinks: Vec<Uplink>,
     /// Peers whose locators are known without DNS.
     pub peers: Vec<Peer>,
     /// Classes of traffic with contexts of their own, in the order in which a packet is held against them; the place in the
@@ -151,9 +154,7 @@ pub struct Dns {
 }
 
 /// What becomes of IPv4 addresses of names that have a CMULA.
-#[derive(
-    Clone, Copy, Debug, Default, PartialEq, Eq, serde::Deserialize, serde::Serialize, schemars::JsonSchema,
-)]
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, serde::Deserialize, serde::Serialize, schemars::JsonSchema)]
 #[serde(rename_all = "snake_case")]
 pub enum ARecords {
     /// Hosts get them.
@@ -279,6 +280,8 @@ pub struct Provider {
     pub preference: u16,
     /// All that it delegated, `prefix` among it: what addresses are translated to by prefix (`natv6.mapped`).
     pub delegated: Option<Prefix>,
+    /// Whether it is to be left: another prefix has come, or this one is not preferred any more (RFC 8415).
+    pub deprecated: bool,
 }
 
 /// A peer whose locators are known without DNS (`[[peer]]`).

@@ -293,14 +293,7 @@ impl Alg {
     }
 
     /// Somebody waits for what is in the cache, on its way, or has to be asked for.
-    pub(super) fn submit(
-        &mut self,
-        now: Instant,
-        rng: &mut dyn Rng,
-        key: Key,
-        waiter: Waiter,
-        out: &mut Vec<Output>,
-    ) {
+    pub(super) fn submit(&mut self, now: Instant, rng: &mut dyn Rng, key: Key, waiter: Waiter, out: &mut Vec<Output>) {
         if let Some(job) = self.by_key.get(&key).and_then(|number| self.jobs.get_mut(number)) {
             self.counted.count(Event::QuestionsJoined);
             return job.waiters.push(waiter);

@@ -252,7 +252,8 @@ impl Job {
                 let ulids: Vec<Ulid> = valid.iter().copied().filter(|ulid| !rules.zone.serves(*ulid)).collect();
                 let known = !ulids.is_empty() && !locators.is_empty();
                 let learned = known.then(|| Arc::new(Learned { ulids, locators }));
-                let named = Named { ulids: valid, learned: learned.clone().map(|it| (it, answer.lifetime)), bare: None };
+                let named =
+                    Named { ulids: valid, learned: learned.clone().map(|it| (it, answer.lifetime)), bare: None };
                 let (answer, named, events) = (Some(answer), Some(Arc::new(named)), vec![Event::Rewritten]);
                 Outcome { answer, learned, named, events, ..Outcome::default() }
             }
@@ -298,7 +299,8 @@ impl Job {
         let answer = octets.and_then(|octets| Answer::of(&View::new(&octets).ok()?).ok());
         let Some(answer) = answer else { return Next::Done(Outcome::default()) };
         let shorter = |answer: Answer| if unknown { answer.shortened(UNKNOWN_TTL) } else { answer };
-        let bare = compose::without_legacy(answer.octets(), &ulids).and_then(|octets| Some(Answer::made(&View::new(&octets).ok()?)));
+        let bare = compose::without_legacy(answer.octets(), &ulids)
+            .and_then(|octets| Some(Answer::made(&View::new(&octets).ok()?)));
         let named = bare.filter(|_| rules.config.withholds).map(|bare| {
             let ulids = ulids.into_values().flatten().collect();
             Arc::new(Named { ulids, learned: None, bare: Some(shorter(bare)) })

@@ -45,8 +45,8 @@ use dataplane::wire::{Locator, Ulid};
 
 pub use alg::{Alg, Status};
 pub use cache::{Bounds, Counts as CacheCounts};
-pub use legacy::Choice;
 pub use counts::{Counted, Event, MEANINGS, Note};
+pub use legacy::Choice;
 pub use message::PAYLOAD_MAX;
 pub use name::{Name, NameError};
 pub use upstream::{Server, ServerCounts};

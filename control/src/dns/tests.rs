@@ -124,6 +124,9 @@ impl Internet {
     }
 }
 
+/// Of whom there was a choice, and what was learned of them.
+type Chosen = (Vec<Ulid>, Option<(Arc<Learned>, Duration)>);
+
 struct Bench {
     alg: Alg,
     net: Internet,
@@ -142,7 +145,7 @@ struct Bench {
     questions: usize,
     /// Which answer is taken where there is a choice, and what the choices were.
     withholds: bool,
-    choices: Vec<(Vec<Ulid>, Option<(Arc<Learned>, Duration)>)>,
+    choices: Vec<Chosen>,
 }
 
 impl Bench {

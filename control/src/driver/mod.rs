@@ -12,6 +12,7 @@ mod leases;
 mod policy;
 mod stories;
 mod traced;
+mod uplinks;
 
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
@@ -33,12 +34,15 @@ use crate::manage::api::{
     Request, Response, StatusView, SteerRequest, WorkerView,
 };
 use crate::manage::server::{Call, Doors, Server, ServerError};
+use crate::dhcp::Duid;
+use crate::dhcp::client::Stored as Delegation;
 use crate::policy::Policy;
 use crate::publish::Publisher;
 use crate::time::Instant;
 use helpers::Helpers;
 use leases::Leases;
 use stories::Stories;
+use uplinks::resolved;
 use traced::Tracing;
 
 /// Events of one worker handled before the others get their turn.
@@ -129,21 +133,26 @@ pub fn run(configuration: Configuration) -> Result<(), RunError> {
     // Before devices are touched: without what was told to clients the box must not serve them.
     let policy = Policy::of(&configuration).map_err(|problems| RunError::Policy(problems.to_string()))?;
     let kept = leases::open(&configuration, clock, &mut rng)?;
-    let (mut engine, workers, devices) = open(&configuration, clock, &mut rng)?;
+    // Engine and devices go by what is known, which is what is configured before anything was delegated.
+    let bare = resolved(&configuration, &[]);
+    let (mut engine, workers, devices) = open(&bare, clock, &mut rng)?;
     if let (Some(settings), Some(key)) = (&configuration.site.publish, &configuration.publish_key) {
         let kind = configuration.site.ulid_kind();
         let publisher = Publisher::new(settings, key, kind, &mut rng);
         let publisher = publisher.ok_or_else(|| RunError::System("publish: the key cannot be used".into()))?;
-        engine.publish_to(publisher, &configuration.hosts);
+        engine.publish_to(publisher, &bare.hosts);
     }
     engine.set_policy(clock.now(), policy, &mut Vec::new());
     let helpers = Helpers::start(configuration.site.node.proof_threads, &mut engine).map_err(system)?;
+    let mut delegations = (None, 0, Vec::new());
     let leases = match kept {
         Some((store, kept)) => {
             info!(leases = kept.stored.leases.len(), server = %kept.duid, "store read");
-            engine.begin_leases(&mut rng, &configuration.site, &configuration.hosts, kept);
+            let (duid, epoch) = (kept.duid.clone(), kept.epoch);
+            engine.begin_leases(&mut rng, &bare.site, &bare.hosts, kept);
             let published = store.published()?;
             engine.publish_since(published.iter().filter_map(|name| name.parse().ok()).collect());
+            delegations = (Some(duid), epoch, store.delegations()?);
             Some(Leases::start(store)?)
         }
         None => None,
@@ -165,6 +174,7 @@ pub fn run(configuration: Configuration) -> Result<(), RunError> {
         tracing: None,
         traces: 0,
         links_due: Instant::START,
+        delegations,
     };
     control.serve(&calls, &stop, &hangup);
     drop(server);
@@ -201,11 +211,14 @@ struct Control {
     traces: u64,
     /// When the devices are next asked about their links.
     links_due: Instant,
+    /// The box's name to DHCPv6, what the wall clock said at the start, and what providers had delegated before it.
+    delegations: (Option<Duid>, u64, Vec<(String, Delegation)>),
 }
 
 impl Control {
     fn serve(&mut self, calls: &Receiver<Call>, stop: &AtomicBool, hangup: &AtomicBool) {
         self.engine.start(self.clock.now(), &mut self.effects);
+        self.begin_uplinks();
         let mut quiet = 0_u32;
         while !stop.load(Ordering::Relaxed) {
             let events = self.turn();
@@ -251,6 +264,9 @@ impl Control {
         }
         if engine.deadline().is_some_and(|due| due <= now) {
             engine.expire(now, rng, effects);
+        }
+        if self.engine.uplinks_have_news() {
+            self.resolve();
         }
         if trace_due {
             self.tend_trace(now);
@@ -358,6 +374,7 @@ impl Control {
             workers: (0..self.workers.count()).filter_map(|at| self.worker_view(at)).collect(),
             ports: self.devices.ports(),
             providers: self.providers(),
+            uplinks: self.uplinks(now),
             memory: self.devices.memory(),
             contexts: self.engine.context_counts(now, site.node.contexts_max),
             hosts: self.engine.hosts_served() as u64,
@@ -438,10 +455,11 @@ impl Control {
             let text = "other settings than hosts, peers, providers and forks changed: nothing was taken over; restart pshim6d to use them";
             return Err(crate::config::Problem::of_file(&new.file, text).into());
         }
-        let policy = Policy::of(&new)?;
+        let effective = resolved(&new, &self.engine.found());
+        let policy = Policy::of(&effective)?;
         let now = self.clock.now();
         let Control { rng, engine, effects, .. } = self;
-        let changes = engine.reload(now, rng, &new.site, &new.hosts, effects).map_err(|error| {
+        let changes = engine.reload(now, rng, &effective.site, &effective.hosts, effects).map_err(|error| {
             let text = format!("nothing was taken over: {error}");
             Problems::from(crate::config::Problem::of_file(&new.site.node.hosts_file, text))
         })?;

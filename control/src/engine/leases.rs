@@ -504,7 +504,8 @@ impl IdentityJob {
 }
 
 fn prefixes_of(site: &Site) -> HostPrefixes {
-    let locators = site.providers.iter().map(|provider| provider.prefix.high_half()).collect();
+    let lasting = site.providers.iter().filter(|provider| !provider.deprecated);
+    let locators = lasting.map(|provider| provider.prefix.high_half()).collect();
     HostPrefixes { ulid: site.lan.high_half(), locators }
 }
 

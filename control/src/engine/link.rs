@@ -195,6 +195,7 @@ impl Engine {
 
     /// The device of a port says that its link is up or down.
     pub fn link_state(&mut self, now: Instant, port: PortId, up: bool, effects: &mut Vec<Effect>) {
+        self.note_uplink(port, up);
         for at in 0..self.providers.len() {
             if self.providers[at].port == port {
                 self.provider_state(now, at, |provider| provider.link = up, effects);

@@ -17,8 +17,8 @@ use rand::Rng;
 use super::patience::Patience;
 use super::peers::Trust;
 use super::{Effect, Engine, Event, Story};
-use crate::config::{Prefix, Site};
 use crate::config::site::ARecords;
+use crate::config::{Prefix, Site};
 use crate::dns::{self, Alg, Bounds, Choice, Client, Identifiers, Learned, Output, Packet};
 use crate::host::{Datagram, StreamEvent};
 use crate::manage::api::{DnsServerView, DnsView};
@@ -283,7 +283,12 @@ impl Engine {
     }
 
     /// Gives hosts their answers.
-    pub(super) fn give(&mut self, now: Instant, replies: impl IntoIterator<Item = (Client, Vec<u8>)>, effects: &mut Vec<Effect>) {
+    pub(super) fn give(
+        &mut self,
+        now: Instant,
+        replies: impl IntoIterator<Item = (Client, Vec<u8>)>,
+        effects: &mut Vec<Effect>,
+    ) {
         for (client, payload) in replies {
             match client {
                 Client::Datagram(host, own) => {

@@ -26,6 +26,8 @@ const MBPS_MAX: f64 = 10_000_000.0;
 const FILL: f64 = 0.8;
 /// What the class of everything else is called.
 const DEFAULT: &str = "default";
+/// The prefix of a provider whose own is not known yet: no locator's.
+const UNKNOWN: u64 = 0;
 
 impl Policy {
     /// The policy that a configuration came with, if there is one.
@@ -104,7 +106,9 @@ impl Check<'_> {
         for name in said.providers.keys().filter(|name| self.way(name).is_none()).cloned().collect::<Vec<_>>() {
             self.problem(&format!("providers.{name}"), self.no_provider(&name));
         }
-        let names: Vec<(String, u64)> = self.site.providers.iter().map(named).collect();
+        // Those whose prefix is not known yet are ways as well, and never up.
+        let open = self.waiting().map(|name| (name.to_owned(), UNKNOWN));
+        let names: Vec<(String, u64)> = self.site.providers.iter().map(named).chain(open).collect();
         let ways: Vec<Terms> = names
             .into_iter()
             .map(|(name, prefix)| self.terms(&name, prefix, &said.providers.get(&name).cloned().unwrap_or_default()))
@@ -141,11 +145,19 @@ impl Check<'_> {
     }
 
     fn way(&self, name: &str) -> Option<usize> {
-        self.site.providers.iter().position(|provider| provider.name == name)
+        let known = self.site.providers.iter().map(|provider| provider.name.as_str());
+        known.chain(self.waiting()).position(|known| known == name)
+    }
+
+    /// Providers whose prefix is not known yet.
+    fn waiting(&self) -> impl Iterator<Item = &str> {
+        let known = |name: &str| self.site.providers.iter().any(|provider| provider.name == name);
+        self.site.uplinks.iter().map(|uplink| uplink.name.as_str()).filter(move |name| !known(name))
     }
 
     fn no_provider(&self, name: &str) -> String {
-        let names: Vec<&str> = self.site.providers.iter().map(|it| it.name.as_str()).collect();
+        let known = self.site.providers.iter().map(|it| it.name.as_str());
+        let names: Vec<&str> = known.chain(self.waiting()).collect();
         format!("there is no provider called \"{name}\"; site.toml has {}", names.join(", "))
     }
 

@@ -523,6 +523,7 @@ fn plan(rng: &mut StdRng) -> Plan {
         standby: true,
         sections: String::new(),
         elsewhere: Vec::new(),
+        open: Vec::new(),
         key: None,
         proofs_take: Duration::ZERO,
         plain: Vec::new(),

@@ -44,6 +44,8 @@ pub struct Plan {
     pub sections: String,
     /// Sites whose identifiers are of 5f00::/16 rather than of fc00::/7.
     pub elsewhere: Vec<SiteId>,
+    /// Ports whose providers delegate their prefix, and say themselves who the router is.
+    pub open: Vec<(SiteId, u16)>,
 }
 
 /// What a site is made of.
@@ -79,6 +81,7 @@ impl Default for Plan {
             proofs_take: Duration::ZERO,
             sections: String::new(),
             elsewhere: Vec::new(),
+            open: Vec::new(),
         }
     }
 }
@@ -115,7 +118,11 @@ impl Plan {
             let (configured, _) = Site::parse(file, &text).unwrap_or_else(|problems| panic!("{problems}\n{text}"));
             let listed = json(&hosts[site]);
             let known = Hosts::parse(Path::new("hosts.json"), &listed, &configured);
-            let known = known.unwrap_or_else(|problems| panic!("{problems}\n{listed}"));
+            let mut known = known.unwrap_or_else(|problems| panic!("{problems}\n{listed}"));
+            if let Some(key) = self.key.as_ref().filter(|_| !configured.uplinks.is_empty()) {
+                // As a configuration with such providers does, of which nobody knows what will have to be signed.
+                known.set_key(key.clone());
+            }
             let macs = (0..=plan.providers).map(|port| mac(0, site, port)).collect();
             made.sites.push(Blueprint { site: configured, hosts: known, macs, proofs_take: self.proofs_take });
             made.providers.extend((1..=plan.providers).map(|port| provider(site, port)));
@@ -168,14 +175,20 @@ impl Plan {
         );
         for port in 1..=providers {
             let (link, delegated) = (link(site, port), delegated(site, port));
+            let (prefix, router) = match self.open.contains(&(site, port)) {
+                true => ("delegated".to_owned(), "discover".to_owned()),
+                false => (format!("{delegated}/64"), address(link, 1).to_string()),
+            };
             let _ = write!(
                 text,
                 "[[port]]\nname = \"wan-{port}\"\ndevice = \"net_null{port}\"\naddresses = [\"{}/64\"]\n\
-                 [[provider]]\nname = \"isp-{site}-{port}\"\nport = \"wan-{port}\"\nprefix = \"{delegated}/64\"\n\
-                 next_hop = \"{}\"\n",
+                 [[provider]]\nname = \"isp-{site}-{port}\"\nport = \"wan-{port}\"\nprefix = \"{prefix}\"\n\
+                 next_hop = \"{router}\"\n",
                 address(link, 2),
-                address(link, 1),
             );
+        }
+        if self.open.iter().any(|(of, _)| *of == site) {
+            text.push_str("[store]\nfile = \"store\"\n");
         }
         let others = hosts.iter().enumerate().filter(|(other, _)| *other != site);
         for host in others.flat_map(|(_, hosts)| hosts) {
@@ -210,6 +223,7 @@ fn provider(site: SiteId, port: u16) -> Provider {
         site,
         port: usize::from(port),
         prefix: u64::from_be_bytes(high_half(delegated(site, port))),
+        also: Vec::new(),
         router: address(link, 1),
         customer: address(link, 2),
         router_mac: mac(1, site, port),

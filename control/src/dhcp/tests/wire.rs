@@ -40,7 +40,8 @@ fn a_request_has_the_octets_of_the_rfc() {
 // RFC 7078 §3: flags, then a table row option for each row, whose prefix ends with the octet that holds its last bit.
 #[test]
 fn the_policy_table_has_the_octets_of_the_rfc() {
-    let row = |prefix: &str, length, precedence, label| PolicyRow { prefix: address(prefix), length, precedence, label };
+    let row =
+        |prefix: &str, length, precedence, label| PolicyRow { prefix: address(prefix), length, precedence, label };
     let rows = [row("fc00::", 7, 45, 14), row("::", 0, 40, 1), row("2001:db8:8000::", 33, 1, 255)];
     let mut out = message::Writer::message(7, [1, 2, 3]);
     options::put_policy(&mut out, 3, &rows);

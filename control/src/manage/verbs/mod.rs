@@ -13,6 +13,7 @@ mod show;
 mod store;
 mod top;
 mod trace;
+mod uplinks;
 mod zone;
 
 use std::io::{self, Write};

@@ -4,6 +4,7 @@ use std::fmt::Display;
 use std::path::Path;
 
 use super::files::hosts_table;
+use super::uplinks::uplinks_text;
 use super::{Output, VerbError};
 use crate::manage::api::{
     ContextFilter, ContextView, ContextsView, CountersView, DnsView, HostsView, LeasesView, Natv6View, PathsView,
@@ -189,6 +190,7 @@ fn status_text(view: &StatusView) -> String {
             it.contexts.to_string(),
         ]);
     }
+    let uplinks = uplinks_text(&view.uplinks);
     let mut ports = Table::new(&[
         "PORT", "LINK", "DEVICE", "MAC", ">MTU", ">QUEUES", "SPREAD", ">RX", ">MISSED", ">TX", ">DROPPED",
     ]);
@@ -218,7 +220,7 @@ fn status_text(view: &StatusView) -> String {
             it.dropped.to_string(),
         ]);
     }
-    text += &format!("\n{providers}\n{ports}\n{workers}");
+    text += &format!("\n{providers}\n{uplinks}{ports}\n{workers}");
     text
 }
 
