@@ -61,7 +61,10 @@ impl Line {
         let (now, mut effects) = (self.scene.now, Vec::new());
         let duid = Duid::new(&[0, 3, 0, 1, 2, 0, 0, 0, 0, 9]);
         self.scene.nodes[0].engine.begin_uplinks(now, &mut rng, (duid, 0), kept, &mut effects);
-        assert!(effects.iter().all(|effect| matches!(effect, Effect::Story(_))), "nothing is said at once: {effects:?}");
+        assert!(
+            effects.iter().all(|effect| matches!(effect, Effect::Story(_))),
+            "nothing is said at once: {effects:?}"
+        );
     }
 
     /// Time passes, and the provider's server and router answer what reaches them.
@@ -121,8 +124,15 @@ impl Line {
         message[2..4].copy_from_slice(&sum.to_be_bytes());
         let payload_len = message.len() as u16;
         let (traffic_class, flow_label) = (0, 0);
-        let repr =
-            ipv6::Repr { source: ROUTER, target, next_header: 58, payload_len, hop_limit: 255, traffic_class, flow_label };
+        let repr = ipv6::Repr {
+            source: ROUTER,
+            target,
+            next_header: 58,
+            payload_len,
+            hop_limit: 255,
+            traffic_class,
+            flow_label,
+        };
         let packet = [&repr.emit()[..], &message].concat();
         self.scene.send_from_router(OPEN, &packet);
     }

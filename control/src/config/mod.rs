@@ -28,9 +28,9 @@ mod problem;
 pub mod publish;
 pub mod site;
 mod source;
-pub mod uplink;
 #[cfg(test)]
 mod tests;
+pub mod uplink;
 
 use std::path::{Path, PathBuf};
 use std::sync::Arc;

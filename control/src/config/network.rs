@@ -256,7 +256,15 @@ fn provider(
     let order = limits::Limits { field: "provider.preference", default: index as i64, min: 0, max: 65_535 };
     let preference = number(source, &section.preference, order);
     let delegated = natv6::delegated(source, section, prefix);
-    Some(Provider { name: name?, port: port?, prefix: prefix?, next_hop: next_hop?, preference, delegated, deprecated: false })
+    Some(Provider {
+        name: name?,
+        port: port?,
+        prefix: prefix?,
+        next_hop: next_hop?,
+        preference,
+        delegated,
+        deprecated: false,
+    })
 }
 
 pub(super) fn provider_prefix(source: &mut Source<'_>, text: &Spanned<String>) -> Option<Prefix> {
@@ -468,7 +476,11 @@ where
 }
 
 /// The index of the port called `name`. The names in the file count, so that a port with another fault is found too.
-pub(super) fn reference(source: &mut Source<'_>, name: &Spanned<String>, ports: &[Spanned<PortSection>]) -> Option<usize> {
+pub(super) fn reference(
+    source: &mut Source<'_>,
+    name: &Spanned<String>,
+    ports: &[Spanned<PortSection>],
+) -> Option<usize> {
     let named = |port: &Spanned<PortSection>| port.get_ref().name.as_ref().is_some_and(|it| it == name);
     let found = ports.iter().position(named);
     if found.is_none() {

@@ -14,9 +14,9 @@ use crate::dhcp::options::PolicyRow;
 use crate::dns::Name;
 
 pub use super::manage::{Manage, Metrics};
-use super::uplink::Uplink;
 use super::prefix::{LinkAddress, MacAddress, Prefix};
 use super::publish::Publish;
+use super::uplink::Uplink;
 
 /// One box and the site it serves.
 #[derive(Clone, Debug, PartialEq, Eq)]

@@ -93,15 +93,17 @@ pub(super) fn uplink(
     let (span, section) = (section.span(), section.get_ref());
     let name = required(source, &span, "name", &section.name).and_then(|name| checked_name(source, name));
     let port = required(source, &span, "port", &section.port).and_then(|name| reference(source, name, &file.ports));
-    let prefix = required(source, &span, "prefix", &section.prefix).and_then(|text| match text.get_ref() == DELEGATED {
-        true => Some(delegated(source, section)),
-        false => provider_prefix(source, text).map(PrefixFrom::Fixed),
-    });
+    let prefix =
+        required(source, &span, "prefix", &section.prefix).and_then(|text| match text.get_ref() == DELEGATED {
+            true => Some(delegated(source, section)),
+            false => provider_prefix(source, text).map(PrefixFrom::Fixed),
+        });
     let on_port = port.and_then(|port| ports.get(port)?.as_ref());
-    let router = required(source, &span, "next_hop", &section.next_hop).and_then(|text| match text.get_ref() == DISCOVER {
-        true => Some(None),
-        false => next_hop(source, text, on_port).map(Some),
-    });
+    let router =
+        required(source, &span, "next_hop", &section.next_hop).and_then(|text| match text.get_ref() == DISCOVER {
+            true => Some(None),
+            false => next_hop(source, text, on_port).map(Some),
+        });
     if let (Some(text), Some(PrefixFrom::Delegated { .. })) = (&section.delegated, prefix) {
         source.problem(&text.span(), "is not known beforehand, where prefix = \"delegated\"");
     }
@@ -203,7 +205,8 @@ mod tests {
 
     #[test]
     fn what_is_left_open_is_read() {
-        let site = open("prefix = \"delegated\"\nnext_hop = \"discover\"\nhint = 56\nsubnet = 3\npreference = 7", true).unwrap();
+        let site = open("prefix = \"delegated\"\nnext_hop = \"discover\"\nhint = 56\nsubnet = 3\npreference = 7", true)
+            .unwrap();
         let [uplink] = &site.uplinks[..] else { panic!("{:?}", site.uplinks) };
         let prefix = PrefixFrom::Delegated { hint: 56, subnet: 3, rapid_commit: false };
         assert_eq!((&uplink.prefix, uplink.router, uplink.preference), (&prefix, None, 7));
@@ -214,7 +217,11 @@ mod tests {
             ("prefix = \"delegated\"\nnext_hop = \"discover\"", false, "needs [store]"),
             ("prefix = \"delegated\"\nnext_hop = \"discover\"\nhint = 20", true, "no length of a prefix"),
             ("prefix = \"delegated\"\nnext_hop = \"discover\"\nhint = 60\nsubnet = 16", true, "a /60 has no subnet 16"),
-            ("prefix = \"delegated\"\nnext_hop = \"discover\"\ndelegated = \"2001:db8::/48\"", true, "not known beforehand"),
+            (
+                "prefix = \"delegated\"\nnext_hop = \"discover\"\ndelegated = \"2001:db8::/48\"",
+                true,
+                "not known beforehand",
+            ),
             ("prefix = \"delegate\"\nnext_hop = \"fe80::1\"", true, "is not an IPv6 prefix"),
             ("prefix = \"2001:db8:7:7::/64\"\nnext_hop = \"fe80::1\"\nsubnet = 1", true, "is for prefix"),
             ("prefix = \"delegated\"", true, "next_hop"),
@@ -230,7 +237,10 @@ mod tests {
         assert_eq!(of("2001:db8:a::", 56, 0).as_deref(), Some("2001:db8:a::/64"));
         assert_eq!(of("2001:db8:a::", 56, 255).as_deref(), Some("2001:db8:a:ff::/64"));
         assert_eq!(of("2001:db8:a::", 56, 256), None);
-        assert_eq!((of("2001:db8:a:7::", 64, 0).as_deref(), of("2001:db8:a:7::", 64, 1)), (Some("2001:db8:a:7::/64"), None));
+        assert_eq!(
+            (of("2001:db8:a:7::", 64, 0).as_deref(), of("2001:db8:a:7::", 64, 1)),
+            (Some("2001:db8:a:7::/64"), None)
+        );
         assert_eq!(of("2001:db8:a::", 65, 0), None);
     }
 

@@ -228,9 +228,9 @@ impl Leases {
         let mut next = || {
             let commit = engine.next_commit().map(Write::Commit);
             let published = || engine.next_published().map(|(record, there)| Write::Published(record, there));
-            commit.or_else(published).or_else(|| {
-                engine.next_delegation().map(|(name, delegation)| Write::Delegation(name, delegation))
-            })
+            commit
+                .or_else(published)
+                .or_else(|| engine.next_delegation().map(|(name, delegation)| Write::Delegation(name, delegation)))
         };
         while let Some(write) = self.next.take().or_else(&mut next) {
             match jobs.try_send(Job::Write(write)) {

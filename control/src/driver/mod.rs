@@ -28,22 +28,22 @@ use signal_hook::consts::{SIGHUP, SIGINT, SIGTERM};
 use tracing::{error, info, warn};
 
 use crate::config::{Configuration, Problems, Site};
+use crate::dhcp::Duid;
+use crate::dhcp::client::Stored as Delegation;
 use crate::engine::{Effect, Engine, SetupError};
 use crate::manage::api::{
     CountersView, DnsView, FlushedView, MemoryView, Natv6ProviderView, Natv6View, PortView, ProviderView, ReloadedView,
     Request, Response, StatusView, SteerRequest, WorkerView,
 };
 use crate::manage::server::{Call, Doors, Server, ServerError};
-use crate::dhcp::Duid;
-use crate::dhcp::client::Stored as Delegation;
 use crate::policy::Policy;
 use crate::publish::Publisher;
 use crate::time::Instant;
 use helpers::Helpers;
 use leases::Leases;
 use stories::Stories;
-use uplinks::resolved;
 use traced::Tracing;
+use uplinks::resolved;
 
 /// Events of one worker handled before the others get their turn.
 const EVENTS_PER_TURN: usize = 256;

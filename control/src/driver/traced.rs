@@ -8,8 +8,8 @@ use dataplane::trace::{Decision, Filter, Octets, Record};
 use dataplane::translate::BURST;
 use dataplane::wire::ContextTag;
 
-use super::uplinks::resolved;
 use super::Control;
+use super::uplinks::resolved;
 use crate::config::{Prefix, Site};
 use crate::engine::worker_limits;
 use crate::manage::api::{

@@ -305,7 +305,10 @@ const MEANINGS: &[(&str, &str)] = &[
     ("control_store_back", "Times it was written to again after that."),
     ("control_delegation_asked", "DHCPv6 messages sent to providers' servers to be delegated a prefix or to keep it."),
     ("control_delegation_heard", "DHCPv6 answers of providers' servers that were awaited."),
-    ("control_delegation_unheard", "DHCPv6 messages to the box as a client that were not: nobody asked, for another client, or broken."),
+    (
+        "control_delegation_unheard",
+        "DHCPv6 messages to the box as a client that were not: nobody asked, for another client, or broken.",
+    ),
     ("control_router_heard", "Router advertisements of providers' routers where the router is discovered."),
     ("control_router_advertisements", "Router advertisements sent."),
     ("dhcp_solicit", "DHCPv6 Solicits answered, by an Advertise or with Rapid Commit by a Reply."),

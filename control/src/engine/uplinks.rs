@@ -103,7 +103,8 @@ impl Line {
         let held: Vec<(Prefix, bool, Option<Instant>)> = held.iter().filter_map(of).collect();
         self.used.retain(|used| held.iter().any(|(prefix, ..)| prefix == used));
         // The one in use stays as long as it is preferred; the next is the one that is so for longest.
-        let stays = self.used.first().filter(|used| held.iter().any(|(prefix, old, _)| prefix == *used && !old)).copied();
+        let stays =
+            self.used.first().filter(|used| held.iter().any(|(prefix, old, _)| prefix == *used && !old)).copied();
         let preferred = held.iter().filter(|(_, old, _)| !old);
         let longest = preferred.max_by_key(|(_, _, until)| (until.is_none(), *until)).map(|(prefix, ..)| *prefix);
         if let Some(next) = stays.or(longest) {
@@ -209,7 +210,8 @@ impl Engine {
                 client.expire(now, rng, &mut out);
             }
             let (port, link) = (line.port, own_link(&self.snapshot, line.port));
-            let asks = line.discovery.as_mut().zip(link).and_then(|(discovery, link)| discovery.expire(now, rng, &link));
+            let asks =
+                line.discovery.as_mut().zip(link).and_then(|(discovery, link)| discovery.expire(now, rng, &link));
             effects.extend(asks.map(|frame| Effect::Transmit(port, frame)));
             self.uplink_outputs(at, out, effects);
         }
@@ -365,8 +367,7 @@ fn own_link(snapshot: &dataplane::snapshot::Snapshot, port: PortId) -> Option<Ow
 /// A question to servers as an Ethernet frame (RFC 8415 §18.2: from a link-local address).
 fn question(link: &OwnLink, payload: Vec<u8>) -> Option<Vec<u8>> {
     let own = *link.own.iter().find(|own| own.is_unicast_link_local())?;
-    let datagram =
-        Datagram { source: (own, CLIENT_PORT), target: (client::ALL_SERVERS, SERVER_PORT), payload };
+    let datagram = Datagram { source: (own, CLIENT_PORT), target: (client::ALL_SERVERS, SERVER_PORT), payload };
     let mut frame = vec![0; ethernet::HEADER_LEN];
     let to = Mac::for_multicast(client::ALL_SERVERS);
     ethernet::ViewMut::new(&mut frame).ok()?.set(to, link.mac, EtherType::IPV6);

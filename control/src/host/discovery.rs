@@ -7,9 +7,9 @@
 use std::net::Ipv6Addr;
 use std::time::Duration;
 
+use dataplane::wire::checksum;
 use dataplane::wire::ethernet::{self, EtherType, Mac};
 use dataplane::wire::ipv6::{self, protocol};
-use dataplane::wire::checksum;
 use rand::Rng;
 
 use super::neighbours::OwnLink;
@@ -238,8 +238,7 @@ mod tests {
         let sum = checksum::upper_layer(source, target, protocol::ICMPV6, &message);
         message[2..4].copy_from_slice(&sum.to_be_bytes());
         let (next_header, payload_len) = (protocol::ICMPV6, message.len() as u16);
-        let repr =
-            ipv6::Repr { source, target, next_header, payload_len, hop_limit, traffic_class: 0, flow_label: 0 };
+        let repr = ipv6::Repr { source, target, next_header, payload_len, hop_limit, traffic_class: 0, flow_label: 0 };
         [&repr.emit()[..], &message].concat()
     }
 
@@ -276,7 +275,8 @@ mod tests {
     #[test]
     fn the_best_router_is_used_and_stays_while_none_is_better() {
         let (mut discovery, mut rng) = (Discovery::default(), rng());
-        let mut hear = |discovery: &mut Discovery, now, packet: Vec<u8>| assert!(discovery.receive(now, &mut rng, &packet));
+        let mut hear =
+            |discovery: &mut Discovery, now, packet: Vec<u8>| assert!(discovery.receive(now, &mut rng, &packet));
         hear(&mut discovery, at(0), advertisement(1, 3, 1800, None));
         assert_eq!(chosen(&discovery), Some(1));
         hear(&mut discovery, at(1), advertisement(2, 0, 1800, Some(1400)));

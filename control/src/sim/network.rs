@@ -9,9 +9,9 @@ use dataplane::wire::shim6::{ControlPacket, Message, PacketError};
 use rand::Rng;
 
 use super::evil::VICTIM;
-use crate::host::Datagram;
 use super::plan::is_identifier;
 use super::{CABLE, Due, Fault, Oracle, Origin, ProviderId, SiteId, World, packet};
+use crate::host::Datagram;
 use crate::identity::prefix_of;
 use crate::time::Instant;
 
