@@ -18,9 +18,10 @@ pub(super) fn resolved(configuration: &Configuration, found: &[Found]) -> Config
 impl Control {
     /// Begins to look for prefixes and routers.
     pub(super) fn begin_uplinks(&mut self) {
-        let Control { clock, rng, engine, effects, delegations, .. } = self;
+        let Control { clock, rng, engine, effects, delegations, carried, .. } = self;
         let (duid, epoch, kept) = std::mem::take(delegations);
-        engine.begin_uplinks(clock.now(), rng, (duid, epoch), &kept, effects);
+        let carried = std::mem::take(carried);
+        engine.begin_uplinks(clock.now(), rng, (duid, epoch), (&kept, &carried), effects);
     }
 
     /// Has the engine take over what was found out. What it refuses stays as it was, and is tried again with the next news.
