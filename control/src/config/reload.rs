@@ -56,6 +56,11 @@ pub const SETTINGS: &[Setting] = &[
     reload("[natv6]", |new, old| like_if_both(&mut new.natv6, &old.natv6)),
     reload("[dhcp]", |new, old| like_if_both(&mut new.dhcp, &old.dhcp)),
     reload("[ra]", |new, old| like_if_both(&mut new.advertising, &old.advertising)),
+    reload("the files named in [manage]", |new, old| {
+        if let (Some(new), Some(old)) = (&mut new.manage.tls, &old.manage.tls) {
+            *new = TlsFiles { listen: new.listen, ..old.clone() };
+        }
+    }),
     restart("box.name", |new, old| new.node.name == old.node.name),
     restart("box.id", |new, old| new.node.id == old.node.id),
     restart("box.workers", |new, old| new.node.workers == old.node.workers),
@@ -70,9 +75,11 @@ pub const SETTINGS: &[Setting] = &[
     }),
     restart("[eal]", |new, old| new.eal == old.eal),
     restart("site.prefix", |new, old| new.prefix == old.prefix),
+    restart("site.identifier_blocks", |new, old| new.identifier_blocks == old.identifier_blocks),
     restart("site.lan", |new, old| new.lan == old.lan),
     restart("site.port", |new, old| new.lan_port == old.lan_port),
     restart("[[port]]", |new, old| new.ports == old.ports),
+    restart("[[provider]] that is delegated or discovered", |new, old| new.uplinks == old.uplinks),
     restart("[reap]", |new, old| new.reap == old.reap),
     restart("hints.tcp", |new, old| new.hints == old.hints),
     restart("the rest of [shim6]", |new, old| new.shim6 == old.shim6),
@@ -82,11 +89,6 @@ pub const SETTINGS: &[Setting] = &[
     restart("[store]", |new, old| new.store == old.store),
     restart("[dns]", |new, old| new.dns == old.dns),
     restart("[publish]", |new, old| new.publish == old.publish),
-    reload("the files of [manage.tls]", |new, old| {
-        if let (Some(new), Some(old)) = (&mut new.manage.tls, &old.manage.tls) {
-            *new = TlsFiles { listen: new.listen, ..old.clone() };
-        }
-    }),
     restart("[manage]", |new, old| new.manage == old.manage),
     restart("[web]", |new, old| new.web == old.web),
     restart("[metrics]", |new, old| new.metrics == old.metrics),
@@ -168,6 +170,10 @@ zone = "a.example"
 reverse = "a.0.0.0.0.0.c.f.ip6.arpa"
 key = "tsig.key"
 [manage]
+listen = "[::1]:9443"
+certificate = "a.pem"
+key = "k.pem"
+clients_read_ca = "r.pem"
 [metrics]
 listen = "[::1]:9464"
 "#;
@@ -191,6 +197,7 @@ listen = "[::1]:9464"
         ("[natv6]", "enabled = true", "enabled = true\nidle_s = 300"),
         ("[dhcp]", "[dhcp]", "[dhcp]\nleases_max = 7"),
         ("[ra]", "[ra]", "[ra]\ninterval_s = 7"),
+        ("the files named in [manage]", "a.pem", "b.pem"),
         ("box.name", "name = \"a-box\"", "name = \"b-box\""),
         ("box.id", "name = \"a-box\"", "name = \"a-box\"\nid = 7"),
         ("box.workers", "name = \"a-box\"", "name = \"a-box\"\nworkers = 2"),
@@ -203,9 +210,11 @@ listen = "[::1]:9464"
         ("box.hold", "name = \"a-box\"", "name = \"a-box\"\nhold = { packets = 2 }"),
         ("[eal]", "", "[eal]\nmemory_mb = 512"),
         ("site.prefix", "\"fc00:a::/48\"", "\"fc00:a::/56\""),
+        ("site.identifier_blocks", "port = \"lan\"", "port = \"lan\"\nidentifier_blocks = [\"5f00::/16\"]"),
         ("site.lan", "lan = \"fc00:a:0:1::/64\"", "lan = \"fc00:a:0:2::/64\""),
         ("site.port", "port = \"lan\"", "port = \"y\""),
         ("[[port]]", "2001:db8:ab::2/64", "2001:db8:ab::3/64"),
+        ("[[provider]] that is delegated or discovered", "next_hop = \"2001:db8:aa::1\"", "next_hop = \"discover\""),
         ("[reap]", "", "[reap]\nsend_timeout_s = 12"),
         ("hints.tcp", "", "[hints]\ntcp = false"),
         ("the rest of [shim6]", "", "[shim6]\nforks_max = 2"),
@@ -216,6 +225,7 @@ listen = "[::1]:9464"
         ("[dns]", "[dns]", "[dns]\ncache_mb = 1"),
         ("[publish]", "a.example", "b.example"),
         ("[manage]", "[manage]", "[manage]\nmode = \"0600\""),
+        ("[web]", "", "[web]\nlisten = \"[::1]:8080\""),
         ("[metrics]", "9464", "9465"),
     ];
 
