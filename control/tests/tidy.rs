@@ -71,7 +71,13 @@ const WORLD: &[(&[&str], &[&str])] = &[
     ),
     (
         &["UnixStream", "UnixListener", "TcpStream", "TcpListener", "UdpSocket"],
-        &["control/src/manage/server.rs", "control/src/manage/server/", "control/src/manage/client.rs"],
+        &[
+            "control/src/manage/server.rs",
+            "control/src/manage/server/",
+            "control/src/manage/client.rs",
+            // Another process takes this one's place.
+            "control/src/driver/succession/",
+        ],
     ),
     (&["UnixDatagram"], &["control/src/driver/"]),
     (
@@ -90,7 +96,10 @@ const WORLD: &[(&[&str], &[&str])] = &[
             "dataplane/src/port/pcap.rs",
         ],
     ),
-    (&["std::process", "std::env"], &["control/src/bin/", "control/src/manage/verbs/", "control/src/config/"]),
+    (
+        &["std::process", "std::env"],
+        &["control/src/bin/", "control/src/driver/", "control/src/manage/verbs/", "control/src/config/"],
+    ),
     (
         &["SysRng", "rand::rng(", "thread_rng", "SystemRandom", "getrandom"],
         &["control/src/driver/", "control/src/manage/verbs/"],

@@ -2,10 +2,11 @@
 #![forbid(unsafe_code)]
 
 use std::env;
+use std::ffi::OsString;
 use std::io::{self, IsTerminal};
 use std::os::unix::process::CommandExt;
 use std::path::PathBuf;
-use std::process::{Command, ExitCode};
+use std::process::{Child, Command, ExitCode, Stdio};
 
 use clap::{Parser, ValueEnum};
 use control::config::{Configuration, DEFAULT_PATH};
@@ -31,6 +32,9 @@ struct Cli {
     /// Run on ordinary memory, whatever the configuration says of hugepages.
     #[arg(long)]
     no_hugepages: bool,
+    /// Take the place of the daemon that runs with this configuration, if one does: sessions go on.
+    #[arg(long)]
+    take_over: bool,
     /// How log lines look.
     #[arg(long, value_enum, default_value_t = LogFormat::Text)]
     log_format: LogFormat,
@@ -75,7 +79,13 @@ fn main() -> ExitCode {
             warn!(%reason, "the log goes on as before");
         }
     };
-    let surroundings = Surroundings { supervisor: supervisor(), ordinary_memory: cli.no_hugepages, log: Box::new(log) };
+    let surroundings = Surroundings {
+        supervisor: supervisor(),
+        ordinary_memory: cli.no_hugepages,
+        take_over: cli.take_over,
+        start_successor: Box::new(start_successor),
+        log: Box::new(log),
+    };
     match control::driver::run(configuration, surroundings) {
         Ok(()) => {
             info!("stopped");
@@ -85,17 +95,40 @@ fn main() -> ExitCode {
             // DPDK starts once in the life of a process, so the second attempt needs another one.
             warn!("{reason}; starting again on ordinary memory");
             drop(flushed_at_the_end);
-            let mut arguments = env::args_os();
-            let program = arguments.next().unwrap_or_else(|| "pshim6d".into());
-            let error = Command::new(program).args(arguments).arg("--no-hugepages").exec();
-            error!("cannot start again: {error}");
-            ExitCode::FAILURE
+            start_again(|arguments| arguments.push("--no-hugepages".into()))
+        }
+        Err(error @ RunError::NotSucceeded) => {
+            // Its devices and tables are gone, and sessions come back as after a crash.
+            error!("{error}; starting again");
+            drop(flushed_at_the_end);
+            start_again(|arguments| arguments.retain(|argument| argument != "--take-over"))
         }
         Err(error) => {
             error!("{error}");
             ExitCode::FAILURE
         }
     }
+}
+
+/// A process beside this one that takes its place. It is found by the name this one was started by, so that it is the program
+/// that lies there now.
+fn start_successor() -> io::Result<Child> {
+    let mut arguments: Vec<OsString> = env::args_os().collect();
+    let program = if arguments.is_empty() { "pshim6d".into() } else { arguments.remove(0) };
+    arguments.retain(|argument| argument != "--take-over");
+    // The service manager's watchdog is for whoever is the box.
+    Command::new(program).args(arguments).arg("--take-over").env_remove("WATCHDOG_PID").stdin(Stdio::null()).spawn()
+}
+
+/// Another process in place of this one, with other arguments.
+fn start_again(change: impl FnOnce(&mut Vec<OsString>)) -> ExitCode {
+    let mut arguments: Vec<OsString> = env::args_os().collect();
+    let program = if arguments.is_empty() { "pshim6d".into() } else { arguments.remove(0) };
+    change(&mut arguments);
+    let error = Command::new(program).args(arguments).exec();
+    // The log was flushed for good.
+    eprintln!("cannot start again: {error}");
+    ExitCode::FAILURE
 }
 
 /// Whoever started us, if it wants to know how we are (sd_notify(3), sd_watchdog_enabled(3)).

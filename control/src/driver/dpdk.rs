@@ -9,16 +9,19 @@ use std::time::{Duration, Instant};
 
 use crossbeam::utils::CachePadded;
 use dataplane::link::{ControlLink, RingSizes, connect};
+use dataplane::port::Port;
 use dataplane::port::dpdk::{
     BufferPool, Device, DeviceSpec, Eal, EalConfig, EalError, Hugepages, Lcore, Mbuf, Memory, PortConfig, QueuePair,
     RSS_KEY_MAX, Rss, keep_off, node_of_core, pin,
 };
+use dataplane::port::late::{Delivery, Late};
 use dataplane::translate::BURST;
 use dataplane::wire::ethernet::Mac;
 use dataplane::worker::{Outlet, Worker};
 use rand::Rng;
 use tracing::{error, info, warn};
 
+use super::succession::{Beginning, device_text, is_shareable};
 use super::{Clock, Devices, Opened, RunError};
 use crate::config::{Configuration, Site, site};
 use crate::engine::{Engine, PortSetup, worker_limits};
@@ -53,6 +56,94 @@ struct Hardware {
     threads: Vec<JoinHandle<()>>,
     /// Of each worker.
     turns: Vec<Turns>,
+    /// What is needed to open the devices, while another process has them.
+    late: Option<Opening>,
+}
+
+/// Devices that are to be opened, and where their queues go.
+struct Opening {
+    eal: Eal,
+    pools: Pools,
+    key: [u8; RSS_KEY_MAX],
+    /// By port, then queue.
+    queues: Vec<Vec<Delivery<QueuePair>>>,
+    /// What the devices have to be like.
+    setups: Vec<PortSetup>,
+    /// Those that could be opened beside the other process, and what comes in there is still its to deal with.
+    early: Vec<Option<(Device, Vec<QueuePair>)>>,
+}
+
+impl Opening {
+    /// Opens a device and sees that it is what it was.
+    fn open(&self, site: &Site, at: usize) -> Result<(Device, Vec<QueuePair>), RunError> {
+        let (port, wanted) = (&site.ports[at], &self.setups[at]);
+        let spec: DeviceSpec = device_text(port).parse().map_err(hardware)?;
+        self.eal.attach(&spec).map_err(hardware)?;
+        let (device, own) = open_port(&self.eal, port, &self.pools, site.node.workers, self.key)?;
+        let differs = |what: &str| RunError::Hardware(format!("port {}: the device has another {what} now", port.name));
+        if mac(port, &device) != wanted.mac {
+            return Err(differs("address"));
+        }
+        if mtu(port, &device) != wanted.mtu {
+            return Err(differs("MTU"));
+        }
+        if own.len() != self.queues[at].len() {
+            return Err(differs("number of queues"));
+        }
+        Ok((device, own))
+    }
+}
+
+/// Throws away what came in while another process saw it too.
+fn forget_received(queues: &mut [QueuePair]) {
+    let mut burst = Vec::with_capacity(BURST);
+    for queue in queues {
+        for _ in 0..usize::from(DESCRIPTORS) {
+            queue.receive(&mut burst);
+            if burst.is_empty() {
+                break;
+            }
+            burst.clear();
+        }
+    }
+}
+
+/// Starts DPDK and the workers for the place of a process that still has the devices: [`Devices::open`] opens them.
+pub(super) fn open_late(
+    configuration: &Configuration,
+    ordinary: bool,
+    clock: Clock,
+    rng: &mut dyn Rng,
+    beginning: &Beginning,
+) -> Result<Opened, RunError> {
+    let site = &configuration.site;
+    leave_cores_to_workers(site);
+    let eal = start_eal(site, ordinary, false)?;
+    let ports: Vec<&site::Port> = site.ports.iter().collect();
+    let pools: Pools = BTreeMap::from([(None, make_pool(&eal, site, None, &ports)?)]);
+    let mut key = [0; RSS_KEY_MAX];
+    rng.fill_bytes(&mut key);
+    let setups: Vec<PortSetup> =
+        beginning.ports.iter().map(|port| PortSetup { mac: Mac(port.mac), mtu: port.mtu }).collect();
+    let (mut queues, mut deliveries) = (Vec::new(), Vec::new());
+    for port in &beginning.ports {
+        let (late, due): (Vec<_>, Vec<_>) = (0..port.queues).map(|_| Late::new()).unzip();
+        queues.push(late);
+        deliveries.push(due);
+    }
+    let engine = Engine::with_keys(site, &configuration.hosts, &setups, beginning.keys.clone(), rng)?;
+    let Started { control, threads, turns, stop } = start_workers(&eal, site, &engine, queues, &pools, clock)?;
+    let memory =
+        MemoryView { hugepages: matches!(eal.memory(), Memory::Hugepages { .. }), megabytes: site.eal.memory_mb };
+    let mut late = Opening { eal, pools, key, queues: deliveries, setups, early: Vec::new() };
+    for (at, port) in site.ports.iter().enumerate() {
+        let early = is_shareable(port).then(|| late.open(site, at)).transpose()?;
+        late.early.push(early);
+    }
+    let late = Some(late);
+    let (devices, resets) = (Vec::new(), site.ports.iter().map(|_| Cell::default()).collect());
+    let hardware = Hardware { site: site.clone(), devices, resets, memory, stop, threads, turns, late };
+    Ok((engine, Box::new(control), Box::new(hardware)))
 }
 
 pub(super) fn open(
@@ -63,7 +154,7 @@ pub(super) fn open(
 ) -> Result<Opened, RunError> {
     let site = &configuration.site;
     leave_cores_to_workers(site);
-    let eal = start_eal(site, ordinary)?;
+    let eal = start_eal(site, ordinary, true)?;
     let pools = make_pools(&eal, site)?;
     let mut key = [0; RSS_KEY_MAX];
     rng.fill_bytes(&mut key);
@@ -71,8 +162,6 @@ pub(super) fn open(
     let mut queues = Vec::new();
     for port in &site.ports {
         let (device, own) = open_port(&eal, port, &pools, site.node.workers, key)?;
-        let spread = spread(&device, own.len());
-        info!(port = port.name, device = device.name(), mac = %device.mac(), mtu = device.mtu(), queues = own.len(), %spread, "port open");
         devices.push(device);
         queues.push(own);
     }
@@ -87,7 +176,7 @@ pub(super) fn open(
     let memory =
         MemoryView { hugepages: matches!(eal.memory(), Memory::Hugepages { .. }), megabytes: site.eal.memory_mb };
     let resets = devices.iter().map(|_| Cell::default()).collect();
-    let hardware = Hardware { site: site.clone(), devices, resets, memory, stop, threads, turns };
+    let hardware = Hardware { site: site.clone(), devices, resets, memory, stop, threads, turns, late: None };
     Ok((engine, Box::new(control), Box::new(hardware)))
 }
 
@@ -108,11 +197,12 @@ fn hardware(error: impl std::fmt::Display) -> RunError {
     RunError::Hardware(error.to_string())
 }
 
-fn start_eal(site: &Site, ordinary: bool) -> Result<Eal, RunError> {
-    let text = |device: &site::Device| match device {
-        site::Device::Pci(text) | site::Device::Virtual(text) => text.clone(),
-    };
-    let specs: Result<Vec<DeviceSpec>, _> = site.ports.iter().map(|port| text(&port.device).parse()).collect();
+/// With the devices, or with none of them yet.
+fn start_eal(site: &Site, ordinary: bool, attach: bool) -> Result<Eal, RunError> {
+    let specs: Result<Vec<DeviceSpec>, _> = site.ports.iter().map(|port| device_text(port).parse()).collect();
+    let mut devices = specs.map_err(hardware)?;
+    let pci_later = !attach && devices.iter().any(DeviceSpec::is_pci);
+    devices.retain(|_| attach);
     let eal = Eal::init(EalConfig {
         memory_mb: site.eal.memory_mb,
         hugepages: match site.eal.hugepages {
@@ -121,7 +211,8 @@ fn start_eal(site: &Site, ordinary: bool) -> Result<Eal, RunError> {
             site::Hugepages::Never => Hugepages::Never,
             site::Hugepages::Require => Hugepages::Require,
         },
-        devices: specs.map_err(hardware)?,
+        devices,
+        pci_later,
         extra_args: site.eal.args.clone(),
         ..EalConfig::default()
     })
@@ -204,6 +295,8 @@ fn open_port(
     if device.mtu() != port.mtu {
         warn!(port = port.name, wanted = port.mtu, is = device.mtu(), "the device keeps its own MTU, which is used");
     }
+    let spread = spread(&device, queues.len());
+    info!(port = port.name, device = name, mac = %device.mac(), mtu = device.mtu(), queues = queues.len(), %spread, "port open");
     Ok((device, queues))
 }
 
@@ -236,11 +329,11 @@ struct Started {
     stop: Arc<AtomicBool>,
 }
 
-fn start_workers(
+fn start_workers<P: Port<Mbuf> + 'static>(
     eal: &Eal,
     site: &Site,
     engine: &Engine,
-    queues: Vec<Vec<QueuePair>>,
+    queues: Vec<Vec<P>>,
     pools: &Pools,
     clock: Clock,
 ) -> Result<Started, RunError> {
@@ -376,6 +469,25 @@ impl Devices for Hardware {
 
     fn turns(&self) -> Vec<u64> {
         self.turns.iter().map(|turns| turns.load(Ordering::Relaxed)).collect()
+    }
+
+    fn setups(&self) -> Vec<(PortSetup, u16)> {
+        let ports = self.site.ports.iter().zip(&self.devices);
+        ports.map(|(it, device)| (PortSetup { mac: mac(it, device), mtu: mtu(it, device) }, device.queues())).collect()
+    }
+
+    fn open(&mut self) -> Result<(), RunError> {
+        let Some(mut late) = self.late.take() else { return Ok(()) };
+        for at in 0..self.site.ports.len() {
+            let (device, mut own) = match late.early[at].take() {
+                Some(early) => early,
+                None => late.open(&self.site, at)?,
+            };
+            forget_received(&mut own);
+            self.devices.push(device);
+            late.queues[at].drain(..).zip(own).for_each(|(due, queue)| due.hand_over(queue));
+        }
+        Ok(())
     }
 
     fn stop(&mut self) {

@@ -91,6 +91,11 @@ impl Supervisor {
         }
     }
 
+    /// Another process of the same service is the box now, and this one ends.
+    pub(super) fn succeeded_by(&self, process: u32) {
+        self.tell(&format!("MAINPID={process}\nREADY=1"));
+    }
+
     /// The box is about to end.
     pub(super) fn stopping(&self) {
         self.tell("STOPPING=1");

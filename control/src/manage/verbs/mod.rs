@@ -15,6 +15,7 @@ mod show;
 mod store;
 mod top;
 mod trace;
+mod upgrade;
 mod zone;
 
 use std::io::{self, Write};
@@ -127,6 +128,11 @@ enum Verb {
     },
     /// Have the running box read its configuration and hosts again: all of it or nothing.
     Reload,
+    /// Have the program as it is on disk now take the running one's place; sessions go on.
+    ///
+    /// The new process is told everything and then given the ports. If it cannot take over, the old one goes on. Settings that
+    /// need a restart are taken over, but for `box.workers` and the ports.
+    Upgrade,
     /// What would become of a packet, and why: its path, run on a copy of what it would find.
     ///
     /// From a host to a peer it is a packet from inside; from a peer to a host it comes as the peer would send it.
@@ -464,6 +470,7 @@ fn obey(cli: &Cli, output: &mut Output<'_>) -> Result<(), VerbError> {
             files::host_records(config, name.as_deref(), domain.as_deref(), output)
         }
         Verb::Key(KeyVerb::Make { bits }) => files::key_make(config, *bits, output),
+        Verb::Upgrade => upgrade::run(config, output),
         Verb::Status => show::status(config, output),
         Verb::Hosts => show::hosts(config, output),
         Verb::Contexts(arguments) => show::contexts(config, arguments.filter(), output),
