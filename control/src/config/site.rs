@@ -15,6 +15,8 @@ use crate::dns::Name;
 pub use super::manage::{Manage, Metrics};
 use super::prefix::{LinkAddress, MacAddress, Prefix};
 use super::publish::Publish;
+pub use super::tls::TlsFiles;
+pub use super::web::Web;
 
 /// One box and the site it serves.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -70,6 +72,8 @@ pub struct Site {
     pub manage: Manage,
     /// What monitoring is told (`[metrics]`).
     pub metrics: Metrics,
+    /// Where the web page is (`[web]`).
+    pub web: Web,
 }
 
 /// What clients inside are given (`[dhcp]`). Times in seconds.

@@ -6,6 +6,7 @@
 
 mod contexts;
 mod dns;
+mod history;
 mod leases;
 mod metrics;
 mod natv6;
@@ -20,6 +21,7 @@ use serde::{Deserialize, Serialize};
 
 pub use contexts::*;
 pub use dns::*;
+pub use history::*;
 pub use leases::*;
 pub use metrics::*;
 pub use natv6::*;
@@ -97,6 +99,8 @@ pub enum Request {
     Policy,
     /// Read the policy again: all of it or nothing.
     PolicyLoad,
+    /// How the box was in the last hour.
+    History(HistoryFilter),
 }
 
 /// How a provider is to be used from now on, until told otherwise or restarted.
@@ -153,6 +157,8 @@ pub enum Response {
     Policy(PolicyView),
     /// To [`Request::PolicyLoad`].
     PolicyLoaded(PolicyLoadedView),
+    /// To [`Request::History`].
+    History(Box<HistoryView>),
     /// The request cannot be answered or was not obeyed.
     Error(ErrorView),
 }
