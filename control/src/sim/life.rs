@@ -160,6 +160,9 @@ impl Life {
 
     fn live(&mut self) {
         self.begin();
+        if self.world.seed() % 8 == 3 {
+            (0..self.world.nodes.len()).for_each(|site| self.world.begin_succession(site));
+        }
         for _ in 0..1 + self.upto(8) {
             let wait = ms(u64::from(self.upto(2500)));
             self.world.run(wait);
@@ -240,6 +243,7 @@ impl Life {
                 let mtu = 1288 + amount as usize * 7;
                 (0..world.providers.len()).step_by(1 + provider % 2).for_each(|provider| world.shrink(provider, mtu));
             }
+            12 | 13 if world.seed() % 8 == 3 => self.succeed(site),
             12 | 13 => self.restart(site),
             14 => world.pause(site, ms(u64::from(amount) * 150)),
             15 => world.step(site, ms([100, 700, 12_000][amount as usize % 3] * u64::from(amount))),
@@ -262,9 +266,26 @@ impl Life {
         }
     }
 
+    /// In some lives boxes are not killed: a new process, which was told things since the last time, takes over, and the
+    /// next one comes.
+    fn succeed(&mut self, site: SiteId) {
+        if self.world.nodes[site].is_paused(self.world.now) {
+            return;
+        }
+        if self.world.nodes[site].has_heir() {
+            self.world.end_succession(site);
+            self.forget_gone(site);
+        }
+        self.world.begin_succession(site);
+    }
+
     fn restart(&mut self, site: SiteId) {
         self.world.restart(site);
-        // A box that has forgotten everything has forgotten who was gone, too.
+        self.forget_gone(site);
+    }
+
+    /// Another process serves a site, which does not know who was gone.
+    fn forget_gone(&mut self, site: SiteId) {
         if self.heir.is_some_and(|heir| self.world.hosts[heir].site == site) {
             self.forgotten = true;
         }
