@@ -39,7 +39,7 @@ fn read(source: &mut Source<'_>, directory: &Path) -> Option<Site> {
     let (node, network) = (node?, network?);
     let natv6 = natv6::check(source, &file.natv6, &network);
     let dhcp = dhcp::dhcp(source, &file, &network);
-    let advertising = dhcp::advertising(source, &file);
+    let advertising = dhcp::advertising(source, &file, &network);
     let store = dhcp::store(source, &file, directory);
     let dns = dns::check(source, &file.dns, &network);
     let publish = publish::check(source, &file.publish, &network, directory);
@@ -51,6 +51,7 @@ fn read(source: &mut Source<'_>, directory: &Path) -> Option<Site> {
         node,
         eal,
         prefix: network.prefix,
+        identifier_blocks: network.identifier_blocks,
         lan: network.lan,
         lan_port: network.lan_port,
         key: network.key,
@@ -59,6 +60,7 @@ fn read(source: &mut Source<'_>, directory: &Path) -> Option<Site> {
         mss_clamp: file.site.as_ref().and_then(|section| section.get_ref().mss_clamp).unwrap_or(false),
         ports: network.ports,
         providers: network.providers,
+        uplinks: network.uplinks,
         peers: network.peers,
         forks,
         reap,

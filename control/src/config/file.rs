@@ -8,7 +8,7 @@ use serde::de::DeserializeOwned;
 use toml::Spanned;
 use toml::de::{DeValue, ValueDeserializer};
 
-use super::site::{FlowLabels, Hugepages, Idle, Order, Routable};
+use super::site::{ARecords, FlowLabels, Hugepages, Idle, Order, Routable};
 use super::source::{Source, remove_at};
 
 type Text = Option<Spanned<String>>;
@@ -89,6 +89,7 @@ pub(super) struct SiteSection {
     pub(super) sec: Number,
     pub(super) quarantine_s: Number,
     pub(super) mss_clamp: Option<bool>,
+    pub(super) identifier_blocks: Texts,
 }
 
 /// `[[port]]`
@@ -112,6 +113,9 @@ pub(super) struct ProviderSection {
     pub(super) next_hop: Text,
     pub(super) preference: Number,
     pub(super) delegated: Text,
+    pub(super) hint: Number,
+    pub(super) subnet: Number,
+    pub(super) rapid_commit: Option<bool>,
 }
 
 /// `[[peer]]`
@@ -145,12 +149,13 @@ pub(super) struct DnsSection {
     pub(super) upstream: Texts,
     pub(super) zone: Text,
     pub(super) ulid_type: Number,
-    pub(super) identifiers: Texts,
     pub(super) cache_entries: Number,
     pub(super) cache_mb: Number,
     pub(super) questions_per_s: Number,
     pub(super) questions_per_host_s: Number,
     pub(super) handshake_wait_ms: Number,
+    pub(super) a_records: Option<ARecords>,
+    pub(super) a_wait_ms: Number,
 }
 
 /// `[reap]`
@@ -241,8 +246,20 @@ pub(super) struct DhcpSection {
     pub(super) dns_servers: Texts,
     pub(super) search: Texts,
     pub(super) prefer: Text,
+    pub(super) selection: Option<Vec<Spanned<SelectionSection>>>,
+    pub(super) selection_automatic: Option<bool>,
+    pub(super) selection_privacy: Option<bool>,
     pub(super) relays: Texts,
     pub(super) reservation: Option<Vec<Spanned<ReservationSection>>>,
+}
+
+/// `[[dhcp.selection]]`
+#[derive(Debug, Default, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub(super) struct SelectionSection {
+    pub(super) prefix: Text,
+    pub(super) precedence: Number,
+    pub(super) label: Number,
 }
 
 /// `[[dhcp.reservation]]`

@@ -4,6 +4,9 @@
 //! workers' snapshot from it. A fault is a [`Problem`] with file, line, column and field, and all faults are told at
 //! once. [`Configuration::load`] is the one way in, for a start and for a reload alike.
 
+mod blocks;
+#[cfg(test)]
+mod blocks_tests;
 mod check;
 mod dhcp;
 mod dns;
@@ -29,6 +32,7 @@ mod source;
 #[cfg(test)]
 mod tests;
 pub mod tls;
+pub mod uplink;
 mod web;
 
 use std::path::{Path, PathBuf};
@@ -69,8 +73,9 @@ impl Configuration {
     pub fn load(file: &Path) -> Result<Configuration, Problems> {
         let (site, mut warnings) = Site::load(file)?;
         let mut hosts = Hosts::load(&site.node.hosts_file, &site)?;
-        if let Some(file) = site.key.as_ref().filter(|_| site.dhcp.is_some() && hosts.key().is_none()) {
-            // Addresses of clients are made with it, so it must be there.
+        // Addresses of clients, and those in prefixes that come later, are made with it, so it must be there.
+        let made_later = site.dhcp.is_some() || !site.uplinks.is_empty();
+        if let Some(file) = site.key.as_ref().filter(|_| made_later && hosts.key().is_none()) {
             let key = key::load(file).map_err(|error| Problem::of_file(file, error.reason()))?;
             hosts.set_key(Arc::new(key));
         }

@@ -2,11 +2,10 @@
 
 use std::time::SystemTime;
 
-use dataplane::counters::NatCount;
 use dataplane::histogram::Histogram;
 
 use super::Control;
-use crate::manage::api::{BucketView, FillView, MetricsView, Natv6ProviderView, Natv6View, TimesView};
+use crate::manage::api::{BucketView, FillView, MetricsView, Natv6ProviderView, TimesView};
 use crate::time::Instant;
 
 /// Nanoseconds, as a power of two, from which on times of exchanges with peers are told apart: 131 us.
@@ -38,27 +37,6 @@ impl Control {
             started_s: unix.as_secs_f64() - now.since(self.started).as_secs_f64(),
             at_s: now.since(self.started).as_secs_f64(),
             status,
-        }
-    }
-
-    pub(super) fn natv6(&self, now: Instant) -> Natv6View {
-        let mut view = self.engine.natv6_view(now);
-        let about = |name: &str| name.contains("nat_") || name == "drop_unique_local" || name == "control_qualified";
-        let all = self.counters().counters.into_iter();
-        view.counters = all.filter(|(name, _)| view.enabled && about(name)).collect();
-        self.add_translated(&mut view.providers);
-        view
-    }
-
-    /// What workers counted for the provider in each place.
-    fn add_translated(&self, providers: &mut [Natv6ProviderView]) {
-        for worker in (0..self.workers.count()).filter_map(|at| self.workers.counters(at)) {
-            for (at, provider) in providers.iter_mut().enumerate() {
-                provider.packets_out += worker.translated(at, NatCount::Out);
-                provider.packets_in += worker.translated(at, NatCount::In);
-                provider.hairpins += worker.translated(at, NatCount::Hairpin);
-                provider.quotes += worker.translated(at, NatCount::Quotes);
-            }
         }
     }
 

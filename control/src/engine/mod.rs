@@ -51,6 +51,7 @@ mod hosts;
 mod icmp;
 mod label;
 mod leases;
+mod legacy;
 mod link;
 mod liveness;
 mod names;
@@ -73,6 +74,7 @@ mod steer;
 mod succession;
 mod tally;
 mod unreachable;
+mod uplinks;
 
 use std::cmp::Reverse;
 use std::collections::{BTreeMap, BinaryHeap, VecDeque};
@@ -134,6 +136,8 @@ struct Provider {
     drained: bool,
     /// When it came up last.
     up_since: Option<Instant>,
+    /// Whether its prefix is to be left, as who delegated it says.
+    deprecated: bool,
     /// Until when it serves, if it has gone from the configuration: as the last resort, for contexts to leave it.
     leaving: Option<Instant>,
 }
@@ -158,6 +162,10 @@ pub struct Engine {
     lan_port: PortId,
     /// The box's own addresses there.
     lan_addresses: Vec<std::net::Ipv6Addr>,
+    /// Blocks of identifiers besides fc00::/7.
+    identifiers: Vec<Block>,
+    /// Providers whose prefix or router is found out.
+    uplinks: uplinks::Uplinks,
     /// Hosts that have their address by DHCPv6.
     leased: HashSet<Ulid>,
     leases: Option<leases::Leases>,
@@ -303,6 +311,7 @@ impl Engine {
         if self.failing_check.is_some_and(|due| due <= now) {
             self.weigh_providers(now, effects);
         }
+        self.expire_uplinks(now, rng, effects);
         self.expire_names(now, rng, effects);
         self.expire_policy(now, rng, effects);
     }
@@ -321,6 +330,7 @@ impl Engine {
             self.revival.due(),
             self.standbys_deadline(),
             self.policy_deadline(),
+            self.uplinks.deadline(),
         ];
         [reap, suspects, wakes, self.news_deadline(), self.lists_due, self.endpoint.deadline(), self.leases_deadline()]
             .into_iter()
@@ -495,6 +505,9 @@ impl Engine {
     /// Neighbour discovery, and whatever else is addressed to the box itself.
     fn for_the_box(&mut self, now: Instant, rng: &mut dyn Rng, port: PortId, frame: &[u8], effects: &mut Vec<Effect>) {
         let Some(packet) = frame.get(ethernet::HEADER_LEN..) else { return };
+        if self.router_advertised(now, rng, port, packet, effects) {
+            return;
+        }
         let mut events: Vec<LinkEvent> = Vec::new();
         // An address that belonged to a host is not learned from another machine before its time.
         let quarantine = self.endpoint.quarantine();

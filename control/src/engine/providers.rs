@@ -65,6 +65,7 @@ impl Engine {
             let snapshot = Arc::make_mut(&mut self.snapshot);
             for (at, port) in snapshot.ports.iter_mut().enumerate() {
                 let used = self.providers.iter().any(|it| it.exists() && usize::from(it.port.0) == at);
+                let used = used || self.uplinks.has(at);
                 port.role = role_of(at == usize::from(self.lan_port.0), used);
                 if used {
                     self.listener.open(now, at);
@@ -89,8 +90,8 @@ impl Engine {
         let old = &mut self.providers[at];
         let before = old.clone();
         if known.is_some() {
-            let Provider { name, port, next_hop, preference, .. } = new;
-            *old = Provider { name, port, next_hop, preference, leaving: None, ..before.clone() };
+            let Provider { name, port, next_hop, preference, deprecated, .. } = new;
+            *old = Provider { name, port, next_hop, preference, deprecated, leaving: None, ..before.clone() };
         } else {
             *old = new;
         }
@@ -109,9 +110,13 @@ impl Engine {
             let lost = known.is_some() && self.hints.link && !self.providers[at].is_up();
             self.set_lost(Loss::Provider(at as u8), lost, effects);
             self.let_go(now, &before, effects);
-            self.neighbours.want(now, after.port, after.next_hop);
+            // Nobody is the router of a provider whose routers have all said that they are none any more.
+            if !after.next_hop.is_unspecified() {
+                self.neighbours.want(now, after.port, after.next_hop);
+            }
         }
-        other_way || before.preference != after.preference || before.leaving.is_some()
+        let other_word = before.deprecated != after.deprecated || before.preference != after.preference;
+        other_way || other_word || before.leaving.is_some()
     }
 
     /// A router that is no provider's any more is not looked for.

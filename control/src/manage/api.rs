@@ -13,6 +13,7 @@ mod natv6;
 mod policy;
 mod status;
 mod trace;
+mod uplinks;
 
 use std::collections::BTreeMap;
 
@@ -28,6 +29,7 @@ pub use natv6::*;
 pub use policy::*;
 pub use status::*;
 pub use trace::*;
+pub use uplinks::*;
 
 /// Gives a type its names in JSON.
 macro_rules! named {

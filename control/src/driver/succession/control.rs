@@ -7,7 +7,8 @@ use crossbeam::channel::Sender;
 use tracing::{error, info, warn};
 
 use super::old::Turn;
-use super::{Beginning, CarriedPort, Heir, Heirs, Inherited, Succession, device_text, is_shareable};
+use super::{Beginning, CarriedFound, CarriedPort, Heir, Heirs, Inherited, Succession, device_text, is_shareable};
+use crate::config::uplink::Found;
 use crate::driver::{Control, EVENTS_PER_TURN, RunError};
 use crate::engine::Effect;
 use crate::manage::api::{Response, UpgradingView};
@@ -92,6 +93,7 @@ impl Control {
             keys: self.engine.keys().clone(),
             workers: self.configuration.site.node.workers,
             ports: carried.collect(),
+            found: self.engine.found().iter().map(carried_found).collect(),
         }
     }
 
@@ -151,9 +153,10 @@ impl Control {
         let opened = began.elapsed();
         heir.running(std::process::id())?;
         info!(items = items_taken, ?caught_up, ?known, ?opened, "took over");
-        let Control { engine, rng, configuration, effects, .. } = self;
+        let known = self.known();
+        let Control { engine, rng, effects, .. } = self;
         // Lists are what peers know; what the configuration says now follows as by a reload.
-        if let Err(error) = engine.reload(now, rng, &configuration.site, &configuration.hosts, effects) {
+        if let Err(error) = engine.reload(now, rng, &known.site, &known.hosts, effects) {
             error!(%error, "the hosts stay as the other process had them");
         }
         self.carry_out();
@@ -186,8 +189,8 @@ impl Control {
         taken_over: bool,
     ) -> Result<(Server, Heirs), ServerError> {
         let site = &self.configuration.site;
-        let tls = || self.configuration.tls.clone();
-        let open = || Ok((Server::open(&Doors::of(site, tls()), calls.clone())?, Heirs::wait(site)?));
+        let open =
+            || Ok((Server::open(&Doors::of(site, self.configuration.tls.clone()), calls.clone())?, Heirs::wait(site)?));
         let until = WallInstant::now() + SOCKETS;
         loop {
             match open() {
@@ -198,4 +201,9 @@ impl Control {
             }
         }
     }
+}
+
+fn carried_found(found: &Found) -> CarriedFound {
+    let prefixes = found.prefixes.iter().map(|(prefix, left)| (prefix.address(), prefix.length(), *left));
+    (found.name.clone(), found.router, prefixes.collect())
 }

@@ -24,15 +24,17 @@ mod heir;
 mod old;
 mod wire;
 
+use std::net::Ipv6Addr;
 use std::path::{Path, PathBuf};
 use std::time::Duration;
 
 use serde::{Deserialize, Serialize};
 
-use crate::config::{Configuration, Site, site};
+use crate::config::uplink::Found;
+use crate::config::{Configuration, Prefix, Site, site};
 use crate::engine::{Item, Keys};
 
-pub(super) use heir::{Found, Heir, Inherited};
+pub(super) use heir::{Heir, Inherited, Predecessor};
 pub(super) use old::{Heirs, Succession};
 
 /// Of what the two processes say to each other. Another number is another language.
@@ -87,7 +89,12 @@ pub(super) struct Beginning {
     pub(super) workers: u8,
     /// Its ports, in their order.
     pub(super) ports: Vec<CarriedPort>,
+    /// What it found out of providers.
+    pub(super) found: Vec<CarriedFound>,
 }
+
+/// A provider's name, its router, and its prefixes: address, length, and whether it is to be left.
+type CarriedFound = (String, Option<Ipv6Addr>, Vec<(Ipv6Addr, u8, bool)>);
 
 /// A port as the old process has it.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
@@ -105,6 +112,17 @@ pub(super) struct CarriedPort {
 }
 
 impl Beginning {
+    /// What the old process found out of providers.
+    pub(super) fn found(&self) -> Vec<Found> {
+        let prefix = |(address, length, left): &(Ipv6Addr, u8, bool)| Some((Prefix::of(*address, *length)?, *left));
+        let found = |(name, router, prefixes): &CarriedFound| Found {
+            name: name.clone(),
+            router: *router,
+            prefixes: prefixes.iter().filter_map(prefix).collect(),
+        };
+        self.found.iter().map(found).collect()
+    }
+
     /// Whether a box of this configuration can take the other's place; else what differs.
     fn check(&self, configuration: &Configuration) -> Result<(), String> {
         let site = &configuration.site;

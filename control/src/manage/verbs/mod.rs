@@ -17,6 +17,7 @@ mod store;
 mod top;
 mod trace;
 mod upgrade;
+mod uplinks;
 mod zone;
 
 use std::io::{self, Write};
