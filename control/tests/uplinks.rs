@@ -181,7 +181,7 @@ fn a_provider_waits_for_its_prefix_and_its_router_and_then_serves() {
     // A router that is none any more is not sent to; another word of it is enough to go on.
     line.advertise(0);
     line.run(s(1));
-    assert_eq!(line.providers()[0].1, false);
+    assert!(!line.providers()[0].1);
     line.advertise(1800);
     line.run(s(20));
     line.lossless(&streams, s(5));
