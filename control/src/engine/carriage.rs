@@ -246,11 +246,6 @@ impl Carriages {
         self.paths.get(&path).is_some_and(|carriage| carriage.udp.is_some())
     }
 
-    /// The paths that are.
-    pub(super) fn in_udp(&self) -> usize {
-        self.paths.values().filter(|carriage| carriage.udp.is_some()).count()
-    }
-
     /// What is known of a path, to be changed; none if there is no room for it.
     fn path(&mut self, now: Instant, path: PathKey) -> Option<&mut Carriage> {
         if self.paths.len() >= PATHS_MAX && !self.paths.contains_key(&path) {
@@ -526,5 +521,177 @@ pub(super) fn note_udp(message: &mut Message, came: bool) {
     let Message::Keepalive { options: Options { udp: Some(option), .. }, .. } = message else { return };
     if option.purpose == UdpPurpose::Test {
         option.in_udp = came;
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    struct Scene {
+        carriage: Carriage,
+        now: Instant,
+        nonce: u32,
+    }
+
+    impl Scene {
+        fn new() -> Scene {
+            Scene { carriage: Carriage::default(), now: Instant::from_millis(1_000_000), nonce: 0 }
+        }
+
+        fn wait(&mut self, time: Duration) {
+            self.now = self.now + time;
+        }
+
+        fn ask(&mut self) {
+            self.nonce += 1;
+            self.carriage.ask(self.now, self.nonce);
+        }
+
+        fn answer(&mut self, udp: bool) -> Found {
+            self.carriage.answered(self.now, self.nonce, udp)
+        }
+
+        /// A probe that stayed without answer; whether the path is asked.
+        fn missed(&mut self) -> bool {
+            let asks = self.carriage.doubts(self.now, true);
+            if asks {
+                self.ask();
+            }
+            asks
+        }
+
+        /// A path that has just been found to drop the header.
+        fn in_udp() -> Scene {
+            let mut scene = Scene::new();
+            assert!(scene.missed());
+            assert_eq!(scene.answer(true), Found::Begun);
+            scene
+        }
+
+        /// Payload goes for some time, in which tests are answered so or not. When they were sent, and whether it ended.
+        fn talk(&mut self, time: Duration, plain: bool) -> (Vec<Duration>, bool) {
+            let (mut tests, began) = (Vec::new(), self.now);
+            while self.now < began + time {
+                if self.carriage.is_due(self.now) {
+                    tests.push(self.now.since(began));
+                    self.ask();
+                    if plain && self.answer(false) == Found::Ended {
+                        return (tests, true);
+                    }
+                    assert_eq!(self.answer(true), Found::Nothing);
+                }
+                self.wait(Duration::from_millis(50));
+            }
+            (tests, false)
+        }
+    }
+
+    #[test]
+    fn a_probe_and_a_test_without_answer_beside_one_in_udp_are_two_misses() {
+        let mut scene = Scene::new();
+        assert!(scene.missed());
+        assert!(scene.carriage.is_in_doubt(scene.now) && scene.carriage.udp.is_none());
+        assert_eq!(scene.carriage.answered(scene.now, 77, true), Found::Nothing, "an answer to nothing");
+        assert_eq!(scene.answer(true), Found::Begun);
+        assert_eq!(scene.answer(true), Found::Nothing, "the same again is no news");
+        assert!(!scene.carriage.is_in_doubt(scene.now));
+    }
+
+    #[test]
+    fn one_miss_is_asked_about_once_more_and_the_plain_answer_has_the_say() {
+        let mut scene = Scene::new();
+        assert!(scene.carriage.doubts(scene.now, false), "the peer speaks in UDP");
+        scene.ask();
+        assert_eq!(scene.answer(true), Found::Ask);
+        scene.ask();
+        assert_eq!(scene.answer(false), Found::Nothing);
+        assert_eq!(scene.answer(true), Found::Nothing, "both arrive");
+        assert!(scene.carriage.udp.is_none() && !scene.carriage.is_in_doubt(scene.now));
+        assert!(!scene.carriage.doubts(scene.now, false), "and that is enough for a while");
+        scene.wait(IN_ORDER);
+        assert!(scene.carriage.doubts(scene.now, false));
+        assert!(scene.carriage.matters(scene.now));
+        scene.wait(DOUBT);
+        assert!(!scene.carriage.matters(scene.now));
+    }
+
+    #[test]
+    fn a_path_is_asked_at_a_pace() {
+        let mut scene = Scene::new();
+        let asked = (0..10_000).filter(|_| {
+            scene.wait(Duration::from_millis(1));
+            scene.missed()
+        });
+        assert_eq!(asked.count(), 20);
+    }
+
+    #[test]
+    fn an_answer_that_was_only_late_ends_it_at_once() {
+        let mut scene = Scene::in_udp();
+        scene.wait(Duration::from_millis(300));
+        assert_eq!(scene.answer(false), Found::Ended);
+    }
+
+    #[test]
+    fn it_ends_with_two_plain_answers_and_is_looked_at_ever_more_rarely() {
+        let mut scene = Scene::in_udp();
+        let (tests, ended) = scene.talk(Duration::from_secs(1000), false);
+        assert!(!ended);
+        assert_eq!(tests.iter().map(Duration::as_secs).collect::<Vec<_>>(), [5, 10, 20, 40, 80, 160, 320, 620, 920]);
+        scene.carriage.good = 1;
+        let (_, ended) = scene.talk(Duration::from_secs(310), false);
+        assert!(!ended && scene.carriage.good == 0, "a silent test begins the count anew");
+        let (tests, ended) = scene.talk(Duration::from_secs(310), true);
+        assert!(ended && tests.len() == 2 && tests[1] - tests[0] == GOOD_APART, "{tests:?}");
+    }
+
+    #[test]
+    fn a_path_that_flaps_is_looked_at_later_each_time() {
+        let mut scene = Scene::in_udp();
+        let mut first = Vec::new();
+        for _ in 0..9 {
+            let (tests, ended) = scene.talk(Duration::from_secs(400), true);
+            assert!(ended);
+            first.push(tests[0].as_secs());
+            scene.wait(Duration::from_secs(60));
+            assert!(scene.missed());
+            assert_eq!(scene.answer(true), Found::Begun);
+        }
+        assert_eq!(first, [5, 10, 20, 40, 80, 160, 300, 300, 300]);
+        let (_, ended) = scene.talk(Duration::from_secs(400), true);
+        assert!(ended);
+        scene.wait(REST);
+        assert!(scene.missed() && scene.answer(true) == Found::Begun);
+        assert_eq!(scene.talk(Duration::from_secs(20), true).0[0], FIRST);
+    }
+
+    #[test]
+    fn udp_that_is_lost_while_the_header_passes_is_left_at_once() {
+        let mut scene = Scene::in_udp();
+        scene.wait(Duration::from_secs(60));
+        assert!(scene.missed(), "a probe in UDP had no answer");
+        assert_eq!(scene.answer(false), Found::Ended);
+        // Where UDP is answered too, it was an accident.
+        let mut scene = Scene::in_udp();
+        scene.wait(Duration::from_secs(60));
+        assert!(scene.missed());
+        assert_eq!((scene.answer(true), scene.answer(false)), (Found::Nothing, Found::Nothing));
+    }
+
+    #[test]
+    fn there_is_room_for_so_many_and_what_does_not_matter_gives_way() {
+        let mut carriages = Carriages::new(Some(5533));
+        let path = |number: u32| PathKey { local: [1; 8], peer: (u64::from(number)).to_be_bytes() };
+        let now = Instant::from_millis(1_000_000);
+        for number in 0..PATHS_MAX as u32 {
+            carriages.path(now, path(number)).unwrap().doubts(now, true);
+        }
+        assert!(carriages.path(now, path(1 << 20)).is_none());
+        assert!(carriages.path(now, path(7)).is_some());
+        carriages.path(now, path(7)).unwrap().begin(now);
+        let later = now + DOUBT;
+        assert!(carriages.path(later, path(1 << 20)).is_some());
+        assert!(carriages.is_udp(path(7)) && carriages.paths.len() == 2);
     }
 }
