@@ -2,12 +2,17 @@
 
 mod common;
 
+use std::net::Ipv6Addr;
 use std::time::Duration;
 
 use common::{Scene, ms, s};
 use control::sim::{Leg, Plan, ProviderId, SitePlan, Stream, StreamId, Way, packet};
 use control::time::Instant;
 use dataplane::counters::Count;
+use dataplane::wire::shim6::{
+    Addresses, Message, Options, Probe, ProbeReport, ProbeState, UdpOption, UdpPorts, UdpPurpose, emit_packet, udp,
+};
+use dataplane::wire::{ContextTag, Locator, Ulid, UlidPair, ipv6};
 
 const BOTH: &[Way] = &[Way::Out, Way::In];
 const UDP: &str = "udp_encapsulation = true";
@@ -241,4 +246,87 @@ fn a_connection_survives_it() {
     scene.run(s(10));
     assert!(read(&scene) > before + 50_000, "{before}, {}", read(&scene));
     assert!(scene.streams.iter().all(Stream::in_order));
+}
+
+/// A message in UDP, as somebody would send it.
+fn wrapped(source: Ipv6Addr, target: Ipv6Addr, message: &Message, ports: UdpPorts) -> Vec<u8> {
+    let plain = emit_packet(Addresses { source, target }, 64, message).unwrap();
+    let place = ipv6::Place { offset: ipv6::HEADER_LEN, predecessor: 6, next_header: ipv6::protocol::SHIM6 };
+    let mut buffer = [&[0; udp::LEN][..], &plain].concat();
+    udp::wrap(&mut buffer, place, ports).unwrap();
+    buffer
+}
+
+const PORTS: UdpPorts = UdpPorts { source: 50_000, target: packet::UDP_PORT };
+
+#[test]
+fn a_stranger_gets_one_answer_the_way_it_asked_and_no_more() {
+    let (mut scene, streams) = Scene::talking(&Plan { standby: false, ..plan() }, 100);
+    let (stranger, host) = ("2001:db8:ffff:1::5".parse().unwrap(), scene.hosts[0].locators[0]);
+    let ulids = UlidPair { local: Ulid(stranger), peer: Ulid(scene.hosts[0].ulid) };
+    let tag = |number: u64| ContextTag::truncate(number.wrapping_mul(0x9e37_79b9_7f4a_7c15) >> 3);
+    let since = scene.now;
+    for number in 0..40 {
+        let options = Options { ulids: Some(ulids), ..Options::NONE };
+        let i1 = Message::I1 { initiator_tag: tag(number), initiator_nonce: number as u32, options };
+        let probed = ProbeReport { source: Locator(stranger), target: Locator(host), nonce: 5, data: 0 };
+        let (sent, received) = (vec![probed], Vec::new());
+        let (receiver_tag, options) = (tag(number + 1000), Options::NONE);
+        let probe = Probe { receiver_tag, state: ProbeState::Exploring, sent, received, options: options.clone() };
+        let keepalive = Message::Keepalive { receiver_tag, options };
+        for message in [i1, Message::Probe(probe), keepalive] {
+            scene.forge(wrapped(stranger, host, &message, PORTS));
+        }
+        scene.run(ms(20));
+    }
+    let answers: Vec<_> = scene.messages(since).into_iter().map(|(_, kind)| kind).collect();
+    assert!(answers.iter().all(|kind| ["R1", "R1bis"].contains(&kind.as_str())), "{answers:?}");
+    assert!(answers.len() <= 3 * 40);
+    assert_eq!(tally(&scene, "control_messages_in_udp"), answers.len() as u64);
+    assert_eq!(tally(&scene, "control_udp_begun") + tally(&scene, "control_udp_tests"), 0);
+    quiet(&mut scene, &streams, s(10), false);
+}
+
+#[test]
+fn who_knows_tags_does_not_get_messages_into_a_context_that_agreed_on_nothing() {
+    let (mut scene, streams) = Scene::talking(&Plan { plain: vec![1], standby: false, ..plan() }, 101);
+    let context = scene.context(0);
+    let pair = context.current.unwrap();
+    let tag = u64::from_str_radix(context.local_tag.as_ref().unwrap(), 16).unwrap();
+    let receiver_tag = ContextTag::new(tag).unwrap();
+    let test = UdpOption { purpose: UdpPurpose::Test, in_udp: false, nonce: 9 };
+    let since = scene.now;
+    for options in [Options::NONE, Options { udp: Some(test), ..Options::NONE }] {
+        let message = Message::Keepalive { receiver_tag, options };
+        scene.forge(wrapped(pair.peer, pair.local, &message, PORTS));
+    }
+    scene.run(s(1));
+    assert_eq!(scene.nodes[0].tally("control_udp_unwelcome"), 2);
+    assert!(scene.messages(since).is_empty(), "{:?}", scene.messages(since));
+    // The same without UDP is an option nobody knows.
+    let message = Message::Keepalive { receiver_tag, options: Options { udp: Some(test), ..Options::NONE } };
+    scene.forge(emit_packet(Addresses { source: pair.peer, target: pair.local }, 64, &message).unwrap());
+    scene.run(s(1));
+    assert!(scene.messages(since).is_empty());
+    quiet(&mut scene, &streams, s(5), false);
+}
+
+#[test]
+fn who_knows_tags_does_not_have_a_path_taken_for_one_that_drops_headers() {
+    let (mut scene, streams) = Scene::talking(&one_path(), 102);
+    let context = scene.context(0);
+    let pair = context.current.unwrap();
+    let receiver_tag = ContextTag::new(u64::from_str_radix(context.local_tag.as_ref().unwrap(), 16).unwrap()).unwrap();
+    for _ in 0..50 {
+        let test = UdpOption { purpose: UdpPurpose::Test, in_udp: false, nonce: 9 };
+        let message = Message::Keepalive { receiver_tag, options: Options { udp: Some(test), ..Options::NONE } };
+        scene.forge(wrapped(pair.peer, pair.local, &message, PORTS));
+        let answer = UdpOption { purpose: UdpPurpose::Answer, in_udp: true, nonce: 9 };
+        let message = Message::Keepalive { receiver_tag, options: Options { udp: Some(answer), ..Options::NONE } };
+        scene.forge(wrapped(pair.peer, pair.local, &message, PORTS));
+        scene.run(ms(100));
+    }
+    assert_eq!(tally(&scene, "control_udp_begun"), 0, "answers have a nonce");
+    assert!(tally(&scene, "control_udp_tests") < 3, "what was in order is not asked again for a minute");
+    quiet(&mut scene, &streams, s(20), false);
 }

@@ -457,7 +457,7 @@ fn to_locators<F: Frame>(
     let alive = packet.decrement_hop_limit();
     debug_assert!(alive, "looked at before the packet was touched");
     if snapshot.mss_clamp && !way.is_plain {
-        clamp_mss(frame, mtu - udp::octets(ports));
+        clamp_mss(frame, mtu.saturating_sub(udp::octets(ports)));
     }
     if let Some((insertion, ports)) = insertion.zip(ports)
         && let Err(reason) = udp::close(frame, insertion, ports)

@@ -70,7 +70,7 @@ pub(super) fn clamp_inbound<F: Frame>(frame: &mut F, way: Way<'_>, snapshot: &Sn
     let provider = snapshot.providers.get(usize::from(way.provider));
     if let Some(port) = provider.and_then(|provider| snapshot.ports.get(usize::from(provider.port.0))) {
         let ports = way.udp.zip(snapshot.udp_port).map(|(flow, port)| flow.ports(port));
-        clamp_mss(frame, path_mtu(way, port) - udp::octets(ports));
+        clamp_mss(frame, path_mtu(way, port).saturating_sub(udp::octets(ports)));
     }
 }
 
