@@ -28,6 +28,8 @@ pub struct EalConfig {
     pub hugepages: Hugepages,
     /// The devices to attach.
     pub devices: Vec<DeviceSpec>,
+    /// Whether PCI devices may be attached later, although none is now.
+    pub pci_later: bool,
     /// Tells processes of one machine apart where DPDK names files.
     pub file_prefix: String,
     /// Further arguments for DPDK, after ours, so that they win.
@@ -42,6 +44,7 @@ impl Default for EalConfig {
             memory_mb: 512,
             hugepages: Hugepages::Auto,
             devices: Vec::new(),
+            pci_later: false,
             file_prefix: format!("pshim6-{}", std::process::id()),
             extra_args: Vec::new(),
             main_core: None,
@@ -167,6 +170,9 @@ fn strings(config: &EalConfig) -> impl Iterator<Item = &str> {
     config.extra_args.iter().map(String::as_str).chain([config.file_prefix.as_str()])
 }
 
+/// A PCI address without a device: the last there could be.
+const NO_DEVICE: &str = "ffff:ff:1f.7";
+
 /// The command line for `rte_eal_init`.
 fn arguments(config: &EalConfig, memory: &Memory, core: u32) -> Vec<String> {
     let mut arguments: Vec<String> = vec!["pshim6d".into()];
@@ -186,8 +192,11 @@ fn arguments(config: &EalConfig, memory: &Memory, core: u32) -> Vec<String> {
     // Virtual devices are attached after the start, where each one's failure has an errno; given to `rte_eal_init`
     // they would fail with a line on standard error and nothing else.
     let mut nics = config.devices.iter().filter(|device| device.is_pci()).peekable();
-    if nics.peek().is_none() {
-        add(&["--no-pci"]);
+    match (nics.peek(), config.pci_later) {
+        (Some(_), _) => {}
+        // The bus is looked at, and of what is there nothing is taken: only an address that no device has is allowed.
+        (None, true) => add(&["-a", NO_DEVICE]),
+        (None, false) => add(&["--no-pci"]),
     }
     for nic in nics {
         add(&["-a", &nic.to_string()]);

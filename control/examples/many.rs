@@ -54,6 +54,7 @@ fn main() {
         scene.engine().hosts_view(now);
         began.elapsed()
     };
+    let heir = succession(&mut scene);
     let lost = lost(&mut scene);
     let before = scene.engine().contexts().count();
     let (ended, busiest_end) = idle(&mut scene, Duration::from_secs(700));
@@ -68,6 +69,13 @@ fn main() {
         "ms_of_work_in_30_s_of_silence": ms(tended),
         "us_longest_turn_then": busiest.as_micros() as u64,
         "us_status_views": status.as_micros() as u64,
+        "succession": {
+            "ns_to_tell_each": heir.telling.as_nanos() as u64 / arguments.contexts as u64,
+            "us_longest_turn_of_telling": heir.longest.as_micros() as u64,
+            "octets_told_each": heir.octets / arguments.contexts,
+            "ns_to_take_in_each": heir.taking.as_nanos() as u64 / arguments.contexts as u64,
+            "contexts_taken": heir.taken,
+        },
         "us_link_down": lost.as_micros() as u64,
         "contexts_before_the_end": before,
         "ms_of_work_until_all_ended": ms(ended),
@@ -144,6 +152,46 @@ fn active(scene: &mut Scene, mut handles: Vec<u64>) -> Duration {
         });
     }
     all
+}
+
+/// What it costs to hand everything to another process.
+struct Succession {
+    telling: Duration,
+    /// Of turns in which as much is told as the driver tells in one.
+    longest: Duration,
+    octets: usize,
+    taking: Duration,
+    taken: usize,
+}
+
+fn succession(scene: &mut Scene) -> Succession {
+    let mut seen =
+        Succession { telling: Duration::ZERO, longest: Duration::ZERO, octets: 0, taking: Duration::ZERO, taken: 0 };
+    let mut heir = scene.heir();
+    scene.with(|engine, _, _, _| engine.begin_bequest());
+    while scene.engine().left_to_bequeath() > 0 {
+        let mut messages: Vec<Vec<u8>> = Vec::new();
+        let took = scene.with(|engine, _, _, _| {
+            for _ in 0..2 {
+                let mut items = Vec::with_capacity(256);
+                engine.bequeath(256, &mut items);
+                messages.push(postcard::to_stdvec(&items).expect("items are plain"));
+            }
+        });
+        seen.telling += took;
+        seen.longest = seen.longest.max(took);
+        for message in messages {
+            seen.octets += message.len();
+            let began = Wall::now();
+            let items = postcard::from_bytes(&message).expect("and come back");
+            let mut effects = Vec::new();
+            heir.inherit(scene.now, scene.rng(), items, &mut effects);
+            seen.taking += began.elapsed();
+        }
+    }
+    scene.with(|engine, _, _, _| engine.end_bequest());
+    seen.taken = heir.contexts().count();
+    seen
 }
 
 /// The link goes down that all contexts use.

@@ -8,6 +8,7 @@ pub mod chains;
 pub mod config;
 pub mod dhcp;
 pub mod dns;
+pub mod doctor;
 pub mod driver;
 pub mod engine;
 pub mod host;

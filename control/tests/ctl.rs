@@ -400,6 +400,7 @@ fn answer(request: &Request) -> Response {
             contexts: 3,
             ..Default::default()
         }),
+        Request::Upgrade => Response::error("no other process"),
         Request::Reload => Response::error("site.toml:3:6: box.id: 16 is out of range: 0 to 15"),
     }
 }

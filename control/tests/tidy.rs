@@ -47,9 +47,10 @@ const CONTROL: Rooms = &[
     ("dns", &["time"]),
     ("config", &["dhcp", "dns", "identity"]),
     ("store", &["dhcp", "identity"]),
+    ("doctor", &["config"]),
     ("publish", &["config", "time"]),
     ("policy", &["chains", "config", "time"]),
-    ("manage", &["config", "dhcp", "identity", "policy", "publish", "store"]),
+    ("manage", &["config", "dhcp", "doctor", "identity", "policy", "publish", "store"]),
     (
         "engine",
         &[
@@ -70,8 +71,15 @@ const WORLD: &[(&[&str], &[&str])] = &[
     ),
     (
         &["UnixStream", "UnixListener", "TcpStream", "TcpListener", "UdpSocket"],
-        &["control/src/manage/server.rs", "control/src/manage/server/", "control/src/manage/client.rs"],
+        &[
+            "control/src/manage/server.rs",
+            "control/src/manage/server/",
+            "control/src/manage/client.rs",
+            // Another process takes this one's place.
+            "control/src/driver/succession/",
+        ],
     ),
+    (&["UnixDatagram"], &["control/src/driver/"]),
     (
         &["std::fs", "fs::", "File::"],
         &[
@@ -83,10 +91,15 @@ const WORLD: &[(&[&str], &[&str])] = &[
             // The socket is a file too, and what the system knows of the process is in files.
             "control/src/manage/server/socket.rs",
             "control/src/manage/process.rs",
+            // And of the machine.
+            "control/src/doctor/",
             "dataplane/src/port/pcap.rs",
         ],
     ),
-    (&["std::process", "std::env"], &["control/src/bin/", "control/src/manage/verbs/", "control/src/config/"]),
+    (
+        &["std::process", "std::env"],
+        &["control/src/bin/", "control/src/driver/", "control/src/manage/verbs/", "control/src/config/"],
+    ),
     (
         &["SysRng", "rand::rng(", "thread_rng", "SystemRandom", "getrandom"],
         &["control/src/driver/", "control/src/manage/verbs/"],

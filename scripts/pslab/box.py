@@ -2,6 +2,7 @@
 
 import json
 import os
+import re
 import signal
 import subprocess
 import time
@@ -101,11 +102,57 @@ def configure(options):
 # --- processes -------------------------------------------------------------------------------------------------
 
 
-def start(site):
+def start(site, *arguments):
     """Starts the site's daemon in its namespace and remembers its process id."""
+    process = spawn(site, *arguments)
+    (site.run_dir / "pshim6d.pid").write_text(f"{process.pid}\n")
+
+
+def start_successor(site):
+    """Starts a process that takes the daemon's place."""
+    return spawn(site, "--take-over")
+
+
+def succeed(site, timeout_s=READY_TIMEOUT_S):
+    """Has a new process take the daemon's place, which must end in peace."""
+    old = CHILDREN[pid(site)]
+    new = start_successor(site)
+    try:
+        status = old.wait(timeout=timeout_s)
+    except subprocess.TimeoutExpired:
+        raise LabError(f"{site.box}: the old process does not give way:\n{log_tail(site)}") from None
+    if status != 0 or new.poll() is not None:
+        raise LabError(f"{site.box}: the old process ended with {status}, the new one with {new.poll()}:\n{log_tail(site)}")
+    (site.run_dir / "pshim6d.pid").write_text(f"{new.pid}\n")
+    return wait_ready(site)
+
+
+def adopt(site, number):
+    """A process of somebody else's is the site's daemon from now on."""
+    bury_children()
+    (site.run_dir / "pshim6d.pid").write_text(f"{number}\n")
+
+
+def succession_gap_ms(site):
+    """For how long nobody had the devices the last time, by the daemons' log: between the old workers' last turn and the
+    new process's report that it took over. The clock is the machine's."""
+    text = (site.run_dir / "pshim6d.log").read_text(errors="replace")
+    gave = re.findall(r"gave way took=([0-9.]+)(ns|µs|ms|s)", text)[-1]
+    took = re.findall(r"took over .*known=([0-9.]+)(ns|µs|ms|s) opened=([0-9.]+)(ns|µs|ms|s)", text)[-1]
+    unit = {"ns": 1e-6, "µs": 1e-3, "ms": 1.0, "s": 1e3}
+    opening = float(took[2]) * unit[took[3]] - float(took[0]) * unit[took[1]]
+    return float(gave[0]) * unit[gave[1]] + opening
+
+
+def answers(site):
+    """Whether the daemon answers questions."""
+    return ctl_process(site, ["status", "--json"]).returncode == 0
+
+
+def spawn(site, *arguments):
     with open(site.run_dir / "pshim6d.log", "ab") as log:
         process = subprocess.Popen(
-            net.inside(site.box, [binary("pshim6d"), "--config", str(site.config)]),
+            net.inside(site.box, [binary("pshim6d"), "--config", str(site.config), *arguments]),
             stdin=subprocess.DEVNULL,
             stdout=log,
             stderr=log,
@@ -113,8 +160,8 @@ def start(site):
             # Where DPDK makes a folder while it starts: a daemon killed just then must not leave it behind.
             env={**os.environ, "RUNTIME_DIRECTORY": str(plan.RUN_DIR)},
         )
-    (site.run_dir / "pshim6d.pid").write_text(f"{process.pid}\n")
     CHILDREN[process.pid] = process
+    return process
 
 
 def pid(site):
@@ -204,7 +251,7 @@ def ctl_command(site, arguments):
 
 def ctl_process(site, arguments):
     """Runs pshim6ctl and returns the completed process, whatever its exit status."""
-    return subprocess.run(ctl_command(site, arguments), text=True, capture_output=True, timeout=10)
+    return subprocess.run(ctl_command(site, arguments), text=True, capture_output=True, timeout=30)
 
 
 def ctl_json(site, *arguments):

@@ -6,7 +6,7 @@
 use std::sync::Arc;
 use std::time::Duration;
 
-use control::engine::{Effect, Engine};
+use control::engine::{Effect, Engine, PortSetup};
 use control::identity::{HostPrefixes, Sec, SigningKey, make_host};
 use control::shim6::{Config, Endpoint, IdentityProof, Incoming, LocalHost, Open, Output, TagSpace};
 use control::sim::{Plan, SitePlan, World, packet};
@@ -88,6 +88,16 @@ impl Scene {
     /// The box.
     pub(crate) fn engine(&self) -> &Engine {
         &self.world.nodes[0].engine
+    }
+
+    /// An engine that could take the box's place.
+    #[allow(dead_code, reason = "not every program needs it")]
+    pub(crate) fn heir(&mut self) -> Engine {
+        let (site, hosts) = self.world.nodes[0].configuration();
+        let ports: Vec<PortSetup> =
+            site.ports.iter().zip(1..).map(|(_, at)| PortSetup { mac: Mac([2, 0, 0, 0, 0, at]), mtu: 1500 }).collect();
+        let keys = self.world.nodes[0].engine.keys().clone();
+        Engine::with_keys(site, hosts, &ports, keys, &mut self.rng).expect("a plan the engine takes")
     }
 
     /// One more peer and its I1 to one of our hosts.

@@ -1,17 +1,20 @@
 //! The box: reads its configuration, starts its log and hands both to `control::driver`, which runs it.
 #![forbid(unsafe_code)]
 
+use std::env;
+use std::ffi::OsString;
 use std::io::{self, IsTerminal};
 use std::os::unix::process::CommandExt;
 use std::path::PathBuf;
-use std::process::{Command, ExitCode};
+use std::process::{Child, Command, ExitCode, Stdio};
 
 use clap::{Parser, ValueEnum};
-use control::config::site::Hugepages;
 use control::config::{Configuration, DEFAULT_PATH};
-use control::driver::RunError;
+use control::driver::{RunError, Supervisor, Surroundings};
 use tracing::{error, info, warn};
-use tracing_subscriber::EnvFilter;
+use tracing_subscriber::layer::SubscriberExt;
+use tracing_subscriber::util::SubscriberInitExt;
+use tracing_subscriber::{EnvFilter, Layer, reload};
 
 /// Runs Shim6 for the hosts of a site.
 ///
@@ -29,6 +32,9 @@ struct Cli {
     /// Run on ordinary memory, whatever the configuration says of hugepages.
     #[arg(long)]
     no_hugepages: bool,
+    /// Take the place of the daemon that runs with this configuration, if one does: sessions go on.
+    #[arg(long)]
+    take_over: bool,
     /// How log lines look.
     #[arg(long, value_enum, default_value_t = LogFormat::Text)]
     log_format: LogFormat,
@@ -44,7 +50,7 @@ enum LogFormat {
 
 fn main() -> ExitCode {
     let cli = Cli::parse();
-    let mut configuration = match Configuration::load(&cli.config) {
+    let configuration = match Configuration::load(&cli.config) {
         Ok(configuration) => configuration,
         Err(problems) => {
             eprintln!("{problems}");
@@ -55,20 +61,32 @@ fn main() -> ExitCode {
     let filter = EnvFilter::new(cli.log.as_ref().unwrap_or(&configuration.site.node.log));
     // Lines wait in a bounded queue for a thread of their own: a stalled reader of our log must not stall the box.
     let (writer, flushed_at_the_end) = tracing_appender::non_blocking(io::stderr());
-    let log =
-        tracing_subscriber::fmt().with_env_filter(filter).with_writer(writer).with_ansi(io::stderr().is_terminal());
-    match cli.log_format {
-        LogFormat::Text => log.init(),
-        LogFormat::Json => log.json().init(),
-    }
+    let lines = tracing_subscriber::fmt::layer().with_writer(writer).with_ansi(io::stderr().is_terminal());
+    let (filter, handle) = reload::Layer::new(filter);
+    let lines = match cli.log_format {
+        LogFormat::Text => lines.boxed(),
+        LogFormat::Json => lines.json().boxed(),
+    };
+    tracing_subscriber::registry().with(filter).with(lines).init();
     for warning in &configuration.warnings {
         warn!("{warning}");
     }
     info!(box_name = configuration.site.node.name, version = env!("CARGO_PKG_VERSION"), "starting");
-    if cli.no_hugepages {
-        configuration.site.eal.hugepages = Hugepages::Never;
-    }
-    match control::driver::run(configuration) {
+    let said = cli.log.is_some();
+    let log = move |filter: &str| {
+        // What the command line says wins for as long as the process lives.
+        if !said && let Err(reason) = handle.reload(EnvFilter::new(filter)) {
+            warn!(%reason, "the log goes on as before");
+        }
+    };
+    let surroundings = Surroundings {
+        supervisor: supervisor(),
+        ordinary_memory: cli.no_hugepages,
+        take_over: cli.take_over,
+        start_successor: Box::new(start_successor),
+        log: Box::new(log),
+    };
+    match control::driver::run(configuration, surroundings) {
         Ok(()) => {
             info!("stopped");
             ExitCode::SUCCESS
@@ -77,17 +95,48 @@ fn main() -> ExitCode {
             // DPDK starts once in the life of a process, so the second attempt needs another one.
             warn!("{reason}; starting again on ordinary memory");
             drop(flushed_at_the_end);
-            let mut arguments = std::env::args_os();
-            let program = arguments.next().unwrap_or_else(|| "pshim6d".into());
-            let error = Command::new(program).args(arguments).arg("--no-hugepages").exec();
-            error!("cannot start again: {error}");
-            ExitCode::FAILURE
+            start_again(|arguments| arguments.push("--no-hugepages".into()))
+        }
+        Err(error @ RunError::NotSucceeded) => {
+            // Its devices and tables are gone, and sessions come back as after a crash.
+            error!("{error}; starting again");
+            drop(flushed_at_the_end);
+            start_again(|arguments| arguments.retain(|argument| argument != "--take-over"))
         }
         Err(error) => {
             error!("{error}");
             ExitCode::FAILURE
         }
     }
+}
+
+/// A process beside this one that takes its place. It is found by the name this one was started by, so that it is the program
+/// that lies there now.
+fn start_successor() -> io::Result<Child> {
+    let mut arguments: Vec<OsString> = env::args_os().collect();
+    let program = if arguments.is_empty() { "pshim6d".into() } else { arguments.remove(0) };
+    arguments.retain(|argument| argument != "--take-over");
+    // The service manager's watchdog is for whoever is the box.
+    Command::new(program).args(arguments).arg("--take-over").env_remove("WATCHDOG_PID").stdin(Stdio::null()).spawn()
+}
+
+/// Another process in place of this one, with other arguments.
+fn start_again(change: impl FnOnce(&mut Vec<OsString>)) -> ExitCode {
+    let mut arguments: Vec<OsString> = env::args_os().collect();
+    let program = if arguments.is_empty() { "pshim6d".into() } else { arguments.remove(0) };
+    change(&mut arguments);
+    let error = Command::new(program).args(arguments).exec();
+    // The log was flushed for good.
+    eprintln!("cannot start again: {error}");
+    ExitCode::FAILURE
+}
+
+/// Whoever started us, if it wants to know how we are (sd_notify(3), sd_watchdog_enabled(3)).
+fn supervisor() -> Supervisor {
+    // A watchdog that waits for another process is none of ours.
+    let ours = env::var("WATCHDOG_PID").map_or(true, |text| text == std::process::id().to_string());
+    let watchdog = env::var("WATCHDOG_USEC").ok().filter(|_| ours);
+    Supervisor::reach(env::var_os("NOTIFY_SOCKET").as_deref(), watchdog.as_deref())
 }
 
 fn log_filter(text: &str) -> Result<String, tracing_subscriber::filter::ParseError> {

@@ -11,7 +11,7 @@ use std::fs::{self, File, OpenOptions};
 use std::io::{self, Write};
 use std::net::Ipv6Addr;
 use std::ops::ControlFlow;
-use std::os::unix::fs::{OpenOptionsExt, PermissionsExt};
+use std::os::unix::fs::{MetadataExt, OpenOptionsExt, PermissionsExt, fchown};
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
@@ -497,7 +497,7 @@ fn directory_of(file: &Path) -> &Path {
     file.parent().filter(|directory| !directory.as_os_str().is_empty()).unwrap_or(Path::new("."))
 }
 
-/// Writes `octets` beside `file`, makes them last, and renames: readers see the old file or the new one.
+/// Writes `octets` beside `file`, makes them last, and renames: readers see the old file or the new one. The owner stays.
 pub(super) fn replace_file(file: &Path, octets: &[u8], mode: u32) -> io::Result<()> {
     let directory = directory_of(file);
     let name = file.file_name().ok_or(io::ErrorKind::InvalidInput)?.to_string_lossy();
@@ -506,6 +506,10 @@ pub(super) fn replace_file(file: &Path, octets: &[u8], mode: u32) -> io::Result<
         let mut new = OpenOptions::new().write(true).create(true).truncate(true).mode(mode).open(&beside)?;
         // The umask had its say at creation; the mode is meant.
         new.set_permissions(fs::Permissions::from_mode(mode))?;
+        if let Ok(old) = fs::metadata(file) {
+            // Root changes the file of somebody who has to go on reading it. Others cannot give files away, and need not.
+            let _ = fchown(&new, Some(old.uid()), Some(old.gid()));
+        }
         new.write_all(octets)?;
         new.sync_all()?;
         fs::rename(&beside, file)?;

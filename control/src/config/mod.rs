@@ -23,6 +23,7 @@ mod network;
 pub mod prefix;
 mod problem;
 pub mod publish;
+pub mod reload;
 pub mod site;
 mod source;
 #[cfg(test)]

@@ -3,21 +3,25 @@
 use std::cell::Cell;
 use std::collections::BTreeMap;
 use std::sync::Arc;
-use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::thread::{self, JoinHandle};
 use std::time::{Duration, Instant};
 
+use crossbeam::utils::CachePadded;
 use dataplane::link::{ControlLink, RingSizes, connect};
+use dataplane::port::Port;
 use dataplane::port::dpdk::{
     BufferPool, Device, DeviceSpec, Eal, EalConfig, EalError, Hugepages, Lcore, Mbuf, Memory, PortConfig, QueuePair,
     RSS_KEY_MAX, Rss, keep_off, node_of_core, pin,
 };
+use dataplane::port::late::{Delivery, Late};
 use dataplane::translate::BURST;
 use dataplane::wire::ethernet::Mac;
 use dataplane::worker::{Outlet, Worker};
 use rand::Rng;
 use tracing::{error, info, warn};
 
+use super::succession::{Beginning, device_text, is_shareable};
 use super::{Clock, Devices, Opened, RunError};
 use crate::config::{Configuration, Site, site};
 use crate::engine::{Engine, PortSetup, worker_limits};
@@ -36,6 +40,9 @@ const NANOS_PER_MILLI: u64 = 1_000_000;
 /// How soon a device that could not be set up anew is tried again.
 const RESET_AGAIN: Duration = Duration::from_secs(1);
 
+/// How often a worker has turned. Only that worker writes to it, and nobody else's cache line is concerned.
+type Turns = Arc<CachePadded<AtomicU64>>;
+
 /// Packet buffers, by the memory node they are on; none is any.
 type Pools = BTreeMap<Option<u32>, BufferPool>;
 
@@ -47,12 +54,107 @@ struct Hardware {
     memory: MemoryView,
     stop: Arc<AtomicBool>,
     threads: Vec<JoinHandle<()>>,
+    /// Of each worker.
+    turns: Vec<Turns>,
+    /// What is needed to open the devices, while another process has them.
+    late: Option<Opening>,
 }
 
-pub(super) fn open(configuration: &Configuration, clock: Clock, rng: &mut dyn Rng) -> Result<Opened, RunError> {
+/// Devices that are to be opened, and where their queues go.
+struct Opening {
+    eal: Eal,
+    pools: Pools,
+    key: [u8; RSS_KEY_MAX],
+    /// By port, then queue.
+    queues: Vec<Vec<Delivery<QueuePair>>>,
+    /// What the devices have to be like.
+    setups: Vec<PortSetup>,
+    /// Those that could be opened beside the other process, and what comes in there is still its to deal with.
+    early: Vec<Option<(Device, Vec<QueuePair>)>>,
+}
+
+impl Opening {
+    /// Opens a device and sees that it is what it was.
+    fn open(&self, site: &Site, at: usize) -> Result<(Device, Vec<QueuePair>), RunError> {
+        let (port, wanted) = (&site.ports[at], &self.setups[at]);
+        let spec: DeviceSpec = device_text(port).parse().map_err(hardware)?;
+        self.eal.attach(&spec).map_err(hardware)?;
+        let (device, own) = open_port(&self.eal, port, &self.pools, site.node.workers, self.key)?;
+        let differs = |what: &str| RunError::Hardware(format!("port {}: the device has another {what} now", port.name));
+        if mac(port, &device) != wanted.mac {
+            return Err(differs("address"));
+        }
+        if mtu(port, &device) != wanted.mtu {
+            return Err(differs("MTU"));
+        }
+        if own.len() != self.queues[at].len() {
+            return Err(differs("number of queues"));
+        }
+        Ok((device, own))
+    }
+}
+
+/// Throws away what came in while another process saw it too.
+fn forget_received(queues: &mut [QueuePair]) {
+    let mut burst = Vec::with_capacity(BURST);
+    for queue in queues {
+        for _ in 0..usize::from(DESCRIPTORS) {
+            queue.receive(&mut burst);
+            if burst.is_empty() {
+                break;
+            }
+            burst.clear();
+        }
+    }
+}
+
+/// Starts DPDK and the workers for the place of a process that still has the devices: [`Devices::open`] opens them.
+pub(super) fn open_late(
+    configuration: &Configuration,
+    ordinary: bool,
+    clock: Clock,
+    rng: &mut dyn Rng,
+    beginning: &Beginning,
+) -> Result<Opened, RunError> {
     let site = &configuration.site;
     leave_cores_to_workers(site);
-    let eal = start_eal(site)?;
+    let eal = start_eal(site, ordinary, false)?;
+    let ports: Vec<&site::Port> = site.ports.iter().collect();
+    let pools: Pools = BTreeMap::from([(None, make_pool(&eal, site, None, &ports)?)]);
+    let mut key = [0; RSS_KEY_MAX];
+    rng.fill_bytes(&mut key);
+    let setups: Vec<PortSetup> =
+        beginning.ports.iter().map(|port| PortSetup { mac: Mac(port.mac), mtu: port.mtu }).collect();
+    let (mut queues, mut deliveries) = (Vec::new(), Vec::new());
+    for port in &beginning.ports {
+        let (late, due): (Vec<_>, Vec<_>) = (0..port.queues).map(|_| Late::new()).unzip();
+        queues.push(late);
+        deliveries.push(due);
+    }
+    let engine = Engine::with_keys(site, &configuration.hosts, &setups, beginning.keys.clone(), rng)?;
+    let Started { control, threads, turns, stop } = start_workers(&eal, site, &engine, queues, &pools, clock)?;
+    let memory =
+        MemoryView { hugepages: matches!(eal.memory(), Memory::Hugepages { .. }), megabytes: site.eal.memory_mb };
+    let mut late = Opening { eal, pools, key, queues: deliveries, setups, early: Vec::new() };
+    for (at, port) in site.ports.iter().enumerate() {
+        let early = is_shareable(port).then(|| late.open(site, at)).transpose()?;
+        late.early.push(early);
+    }
+    let late = Some(late);
+    let (devices, resets) = (Vec::new(), site.ports.iter().map(|_| Cell::default()).collect());
+    let hardware = Hardware { site: site.clone(), devices, resets, memory, stop, threads, turns, late };
+    Ok((engine, Box::new(control), Box::new(hardware)))
+}
+
+pub(super) fn open(
+    configuration: &Configuration,
+    ordinary: bool,
+    clock: Clock,
+    rng: &mut dyn Rng,
+) -> Result<Opened, RunError> {
+    let site = &configuration.site;
+    leave_cores_to_workers(site);
+    let eal = start_eal(site, ordinary, true)?;
     let pools = make_pools(&eal, site)?;
     let mut key = [0; RSS_KEY_MAX];
     rng.fill_bytes(&mut key);
@@ -60,8 +162,6 @@ pub(super) fn open(configuration: &Configuration, clock: Clock, rng: &mut dyn Rn
     let mut queues = Vec::new();
     for port in &site.ports {
         let (device, own) = open_port(&eal, port, &pools, site.node.workers, key)?;
-        let spread = spread(&device, own.len());
-        info!(port = port.name, device = device.name(), mac = %device.mac(), mtu = device.mtu(), queues = own.len(), %spread, "port open");
         devices.push(device);
         queues.push(own);
     }
@@ -72,11 +172,11 @@ pub(super) fn open(configuration: &Configuration, clock: Clock, rng: &mut dyn Rn
         .map(|(port, device)| PortSetup { mac: mac(port, device), mtu: mtu(port, device) })
         .collect();
     let engine = Engine::new(site, &configuration.hosts, &setups, rng)?;
-    let (control, threads, stop) = start_workers(&eal, site, &engine, queues, &pools, clock)?;
+    let Started { control, threads, turns, stop } = start_workers(&eal, site, &engine, queues, &pools, clock)?;
     let memory =
         MemoryView { hugepages: matches!(eal.memory(), Memory::Hugepages { .. }), megabytes: site.eal.memory_mb };
     let resets = devices.iter().map(|_| Cell::default()).collect();
-    let hardware = Hardware { site: site.clone(), devices, resets, memory, stop, threads };
+    let hardware = Hardware { site: site.clone(), devices, resets, memory, stop, threads, turns, late: None };
     Ok((engine, Box::new(control), Box::new(hardware)))
 }
 
@@ -97,24 +197,27 @@ fn hardware(error: impl std::fmt::Display) -> RunError {
     RunError::Hardware(error.to_string())
 }
 
-fn start_eal(site: &Site) -> Result<Eal, RunError> {
-    let text = |device: &site::Device| match device {
-        site::Device::Pci(text) | site::Device::Virtual(text) => text.clone(),
-    };
-    let specs: Result<Vec<DeviceSpec>, _> = site.ports.iter().map(|port| text(&port.device).parse()).collect();
+/// With the devices, or with none of them yet.
+fn start_eal(site: &Site, ordinary: bool, attach: bool) -> Result<Eal, RunError> {
+    let specs: Result<Vec<DeviceSpec>, _> = site.ports.iter().map(|port| device_text(port).parse()).collect();
+    let mut devices = specs.map_err(hardware)?;
+    let pci_later = !attach && devices.iter().any(DeviceSpec::is_pci);
+    devices.retain(|_| attach);
     let eal = Eal::init(EalConfig {
         memory_mb: site.eal.memory_mb,
         hugepages: match site.eal.hugepages {
+            _ if ordinary => Hugepages::Never,
             site::Hugepages::Auto => Hugepages::Auto,
             site::Hugepages::Never => Hugepages::Never,
             site::Hugepages::Require => Hugepages::Require,
         },
-        devices: specs.map_err(hardware)?,
+        devices,
+        pci_later,
         extra_args: site.eal.args.clone(),
         ..EalConfig::default()
     })
     .map_err(|error| match (&error, site.eal.hugepages) {
-        (EalError::Start { .. }, site::Hugepages::Auto) => RunError::HugepagesTaken(error.to_string()),
+        (EalError::Start { .. }, site::Hugepages::Auto) if !ordinary => RunError::HugepagesTaken(error.to_string()),
         _ => hardware(error),
     })?;
     info!(version = eal.version(), memory = %eal.memory(), "DPDK started");
@@ -192,6 +295,8 @@ fn open_port(
     if device.mtu() != port.mtu {
         warn!(port = port.name, wanted = port.mtu, is = device.mtu(), "the device keeps its own MTU, which is used");
     }
+    let spread = spread(&device, queues.len());
+    info!(port = port.name, device = name, mac = %device.mac(), mtu = device.mtu(), queues = queues.len(), %spread, "port open");
     Ok((device, queues))
 }
 
@@ -216,13 +321,19 @@ fn mtu(port: &site::Port, device: &Device) -> u16 {
     port.mtu.min(device.mtu())
 }
 
-type Started = (ControlLink<Mbuf>, Vec<JoinHandle<()>>, Arc<AtomicBool>);
+/// Workers that run.
+struct Started {
+    control: ControlLink<Mbuf>,
+    threads: Vec<JoinHandle<()>>,
+    turns: Vec<Turns>,
+    stop: Arc<AtomicBool>,
+}
 
-fn start_workers(
+fn start_workers<P: Port<Mbuf> + 'static>(
     eal: &Eal,
     site: &Site,
     engine: &Engine,
-    queues: Vec<Vec<QueuePair>>,
+    queues: Vec<Vec<P>>,
     pools: &Pools,
     clock: Clock,
 ) -> Result<Started, RunError> {
@@ -242,21 +353,22 @@ fn start_workers(
             });
         }
     }
+    let turns: Vec<Turns> = (0..count).map(|_| Turns::default()).collect();
     let mut threads = Vec::new();
     for ((id, link), ports) in links.into_iter().enumerate().zip(outlets) {
         let (snapshot, sharding) = (engine.snapshot().clone(), *engine.sharding());
         let core = site.node.cores.as_ref().and_then(|cores| cores.get(id).copied());
         let pool = near(pools, core.and_then(|core| node_of_core(core.into())))?.clone();
-        let (eal, stop, idle) = (eal.clone(), stop.clone(), site.node.idle);
+        let (eal, stop, turns, idle) = (eal.clone(), stop.clone(), turns[id].clone(), site.node.idle);
         // The worker's tables are made by its own thread on its own core, so that they lie in the memory nearest to it.
         let make = move || Worker::new(id as u8, limits, sharding, snapshot, ports, link, Box::new(pool));
         let thread = thread::Builder::new()
             .name(format!("worker-{id}"))
-            .spawn(move || run_worker(&eal, make, core, idle, clock, &stop))
+            .spawn(move || run_worker(&eal, make, core, idle, clock, &turns, &stop))
             .map_err(hardware)?;
         threads.push(thread);
     }
-    Ok((control, threads, stop))
+    Ok(Started { control, threads, turns, stop })
 }
 
 fn run_worker(
@@ -265,6 +377,7 @@ fn run_worker(
     core: Option<u16>,
     idle: site::Idle,
     clock: Clock,
+    turns: &AtomicU64,
     stop: &AtomicBool,
 ) {
     if let Some(core) = core
@@ -279,10 +392,13 @@ fn run_worker(
     }
     let mut worker = make();
     let mut quiet = 0u32;
+    let mut turned = 0u64;
     // Where one turn ends the next begins, so that one look at the clock is enough for both.
     let mut now = clock.nanos();
     while !stop.load(Ordering::Relaxed) {
         let work = worker.turn(now / NANOS_PER_MILLI);
+        turned = turned.wrapping_add(1);
+        turns.store(turned, Ordering::Relaxed);
         let began = std::mem::replace(&mut now, clock.nanos());
         if work > 0 {
             worker.counters().turns().observe(now.saturating_sub(began));
@@ -349,6 +465,29 @@ impl Devices for Hardware {
 
     fn memory(&self) -> MemoryView {
         self.memory.clone()
+    }
+
+    fn turns(&self) -> Vec<u64> {
+        self.turns.iter().map(|turns| turns.load(Ordering::Relaxed)).collect()
+    }
+
+    fn setups(&self) -> Vec<(PortSetup, u16)> {
+        let ports = self.site.ports.iter().zip(&self.devices);
+        ports.map(|(it, device)| (PortSetup { mac: mac(it, device), mtu: mtu(it, device) }, device.queues())).collect()
+    }
+
+    fn open(&mut self) -> Result<(), RunError> {
+        let Some(mut late) = self.late.take() else { return Ok(()) };
+        for at in 0..self.site.ports.len() {
+            let (device, mut own) = match late.early[at].take() {
+                Some(early) => early,
+                None => late.open(&self.site, at)?,
+            };
+            forget_received(&mut own);
+            self.devices.push(device);
+            late.queues[at].drain(..).zip(own).for_each(|(due, queue)| due.hand_over(queue));
+        }
+        Ok(())
     }
 
     fn stop(&mut self) {

@@ -95,12 +95,11 @@ pub(super) struct Leases {
     threads: Vec<JoinHandle<()>>,
 }
 
+/// A store, and what it keeps.
+pub(super) type Opened = (Store, Kept);
+
 /// Opens the store of a site that has one, and reads what it keeps.
-pub(super) fn open(
-    configuration: &Configuration,
-    clock: Clock,
-    rng: &mut dyn Rng,
-) -> Result<Option<(Store, Kept)>, RunError> {
+pub(super) fn open(configuration: &Configuration, clock: Clock, rng: &mut dyn Rng) -> Result<Option<Opened>, RunError> {
     let Some(file) = &configuration.site.store else { return Ok(None) };
     let store = open_soon(file)?;
     let mut uuid = [0; 16];

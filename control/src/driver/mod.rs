@@ -11,8 +11,11 @@ mod helpers;
 mod leases;
 mod policy;
 mod stories;
+mod succession;
+mod supervisor;
 mod traced;
 
+use std::process::Child;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::{Duration, Instant as WallInstant, SystemTime};
@@ -26,19 +29,22 @@ use rand::{Rng, SeedableRng, rngs::StdRng};
 use signal_hook::consts::{SIGHUP, SIGINT, SIGTERM};
 use tracing::{error, info, warn};
 
-use crate::config::{Configuration, Problems, Site};
-use crate::engine::{Effect, Engine, SetupError};
+use crate::config::reload::needs_restart;
+use crate::config::{Configuration, Problems};
+use crate::engine::{Effect, Engine, PortSetup, SetupError};
 use crate::manage::api::{
     CountersView, DnsView, FlushedView, MemoryView, Natv6ProviderView, Natv6View, PortView, ProviderView, ReloadedView,
     Request, Response, StatusView, SteerRequest, WorkerView,
 };
-use crate::manage::server::{Call, Doors, Server, ServerError};
+use crate::manage::server::{Call, ServerError};
 use crate::policy::Policy;
 use crate::publish::Publisher;
 use crate::time::Instant;
 use helpers::Helpers;
 use leases::Leases;
 use stories::Stories;
+use succession::{Beginning, Found, Heir, Heirs, Succession};
+pub use supervisor::Supervisor;
 use traced::Tracing;
 
 /// Events of one worker handled before the others get their turn.
@@ -75,6 +81,12 @@ pub enum RunError {
     /// The store of leases.
     #[error(transparent)]
     Store(#[from] crate::store::StoreError),
+    /// The place of a running daemon cannot be taken.
+    #[error("cannot take over: {0}")]
+    Succession(String),
+    /// Somebody took over and does not run: the box has to be started anew.
+    #[error("the process that was to take over does not run")]
+    NotSucceeded,
     /// The operating system gives no signals, threads or random numbers.
     #[error("{0}")]
     System(String),
@@ -88,35 +100,63 @@ pub(crate) trait Devices {
     fn links(&self) -> Vec<bool>;
     /// Where memory comes from.
     fn memory(&self) -> MemoryView;
+    /// How often each worker has turned so far.
+    fn turns(&self) -> Vec<u64>;
+    /// What each device is like, and how many pairs of queues it has, in the same order.
+    fn setups(&self) -> Vec<(PortSetup, u16)>;
+    /// Opens devices that another process had until now.
+    fn open(&mut self) -> Result<(), RunError>;
     /// Stops and joins the workers.
     fn stop(&mut self);
 }
 
-/// Time since the box started.
+/// Time since the box started; or, if it took over from another process, since the first of them did.
 #[derive(Clone, Copy, Debug)]
-pub(crate) struct Clock(WallInstant);
+pub(crate) struct Clock {
+    began: WallInstant,
+    ahead: Duration,
+}
 
 impl Clock {
     fn start() -> Clock {
-        Clock(WallInstant::now())
+        Clock::going_on_from(Duration::ZERO)
+    }
+
+    /// The clock of a process that says it is `ahead` now.
+    fn going_on_from(ahead: Duration) -> Clock {
+        Clock { began: WallInstant::now(), ahead }
     }
 
     fn now(self) -> Instant {
-        Instant(self.0.elapsed())
+        Instant(self.ahead + self.began.elapsed())
     }
 
     /// Nanoseconds; half a millennium of them has room.
     #[cfg_attr(not(feature = "dpdk"), allow(dead_code, reason = "only workers on devices need it"))]
     fn nanos(self) -> u64 {
-        u64::try_from(self.0.elapsed().as_nanos()).unwrap_or(u64::MAX)
+        u64::try_from(self.now().0.as_nanos()).unwrap_or(u64::MAX)
     }
 }
 
 /// A box that is ready to run: what decides, what forwards, and what they stand on.
 type Opened = (Engine, Box<dyn Workers>, Box<dyn Devices>);
 
-/// Runs a box until SIGTERM or SIGINT. SIGHUP reloads hosts and peers.
-pub fn run(configuration: Configuration) -> Result<(), RunError> {
+/// What the program around the box gives it besides its configuration.
+pub struct Surroundings {
+    /// Who is told of each step.
+    pub supervisor: Supervisor,
+    /// Run on ordinary memory, whatever the configuration says of hugepages.
+    pub ordinary_memory: bool,
+    /// Take the place of a daemon that runs, if one does.
+    pub take_over: bool,
+    /// Starts a process of the program as it is on disk now, which does that.
+    pub start_successor: Box<dyn Fn() -> std::io::Result<Child>>,
+    /// Makes the log follow a filter (`box.log`) that was checked before; called after each reload.
+    pub log: Box<dyn Fn(&str)>,
+}
+
+/// Runs a box until SIGTERM or SIGINT. SIGHUP reads the configuration again.
+pub fn run(configuration: Configuration, surroundings: Surroundings) -> Result<(), RunError> {
     let system = |error: std::io::Error| RunError::System(error.to_string());
     let stop = Arc::new(AtomicBool::new(false));
     let hangup = Arc::new(AtomicBool::new(false));
@@ -125,63 +165,67 @@ pub fn run(configuration: Configuration) -> Result<(), RunError> {
     }
     signal_hook::flag::register(SIGHUP, hangup.clone()).map_err(system)?;
     let mut rng = StdRng::try_from_rng(&mut SysRng).map_err(|error| RunError::System(error.to_string()))?;
-    let clock = Clock::start();
-    // Before devices are touched: without what was told to clients the box must not serve them.
+    let found = if surroundings.take_over { Heir::find(&configuration)? } else { Found::Nobody };
+    let (clock, mut old) = match found {
+        Found::Nobody => (Clock::start(), None),
+        Found::Old(heir, beginning) => (Clock::going_on_from(beginning.now), Some((heir, beginning))),
+    };
     let policy = Policy::of(&configuration).map_err(|problems| RunError::Policy(problems.to_string()))?;
-    let kept = leases::open(&configuration, clock, &mut rng)?;
-    let (mut engine, workers, devices) = open(&configuration, clock, &mut rng)?;
-    if let (Some(settings), Some(key)) = (&configuration.site.publish, &configuration.publish_key) {
-        let kind = configuration.site.ulid_kind();
-        let publisher = Publisher::new(settings, key, kind, &mut rng);
-        let publisher = publisher.ok_or_else(|| RunError::System("publish: the key cannot be used".into()))?;
-        engine.publish_to(publisher, &configuration.hosts);
+    // Before devices are touched: without what was told to clients the box must not serve them. Whoever is being succeeded
+    // has the store until it has given way.
+    let mut kept = if old.is_none() { leases::open(&configuration, clock, &mut rng)? } else { None };
+    let beginning = old.as_ref().map(|(_, beginning)| &**beginning);
+    let opened = open(&configuration, surroundings.ordinary_memory, clock, &mut rng, beginning)?;
+    let mut control = Control::new(configuration, surroundings, clock, rng, opened)?;
+    control.engine.set_policy(clock.now(), policy, &mut Vec::new());
+    let taken_over = old.is_some();
+    if let Some((heir, _)) = old.take() {
+        control.inherit(heir)?;
+        kept = leases::open(&control.configuration, clock, &mut control.rng)?;
     }
-    engine.set_policy(clock.now(), policy, &mut Vec::new());
-    let helpers = Helpers::start(configuration.site.node.proof_threads, &mut engine).map_err(system)?;
-    let leases = match kept {
-        Some((store, kept)) => {
-            info!(leases = kept.stored.leases.len(), server = %kept.duid, "store read");
-            engine.begin_leases(&mut rng, &configuration.site, &configuration.hosts, kept);
-            let published = store.published()?;
-            engine.publish_since(published.iter().filter_map(|name| name.parse().ok()).collect());
-            Some(Leases::start(store)?)
-        }
-        None => None,
-    };
+    control.begin_leases(kept)?;
     let (calls_in, calls) = bounded(64);
-    let server = Server::open(&Doors::of(&configuration.site), calls_in)?;
+    let (server, heirs) = control.open_sockets(&calls_in, taken_over)?;
     info!(socket = %server.path().display(), "serving");
-    let mut control = Control {
-        configuration,
-        clock,
-        rng,
-        engine,
-        workers,
-        devices,
-        helpers,
-        leases,
-        effects: Vec::new(),
-        stories: Stories::default(),
-        tracing: None,
-        traces: 0,
-        links_due: Instant::START,
-    };
-    control.serve(&calls, &stop, &hangup);
-    drop(server);
-    control.engine.farewell(&mut control.effects);
-    control.carry_out();
-    std::thread::sleep(FAREWELL);
-    control.devices.stop();
-    Ok(())
+    let ending = control.serve(&calls, &heirs, &stop, &hangup);
+    match ending {
+        Ending::Told => {
+            control.surroundings.supervisor.stopping();
+            drop((server, heirs));
+            control.engine.farewell(&mut control.effects);
+            control.carry_out();
+            std::thread::sleep(FAREWELL);
+            control.devices.stop();
+            Ok(())
+        }
+        Ending::GivesWay(succession) => control.give_way(succession, (server, heirs)),
+    }
+}
+
+/// Why a box stops serving.
+enum Ending {
+    /// It was told to.
+    Told,
+    /// Somebody takes its place.
+    GivesWay(Succession),
 }
 
 #[cfg(feature = "dpdk")]
-fn open(configuration: &Configuration, clock: Clock, rng: &mut dyn Rng) -> Result<Opened, RunError> {
-    dpdk::open(configuration, clock, rng)
+fn open(
+    configuration: &Configuration,
+    ordinary: bool,
+    clock: Clock,
+    rng: &mut dyn Rng,
+    beginning: Option<&Beginning>,
+) -> Result<Opened, RunError> {
+    match beginning {
+        None => dpdk::open(configuration, ordinary, clock, rng),
+        Some(beginning) => dpdk::open_late(configuration, ordinary, clock, rng, beginning),
+    }
 }
 
 #[cfg(not(feature = "dpdk"))]
-fn open(_: &Configuration, _: Clock, _: &mut dyn Rng) -> Result<Opened, RunError> {
+fn open(_: &Configuration, _: bool, _: Clock, _: &mut dyn Rng, _: Option<&Beginning>) -> Result<Opened, RunError> {
     Err(RunError::Hardware("this program was built without the `dpdk` feature and has no ports to run on".into()))
 }
 
@@ -196,19 +240,79 @@ struct Control {
     leases: Option<Leases>,
     effects: Vec<Effect>,
     stories: Stories,
+    surroundings: Surroundings,
     /// The trace of packets there is, and how many there were.
     tracing: Option<Tracing>,
     traces: u64,
     /// When the devices are next asked about their links.
     links_due: Instant,
+    /// When this process began, on a clock that may be older.
+    started: Instant,
+    /// Somebody who is to take this process's place.
+    succession: Option<Succession>,
+    /// The process that was started for that.
+    successor: Option<Child>,
 }
 
 impl Control {
-    fn serve(&mut self, calls: &Receiver<Call>, stop: &AtomicBool, hangup: &AtomicBool) {
+    /// With nothing going on yet.
+    fn new(
+        configuration: Configuration,
+        surroundings: Surroundings,
+        clock: Clock,
+        mut rng: StdRng,
+        (mut engine, workers, devices): Opened,
+    ) -> Result<Control, RunError> {
+        if let (Some(settings), Some(key)) = (&configuration.site.publish, &configuration.publish_key) {
+            let kind = configuration.site.ulid_kind();
+            let publisher = Publisher::new(settings, key, kind, &mut rng);
+            let publisher = publisher.ok_or_else(|| RunError::System("publish: the key cannot be used".into()))?;
+            engine.publish_to(publisher, &configuration.hosts);
+        }
+        let helpers = Helpers::start(configuration.site.node.proof_threads, &mut engine);
+        let helpers = helpers.map_err(|error| RunError::System(error.to_string()))?;
+        Ok(Control {
+            configuration,
+            clock,
+            rng,
+            engine,
+            workers,
+            devices,
+            helpers,
+            leases: None,
+            effects: Vec::new(),
+            stories: Stories::default(),
+            surroundings,
+            tracing: None,
+            traces: 0,
+            links_due: Instant::START,
+            started: clock.now(),
+            succession: None,
+            successor: None,
+        })
+    }
+
+    /// Clients have what the store says they have.
+    fn begin_leases(&mut self, kept: Option<leases::Opened>) -> Result<(), RunError> {
+        let Some((store, kept)) = kept else { return Ok(()) };
+        info!(leases = kept.stored.leases.len(), server = %kept.duid, "store read");
+        self.engine.begin_leases(&mut self.rng, &self.configuration.site, &self.configuration.hosts, kept);
+        let published = store.published()?;
+        self.engine.publish_since(published.iter().filter_map(|name| name.parse().ok()).collect());
+        self.leases = Some(Leases::start(store)?);
+        Ok(())
+    }
+
+    fn serve(&mut self, calls: &Receiver<Call>, heirs: &Heirs, stop: &AtomicBool, hangup: &AtomicBool) -> Ending {
         self.engine.start(self.clock.now(), &mut self.effects);
+        self.surroundings.supervisor.ready();
         let mut quiet = 0_u32;
         while !stop.load(Ordering::Relaxed) {
             let events = self.turn();
+            self.surroundings.supervisor.turned(self.clock.now(), || self.devices.turns());
+            if let Some(succession) = self.tend_heirs(heirs) {
+                return Ending::GivesWay(succession);
+            }
             quiet = if events > 0 { 0 } else { quiet.saturating_add(1) };
             if hangup.swap(false, Ordering::Relaxed) {
                 match self.reload() {
@@ -222,13 +326,18 @@ impl Control {
             let due = self.engine.deadline().map_or(NAP, |due| due.since(self.clock.now()));
             let writing = self.leases.as_ref().is_some_and(Leases::are_at_work);
             let soon = quiet < ATTENTIVE || writing || self.helpers.are_at_work();
-            let nap = if events > 0 { Duration::ZERO } else { due.min(if soon { SHORT_NAP } else { NAP }) };
+            let nap = if events > 0 || self.is_telling() {
+                Duration::ZERO
+            } else {
+                due.min(if soon { SHORT_NAP } else { NAP })
+            };
             match calls.recv_timeout(nap) {
                 Ok(call) => self.answer(call),
                 Err(RecvTimeoutError::Timeout) => {}
                 Err(RecvTimeoutError::Disconnected) => std::thread::sleep(nap),
             }
         }
+        Ending::Told
     }
 
     /// Takes in what happened, lets time pass, carries out what follows. How many events there were.
@@ -236,12 +345,12 @@ impl Control {
         let Control { clock, rng, engine, workers, helpers, leases, effects, .. } = self;
         let mut events = workers.poll(EVENTS_PER_TURN, &mut |notice| engine.notice(clock.now(), rng, notice, effects));
         let now = clock.now();
-        let mut trace_due = false;
+        let mut looked = false;
         events += helpers.turn(now, rng, engine, effects);
         events += leases.as_mut().map_or(0, |leases| leases.turn(now, rng, engine, effects));
         if self.links_due <= now {
             self.links_due = now + LINK_POLL;
-            trace_due = true;
+            looked = true;
             if let Ok(unix) = SystemTime::now().duration_since(SystemTime::UNIX_EPOCH) {
                 engine.wall_clock(now, unix.as_secs());
             }
@@ -252,8 +361,10 @@ impl Control {
         if engine.deadline().is_some_and(|due| due <= now) {
             engine.expire(now, rng, effects);
         }
-        if trace_due {
+        if looked {
             self.tend_trace(now);
+            let Control { surroundings, engine, configuration, .. } = self;
+            surroundings.supervisor.status(|| serving(engine, configuration));
         }
         self.carry_out();
         events
@@ -315,6 +426,7 @@ impl Control {
                 Ok(view) => Response::Reloaded(view),
                 Err(problems) => Response::error(problems.to_string()),
             },
+            Request::Upgrade => self.upgrade(),
             Request::Steer(wanted) => self.steer(wanted),
             Request::TraceStart(asked) => self.start_trace(now, asked),
             Request::TraceFetch(asked) => self.fetch_trace(now, asked.id),
@@ -354,7 +466,9 @@ impl Control {
             name: site.node.name.clone(),
             version: env!("CARGO_PKG_VERSION").to_owned(),
             ready: self.engine.serves(),
-            uptime_s: now.0.as_secs(),
+            uptime_s: now.since(self.started).as_secs(),
+            process: std::process::id(),
+            successor: self.successor.as_ref().map(Child::id),
             workers: (0..self.workers.count()).filter_map(|at| self.worker_view(at)).collect(),
             ports: self.devices.ports(),
             providers: self.providers(),
@@ -429,13 +543,22 @@ impl Control {
         }
     }
 
-    /// Reads the configuration again. Hosts, peers, providers and classes are taken over, whole or not at all; the rest needs a
-    /// restart, and the answer says so.
+    /// Reads the configuration again, and tells the service manager before and after.
     fn reload(&mut self) -> Result<ReloadedView, Problems> {
+        self.surroundings.supervisor.reloading();
+        let result = self.take_over();
+        self.surroundings.supervisor.ready();
+        result
+    }
+
+    /// Reads the configuration again. What [`reload`](crate::config::reload) says is taken over, whole or not at all; the rest
+    /// needs a restart, and the answer names it.
+    fn take_over(&mut self) -> Result<ReloadedView, Problems> {
         let new = Configuration::load(&self.configuration.file)?;
         let notes: Vec<String> = new.warnings.iter().map(ToString::to_string).collect();
-        if needs_restart(&self.configuration.site, &new.site) {
-            let text = "other settings than hosts, peers, providers and forks changed: nothing was taken over; restart pshim6d to use them";
+        let others = needs_restart(&self.configuration.site, &new.site);
+        if !others.is_empty() {
+            let text = format!("nothing was taken over, for this needs a restart: {}", others.join(", "));
             return Err(crate::config::Problem::of_file(&new.file, text).into());
         }
         let policy = Policy::of(&new)?;
@@ -447,6 +570,7 @@ impl Control {
         })?;
         self.engine.set_policy(now, policy, &mut self.effects);
         self.carry_out();
+        (self.surroundings.log)(&new.site.node.log);
         let view = ReloadedView {
             hosts: new.hosts.len() as u64,
             added: changes.added as u64,
@@ -460,25 +584,8 @@ impl Control {
     }
 }
 
-/// Whether anything differs that cannot be taken over while the box runs.
-fn needs_restart(old: &Site, new: &Site) -> bool {
-    let mut like_old = new.clone();
-    like_old.peers.clone_from(&old.peers);
-    like_old.providers.clone_from(&old.providers);
-    like_old.forks.clone_from(&old.forks);
-    like_old.key.clone_from(&old.key);
-    like_old.node.policy_file.clone_from(&old.node.policy_file);
-    (like_old.sec, like_old.quarantine) = (old.sec, old.quarantine);
-    like_old.shim6.announce_down = old.shim6.announce_down;
-    like_old.setup = old.setup;
-    if like_old.dhcp.is_some() == old.dhcp.is_some() {
-        like_old.dhcp.clone_from(&old.dhcp);
-    }
-    if like_old.advertising.is_some() == old.advertising.is_some() {
-        like_old.advertising.clone_from(&old.advertising);
-    }
-    if like_old.natv6.is_some() == old.natv6.is_some() {
-        like_old.natv6.clone_from(&old.natv6);
-    }
-    like_old != *old
+/// What the service manager shows of a box that serves.
+fn serving(engine: &Engine, configuration: &Configuration) -> String {
+    let (up, all) = engine.providers_up();
+    format!("{}: providers up: {up} of {all}, hosts: {}", configuration.site.node.name, engine.hosts_served())
 }

@@ -257,6 +257,16 @@ impl Carriages {
         Some(self.paths.entry(path).or_default())
     }
 
+    /// Another process knew that a path drops 140; payload will show whether it still does.
+    pub(super) fn inherit(&mut self, now: Instant, path: PathKey) {
+        if self.is_wanted()
+            && !self.is_udp(path)
+            && let Some(carriage) = self.path(now, path)
+        {
+            carriage.begin(now);
+        }
+    }
+
     /// The ports by which a message of these addresses goes as an answer to the one being dealt with.
     fn answering(&self, addresses: Addresses) -> Option<UdpPorts> {
         self.coming.filter(|(came, _)| came.swapped() == addresses).map(|(_, ports)| ports.swapped())

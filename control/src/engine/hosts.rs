@@ -55,7 +55,7 @@ pub struct Changes {
 pub(super) struct Served {
     pub(super) name: String,
     /// The link-layer address it was given, be it that which neighbour discovery found or not.
-    link: Option<Mac>,
+    pub(super) link: Option<Mac>,
 }
 
 impl From<&Host> for Served {
@@ -73,7 +73,7 @@ struct Plan {
 }
 
 impl Engine {
-    /// Takes over hosts and peers from a new configuration of the same site: all of it, or nothing when a host is refused.
+    /// Takes over what [`config::reload`](crate::config::reload) lists from a new configuration of the same site: all of it, or nothing when a host is refused.
     /// Contexts of hosts that stay go on; those of hosts that are gone go with them (RFC 5533 §1.5).
     pub fn reload(
         &mut self,
@@ -92,6 +92,9 @@ impl Engine {
         self.quarantine = site.quarantine;
         self.endpoint.set_quarantine(site.quarantine);
         self.announce_down = site.shim6.announce_down;
+        self.icmp_errors_to_hosts = site.shim6.icmp_errors_to_hosts;
+        self.hints = site.hints;
+        Arc::make_mut(&mut self.snapshot).mss_clamp = site.mss_clamp;
         let steered = self.set_providers(now, site, effects);
         for ulid in plan.gone {
             self.take_out(now, rng, ulid, effects);
@@ -241,6 +244,7 @@ impl Engine {
         let owner = self.owner_of(ulid);
         self.endpoint.hold_locators(now, first.host(), owner);
         self.endpoint.adopt_host(first);
+        self.note_for_heir(ulid);
         match remaining {
             Some(remaining) => {
                 self.transitions.insert(ulid, Transition { at: now + LEAVING, remaining });
@@ -257,6 +261,7 @@ impl Engine {
             let owner = self.owner_of(*ulid);
             self.endpoint.hold_locators(now, remaining.host(), owner);
             self.endpoint.adopt_host(remaining);
+            self.note_for_heir(*ulid);
         }
         if !due.is_empty() {
             self.publish_hosts(effects);
@@ -343,6 +348,7 @@ impl Engine {
         self.endpoint.remove_host(now, ulid, link, &mut out);
         self.follow(now, rng, out, effects);
         self.served.remove(&ulid);
+        self.note_for_heir(ulid);
         self.leased.remove(&ulid);
         self.unpublish_host(ulid);
         self.transitions.remove(&ulid);
@@ -365,6 +371,12 @@ impl Engine {
         let _ = self.endpoint.set_preferences(ulid, preferences);
         self.served.insert(ulid, Served::from(host));
         self.publish_host(host);
+        self.note_for_heir(ulid);
+        self.show_to_workers(ulid);
+    }
+
+    /// A host that is new gets a place among those that workers know.
+    pub(super) fn show_to_workers(&mut self, ulid: Ulid) {
         let view = HostView { ulid, port: self.lan_port, mac: None };
         let snapshot = Arc::make_mut(&mut self.snapshot);
         let at = match self.free_places.pop() {

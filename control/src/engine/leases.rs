@@ -117,6 +117,10 @@ impl Engine {
         self.leases = Some(leases);
         self.hold_former(kept.epoch);
         let (joined, fitted) = self.with_leased(rng, site, hosts, &|_| true);
+        // Those that another process served until now have their place already.
+        for host in joined.iter().filter(|host| self.leased.contains(&host.identity.ulid)).collect::<Vec<_>>() {
+            self.publish_host(host);
+        }
         for host in joined.iter().filter(|host| !self.served.contains_key(&host.identity.ulid)).collect::<Vec<_>>() {
             match self.checked(rng, host, joined.key()) {
                 Ok(checked) => {

@@ -27,6 +27,7 @@
 //! | `unreachable` | who hears of a packet whose next hop does not answer |
 //! | `standby` | another pair for each context, and what workers do at once when a path is lost |
 //! | `numbers` | the numbers by which workers know paths |
+//! | `succession` | what another process is told that takes this one's place, and what it makes of it |
 //! | `steer` | which providers contexts should use, and how peers hear of it |
 //! | `policy` | which contexts should use which provider, by the site's policy |
 //! | `proofs` | what others compute for the engine |
@@ -71,6 +72,7 @@ mod services;
 mod setup;
 mod standby;
 mod steer;
+mod succession;
 mod tally;
 mod unreachable;
 
@@ -109,6 +111,7 @@ use revive::Revival;
 use round::Round;
 pub use setup::{PortSetup, SetupError, worker_limits};
 pub use steer::SteerRefused;
+pub use succession::{CarriedHost, Doubts, Item, Keys};
 pub use tally::{Event, Tally};
 
 /// A provider as the engine knows it.
@@ -235,6 +238,11 @@ pub struct Engine {
     durations: durations::Durations,
     /// Room for what the endpoint says, empty between calls.
     outputs: Vec<shim6::Output>,
+    keys: Keys,
+    /// What has been told to who takes this engine's place.
+    bequest: Option<Box<succession::Bequest>>,
+    /// What was told by the one whose place this engine takes.
+    inheritance: succession::Inheritance,
 }
 
 impl Engine {

@@ -368,6 +368,12 @@ impl Engine {
     pub fn serves(&self) -> bool {
         self.providers.iter().any(Provider::is_up)
     }
+
+    /// How many providers have a router that answers, and how many there are.
+    pub fn providers_up(&self) -> (usize, usize) {
+        let there = self.providers.iter().filter(|it| it.exists() && it.leaving.is_none());
+        there.fold((0, 0), |(up, all), provider| (up + usize::from(provider.is_up()), all + 1))
+    }
 }
 
 fn context_state(state: State) -> ContextState {

@@ -15,7 +15,7 @@ use rand::Rng;
 
 use super::carriage::Carriages;
 use super::standby::Standbys;
-use super::{Effect, Engine, Provider, Revival, Round, Tally};
+use super::{Effect, Engine, Keys, Provider, Revival, Round, Tally};
 use crate::config::site::FlowLabels;
 use crate::config::{Hosts, Site, site};
 use crate::host::{Listener, Neighbours, OwnLink, Stack};
@@ -77,18 +77,26 @@ const ERRORS_PER_S: u32 = 100;
 impl Engine {
     /// An engine for one site. `ports` is in the order of the site's. Nothing is sent before [`Engine::start`].
     pub fn new(site: &Site, hosts: &Hosts, ports: &[PortSetup], rng: &mut dyn Rng) -> Result<Engine, SetupError> {
+        let keys = Keys::draw(rng);
+        Engine::with_keys(site, hosts, ports, keys, rng)
+    }
+
+    /// The same for an engine that takes the place of another: with its keys.
+    pub fn with_keys(
+        site: &Site,
+        hosts: &Hosts,
+        ports: &[PortSetup],
+        keys: Keys,
+        rng: &mut dyn Rng,
+    ) -> Result<Engine, SetupError> {
         if site.ports.len() > PORTS_MAX || site.providers.len() > PORTS_MAX {
             return Err(SetupError::TooMany(PORTS_MAX));
         }
-        let mut seed = [0; 32];
-        rng.fill_bytes(&mut seed);
-        let sharding = Sharding::new(Hasher::new(seed), site.node.workers);
-        let mut secret = [0; 32];
-        rng.fill_bytes(&mut secret);
+        let sharding = Sharding::new(Hasher::new(keys.sharding), site.node.workers);
         let shard_of: ShardOf = Box::new(move |ulids| sharding.owner_of_pair(&ulids));
         let tags = TagSpace::new(site.node.id).with_slots(worker_limits(site).contexts);
         let proof = Box::new(ProofMemory::new(IdentityProof));
-        let endpoint = Endpoint::new(shim6_config(site), secret, tags, shard_of, proof);
+        let endpoint = Endpoint::new(shim6_config(site), keys.secret, tags, shard_of, proof);
         let own: Vec<Vec<(Ipv6Addr, u8)>> =
             site.ports.iter().zip(ports).map(|(port, setup)| own(port, setup)).collect();
         let links: Vec<OwnLink> = ports
@@ -155,6 +163,9 @@ impl Engine {
             tally: Tally::default(),
             durations: Default::default(),
             outputs: Vec::new(),
+            keys,
+            bequest: None,
+            inheritance: Default::default(),
         };
         engine.endpoint.reserve(site.node.contexts_max as usize);
         engine.set_natv6(site);

@@ -146,6 +146,14 @@ impl Neighbours {
         }
     }
 
+    /// Somebody who was there before says where an address of the configuration is. Good enough to send to; soon it is asked.
+    pub fn remember(&mut self, now: Instant, port: PortId, address: Ipv6Addr, mac: Mac, out: &mut Vec<LinkEvent>) {
+        let Some((_, table)) = self.links.get_mut(usize::from(port.0)) else { return };
+        if table.entry(now, address, Kind::Configured, &mut |_| ()).is_some() {
+            self.learn(now, (port, address), mac, Claim { answered: false, may_change: true }, out);
+        }
+    }
+
     /// Looks after an address of the configuration no longer.
     pub fn forget(&mut self, port: PortId, address: Ipv6Addr, out: &mut Vec<LinkEvent>) {
         let Some((_, table)) = self.links.get_mut(usize::from(port.0)) else { return };

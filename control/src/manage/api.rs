@@ -81,6 +81,8 @@ pub enum Request {
     DnsFlush,
     /// Read the configuration and the hosts again: all of it or nothing.
     Reload,
+    /// Start the program anew and have it take over.
+    Upgrade,
     /// Use a provider in another way.
     Steer(SteerRequest),
     /// Begin to tell what becomes of packets.
@@ -135,6 +137,8 @@ pub enum Response {
     DnsFlushed(FlushedView),
     /// To [`Request::Reload`].
     Reloaded(ReloadedView),
+    /// To [`Request::Upgrade`].
+    Upgrading(UpgradingView),
     /// To [`Request::Steer`]: the provider as it is now.
     Steered(ProviderView),
     /// To [`Request::TraceStart`].

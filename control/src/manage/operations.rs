@@ -139,6 +139,8 @@ operations! {
         Get "/v1/store" Operate: StoreExport => Store(Box<crate::store::Export>);
     "Read the configuration and the hosts again: all of it or nothing."
         Post "/v1/reload" Operate: Reload => Reloaded(ReloadedView);
+    "Start the program anew, as it is on disk now, and have it take this process's place; sessions go on."
+        Post "/v1/upgrade" Operate: Upgrade => Upgrading(UpgradingView);
     "The policy in force, and how far the site is from what it wants."
         Get "/v1/policy" Read: Policy => Policy(PolicyView);
     "Read the policy again: all of it or nothing."

@@ -31,7 +31,7 @@ use tracing::error;
 use super::api::{Request, Response};
 use crate::config::Site;
 use http::{Door, Shared};
-use socket::Place;
+pub(crate) use socket::{Place, bind};
 
 /// Connections served at one time at each door; another one is told so and closed.
 pub const CONNECTIONS_MAX: usize = 8;

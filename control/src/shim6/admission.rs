@@ -57,8 +57,9 @@ impl Endpoint {
 
     /// Payload, or a message that only the peer of the context could send, has come or gone: it is there for something.
     pub(super) fn touch(&mut self, id: ContextId) {
-        let accepted = self.store.get_mut(id).and_then(|context| context.accepted.as_mut());
-        if let Some(accepted) = accepted.filter(|accepted| !accepted.used) {
+        let news = self.store.get(id).and_then(|context| context.accepted).is_some_and(|accepted| !accepted.used);
+        let accepted = self.store.get_mut_unnoted(id).and_then(|context| context.accepted.as_mut());
+        if let Some(accepted) = accepted.filter(|_| news) {
             accepted.used = true;
             self.store.settle(id);
         }

@@ -112,6 +112,9 @@ pub enum ChangeRefused {
     PreferenceCount,
 }
 
+/// Of the time after which a context is idle, one of so many parts: how exactly a copy knows when it was last used.
+pub(super) const USE_STEPS: u32 = 8;
+
 impl Endpoint {
     /// An endpoint without hosts. `secret` is random and fresh for every run.
     pub fn new(
@@ -280,6 +283,11 @@ impl Endpoint {
         self.hosts.get(&ulid).map(Arc::as_ref)
     }
 
+    /// The same, as contexts share it.
+    pub fn shared_host(&self, ulid: Ulid) -> Option<&Arc<LocalHost>> {
+        self.hosts.get(&ulid)
+    }
+
     /// Forgets a context without a word to the peer (§9).
     pub fn discard(&mut self, id: ContextId, reason: GoneReason, out: &mut Vec<Output>) {
         if let Some(context) = self.store.remove(id) {
@@ -398,8 +406,13 @@ impl Endpoint {
     /// Payload went through the context, either way, tagged or not (§9, §12.1).
     pub fn used(&mut self, now: Instant, id: ContextId) {
         // The deadline stands: it is looked at again when it is due, so that this costs nothing.
-        if let Some(context) = self.store.get_mut(id) {
-            context.last_used = context.last_used.max(now);
+        let step = self.config.idle / USE_STEPS;
+        let Some(context) = self.store.get_mut_unnoted(id) else { return };
+        let before = context.last_used;
+        context.last_used = before.max(now);
+        // Nor does a copy hear of each use, but often enough not to take for idle what is not.
+        if before.0.as_nanos() / step.as_nanos().max(1) != now.0.as_nanos() / step.as_nanos().max(1) {
+            self.store.note(id);
         }
         self.touch(id);
     }
@@ -461,10 +474,14 @@ impl Endpoint {
         }
     }
 
-    fn release_label(&mut self, label: Option<FlowLabel>) {
+    pub(super) fn release_label(&mut self, label: Option<FlowLabel>) {
         if let (Some(labels), Some(label)) = (self.labels.as_mut(), label) {
             labels.release(label);
         }
+    }
+
+    pub(super) fn labels_mut(&mut self) -> Option<&mut LabelSpace> {
+        self.labels.as_mut()
     }
 
     /// A tag for a new context of these ULIDs, other than `not`.

@@ -43,6 +43,11 @@ impl LabelSpace {
         Some(label)
     }
 
+    /// A label that another process allocated is in use from now on, if it is vacant.
+    pub(super) fn claim(&mut self, label: FlowLabel) -> bool {
+        self.taken.len() < Self::TAKEN_MAX && self.taken.insert(label)
+    }
+
     /// Takes back the label of a context that is gone. Packets with it may still be on their way, so it is not given out
     /// again before many others have come back.
     pub(super) fn release(&mut self, label: FlowLabel) {

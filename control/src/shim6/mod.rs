@@ -25,10 +25,12 @@
 //! I2 and I2bis share, and `admission` for who gets a new context), `update` for UR and UA, `timers` for what happens by itself, `dispatch` for which context gets a
 //! packet, `check` for whether another pair works, `confusion` for tags given twice, `local` for the ULIDs a host of ours has, `waiting` for messages whose proof takes long, `quarantine` for who may have what
 //! a host that is gone left behind.
+//! `carried` and `journal` are for contexts that go on in another process.
 //! `portrait` tells all of a state to tests that search through states.
 
 mod accept;
 mod admission;
+mod carried;
 mod check;
 mod config;
 mod confusion;
@@ -37,6 +39,7 @@ mod dispatch;
 mod endpoint;
 mod establish;
 mod holddown;
+mod journal;
 mod labels;
 mod limits;
 mod local;
@@ -58,6 +61,7 @@ mod update;
 mod validator;
 mod waiting;
 
+pub use carried::{CarriedContext, CarriedList, CarriedLocator, NotTaken, Step as Copied};
 pub use config::{Config, ConfigError, ConfusionPolicy, Limits, Pair as RatePair};
 pub use context::{Context, ContextId, LocalHost, PeerLocator, State};
 pub use dispatch::{Incoming, Unreadable};

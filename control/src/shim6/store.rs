@@ -10,6 +10,7 @@ use dataplane::wire::{ContextTag, FlowLabel, Ulid, UlidPair};
 use hashbrown::{DefaultHashBuilder, HashMap, HashTable};
 
 use super::context::{Context, ContextId, State};
+use super::journal::Journal;
 use crate::chains::Chains;
 use crate::time::Instant;
 use crate::wheel::Wheel;
@@ -38,6 +39,8 @@ pub(super) struct Store {
     unused: Chains<()>,
     /// The same for each /64.
     unused_of: Chains<u64>,
+    /// Of changes, while somebody makes a copy.
+    pub(super) journal: Option<Journal>,
 }
 
 #[derive(Default)]
@@ -80,6 +83,7 @@ impl Store {
     pub(super) fn insert(&mut self, context: Context) {
         let id = context.id;
         debug_assert_eq!(id, self.next_id());
+        self.note(id);
         if self.free.pop().is_none() {
             self.slots.push(Slot::default());
         }
@@ -105,6 +109,9 @@ impl Store {
         let slot = self.slots.get_mut(id.index()).filter(|slot| slot.generation == id.generation)?;
         let context = slot.context.take()?;
         slot.generation = slot.generation.wrapping_add(1);
+        if let Some(journal) = &mut self.journal {
+            journal.note_gone(id, context.local_tag);
+        }
         self.settle(id);
         self.by_host.leave(context.ulids.local, id.index);
         let Store { hasher, by_ulids, by_local_tag, .. } = self;
@@ -129,8 +136,21 @@ impl Store {
 
     /// To be followed by [`Store::settle`].
     pub(super) fn get_mut(&mut self, id: ContextId) -> Option<&mut Context> {
+        self.note(id);
+        self.get_mut_unnoted(id)
+    }
+
+    /// The same for a change that no copy of the context needs to hear of.
+    pub(super) fn get_mut_unnoted(&mut self, id: ContextId) -> Option<&mut Context> {
         let slot = self.slots.get_mut(id.index()).filter(|slot| slot.generation == id.generation)?;
         slot.context.as_deref_mut()
+    }
+
+    /// A copy of the context is out of date.
+    pub(super) fn note(&mut self, id: ContextId) {
+        if let Some(journal) = &mut self.journal {
+            journal.note(id);
+        }
     }
 
     /// Brings the indices up to date with the context, or with its absence.

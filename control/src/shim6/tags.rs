@@ -130,6 +130,16 @@ impl TagSpace {
         })
     }
 
+    /// A tag that another process allocated is in use from now on, if it is one of ours and its place is vacant.
+    pub(super) fn claim(&mut self, tag: ContextTag) -> bool {
+        let vacant = self.places.as_ref().is_none_or(|places| places.is_vacant(tag));
+        let ours = vacant && box_of(tag) == self.box_id;
+        if ours {
+            self.hold(tag);
+        }
+        ours
+    }
+
     /// A tag that was allocated is in use from now on.
     pub(super) fn hold(&mut self, tag: ContextTag) {
         if let Some(places) = &mut self.places {

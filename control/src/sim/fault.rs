@@ -51,6 +51,8 @@ faults! {
     TooBig "packets too big",
     /// A box was killed and began anew, with nothing but its configuration.
     Restart "box restarts",
+    /// Another process took a box's place, and was told what the old one knew.
+    Succession "boxes succeeded",
     /// A box did nothing for a while, and then saw all that had come at once.
     Pause "box pauses",
     /// A box's clock jumped forward.

@@ -87,7 +87,7 @@ const DETOUR: Duration = ms(250);
 /// Pace of streams while nothing is asked of them.
 const SLOW: Duration = ms(2000);
 
-/// Boxes offer UDP in one life of three.
+/// Boxes offer UDP in one life of four.
 const UDP: &str = "\nudp_encapsulation = true\n";
 
 /// Some of the sessions have contexts of their own in one life of five.
@@ -122,7 +122,7 @@ impl Life {
         let mut rng = StdRng::seed_from_u64(seed);
         let sections = if seed % 5 == 2 { CLASSES.to_owned() } else { String::new() };
         let mut plan = Plan { sections, ..plan(&mut rng) };
-        let udp = seed % 3 == 1;
+        let udp = seed % 8 > 5;
         if udp {
             plan.shim6 += UDP;
         }
@@ -171,6 +171,9 @@ impl Life {
 
     fn live(&mut self) {
         self.begin();
+        if self.world.seed() % 8 == 3 {
+            (0..self.world.nodes.len()).for_each(|site| self.world.begin_succession(site));
+        }
         for _ in 0..1 + self.upto(8) {
             let wait = ms(u64::from(self.upto(2500)));
             self.world.run(wait);
@@ -254,6 +257,7 @@ impl Life {
                 let mtu = 1288 + amount as usize * 7;
                 (0..world.providers.len()).step_by(1 + provider % 2).for_each(|provider| world.shrink(provider, mtu));
             }
+            12 | 13 if world.seed() % 8 == 3 => self.succeed(site),
             12 | 13 => self.restart(site),
             14 => world.pause(site, ms(u64::from(amount) * 150)),
             15 => world.step(site, ms([100, 700, 12_000][amount as usize % 3] * u64::from(amount))),
@@ -276,7 +280,7 @@ impl Life {
         }
     }
 
-    /// A path begins to drop what has a Shim6 header, or ceases to, in one life of three.
+    /// A path begins to drop what has a Shim6 header, or ceases to, in one life of four.
     fn drop_headers(&mut self) {
         let (provider, way) = (self.pick(self.world.providers.len()), [Way::Out, Way::In][self.pick(2)]);
         let kind = self.upto(6);
@@ -290,9 +294,26 @@ impl Life {
         }
     }
 
+    /// In some lives boxes are not killed: a new process, which was told things since the last time, takes over, and the
+    /// next one comes.
+    fn succeed(&mut self, site: SiteId) {
+        if self.world.nodes[site].is_paused(self.world.now) {
+            return;
+        }
+        if self.world.nodes[site].has_heir() {
+            self.world.end_succession(site);
+            self.forget_gone(site);
+        }
+        self.world.begin_succession(site);
+    }
+
     fn restart(&mut self, site: SiteId) {
         self.world.restart(site);
-        // A box that has forgotten everything has forgotten who was gone, too.
+        self.forget_gone(site);
+    }
+
+    /// Another process serves a site, which does not know who was gone.
+    fn forget_gone(&mut self, site: SiteId) {
         if self.heir.is_some_and(|heir| self.world.hosts[heir].site == site) {
             self.forgotten = true;
         }

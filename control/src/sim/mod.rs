@@ -262,6 +262,34 @@ impl World {
         }
     }
 
+    /// A process is started that will take a box's place, as for a new version.
+    pub fn begin_succession(&mut self, site: SiteId) {
+        self.begin_succession_with(site, |_, _| ());
+    }
+
+    /// The same for one with another configuration.
+    pub fn begin_succession_with(&mut self, site: SiteId, change: impl FnOnce(&mut Site, &mut Hosts)) {
+        let seed = self.rng.next_u64();
+        if let Some(node) = self.nodes.get_mut(site) {
+            let mut configured = (node.configuration().0.clone(), node.configuration().1.clone());
+            change(&mut configured.0, &mut configured.1);
+            node.begin_succession(seed, configured);
+        }
+    }
+
+    /// It takes the box's place, if there is one.
+    pub fn end_succession(&mut self, site: SiteId) {
+        let now = self.now;
+        self.turn(site);
+        if let Some(node) = self.nodes.get_mut(site) {
+            node.end_succession(now);
+            self.faults.count(Fault::Succession);
+            let unplugged = self.providers.iter().filter(|it| it.site == site && !it.plugged);
+            unplugged.for_each(|it| self.nodes[site].link_state(self.now, PortId(it.port as u8), false));
+            self.later(self.now, Due::Tick(site));
+        }
+    }
+
     /// A box does nothing for a while. Frames wait in its devices as far as they have room.
     pub fn pause(&mut self, site: SiteId, time: Duration) {
         let until = self.now + time;

@@ -17,7 +17,7 @@ use rand::{Rng, SeedableRng};
 
 use super::{HOLDING, REPORT, packet};
 use crate::config::{Hosts, Problems, Site};
-use crate::engine::{Changes, Effect, Engine, PortSetup, SetupError, Story, worker_limits};
+use crate::engine::{Changes, Effect, Engine, Item, Keys, PortSetup, SetupError, Story, worker_limits};
 use crate::manage::api::{ContextFilter, ContextView};
 use crate::policy::Policy;
 use crate::shim6::{ProofJob, State};
@@ -25,6 +25,8 @@ use crate::time::Instant;
 
 /// Rounds of engine and workers at one moment before the box counts as restless.
 const ROUNDS_MAX: u32 = 10_000;
+/// How much a box tells the one that takes its place each time it is looked at: little, so that much changes meanwhile.
+const ITEMS_PER_TURN: usize = 2;
 /// Frames that wait in the devices of a box that does nothing.
 const DEVICE_ROOM: usize = 512;
 /// What a small box would need, so that worlds begin quickly.
@@ -72,6 +74,8 @@ pub struct Node {
     delivered: u64,
     /// Pairs for which one of its workers may hold packets.
     hold_pairs: usize,
+    /// Who will take its place.
+    heir: Option<Box<Node>>,
 }
 
 /// A context as far as nobody may change it who has no right to.
@@ -80,9 +84,17 @@ pub(super) type Essence = (UlidPair, u32, State, ContextTag, Option<ContextTag>,
 impl Node {
     pub(super) fn new(blueprint: Blueprint, seed: u64) -> Node {
         let mut rng = StdRng::seed_from_u64(seed);
+        let keys = Keys::draw(&mut rng);
+        let mut node = Node::unstarted(blueprint, keys, rng);
+        node.engine.start(Instant::START, &mut node.effects);
+        node
+    }
+
+    /// A box that has not begun yet.
+    fn unstarted(blueprint: Blueprint, keys: Keys, mut rng: StdRng) -> Node {
         let Blueprint { site, hosts, macs, proofs_take } = &blueprint;
         let setups: Vec<PortSetup> = macs.iter().map(|mac| PortSetup { mac: *mac, mtu: 1500 }).collect();
-        let mut engine = Engine::new(site, hosts, &setups, &mut rng).expect("a plan the engine takes");
+        let mut engine = Engine::with_keys(site, hosts, &setups, keys, &mut rng).expect("a plan the engine takes");
         if !proofs_take.is_zero() {
             engine.defer_proofs();
         }
@@ -99,8 +111,7 @@ impl Node {
             workers.push(Worker::new(id as u8, limits, sharding, snapshot, outlets, link, Box::new(HeapPool)));
             wires.push(far_ends);
         }
-        let mut effects = Vec::new();
-        engine.start(Instant::START, &mut effects);
+        let effects = Vec::new();
         let (ahead, paused, waiting, tick) = (Duration::ZERO, None, Cell::new(0), None);
         let (worked, delivered) = (false, 0);
         Node {
@@ -120,7 +131,57 @@ impl Node {
             worked,
             delivered,
             hold_pairs: limits.hold_pairs,
+            heir: None,
         }
+    }
+
+    /// A new process comes that will take the place of this one, which goes on meanwhile.
+    pub(super) fn begin_succession(&mut self, seed: u64, (site, hosts): (Site, Hosts)) {
+        let blueprint = Blueprint { site, hosts, ..self.blueprint.clone() };
+        let heir = Node::unstarted(blueprint, self.engine.keys().clone(), StdRng::seed_from_u64(seed));
+        self.engine.begin_bequest();
+        self.heir = Some(Box::new(heir));
+    }
+
+    /// Whether there is such a process.
+    pub(super) fn has_heir(&self) -> bool {
+        self.heir.is_some()
+    }
+
+    /// Tells the new process some of what it has to know, as it would travel.
+    fn bequeath(&mut self, now: Instant, most: usize) {
+        let Some(heir) = &mut self.heir else { return };
+        let mut items = Vec::new();
+        self.engine.bequeath(most, &mut items);
+        let octets = postcard::to_stdvec(&items).expect("items are plain");
+        let items: Vec<Item> = postcard::from_bytes(&octets).expect("and come back");
+        heir.engine.inherit(now, &mut heir.rng, items, &mut heir.effects);
+        heir.carry_out(&mut Vec::new());
+    }
+
+    /// The old process stops, tells the rest, and the new one has the ports.
+    pub(super) fn end_succession(&mut self, now: Instant) {
+        let now = now + self.ahead;
+        self.bequeath(now, usize::MAX);
+        let Some(mut heir) = self.heir.take() else { return };
+        let millis = now.0.as_millis() as u64;
+        while heir.workers.iter_mut().map(|worker| worker.turn(millis)).sum::<usize>() > 0 || heir.control.backlog() > 0
+        {
+            heir.control.poll(0, &mut |_| ());
+        }
+        heir.engine.start(now, &mut heir.effects);
+        heir.engine.end_inheritance(now, &mut heir.rng, &mut heir.effects);
+        // The machine's clock is the same for both.
+        heir.ahead = self.ahead;
+        let kept = (std::mem::take(&mut self.standbys), self.delivered);
+        // What the configuration says by now; it may have been reloaded since.
+        let configured = (self.blueprint.site.clone(), self.blueprint.hosts.clone());
+        let workers = heir.blueprint.site.node.workers;
+        *self = *heir;
+        self.blueprint.site = configured.0;
+        self.blueprint.site.node.workers = workers;
+        self.blueprint.hosts = configured.1;
+        (self.standbys, self.delivered) = kept;
     }
 
     /// Turns after which everything that is due at one moment has been done.
@@ -240,6 +301,7 @@ impl Node {
         self.waiting.set(0);
         (self.paused, self.worked) = (None, false);
         let now = now + self.ahead;
+        self.bequeath(now, ITEMS_PER_TURN);
         let millis = now.0.as_millis() as u64;
         for _ in 0..ROUNDS_MAX {
             let mut work: usize = self.workers.iter_mut().map(|worker| worker.turn(millis)).sum();

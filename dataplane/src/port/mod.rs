@@ -2,6 +2,7 @@
 
 #[cfg(feature = "dpdk")]
 pub mod dpdk;
+pub mod late;
 pub mod memory;
 pub mod pcap;
 

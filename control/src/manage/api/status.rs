@@ -19,6 +19,12 @@ pub struct StatusView {
     pub ready: bool,
     /// Seconds since it started.
     pub uptime_s: u64,
+    /// Its process identifier.
+    #[serde(default)]
+    pub process: u32,
+    /// That of a process it has started to take its place.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub successor: Option<u32>,
     /// In order of their numbers.
     pub workers: Vec<WorkerView>,
     /// In the order of the configuration.
@@ -140,6 +146,13 @@ pub struct ProviderView {
     /// Whether it has gone from the configuration, and contexts are leaving it.
     #[serde(default)]
     pub leaving: bool,
+}
+
+/// A process that is to take the box's place.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
+pub struct UpgradingView {
+    /// Its process identifier.
+    pub process: u32,
 }
 
 /// What the operator wants of a provider.

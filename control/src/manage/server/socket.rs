@@ -12,7 +12,7 @@ use super::{ServerError, Socket};
 
 /// A socket's file, until this is dropped.
 #[derive(Debug)]
-pub(super) struct Place {
+pub(crate) struct Place {
     path: PathBuf,
     // Device and inode of our socket, so that we never remove another's.
     identity: (u64, u64),
@@ -33,7 +33,7 @@ impl Drop for Place {
 }
 
 /// A socket that listens.
-pub(super) fn bind(wanted: &Socket) -> Result<(UnixListener, Place), ServerError> {
+pub(crate) fn bind(wanted: &Socket) -> Result<(UnixListener, Place), ServerError> {
     let refused = |source| ServerError::Refused { path: wanted.path.clone(), source };
     let group = group(wanted)?;
     make_room(&wanted.path)?;

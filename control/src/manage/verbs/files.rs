@@ -7,7 +7,7 @@ use std::path::Path;
 use serde::Serialize;
 
 use super::records::{Record, is_relative, records};
-use super::{Output, VerbError};
+use super::{Output, VerbError, account};
 use crate::config::hosts::{Edit, EditError, Updated};
 use crate::config::key;
 use crate::config::{Configuration, Host, Hosts, Problem, Problems, Site};
@@ -201,6 +201,7 @@ pub(super) fn key_make(config: &Path, bits: u32, output: &mut Output<'_>) -> Res
         return Err(VerbError::Words(format!("{}: site.key names no file to make a key in", config.display())));
     };
     key::make(file, bits)?;
+    account::give(file)?;
     let view = serde_json::json!({ "key": file, "bits": bits });
     output.answer(&view, |_| format!("{}: an RSA key of {bits} bits\n", file.display()))
 }
@@ -212,6 +213,7 @@ fn site_key(site: &Site, make: bool, output: &mut Output<'_>) -> Result<Option<S
         None => Ok(None),
         Some(file) if make && !file.exists() => {
             let key = key::make(file, SigningKey::BITS_DEFAULT)?;
+            account::give(file)?;
             output.note(format_args!("{}: made an RSA key of {} bits", file.display(), SigningKey::BITS_DEFAULT))?;
             Ok(Some(key))
         }

@@ -3,6 +3,8 @@
 //! `files` and `providers` work on the operator's files and need no daemon, `show` asks a running one; both answer a person with a
 //! table or, with `--json`, a program with exactly the types of [`api`](super::api).
 
+mod account;
+mod doctor;
 mod files;
 mod manual;
 mod pcapng;
@@ -13,6 +15,7 @@ mod show;
 mod store;
 mod top;
 mod trace;
+mod upgrade;
 mod zone;
 
 use std::io::{self, Write};
@@ -61,6 +64,12 @@ enum Verb {
     ///
     /// Needs no daemon. Warnings do not change the exit status.
     Check,
+    /// Look whether this machine is fit to be the box, and say what mends it.
+    ///
+    /// Hugepages, memory, network cards, IOMMU, cores, MTUs, what the kernel does with the same links, the clock, keys and
+    /// sockets; of a running box also its links and next hops. Changes nothing. Exit status: 1 when something keeps the box from its
+    /// work, else 0, also when something should be known.
+    Doctor(doctor::DoctorArgs),
     /// The static hosts in the hosts file.
     #[command(subcommand)]
     Host(HostVerb),
@@ -119,6 +128,11 @@ enum Verb {
     },
     /// Have the running box read its configuration and hosts again: all of it or nothing.
     Reload,
+    /// Have the program as it is on disk now take the running one's place; sessions go on.
+    ///
+    /// The new process is told everything and then given the ports. If it cannot take over, the old one goes on. Settings that
+    /// need a restart are taken over, but for `box.workers` and the ports.
+    Upgrade,
     /// What would become of a packet, and why: its path, run on a copy of what it would find.
     ///
     /// From a host to a peer it is a packet from inside; from a peer to a host it comes as the peer would send it.
@@ -444,6 +458,7 @@ fn obey(cli: &Cli, output: &mut Output<'_>) -> Result<(), VerbError> {
     let config = cli.config.as_path();
     match &cli.verb {
         Verb::Check => files::check(config, output),
+        Verb::Doctor(arguments) => doctor::run(config, arguments, output),
         Verb::Host(HostVerb::Add { name, replace, make_key, domain }) => {
             let wanted = files::Wanted { name, replace: *replace, make_key: *make_key, domain: domain.as_deref() };
             files::host_add(config, &wanted, output)
@@ -455,6 +470,7 @@ fn obey(cli: &Cli, output: &mut Output<'_>) -> Result<(), VerbError> {
             files::host_records(config, name.as_deref(), domain.as_deref(), output)
         }
         Verb::Key(KeyVerb::Make { bits }) => files::key_make(config, *bits, output),
+        Verb::Upgrade => upgrade::run(config, output),
         Verb::Status => show::status(config, output),
         Verb::Hosts => show::hosts(config, output),
         Verb::Contexts(arguments) => show::contexts(config, arguments.filter(), output),

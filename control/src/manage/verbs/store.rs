@@ -3,7 +3,7 @@
 use std::io::Read;
 use std::path::{Path, PathBuf};
 
-use super::{Output, StoreVerb, VerbError};
+use super::{Output, StoreVerb, VerbError, account};
 use crate::config::Site;
 use crate::manage::api::{Request, Response};
 use crate::manage::client::Client;
@@ -29,6 +29,7 @@ pub(super) fn run(config: &Path, verb: &StoreVerb, output: &mut Output<'_>) -> R
             let export = read(from)?;
             let store = Store::open(file)?;
             store.import(&export).map_err(|error| VerbError::Words(format!("nothing was taken in: {error}")))?;
+            account::give(file)?;
             output.note(format!("{}: {} leases", file.display(), export.stored.leases.len()))
         }
         StoreVerb::Check => {

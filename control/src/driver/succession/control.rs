@@ -1,0 +1,200 @@
+//! What the control thread does about it, on either side.
+
+use std::process::Child;
+use std::time::{Duration, Instant as WallInstant};
+
+use crossbeam::channel::Sender;
+use tracing::{error, info, warn};
+
+use super::old::Turn;
+use super::{Beginning, CarriedPort, Heir, Heirs, Inherited, Succession, device_text, is_shareable};
+use crate::driver::{Control, EVENTS_PER_TURN, RunError};
+use crate::engine::Effect;
+use crate::manage::api::{Response, UpgradingView};
+use crate::manage::server::{Call, Doors, Server, ServerError};
+
+/// How often, and for how long, sockets are tried again that the old process has not let go of yet.
+const AGAIN: Duration = Duration::from_millis(10);
+const SOCKETS: Duration = Duration::from_secs(10);
+
+impl Control {
+    /// Whether somebody is being told about this box, as fast as possible.
+    pub(in crate::driver) fn is_telling(&self) -> bool {
+        self.succession.is_some() && self.engine.left_to_bequeath() > 0
+    }
+
+    /// The operator wants the program as it is on disk now.
+    pub(in crate::driver) fn upgrade(&mut self) -> Response {
+        if let Some(process) = self.successor.as_ref().map(Child::id) {
+            return Response::error(format!("process {process} is about to take over already"));
+        }
+        match (self.surroundings.start_successor)() {
+            Ok(child) => {
+                let process = child.id();
+                info!(process, "started, to take over");
+                self.successor = Some(child);
+                Response::Upgrading(UpgradingView { process })
+            }
+            Err(error) => Response::error(format!("the program cannot be started: {error}")),
+        }
+    }
+
+    /// A process that was started to take over, and ended instead.
+    fn bury_successor(&mut self) {
+        let Some(child) = &mut self.successor else { return };
+        match child.try_wait() {
+            Ok(None) => return,
+            Ok(Some(status)) => warn!(process = child.id(), %status, "the process that was to take over has ended"),
+            Err(error) => warn!(%error, "nothing is known of the process that was to take over"),
+        }
+        self.successor = None;
+    }
+
+    /// Looks after whoever wants to take over. Who is ready to.
+    pub(in crate::driver) fn tend_heirs(&mut self, heirs: &Heirs) -> Option<Succession> {
+        self.bury_successor();
+        let arrived = heirs.arrived();
+        if let Some(mut succession) = self.succession.take() {
+            match succession.turn(&mut self.engine) {
+                Turn::Ready => return Some(succession),
+                Turn::Telling => self.succession = Some(succession),
+                Turn::Gone => {
+                    warn!("the process that was to take over is gone; this one goes on");
+                    self.engine.end_bequest();
+                }
+            }
+            // One who comes meanwhile is turned away: its connection ends.
+            return None;
+        }
+        let beginning = self.beginning();
+        match Succession::begin(arrived?, beginning, &mut self.engine) {
+            Ok(succession) => self.succession = Some(succession),
+            Err(error) => {
+                warn!(%error, "somebody who was to take over cannot be told");
+                self.engine.end_bequest();
+            }
+        }
+        None
+    }
+
+    fn beginning(&self) -> Beginning {
+        let ports = self.configuration.site.ports.iter().zip(self.devices.setups());
+        let carried = ports.map(|(port, (setup, queues))| CarriedPort {
+            name: port.name.clone(),
+            device: device_text(port).to_owned(),
+            mac: setup.mac.0,
+            mtu: setup.mtu,
+            queues,
+        });
+        Beginning {
+            version: env!("CARGO_PKG_VERSION").to_owned(),
+            now: self.clock.now().0,
+            keys: self.engine.keys().clone(),
+            workers: self.configuration.site.node.workers,
+            ports: carried.collect(),
+        }
+    }
+
+    /// Somebody is ready: stops the workers, tells the rest, and lets go of everything that there can be only one of.
+    pub(in crate::driver) fn give_way(
+        mut self,
+        mut succession: Succession,
+        sockets: (Server, Heirs),
+    ) -> Result<(), RunError> {
+        let began = WallInstant::now();
+        self.devices.stop();
+        // What the workers noticed last. Whatever ought to be sent about it, its receiver asks again.
+        let Control { engine, workers, clock, rng, effects, .. } = &mut self;
+        while workers.poll(EVENTS_PER_TURN, &mut |notice| engine.notice(clock.now(), rng, notice, effects)) > 0 {}
+        succession.tell_rest(&mut self.engine);
+        let Control { workers, devices, leases, helpers, surroundings, configuration, .. } = self;
+        let (mut mine, mut theirs) = (Some((workers, devices)), None);
+        if configuration.site.ports.iter().all(is_shareable) {
+            // To close them takes the kernel a while, for which nobody has to wait.
+            theirs = mine.take();
+        }
+        drop(mine);
+        succession.give_way();
+        info!(took = ?began.elapsed(), "gave way");
+        drop((theirs, sockets, leases, helpers));
+        let process = succession.runs().ok_or(RunError::NotSucceeded)?;
+        surroundings.supervisor.succeeded_by(process);
+        Ok(())
+    }
+
+    /// Takes in what the old process has, and then its devices.
+    pub(in crate::driver) fn inherit(&mut self, mut heir: Heir) -> Result<(), RunError> {
+        let began = WallInstant::now();
+        let mut items_taken = 0;
+        loop {
+            match heir.next()? {
+                Inherited::Items(items) => {
+                    items_taken += items.len();
+                    self.engine.inherit(self.clock.now(), &mut self.rng, items, &mut self.effects);
+                    self.carry_out_inherited();
+                }
+                Inherited::CaughtUp => {
+                    self.until_workers_know();
+                    heir.ready()?;
+                }
+                Inherited::Yours => break,
+            }
+        }
+        let caught_up = began.elapsed();
+        self.until_workers_know();
+        let known = began.elapsed();
+        self.devices.open()?;
+        let now = self.clock.now();
+        self.engine.start(now, &mut self.effects);
+        self.engine.end_inheritance(now, &mut self.rng, &mut self.effects);
+        self.carry_out();
+        let opened = began.elapsed();
+        heir.running(std::process::id())?;
+        info!(items = items_taken, ?caught_up, ?known, ?opened, "took over");
+        let Control { engine, rng, configuration, effects, .. } = self;
+        // Lists are what peers know; what the configuration says now follows as by a reload.
+        if let Err(error) = engine.reload(now, rng, &configuration.site, &configuration.hosts, effects) {
+            error!(%error, "the hosts stay as the other process had them");
+        }
+        self.carry_out();
+        Ok(())
+    }
+
+    /// What follows from what is told. There is nothing to send before there are devices.
+    fn carry_out_inherited(&mut self) {
+        self.effects
+            .retain(|effect| !matches!(effect, Effect::Transmit(..) | Effect::TransmitBy(..) | Effect::Plain(..)));
+        self.carry_out();
+        self.workers.poll(EVENTS_PER_TURN, &mut |_| ());
+    }
+
+    fn until_workers_know(&mut self) {
+        while self.workers.backlog() > 0 || self.commands_waiting() {
+            self.workers.poll(EVENTS_PER_TURN, &mut |_| ());
+            std::thread::yield_now();
+        }
+    }
+
+    fn commands_waiting(&self) -> bool {
+        (0..self.workers.count()).any(|at| self.workers.rings(at).is_some_and(|rings| rings.commands > 0))
+    }
+
+    /// The sockets of the API and of successors. Those of a process that gave way may take a moment to be free.
+    pub(in crate::driver) fn open_sockets(
+        &self,
+        calls: &Sender<Call>,
+        taken_over: bool,
+    ) -> Result<(Server, Heirs), ServerError> {
+        let site = &self.configuration.site;
+        let open = || Ok((Server::open(&Doors::of(site), calls.clone())?, Heirs::wait(site)?));
+        let until = WallInstant::now() + SOCKETS;
+        loop {
+            match open() {
+                Err(ServerError::Taken(_) | ServerError::Deaf { .. }) if taken_over && WallInstant::now() < until => {
+                    std::thread::sleep(AGAIN);
+                }
+                opened => return opened,
+            }
+        }
+    }
+}

@@ -1,0 +1,134 @@
+//! How a new process takes the place of a running one (docs/decisions: succession).
+//!
+//! ```text
+//!   the running daemon                     pshim6d --take-over
+//!   ──────────────────                     ───────────────────
+//!                       ◀──── Hello ─────  starts; finds somebody at the socket
+//!   Beginning ─────────────────────────▶   starts DPDK, workers without devices
+//!   Items … ───────────────────────────▶   takes hosts and contexts in, tells its workers
+//!   (goes on forwarding and deciding)
+//!   CaughtUp ──────────────────────────▶
+//!                       ◀──── Ready ─────  all of it has reached the workers
+//!   stops its workers, tells the rest,
+//!   closes the devices
+//!   Yours ─────────────────────────────▶   opens the devices: packets flow again
+//!                       ◀─── Running ────
+//!   ends
+//! ```
+//!
+//! Until Ready nothing the new process does or fails to do matters to the old one. After Yours the old one waits for Running; if
+//! that does not come, it starts itself again from nothing, so that a box is there whatever happens.
+
+mod control;
+mod heir;
+mod old;
+mod wire;
+
+use std::path::{Path, PathBuf};
+use std::time::Duration;
+
+use serde::{Deserialize, Serialize};
+
+use crate::config::{Configuration, Site, site};
+use crate::engine::{Item, Keys};
+
+pub(super) use heir::{Found, Heir, Inherited};
+pub(super) use old::{Heirs, Succession};
+
+/// Of what the two processes say to each other. Another number is another language.
+const VERSION: u32 = 2;
+
+/// How long the new process may take to open the devices.
+const OPENING: Duration = Duration::from_secs(20);
+
+/// Where a running daemon can be found by its successor.
+pub(super) fn socket_of(site: &Site) -> PathBuf {
+    let mut path = site.node.control_socket.clone().into_os_string();
+    path.push(".succession");
+    Path::new(&path).to_path_buf()
+}
+
+/// What the old process says.
+#[derive(Debug, PartialEq, Serialize, Deserialize)]
+enum FromOld {
+    /// What the new one has to be like.
+    Beginning(Box<Beginning>),
+    /// Some of what it has to know.
+    Items(Vec<Item>),
+    /// For the moment that was all.
+    CaughtUp,
+    /// That was all, and the devices are free.
+    Yours,
+    /// It cannot be, for this reason.
+    Refused(String),
+}
+
+/// What the new process says.
+#[derive(Debug, PartialEq, Serialize, Deserialize)]
+enum FromHeir {
+    /// It speaks this language.
+    Hello(u32),
+    /// It could take over.
+    Ready,
+    /// It has taken over, and is this process.
+    Running(u32),
+}
+
+/// What the new process has to be like, so that nobody can tell the difference.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub(super) struct Beginning {
+    /// Its version, for the log.
+    pub(super) version: String,
+    /// The time on the old one's clock, which the new one's goes on from.
+    pub(super) now: Duration,
+    /// What tags and validators are made with.
+    pub(super) keys: Keys,
+    /// Tags name workers by their number.
+    pub(super) workers: u8,
+    /// Its ports, in their order.
+    pub(super) ports: Vec<CarriedPort>,
+}
+
+/// A port as the old process has it.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub(super) struct CarriedPort {
+    /// Its name in the configuration.
+    pub(super) name: String,
+    /// Its device.
+    pub(super) device: String,
+    /// The link-layer address in use.
+    pub(super) mac: [u8; 6],
+    /// The largest IPv6 packet.
+    pub(super) mtu: u16,
+    /// Pairs of queues.
+    pub(super) queues: u16,
+}
+
+impl Beginning {
+    /// Whether a box of this configuration can take the other's place; else what differs.
+    fn check(&self, configuration: &Configuration) -> Result<(), String> {
+        let site = &configuration.site;
+        if self.workers != site.node.workers {
+            return Err(format!("box.workers is {} there and {} here", self.workers, site.node.workers));
+        }
+        let theirs: Vec<(&str, &str)> = self.ports.iter().map(|it| (it.name.as_str(), it.device.as_str())).collect();
+        let ours: Vec<(&str, &str)> = site.ports.iter().map(|it| (it.name.as_str(), device_text(it))).collect();
+        if theirs != ours {
+            return Err(format!("its ports are {theirs:?}, and ours {ours:?}"));
+        }
+        Ok(())
+    }
+}
+
+/// A device as it is written in the configuration.
+pub(super) fn device_text(port: &site::Port) -> &str {
+    match &port.device {
+        site::Device::Pci(text) | site::Device::Virtual(text) => text,
+    }
+}
+
+/// Whether two processes may have a device at the same time without harm: packet sockets, which give each its own copy of
+/// every frame. It is then opened before the old process stops, and nobody waits for it.
+pub(super) fn is_shareable(port: &site::Port) -> bool {
+    port.device.name().starts_with("net_af_packet")
+}
