@@ -82,7 +82,7 @@ pub const SETTINGS: &[Setting] = &[
     restart("[store]", |new, old| new.store == old.store),
     restart("[dns]", |new, old| new.dns == old.dns),
     restart("[publish]", |new, old| new.publish == old.publish),
-    reload("the files of [manage.tls]", |new, old| {
+    reload("certificates and keys of [manage]", |new, old| {
         if let (Some(new), Some(old)) = (&mut new.manage.tls, &old.manage.tls) {
             *new = TlsFiles { listen: new.listen, ..old.clone() };
         }
@@ -168,8 +168,13 @@ zone = "a.example"
 reverse = "a.0.0.0.0.0.c.f.ip6.arpa"
 key = "tsig.key"
 [manage]
+listen = "[::1]:9466"
+certificate = "box.pem"
+key = "box.key"
+clients_read_ca = "read-ca.pem"
 [metrics]
 listen = "[::1]:9464"
+[web]
 "#;
 
     /// For each setting of the table, what to write instead of what (or, without anything, which section to add).
@@ -215,7 +220,9 @@ listen = "[::1]:9464"
         ("[store]", "\"leases\"", "\"others\""),
         ("[dns]", "[dns]", "[dns]\ncache_mb = 1"),
         ("[publish]", "a.example", "b.example"),
+        ("certificates and keys of [manage]", "\"read-ca.pem\"", "\"other-ca.pem\""),
         ("[manage]", "[manage]", "[manage]\nmode = \"0600\""),
+        ("[web]", "[web]\n", "[web]\nover_tls = true\n"),
         ("[metrics]", "9464", "9465"),
     ];
 
