@@ -60,7 +60,7 @@ impl Line {
         let mut rng: rand::rngs::StdRng = rand::SeedableRng::seed_from_u64(5);
         let (now, mut effects) = (self.scene.now, Vec::new());
         let duid = Duid::new(&[0, 3, 0, 1, 2, 0, 0, 0, 0, 9]);
-        self.scene.nodes[0].engine.begin_uplinks(now, &mut rng, (duid, 0), kept, &mut effects);
+        self.scene.nodes[0].engine.begin_uplinks(now, &mut rng, (duid, 0), (kept, &[]), &mut effects);
         assert!(
             effects.iter().all(|effect| matches!(effect, Effect::Story(_))),
             "nothing is said at once: {effects:?}"

@@ -31,6 +31,7 @@ use rand::rngs::StdRng;
 use tracing::{error, info, warn};
 
 use crate::config::reload::needs_restart;
+use crate::config::uplink::Found as FoundUplink;
 use crate::config::{Configuration, Problems};
 use crate::dhcp::Duid;
 use crate::dhcp::client::Stored as Delegation;
@@ -52,7 +53,7 @@ use stories::Stories;
 use succession::{Heirs, Succession};
 pub use supervisor::Supervisor;
 use traced::Tracing;
-use uplinks::{FoundBefore, resolved};
+use uplinks::resolved;
 
 /// Events of one worker handled before the others get their turn.
 const EVENTS_PER_TURN: usize = 256;
@@ -179,6 +180,10 @@ struct Control {
     traces: u64,
     /// When the devices are next asked about their links.
     links_due: Instant,
+    /// The box's name to DHCPv6, what the wall clock said at the start, and what providers had delegated before it.
+    delegations: (Option<Duid>, u64, Vec<(String, Delegation)>),
+    /// What the process that was succeeded had found out of providers.
+    carried: Vec<FoundUplink>,
     /// When this process began, on a clock that may be older.
     started: Instant,
     /// Somebody who is to take this process's place.
@@ -188,17 +193,13 @@ struct Control {
     /// What takes over new certificates.
     renewal: Option<Renewal>,
     history: History,
-    /// The box's name to DHCPv6, what the wall clock said at the start, and what providers had delegated before it.
-    delegations: (Option<Duid>, u64, Vec<(String, Delegation)>),
-    /// What the process that ran before knew of providers that are found out.
-    found_before: FoundBefore,
 }
 
 impl Control {
-    /// With nothing going on yet. `known` is the configuration as far as it is known.
+    /// With nothing going on yet. `carried` is what the process before found out of providers.
     fn new(
         configuration: Configuration,
-        known: &Configuration,
+        carried: Vec<FoundUplink>,
         surroundings: Surroundings,
         clock: Clock,
         mut rng: StdRng,
@@ -208,7 +209,7 @@ impl Control {
             let kind = configuration.site.ulid_kind();
             let publisher = Publisher::new(settings, key, kind, &mut rng);
             let publisher = publisher.ok_or_else(|| RunError::System("publish: the key cannot be used".into()))?;
-            engine.publish_to(publisher, &known.hosts);
+            engine.publish_to(publisher, &resolved(&configuration, &carried).hosts);
         }
         let helpers = Helpers::start(configuration.site.node.proof_threads, &mut engine);
         let helpers = helpers.map_err(|error| RunError::System(error.to_string()))?;
@@ -227,13 +228,13 @@ impl Control {
             tracing: None,
             traces: 0,
             links_due: Instant::START,
+            delegations: (None, 0, Vec::new()),
+            carried,
             started: clock.now(),
             succession: None,
             successor: None,
             renewal: None,
             history: History::default(),
-            delegations: (None, 0, Vec::new()),
-            found_before: FoundBefore::default(),
         })
     }
 
@@ -241,20 +242,19 @@ impl Control {
     fn begin_leases(&mut self, kept: Option<leases::Opened>) -> Result<(), RunError> {
         let Some((store, kept)) = kept else { return Ok(()) };
         info!(leases = kept.stored.leases.len(), server = %kept.duid, "store read");
-        let (duid, epoch) = (kept.duid.clone(), kept.epoch);
-        let known = self.known();
+        let known = resolved(&self.configuration, &self.carried);
+        self.delegations = (Some(kept.duid.clone()), kept.epoch, store.delegations()?);
         self.engine.begin_leases(&mut self.rng, &known.site, &known.hosts, kept);
         let published = store.published()?;
         self.engine.publish_since(published.iter().filter_map(|name| name.parse().ok()).collect());
-        self.delegations = (Some(duid), epoch, store.delegations()?);
         self.leases = Some(Leases::start(store)?);
         Ok(())
     }
 
     fn serve(&mut self, calls: &Receiver<Call>, heirs: &Heirs, stop: &AtomicBool, hangup: &AtomicBool) -> Ending {
         self.engine.start(self.clock.now(), &mut self.effects);
-        self.surroundings.supervisor.ready();
         self.begin_uplinks();
+        self.surroundings.supervisor.ready();
         let mut quiet = 0_u32;
         while !stop.load(Ordering::Relaxed) {
             let events = self.turn();
@@ -310,7 +310,9 @@ impl Control {
         if engine.deadline().is_some_and(|due| due <= now) {
             engine.expire(now, rng, effects);
         }
-        self.tend_uplinks(now);
+        if self.engine.uplinks_have_news() {
+            self.resolve();
+        }
         if looked {
             self.tend_trace(now);
             let Control { surroundings, engine, configuration, .. } = self;

@@ -12,7 +12,7 @@ use tracing::info;
 #[cfg(feature = "dpdk")]
 use super::dpdk;
 use super::succession::{Beginning, Heir, Predecessor, Succession};
-use super::uplinks::{FoundBefore, resolved};
+use super::uplinks::resolved;
 use super::{Clock, Control, FAREWELL, Opened, RunError, Surroundings, leases};
 use crate::config::Configuration;
 use crate::policy::Policy;
@@ -36,13 +36,12 @@ pub fn run(configuration: Configuration, surroundings: Surroundings) -> Result<(
     // has the store until it has given way.
     let mut kept = if old.is_none() { leases::open(&configuration, clock, &mut rng)? } else { None };
     let beginning = old.as_ref().map(|(_, beginning)| &**beginning);
-    // Engine and devices go by what is known: what is configured, and what the other process found out.
-    let found_before = FoundBefore::of(beginning, clock.now());
-    let known = resolved(&configuration, &found_before.all);
+    // Engine and devices go by what is known: what is configured, and what the other process found out of providers.
+    let carried = beginning.map(Beginning::found).unwrap_or_default();
+    let known = resolved(&configuration, &carried);
     let policy = Policy::of(&known).map_err(|problems| RunError::Policy(problems.to_string()))?;
     let opened = open(&known, surroundings.ordinary_memory, clock, &mut rng, beginning)?;
-    let mut control = Control::new(configuration, &known, surroundings, clock, rng, opened)?;
-    control.found_before = found_before;
+    let mut control = Control::new(configuration, carried, surroundings, clock, rng, opened)?;
     control.engine.set_policy(clock.now(), policy, &mut Vec::new());
     let taken_over = old.is_some();
     if let Some((heir, _)) = old.take() {
@@ -50,6 +49,9 @@ pub fn run(configuration: Configuration, surroundings: Surroundings) -> Result<(
         kept = leases::open(&control.configuration, clock, &mut control.rng)?;
     }
     control.begin_leases(kept)?;
+    if taken_over {
+        control.catch_up();
+    }
     let (calls_in, calls) = bounded(64);
     let (server, heirs) = control.open_sockets(&calls_in, taken_over)?;
     info!(socket = %server.path().display(), "serving");

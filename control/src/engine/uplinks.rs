@@ -149,19 +149,23 @@ fn iaid_of(name: &str) -> u32 {
 
 impl Engine {
     /// Begins to look for prefixes and routers. `duid` is the box's name to DHCPv6, `epoch` what the wall clock said at the
-    /// start of time, and `kept` what was delegated before a restart.
+    /// start of time, and `kept` what was delegated before a restart. `carried` is what the engine's providers are made of
+    /// already, since a process before this one had found it out.
     pub fn begin_uplinks(
         &mut self,
         now: Instant,
         rng: &mut dyn Rng,
         (duid, epoch): (Option<Duid>, u64),
-        kept: &[(String, Stored)],
+        (kept, carried): (&[(String, Stored)], &[Found]),
         effects: &mut Vec<Effect>,
     ) {
         self.uplinks.epoch = epoch;
         for at in 0..self.uplinks.all.len() {
             let line = &mut self.uplinks.all[at];
+            line.told = carried.iter().find(|found| found.name == line.uplink.name).cloned();
+            let router = line.told.as_ref().and_then(|told| told.router);
             if let Some(discovery) = &mut line.discovery {
+                router.into_iter().for_each(|router| discovery.assume(now, router));
                 discovery.start(now, rng);
             }
             if let (PrefixFrom::Delegated { hint, rapid_commit, .. }, Some(duid)) = (line.uplink.prefix, duid.clone()) {

@@ -27,6 +27,8 @@ const DELAY_MAX: Duration = Duration::from_secs(1);
 /// IRT and MRT (RFC 7559 §2).
 const FIRST_WAIT: Duration = Duration::from_secs(4);
 const WAIT_MAX: Duration = Duration::from_secs(3_600);
+/// How long a router that another process had heard counts without a word of its own.
+const ASSUMED: Duration = Duration::from_secs(60);
 
 /// A router that said so.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -55,7 +57,13 @@ impl Discovery {
     /// Begins to ask.
     pub fn start(&mut self, now: Instant, rng: &mut dyn Rng) {
         self.running = true;
-        self.ask_on(now, rng);
+        self.link_up(now, rng);
+    }
+
+    /// Somebody else has heard of a router. It counts until it can have said so itself.
+    pub fn assume(&mut self, now: Instant, address: Ipv6Addr) {
+        self.routers.push(Router { address, preference: 0, until: now + ASSUMED, mtu: None });
+        self.chosen = Some(address);
     }
 
     fn ask_on(&mut self, now: Instant, rng: &mut dyn Rng) {

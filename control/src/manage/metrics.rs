@@ -259,6 +259,11 @@ impl Figures {
             "Contexts on a path",
             paths.iter().map(|it| (label(it), it.contexts as f64)),
         )?;
+        out.gauges(
+            "pshim6_path_in_udp",
+            "Whether a path drops next header 140, so that Shim6 goes in UDP there",
+            paths.iter().map(|it| (label(it), f64::from(u8::from(it.carriage == "udp")))),
+        )?;
         let rtts = paths.iter().filter_map(|it| Some((label(it), it.rtt_ms? / 1000.0)));
         out.gauges("pshim6_path_rtt_seconds", "Round trip of the last probe that was answered", rtts)?;
         out.gauge("pshim6_paths_left_off", "Paths in use that are not told one by one", self.view.paths_left_off as f64)

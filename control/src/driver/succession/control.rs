@@ -7,8 +7,8 @@ use crossbeam::channel::Sender;
 use tracing::{error, info, warn};
 
 use super::old::Turn;
-use super::{Beginning, CarriedFound, CarriedPort, Heir, Heirs, Inherited, Succession, device_text, is_shareable};
-use crate::config::uplink::Found;
+use super::{Beginning, CarriedPort, CarriedUplink, Heir, Heirs, Inherited, Succession, device_text, is_shareable};
+use crate::driver::uplinks::resolved;
 use crate::driver::{Control, EVENTS_PER_TURN, RunError};
 use crate::engine::Effect;
 use crate::manage::api::{Response, UpgradingView};
@@ -93,7 +93,7 @@ impl Control {
             keys: self.engine.keys().clone(),
             workers: self.configuration.site.node.workers,
             ports: carried.collect(),
-            found: self.engine.found().iter().map(carried_found).collect(),
+            uplinks: self.engine.found().into_iter().map(CarriedUplink::of).collect(),
         }
     }
 
@@ -153,14 +153,18 @@ impl Control {
         let opened = began.elapsed();
         heir.running(std::process::id())?;
         info!(items = items_taken, ?caught_up, ?known, ?opened, "took over");
-        let known = self.known();
+        Ok(())
+    }
+
+    /// Lists are as peers know them; what the configuration says now follows as by a reload. To be called when it is known who
+    /// has a lease.
+    pub(in crate::driver) fn catch_up(&mut self) {
+        let (now, known) = (self.clock.now(), resolved(&self.configuration, &self.carried));
         let Control { engine, rng, effects, .. } = self;
-        // Lists are what peers know; what the configuration says now follows as by a reload.
         if let Err(error) = engine.reload(now, rng, &known.site, &known.hosts, effects) {
             error!(%error, "the hosts stay as the other process had them");
         }
         self.carry_out();
-        Ok(())
     }
 
     /// What follows from what is told. There is nothing to send before there are devices.
@@ -201,9 +205,4 @@ impl Control {
             }
         }
     }
-}
-
-fn carried_found(found: &Found) -> CarriedFound {
-    let prefixes = found.prefixes.iter().map(|(prefix, left)| (prefix.address(), prefix.length(), *left));
-    (found.name.clone(), found.router, prefixes.collect())
 }

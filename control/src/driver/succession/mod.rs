@@ -30,7 +30,7 @@ use std::time::Duration;
 
 use serde::{Deserialize, Serialize};
 
-use crate::config::uplink::Found;
+use crate::config::uplink::Found as FoundUplink;
 use crate::config::{Configuration, Prefix, Site, site};
 use crate::engine::{Item, Keys};
 
@@ -38,7 +38,7 @@ pub(super) use heir::{Heir, Inherited, Predecessor};
 pub(super) use old::{Heirs, Succession};
 
 /// Of what the two processes say to each other. Another number is another language.
-const VERSION: u32 = 1;
+const VERSION: u32 = 2;
 
 /// How long the new process may take to open the devices.
 const OPENING: Duration = Duration::from_secs(20);
@@ -90,11 +90,24 @@ pub(super) struct Beginning {
     /// Its ports, in their order.
     pub(super) ports: Vec<CarriedPort>,
     /// What it found out of providers.
-    pub(super) found: Vec<CarriedFound>,
+    pub(super) uplinks: Vec<CarriedUplink>,
 }
 
-/// A provider's name, its router, and its prefixes: address, length, and whether it is to be left.
-type CarriedFound = (String, Option<Ipv6Addr>, Vec<(Ipv6Addr, u8, bool)>);
+/// What the old process found out of a provider.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub(super) struct CarriedUplink {
+    name: String,
+    router: Option<Ipv6Addr>,
+    /// /64s, and whether each is to be left.
+    prefixes: Vec<(Ipv6Addr, bool)>,
+}
+
+impl CarriedUplink {
+    pub(super) fn of(found: FoundUplink) -> CarriedUplink {
+        let prefixes = found.prefixes.iter().map(|(prefix, deprecated)| (prefix.address(), *deprecated));
+        CarriedUplink { prefixes: prefixes.collect(), name: found.name, router: found.router }
+    }
+}
 
 /// A port as the old process has it.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
@@ -113,14 +126,14 @@ pub(super) struct CarriedPort {
 
 impl Beginning {
     /// What the old process found out of providers.
-    pub(super) fn found(&self) -> Vec<Found> {
-        let prefix = |(address, length, left): &(Ipv6Addr, u8, bool)| Some((Prefix::of(*address, *length)?, *left));
-        let found = |(name, router, prefixes): &CarriedFound| Found {
-            name: name.clone(),
-            router: *router,
-            prefixes: prefixes.iter().filter_map(prefix).collect(),
+    pub(super) fn found(&self) -> Vec<FoundUplink> {
+        let prefix = |(address, deprecated): &(Ipv6Addr, bool)| Some((Prefix::of(*address, 64)?, *deprecated));
+        let found = |it: &CarriedUplink| FoundUplink {
+            name: it.name.clone(),
+            router: it.router,
+            prefixes: it.prefixes.iter().filter_map(prefix).collect(),
         };
-        self.found.iter().map(found).collect()
+        self.uplinks.iter().map(found).collect()
     }
 
     /// Whether a box of this configuration can take the other's place; else what differs.
