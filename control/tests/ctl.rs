@@ -127,7 +127,7 @@ fn a_wrong_site_fails_the_check_with_file_line_and_field() {
             "lan = \"fc00:a:0:1::/64\"",
             "len = \"fc00:a:0:1::/64\"",
             "site.toml:5:1: site.lan: is missing\nsite.toml:7:1: site.len: unknown field `len`, expected one of `prefix`, \
-             `lan`, `port`, `key`, `sec`, `quarantine_s`, `mss_clamp`\n",
+             `lan`, `port`, `key`, `sec`, `quarantine_s`, `mss_clamp`, `identifier_blocks`\n",
         ),
         (
             "prefix = \"2001:db8:a2:1::/64\"",
@@ -405,16 +405,6 @@ fn answer(request: &Request) -> Response {
         Request::History(_) => Response::History(Box::default()),
         Request::Reload => Response::error("site.toml:3:6: box.id: 16 is out of range: 0 to 15"),
     }
-}
-
-#[test]
-fn an_upgrade_is_waited_for() {
-    let room = Room::new("upgrade", SITE);
-    let (_server, asked) = daemon(&room);
-    let said = room.ctl("upgrade");
-    assert_eq!((said.status, said.err.as_str()), (0, "process 4711 takes over\n"));
-    assert_eq!(said.out, "process 4711 runs, version 9.9, 0 contexts\n");
-    assert_eq!(*asked.lock().unwrap(), [Request::Upgrade, Request::Status]);
 }
 
 #[test]
