@@ -307,11 +307,13 @@ fn answer(request: &Request) -> Response {
             version: "9.9".into(),
             ready: true,
             uptime_s: 3700,
+            process: 4711,
             providers: vec![ProviderView { name: "isp-x".into(), up: true, ..Default::default() }],
             workers: vec![WorkerView { id: 0, core: Some(3), ..Default::default() }],
             ..Default::default()
         }),
         Request::Hosts => Response::Hosts(HostsView::default()),
+        Request::Upgrade => Response::Upgrading(UpgradingView { process: 4711 }),
         Request::Contexts(filter) if filter.after.is_none() => {
             Response::Contexts(ContextsView { contexts: vec![context()], left_off: 0, next: Some(4096) })
         }
@@ -399,8 +401,19 @@ fn answer(request: &Request) -> Response {
             contexts: 3,
             ..Default::default()
         }),
+        Request::History(_) => Response::History(Box::default()),
         Request::Reload => Response::error("site.toml:3:6: box.id: 16 is out of range: 0 to 15"),
     }
+}
+
+#[test]
+fn an_upgrade_is_waited_for() {
+    let room = Room::new("upgrade", SITE);
+    let (_server, asked) = daemon(&room);
+    let said = room.ctl("upgrade");
+    assert_eq!((said.status, said.err.as_str()), (0, "process 4711 takes over\n"));
+    assert_eq!(said.out, "process 4711 runs, version 9.9, 0 contexts\n");
+    assert_eq!(*asked.lock().unwrap(), [Request::Upgrade, Request::Status]);
 }
 
 #[test]

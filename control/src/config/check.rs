@@ -17,6 +17,7 @@ use super::problem::Problem;
 use super::publish;
 use super::site::{Eal, Hints, Hugepages, Idle, Node, Order, Reap, Routable, Setup, Shim6, Site};
 use super::source::{Source, Span};
+use super::web;
 
 /// Checks `text`, the contents of `file`. Relative paths in it are taken from the file's directory.
 pub(super) fn site(file: &Path, text: &str) -> (Option<Site>, Vec<Problem>, Vec<Problem>) {
@@ -42,8 +43,9 @@ fn read(source: &mut Source<'_>, directory: &Path) -> Option<Site> {
     let store = dhcp::store(source, &file, directory);
     let dns = dns::check(source, &file.dns, &network);
     let publish = publish::check(source, &file.publish, &network, directory);
-    let manage = manage::check(source, &file.manage, directory);
+    let manage = manage::check(source, &file.manage, directory, &node.control_socket);
     let metrics = manage::metrics(source, &file.metrics);
+    let web = web::check(source, &file.web, &manage, &metrics);
     let forks = fork::check(source, &file.forks, &network, shim6.forks_max);
     Some(Site {
         node,
@@ -73,6 +75,7 @@ fn read(source: &mut Source<'_>, directory: &Path) -> Option<Site> {
         publish,
         manage,
         metrics,
+        web,
     })
 }
 

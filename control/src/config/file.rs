@@ -37,6 +37,7 @@ pub(super) struct SiteFile {
     pub(super) publish: Section<PublishSection>,
     pub(super) manage: Section<ManageSection>,
     pub(super) metrics: Section<MetricsSection>,
+    pub(super) web: Section<WebSection>,
 }
 
 /// A table that stands in the file once or not at all.
@@ -306,6 +307,19 @@ pub(super) struct ManageSection {
     pub(super) read_socket: Text,
     pub(super) read_mode: Text,
     pub(super) read_group: Text,
+    pub(super) listen: Text,
+    pub(super) certificate: Text,
+    pub(super) key: Text,
+    pub(super) clients_read_ca: Text,
+    pub(super) clients_operator_ca: Text,
+}
+
+/// `[web]`
+#[derive(Debug, Default, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub(super) struct WebSection {
+    pub(super) listen: Text,
+    pub(super) over_tls: Option<Spanned<bool>>,
 }
 
 /// `[metrics]`
@@ -317,7 +331,7 @@ pub(super) struct MetricsSection {
 }
 
 const SECTIONS: &str = "[box], [eal], [site], [[port]], [[provider]], [[peer]], [[fork]], [reap], [hints], [shim6], \
-                        [natv6], [setup], [dns], [publish], [dhcp], [ra], [store], [manage], [metrics]";
+                        [natv6], [setup], [dns], [publish], [dhcp], [ra], [store], [manage], [metrics], [web]";
 
 impl SiteFile {
     /// The file's fields; what cannot be read is noted in `source` and left out.
@@ -344,6 +358,7 @@ impl SiteFile {
                 "publish" => file.publish = one(source, "publish", value),
                 "manage" => file.manage = one(source, "manage", value),
                 "metrics" => file.metrics = one(source, "metrics", value),
+                "web" => file.web = one(source, "web", value),
                 unknown => {
                     source.problem_at(&key.span(), unknown.to_string(), format!("unknown; expected one of {SECTIONS}"));
                 }

@@ -31,7 +31,9 @@ pub mod site;
 mod source;
 #[cfg(test)]
 mod tests;
+pub mod tls;
 pub mod uplink;
+mod web;
 
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
@@ -60,6 +62,8 @@ pub struct Configuration {
     pub publish_key: Option<publish::TsigKey>,
     /// What the policy file says; nothing if there is no such file.
     pub policy: Option<String>,
+    /// Certificates and keys for management over TLS; nothing without `manage.listen`.
+    pub tls: Option<Arc<tls::Tls>>,
     /// What can be obeyed but should be known.
     pub warnings: Vec<Problem>,
 }
@@ -78,12 +82,16 @@ impl Configuration {
         let policy = read_policy(&site.node.policy_file)?;
         let key = site.publish.as_ref().map(|publish| publish::TsigKey::load(&publish.key));
         let publish_key = key.transpose()?;
+        let tls = site.manage.tls.as_ref().map(tls::Tls::load).transpose()?.map(Arc::new);
         if hosts.is_empty() && site.dhcp.is_none() {
             warnings.push(Problem::of_file(&site.node.hosts_file, "no hosts yet (pshim6ctl host add NAME)"));
         }
         warnings.extend(hosts.warnings().iter().cloned());
         warnings.extend(key_warnings(&site, &hosts));
-        Ok(Configuration { file: file.to_path_buf(), site, hosts, publish_key, policy, warnings })
+        if let (Some(tls), Some(files)) = (&tls, &site.manage.tls) {
+            warnings.extend(tls.warning().map(|text| Problem::of_file(&files.certificate, text)));
+        }
+        Ok(Configuration { file: file.to_path_buf(), site, hosts, publish_key, policy, tls, warnings })
     }
 }
 

@@ -6,6 +6,7 @@
 //! to list here is refused and never passed over.
 
 use super::Site;
+use super::site::TlsFiles;
 
 /// What becomes of a setting that was changed while the box runs.
 #[derive(Clone, Copy, Debug)]
@@ -83,7 +84,13 @@ pub const SETTINGS: &[Setting] = &[
     restart("[store]", |new, old| new.store == old.store),
     restart("[dns]", |new, old| new.dns == old.dns),
     restart("[publish]", |new, old| new.publish == old.publish),
+    reload("the files of [manage.tls]", |new, old| {
+        if let (Some(new), Some(old)) = (&mut new.manage.tls, &old.manage.tls) {
+            *new = TlsFiles { listen: new.listen, ..old.clone() };
+        }
+    }),
     restart("[manage]", |new, old| new.manage == old.manage),
+    restart("[web]", |new, old| new.web == old.web),
     restart("[metrics]", |new, old| new.metrics == old.metrics),
 ];
 

@@ -16,7 +16,9 @@ use crate::dns::Name;
 pub use super::manage::{Manage, Metrics};
 use super::prefix::{LinkAddress, MacAddress, Prefix};
 use super::publish::Publish;
+pub use super::tls::TlsFiles;
 use super::uplink::Uplink;
+pub use super::web::Web;
 
 /// One box and the site it serves.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -76,6 +78,8 @@ pub struct Site {
     pub manage: Manage,
     /// What monitoring is told (`[metrics]`).
     pub metrics: Metrics,
+    /// Where the web page is (`[web]`).
+    pub web: Web,
 }
 
 /// What clients inside are given (`[dhcp]`). Times in seconds.

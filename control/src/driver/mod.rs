@@ -8,6 +8,7 @@
 mod dpdk;
 mod figures;
 mod helpers;
+mod history;
 mod leases;
 mod policy;
 mod stories;
@@ -40,11 +41,12 @@ use crate::manage::api::{
     CountersView, DnsView, FlushedView, MemoryView, Natv6ProviderView, Natv6View, PortView, ProviderView, ReloadedView,
     Request, Response, StatusView, SteerRequest, WorkerView,
 };
-use crate::manage::server::{Call, ServerError};
+use crate::manage::server::{Call, Renewal, ServerError};
 use crate::policy::Policy;
 use crate::publish::Publisher;
 use crate::time::Instant;
 use helpers::Helpers;
+use history::History;
 use leases::Leases;
 use stories::Stories;
 use succession::{Beginning, Found, Heir, Heirs, Succession};
@@ -195,6 +197,7 @@ pub fn run(configuration: Configuration, surroundings: Surroundings) -> Result<(
     let (calls_in, calls) = bounded(64);
     let (server, heirs) = control.open_sockets(&calls_in, taken_over)?;
     info!(socket = %server.path().display(), "serving");
+    control.renewal = server.tls().map(|(_, renewal)| renewal);
     let ending = control.serve(&calls, &heirs, &stop, &hangup);
     match ending {
         Ending::Told => {
@@ -264,6 +267,9 @@ struct Control {
     succession: Option<Succession>,
     /// The process that was started for that.
     successor: Option<Child>,
+    /// What takes over new certificates.
+    renewal: Option<Renewal>,
+    history: History,
 }
 
 impl Control {
@@ -304,6 +310,8 @@ impl Control {
             started: clock.now(),
             succession: None,
             successor: None,
+            renewal: None,
+            history: History::default(),
         })
     }
 
@@ -386,6 +394,7 @@ impl Control {
             self.tend_trace(now);
             let Control { surroundings, engine, configuration, .. } = self;
             surroundings.supervisor.status(|| serving(engine, configuration));
+            self.remember(now);
         }
         self.carry_out();
         events
@@ -454,6 +463,7 @@ impl Control {
             Request::TraceStop(asked) => self.trace_stopped(asked.id),
             Request::Explain(asked) => self.explain(now, asked),
             Request::Policy => Response::Policy(self.engine.policy_view()),
+            Request::History(asked) => Response::History(Box::new(self.history.view(asked.from))),
             Request::PolicyLoad => match self.load_policy() {
                 Ok(view) => Response::PolicyLoaded(view),
                 Err(problems) => Response::error(problems.to_string()),
@@ -602,6 +612,9 @@ impl Control {
             peers: new.site.peers.len() as u64,
             notes,
         };
+        if let (Some(renewal), Some(tls)) = (&self.renewal, &new.tls) {
+            renewal.renew(Arc::clone(tls));
+        }
         self.configuration = new;
         Ok(view)
     }

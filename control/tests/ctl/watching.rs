@@ -76,7 +76,8 @@ fn a_reader_is_answered_and_refused_in_words() {
     let _server = Server::open(&Doors { read: Some(read), ..Doors::at(&room.0.join("control.sock")) }, engine).unwrap();
     assert_eq!(room.ctl("--socket read.sock status --json").json()["name"], "a-box");
     let refused = room.ctl("--socket read.sock provider isp-x drain");
-    let text = "POST /v1/providers/steering is for operators; ask by box.control_socket\n";
+    let text =
+        "POST /v1/providers/steering is for operators; ask by box.control_socket or with an operator's certificate\n";
     assert_eq!((refused.status, refused.out.as_str(), refused.err.as_str()), (4, "", text));
     assert_eq!(room.ctl("provider isp-x drain").status, 0);
 }

@@ -187,7 +187,8 @@ impl Control {
         taken_over: bool,
     ) -> Result<(Server, Heirs), ServerError> {
         let site = &self.configuration.site;
-        let open = || Ok((Server::open(&Doors::of(site), calls.clone())?, Heirs::wait(site)?));
+        let open =
+            || Ok((Server::open(&Doors::of(site, self.configuration.tls.clone()), calls.clone())?, Heirs::wait(site)?));
         let until = WallInstant::now() + SOCKETS;
         loop {
             match open() {
