@@ -61,6 +61,7 @@ impl Engine {
         for new in wanted {
             changed |= self.set_provider(now, new, effects);
         }
+        self.rename_leaving();
         if changed {
             let snapshot = Arc::make_mut(&mut self.snapshot);
             for (at, port) in snapshot.ports.iter_mut().enumerate() {
@@ -74,6 +75,15 @@ impl Engine {
             icmp_sources(&mut snapshot.ports);
         }
         changed
+    }
+
+    /// One that leaves and one that takes its place under the same name are two for whoever watches.
+    fn rename_leaving(&mut self) {
+        let stays = |provider: &&Provider| provider.exists() && provider.leaving.is_none();
+        let names: Vec<String> = self.providers.iter().filter(stays).map(|provider| provider.name.clone()).collect();
+        for old in self.providers.iter_mut().filter(|old| old.leaving.is_some() && names.contains(&old.name)) {
+            old.name = format!("{}-{:x}", old.name, old.prefix);
+        }
     }
 
     /// Takes over one of them. Whether anything about it is new.
