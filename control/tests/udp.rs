@@ -191,7 +191,8 @@ fn a_box_that_forgets_everything_is_reminded_in_udp() {
 fn many_contexts_learn_it_of_one_and_a_path_is_asked_at_its_own_pace() {
     let sites = vec![SitePlan { providers: 1, hosts: 6, ..SitePlan::default() }; 2];
     let mut scene = Scene::new(&Plan { sites, ..plan() }, 60);
-    let streams: Vec<StreamId> = (0..6).flat_map(|a| (6..12).map(move |b| (a, b))).map(|(a, b)| scene.stream(a, b, ms(100))).collect();
+    let streams: Vec<StreamId> =
+        (0..6).flat_map(|a| (6..12).map(move |b| (a, b))).map(|(a, b)| scene.stream(a, b, ms(100))).collect();
     scene.run(s(5));
     let before = tally(&scene, "control_udp_tests");
     drops_everywhere(&mut scene, true);

@@ -35,8 +35,8 @@ use crate::wire::shim6::PayloadHeader;
 use crate::wire::shim6::payload::{self, PayloadError};
 use crate::wire::{ContextTag, FlowLabel, Locator, LocatorPair, Ulid, UlidPair};
 use labelled::Labelled;
-pub use verdict::{IcmpError, Verdict};
 use plain::may_cross;
+pub use verdict::{IcmpError, Verdict};
 use watch::{clamp_inbound, clamp_mss, path_mtu, provider_it_came_by, too_big, watch_received, watch_sent};
 
 /// Packets looked at together.

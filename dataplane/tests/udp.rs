@@ -223,7 +223,8 @@ fn what_has_no_business_in_udp_does_not_get_through() {
     let twice = in_udp(&packet(source, target, protocol::SHIM6, &good[40..]), PORTS);
     assert_eq!(send(&twice).0, 0);
     // A fragment of it: nobody here puts fragments together.
-    let pieces = packet(source, target, protocol::FRAGMENT, &[&[protocol::UDP, 0, 0, 1, 0, 0, 0, 9][..], &good[40..]].concat());
+    let pieces =
+        packet(source, target, protocol::FRAGMENT, &[&[protocol::UDP, 0, 0, 1, 0, 0, 0, 9][..], &good[40..]].concat());
     assert_eq!(send(&pieces), (0, 1));
     // From an address of our own, and to one that is no locator.
     let spoofed = packet(Side::B.locator(1, Y), target, protocol::SHIM6, &shim[40..]);

@@ -6,11 +6,11 @@
 
 use dataplane::wire::ethernet::{self, EtherType};
 use dataplane::wire::ipv6::{self, Place, ShimPlace};
+use dataplane::wire::shim6::udp::{self, UdpPorts};
 use dataplane::wire::shim6::{
     ControlPacket, ControlView, ErrorMessage, Message, MessageType, Options, ParseError, PayloadHeader, RawOptions,
     emit_packet, payload,
 };
-use dataplane::wire::shim6::udp::{self, UdpPorts};
 use dataplane::wire::{checksum, icmpv6};
 
 /// A control message, as it is and with its discriminating bits, length and checksum put right, so that the fuzzer

@@ -60,11 +60,15 @@ pub(super) fn without_shim(icmp: &[u8], place: Option<Place>, ulids: &UlidPair) 
 pub(super) fn out_of_udp(icmp: &[u8], port: u16) -> Option<Vec<u8>> {
     let (quote, _) = split(icmp)?;
     let (place, _) = udp::ports_of(&ipv6::View::of_quote(quote).ok()?, port)?;
-    respelled(icmp, |quote| unwrapped(quote, place), |kind, word| match kind {
-        PACKET_TOO_BIG => word.saturating_sub(udp::LEN as u32),
-        PARAMETER_PROBLEM => moved(word, place),
-        _ => word,
-    })
+    respelled(
+        icmp,
+        |quote| unwrapped(quote, place),
+        |kind, word| match kind {
+            PACKET_TOO_BIG => word.saturating_sub(udp::LEN as u32),
+            PARAMETER_PROBLEM => moved(word, place),
+            _ => word,
+        },
+    )
 }
 
 /// An error with another quote, and another word where that is no length.
@@ -180,7 +184,8 @@ mod tests {
         let said = said.unwrap();
         assert_eq!((said[4], &said[8..136], &said[136..]), (16, &tagged[..128], &extensions[..]));
         // A path of 1400 octets has room for 1384 of the host's; one of 1295 for fewer than any host may send.
-        for (mtu, host, narrow) in [(1400u32, 1384u32, false), (1296, 1280, false), (1295, 1280, true), (0, 1280, true)] {
+        for (mtu, host, narrow) in [(1400u32, 1384u32, false), (1296, 1280, false), (1295, 1280, true), (0, 1280, true)]
+        {
             let said = out_of_udp(&error(PACKET_TOO_BIG, mtu.to_be_bytes(), &sent), 5533).unwrap();
             let word = u32::from_be_bytes([said[4], said[5], said[6], said[7]]);
             assert_eq!((mtu_for_host(word), is_narrow(word)), (host, narrow), "{mtu}");

@@ -303,7 +303,10 @@ const MEANINGS: &[(&str, &str)] = &[
     ("control_label_tests", "Keepalives sent to find out whether flow labels arrive."),
     ("control_label_begun", "Times a context began to send with a flow label for a payload header."),
     ("control_label_ended", "Times it went back to payload headers."),
-    ("control_udp_tests", "Pairs of Keepalives, one plain and one in UDP, sent to find out whether a path drops next header 140."),
+    (
+        "control_udp_tests",
+        "Pairs of Keepalives, one plain and one in UDP, sent to find out whether a path drops next header 140.",
+    ),
     ("control_udp_begun", "Paths found to drop next header 140, which carry Shim6 in UDP from then on."),
     ("control_udp_ended", "Times such a path was found to carry it as it is again."),
     ("control_udp_paths_full", "Paths not looked at because very many are in doubt already."),

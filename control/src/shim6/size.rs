@@ -6,7 +6,9 @@
 use dataplane::wire::ContextTag;
 use dataplane::wire::ipv6::{HEADER_LEN, MIN_MTU};
 use dataplane::wire::shim6::udp;
-use dataplane::wire::shim6::{LabelOption, LabelPurpose, LocatorPreferences, Message, Options, UdpOption, VerificationMethod};
+use dataplane::wire::shim6::{
+    LabelOption, LabelPurpose, LocatorPreferences, Message, Options, UdpOption, VerificationMethod,
+};
 use dataplane::wire::{Ulid, UlidPair};
 
 use super::context::LocalHost;

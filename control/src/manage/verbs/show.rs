@@ -270,8 +270,17 @@ fn context_row(it: &ContextView) -> [String; 12] {
 }
 
 fn paths_text(view: &PathsView) -> String {
-    let mut table =
-        Table::new(&["PROVIDER", "PEER PREFIX", "STATE", ">CONTEXTS", "BY", ">LAST IN", ">LAST OUT", ">RTT", "EVIDENCE"]);
+    let mut table = Table::new(&[
+        "PROVIDER",
+        "PEER PREFIX",
+        "STATE",
+        ">CONTEXTS",
+        "BY",
+        ">LAST IN",
+        ">LAST OUT",
+        ">RTT",
+        "EVIDENCE",
+    ]);
     for it in &view.paths {
         table.row([
             it.provider.clone(),

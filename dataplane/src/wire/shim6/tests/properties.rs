@@ -53,7 +53,16 @@ fn any_options() -> impl Strategy<Value = Options> {
         (of(any_label()), of(any_udp())),
     )
         .prop_map(
-            |(validator, locators, preferences, pds, signature, ulids, (fork, keepalive_timeout), (flow_label, udp))| Options {
+            |(
+                validator,
+                locators,
+                preferences,
+                pds,
+                signature,
+                ulids,
+                (fork, keepalive_timeout),
+                (flow_label, udp),
+            )| Options {
                 validator,
                 locators,
                 preferences,
