@@ -251,7 +251,7 @@ fn a_prefix_that_is_taken_back_at_once_costs_no_session() {
     assert_eq!(names, ["isp-0-2", "isp-0-1"]);
     let mut all: Vec<_> = line.providers().into_iter().map(|it| it.0).collect();
     all.dedup();
-    assert_eq!(all.len(), 3, "the one that leaves has another name: {all:?}"); 
+    assert_eq!(all.len(), 3, "the one that leaves has another name: {all:?}");
 }
 
 #[test]
