@@ -325,6 +325,7 @@ fn answer(request: &Request) -> Response {
                 state: "up".into(),
                 evidence: "payload seen".into(),
                 contexts: 1,
+                carriage: "header".into(),
                 last_in_s: Some(2),
                 last_out_s: None,
                 rtt_ms: Some(1.25),
@@ -467,7 +468,7 @@ fn a_running_daemon_is_shown_in_tables_and_in_json() {
     assert!(
         room.ctl("paths")
             .out
-            .contains("isp-x     2001:db8:b1:1::/64  up            1       2s         -  1.2 ms  payload seen")
+            .contains("isp-x     2001:db8:b1:1::/64  up            1  header       2s         -  1.2 ms  payload seen")
     );
     assert_eq!(room.ctl("paths --json").json()["paths"][0]["rtt_ms"], 1.25);
     let counters = room.ctl("counters").out;

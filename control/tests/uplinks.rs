@@ -181,7 +181,7 @@ fn a_provider_waits_for_its_prefix_and_its_router_and_then_serves() {
     // A router that is none any more is not sent to; another word of it is enough to go on.
     line.advertise(0);
     line.run(s(1));
-    assert!(!line.providers()[0].1, "down");
+    assert!(!line.providers()[0].1);
     line.advertise(1800);
     line.run(s(20));
     line.lossless(&streams, s(5));
@@ -249,9 +249,6 @@ fn a_prefix_that_is_taken_back_at_once_costs_no_session() {
     line.lossless(&streams, s(5));
     let names: Vec<_> = line.providers().into_iter().filter(|it| !it.2).map(|it| it.0).collect();
     assert_eq!(names, ["isp-0-2", "isp-0-1"]);
-    let mut all: Vec<_> = line.providers().into_iter().map(|it| it.0).collect();
-    all.dedup();
-    assert_eq!(all.len(), 3, "the one that leaves has another name: {all:?}"); 
 }
 
 #[test]

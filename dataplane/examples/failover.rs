@@ -79,6 +79,7 @@ fn install(context: u32, contexts: u32) -> Install {
             provider: other,
             path: path(other),
             narrow: false,
+            udp: false,
         }),
         host: context % HOSTS,
         inside: None,
@@ -86,6 +87,7 @@ fn install(context: u32, contexts: u32) -> Install {
         local_label: None,
         peer_label: None,
         narrow: false,
+        udp: Default::default(),
         accepted: None,
     }
 }
@@ -116,6 +118,7 @@ fn snapshot() -> Snapshot {
         arrivals: false,
         classes: Vec::new(),
         name_servers: Vec::new(),
+        udp_port: None,
         nat: None,
     }
 }

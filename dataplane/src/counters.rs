@@ -48,6 +48,8 @@ counters! {
         NotOurLocator = "drop_not_our_locator", "A packet from a provider is for an address outside the delegated prefixes.";
         BadPayloadHeader = "drop_bad_payload_header", "A Shim6 header that is neither a payload header nor a control message (RFC 5533 5.2, 5.3).";
         UnknownTag = "drop_unknown_tag", "A payload header with a tag of no context; R1bis was sent if the rate allows.";
+        UdpMalformed = "drop_udp_malformed", "A datagram with the ports of Shim6 in UDP and a length or checksum that is wrong, or no checksum.";
+        UdpUnwelcome = "drop_udp_unwelcome", "Payload in UDP for a context that did not agree on that.";
         NotReady = "drop_not_ready", "A payload header for a context that still waits for R1 (RFC 5533 12.2, I1-SENT).";
         ForeignLocators = "drop_foreign_locators", "Strict mode: a payload packet came over locators that are not the context's.";
         NoTranslation = "drop_no_translation", "A plain packet from a provider to a locator that nobody translates: translation for peers without Shim6 is not enabled, or it is an ICMPv6 error about no packet of a context's.";
@@ -75,6 +77,8 @@ counters! {
         TranslatedIn = "translated_in", "Packets rewritten from locators to identifiers.";
         LabelledOut = "labelled_out", "Of those rewritten to locators, packets sent with a flow label for a payload header.";
         LabelledIn = "labelled_in", "Of those rewritten from locators, packets that came with a flow label for a payload header.";
+        UdpOut = "udp_out", "Of those rewritten to locators, packets sent in UDP because their path drops next header 140.";
+        UdpIn = "udp_in", "Packets of contexts that came in UDP and were taken out of it.";
         StandbyOut = "standby_out", "Packets of a context whose provider or path is lost, sent over its standby.";
         ForkedOut = "forked_out", "Packets from the site given to a forked context, because a class of the configuration takes them.";
         ForksWished = "forks_wished", "Classes of pairs without a context of their own, told to the control core.";

@@ -46,6 +46,8 @@ pub struct Limits {
     pub strict_locators: bool,
     /// Whether flow labels may stand for payload headers, and which packets leave so.
     pub flow_labels: LabelMode,
+    /// Whether payload of contexts that agreed on it may come in UDP.
+    pub udp: bool,
     /// Whether contexts may have standbys, for when their path is lost.
     pub standbys: bool,
     /// Time between two reports of activity.
@@ -71,6 +73,7 @@ impl Default for Limits {
             pairs_per_host_second: 400,
             strict_locators: false,
             flow_labels: LabelMode::Off,
+            udp: false,
             standbys: true,
             report_ms: 50,
         }

@@ -23,6 +23,7 @@ use crate::counters::Counters;
 use crate::port::{Frame, Pool};
 use crate::snapshot::{PortId, Snapshot};
 use crate::trace::{Filter, Record, Tracer};
+use crate::wire::shim6::UdpPorts;
 use crate::wire::{ContextTag, Locator, LocatorPair, UlidPair};
 
 /// What control tells a worker.
@@ -68,6 +69,8 @@ pub enum Event<F> {
         tag: ContextTag,
         /// The packet's addresses, seen from this side.
         locators: LocatorPair,
+        /// Its ports, if it came in UDP.
+        udp: Option<UdpPorts>,
     },
     /// A packet for control.
     Punt(PortId, Punt, F),
@@ -190,7 +193,7 @@ pub struct ControlLink<F> {
 #[allow(missing_docs, reason = "the variants are those of Event")]
 pub enum Notice<'a> {
     UnknownPair(UlidPair),
-    UnknownTag { tag: ContextTag, locators: LocatorPair },
+    UnknownTag { tag: ContextTag, locators: LocatorPair, udp: Option<UdpPorts> },
     Punt(PortId, Punt, &'a [u8]),
     Unresolved(PortId, Ipv6Addr, &'a [u8]),
     Activity { handle: u64, activity: Activity, traffic: [Traffic; 2] },
@@ -382,7 +385,7 @@ impl<F: Frame> Workers for ControlLink<F> {
                 seen += 1;
                 match event {
                     Event::UnknownPair(pair) => sink(Notice::UnknownPair(pair)),
-                    Event::UnknownTag { tag, locators } => sink(Notice::UnknownTag { tag, locators }),
+                    Event::UnknownTag { tag, locators, udp } => sink(Notice::UnknownTag { tag, locators, udp }),
                     Event::Punt(port, why, frame) => sink(Notice::Punt(port, why, frame.bytes())),
                     Event::Unresolved(port, next_hop, frame) => sink(Notice::Unresolved(port, next_hop, frame.bytes())),
                     Event::Activity { handle, activity, traffic } => {

@@ -111,6 +111,8 @@ pub struct Snapshot {
     pub classes: Vec<ClassView>,
     /// Servers of names that the box asks: a few.
     pub name_servers: Vec<Ipv6Addr>,
+    /// The port of Shim6 in UDP; none if nothing goes or comes so.
+    pub udp_port: Option<u16>,
     /// Translation for peers without Shim6; none if there is none.
     pub nat: Option<Arc<NatView>>,
 }

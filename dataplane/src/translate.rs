@@ -17,6 +17,7 @@ mod labelled;
 mod natv6;
 mod plain;
 mod short;
+mod udp;
 mod verdict;
 mod watch;
 
@@ -29,13 +30,14 @@ use crate::link::Punt;
 use crate::port::Frame;
 use crate::snapshot::{PortId, PortView, Snapshot};
 use crate::wire::ethernet::{self, EtherType, Mac};
-use crate::wire::ipv6::{self, chain::Place, protocol};
+use crate::wire::ipv6::{self, Place, ShimPlace, protocol};
 use crate::wire::shim6::PayloadHeader;
 use crate::wire::shim6::payload::{self, PayloadError};
 use crate::wire::{ContextTag, FlowLabel, Locator, LocatorPair, Ulid, UlidPair};
 use labelled::Labelled;
+use plain::may_cross;
 pub use verdict::{IcmpError, Verdict};
-use watch::{clamp_inbound, clamp_mss, too_big, watch_received, watch_sent};
+use watch::{clamp_inbound, clamp_mss, path_mtu, provider_it_came_by, too_big, watch_received, watch_sent};
 
 /// Packets looked at together.
 pub const BURST: usize = 32;
@@ -170,6 +172,7 @@ fn outbound_long<F: Frame>(batch: &mut Batch<F>, scene: &mut Scene<'_>) {
 
 /// Sees to what the short way left.
 fn inbound_long<F: Frame>(batch: &mut Batch<F>, scene: &mut Scene<'_>) {
+    udp::open(batch, scene);
     if !parse(batch, scene, |packet, port| inbound_key(packet, port, scene)) {
         return;
     }
@@ -298,7 +301,7 @@ fn locate_tags<F: Frame>(batch: &mut Batch<F>, scene: &Scene<'_>) {
             match scene.sharding.owner_of_tag(tag) {
                 Some(owner) if owner == scene.worker => drop(scene.shard.approach_tag(tag)),
                 Some(owner) => *verdict = Verdict::HandOver(owner),
-                None => *verdict = Verdict::UnknownTag(tag, locators),
+                None => *verdict = Verdict::UnknownTag(tag, locators, None),
             }
         } else if let Key::Outside(pair, _) = key {
             hash = scene.shard.hasher().pair(pair);
@@ -366,6 +369,8 @@ fn rewrite_outbound<F: Frame>(batch: &mut Batch<F>, scene: &mut Scene<'_>) {
                 // Labels are agreed on for the current pair; the header is understood on any.
                 let label = scene.shard.label_toward_peer(slot).filter(|_| !way.is_plain && !way.is_standby);
                 let label = label.filter(|_| labelled::may_go(frame, scene.shard.label_mode()));
+                // Without a header there is nothing that a path might drop.
+                let way = if label.is_some() { Way { udp: None, ..way } } else { way };
                 let verdict = to_locators(frame, way, scene.snapshot, label, None);
                 if matches!(verdict, Verdict::Forward(_) | Verdict::Unresolved(..)) {
                     sent(way, scene.counters);
@@ -387,6 +392,9 @@ fn sent(way: Way<'_>, counters: &Counters) {
     counters.add(if way.is_plain { Count::PlainOut } else { Count::TranslatedOut }, 1);
     if way.is_standby {
         counters.add(Count::StandbyOut, 1);
+    }
+    if way.udp.is_some() && !way.is_plain {
+        counters.add(Count::UdpOut, 1);
     }
 }
 
@@ -415,7 +423,8 @@ fn to_locators<F: Frame>(
         return Verdict::Reply(IcmpError::TimeExceeded);
     }
     let bare = way.is_plain || label.is_some();
-    let added = if bare { 0 } else { PayloadHeader::LEN };
+    let ports = way.udp.zip(snapshot.udp_port).map(|(flow, port)| flow.ports(port)).filter(|_| !bare);
+    let added = if bare { 0 } else { PayloadHeader::LEN + udp::octets(ports) };
     let mtu = path_mtu(way, port);
     if packet.total_len() + added > mtu {
         return too_big(packet.total_len(), mtu.saturating_sub(added));
@@ -423,15 +432,15 @@ fn to_locators<F: Frame>(
     let insertion = match bare {
         true => None,
         false => match packet.shim_insertion() {
-            Ok(insertion) => Some(insertion.place),
+            Ok(insertion) => Some(insertion),
             Err(_) => return Verdict::Drop(DropReason::MalformedChain),
         },
     };
     if let Some(presenting) = presenting {
         presenting.apply(frame.bytes_mut().get_mut(ethernet::HEADER_LEN..).unwrap_or_default());
     }
-    if let Some(place) = insertion {
-        if !frame.prepend(added) {
+    if let Some(ShimPlace { place, .. }) = insertion {
+        if !frame.prepend(PayloadHeader::LEN) {
             return Verdict::Drop(DropReason::NoBuffer);
         }
         let packet = frame.bytes_mut().get_mut(ethernet::HEADER_LEN..).unwrap_or_default();
@@ -448,7 +457,12 @@ fn to_locators<F: Frame>(
     let alive = packet.decrement_hop_limit();
     debug_assert!(alive, "looked at before the packet was touched");
     if snapshot.mss_clamp && !way.is_plain {
-        clamp_mss(frame, mtu);
+        clamp_mss(frame, mtu.saturating_sub(udp::octets(ports)));
+    }
+    if let Some((insertion, ports)) = insertion.zip(ports)
+        && let Err(reason) = udp::close(frame, insertion, ports)
+    {
+        return Verdict::Drop(reason);
     }
     address(frame, port.mac, provider.mac, provider.port, provider.next_hop)
 }
@@ -457,7 +471,7 @@ fn rewrite_inbound<F: Frame>(batch: &mut Batch<F>, scene: &mut Scene<'_>) {
     for (at, frame) in batch.frames.iter_mut().enumerate() {
         let Verdict::Lookup = batch.verdicts[at] else { continue };
         batch.verdicts[at] = match (&batch.keys[at], batch.slots[at]) {
-            (Key::Tag(tag, _, locators), None) => Verdict::UnknownTag(*tag, *locators),
+            (Key::Tag(tag, _, locators), None) => Verdict::UnknownTag(*tag, *locators, None),
             (Key::Tag(_, _, locators), Some(slot)) if !scene.shard.accepts(slot, locators) => {
                 Verdict::Drop(DropReason::ForeignLocators)
             }
@@ -497,14 +511,6 @@ fn deliver<F: Frame>(frame: &mut F, slot: Slot, place: Option<Place>, scene: &mu
         }
     }
     verdict
-}
-
-/// The provider that delegated the address a packet came to.
-#[cold]
-fn provider_it_came_by<F: Frame>(frame: &F, snapshot: &Snapshot) -> Option<u8> {
-    let packet = ipv6::View::new(frame.bytes().get(ethernet::HEADER_LEN..)?).ok()?;
-    let prefix = (packet.target().to_bits() >> 64) as u64;
-    snapshot.providers.iter().position(|provider| provider.prefix == prefix).map(|at| at as u8)
 }
 
 /// RFC 5533 §12.2: what a context does to a packet with its tag, or its label. A packet that ends in an error is left as
@@ -557,12 +563,6 @@ fn to_identifiers<F: Frame>(
     address(frame, port.mac, host.mac, host.port, host.ulid.0)
 }
 
-/// The largest packet a path carries, as far as it is known.
-#[inline]
-fn path_mtu(way: Way<'_>, port: &PortView) -> usize {
-    if way.is_narrow { ipv6::MIN_MTU } else { usize::from(port.mtu) }
-}
-
 fn ipv6_of<F: Frame>(frame: &mut F) -> Result<ipv6::ViewMut<'_>, ipv6::Malformed> {
     ipv6::ViewMut::new(frame.bytes_mut().get_mut(ethernet::HEADER_LEN..).unwrap_or_default())
 }
@@ -591,10 +591,4 @@ fn drop_all<F>(batch: &mut Batch<F>) {
     batch.keys.resize(batch.frames.len(), Key::None);
     batch.verdicts.clear();
     batch.verdicts.resize(batch.frames.len(), Verdict::Drop(DropReason::NoRoute));
-}
-
-/// Addresses a packet may be forwarded from or to.
-fn may_cross(address: Ipv6Addr) -> bool {
-    let link_local = address.segments()[0] & 0xffc0 == 0xfe80;
-    !(address.is_multicast() || address.is_unspecified() || address.is_loopback() || link_local)
 }

@@ -71,6 +71,7 @@ impl<F: Frame> Worker<F> {
             sharding,
             shard: Shard::new(limits.contexts, *sharding.hasher(), limits.strict_locators)
                 .with_labels(limits.flow_labels)
+                .with_udp(limits.udp)
                 .with_forks(limits.forked_pairs)
                 .with_standbys(limits.standbys),
             snapshot,

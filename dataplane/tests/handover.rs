@@ -212,7 +212,7 @@ fn outcome(workers: usize, queues: Queues, steps: &[Step]) -> Outcome {
     }
     // Tags of ours name the worker that owns them, so they are looked at no closer than that they are there.
     let told = bench.take_seen().into_iter().map(|seen| match seen {
-        Seen::UnknownTag(_, locators) => format!("unknown tag {locators:?}"),
+        Seen::UnknownTag(_, locators, _) => format!("unknown tag {locators:?}"),
         // Packets of the two directions that arrive in one turn have no order.
         Seen::Activity(handle, Activity { received, sent, .. }, traffic) => {
             format!("activity {handle} {received} {sent} {traffic:?}")

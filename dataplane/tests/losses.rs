@@ -25,7 +25,7 @@ fn pair(host: u16, peer: u16, local: PortId, remote: PortId) -> LocatorPair {
 
 /// A context over X with a standby over Y, which ends at another locator of the peer.
 fn guarded(bench: &Bench, host: u16, peer: u16) -> Install {
-    let standby = Standby { locators: pair(host, peer, Y, Y), provider: 1, path: path(2), narrow: false };
+    let standby = Standby { locators: pair(host, peer, Y, Y), provider: 1, path: path(2), narrow: false, udp: false };
     Install { path: path(1), standby: Some(standby), ..bench.context(host, peer, X) }
 }
 
@@ -97,7 +97,7 @@ fn where_a_packet_goes_does_not_depend_on_the_order_in_which_things_were_told() 
     bench.run();
     assert_eq!(leaves_by(&mut bench, 3, 4), Y);
     // Control has moved a context: what was its standby is its pair now, and the lost provider its standby.
-    let moved = Standby { locators: pair(1, 2, X, X), provider: 0, path: path(1), narrow: false };
+    let moved = Standby { locators: pair(1, 2, X, X), provider: 0, path: path(1), narrow: false, udp: false };
     let install = guarded(&bench, 1, 2);
     bench.install(Install {
         locators: pair(1, 2, Y, Y),

@@ -51,6 +51,7 @@ fn context(bench: &Bench, number: u16) -> Install {
         local_label: None,
         peer_label: None,
         narrow: false,
+        udp: Default::default(),
         phase: Phase::Live,
         accepted: None,
     };

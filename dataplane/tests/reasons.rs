@@ -8,8 +8,9 @@ use dataplane::counters::{Count, Counters, DropReason};
 use dataplane::link::{Punt, RingSizes, Workers};
 use dataplane::port::memory::{HEADROOM, HeapFrame, MemoryPort};
 use dataplane::port::{Frame, Port};
-use dataplane::snapshot::PortId;
+use dataplane::snapshot::{PortId, Snapshot};
 use dataplane::translate::{Batch, IcmpError, Origin, Scene, Verdict, inbound, outbound};
+use dataplane::wire::checksum;
 use dataplane::wire::ethernet::{EtherType, Mac, ViewMut};
 use dataplane::wire::ipv6::protocol;
 use dataplane::wire::shim6::PayloadHeader;
@@ -132,6 +133,21 @@ const PROVOKED: &[(DropReason, Provoke)] = &[
     }),
     (DropReason::BadPayloadHeader, || arriving(protocol::SHIM6, &[protocol::UDP, 1, 0x80, 0, 0, 0, 0, 5])),
     (DropReason::BadPayloadHeader, || arriving(protocol::SHIM6, &[protocol::UDP, 0, 0x80, 0])),
+    (DropReason::UdpMalformed, || {
+        let mut datagram = Vec::from([0xc0, 1, 0x15, 0x9d, 0, 16, 0, 1]);
+        datagram.extend_from_slice(&[59, 0, 0x80, 0, 0, 0, 0, 5]);
+        in_udp(|_| datagram)
+    }),
+    (DropReason::UdpUnwelcome, || {
+        in_udp(|tag| {
+            let (source, target) = (Side::B.locator(2, X), Side::A.locator(1, X));
+            let header = PayloadHeader { next_header: 59, tag }.emit();
+            let mut datagram = [&[0xc0, 1, 0x15, 0x9d, 0, 16, 0, 0][..], &header].concat();
+            let sum = checksum::upper_layer(source, target, protocol::UDP, &datagram);
+            datagram[6..8].copy_from_slice(&sum.to_be_bytes());
+            datagram
+        })
+    }),
     (DropReason::UnknownTag, || arriving(protocol::SHIM6, &[protocol::UDP, 0, 0x80, 0, 0, 0, 0, 5])),
     (DropReason::UnknownTag, || arriving(protocol::SHIM6, &[protocol::UDP, 0, 0xff, 0xff, 0xff, 0xff, 0xff, 0xff])),
     // R5533-328: strict mode, and a source that is no locator of the peer.
@@ -297,6 +313,17 @@ fn to_all() -> Vec<u8> {
     frame(Mac::for_multicast(group), Side::A.host_mac(1), &packet(Side::A.ulid(1), group, protocol::UDP, &[0; 20]))
 }
 
+/// A datagram to a box that takes Shim6 in UDP, for a context that does not; made for its tag.
+fn in_udp(make: impl FnOnce(ContextTag) -> Vec<u8>) -> Bench {
+    let mut bench = with_limits(Limits { udp: true, ..Limits::default() });
+    let snapshot = Snapshot { udp_port: Some(5533), ..Side::A.snapshot() };
+    bench.control.publish(&std::sync::Arc::new(snapshot));
+    let install = bench.open_alone(1, 2, X);
+    let packet = packet(Side::B.locator(2, X), Side::A.locator(1, X), protocol::UDP, &make(install.local_tag));
+    let frame = bench.provider_frame(X, &packet);
+    give(bench, X, &frame)
+}
+
 /// A packet from the other site to a locator of host 1.
 fn arriving(next_header: u8, payload: &[u8]) -> Bench {
     let bench = Bench::new(Side::A);
@@ -435,7 +462,7 @@ fn every_verdict_is_given() {
     assert_eq!(arriving(protocol::SHIM6, &known), Verdict::Forward(LAN));
     let unknown = ContextTag::truncate(0x77);
     let stray = PayloadHeader { next_header: protocol::UDP, tag: unknown }.emit();
-    assert_eq!(arriving(protocol::SHIM6, &stray), Verdict::UnknownTag(unknown, locators));
+    assert_eq!(arriving(protocol::SHIM6, &stray), Verdict::UnknownTag(unknown, locators, None));
 
     // Of two workers, the other one's packets.
     stages.sharding = Sharding::new(*stages.shard.hasher(), 2);

@@ -511,7 +511,7 @@ fn a_removed_context_is_gone_in_both_directions() {
     bench.send(X, &tagged(&bench, 1, install.local_tag, &[0; 20]));
     bench.run();
     let seen = bench.take_seen();
-    assert_eq!(seen, [Seen::UnknownPair(pair(1, 2)), Seen::UnknownTag(install.local_tag, install.locators)]);
+    assert_eq!(seen, [Seen::UnknownPair(pair(1, 2)), Seen::UnknownTag(install.local_tag, install.locators, None)]);
     assert_eq!(bench.sent(LAN).len() + bench.sent(X).len(), 0);
 }
 

@@ -5,7 +5,8 @@
 //! functions on a stable compiler in the ordinary tests.
 
 use dataplane::wire::ethernet::{self, EtherType};
-use dataplane::wire::ipv6::{self, Place};
+use dataplane::wire::ipv6::{self, Place, ShimPlace};
+use dataplane::wire::shim6::udp::{self, UdpPorts};
 use dataplane::wire::shim6::{
     ControlPacket, ControlView, ErrorMessage, Message, MessageType, Options, ParseError, PayloadHeader, RawOptions,
     emit_packet, payload,
@@ -70,8 +71,26 @@ pub fn payload_header(octets: &[u8]) {
     let tagged = ipv6::View::new(&buffer).expect("still a packet");
     let found = tagged.shim_header().expect("a chain that could be followed").expect("the header just put in");
     assert_eq!((found.place.offset, found.place.predecessor), (shim.place.offset, shim.place.predecessor));
+    in_udp(&buffer, found);
     payload::remove(&mut buffer, found.place).expect("what was put in comes out");
     assert_eq!(&buffer[8..], packet);
+}
+
+/// A packet with a Shim6 header, into UDP and out of it.
+fn in_udp(tagged: &[u8], shim: ShimPlace) {
+    let mut buffer = [&[0; udp::LEN][..], tagged].concat();
+    let ports = UdpPorts { source: 5533, target: udp::DYNAMIC };
+    if udp::wrap(&mut buffer, shim.place, ports).is_err() {
+        assert!(tagged.len() > 0xffff - 8, "only a full packet has no room");
+        return;
+    }
+    let view = ipv6::View::new(&buffer).expect("still a packet");
+    let place = match udp::find(&view, 5533) {
+        None => return assert!(shim.under_way, "its checksum is about the last address"),
+        Some(found) => found.expect("a datagram as it should be").place,
+    };
+    udp::unwrap(&mut buffer, place).expect("what was put in comes out");
+    assert_eq!(&buffer[udp::LEN..], tagged);
 }
 
 /// An IPv6 packet and the walks along its extension headers.
@@ -93,6 +112,7 @@ pub fn ipv6_chain(octets: &[u8]) {
     }
     if let Ok(upper) = view.upper_layer() {
         inside(upper.place);
+        let _ = udp::find(&view, 5533);
         if let Some(shim) = upper.shim {
             assert!(PayloadHeader::parse(view.from_offset(shim)).is_ok());
         }

@@ -166,7 +166,8 @@ class Service(LabTest):
         self.assertEqual((status["NoNewPrivs"], status["Seccomp"]), ("1", "2"))
         # A file of the machine's that the daemon may not write to, whoever it is.
         readonly = Path(f"/proc/{self.manager.process.pid}/mountinfo").read_text()
-        self.assertTrue(all("ro" in line.split()[5].split(",") for line in readonly.splitlines() if line.split()[4] == "/"))
+        roots = [line.split()[5].split(",") for line in readonly.splitlines() if line.split()[4] == "/"]
+        self.assertTrue(all("ro" in options for options in roots), roots)
         heard = self.beginning + self.manager.listen(1)
         self.assertTrue(any("STATUS=a-box: providers up: " in line for line in heard), heard)
 
@@ -175,7 +176,12 @@ class Service(LabTest):
         before = self.provider_in_use()
         net.cut(before)
         try:
-            self.wait_until("another provider carries it", lambda: self.ping("a-h1", self.ulid("b-h1"), count=2, wait_s=1).returncode == 0 and self.provider_in_use() != before, 20)
+
+            def elsewhere():
+                reached = self.ping("a-h1", self.ulid("b-h1"), count=2, wait_s=1).returncode == 0
+                return reached and self.provider_in_use() != before
+
+            self.wait_until("another provider carries it", elsewhere, 20)
         finally:
             net.heal(before)
         self.assertTrue((self.manager.folder / "state" / "leases").exists(), "the store was not made")
@@ -256,7 +262,8 @@ class Doctor(LabTest):
 
     def inside(self, command):
         """Runs a shell command in the box's network, as root there would, with an /etc/sysctl.d of its own."""
-        script = f"mount -t tmpfs tmpfs /etc/sysctl.d && export PATH=$PATH:{os.environ.get('PSHIM6_BIN', plan.ROOT / 'target/release')} && {command}"
+        programs = Path(box.binary("pshim6ctl")).parent
+        script = f"mount -t tmpfs tmpfs /etc/sysctl.d && export PATH=$PATH:{programs} && {command}"
         return self.run_in(["unshare", "-m", "sh", "-c", script])
 
     def run_in(self, command):
@@ -302,7 +309,8 @@ class Doctor(LabTest):
         self.breaks_and_mends("ethtool -K x0 gro on", ("interface", "fail"))
         self.breaks_and_mends("sysctl -q -w net.ipv6.conf.x0.disable_ipv6=0", ("kernel", "warn"))
         # Past the box, untranslated: two interfaces, both are named.
-        self.breaks_and_mends("sysctl -q -w net.ipv6.conf.x0.disable_ipv6=0 net.ipv6.conf.y0.disable_ipv6=0 net.ipv6.conf.all.forwarding=1", ("kernel", "fail"), ("kernel", "fail"))
+        both = "sysctl -q -w net.ipv6.conf.x0.disable_ipv6=0 net.ipv6.conf.y0.disable_ipv6=0 net.ipv6.conf.all.forwarding=1"
+        self.breaks_and_mends(both, ("kernel", "fail"), ("kernel", "fail"))
 
     def test_a_route_over_a_port(self):
         # One finding for the interface, one for the route; switching IPv6 off takes the route away, so it is mended first.
@@ -374,6 +382,12 @@ class Package(unittest.TestCase):
         depends = net.run(["dpkg-deb", "-f", self.package, "Depends"]).stdout
         for library in ("libc6 (", "librte-eal", "librte-net-af-packet", "libssl3"):
             self.assertIn(library, depends)
+
+    def test_the_same_programs_make_the_same_package(self):
+        programs = Path(box.binary("pshim6d")).parent
+        command = [sys.executable, "-B", str(PACKAGING / "build-deb"), "--bin", str(programs), "--quick"]
+        again = net.run([*command, "--out", str(self.folder / "again")]).stdout.strip()
+        self.assertEqual(Path(again).read_bytes(), Path(self.package).read_bytes())
 
     def test_its_example_is_a_good_configuration(self):
         command = [box.binary("pshim6ctl"), "--config", str(self.tree / "usr/share/doc/pshim6/examples/site.toml"), "check"]

@@ -13,8 +13,10 @@ from pathlib import Path
 from . import net, plan
 
 # In an IPv6 packet whose first Next Header is 140, octet 42 has the P bit.
-CONTROL = "ip6 proto 140 and (ip6[42] & 0x80 = 0) or icmp6"
-PAYLOAD = "ip6 proto 140 and (ip6[42] & 0x80 != 0)"
+# In UDP it is octet 50.
+UDP = "ip6 proto 17 and udp port 5533"
+CONTROL = f"ip6 proto 140 and (ip6[42] & 0x80 = 0) or icmp6 or ({UDP} and (ip6[50] & 0x80 = 0))"
+PAYLOAD = f"ip6 proto 140 and (ip6[42] & 0x80 != 0) or ({UDP} and (ip6[50] & 0x80 != 0))"
 PID_DIR = plan.RUN_DIR / "captures"
 
 

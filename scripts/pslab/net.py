@@ -239,16 +239,17 @@ table ip6 lab {
 DIRECTIONS = ("in", "out", "both")
 
 
-def cut(name, direction="both", link=False):
-    """Black-holes what a provider forwards. `in` is towards the site, `out` from it; no carrier is lost."""
+def cut(name, direction="both", link=False, shim6=False):
+    """Black-holes what a provider forwards, or of that only what has next header 140 (`shim6`). `in` is towards the site, `out`
+    from it; no carrier is lost."""
     provider = provider_named(name)
     if direction not in DIRECTIONS:
         raise LabError(f"direction is one of {', '.join(DIRECTIONS)}, not {direction}")
-    rules = []
+    rules, what = [], "ip6 nexthdr 140 " if shim6 else ""
     if direction in ("in", "both"):
-        rules.append('add rule ip6 lab cuts oifname "cust0" counter name cut_in drop')
+        rules.append(f'add rule ip6 lab cuts oifname "cust0" {what}counter name cut_in drop')
     if direction in ("out", "both"):
-        rules.append('add rule ip6 lab cuts iifname "cust0" counter name cut_out drop')
+        rules.append(f'add rule ip6 lab cuts iifname "cust0" {what}counter name cut_out drop')
     text = "flush chain ip6 lab cuts\n" + "\n".join(rules) + "\n"
     exec_in(provider.node, ["nft", "-f", "-"], input=text)
     if link:

@@ -76,6 +76,7 @@ class Tracker:
     handshakes: list = field(default_factory=list)
     moves: list = field(default_factory=list)  # changes of locator pair of payload
     explored: list = field(default_factory=list)  # every probe at the first place it was seen
+    offered_udp: set = field(default_factory=set)  # tags whose owners offered that the context comes in UDP
     started: dict = field(default_factory=dict)  # (ULID pair, tag) -> time of the first I1
 
     def frame(self, frame):
@@ -85,6 +86,8 @@ class Tracker:
         faults = []
         found = wire.find_shim6(frame.packet, faults)
         if found is not None:
+            if found.in_udp:
+                self.messages["in UDP"] = self.messages.get("in UDP", 0) + 1
             if wire.is_payload(found):
                 self.payload(found, frame, faults)
             else:
@@ -249,6 +252,8 @@ class Tracker:
             self.ends[tag] = End(tag, owner, peer, frame.time, message.name)
         elif (known.owner, known.peer) != (owner, peer):
             faults.append(("tag-reuse", f"tag {tag:012x} is announced for two ULID pairs"))
+        if wire.UDP_OPTION in message.options:
+            self.offered_udp.add(tag)
 
     # --- with a context ----------------------------------------------------------------------------------------
 
@@ -302,6 +307,8 @@ class Tracker:
         if end is None:
             self.unless_midstream(faults, "tag", f"{name} with tag {tag:012x}, which nobody announced")
             return None
+        if found.in_udp and tag not in self.offered_udp:
+            self.unless_midstream(faults, "udp-unasked", f"{name} in UDP, which {show(end.owner)} did not offer")
         for ulid, other, address, what in (
             (end.peer, end.owner, found.source, "source"),
             (end.owner, end.peer, found.destination, "destination"),

@@ -36,6 +36,9 @@ MINIMUM = {**OPTIONS_AT, PROBE: 56, ERROR: 16}
 VALIDATOR, LOCATORS, PREFERENCES, PDS, SIGNATURE, ULID_PAIR, FORK, TIMEOUT = 1, 2, 3, 4, 5, 6, 7, 10
 FLOW_LABEL = 19526  # the box's own experiment, docs/decisions/0022-flow-label.md
 EXPERIMENT = b"P6FL"
+UDP_OPTION = 21828  # another, docs/decisions/0035-paths-that-drop.md
+UDP_EXPERIMENT = b"P6UD"
+UDP, UDP_PORT, DYNAMIC_PORTS = 17, 5533, range(49152, 65536)
 EXPERIMENTAL = range(16384, 32768)  # RFC 5533 §17
 OPTION_NAMES = {
     VALIDATOR: "Responder Validator",
@@ -47,17 +50,18 @@ OPTION_NAMES = {
     FORK: "Forked Instance Identifier",
     TIMEOUT: "Keepalive Timeout",
     FLOW_LABEL: "Flow Label",
+    UDP_OPTION: "UDP",
 }
 CARRIES = {
     I1: {ULID_PAIR, FORK},
     R1: {VALIDATOR},
-    I2: {VALIDATOR, ULID_PAIR, FORK, LOCATORS, PREFERENCES, PDS, SIGNATURE, TIMEOUT, FLOW_LABEL},
-    R2: {LOCATORS, PREFERENCES, PDS, SIGNATURE, TIMEOUT, FLOW_LABEL},
+    I2: {VALIDATOR, ULID_PAIR, FORK, LOCATORS, PREFERENCES, PDS, SIGNATURE, TIMEOUT, FLOW_LABEL, UDP_OPTION},
+    R2: {LOCATORS, PREFERENCES, PDS, SIGNATURE, TIMEOUT, FLOW_LABEL, UDP_OPTION},
     R1BIS: {VALIDATOR},
-    I2BIS: {VALIDATOR, ULID_PAIR, FORK, LOCATORS, PREFERENCES, PDS, SIGNATURE, TIMEOUT, FLOW_LABEL},
+    I2BIS: {VALIDATOR, ULID_PAIR, FORK, LOCATORS, PREFERENCES, PDS, SIGNATURE, TIMEOUT, FLOW_LABEL, UDP_OPTION},
     UR: {LOCATORS, PREFERENCES, PDS, SIGNATURE, TIMEOUT},
     UA: set(),
-    KEEPALIVE: {FLOW_LABEL},
+    KEEPALIVE: {FLOW_LABEL, UDP_OPTION},
     PROBE: set(),
     ERROR: set(),
 }
@@ -76,6 +80,7 @@ class Found:
     shim6: bytes  # from the Shim6 header to the end of the captured packet
     length: int  # octets from the Shim6 header to the end of the packet as the IPv6 header says
     packet_octets: int
+    in_udp: bool = False
 
 
 @dataclass
@@ -156,7 +161,11 @@ def find_shim6(packet, faults):
             return None  # a later fragment: no header to read
         size = 8 if next_header == FRAGMENT else (packet[at + 1] + 1) * 8
         next_header, at = packet[at], at + size
-    if next_header != SHIM6:
+    in_udp = next_header == UDP and has_ports(packet, at)
+    if in_udp and FRAGMENT not in seen:
+        check_udp(packet, at, 40 + length, faults)
+        at += 8
+    elif next_header != SHIM6:
         return None
     if at + 8 > len(packet):
         faults.append(("short", "the Shim6 header is cut off"))
@@ -165,11 +174,33 @@ def find_shim6(packet, faults):
         faults.append(("order", "the Shim6 header stands behind a Fragment header"))
     if DESTINATION in seen[(len(seen) - seen[::-1].index(ROUTING)) if ROUTING in seen else 0 :]:
         faults.append(("order", "the Shim6 header stands behind the final Destination Options header"))
-    found = Found(packet[8:24], packet[24:40], packet[at:], 40 + length - at, 40 + length)
+    found = Found(packet[8:24], packet[24:40], packet[at:], 40 + length - at, 40 + length, in_udp)
     for name, address in (("source", found.source), ("destination", found.destination)):
         if not can_be_locator(address):
             faults.append(("address", f"{name} {show(address)} can be no locator"))
     return found
+
+
+def has_ports(packet, at):
+    """Whether a UDP header has Shim6's port at one end and a dynamic one at the other."""
+    if at + 8 > len(packet):
+        return False
+    source, destination = struct.unpack_from(">HH", packet, at)
+    return (source == UDP_PORT and destination in DYNAMIC_PORTS) or (destination == UDP_PORT and source in DYNAMIC_PORTS)
+
+
+def check_udp(packet, at, end, faults):
+    """Length and checksum; the latter only where the capture has all of the packet."""
+    length, given = struct.unpack_from(">HH", packet, at + 4)
+    if length != end - at:
+        faults.append(("udp-length", f"UDP of {length} octets in {end - at}"))
+    if given == 0:
+        faults.append(("udp-checksum", "no UDP checksum"))
+    elif len(packet) >= end:
+        pseudo = packet[8:40] + struct.pack(">IHBB", end - at, 0, 0, UDP)
+        covered = pseudo + packet[at:end]
+        if checksum(covered + bytes(len(covered) % 2)) != 0xFFFF:
+            faults.append(("udp-checksum", f"UDP checksum {given:04x} is wrong"))
 
 
 @functools.lru_cache(maxsize=4096)
@@ -352,6 +383,20 @@ def check_label(contents, message, faults):
         faults.append(("option-label", f"an offer of label {label:#x} with nonce {nonce:#x}"))
 
 
+def check_udp_option(contents, message, faults):
+    """UDP: offers (0) in I2, R2 and I2bis, tests (1) and answers (2) in Keepalives."""
+    if len(contents) != 12 or contents[:4] != UDP_EXPERIMENT:
+        faults.append(("option-udp", f"UDP of {contents.hex()}"))
+        return
+    said, nonce = struct.unpack_from(">II", contents, 4)
+    purpose, flags = said >> 28, said & 0xFFFFFFF
+    wanted = (1, 2) if message.type == KEEPALIVE else (0,)
+    if purpose not in wanted or flags > (purpose == 2):
+        faults.append(("option-udp", f"UDP with purpose {purpose} and flags {flags:#x} in {message.name}"))
+    if purpose == 0 and nonce:
+        faults.append(("option-udp", f"an offer of UDP with nonce {nonce:#x}"))
+
+
 def check_options(message, faults):
     """What single options must look like, and which of them need each other."""
     options = message.options
@@ -371,6 +416,8 @@ def check_options(message, faults):
             faults.append(("timeout", "a Keepalive Timeout of zero"))
     if FLOW_LABEL in options:
         check_label(options[FLOW_LABEL], message, faults)
+    if UDP_OPTION in options:
+        check_udp_option(options[UDP_OPTION], message, faults)
     if VALIDATOR in options and not options[VALIDATOR]:
         faults.append(("validator", "an empty Responder Validator"))
     if LOCATORS in options:

@@ -17,6 +17,26 @@ def ipv6(source, destination, payload, next_header=140):
     return struct.pack(">IHBB", 6 << 28, len(payload), next_header, 64) + source + destination + payload
 
 
+def in_udp(packet, source=49153, destination=5533, length=None, sum=None):
+    """The packet with a UDP header in front of what follows its IPv6 header."""
+    body = packet[40:]
+    size = len(body) + 8 if length is None else length
+    header = struct.pack(">HHHH", source, destination, size, 0)
+    covered = packet[8:40] + struct.pack(">IHBB", len(body) + 8, 0, 0, 17) + header + body
+    total = sum_of(covered + bytes(len(covered) % 2)) ^ 0xFFFF or 0xFFFF
+    header = header[:6] + struct.pack(">H", total if sum is None else sum)
+    return ipv6(packet[8:24], packet[24:40], header + body, 17)
+
+
+def sum_of(octets):
+    total = 0
+    for high, low in zip(octets[::2], octets[1::2]):
+        total += high << 8 | low
+    while total >> 16:
+        total = (total & 0xFFFF) + (total >> 16)
+    return total
+
+
 def checksummed(octets):
     octets = bytearray(octets)
     octets[4:6] = b"\0\0"

@@ -11,7 +11,7 @@ sys.path.insert(0, str(Path(__file__).resolve().parent))
 sys.path.insert(0, str(Path(__file__).resolve().parent.parent))
 
 import builder
-from builder import control, ip, ipv6, locator_list, option, payload, probe, report, tag, ulid_pair, validator, word
+from builder import control, in_udp, ip, ipv6, locator_list, option, payload, probe, report, tag, ulid_pair, validator, word
 from shim6dec import identity, pcap, track, wire
 
 A, B = ip("2001:db8:1::a"), ip("2001:db8:2::b")
@@ -291,6 +291,39 @@ class Faults(unittest.TestCase):
         self.broken(control(64, r2, label(0, 0, 5, 0)), "option-place")
         self.broken(control(66, keepalive, option(30000, b"", critical=1)), "option-type")
 
+    def test_udp_options(self):
+        def udp(purpose, flags, nonce, name=b"P6UD"):
+            return option(21828, name + word(purpose << 28 | flags) + word(nonce))
+
+        keepalive, r2 = self.TAG + bytes(4), self.TAG + word(1)
+        for good in (udp(1, 0, 77), udp(2, 0, 77), udp(2, 1, 77)):
+            self.broken(control(66, keepalive, good))
+        self.broken(control(4, r2, udp(0, 0, 0)))
+        for bad in (udp(0, 0, 0), udp(1, 1, 7), udp(2, 2, 7), udp(3, 0, 7), udp(1, 0, 7, b"P6UE")):
+            self.broken(control(66, keepalive, bad), "option-udp")
+        for bad in (udp(1, 0, 7), udp(0, 0, 7), udp(0, 1, 0)):
+            self.broken(control(4, r2, bad), "option-udp")
+        self.broken(control(64, r2, udp(0, 0, 0)), "option-place")
+
+    def test_udp(self):
+        def found(packet, *rules):
+            faults = []
+            seen = wire.find_shim6(packet, faults)
+            self.assertEqual([rule for rule, _ in faults], list(rules), faults)
+            return seen
+
+        plain = ipv6(A, B, self.i1())
+        self.assertEqual(found(in_udp(plain)).shim6, found(plain).shim6)
+        self.assertTrue(found(in_udp(plain, 5533, 65535)).in_udp)
+        self.assertFalse(found(plain).in_udp)
+        for ports in ((5533, 5533), (1024, 5533), (49153, 5534), (49153, 49154)):
+            self.assertIsNone(found(in_udp(plain, *ports)))
+        found(in_udp(plain, length=9), "udp-length")
+        found(in_udp(plain, sum=0), "udp-checksum")
+        found(in_udp(plain, sum=1), "udp-checksum")
+        found(in_udp(ipv6(A, B, payload(5, data=bytes(21)))))
+        found(in_udp(plain)[:60])  # of a capture that kept no more
+
     def test_locator_lists(self):
         ur = self.TAG + word(1)
         inside = word(1) + b"\2\1\1" + b"\0\0\0\0\1" + A + B
@@ -380,7 +413,7 @@ class Session(unittest.TestCase):
     def r1(self):
         return self.back(control(2, b"\0\0" + word(100) + word(200), validator()))
 
-    def i2(self, rv=None, receiver_tag=None, listed=None, pds=None, pair=True):
+    def i2(self, rv=None, receiver_tag=None, listed=None, pds=None, pair=True, offers=()):
         return self.there(control(
             3,
             tag(receiver_tag or self.TA) + word(101) + word(200) + bytes(4),
@@ -389,11 +422,12 @@ class Session(unittest.TestCase):
             locator_list(1, listed or self.la),
             option(4, pds or self.pa),
             option(10, bytes.fromhex("00000003")),
+            *offers,
         ))
 
-    def r2(self, nonce=101, listed=None):
+    def r2(self, nonce=101, listed=None, offers=()):
         return self.back(control(
-            4, tag(self.TB) + word(nonce), locator_list(9, listed or self.lb), option(4, self.pb)
+            4, tag(self.TB) + word(nonce), locator_list(9, listed or self.lb), option(4, self.pb), *offers
         ))
 
     def established(self):
@@ -517,6 +551,15 @@ class Session(unittest.TestCase):
             locator_list(1, locators), option(4, pds),
         ))
         self.broken(self.established() + [i1, r1, i2], "tag-reuse")
+
+    def test_udp_only_for_who_offered_it(self):
+        offer = [option(21828, b"P6UD" + bytes(8))]
+        i1, r1, _, _, out, back = self.established()
+        begin = [i1, r1, self.i2(offers=offer), self.r2(offers=offer)]
+        self.broken([*begin, in_udp(out), in_udp(back), in_udp(self.there(control(66, tag(self.TB) + bytes(4))))])
+        self.assertEqual(self.judge([in_udp(packet) for packet in begin]).messages["in UDP"], 4)
+        self.broken([i1, r1, self.i2(offers=offer), self.r2(), in_udp(out)], "udp-unasked")
+        self.broken([*self.established(), in_udp(back)], "udp-unasked")
 
     def test_midstream_forgives_what_it_cannot_know(self):
         _, _, _, _, out, back = self.established()

@@ -206,6 +206,7 @@ fn hints(section: &Option<Spanned<HintsSection>>) -> Hints {
 fn shim6(source: &mut Source<'_>, section: &Option<Spanned<Shim6Section>>) -> Shim6 {
     let none = Shim6Section::default();
     let section = section.as_ref().map_or(&none, Spanned::get_ref);
+    let udp_port = number(source, &section.udp_port, limits::UDP_PORT);
     let checked = Shim6 {
         i1_timeout: millis(source, &section.i1_timeout_ms, limits::I1_TIMEOUT_MS),
         i1_retries: number(source, &section.i1_retries, limits::I1_RETRIES),
@@ -236,6 +237,7 @@ fn shim6(source: &mut Source<'_>, section: &Option<Spanned<Shim6Section>>) -> Sh
         messages_per_source_s: number(source, &section.messages_per_source_s, limits::MESSAGES_PER_SOURCE_S),
         strict_locators: section.strict_locators.unwrap_or(false),
         flow_label: section.flow_label.unwrap_or_default(),
+        udp_port: section.udp_encapsulation.unwrap_or(false).then_some(udp_port),
         announce_down: section.announce_down.unwrap_or(true),
         icmp_errors_to_hosts: section.icmp_errors_to_hosts.unwrap_or(false),
     };

@@ -204,6 +204,8 @@ pub(super) struct Shim6Section {
     pub(super) messages_per_source_s: Number,
     pub(super) strict_locators: Option<bool>,
     pub(super) flow_label: Option<FlowLabels>,
+    pub(super) udp_encapsulation: Option<bool>,
+    pub(super) udp_port: Number,
     pub(super) announce_down: Option<bool>,
     pub(super) icmp_errors_to_hosts: Option<bool>,
 }

@@ -88,6 +88,8 @@ limits! {
     ACCEPTED_PER_PREFIX_PERCENT "shim6.accepted_per_prefix_percent" 50, 1 to 100;
     /// What only contexts the box initiates may have.
     INITIATED_RESERVE_PERCENT "shim6.initiated_reserve_percent" 12, 0 to 90;
+    /// The port of Shim6 in UDP; what stands opposite to it is a dynamic one (RFC 6335 §6).
+    UDP_PORT "shim6.udp_port" 5533, 1 to 49_151;
     /// Control messages a second that workers hand to control, in all.
     MESSAGES_PER_S "shim6.messages_per_s" 50_000, 1 to 10_000_000;
     /// The same for one source /64.

@@ -399,6 +399,8 @@ pub struct Shim6 {
     pub strict_locators: bool,
     /// Whether, toward peers that offer the same, flow labels stand for payload headers.
     pub flow_label: FlowLabels,
+    /// The port of Shim6 in UDP, toward peers that offer the same, where a path drops next header 140; none if that is not wanted.
+    pub udp_port: Option<u16>,
     /// Whether peers are told that the locators of a provider that is down are broken (R5533-017).
     pub announce_down: bool,
     /// Whether hosts get the ICMPv6 errors the box acts on itself (R5533-237).

@@ -29,6 +29,7 @@ pub(super) struct History {
 /// What only goes up.
 #[derive(Clone, Debug, Default)]
 struct Totals {
+    /// Since this process started.
     at: Instant,
     failovers: u64,
     dropped: u64,
@@ -74,7 +75,8 @@ struct ProviderSeen {
 impl Control {
     /// Takes a look if one is due.
     pub(super) fn remember(&mut self, now: Instant) {
-        if !self.history.is_due(now) {
+        let since_start = Instant(now.since(self.started));
+        if !self.history.is_due(since_start) {
             return;
         }
         let contexts = self.engine.context_counts(now, self.configuration.site.node.contexts_max);
@@ -87,7 +89,7 @@ impl Control {
             up,
         };
         let seen = Seen {
-            totals: Totals { at: now, failovers, dropped, ports },
+            totals: Totals { at: since_start, failovers, dropped, ports },
             contexts: contexts.total,
             exploring: contexts.exploring,
             providers: self.engine.provider_states().map(provider).collect(),

@@ -11,6 +11,7 @@ mod helpers;
 mod history;
 mod leases;
 mod policy;
+mod run;
 mod stories;
 mod succession;
 mod supervisor;
@@ -22,13 +23,11 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::{Duration, Instant as WallInstant, SystemTime};
 
-use crossbeam::channel::{Receiver, RecvTimeoutError, bounded};
+use crossbeam::channel::{Receiver, RecvTimeoutError};
 use dataplane::counters::{Count, Counters, DropReason, NatCount};
 use dataplane::link::Workers;
 use dataplane::snapshot::PortId;
-use rand::rngs::SysRng;
-use rand::{Rng, SeedableRng, rngs::StdRng};
-use signal_hook::consts::{SIGHUP, SIGINT, SIGTERM};
+use rand::rngs::StdRng;
 use tracing::{error, info, warn};
 
 use crate::config::reload::needs_restart;
@@ -48,8 +47,10 @@ use crate::time::Instant;
 use helpers::Helpers;
 use history::History;
 use leases::Leases;
+use run::Ending;
+pub use run::run;
 use stories::Stories;
-use succession::{Beginning, Found, Heir, Heirs, Succession};
+use succession::{Heirs, Succession};
 pub use supervisor::Supervisor;
 use traced::Tracing;
 use uplinks::resolved;
@@ -162,84 +163,6 @@ pub struct Surroundings {
     pub log: Box<dyn Fn(&str)>,
 }
 
-/// Runs a box until SIGTERM or SIGINT. SIGHUP reads the configuration again.
-pub fn run(configuration: Configuration, surroundings: Surroundings) -> Result<(), RunError> {
-    let system = |error: std::io::Error| RunError::System(error.to_string());
-    let stop = Arc::new(AtomicBool::new(false));
-    let hangup = Arc::new(AtomicBool::new(false));
-    for signal in [SIGTERM, SIGINT] {
-        signal_hook::flag::register(signal, stop.clone()).map_err(system)?;
-    }
-    signal_hook::flag::register(SIGHUP, hangup.clone()).map_err(system)?;
-    let mut rng = StdRng::try_from_rng(&mut SysRng).map_err(|error| RunError::System(error.to_string()))?;
-    let found = if surroundings.take_over { Heir::find(&configuration)? } else { Found::Nobody };
-    let (clock, mut old) = match found {
-        Found::Nobody => (Clock::start(), None),
-        Found::Old(heir, beginning) => (Clock::going_on_from(beginning.now), Some((heir, beginning))),
-    };
-    // Engine and devices go by what is known: what is configured, and what a process before this one found out of providers.
-    let carried = old.as_ref().map(|(_, beginning)| beginning.found()).unwrap_or_default();
-    let known = resolved(&configuration, &carried);
-    let policy = Policy::of(&known).map_err(|problems| RunError::Policy(problems.to_string()))?;
-    // Before devices are touched: without what was told to clients the box must not serve them. Whoever is being succeeded
-    // has the store until it has given way.
-    let mut kept = if old.is_none() { leases::open(&configuration, clock, &mut rng)? } else { None };
-    let beginning = old.as_ref().map(|(_, beginning)| &**beginning);
-    let opened = open(&known, surroundings.ordinary_memory, clock, &mut rng, beginning)?;
-    let mut control = Control::new(configuration, carried, surroundings, clock, rng, opened)?;
-    control.engine.set_policy(clock.now(), policy, &mut Vec::new());
-    let taken_over = old.is_some();
-    if let Some((heir, _)) = old.take() {
-        control.inherit(heir)?;
-        kept = leases::open(&control.configuration, clock, &mut control.rng)?;
-    }
-    control.begin_leases(kept)?;
-    let (calls_in, calls) = bounded(64);
-    let (server, heirs) = control.open_sockets(&calls_in, taken_over)?;
-    info!(socket = %server.path().display(), "serving");
-    control.renewal = server.tls().map(|(_, renewal)| renewal);
-    let ending = control.serve(&calls, &heirs, &stop, &hangup);
-    match ending {
-        Ending::Told => {
-            control.surroundings.supervisor.stopping();
-            drop((server, heirs));
-            control.engine.farewell(&mut control.effects);
-            control.carry_out();
-            std::thread::sleep(FAREWELL);
-            control.devices.stop();
-            Ok(())
-        }
-        Ending::GivesWay(succession) => control.give_way(succession, (server, heirs)),
-    }
-}
-
-/// Why a box stops serving.
-enum Ending {
-    /// It was told to.
-    Told,
-    /// Somebody takes its place.
-    GivesWay(Succession),
-}
-
-#[cfg(feature = "dpdk")]
-fn open(
-    configuration: &Configuration,
-    ordinary: bool,
-    clock: Clock,
-    rng: &mut dyn Rng,
-    beginning: Option<&Beginning>,
-) -> Result<Opened, RunError> {
-    match beginning {
-        None => dpdk::open(configuration, ordinary, clock, rng),
-        Some(beginning) => dpdk::open_late(configuration, ordinary, clock, rng, beginning),
-    }
-}
-
-#[cfg(not(feature = "dpdk"))]
-fn open(_: &Configuration, _: bool, _: Clock, _: &mut dyn Rng, _: Option<&Beginning>) -> Result<Opened, RunError> {
-    Err(RunError::Hardware("this program was built without the `dpdk` feature and has no ports to run on".into()))
-}
-
 struct Control {
     configuration: Configuration,
     clock: Clock,
@@ -273,7 +196,7 @@ struct Control {
 }
 
 impl Control {
-    /// With nothing going on yet.
+    /// With nothing going on yet. `carried` is what the process before found out of providers.
     fn new(
         configuration: Configuration,
         carried: Vec<FoundUplink>,

@@ -67,6 +67,13 @@ fn tell(story: &Story) {
             old_from = %old.local, old_to = %old.peer, from = %new.local, to = %new.peer,
             "moved to another pair"
         ),
+        Story::Carriage(path, drops) => {
+            let [from, to] = path.prefixes();
+            match drops {
+                true => warn!(%from, %to, "path drops next header 140: Shim6 goes in UDP"),
+                false => info!(%from, %to, "path carries next header 140 again"),
+            }
+        }
         Story::Provider(name, true) => info!(provider = name, "router answers"),
         Story::Provider(name, false) => warn!(provider = name, "link down, or router does not answer"),
         Story::ForkRefused(ulids, fork, reason) => {

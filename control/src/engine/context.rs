@@ -1,7 +1,7 @@
 //! What follows when a context changes: the workers' entry, and what its REAP machine starts from.
 
 use dataplane::context::entry::Traffic;
-use dataplane::context::{self as table, Install, LocatorSets, PathNumber, Phase};
+use dataplane::context::{self as table, Install, LocatorSets, PathNumber, Phase, UdpUse};
 use dataplane::wire::shim6::{Addresses, Preference};
 use dataplane::wire::{Locator, LocatorPair};
 use rand::Rng;
@@ -53,6 +53,8 @@ pub(super) struct Attached {
     pub(super) guard: Option<Box<Guard>>,
     /// A pair of locators on which a router has no room for the payload header behind 1280 octets.
     pub(super) narrow: Option<LocatorPair>,
+    /// The pair of its last probe that has no answer yet, and when that left.
+    pub(super) probed: Option<(LocatorPair, Instant)>,
 }
 
 impl Engine {
@@ -70,8 +72,12 @@ impl Engine {
                     // The worker hears of the context before the peer does: what the peer sends at once finds it there.
                     self.sync_if(context, effects);
                     let first = effects.len();
-                    self.send_message(now, addresses, &message, effects);
+                    self.send_message(now, context, addresses, &message, effects);
                     self.by_owner(context, &mut effects[first..]);
+                    if self.carriages.is_wanted() {
+                        // How the peer spoke may have said something about the path.
+                        self.sync_if(context, effects);
+                    }
                 }
                 Output::Opening { id } => {
                     self.durations.opening(now, id);
@@ -307,6 +313,10 @@ impl Engine {
             local_label: context.local_label.filter(|_| phase != Phase::Opening),
             peer_label: self.label_in_use(context),
             narrow: attached.narrow == Some(context.pair),
+            udp: UdpUse {
+                comes: context.local_udp && phase != Phase::Opening,
+                goes: self.goes_in_udp(context, context.pair),
+            },
             accepted: (self.strict || context.local_label.is_some()).then(|| Box::new(locator_sets(context))),
         };
         let owner = self.home(context);
@@ -368,6 +378,7 @@ impl Engine {
         self.sight(now, id, PathKey::of(pair), [activity.received, activity.sent]);
         self.reap(now, rng, id, effects, |reap, rng, out| reap.activity(now, rng, digest, out));
         self.label_payload(now, rng, id, Some(activity), effects);
+        self.udp_payload(now, rng, id, activity.sent, effects);
         if activity.received {
             self.guard(now, id);
         }

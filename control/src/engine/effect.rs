@@ -46,6 +46,8 @@ pub enum Story {
     Exploring(UlidPair, LocatorPair, reap::Reason),
     /// A context goes another way (RFC 5534 §9, R5534-112).
     Moved(UlidPair, LocatorPair, LocatorPair),
+    /// A path drops next header 140, or no longer does.
+    Carriage(reap::PathKey, bool),
     /// A provider's router can be reached, or not.
     Provider(String, bool),
     /// A peer took no forked context.

@@ -54,6 +54,8 @@ impl Engine {
     ) {
         let Some(packet) = frame.get(ethernet::HEADER_LEN..) else { return };
         let Some((view, icmp)) = error_in(packet) else { return self.tally.count(Event::IcmpNotOurs) };
+        let wrapped = self.snapshot.udp_port.and_then(|port| quote::out_of_udp(icmp, port));
+        let (icmp, wrapped) = (wrapped.as_deref().unwrap_or(icmp), wrapped.is_some());
         let (kind, code) = (icmp[0], icmp[1]);
         let quote = &icmp[ICMP_HEADER..];
         if kind == PARAMETER_PROBLEM && code == UNRECOGNIZED_NEXT_HEADER {
@@ -66,13 +68,14 @@ impl Engine {
         }
         let Some(quoted) = self.quoted_context(quote) else {
             // Workers send on what is about a translated packet; what may have gone by label they ask about first.
-            return match port.filter(|_| self.snapshot.nat.is_some() && has_label(quote)) {
+            return match port.filter(|_| self.snapshot.nat.is_some() && (wrapped || has_label(quote))) {
                 Some(port) => effects.push(Effect::Plain(port, frame.to_vec())),
                 None => self.tally.count(Event::IcmpNotOurs),
             };
         };
         let about_path = match kind {
-            DESTINATION_UNREACHABLE => code != PORT_UNREACHABLE,
+            // A port of the host's, or the box's own: nobody listens there.
+            DESTINATION_UNREACHABLE => code != PORT_UNREACHABLE || wrapped,
             TIME_EXCEEDED => true,
             PARAMETER_PROBLEM => quoted.is_about_shim(icmp),
             _ => false,
@@ -87,6 +90,9 @@ impl Engine {
             if !self.icmp_errors_to_hosts {
                 return;
             }
+        }
+        if wrapped && (kind, code) == (DESTINATION_UNREACHABLE, PORT_UNREACHABLE) {
+            return self.tally.count(Event::IcmpNotOurs);
         }
         let Some((host, translated)) = self.translate_error(&view, icmp, &quoted) else {
             return self.tally.count(Event::IcmpNotOurs);

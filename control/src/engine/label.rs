@@ -177,7 +177,14 @@ impl Engine {
                 let option = LabelOption { purpose: LabelPurpose::Test, arrived: false, label, nonce };
                 let options = Options { flow_label: Some(option), ..Options::default() };
                 let addresses = Addresses { source: pair.local.0, target: pair.peer.0 };
-                self.send_labelled(now, addresses, &Message::Keepalive { receiver_tag, options }, label, effects);
+                self.send_labelled(
+                    now,
+                    Some(id),
+                    addresses,
+                    &Message::Keepalive { receiver_tag, options },
+                    label,
+                    effects,
+                );
             }
         }
         self.sync(id, effects);
@@ -203,7 +210,13 @@ impl Engine {
                 let arrived = std::mem::take(&mut attached.labels.get_or_insert_default().arrived);
                 let answer = LabelOption { purpose: LabelPurpose::Answer, arrived, ..option };
                 let options = Options { flow_label: Some(answer), ..Options::default() };
-                self.send_message(now, addresses.swapped(), &Message::Keepalive { receiver_tag, options }, effects);
+                self.send_message(
+                    now,
+                    Some(id),
+                    addresses.swapped(),
+                    &Message::Keepalive { receiver_tag, options },
+                    effects,
+                );
             }
             LabelPurpose::Answer => {
                 attached.labels.get_or_insert_default().answered(now, &option);

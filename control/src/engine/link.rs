@@ -9,34 +9,54 @@ use dataplane::snapshot::PortId;
 use dataplane::wire::Ulid;
 use dataplane::wire::ethernet::{self, EtherType, Mac};
 use dataplane::wire::ipv6;
-use dataplane::wire::shim6::{Addresses, Message};
+use dataplane::wire::shim6::{Addresses, Message, UdpPorts, udp};
 
+use super::carriage::Forms;
 use super::revive::Sign;
 use super::{Effect, Engine, Event, Provider, Story};
 use crate::host::{GivenUp, Kind, LinkEvent};
 use crate::reap::PathKey;
+use crate::shim6::ContextId;
 use crate::time::Instant;
 
 /// Hop limit of control messages.
 const HOP_LIMIT: u8 = 64;
+/// Where their Shim6 header stands: right behind the IPv6 header.
+const SHIM: ipv6::Place = ipv6::Place { offset: ipv6::HEADER_LEN, predecessor: 6, next_header: ipv6::protocol::SHIM6 };
 
 impl Engine {
-    /// Sends a control message through the provider that delegated its source (RFC 5533 §8 of the proxy notes: source
+    /// Sends a control message, about a context if there is one, through the provider that delegated its source (RFC 5533 §8 of the proxy notes: source
     /// and egress have to match, or the provider drops it).
     pub(super) fn send_message(
         &mut self,
         now: Instant,
+        about: Option<ContextId>,
         addresses: Addresses,
         message: &Message,
         effects: &mut Vec<Effect>,
     ) {
-        self.send_labelled(now, addresses, message, 0, effects);
+        self.send_labelled(now, about, addresses, message, 0, effects);
     }
 
     /// The same with a flow label.
     pub(super) fn send_labelled(
         &mut self,
         now: Instant,
+        about: Option<ContextId>,
+        addresses: Addresses,
+        message: &Message,
+        label: u32,
+        effects: &mut Vec<Effect>,
+    ) {
+        let forms = self.forms(now, about, addresses, message);
+        self.send_forms(now, forms, addresses, message, label, effects);
+    }
+
+    /// The same as itself, in UDP, or both.
+    pub(super) fn send_forms(
+        &mut self,
+        now: Instant,
+        forms: Forms,
         addresses: Addresses,
         message: &Message,
         label: u32,
@@ -47,11 +67,17 @@ impl Engine {
         let way = way.filter(|_| !self.is_identifier(addresses.target));
         let Some((port, next_hop)) = way else { return self.tally.count(Event::MessageNotSent) };
         let Some(source) = self.snapshot.ports.get(usize::from(port.0)).map(|port| port.mac) else { return };
-        let Some(frame) = frame_of(source, addresses, message, label) else {
-            return self.tally.count(Event::MessageNotSent);
-        };
-        self.tally.count(Event::MessagesSent);
-        self.send_frame(now, port, next_hop, frame, effects);
+        for udp in forms.each() {
+            let Some(frame) = frame_of(source, addresses, message, label, udp) else {
+                self.tally.count(Event::MessageNotSent);
+                continue;
+            };
+            self.tally.count(Event::MessagesSent);
+            if udp.is_some() {
+                self.tally.count(Event::MessagesInUdp);
+            }
+            self.send_frame(now, port, next_hop, frame, effects);
+        }
     }
 
     /// Sends an IPv6 packet to a neighbour.
@@ -253,9 +279,16 @@ impl Engine {
 
 /// A control message as an Ethernet frame to nobody yet, in one piece. None if no receiver would take it, or it would be longer
 /// than 1280 octets (R5533-028).
-fn frame_of(source: Mac, addresses: Addresses, message: &Message, label: u32) -> Option<Vec<u8>> {
+fn frame_of(
+    source: Mac,
+    addresses: Addresses,
+    message: &Message,
+    label: u32,
+    ports: Option<UdpPorts>,
+) -> Option<Vec<u8>> {
     let header = message.emit().ok()?;
-    if ipv6::HEADER_LEN + header.len() > ipv6::MIN_MTU {
+    let room = if ports.is_some() { udp::LEN } else { 0 };
+    if ipv6::HEADER_LEN + room + header.len() > ipv6::MIN_MTU {
         return None;
     }
     let repr = ipv6::Repr {
@@ -267,13 +300,16 @@ fn frame_of(source: Mac, addresses: Addresses, message: &Message, label: u32) ->
         traffic_class: 0,
         flow_label: label,
     };
-    let mut frame = Vec::with_capacity(ethernet::HEADER_LEN + ipv6::HEADER_LEN + header.len());
-    frame.resize(ethernet::HEADER_LEN, 0);
+    let mut frame = Vec::with_capacity(ethernet::HEADER_LEN + room + ipv6::HEADER_LEN + header.len());
+    frame.resize(ethernet::HEADER_LEN + room, 0);
     if let Ok(mut ether) = ethernet::ViewMut::new(&mut frame) {
         ether.set(Mac([0; 6]), source, EtherType::IPV6);
     }
     frame.extend_from_slice(&repr.emit());
     frame.extend_from_slice(&header);
+    if let Some(ports) = ports {
+        udp::wrap(frame.get_mut(ethernet::HEADER_LEN..)?, SHIM, ports).ok()?;
+    }
     Some(frame)
 }
 

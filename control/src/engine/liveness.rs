@@ -41,7 +41,9 @@ impl Engine {
         if let Some(attached) = self.attached.get_mut(&id) {
             attached.heard_from = Some(arrived.peer);
         }
-        if self.label_message(now, id, addresses, message, effects) {
+        if self.udp_message(now, rng, id, addresses, message, effects)
+            || self.label_message(now, id, addresses, message, effects)
+        {
             return;
         }
         let mut refused = None;
@@ -127,17 +129,19 @@ impl Engine {
                 // Like payload, on which they say that it arrives.
                 let pair = self.pair_in_use(id).unwrap_or(pair);
                 let message = Message::Keepalive { receiver_tag, options: Options::default() };
-                self.send_message(now, along(pair), &message, effects);
+                self.send_message(now, Some(id), along(pair), &message, effects);
             }
             ReapOutput::SendProbe { pair, state, sent, received } => {
                 let Some(receiver_tag) = tag else { return };
                 self.tally.count(Event::ProbesSent);
                 let probe = Probe { receiver_tag, state, sent, received, options: Options::default() };
-                self.send_message(now, along(pair), &Message::Probe(probe), effects);
+                self.unanswered(now, rng, id, pair, effects);
+                self.send_message(now, Some(id), along(pair), &Message::Probe(probe), effects);
             }
             ReapOutput::PairChanged { from, to } => self.pair_changed(now, rng, id, (from, to), effects),
             ReapOutput::Confirmed { pair, after } => {
                 self.sightings.answered(PathKey::of(pair), after, now);
+                self.answered(id, Some(pair));
                 let _ = self.endpoint.set_probed(id, pair.peer, true);
                 self.book.confirmed(PathKey::of(pair), now);
                 self.path_is_back(PathKey::of(pair), effects);
@@ -156,6 +160,7 @@ impl Engine {
             ReapOutput::ExplorationStarted { reason } => {
                 self.tally.count(Event::Explorations);
                 self.revival.exploring.insert(id);
+                self.answered(id, None);
                 self.label_doubt(now, id, reason, effects);
                 effects.push(Effect::Story(Story::Exploring(ulids, pair, reason)));
             }
@@ -164,6 +169,7 @@ impl Engine {
             ReapOutput::ExplorationEnded { after, .. } => {
                 self.durations.explored(after);
                 self.revival.exploring.remove(&id);
+                self.answered(id, None);
                 self.end_detour(id, effects);
                 self.wake(now, id);
                 self.leave_after_all(now, rng, id);

@@ -18,6 +18,7 @@
 //! | `hints` | what others may say about paths, and what comes of it |
 //! | `icmp` | what an ICMPv6 error about a translated packet becomes |
 //! | `revive` | signs that what was given up works again, and who should try again |
+//! | `carriage` | which paths drop next header 140, and what goes in UDP there |
 //! | `label` | when a flow label stands for the payload header |
 //! | `quote` | the octets of such an error without the shim |
 //! | `leases` | hosts that get their address by DHCPv6, and what routers tell |
@@ -40,6 +41,7 @@
 mod attachments;
 #[cfg(test)]
 mod bounds_tests;
+mod carriage;
 mod context;
 mod durations;
 mod effect;
@@ -223,6 +225,8 @@ pub struct Engine {
     goals: goal::Goals,
     /// Other pairs for contexts, and what is lost.
     standbys: standby::Standbys,
+    /// Paths that drop next header 140.
+    carriages: carriage::Carriages,
     neighbours: Neighbours,
     listener: Listener,
     /// What is translated by prefix.
@@ -254,12 +258,14 @@ impl Engine {
     pub fn notice(&mut self, now: Instant, rng: &mut dyn Rng, notice: Notice<'_>, effects: &mut Vec<Effect>) {
         match notice {
             Notice::UnknownPair(ulids) => self.unknown_pair(now, rng, ulids, effects),
-            Notice::UnknownTag { tag, locators } => {
+            Notice::UnknownTag { tag, locators, udp } => {
                 let mut out = Vec::new();
                 self.remind(tag, effects);
+                self.carriages.came(context::along(locators).swapped(), udp);
                 let verdict = self.endpoint.payload_without_context(now, tag, locators, &mut out);
                 self.tally.shim6(verdict);
                 self.follow(now, rng, out, effects);
+                self.carriages.went();
             }
             Notice::Punt(port, Punt::HostStack, frame) => self.for_the_box(now, rng, port, frame, effects),
             Notice::Punt(_, Punt::Shim6, frame) => self.control_message(now, rng, frame, effects),
@@ -477,9 +483,15 @@ impl Engine {
 
     fn control_message(&mut self, now: Instant, rng: &mut dyn Rng, frame: &[u8], effects: &mut Vec<Effect>) {
         let Some(packet) = frame.get(ethernet::HEADER_LEN..) else { return };
+        let Some((packet, udp)) = self.out_of_udp(packet) else { return };
+        let packet = &*packet;
         let mut parsed = ControlPacket::parse(packet);
         if let Ok(parsed) = &mut parsed {
             label::note_label(&mut parsed.message, packet);
+            if udp.is_some() && !self.may_come_in_udp(&parsed.message) {
+                return self.tally.count(Event::UdpUnwelcome);
+            }
+            carriage::note_udp(&mut parsed.message, udp.is_some());
         }
         let (addresses, message, shim6_offset) = match &parsed {
             Ok(parsed) => (parsed.addresses, Ok(&parsed.message), parsed.offset),
@@ -497,9 +509,11 @@ impl Engine {
         }
         let mut out = std::mem::take(&mut self.outputs);
         let incoming = Incoming { addresses, message, ipv6_packet: packet, shim6_offset };
+        self.carriages.came(addresses, udp);
         let verdict = self.endpoint.receive(now, rng, incoming, &mut out);
         self.tally.shim6(verdict);
         self.follow(now, rng, out, effects);
+        self.carriages.went();
     }
 
     /// Neighbour discovery, and whatever else is addressed to the box itself.

@@ -6,7 +6,7 @@
 
 use dataplane::wire::UlidPair;
 use dataplane::wire::ipv6::{self, chain::Place};
-use dataplane::wire::shim6::PayloadHeader;
+use dataplane::wire::shim6::{PayloadHeader, udp};
 
 /// Type, code, checksum and the word after them.
 pub(super) const ICMP_HEADER: usize = 8;
@@ -37,29 +37,56 @@ pub(super) fn is_narrow(mtu: u32) -> bool {
 /// of the payload header in the packet it quotes, or none where a flow label stood for it. Nothing comes back when the header
 /// is not there.
 pub(super) fn without_shim(icmp: &[u8], place: Option<Place>, ulids: &UlidPair) -> Option<Vec<u8>> {
+    let change = |quote: &mut Vec<u8>| {
+        match place {
+            Some(place) => restore(quote, place)?,
+            // The host may have set another label, which nobody knows any more.
+            None => quote.get_mut(1..4)?.iter_mut().zip([0xf0, 0, 0]).for_each(|(octet, kept)| *octet &= kept),
+        }
+        quote.get_mut(8..24)?.copy_from_slice(&ulids.local.0.octets());
+        quote.get_mut(24..40)?.copy_from_slice(&ulids.peer.0.octets());
+        Some(())
+    };
+    respelled(icmp, change, |kind, word| match (kind, place) {
+        // Nothing was added to the packet, so nothing is taken off.
+        (PACKET_TOO_BIG, None) => word.max(ipv6::MIN_MTU as u32),
+        (PACKET_TOO_BIG, Some(_)) => mtu_for_host(word),
+        (PARAMETER_PROBLEM, Some(place)) => moved(word, place),
+        _ => word,
+    })
+}
+
+/// The same message as if the packet it quotes had gone without UDP, where boxes use `port`; none if it did.
+pub(super) fn out_of_udp(icmp: &[u8], port: u16) -> Option<Vec<u8>> {
+    let (quote, _) = split(icmp)?;
+    let (place, _) = udp::ports_of(&ipv6::View::of_quote(quote).ok()?, port)?;
+    respelled(
+        icmp,
+        |quote| unwrapped(quote, place),
+        |kind, word| match kind {
+            PACKET_TOO_BIG => word.saturating_sub(udp::LEN as u32),
+            PARAMETER_PROBLEM => moved(word, place),
+            _ => word,
+        },
+    )
+}
+
+/// An error with another quote, and another word where that is no length.
+fn respelled(
+    icmp: &[u8],
+    change: impl FnOnce(&mut Vec<u8>) -> Option<()>,
+    say: impl FnOnce(u8, u32) -> u32,
+) -> Option<Vec<u8>> {
     let mut message: Vec<u8> = icmp.get(..ICMP_HEADER)?.to_vec();
     let (quote, extensions) = split(icmp)?;
     // One that was too short for extensions before stays what it is: no error grows here.
     let was_long_enough = quote.len() >= QUOTE_MIN;
     let mut quote = quote.to_vec();
-    match place {
-        Some(place) => restore(&mut quote, place)?,
-        // The host may have set another label, which nobody knows any more.
-        None => quote.get_mut(1..4)?.iter_mut().zip([0xf0, 0, 0]).for_each(|(octet, kept)| *octet &= kept),
-    }
-    quote.get_mut(8..24)?.copy_from_slice(&ulids.local.0.octets());
-    quote.get_mut(24..40)?.copy_from_slice(&ulids.peer.0.octets());
+    change(&mut quote)?;
     message[2..4].fill(0);
     let word = u32::from_be_bytes([message[4], message[5], message[6], message[7]]);
-    match (message[0], place) {
-        // Nothing was added to the packet, so nothing is taken off.
-        (PACKET_TOO_BIG, None) => {
-            message[4..8].copy_from_slice(&word.max(ipv6::MIN_MTU as u32).to_be_bytes());
-        }
-        (PACKET_TOO_BIG, Some(_)) => message[4..8].copy_from_slice(&mtu_for_host(word).to_be_bytes()),
-        (PARAMETER_PROBLEM, Some(place)) => message[4..8].copy_from_slice(&moved(word, place).to_be_bytes()),
-        _ => {}
-    }
+    let word = say(message[0], word);
+    message[4..8].copy_from_slice(&word.to_be_bytes());
     if let Some(extensions) = extensions {
         if was_long_enough {
             quote.resize(quote.len().max(QUOTE_MIN), 0);
@@ -86,6 +113,15 @@ fn restore(quote: &mut Vec<u8>, place: Place) -> Option<()> {
     *quote.get_mut(place.predecessor)? = header.next_header;
     quote.get_mut(4..6)?.copy_from_slice(&length.checked_sub(PayloadHeader::LEN as u16)?.to_be_bytes());
     quote.drain(place.offset..place.offset + PayloadHeader::LEN);
+    Some(())
+}
+
+/// Takes the UDP header out of a quoted packet, likewise.
+fn unwrapped(quote: &mut Vec<u8>, place: Place) -> Option<()> {
+    let length = u16::from_be_bytes([*quote.get(4)?, *quote.get(5)?]);
+    *quote.get_mut(place.predecessor)? = ipv6::protocol::SHIM6;
+    quote.get_mut(4..6)?.copy_from_slice(&length.checked_sub(udp::LEN as u16)?.to_be_bytes());
+    quote.drain(place.offset..place.offset + udp::LEN);
     Some(())
 }
 
@@ -124,6 +160,45 @@ mod tests {
     }
 
     const PLACE: Place = Place { offset: 40, predecessor: 6, next_header: PROTOCOL };
+
+    /// The second of [`packets`] in UDP.
+    fn wrapped(tagged: &[u8]) -> Vec<u8> {
+        let mut buffer = [&[0; udp::LEN][..], tagged].concat();
+        let ports = udp::UdpPorts { source: udp::DYNAMIC, target: 5533 };
+        udp::wrap(&mut buffer, PLACE, ports).unwrap();
+        buffer
+    }
+
+    #[test]
+    fn what_went_in_udp_is_quoted_as_if_it_had_not() {
+        let (_, tagged) = packets(300);
+        let sent = wrapped(&tagged);
+        for length in [56, 57, 120, sent.len()] {
+            for kind in [DESTINATION_UNREACHABLE, TIME_EXCEEDED] {
+                let said = out_of_udp(&error(kind, [0; 4], &sent[..length]), 5533).unwrap();
+                assert_eq!((&said[..8], &said[8..]), (&[kind, 0, 0, 0, 0, 0, 0, 0][..], &tagged[..length - 8]));
+            }
+        }
+        let extensions = [0x20, 0, 0xca, 0xfe, 0, 4, 1, 1];
+        let said = out_of_udp(&error(TIME_EXCEEDED, [17, 0, 0, 0], &[&sent[..136], &extensions].concat()), 5533);
+        let said = said.unwrap();
+        assert_eq!((said[4], &said[8..136], &said[136..]), (16, &tagged[..128], &extensions[..]));
+        // A path of 1400 octets has room for 1384 of the host's; one of 1295 for fewer than any host may send.
+        for (mtu, host, narrow) in [(1400u32, 1384u32, false), (1296, 1280, false), (1295, 1280, true), (0, 1280, true)]
+        {
+            let said = out_of_udp(&error(PACKET_TOO_BIG, mtu.to_be_bytes(), &sent), 5533).unwrap();
+            let word = u32::from_be_bytes([said[4], said[5], said[6], said[7]]);
+            assert_eq!((mtu_for_host(word), is_narrow(word)), (host, narrow), "{mtu}");
+        }
+        for (pointer, expected) in [(6u32, 6u32), (40, 6), (47, 6), (48, 40), (70, 62)] {
+            let said = out_of_udp(&error(PARAMETER_PROBLEM, pointer.to_be_bytes(), &sent), 5533).unwrap();
+            assert_eq!(said[4..8], expected.to_be_bytes());
+        }
+        for other in [&tagged[..], &sent[..47], &[]] {
+            assert_eq!(out_of_udp(&error(DESTINATION_UNREACHABLE, [0; 4], other), 5533), None);
+        }
+        assert_eq!(out_of_udp(&error(DESTINATION_UNREACHABLE, [0; 4], &sent), 5534), None);
+    }
 
     fn error(kind: u8, word: [u8; 4], quote: &[u8]) -> Vec<u8> {
         [&[kind, 0, 0xab, 0xcd], &word[..], quote].concat()

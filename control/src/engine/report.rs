@@ -350,6 +350,7 @@ impl Engine {
             state: state.to_owned(),
             evidence: evidence.to_owned(),
             contexts,
+            carriage: if self.carriages.is_udp(path) { "udp" } else { "header" }.to_owned(),
             last_in_s: ago(seen.last_in),
             last_out_s: ago(seen.last_out),
             rtt_ms: seen.round_trip.map(|time| time.as_secs_f64() * 1000.0),

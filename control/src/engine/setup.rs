@@ -13,6 +13,7 @@ use dataplane::worker::Limits;
 use hashbrown::{HashMap, HashSet};
 use rand::Rng;
 
+use super::carriage::Carriages;
 use super::standby::Standbys;
 use super::{Effect, Engine, Keys, Provider, Revival, Round, Tally};
 use crate::config::site::FlowLabels;
@@ -139,6 +140,7 @@ impl Engine {
             unix: None,
             goals: super::goal::Goals::default(),
             standbys: Standbys::new(site.reap.standby),
+            carriages: Carriages::new(site.shim6.udp_port),
             budget: ProbeBudget::new(PROBES_PER_S, PROBES_PER_S / 10),
             due: Wheel::default(),
             waiting: VecDeque::new(),
@@ -208,6 +210,7 @@ pub fn worker_limits(site: &Site) -> Limits {
         punts_per_second: site.shim6.messages_per_s,
         punts_per_source_second: site.shim6.messages_per_source_s,
         strict_locators: site.shim6.strict_locators,
+        udp: site.shim6.udp_port.is_some(),
         flow_labels: match site.shim6.flow_label {
             FlowLabels::Off => LabelMode::Off,
             FlowLabels::Unlabelled => LabelMode::Unlabelled,
@@ -292,6 +295,7 @@ fn snapshot(site: &Site, ports: &[PortSetup], own: &[Vec<(Ipv6Addr, u8)>]) -> Sn
         arrivals: false,
         classes: Vec::new(),
         name_servers: site.dns.as_ref().map_or(Vec::new(), |dns| dns.upstream.clone()),
+        udp_port: site.shim6.udp_port,
         nat: super::natv6::view(site).map(Arc::new),
     }
 }
@@ -337,6 +341,7 @@ fn shim6_config(site: &Site) -> shim6::Config {
         forks_max: wanted.forks_max.into(),
         accepted_per_prefix_percent: wanted.accepted_per_prefix_percent,
         initiated_reserve_percent: wanted.initiated_reserve_percent,
+        udp: wanted.udp_port.is_some(),
         flow_labels: (wanted.flow_label != FlowLabels::Off).then_some(site.node.workers),
         routable_ulids: site.natv6.is_some(),
         keepalive_timeout: reap_config(site).announced_keepalive_timeout(),

@@ -314,6 +314,7 @@ impl Engine {
             self.tally.count(Event::StandbyUnanswered);
         }
         if let Some(pair) = pair {
+            self.doubt_carriage(now, rng, id, pair, true, effects);
             self.pair_failed(id, pair, effects);
         }
     }
@@ -339,9 +340,10 @@ impl Engine {
         let Some(locators) = pair.filter(|pair| self.may_stand_by(context, *pair)) else { return nothing };
         let Some((provider, _)) = self.provider_of(locators.local.0) else { return nothing };
         let (narrow, current) = (attached.narrow == Some(locators), context.pair);
+        let udp = self.goes_in_udp(context, locators);
         let numbers = &mut self.standbys.numbers;
         let (path, other) = (numbers.give(PathKey::of(current)), numbers.give(PathKey::of(locators)));
-        (path, Some(Standby { locators, provider: provider as u8, path: other, narrow }))
+        (path, Some(Standby { locators, provider: provider as u8, path: other, narrow, udp }))
     }
 
     /// A worker is told of a context anew: the numbers of paths that the old entry named may be free.

@@ -5,7 +5,7 @@
 //! deciding and forwarding meanwhile, and tells again what has changed, until there is nothing left to tell and the other one
 //! has the ports.
 //!
-//! Not told, because it comes back by itself: standbys and what is known of paths (they are tested anew), the cache of DNS,
+//! Not told, because it comes back by itself: standbys and what else is known of paths (they are tested anew), the cache of DNS,
 //! failures that are held against peers, exchanges under way (the peer repeats its part, or the host its packet), counters.
 
 use std::collections::VecDeque;
@@ -22,7 +22,7 @@ use serde::{Deserialize, Serialize};
 use super::hosts::Served;
 use super::{Effect, Engine, Event};
 use crate::manage::api::Steering;
-use crate::reap::{Reap, State};
+use crate::reap::{PathKey, Reap, State};
 use crate::shim6::{CarriedContext, CarriedList, ContextId, Copied, LocalHost, Output};
 use crate::time::Instant;
 
@@ -91,6 +91,8 @@ pub struct Doubts {
     pub explores: bool,
     /// It has no room for the payload header behind 1280 octets.
     pub narrow: bool,
+    /// Its path drops next header 140, so that it goes in UDP.
+    pub udp: bool,
 }
 
 /// How far the old process is.
@@ -184,6 +186,7 @@ impl Engine {
                 let doubts = Doubts {
                     explores: reap.is_some_and(|reap| reap.state() != State::Operational),
                     narrow: attached.is_some_and(|attached| attached.narrow == Some(context.pair)),
+                    udp: self.carriages.is_udp(PathKey::of(context.pair)),
                 };
                 let (number, list) = bequest.list(&context.host);
                 items.extend(list);
@@ -329,6 +332,9 @@ impl Engine {
         }
         let known = attached.reap.replace(reap).is_some();
         attached.narrow = doubts.narrow.then_some(pair);
+        if doubts.udp {
+            self.carriages.inherit(now, PathKey::of(pair));
+        }
         self.attached.settle(id);
         self.sync(id, effects);
         if !known {

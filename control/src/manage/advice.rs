@@ -44,6 +44,14 @@ pub const ADVICE: &[(&str, &str)] = &[
         "drop_unknown_tag",
         "Nothing, if few: after a restart peers are reminded and come back. Many from few sources: tags are being guessed.",
     ),
+    (
+        "drop_udp_malformed",
+        "Nothing, if few. Many: something else uses the port (shim6.udp_port), or a path damages packets.",
+    ),
+    (
+        "drop_udp_unwelcome",
+        "Nothing, if few: the peer's box was configured anew, and will ask again. Many: somebody who sees tags plays with them.",
+    ),
     ("drop_not_ready", "Nothing, if few: the peer was ready before its last message arrived."),
     (
         "drop_foreign_locators",

@@ -11,7 +11,7 @@ use prometheus_client::encoding::{DescriptorEncoder, MetricEncoder, NoLabelSet, 
 use prometheus_client::metrics::MetricType;
 use prometheus_client::registry::Registry;
 
-use super::api::{FillView, MetricsView, PathView, PortView, ProviderView, UplinkView, TimesView};
+use super::api::{FillView, MetricsView, PathView, PortView, ProviderView, TimesView, UplinkView};
 
 /// What is sent.
 pub(super) const MEDIA_TYPE: &str = "application/openmetrics-text; version=1.0.0; charset=utf-8";
@@ -281,6 +281,11 @@ impl Figures {
             "pshim6_path_contexts",
             "Contexts on a path",
             paths.iter().map(|it| (label(it), it.contexts as f64)),
+        )?;
+        out.gauges(
+            "pshim6_path_in_udp",
+            "Whether a path drops next header 140, so that Shim6 goes in UDP there",
+            paths.iter().map(|it| (label(it), f64::from(u8::from(it.carriage == "udp")))),
         )?;
         let rtts = paths.iter().filter_map(|it| Some((label(it), it.rtt_ms? / 1000.0)));
         out.gauges("pshim6_path_rtt_seconds", "Round trip of the last probe that was answered", rtts)?;

@@ -376,6 +376,14 @@ impl Reap {
         }
     }
 
+    /// What was in the way of probes on `pair`, and of them alone, is not any more: the next one goes there, now.
+    pub fn retry(&mut self, now: Instant, rng: &mut dyn Rng, pair: LocatorPair, out: &mut Vec<Output>) {
+        let explores = self.state != State::Operational;
+        if self.exploration.as_mut().is_some_and(|episode| explores && episode.next_is(pair)) {
+            self.retransmit(now, rng, out);
+        }
+    }
+
     /// The pairs that may be probed, best first.
     pub fn probeable(&self) -> impl Iterator<Item = LocatorPair> {
         self.candidates(false, &|_| Status::Unknown).into_iter()

@@ -102,6 +102,11 @@ struct Entry {
 }
 
 impl PathKey {
+    /// Both prefixes, ours first, as addresses.
+    pub fn prefixes(&self) -> [std::net::Ipv6Addr; 2] {
+        [self.local, self.peer].map(|prefix| (u128::from(u64::from_be_bytes(prefix)) << 64).into())
+    }
+
     /// The path that packets from `pair.local` to `pair.peer` take.
     pub fn of(pair: LocatorPair) -> PathKey {
         PathKey { local: prefix(pair.local), peer: prefix(pair.peer) }

@@ -79,8 +79,9 @@ impl Endpoint {
                 Err(reason) => return Verdict::Dropped(reason),
             },
         };
-        let offered = self.store.get(id).is_some_and(|context| context.peer_label.is_some());
-        self.settle_label(rng, id, offered);
+        let offers = |context: &Context| (context.peer_label.is_some(), context.peer_udp);
+        let offered = self.store.get(id).map_or((false, false), offers);
+        self.settle_offers(rng, id, offered);
         self.resolve_confusion(now, rng, id, out);
         if let Some(how) = how {
             out.push(Output::Ready { id, how });

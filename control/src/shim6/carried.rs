@@ -68,6 +68,8 @@ pub struct CarriedContext {
     pub tags: (u64, u64),
     /// Flow labels offered, by us and by the peer.
     pub labels: (Option<u32>, Option<u32>),
+    /// Whether UDP was offered, by us and by the peer.
+    pub udp: (bool, bool),
     /// Our locators as the peer knows them: a number that the carrier gave to a list.
     pub list: u32,
     /// Our preferences as the peer knows them.
@@ -161,6 +163,7 @@ impl CarriedContext {
             fork: context.fork,
             tags: (context.local_tag.value(), peer_tag.value()),
             labels: (context.local_label.map(FlowLabel::value), context.peer_label.map(FlowLabel::value)),
+            udp: (context.local_udp, context.peer_udp),
             list,
             preferences: context.preferences.as_deref().map(flatten),
             peer_locators: context.peer_locators.iter().map(locator).collect(),
@@ -248,6 +251,7 @@ impl Endpoint {
             Some((id, same)) if same == tag => {
                 if let Some(context) = self.store.get_mut(id) {
                     carried.write_to(context, list);
+                    context.local_udp &= self.config.udp;
                 }
                 self.store.settle(id);
                 self.take_labels(id, carried);
@@ -271,6 +275,7 @@ impl Endpoint {
             carried.accepted.map(|(prefix, since, used)| Accepted { prefix, since: Instant(since), used });
         context.state = State::Established;
         carried.write_to(&mut context, list);
+        context.local_udp &= self.config.udp;
         let id = context.id;
         self.store.insert(context);
         self.take_labels(id, carried);
@@ -316,6 +321,7 @@ impl CarriedContext {
         };
         context.peer_tag = Some(ContextTag::truncate(self.tags.1));
         context.peer_label = self.labels.1.and_then(FlowLabel::truncate);
+        (context.local_udp, context.peer_udp) = self.udp;
         context.host = list.clone();
         context.preferences = self.preferences.as_deref().map(unflatten);
         context.peer_locators = self.peer_locators.iter().map(locator).collect();

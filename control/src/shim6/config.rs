@@ -61,6 +61,8 @@ pub struct Config {
     pub keepalive_timeout: Option<u16>,
     /// Workers that share the flow labels offered to peers; absent while none is offered.
     pub flow_labels: Option<u8>,
+    /// Whether contexts are offered to come in UDP where a path drops Shim6.
+    pub udp: bool,
     /// Whether messages that would be dropped in silence are answered by an Error with code 120 (§5.14).
     pub debug_errors: bool,
     /// Limits on what strangers can make us send (D36).
@@ -201,6 +203,7 @@ impl Default for Config {
             confusion: ConfusionPolicy::Discard,
             keepalive_timeout: None,
             flow_labels: None,
+            udp: false,
             debug_errors: false,
             limits: Limits::default(),
         }

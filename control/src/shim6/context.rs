@@ -146,6 +146,10 @@ pub struct Context {
     pub local_label: Option<FlowLabel>,
     /// The one the peer offered for payload to it.
     pub peer_label: Option<FlowLabel>,
+    /// Whether we offered the peer that the context comes in UDP, and still do.
+    pub local_udp: bool,
+    /// Whether the peer offered it.
+    pub peer_udp: bool,
     /// The host with Ls(local) as the peer knows it: these may be used as sources (§7.2).
     pub host: Arc<LocalHost>,
     /// Our preferences as the peer knows them.
@@ -236,6 +240,16 @@ pub(super) struct Update {
 }
 
 impl Context {
+    /// Whether both sides have offered that the context comes in UDP.
+    pub fn may_use_udp(&self) -> bool {
+        self.local_udp && self.peer_udp
+    }
+
+    /// Whether it waits for an answer to an I1 that was sent again.
+    pub fn is_unanswered(&self) -> bool {
+        self.state == State::I1Sent && self.exchange.as_ref().is_some_and(|exchange| exchange.retries > 0)
+    }
+
     /// The peer's locator with this address.
     pub fn peer_locator(&self, address: Ipv6Addr) -> Option<&PeerLocator> {
         self.peer_locators.iter().find(|known| known.locator.0 == address)

@@ -447,10 +447,19 @@ impl Endpoint {
         [self.store.first_deadline(), self.holddowns.deadline(), self.quarantine.deadline()].into_iter().flatten().min()
     }
 
+    /// What is offered to the peer of a context: a flow label, and UDP, as far as they are `wanted`. The peer offers none, and then
+    /// it uses none.
+    pub(super) fn settle_offers(&mut self, rng: &mut dyn Rng, id: ContextId, wanted: (bool, bool)) {
+        if let Some(context) = self.store.get_mut(id) {
+            context.local_udp = self.config.udp && wanted.1;
+        }
+        self.settle_label(rng, id, wanted.0);
+    }
+
     /// Makes sure that a context has a flow label to offer if one is `wanted`, and none if not: the peer offers none, and
     /// then it uses none. There may be none left, or the configuration may not want any; and where the peer knows the host by
     /// another address than its own, packets are translated anyway and go with the header.
-    pub(super) fn settle_label(&mut self, rng: &mut dyn Rng, id: ContextId, wanted: bool) {
+    fn settle_label(&mut self, rng: &mut dyn Rng, id: ContextId, wanted: bool) {
         let Some(ulids) = self.store.get(id).map(|context| context.ulids) else { return };
         let wanted = wanted && self.inside(ulids) == ulids;
         let Some(labels) = self.labels.as_mut() else { return };

@@ -3,7 +3,7 @@
 use std::sync::Arc;
 use std::time::Duration;
 
-use dataplane::wire::shim6::{Addresses, LocatorPreferences, Message, Options, Preference};
+use dataplane::wire::shim6::{Addresses, LocatorPreferences, Message, Options, Preference, UdpOption};
 use dataplane::wire::{ContextTag, Locator, LocatorPair, UlidPair};
 use rand::Rng;
 
@@ -93,7 +93,7 @@ impl Endpoint {
         let id = context.id;
         self.tags.hold(tag);
         self.store.insert(context);
-        self.settle_label(rng, id, true);
+        self.settle_offers(rng, id, (true, true));
         out.push(Output::Opening { id });
         self.send_i1(now, rng, id, out);
         Ok(id)
@@ -383,9 +383,9 @@ impl Endpoint {
         peer::learn_exchange(context, tag, told);
         context.settle_pair(pair);
         context.become_established(now, self.config.idle);
-        let offered = context.peer_label.is_some();
+        let offered = (context.peer_label.is_some(), context.peer_udp);
         self.store.settle(id);
-        self.settle_label(rng, id, offered);
+        self.settle_offers(rng, id, offered);
         self.holddowns.release(ulids);
         self.starts.forget(ulids);
         self.resolve_confusion(now, rng, id, out);
@@ -399,8 +399,9 @@ impl Endpoint {
     pub(super) fn announcement(&self, context: &Context) -> Options {
         let host = &context.host;
         let flow_label = context.local_label.map(labels::offer);
+        let udp = context.local_udp.then_some(UdpOption::OFFER);
         if !host.announces() {
-            return Options { keepalive_timeout: self.config.keepalive_timeout, flow_label, ..Options::default() };
+            return Options { keepalive_timeout: self.config.keepalive_timeout, flow_label, udp, ..Options::default() };
         }
         Options {
             locators: Some(host.list()),
@@ -409,6 +410,7 @@ impl Endpoint {
             signature: host.signature.clone(),
             keepalive_timeout: self.config.keepalive_timeout,
             flow_label,
+            udp,
             ..Options::default()
         }
     }
@@ -431,6 +433,8 @@ impl Endpoint {
             peer_tag: None,
             local_label: None,
             peer_label: None,
+            local_udp: self.config.udp,
+            peer_udp: false,
             preferences: host.preferences.clone(),
             host,
             peer_locators: vec![PeerLocator::ulid(ulids.peer)],

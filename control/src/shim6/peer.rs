@@ -2,7 +2,9 @@
 
 use std::sync::Arc;
 
-use dataplane::wire::shim6::{ErrorCode, LocatorList, LocatorPreferences, Options, Preference, VerificationMethod};
+use dataplane::wire::shim6::{
+    ErrorCode, LocatorList, LocatorPreferences, Options, Preference, UdpPurpose, VerificationMethod,
+};
 use dataplane::wire::{ContextTag, FlowLabel, Ulid};
 
 use super::context::{Context, PeerLocator, may_be_locator};
@@ -19,6 +21,8 @@ pub(super) struct Told<'a> {
     pub(super) keepalive_timeout: Option<u16>,
     /// Flow label offered.
     flow_label: Option<FlowLabel>,
+    /// Whether UDP was offered.
+    udp: bool,
 }
 
 impl Told<'_> {
@@ -84,6 +88,7 @@ pub(super) fn prove<'a>(
         pds: options.pds.as_deref(),
         keepalive_timeout: options.keepalive_timeout,
         flow_label: labels::offered(options.flow_label),
+        udp: options.udp.is_some_and(|option| option.purpose == UdpPurpose::Offer),
     })
 }
 
@@ -134,6 +139,7 @@ const LATE_MAX: u32 = 16;
 pub(super) fn learn_exchange(context: &mut Context, tag: ContextTag, mut told: Told<'_>) -> bool {
     let new_tag = context.peer_tag.replace(tag) != Some(tag);
     let new_label = std::mem::replace(&mut context.peer_label, told.flow_label) != told.flow_label;
+    let new_udp = std::mem::replace(&mut context.peer_udp, told.udp) != told.udp;
     if new_tag {
         // Whatever its generation, the list is the first of its kind.
         context.peer_generation = context.peer_generation.filter(|_| told.list.is_none());
@@ -141,7 +147,7 @@ pub(super) fn learn_exchange(context: &mut Context, tag: ContextTag, mut told: T
         told.list = None;
         told.preferences = None;
     }
-    learn(context, told) || new_tag || new_label
+    learn(context, told) || new_tag || new_label || new_udp
 }
 
 /// Writes what was proved into the context; true if Ls(peer) or a preference is not what it was.

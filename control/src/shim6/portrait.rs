@@ -55,6 +55,8 @@ fn portray_context(context: &Context, now: Instant, put: &mut dyn FnMut(Feature<
         peer_tag,
         local_label,
         peer_label,
+        local_udp,
+        peer_udp,
         host,
         preferences,
         peer_locators,
@@ -77,6 +79,7 @@ fn portray_context(context: &Context, now: Instant, put: &mut dyn FnMut(Feature<
     for label in [local_label, peer_label] {
         put_option(put, *label, |put, label| put(Feature::Value(label.value().into())));
     }
+    put(Feature::Value(u128::from(*local_udp) << 1 | u128::from(*peer_udp)));
     put(Feature::Value(host.generation.into()));
     put_option(put, preferences.as_deref(), put_preferences);
     put(Feature::Value(peer_locators.len() as u128));

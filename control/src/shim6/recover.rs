@@ -57,7 +57,7 @@ impl Endpoint {
             State::I1Sent | State::I2Sent | State::I2bisSent => return Verdict::Dropped(DropReason::WrongState),
             State::Idle | State::EFailed | State::NoSupport => return Verdict::Dropped(DropReason::NoContext),
         }
-        self.settle_label(rng, id, true);
+        self.settle_offers(rng, id, (true, true));
         let mut exchange = Exchange::new(now, rng.next_u32(), Vec::new());
         exchange.responder_nonce = responder_nonce;
         exchange.validator.clone_from(validator);

@@ -1,11 +1,14 @@
 //! The 1280-octet limit of control packets (RFC 5533 §5.1).
 //!
 //! What a host announces is cut to size once, when the host is set, so that every message of a generation carries the
-//! same list and preferences keep their indices.
+//! same list and preferences keep their indices. Eight octets are left for UDP, in which a message may have to go.
 
 use dataplane::wire::ContextTag;
 use dataplane::wire::ipv6::{HEADER_LEN, MIN_MTU};
-use dataplane::wire::shim6::{LabelOption, LabelPurpose, LocatorPreferences, Message, Options, VerificationMethod};
+use dataplane::wire::shim6::udp;
+use dataplane::wire::shim6::{
+    LabelOption, LabelPurpose, LocatorPreferences, Message, Options, UdpOption, VerificationMethod,
+};
 use dataplane::wire::{Ulid, UlidPair};
 
 use super::context::LocalHost;
@@ -40,7 +43,7 @@ pub(super) fn trim(host: &mut LocalHost) -> bool {
 }
 
 fn fits(message: &Message) -> bool {
-    HEADER_LEN + message.buffer_len() <= MIN_MTU
+    HEADER_LEN + udp::LEN + message.buffer_len() <= MIN_MTU
 }
 
 /// An I2bis with everything in it.
@@ -61,6 +64,7 @@ fn largest(host: &LocalHost) -> Message {
         ulids: Some(UlidPair { local: any, peer: any }),
         fork: Some(0),
         keepalive_timeout: Some(0),
+        udp: Some(UdpOption::OFFER),
         flow_label: Some(LabelOption { purpose: LabelPurpose::Offer, arrived: false, label: 0, nonce: 0 }),
     };
     let tag = ContextTag::MAX;

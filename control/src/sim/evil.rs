@@ -211,6 +211,7 @@ impl World {
     /// A box sends something to the victim's network. Answers are as many as there were packets in its name, since whoever answers
     /// cannot know better; probes are few, and go only to an address that is the peer's by its hash.
     pub(super) fn judge_visit(&mut self, octets: &[u8], target: Ipv6Addr) {
+        let octets = &*packet::out_of_udp(octets);
         let now = self.now;
         let claimed = self.ledger.owned.values().any(|owned| owned.contains(&target));
         let wrong = match ControlPacket::parse(octets).map(|control| control.message) {

@@ -43,6 +43,8 @@ faults! {
     RouterDown "silent routers",
     /// A packet was lost to a cut or a silent router.
     CutOff "packets lost to cuts",
+    /// A packet was lost on a leg because of its header, or for want of one.
+    HeaderDropped "packets lost for their headers",
     /// A provider began to carry smaller packets only.
     Mtu "MTU changes",
     /// A packet was too big for a provider, and its sender was told.

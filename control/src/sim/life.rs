@@ -87,6 +87,9 @@ const DETOUR: Duration = ms(250);
 /// Pace of streams while nothing is asked of them.
 const SLOW: Duration = ms(2000);
 
+/// Boxes offer UDP in one life of four.
+const UDP: &str = "\nudp_encapsulation = true\n";
+
 /// Some of the sessions have contexts of their own in one life of five.
 const CLASSES: &str = "[[fork]]\nname = \"some\"\nprotocol = \"udp\"\nsource_ports = [\"1024\", \"1026\"]\n\
                        providers = [\"isp-{site}-{last}\"]\n\
@@ -109,6 +112,8 @@ struct Life {
     /// Its connections.
     ended: Vec<ConnectionId>,
     lied: bool,
+    /// Whether boxes offer UDP, so that paths may drop what has a Shim6 header.
+    udp: bool,
     events: Vec<(Instant, String)>,
 }
 
@@ -116,7 +121,12 @@ impl Life {
     fn new(seed: u64) -> Life {
         let mut rng = StdRng::seed_from_u64(seed);
         let sections = if seed % 5 == 2 { CLASSES.to_owned() } else { String::new() };
-        let world = World::new(&Plan { sections, ..plan(&mut rng) }, seed);
+        let mut plan = Plan { sections, ..plan(&mut rng) };
+        let udp = seed % 8 > 5;
+        if udp {
+            plan.shim6 += UDP;
+        }
+        let world = World::new(&plan, seed);
         Life {
             world,
             rng,
@@ -129,6 +139,7 @@ impl Life {
             over: Vec::new(),
             ended: Vec::new(),
             lied: false,
+            udp,
             events: Vec::new(),
         }
     }
@@ -167,6 +178,9 @@ impl Life {
             let wait = ms(u64::from(self.upto(2500)));
             self.world.run(wait);
             self.trouble();
+            if self.udp {
+                self.drop_headers();
+            }
             self.check();
         }
         let wait = ms(u64::from(self.upto(3000)));
@@ -263,6 +277,20 @@ impl Life {
                 }
             }
             _ => self.give_away(),
+        }
+    }
+
+    /// A path begins to drop what has a Shim6 header, or ceases to, in one life of four.
+    fn drop_headers(&mut self) {
+        let (provider, way) = (self.pick(self.world.providers.len()), [Way::Out, Way::In][self.pick(2)]);
+        let kind = self.upto(6);
+        if kind < 4 {
+            self.note(format!("headers {kind} at provider {provider} {way:?}"));
+        }
+        match kind {
+            0 | 1 => self.world.leg(provider, way).drops_shim6 = kind == 0,
+            2 | 3 => self.world.all_legs(|leg| leg.drops_shim6 = kind == 2),
+            _ => {}
         }
     }
 

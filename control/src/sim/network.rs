@@ -48,6 +48,8 @@ pub struct Leg {
     pub zeroes_labels: bool,
     /// What has no Shim6 header is lost, as a firewall may have it that saw no connection begin.
     pub shim6_only: bool,
+    /// What has a Shim6 header is lost, as on paths that drop extension headers.
+    pub drops_shim6: bool,
     /// When the latest of the packets under way arrives.
     latest: Instant,
 }
@@ -62,6 +64,7 @@ impl Default for Leg {
             jitter: Duration::ZERO,
             zeroes_labels: false,
             shim6_only: false,
+            drops_shim6: false,
             latest: Instant::START,
         }
     }
@@ -176,6 +179,7 @@ impl World {
         }
         self.all_legs(|leg| {
             (leg.cut, leg.loss, leg.duplicates, leg.delay, leg.jitter) = (false, 0, 0, DELAY, Duration::ZERO);
+            leg.drops_shim6 = false;
         });
     }
 
@@ -311,6 +315,7 @@ impl World {
     /// Notes control messages, and that every one of them can be read. Judges where payload goes.
     fn capture(&mut self, number: ProviderId, octets: &[u8]) {
         let site = self.providers[number].site;
+        let octets = &*packet::out_of_udp(octets);
         match ControlPacket::parse(octets) {
             Ok(control) => {
                 let (source, target) = (control.addresses.source, control.addresses.target);
@@ -352,7 +357,7 @@ impl World {
         let octets = packet::packet_in(frame)?;
         let source = ipv6::View::new(octets).ok()?.source();
         self.visits.named += u64::from(prefix_of(source) == prefix_of(VICTIM));
-        let control = ControlPacket::parse(octets).ok()?;
+        let control = ControlPacket::parse(&packet::out_of_udp(octets)).ok()?;
         let host = self.host_at(control.addresses.target)?;
         let hosts = &self.hosts;
         let at = |address: Ipv6Addr| hosts.iter().position(|host| host.locators.contains(&address));
@@ -391,9 +396,9 @@ impl World {
     /// When a packet gets through one way of a provider: once, twice, or never; and what it looks like then.
     fn through(&mut self, number: ProviderId, way: Way, octets: &mut [u8]) -> Vec<Instant> {
         let mut leg = *self.leg(number, way);
-        let stopped =
-            leg.shim6_only && !ipv6::View::new(octets).is_ok_and(|view| view.next_header() == protocol::SHIM6);
-        if stopped {
+        let shim6 = ipv6::View::new(octets).is_ok_and(|view| view.next_header() == protocol::SHIM6);
+        if (leg.shim6_only && !shim6) || (leg.drops_shim6 && shim6) {
+            self.faults.count(Fault::HeaderDropped);
             self.lost += 1;
             return Vec::new();
         }

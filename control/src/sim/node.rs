@@ -98,8 +98,8 @@ impl Node {
         let Blueprint { site, hosts, macs, proofs_take } = &blueprint;
         let setups: Vec<PortSetup> = macs.iter().map(|mac| PortSetup { mac: *mac, mtu: 1500 }).collect();
         let known = resolve(site, hosts, &[]);
-        let engine = Engine::with_keys(&known.0, &known.1, &setups, keys, &mut rng);
-        let mut engine = engine.expect("a plan the engine takes");
+        let mut engine =
+            Engine::with_keys(&known.0, &known.1, &setups, keys, &mut rng).expect("a plan the engine takes");
         if !proofs_take.is_zero() {
             engine.defer_proofs();
         }

@@ -1,11 +1,12 @@
 //! The few packets the world makes itself: neighbour discovery, datagrams, errors of routers.
 
+use std::borrow::Cow;
 use std::net::Ipv6Addr;
 
 use dataplane::wire::checksum;
 use dataplane::wire::ethernet::{self, EtherType, Mac};
 use dataplane::wire::ipv6::{self, protocol};
-use dataplane::wire::shim6::{Message, Options};
+use dataplane::wire::shim6::{Message, Options, udp};
 
 /// An Ethernet frame with a packet in it.
 pub fn frame(to: Mac, from: Mac, packet: &[u8]) -> Vec<u8> {
@@ -17,6 +18,20 @@ pub fn frame(to: Mac, from: Mac, packet: &[u8]) -> Vec<u8> {
 pub fn packet_in(frame: &[u8]) -> Option<&[u8]> {
     let packet = frame.get(ethernet::HEADER_LEN..)?;
     packet.get(..ipv6::View::new(packet).ok()?.total_len())
+}
+
+/// The port boxes use for Shim6 in UDP, unless told otherwise.
+pub const UDP_PORT: u16 = 5533;
+
+/// A packet as it would be without UDP, if it is Shim6 in UDP.
+pub fn out_of_udp(packet: &[u8]) -> Cow<'_, [u8]> {
+    let found = ipv6::View::new(packet).ok().and_then(|view| udp::find(&view, UDP_PORT)?.ok());
+    let Some(place) = found.map(|found| found.place) else { return Cow::Borrowed(packet) };
+    let mut plain = packet.to_vec();
+    match udp::unwrap(&mut plain, place) {
+        Ok(()) => Cow::Owned(plain.split_off(udp::LEN)),
+        Err(_) => Cow::Borrowed(packet),
+    }
 }
 
 /// Whether a message says nothing but that its sender wants to know whether somebody is there: a probe, or a request without

@@ -2,6 +2,7 @@
 
 use super::standby::{PathNumber, Standby, Way};
 use crate::snapshot::Classes;
+use crate::wire::shim6::UdpFlow;
 use crate::wire::{ContextTag, FlowLabel, Locator, LocatorPair, Ulid, UlidPair};
 
 /// What a worker may do with packets of a context.
@@ -53,8 +54,19 @@ pub struct Install {
     pub peer_label: Option<FlowLabel>,
     /// Whether a router on the current pair's path has no room for the payload header behind 1280 octets.
     pub narrow: bool,
+    /// How payload goes and may come in UDP.
+    pub udp: UdpUse,
     /// In strict mode, and with labels, the locators payload may come over (RFC 5533 §16.2, R5533-328).
     pub accepted: Option<Box<LocatorSets>>,
+}
+
+/// What a context has to do with UDP (docs/decisions: paths that drop extension headers).
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct UdpUse {
+    /// Payload may come in it: both sides have offered it.
+    pub comes: bool,
+    /// Payload on the current pair goes in it.
+    pub goes: bool,
 }
 
 impl Install {
@@ -166,6 +178,9 @@ const PRESENTED: u8 = 4;
 /// Packets of some classes go by other contexts, where there are any.
 const FORKED: u8 = 64;
 
+/// What has the payload header leaves in UDP.
+const WRAPPED: u8 = 128;
+
 /// Where the number of the path begins, in the word of the peer's tag.
 const PATH: u32 = 48;
 /// There is a standby, in the same word.
@@ -205,7 +220,8 @@ impl Entry {
                 | flag(install.inside.is_some(), PRESENTED)
                 | flag(plain, PLAIN)
                 | flag(install.default && !install.classes.is_empty(), FORKED)
-                | flag(install.peer_label.is_some(), LABELS),
+                | flag(install.peer_label.is_some(), LABELS)
+                | flag(install.udp.goes, WRAPPED),
             locators: install.locators,
             peer: install.peer_tag.value()
                 | u64::from(install.path.value()) << PATH
@@ -264,7 +280,14 @@ impl Entry {
             is_plain: self.is_plain(),
             is_narrow: self.is_narrow(),
             is_standby: false,
+            udp: self.flow(self.flags & WRAPPED != 0),
         }
+    }
+
+    /// What makes the ports of its packets, if they go in UDP.
+    #[inline]
+    pub(super) fn flow(&self, wrapped: bool) -> Option<UdpFlow> {
+        if wrapped { Some(UdpFlow::of(self.local_tag, self.peer_tag())) } else { None }
     }
 
     /// Whether there is a context in the slot.
@@ -286,7 +309,7 @@ impl Entry {
     /// The same for a packet with our tag. Flags that say how packets leave are of no interest here.
     #[inline]
     pub fn is_ordinary_in(&self, tag: ContextTag) -> bool {
-        self.flags & !(DEFAULT | PLAIN | LABELS | NARROW | FORKED) == TAKEN
+        self.flags & !(DEFAULT | PLAIN | LABELS | NARROW | FORKED | WRAPPED) == TAKEN
             && self.phase != Phase::Opening
             && self.digest & (DOUBT | LOOK) == 0
             && self.local_tag == tag

@@ -210,6 +210,7 @@ mod tests {
             local_label: None,
             peer_label: None,
             narrow: false,
+            udp: Default::default(),
             accepted: None,
         }
     }

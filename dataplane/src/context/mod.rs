@@ -20,7 +20,7 @@ pub mod shard;
 pub mod standby;
 pub mod watch;
 
-pub use entry::{Activity, Direction, Entry, Install, LocatorSets, Phase};
+pub use entry::{Activity, Direction, Entry, Install, LocatorSets, Phase, UdpUse};
 pub use flows::Flows;
 pub use hash::{Hasher, Sharding};
 pub use hold::Hold;

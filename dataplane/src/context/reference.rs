@@ -90,6 +90,7 @@ mod tests {
             provider: bits >> 1 & 1,
             path: number(bits >> 2),
             narrow: false,
+            udp: false,
         };
         Install { provider: bits & 1, path: number(bits >> 4), standby: (bits >> 6 != 0).then_some(standby), ..install }
     }
@@ -116,6 +117,7 @@ mod tests {
             local_label: None,
             peer_label: None,
             narrow: false,
+            udp: crate::context::entry::UdpUse { comes: tag & 1 == 1, goes: tag & 2 == 2 },
             accepted: None,
         }
     }

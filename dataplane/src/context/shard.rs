@@ -46,6 +46,8 @@ pub struct Shard {
     /// Whether payload headers too are only accepted over the locators of their context.
     strict: bool,
     labels: Labels,
+    /// By slot, in words of bits: payload of the context may come in UDP. Empty where none may.
+    udp: Box<[u64]>,
     forks: Forks,
     /// One place per entry where contexts may have standbys, else none. Read by those who have lost their path.
     standbys: Box<[Beside]>,
@@ -76,6 +78,7 @@ impl Shard {
             accepted: (0..if strict { capacity } else { 0 }).map(|_| None).collect(),
             strict,
             labels: Labels::new(LabelMode::Off, 0),
+            udp: Box::default(),
             forks: Forks::new(0),
             standbys: Box::default(),
             losses: Losses::default(),
@@ -98,6 +101,14 @@ impl Shard {
             self.accepted = (0..capacity).map(|_| None).collect();
         }
         self.labels = Labels::new(mode, capacity);
+        self
+    }
+
+    /// The same, with payload in UDP for those contexts that agreed on it. To be asked for before any context is there.
+    #[must_use]
+    pub fn with_udp(mut self, wanted: bool) -> Shard {
+        let words = if wanted { self.entries.len().div_ceil(64) } else { 0 };
+        self.udp = vec![0; words].into_boxed_slice();
         self
     }
 
@@ -176,6 +187,7 @@ impl Shard {
             false => self.forks.take(pair_hash, &install.ulids, slot, install.classes),
         }
         self.labels.set(slot, install.local_label, install.peer_label);
+        self.let_in_udp(slot, install.udp.comes);
         if let Some(standby) = &install.standby
             && let Some(place) = self.standbys.get_mut(slot.0 as usize)
         {
@@ -195,6 +207,7 @@ impl Shard {
     pub fn remove(&mut self, tag: ContextTag) -> bool {
         let Some(slot) = self.by_tag(tag) else { return false };
         self.labels.set(slot, None, None);
+        self.let_in_udp(slot, false);
         self.unfork(slot);
         let entry = &mut self.entries[slot.0 as usize];
         self.presented -= u32::from(entry.is_presented());
@@ -264,6 +277,19 @@ impl Shard {
     fn is_between(&self, slot: Slot, pair: &LocatorPair) -> bool {
         let sets = self.accepted.get(slot.0 as usize).and_then(Option::as_ref);
         sets.is_some_and(|sets| sets.contain(pair))
+    }
+
+    /// Whether payload of a context may come in UDP.
+    #[inline]
+    pub fn accepts_udp(&self, Slot(slot): Slot) -> bool {
+        self.udp.get(slot as usize / 64).is_some_and(|word| word >> (slot % 64) & 1 != 0)
+    }
+
+    fn let_in_udp(&mut self, Slot(slot): Slot, may: bool) {
+        if let Some(word) = self.udp.get_mut(slot as usize / 64) {
+            let bit = 1 << (slot % 64);
+            *word = if may { *word | bit } else { *word & !bit };
+        }
     }
 
     /// Which packets leave with a label.
@@ -397,7 +423,7 @@ impl Shard {
     pub fn way(&self, slot: Slot) -> Way<'_> {
         let entry = self.entry(slot);
         match if self.losses.any() { self.diverted(slot) } else { None } {
-            Some(standby) => standby.way(entry.peer_tag()),
+            Some(standby) => standby.way(entry),
             None => entry.way(),
         }
     }
@@ -472,6 +498,8 @@ impl Shard {
         let taken = |slot: &u32| self.entries[*slot as usize].is_taken();
         let held: Vec<u32> = (0..self.entries.len() as u32).filter(taken).collect();
         self.labels.selfcheck(&held);
+        let let_in: u32 = self.udp.iter().map(|word| word.count_ones()).sum();
+        assert_eq!(let_in as usize, held.iter().filter(|slot| self.accepts_udp(Slot(**slot))).count());
         let lives = |slot: Slot| held.binary_search(&slot.0).is_ok();
         let default = |pair: &UlidPair| self.by_pair(self.hasher.pair(pair), pair);
         self.forks.selfcheck(

@@ -11,6 +11,8 @@
 //! in a burst. While something is, a context asks about its own provider and path, which are in the line that is read
 //! anyway, and only who has lost one reads its standby.
 
+use super::entry::Entry;
+use crate::wire::shim6::UdpFlow;
 use crate::wire::{ContextTag, LocatorPair};
 
 /// Numbers of paths there are, [`PathNumber::NONE`] among them.
@@ -48,6 +50,8 @@ pub struct Standby {
     pub path: PathNumber,
     /// Whether a router on its path has no room for the payload header behind 1280 octets.
     pub narrow: bool,
+    /// Whether what has a payload header goes over it in UDP.
+    pub udp: bool,
 }
 
 /// What can be lost.
@@ -139,6 +143,8 @@ const _: () = assert!(size_of::<Beside>() == 36);
 const PLAIN: u8 = 1;
 /// The path carries 1280 octets and no more.
 const NARROW: u8 = 2;
+/// What has the payload header leaves in UDP.
+const WRAPPED: u8 = 4;
 
 impl Beside {
     /// What stands beside an entry without a standby.
@@ -152,7 +158,9 @@ impl Beside {
     pub(super) fn new(standby: &Standby, own: LocatorPair) -> Beside {
         let plain = if standby.locators == own { PLAIN } else { 0 };
         let narrow = if standby.narrow { NARROW } else { 0 };
-        Beside { locators: standby.locators, path: standby.path, provider: standby.provider, flags: plain | narrow }
+        let udp = if standby.udp { WRAPPED } else { 0 };
+        let flags = plain | narrow | udp;
+        Beside { locators: standby.locators, path: standby.path, provider: standby.provider, flags }
     }
 
     /// Whether it serves while so much is lost.
@@ -167,15 +175,16 @@ impl Beside {
         self.flags == 0
     }
 
-    /// The way it is.
-    pub(super) fn way(&self, peer_tag: ContextTag) -> Way<'_> {
+    /// The way it is, for the context of `entry`.
+    pub(super) fn way(&self, entry: &Entry) -> Way<'_> {
         Way {
             locators: &self.locators,
             provider: self.provider,
-            peer_tag,
+            peer_tag: entry.peer_tag(),
             is_plain: self.flags & PLAIN != 0,
             is_narrow: self.flags & NARROW != 0,
             is_standby: true,
+            udp: entry.flow(self.flags & WRAPPED != 0),
         }
     }
 }
@@ -195,6 +204,8 @@ pub struct Way<'a> {
     pub is_narrow: bool,
     /// Whether it is the standby.
     pub is_standby: bool,
+    /// What makes the ports, if what has a payload header goes in UDP.
+    pub udp: Option<UdpFlow>,
 }
 
 #[cfg(test)]

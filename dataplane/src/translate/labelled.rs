@@ -3,7 +3,8 @@
 
 use super::{DropReason, Frame, Key, Origin, Punt, Scene, Verdict, natv6, plain};
 use crate::context::{LabelMode, Slot};
-use crate::snapshot::PortView;
+use crate::snapshot::{PortView, Snapshot};
+use crate::wire::shim6::udp;
 use crate::wire::{FlowLabel, ethernet, ipv6};
 
 /// Type, code, checksum and the word after them.
@@ -36,14 +37,18 @@ pub(super) fn read(packet: &ipv6::View<'_>, scene: &Scene<'_>) -> Labelled {
 
 /// A packet from a provider that is no context's by its label.
 ///
-/// An error about a packet that we sent by label looks like one about a translated packet. Control knows the labels of all
-/// peers; what it does not know it gives back.
+/// An error about a packet that we sent by label, or in UDP, looks like one about a translated packet. Control knows the labels
+/// and tags of all peers; what it does not know it gives back.
 #[inline]
 pub(super) fn plain_packet(packet: &ipv6::View<'_>, port: &PortView, scene: &Scene<'_>) -> (Key, Verdict) {
     let snapshot = scene.snapshot;
-    let either = snapshot.nat.is_some() && scene.shard.label_mode() != LabelMode::Off;
-    if either && scene.origin != Origin::Control && !port.own.contains(&packet.target()) && quotes_label(packet) {
-        return (Key::None, Verdict::Punt(Punt::IcmpError));
+    let labels = scene.shard.label_mode() != LabelMode::Off;
+    let either = snapshot.nat.is_some() && (labels || snapshot.udp_port.is_some());
+    if either && scene.origin != Origin::Control && !port.own.contains(&packet.target()) {
+        let ours = |quote: &ipv6::View<'_>| (labels && has_label(quote)) || is_in_udp(quote, snapshot);
+        if quotes(packet, ours) {
+            return (Key::None, Verdict::Punt(Punt::IcmpError));
+        }
     }
     match plain::to_locator(packet, port, snapshot) {
         // Control has seen it and knows nothing of it.
@@ -54,13 +59,22 @@ pub(super) fn plain_packet(packet: &ipv6::View<'_>, port: &PortView, scene: &Sce
     }
 }
 
-/// Whether a packet is an ICMPv6 error about a packet with a flow label and without a Shim6 header.
+/// Whether a packet is an ICMPv6 error about such a packet.
 #[cold]
-fn quotes_label(packet: &ipv6::View<'_>) -> bool {
+fn quotes(packet: &ipv6::View<'_>, such: impl Fn(&ipv6::View<'_>) -> bool) -> bool {
     let Ok(upper) = packet.upper_layer() else { return false };
     let quote = packet.from_offset(upper.place.offset).get(ICMP_HEADER..).unwrap_or_default();
-    plain::is_error(packet, &upper)
-        && ipv6::View::of_quote(quote).is_ok_and(|quote| quote.flow_label() != 0 && quote.shim_header() == Ok(None))
+    plain::is_error(packet, &upper) && ipv6::View::of_quote(quote).is_ok_and(|quote| such(&quote))
+}
+
+/// A packet that may have gone with a flow label for a Shim6 header.
+fn has_label(packet: &ipv6::View<'_>) -> bool {
+    packet.flow_label() != 0 && packet.shim_header() == Ok(None)
+}
+
+/// A packet that may have gone in UDP.
+fn is_in_udp(packet: &ipv6::View<'_>, snapshot: &Snapshot) -> bool {
+    snapshot.udp_port.is_some_and(|port| udp::ports_of(packet, port).is_some())
 }
 
 /// Whether a packet from the site may leave without a payload header, as far as the packet is concerned.

@@ -3,7 +3,7 @@
 
 use std::net::Ipv6Addr;
 
-use super::{IcmpError, Key, Scene, Verdict, address, ipv6_of, may_cross, natv6};
+use super::{IcmpError, Key, Scene, Verdict, address, ipv6_of, natv6};
 use crate::counters::{Count, DropReason};
 use crate::link::Punt;
 use crate::port::Frame;
@@ -91,4 +91,10 @@ fn inside<F: Frame>(frame: &mut F, host: &HostView, scene: &Scene<'_>) -> Verdic
     debug_assert!(alive, "looked at before the packet was touched");
     scene.counters.add(Count::ForwardedInside, 1);
     address(frame, port.mac, host.mac, host.port, host.ulid.0)
+}
+
+/// Addresses a packet may be forwarded from or to.
+pub(super) fn may_cross(address: Ipv6Addr) -> bool {
+    let link_local = address.segments()[0] & 0xffc0 == 0xfe80;
+    !(address.is_multicast() || address.is_unspecified() || address.is_loopback() || link_local)
 }

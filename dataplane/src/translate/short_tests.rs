@@ -50,6 +50,7 @@ fn with_standby(install: Install, bits: u16) -> Install {
         provider: (bits >> 4 & 3) as u8,
         path: number(bits >> 2),
         narrow: bits >> 11 & 7 == 7,
+        udp: bits >> 9 & 7 == 7,
     };
     Install { path: number(bits), standby: (bits >> 14 != 0).then_some(standby), ..install }
 }
@@ -81,6 +82,7 @@ fn install(n: u16, special: u16, sharding: &Sharding) -> Install {
         local_label: None,
         peer_label: if has(10) && has(11) { FlowLabel::truncate(77) } else { None },
         narrow: has(12) && has(13),
+        udp: crate::context::UdpUse { comes: has(13), goes: has(1) && has(12) },
         accepted: None,
     }
 }
@@ -110,6 +112,7 @@ fn snapshot(mss_clamp: bool, mtus: [u16; 2]) -> Snapshot {
         arrivals: false,
         classes: vec![ClassView::default()],
         name_servers: Vec::new(),
+        udp_port: Some(5533),
         nat: None,
     }
 }

@@ -5,6 +5,7 @@ use std::net::Ipv6Addr;
 use crate::counters::DropReason;
 use crate::link::Punt;
 use crate::snapshot::PortId;
+use crate::wire::shim6::UdpPorts;
 use crate::wire::{ContextTag, LocatorPair, UlidPair};
 
 /// What becomes of a packet.
@@ -20,8 +21,8 @@ pub enum Verdict {
     Hold(UlidPair),
     /// Give it to control.
     Punt(Punt),
-    /// Tell control of a tag nobody knows, and drop it.
-    UnknownTag(ContextTag, LocatorPair),
+    /// Tell control of a tag nobody knows, and how it came if that is in UDP, and drop it.
+    UnknownTag(ContextTag, LocatorPair, Option<UdpPorts>),
     /// Give it to the worker that owns its context.
     HandOver(u8),
     /// Cut it into fragments of at most so many octets, and send them instead: with the payload header it does not fit the

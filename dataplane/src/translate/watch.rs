@@ -1,10 +1,10 @@
 //! What is looked at in single packets: TCP of contexts in doubt, its segment size, and packets that do not fit.
 
-use super::{IcmpError, Verdict, path_mtu};
+use super::{IcmpError, Verdict, udp};
 use crate::context::replay::{Owner, Replay};
 use crate::context::{Entry, Way};
 use crate::port::Frame;
-use crate::snapshot::{PortId, Snapshot};
+use crate::snapshot::{PortId, PortView, Snapshot};
 use crate::wire::LocatorPair;
 use crate::wire::ethernet;
 use crate::wire::ipv6::{self, protocol};
@@ -69,6 +69,21 @@ pub(super) fn clamp_mss<F: Frame>(frame: &mut F, mtu: usize) {
 pub(super) fn clamp_inbound<F: Frame>(frame: &mut F, way: Way<'_>, snapshot: &Snapshot) {
     let provider = snapshot.providers.get(usize::from(way.provider));
     if let Some(port) = provider.and_then(|provider| snapshot.ports.get(usize::from(provider.port.0))) {
-        clamp_mss(frame, path_mtu(way, port));
+        let ports = way.udp.zip(snapshot.udp_port).map(|(flow, port)| flow.ports(port));
+        clamp_mss(frame, path_mtu(way, port).saturating_sub(udp::octets(ports)));
     }
+}
+
+/// The largest packet a path carries, as far as it is known.
+#[inline]
+pub(super) fn path_mtu(way: Way<'_>, port: &PortView) -> usize {
+    if way.is_narrow { ipv6::MIN_MTU } else { usize::from(port.mtu) }
+}
+
+/// The provider that delegated the address a packet came to.
+#[cold]
+pub(super) fn provider_it_came_by<F: Frame>(frame: &F, snapshot: &Snapshot) -> Option<u8> {
+    let packet = ipv6::View::new(frame.bytes().get(ethernet::HEADER_LEN..)?).ok()?;
+    let prefix = (packet.target().to_bits() >> 64) as u64;
+    snapshot.providers.iter().position(|provider| provider.prefix == prefix).map(|at| at as u8)
 }

@@ -127,10 +127,10 @@ impl<F: Frame> Outlets<F> {
                     self.count(Count::Punted);
                 }
             }
-            Verdict::UnknownTag(tag, locators) => {
+            Verdict::UnknownTag(tag, locators, udp) => {
                 self.drop(DropReason::UnknownTag);
                 if self.guard.unknown_tag(port, source(&frame), self.now) {
-                    self.tell(Event::UnknownTag { tag, locators });
+                    self.tell(Event::UnknownTag { tag, locators, udp });
                 }
             }
             Verdict::Unresolved(to, next_hop) => {

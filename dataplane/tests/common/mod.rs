@@ -110,6 +110,7 @@ impl Side {
             arrivals: false,
             classes: Vec::new(),
             name_servers: Vec::new(),
+            udp_port: None,
             nat: None,
         }
     }
@@ -143,6 +144,7 @@ impl Side {
             local_label: None,
             peer_label: None,
             narrow: false,
+            udp: Default::default(),
             accepted: None,
         }
     }
@@ -161,7 +163,7 @@ pub const OTHER_KIND: u64 = 1 << 9;
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum Seen {
     UnknownPair(UlidPair),
-    UnknownTag(ContextTag, LocatorPair),
+    UnknownTag(ContextTag, LocatorPair, Option<dataplane::wire::shim6::UdpPorts>),
     Punt(PortId, Punt, Vec<u8>),
     Unresolved(PortId, Ipv6Addr, Vec<u8>),
     Activity(u64, Activity, [Traffic; 2]),
@@ -282,7 +284,7 @@ impl Bench {
         self.control.poll(1024, &mut |notice| {
             seen.push(match notice {
                 Notice::UnknownPair(pair) => Seen::UnknownPair(pair),
-                Notice::UnknownTag { tag, locators } => Seen::UnknownTag(tag, locators),
+                Notice::UnknownTag { tag, locators, udp } => Seen::UnknownTag(tag, locators, udp),
                 Notice::Punt(port, why, frame) => Seen::Punt(port, why, frame.to_vec()),
                 Notice::Unresolved(port, next_hop, frame) => Seen::Unresolved(port, next_hop, frame.to_vec()),
                 Notice::Activity { handle, activity, traffic } => Seen::Activity(handle, activity, traffic),

@@ -104,6 +104,7 @@ impl Site {
             local_label: None,
             peer_label: None,
             narrow: false,
+            udp: Default::default(),
             accepted: None,
         }
     }
@@ -130,6 +131,7 @@ impl Site {
             arrivals: false,
             classes: Vec::new(),
             name_servers: Vec::new(),
+            udp_port: None,
             nat: None,
         }
     }

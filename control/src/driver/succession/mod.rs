@@ -34,11 +34,11 @@ use crate::config::uplink::Found as FoundUplink;
 use crate::config::{Configuration, Prefix, Site, site};
 use crate::engine::{Item, Keys};
 
-pub(super) use heir::{Found, Heir, Inherited};
+pub(super) use heir::{Heir, Inherited, Predecessor};
 pub(super) use old::{Heirs, Succession};
 
 /// Of what the two processes say to each other. Another number is another language.
-const VERSION: u32 = 1;
+const VERSION: u32 = 2;
 
 /// How long the new process may take to open the devices.
 const OPENING: Duration = Duration::from_secs(20);

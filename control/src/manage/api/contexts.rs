@@ -236,6 +236,8 @@ pub struct PathView {
     pub evidence: String,
     /// Contexts whose packets go this way.
     pub contexts: u64,
+    /// How Shim6 goes there: `header`, or `udp` because the path drops next header 140.
+    pub carriage: String,
     /// Seconds since something last arrived this way.
     pub last_in_s: Option<u64>,
     /// Seconds since something was last sent this way.

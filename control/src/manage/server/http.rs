@@ -67,8 +67,12 @@ impl Caller {
 
     /// Who asks with a browser of this machine. Others may have names that lead here: a page of theirs is not to read ours.
     pub(super) fn browser(own: SocketAddr) -> Caller {
-        let hosts = [own.to_string(), format!("localhost:{}", own.port())];
-        Caller { page: true, hosts: Arc::new(hosts), ..Caller::at(Door::Web) }
+        let mut hosts = vec![own.to_string(), format!("localhost:{}", own.port())];
+        if own.port() == 80 {
+            // Which browsers do not say.
+            hosts.extend(hosts.clone().iter().filter_map(|host| host.strip_suffix(":80")).map(str::to_owned));
+        }
+        Caller { page: true, hosts: hosts.into(), ..Caller::at(Door::Web) }
     }
 
     /// Who comes over TLS; what the role is, is known after the handshake.
@@ -410,4 +414,16 @@ fn told(status: u16, media_type: &'static str, octets: Vec<u8>) -> Answer {
     answer.headers_mut().insert(CONTENT_TYPE, HeaderValue::from_static(media_type));
     answer.headers_mut().insert(CACHE_CONTROL, HeaderValue::from_static("no-store"));
     answer
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_browser_may_leave_out_the_port_it_takes_by_itself() {
+        let hosts = |own: &str| Caller::browser(own.parse().unwrap()).hosts.to_vec();
+        assert_eq!(hosts("[::1]:8080"), ["[::1]:8080", "localhost:8080"]);
+        assert_eq!(hosts("[::1]:80"), ["[::1]:80", "localhost:80", "[::1]", "localhost"]);
+    }
 }

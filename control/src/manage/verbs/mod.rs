@@ -467,7 +467,7 @@ pub fn run(cli: &Cli, out: &mut dyn Write, err: &mut dyn Write) -> ExitCode {
 fn works_on_files(verb: &Verb) -> bool {
     let changes = |arguments: &ProviderArgs| arguments.change.is_some();
     match verb {
-        Verb::Check | Verb::Host(_) | Verb::Key(_) | Verb::Store(_) | Verb::Zone { .. } => true,
+        Verb::Check | Verb::Doctor(_) | Verb::Host(_) | Verb::Key(_) | Verb::Store(_) | Verb::Zone { .. } => true,
         Verb::Completion { .. } | Verb::Man { .. } => true,
         Verb::Provider(arguments) => changes(arguments),
         _ => false,

@@ -272,14 +272,24 @@ fn context_row(it: &ContextView) -> [String; 12] {
 }
 
 fn paths_text(view: &PathsView) -> String {
-    let mut table =
-        Table::new(&["PROVIDER", "PEER PREFIX", "STATE", ">CONTEXTS", ">LAST IN", ">LAST OUT", ">RTT", "EVIDENCE"]);
+    let mut table = Table::new(&[
+        "PROVIDER",
+        "PEER PREFIX",
+        "STATE",
+        ">CONTEXTS",
+        "BY",
+        ">LAST IN",
+        ">LAST OUT",
+        ">RTT",
+        "EVIDENCE",
+    ]);
     for it in &view.paths {
         table.row([
             it.provider.clone(),
             it.peer_prefix.clone(),
             it.state.clone(),
             it.contexts.to_string(),
+            it.carriage.clone(),
             it.last_in_s.map_or("-".into(), duration),
             it.last_out_s.map_or("-".into(), duration),
             it.rtt_ms.map_or("-".into(), |rtt| format!("{rtt:.1} ms")),

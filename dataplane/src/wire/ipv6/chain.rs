@@ -116,6 +116,19 @@ impl View<'_> {
         Ok(None)
     }
 
+    /// Where the headers end that may stand before a Shim6 header: what is there, whatever it is.
+    ///
+    /// # Errors
+    /// [`ChainError`] when the chain before that place is broken or too long.
+    #[inline]
+    pub fn after_outer(&self) -> Result<ShimPlace, ChainError> {
+        let first = Place::after_ipv6(self);
+        match precedes_shim(first.next_header) {
+            true => Ok(outer_headers(self, first)?.1),
+            false => Ok(ShimPlace { place: first, under_way: false }),
+        }
+    }
+
     /// Where the upper layer starts, behind every extension header that can be read and a Shim6 payload header.
     ///
     /// # Errors

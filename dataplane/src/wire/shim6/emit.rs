@@ -4,7 +4,7 @@ use super::kind::locator_padding;
 use super::view::{REPORT_LEN, option_len};
 use super::{
     ErrorMessage, LabelOption, LocatorList, LocatorPreferences, Message, OptionType, Options, Preference, Probe,
-    ProbeReport,
+    ProbeReport, UdpOption,
 };
 use crate::wire::address::{ContextTag, UlidPair};
 use crate::wire::checksum;
@@ -147,6 +147,7 @@ impl Options {
             OptionType::Fork => self.fork.map(|_| 4),
             OptionType::KeepaliveTimeout => self.keepalive_timeout.map(|_| 4),
             OptionType::FlowLabel => self.flow_label.map(|_| LabelOption::LEN),
+            OptionType::Udp => self.udp.map(|_| UdpOption::LEN),
             OptionType::Unknown(_) => None,
         }
     }
@@ -225,6 +226,7 @@ impl Writer {
                     options.keepalive_timeout.iter().for_each(|seconds| _ = self.word(u32::from(*seconds)));
                 }
                 OptionType::FlowLabel => options.flow_label.iter().for_each(|label| self.label(label)),
+                OptionType::Udp => options.udp.iter().for_each(|udp| self.udp(udp)),
                 OptionType::Unknown(_) => {}
             }
             self.0.resize(start + option_len(len), 0);
@@ -257,6 +259,12 @@ impl Writer {
         let LabelOption { purpose, arrived, label, nonce } = *option;
         let said = u32::from(purpose.code()) << 28 | u32::from(arrived) << 20 | label & 0xf_ffff;
         self.word(LabelOption::EXPERIMENT).word(said).word(nonce);
+    }
+
+    fn udp(&mut self, option: &UdpOption) {
+        let UdpOption { purpose, in_udp, nonce } = *option;
+        let said = u32::from(purpose.code()) << 28 | u32::from(in_udp);
+        self.word(UdpOption::EXPERIMENT).word(said).word(nonce);
     }
 
     fn ulids(&mut self, ulids: &UlidPair) {

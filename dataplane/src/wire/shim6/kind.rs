@@ -2,7 +2,7 @@
 
 use std::fmt;
 
-use super::{ErrorCode, LabelPurpose, Message, Options, ProbeState, VerificationMethod};
+use super::{ErrorCode, LabelPurpose, Message, Options, ProbeState, UdpPurpose, VerificationMethod};
 use crate::wire::address::ContextTag;
 
 /// The seven-bit type of a control message (RFC 5533 §5.3).
@@ -133,13 +133,15 @@ pub enum OptionType {
     KeepaliveTimeout,
     /// 19526, of those for experimental use (RFC 5533 §17); see [`LabelOption`](super::LabelOption).
     FlowLabel,
+    /// 21828, likewise; see [`UdpOption`](super::UdpOption).
+    Udp,
     /// Anything else.
     Unknown(u16),
 }
 
 impl OptionType {
     /// Every type with a meaning, in the order of their numbers.
-    pub const KNOWN: [OptionType; 9] = [
+    pub const KNOWN: [OptionType; 10] = [
         OptionType::Validator,
         OptionType::Locators,
         OptionType::Preferences,
@@ -149,6 +151,7 @@ impl OptionType {
         OptionType::Fork,
         OptionType::KeepaliveTimeout,
         OptionType::FlowLabel,
+        OptionType::Udp,
     ];
 
     /// The type with this number.
@@ -163,6 +166,7 @@ impl OptionType {
             7 => OptionType::Fork,
             10 => OptionType::KeepaliveTimeout,
             19526 => OptionType::FlowLabel,
+            21828 => OptionType::Udp,
             other => OptionType::Unknown(other),
         }
     }
@@ -179,6 +183,7 @@ impl OptionType {
             OptionType::Fork => 7,
             OptionType::KeepaliveTimeout => 10,
             OptionType::FlowLabel => 19526,
+            OptionType::Udp => 21828,
             OptionType::Unknown(other) => other,
         }
     }
@@ -195,7 +200,7 @@ impl OptionType {
             | OptionType::Signature
             | OptionType::KeepaliveTimeout => matches!(message, I2 | R2 | I2bis | UpdateRequest),
             OptionType::Ulids | OptionType::Fork => matches!(message, I1 | I2 | I2bis),
-            OptionType::FlowLabel => matches!(message, I2 | R2 | I2bis | Keepalive),
+            OptionType::FlowLabel | OptionType::Udp => matches!(message, I2 | R2 | I2bis | Keepalive),
             OptionType::Unknown(_) => false,
         }
     }
@@ -270,6 +275,27 @@ impl LabelPurpose {
             LabelPurpose::Offer => 0,
             LabelPurpose::Test => 1,
             LabelPurpose::Answer => 2,
+        }
+    }
+}
+
+impl UdpPurpose {
+    /// The purpose with this number; there is none for others.
+    pub const fn from_code(code: u8) -> Option<UdpPurpose> {
+        match code {
+            0 => Some(UdpPurpose::Offer),
+            1 => Some(UdpPurpose::Test),
+            2 => Some(UdpPurpose::Answer),
+            _ => None,
+        }
+    }
+
+    /// The number of this purpose.
+    pub const fn code(self) -> u8 {
+        match self {
+            UdpPurpose::Offer => 0,
+            UdpPurpose::Test => 1,
+            UdpPurpose::Answer => 2,
         }
     }
 }
@@ -377,6 +403,7 @@ impl Options {
         fork: None,
         keepalive_timeout: None,
         flow_label: None,
+        udp: None,
     };
 
     /// Whether the option is there.
@@ -391,6 +418,7 @@ impl Options {
             OptionType::Fork => self.fork.is_some(),
             OptionType::KeepaliveTimeout => self.keepalive_timeout.is_some(),
             OptionType::FlowLabel => self.flow_label.is_some(),
+            OptionType::Udp => self.udp.is_some(),
             OptionType::Unknown(_) => false,
         }
     }
@@ -427,6 +455,7 @@ impl fmt::Display for OptionType {
             OptionType::Fork => "Forked Instance Identifier",
             OptionType::KeepaliveTimeout => "Keepalive Timeout",
             OptionType::FlowLabel => "Flow Label",
+            OptionType::Udp => "UDP",
             OptionType::Unknown(code) => return write!(out, "option type {code}"),
         })
     }
@@ -456,6 +485,6 @@ mod tests {
     #[test]
     fn the_known_types_are_those_of_the_rfcs() {
         assert_eq!(MessageType::KNOWN.map(MessageType::code), [1, 2, 3, 4, 5, 6, 64, 65, 66, 67, 68]);
-        assert_eq!(OptionType::KNOWN.map(OptionType::code), [1, 2, 3, 4, 5, 6, 7, 10, 19526]);
+        assert_eq!(OptionType::KNOWN.map(OptionType::code), [1, 2, 3, 4, 5, 6, 7, 10, 19526, 21828]);
     }
 }

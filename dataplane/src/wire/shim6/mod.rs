@@ -25,6 +25,7 @@ pub mod payload;
 pub mod repr;
 #[cfg(test)]
 mod tests;
+pub mod udp;
 pub mod view;
 
 pub use emit::{EmitError, HEADER_MAX};
@@ -32,4 +33,5 @@ pub use kind::{MessageType, OptionType};
 pub use packet::{ControlPacket, PacketError, emit_packet};
 pub use payload::{PayloadError, SpliceError};
 pub use repr::*;
+pub use udp::{UdpFlow, UdpPorts};
 pub use view::{ControlView, ParseError, RawOption, RawOptions};

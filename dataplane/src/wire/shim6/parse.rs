@@ -4,7 +4,7 @@ use super::kind::locator_padding;
 use super::view::{ControlView, ParseError, RawOption, RawOptions, chunk};
 use super::{
     ErrorMessage, LabelOption, LabelPurpose, LocatorList, LocatorPreferences, Message, MessageType, OptionType,
-    Options, Preference, Probe, VerificationMethod,
+    Options, Preference, Probe, UdpOption, UdpPurpose, VerificationMethod,
 };
 use crate::wire::address::{Locator, Ulid, UlidPair};
 
@@ -122,6 +122,7 @@ impl Options {
                 self.keepalive_timeout = Some(u16::from_be_bytes([high, low]));
             }
             OptionType::FlowLabel => self.flow_label = Some(label(option)?),
+            OptionType::Udp => self.udp = Some(udp(option)?),
             OptionType::Unknown(_) => {}
         }
         Some(())
@@ -130,7 +131,11 @@ impl Options {
 
 /// Whether an option of an experimental type belongs to somebody else's experiment, and so is unknown to us.
 fn is_foreign(option: &RawOption<'_>) -> bool {
-    option.kind == OptionType::FlowLabel && label(option).is_none()
+    match option.kind {
+        OptionType::FlowLabel => label(option).is_none(),
+        OptionType::Udp => udp(option).is_none(),
+        _ => false,
+    }
 }
 
 /// Flow Label, with reserved bits ignored.
@@ -146,6 +151,17 @@ fn label(option: &RawOption<'_>) -> Option<LabelOption> {
         label: word(4) & 0xf_ffff,
         nonce: word(8),
     })
+}
+
+/// UDP, with reserved bits ignored.
+fn udp(option: &RawOption<'_>) -> Option<UdpOption> {
+    let contents: &[u8; UdpOption::LEN] = option.contents.try_into().ok()?;
+    let word = |at| u32::from_be_bytes(chunk(contents, at));
+    if word(0) != UdpOption::EXPERIMENT {
+        return None;
+    }
+    let purpose = UdpPurpose::from_code((word(4) >> 28) as u8)?;
+    Some(UdpOption { purpose, in_udp: word(4) & 1 == 1, nonce: word(8) })
 }
 
 /// Locator List (RFC 5533 §5.15.2): the length must be exactly what the count asks for.

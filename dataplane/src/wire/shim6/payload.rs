@@ -122,7 +122,7 @@ pub fn remove(packet: &mut [u8], place: Place) -> Result<(), SpliceError> {
 
 /// Whether `place` is one that a walk over `packet` could have found.
 #[inline]
-fn check(packet: Option<&[u8]>, place: Place) -> Result<(), SpliceError> {
+pub(super) fn check(packet: Option<&[u8]>, place: Place) -> Result<(), SpliceError> {
     let inside = packet.is_some_and(|packet| place.offset <= packet.len());
     if inside && place.offset >= HEADER_LEN && place.predecessor < place.offset {
         Ok(())
@@ -132,7 +132,7 @@ fn check(packet: Option<&[u8]>, place: Place) -> Result<(), SpliceError> {
 }
 
 #[inline]
-fn payload_len(buffer: &[u8], start: usize) -> u16 {
+pub(super) fn payload_len(buffer: &[u8], start: usize) -> u16 {
     u16::from_be_bytes([buffer[start + 4], buffer[start + 5]])
 }
 

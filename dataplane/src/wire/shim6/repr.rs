@@ -125,6 +125,8 @@ pub struct Options {
     pub keepalive_timeout: Option<u16>,
     /// The context in the flow label: an experiment of ours (docs/decisions: the context in the flow label).
     pub flow_label: Option<LabelOption>,
+    /// Shim6 in UDP: an experiment of ours (docs/decisions: paths that drop extension headers).
+    pub udp: Option<UdpOption>,
 }
 
 /// Flow Label option: an experiment of ours, ignored by all who do not take part in it.
@@ -170,6 +172,51 @@ pub enum LabelPurpose {
     /// 1: with what label does this packet come to you?
     Test,
     /// 2: with this one.
+    Answer,
+}
+
+/// UDP option: an experiment of ours, ignored by all who do not take part in it.
+///
+/// ```text
+///  0                   1                   2                   3
+///  0 1 2 3 4 5 6 7 8 9 0 1 2 3 4 5 6 7 8 9 0 1 2 3 4 5 6 7 8 9 0 1
+/// +-------------------------------+-------------------------------+
+/// |         Type = 21828        |0|          Length = 12          |
+/// +-------------------------------+-------------------------------+
+/// |                Experiment = 0x50365544 ("P6UD")               |
+/// +-------+-----------------------------------------------------+-+
+/// |Purpose|                       Reserved                      |U|
+/// +-------+-----------------------------------------------------+-+
+/// |                             Nonce                             |
+/// +---------------------------------------------------------------+
+/// ```
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct UdpOption {
+    /// What is said.
+    pub purpose: UdpPurpose,
+    /// In an answer: the test came in UDP (U).
+    pub in_udp: bool,
+    /// Chosen for a pair of tests, echoed in their answers; zero in offers.
+    pub nonce: u32,
+}
+
+impl UdpOption {
+    /// Distinguishes us from others who experiment with the same option type.
+    pub const EXPERIMENT: u32 = u32::from_be_bytes(*b"P6UD");
+    /// Octets of contents.
+    pub const LEN: usize = 12;
+    /// What tells the peer that this context may come in UDP.
+    pub const OFFER: UdpOption = UdpOption { purpose: UdpPurpose::Offer, in_udp: false, nonce: 0 };
+}
+
+/// What a UDP option says.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum UdpPurpose {
+    /// 0: messages and payload of this context may come to me in UDP.
+    Offer,
+    /// 1: how does this packet come to you?
+    Test,
+    /// 2: like this.
     Answer,
 }
 

@@ -72,6 +72,16 @@ fn golden_options_go_both_ways() {
             },
             "988c000c 5036464c 201abcde 01020304",
         ),
+        (
+            Message::Keepalive {
+                receiver_tag: tag(),
+                options: Options {
+                    udp: Some(UdpOption { purpose: UdpPurpose::Answer, in_udp: true, nonce: 0x0102_0304 }),
+                    ..Options::NONE
+                },
+            },
+            "aa88000c 50365544 20000001 01020304",
+        ),
     ];
     for (message, octets) in cases {
         let emitted = message.emit().unwrap();
@@ -200,6 +210,7 @@ fn sound(option: OptionType) -> Vec<u8> {
         OptionType::Ulids => vec![0x20; 36],
         OptionType::Fork | OptionType::KeepaliveTimeout => vec![0, 0, 0, 9],
         OptionType::FlowLabel => vec![0x50, 0x36, 0x46, 0x4c, 0, 0, 0, 9, 0, 0, 0, 0],
+        OptionType::Udp => b"P6UD\0\0\0\0\0\0\0\0".to_vec(),
         OptionType::Unknown(_) => vec![],
     };
     raw(option.code() << 1, &contents, 0)
@@ -209,13 +220,13 @@ fn sound(option: OptionType) -> Vec<u8> {
 const ALLOWED: [(MessageType, &[u16]); 10] = [
     (MessageType::I1, &[6, 7]),
     (MessageType::R1, &[1]),
-    (MessageType::I2, &[1, 2, 3, 4, 5, 6, 7, 10, 19526]),
-    (MessageType::R2, &[2, 3, 4, 5, 10, 19526]),
+    (MessageType::I2, &[1, 2, 3, 4, 5, 6, 7, 10, 19526, 21828]),
+    (MessageType::R2, &[2, 3, 4, 5, 10, 19526, 21828]),
     (MessageType::R1bis, &[1]),
-    (MessageType::I2bis, &[1, 2, 3, 4, 5, 6, 7, 10, 19526]),
+    (MessageType::I2bis, &[1, 2, 3, 4, 5, 6, 7, 10, 19526, 21828]),
     (MessageType::UpdateRequest, &[2, 3, 4, 5, 10]),
     (MessageType::UpdateAck, &[]),
-    (MessageType::Keepalive, &[19526]),
+    (MessageType::Keepalive, &[19526, 21828]),
     (MessageType::Probe, &[]),
 ];
 
@@ -273,7 +284,9 @@ fn a_foreign_experiment_is_an_unknown_option() {
     let mut other_purpose = ours;
     other_purpose[4] = 0x30;
     for foreign in [&other_name[..], &other_purpose, &ours[..8], &[]] {
-        assert_eq!(Message::parse(&with_raw(&i2, &raw(19526 << 1, foreign, 0))).as_ref(), Ok(&i2));
+        for number in [19526 << 1, 21828 << 1] {
+            assert_eq!(Message::parse(&with_raw(&i2, &raw(number, foreign, 0))).as_ref(), Ok(&i2));
+        }
         let twice = [raw(19526 << 1, foreign, 0), raw(19526 << 1, &ours, 0)].concat();
         assert_eq!(Message::parse(&with_raw(&i2, &twice)).unwrap().options().flow_label.map(|it| it.label), Some(9));
         let loud = Message::parse(&with_raw(&i2, &raw(19526 << 1 | 1, foreign, 0)));

@@ -50,11 +50,29 @@ fn any_options() -> impl Strategy<Value = Options> {
         opaque(),
         of(ulids),
         any::<(Option<u32>, Option<u16>)>(),
-        of(any_label()),
+        (of(any_label()), of(any_udp())),
     )
         .prop_map(
-            |(validator, locators, preferences, pds, signature, ulids, (fork, keepalive_timeout), flow_label)| {
-                Options { validator, locators, preferences, pds, signature, ulids, fork, keepalive_timeout, flow_label }
+            |(
+                validator,
+                locators,
+                preferences,
+                pds,
+                signature,
+                ulids,
+                (fork, keepalive_timeout),
+                (flow_label, udp),
+            )| Options {
+                validator,
+                locators,
+                preferences,
+                pds,
+                signature,
+                ulids,
+                fork,
+                keepalive_timeout,
+                flow_label,
+                udp,
             },
         )
 }
@@ -67,6 +85,11 @@ fn any_label() -> impl Strategy<Value = LabelOption> {
         label,
         nonce,
     })
+}
+
+fn any_udp() -> impl Strategy<Value = UdpOption> {
+    let purpose = prop::sample::select(vec![UdpPurpose::Offer, UdpPurpose::Test, UdpPurpose::Answer]);
+    (purpose, any::<bool>(), any::<u32>()).prop_map(|(purpose, in_udp, nonce)| UdpOption { purpose, in_udp, nonce })
 }
 
 /// What the message's type allows of its options, and a validator if it needs one.
@@ -85,6 +108,7 @@ fn thinned(mut message: Message) -> Message {
             fork: all.fork.filter(|_| allowed(OptionType::Fork)),
             keepalive_timeout: all.keepalive_timeout.filter(|_| allowed(OptionType::KeepaliveTimeout)),
             flow_label: all.flow_label.filter(|_| allowed(OptionType::FlowLabel)),
+            udp: all.udp.filter(|_| allowed(OptionType::Udp)),
         };
     }
     message
