@@ -146,7 +146,9 @@ impl EalError {
     pub(crate) fn device(device: String, errno: Errno, virtual_device: bool) -> Self {
         let hint = match errno {
             Errno::EEXIST => "a device of this name is attached already",
-            Errno::EACCES | Errno::EPERM => "run as root: this device opens raw sockets, interfaces or device files",
+            Errno::EACCES | Errno::EPERM => {
+                "it takes CAP_NET_RAW and CAP_NET_ADMIN, for a NIC access to /dev/vfio; root has all of it"
+            }
             Errno::ENOMEM => "more memory for DPDK, or fewer queues and descriptors",
             _ if !virtual_device => "is it bound to vfio-pci (dpdk-devbind.py --status)?",
             Errno::ENODEV => "is the interface or file named in it there, and does DPDK know this driver?",

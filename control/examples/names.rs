@@ -48,6 +48,7 @@ fn alg() -> (Alg, StdRng) {
         zone: Name::from_text("a.example").ok(),
         identifiers: Identifiers { blocks: Vec::new(), site: Block::new(BOX, 48) },
         cache: Bounds { entries: 1000, octets: 1 << 20 },
+        withholds: false,
     });
     alg.set_names([("h1", Ulid(HOST))]);
     alg.set_sources(0, vec![OWN]);
@@ -87,12 +88,13 @@ fn engine(count: u32) {
         upstream: vec![server],
         zone,
         ulid_kind: ULID_KIND,
-        identifiers: Vec::new(),
         cache_entries: 1000,
         cache_mb: 1,
         questions_per_s: 1000,
         questions_per_host_s: 1000,
         handshake_wait_ms: 40,
+        a_records: control::config::site::ARecords::Pass,
+        a_wait_ms: 1000,
     };
     world.reload(0, |site, _| site.dns = Some(dns)).expect("a configuration the engine takes");
     world.restart(0);

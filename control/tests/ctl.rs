@@ -127,7 +127,7 @@ fn a_wrong_site_fails_the_check_with_file_line_and_field() {
             "lan = \"fc00:a:0:1::/64\"",
             "len = \"fc00:a:0:1::/64\"",
             "site.toml:5:1: site.lan: is missing\nsite.toml:7:1: site.len: unknown field `len`, expected one of `prefix`, \
-             `lan`, `port`, `key`, `sec`, `quarantine_s`, `mss_clamp`\n",
+             `lan`, `port`, `key`, `sec`, `quarantine_s`, `mss_clamp`, `identifier_blocks`\n",
         ),
         (
             "prefix = \"2001:db8:a2:1::/64\"",
@@ -307,11 +307,13 @@ fn answer(request: &Request) -> Response {
             version: "9.9".into(),
             ready: true,
             uptime_s: 3700,
+            process: 4711,
             providers: vec![ProviderView { name: "isp-x".into(), up: true, ..Default::default() }],
             workers: vec![WorkerView { id: 0, core: Some(3), ..Default::default() }],
             ..Default::default()
         }),
         Request::Hosts => Response::Hosts(HostsView::default()),
+        Request::Upgrade => Response::Upgrading(UpgradingView { process: 4711 }),
         Request::Contexts(filter) if filter.after.is_none() => {
             Response::Contexts(ContextsView { contexts: vec![context()], left_off: 0, next: Some(4096) })
         }
@@ -400,7 +402,7 @@ fn answer(request: &Request) -> Response {
             contexts: 3,
             ..Default::default()
         }),
-        Request::Upgrade => Response::error("no other process"),
+        Request::History(_) => Response::History(Box::default()),
         Request::Reload => Response::error("site.toml:3:6: box.id: 16 is out of range: 0 to 15"),
     }
 }

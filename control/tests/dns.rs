@@ -6,15 +6,15 @@ use std::net::Ipv6Addr;
 use std::time::Duration;
 
 use common::{Scene, ms, s};
-use control::config::site::Dns;
+use control::config::site::{ARecords, Dns};
 use control::engine::Story;
 use control::host::{Datagram, Stack, StreamEvent};
 use control::manage::api::ContextState;
-use control::sim::{HostId, Plan, SitePlan, packet};
+use control::sim::{HostId, Plan, SitePlan, Way, packet};
 use dataplane::counters::{Count, DropReason};
 use dataplane::wire::ipv6::{View, protocol};
 use hickory_proto::op::{Message, MessageType, OpCode, Query, ResponseCode};
-use hickory_proto::rr::rdata::{AAAA, NULL, PTR};
+use hickory_proto::rr::rdata::{A, AAAA, NULL, PTR};
 use hickory_proto::rr::{Name, RData, Record, RecordType};
 
 /// In the first site: one host that asks, and one that is the name server. In the second: the peer.
@@ -46,12 +46,13 @@ impl Names {
                     upstream: vec![server],
                     zone: Some(control::dns::Name::from_text("a.example").unwrap()),
                     ulid_kind: ULID,
-                    identifiers: Vec::new(),
                     cache_entries: 1000,
                     cache_mb: 1,
                     questions_per_s: 1000,
                     questions_per_host_s: 400,
                     handshake_wait_ms: 40,
+                    a_records: ARecords::Pass,
+                    a_wait_ms: 1000,
                 });
             })
             .unwrap();
@@ -68,6 +69,17 @@ impl Names {
     /// The same when everybody on the link knows everybody: of packets that wait for a neighbour only few are kept.
     fn met(seed: u64) -> Names {
         let mut names = Names::new(seed);
+        names.ask(&Name::from_ascii("nobody.example.").unwrap(), RecordType::AAAA, s(1));
+        names
+    }
+
+    /// The same where peers have IPv4 addresses too, and hosts shall not know them.
+    fn withholding(seed: u64, a_records: ARecords) -> Names {
+        let mut names = Names::new(seed);
+        let change = names.scene.reload(0, |site, _| site.dns.iter_mut().for_each(|dns| dns.a_records = a_records));
+        change.unwrap();
+        names.scene.restart(0);
+        names.records.push((web(), 300, RData::A(A::new(192, 0, 2, 1))));
         names.ask(&Name::from_ascii("nobody.example.").unwrap(), RecordType::AAAA, s(1));
         names
     }
@@ -358,4 +370,75 @@ fn the_answer_waits_for_the_handshake_it_begins_and_not_for_long() {
     // Who asks next does not wait: the handshake was not begun for that answer.
     let took = names.until_told(&name);
     assert!(took < ms(10), "{took:?}");
+}
+
+fn legacy(message: &Message) -> usize {
+    message.answers.iter().filter(|record| record.record_type() == RecordType::A).count()
+}
+
+#[test]
+fn ipv4_addresses_are_withheld_when_the_peer_answers_at_its_cmula() {
+    let mut names = Names::withholding(11, ARecords::Withhold);
+    // Nobody has asked for anything else: the question begins the handshake itself.
+    let answer = names.ask(&web(), RecordType::A, s(2));
+    assert_eq!((legacy(&answer), answer.authorities.len()), (0, 1));
+    assert_eq!(names.scene.nodes[0].contexts(names.scene.now)[0].state, ContextState::Established);
+    assert_eq!((names.count("dns_a_withheld"), names.count("dns_a_unreached")), (1, 0));
+    let view = names.scene.nodes[0].engine.dns_view(names.scene.now);
+    assert!(view.withholding && view.undecided == 0);
+    // From the cache, and at once.
+    assert_eq!(legacy(&names.ask(&web(), RecordType::A, ms(5))), 0);
+    assert_eq!(names.count("dns_a_withheld"), 2);
+}
+
+#[test]
+fn the_only_addresses_that_work_are_never_withheld() {
+    let mut names = Names::withholding(12, ARecords::Withhold);
+    // Nobody is behind this CMULA.
+    let gone = Name::from_ascii("gone.example.").unwrap();
+    names.records.push((gone.clone(), 300, RData::A(A::new(192, 0, 2, 9))));
+    names.records.push((gone.clone(), 300, RData::AAAA(AAAA("2001:db8:77::1".parse().unwrap()))));
+    names.records.push((gone.clone(), 300, ulid("fc00:b:9::1".parse().unwrap())));
+    names.say(&gone, RecordType::A);
+    names.run(ms(900));
+    assert_eq!(names.replies().len(), 0, "it waits for the peer");
+    assert_eq!(names.scene.nodes[0].engine.dns_view(names.scene.now).undecided, 1);
+    names.run(ms(200));
+    assert_eq!(legacy(&names.replies()[0]), 1);
+    assert_eq!((names.count("dns_a_withheld"), names.count("dns_a_unreached")), (0, 1));
+    // When the exchange has failed nobody waits any more.
+    names.run(s(200));
+    assert_eq!(legacy(&names.ask(&gone, RecordType::A, ms(5))), 1);
+    // A peer that answered, and then is lost: its host looks for another way, and gets all addresses meanwhile.
+    assert_eq!(legacy(&names.ask(&web(), RecordType::A, s(2))), 0);
+    let stream = names.scene.stream(ASKER, PEER, ms(20));
+    names.run(s(3));
+    let sends = names.scene.providers.iter().filter(|provider| provider.site == 0).count();
+    (0..sends).for_each(|provider| names.scene.cut(provider, &[Way::In, Way::Out]));
+    names.run(s(8));
+    names.scene.stop(stream);
+    assert_eq!(legacy(&names.ask(&web(), RecordType::A, ms(1500))), 1);
+}
+
+#[test]
+fn the_policy_says_for_whom_addresses_are_withheld() {
+    let policy = |peers: &str, what: &str| {
+        format!(
+            "{{\"version\": 1, \"classes\": [{{\"name\": \"c\", \"match\": {{\"peers\": [\"{peers}\"]}}, \"a_records\": \"{what}\"}}]}}"
+        )
+    };
+    for (setting, peers, what, left) in [
+        (ARecords::Pass, "fc00:b::/48", "withhold", 0),
+        (ARecords::Pass, "fc00:c::/48", "withhold", 1),
+        (ARecords::Withhold, "fc00:b::/48", "pass", 1),
+        (ARecords::Withhold, "fc00:c::/48", "pass", 0),
+    ] {
+        let mut names = Names::withholding(13, setting);
+        names.scene.load_policy(0, Some(&policy(peers, what))).unwrap();
+        assert_eq!(legacy(&names.ask(&web(), RecordType::A, s(2))), left, "{setting:?} {peers} {what}");
+        // Without the policy the setting counts again.
+        names.scene.load_policy(0, None).unwrap();
+        let left = usize::from(setting == ARecords::Pass);
+        assert_eq!(legacy(&names.ask(&web(), RecordType::A, s(2))), left, "{setting:?}");
+    }
 }

@@ -57,7 +57,7 @@ counters! {
         NatNoProvider = "drop_nat_no_provider", "A packet for a global address whose sender has no address at any provider that is up, or, between hosts of the site, at the provider of its destination; Destination Unreachable was sent if the rate allows.";
         NatUnknownImage = "drop_nat_unknown_image", "A plain packet for an address of a delegated prefix that stands for nobody; Destination Unreachable was sent if the rate allows.";
         NatUntranslatable = "drop_nat_untranslatable", "A packet NATv6 must leave alone: with a Shim6 header, under way with a Routing header, link-local business, or an interface identifier of all zeros under a long prefix.";
-        UniqueLocal = "drop_unique_local", "A plain packet from a provider with a unique local source, which nobody may send across a border (RFC 4193 4.3).";
+        UniqueLocal = "drop_unique_local", "A plain packet from a provider whose source is a unique local address or another identifier, which nobody may send across a border (RFC 4193 4.3).";
         SpoofedSource = "drop_spoofed_source", "A packet has a source its side cannot have: from a provider one of this site, from the site one that no host was given.";
         NextHopUnresolved = "drop_next_hop_unresolved", "The link-layer address of the next hop is not known.";
         ControlRate = "drop_control_rate", "More packets for the control core than the rate allows.";

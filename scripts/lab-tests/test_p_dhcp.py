@@ -4,6 +4,7 @@
 `PSHIM6_DHCP_KILLS` says how often the daemon is killed; 20 if it does not.
 """
 
+import ipaddress
 import json
 import os
 import random
@@ -36,13 +37,31 @@ interval_s = 4
 
 # What dhclient's own script does, without touching this machine's resolv.conf.
 SCRIPT = """#!/bin/sh
-echo "$reason $new_ip6_address $new_dhcp6_name_servers $new_dhcp6_domain_search" >> FOLDER/log
+echo "$reason $new_ip6_address $new_dhcp6_name_servers $new_dhcp6_domain_search $new_dhcp6_addrsel" >> FOLDER/log
 case "$reason" in
 BOUND6|RENEW6|REBIND6) ip -6 addr replace "$new_ip6_address/128" dev "$interface" nodad ;;
 RELEASE6|EXPIRE6|STOP6) ip -6 addr del "$old_ip6_address/128" dev "$interface" ;;
 esac
 exit 0
 """
+
+# Options that dhclient does not know are made known to it: it asks for them in its ORO and gives their octets to the script.
+CONF = """option dhcp6.addrsel code 84 = string;
+also request dhcp6.name-servers, dhcp6.domain-search, dhcp6.addrsel;
+"""
+
+
+def selection(text):
+    """The flags and rows of an Address Selection option (RFC 7078 section 3) as dhclient shows its octets."""
+    octets = bytes(int(pair, 16) for pair in text.split(":"))
+    rows, rest = [], octets[1:]
+    while rest:
+        code, length = int.from_bytes(rest[:2], "big"), int.from_bytes(rest[2:4], "big")
+        label, precedence, bits, *prefix = rest[4 : 4 + length]
+        assert code == 85 and len(prefix) == (bits + 7) // 8, rest
+        rows.append((str(ipaddress.IPv6Address(bytes(prefix).ljust(16, b"\0"))), bits, precedence, label))
+        rest = rest[4 + length :]
+    return octets[0], rows
 
 
 def setUpModule():
@@ -72,7 +91,7 @@ class BareHost(LabTest):
         script = Path(self.folder, "script")
         script.write_text(SCRIPT.replace("FOLDER", self.folder))
         script.chmod(0o755)
-        Path(self.folder, "conf").write_text("also request dhcp6.name-servers, dhcp6.domain-search;\n")
+        Path(self.folder, "conf").write_text(CONF)
         ctl = box.ctl_process(A, ["host", "remove", self.node])
         self.assertEqual(ctl.returncode, 0, ctl.stderr)
         conf = "/proc/sys/net/ipv6/conf/eth0"
@@ -84,7 +103,7 @@ class BareHost(LabTest):
         return net.exec_in(self.node, ["ip", "-6", "route"]).stdout
 
     def bound(self):
-        """What dhclient was told: the address, the name server, the search list."""
+        """What dhclient was told: the address, the name server, the search list, address selection."""
         log = Path(self.folder, "log")
         self.wait_until("dhclient has a lease", lambda: log.exists() and "BOUND6" in log.read_text(), 20)
         return next(line for line in log.read_text().splitlines() if line.startswith("BOUND6")).split()[1:]
@@ -101,8 +120,12 @@ class RealClient(BareHost):
         with open(f"{self.folder}/err", "wb") as err:
             running = subprocess.Popen(net.inside(self.node, self.dhclient()), stdout=subprocess.DEVNULL, stderr=err)
         try:
-            address, *rest = self.bound()
+            address, *rest, table = self.bound()
             self.assertEqual(rest, ["fc00:a:0:1::1", "site.example."])
+            flags, rows = selection(table)
+            self.assertEqual((flags, rows[0]), (3, ("fc00::", 8, 45, 14)), "identifiers come first")
+            self.assertIn(("::ffff:0.0.0.0" if sys.version_info >= (3, 13) else "::ffff:0:0", 96, 35, 4), rows)
+            self.assertEqual(len(rows), 10)
             [lease] = [lease for lease in leases()["leases"] if lease["ulid"] == address]
             self.assertTrue(lease["bound"])
             self.assertEqual(len(lease["locators"]), len(A.providers))

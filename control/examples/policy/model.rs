@@ -72,6 +72,7 @@ pub fn policy(weights: &[f64]) -> Policy {
             rules: [Some(rule.clone()), Some(rule)],
             windows: Windows::default(),
             fail_back: FailBack::AtOnce,
+            a_records: None,
         }],
         moves_per_s: 500,
         tolerance: 0.005,

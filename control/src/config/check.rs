@@ -17,6 +17,7 @@ use super::problem::Problem;
 use super::publish;
 use super::site::{Eal, Hints, Hugepages, Idle, Node, Order, Reap, Routable, Setup, Shim6, Site};
 use super::source::{Source, Span};
+use super::web;
 
 /// Checks `text`, the contents of `file`. Relative paths in it are taken from the file's directory.
 pub(super) fn site(file: &Path, text: &str) -> (Option<Site>, Vec<Problem>, Vec<Problem>) {
@@ -38,17 +39,19 @@ fn read(source: &mut Source<'_>, directory: &Path) -> Option<Site> {
     let (node, network) = (node?, network?);
     let natv6 = natv6::check(source, &file.natv6, &network);
     let dhcp = dhcp::dhcp(source, &file, &network);
-    let advertising = dhcp::advertising(source, &file);
+    let advertising = dhcp::advertising(source, &file, &network);
     let store = dhcp::store(source, &file, directory);
     let dns = dns::check(source, &file.dns, &network);
     let publish = publish::check(source, &file.publish, &network, directory);
-    let manage = manage::check(source, &file.manage, directory);
+    let manage = manage::check(source, &file.manage, directory, &node.control_socket);
     let metrics = manage::metrics(source, &file.metrics);
+    let web = web::check(source, &file.web, &manage, &metrics);
     let forks = fork::check(source, &file.forks, &network, shim6.forks_max);
     Some(Site {
         node,
         eal,
         prefix: network.prefix,
+        identifier_blocks: network.identifier_blocks,
         lan: network.lan,
         lan_port: network.lan_port,
         key: network.key,
@@ -57,6 +60,7 @@ fn read(source: &mut Source<'_>, directory: &Path) -> Option<Site> {
         mss_clamp: file.site.as_ref().and_then(|section| section.get_ref().mss_clamp).unwrap_or(false),
         ports: network.ports,
         providers: network.providers,
+        uplinks: network.uplinks,
         peers: network.peers,
         forks,
         reap,
@@ -71,6 +75,7 @@ fn read(source: &mut Source<'_>, directory: &Path) -> Option<Site> {
         publish,
         manage,
         metrics,
+        web,
     })
 }
 

@@ -12,11 +12,13 @@ use super::network::{Network, parsed};
 use super::prefix::Prefix;
 use super::site::{Advertising, Dhcp};
 use super::source::Source;
-use crate::dhcp::options::encode_name;
+use crate::dhcp::options::{AUTOMATIC_ROWS, PRIVACY, PolicyRow, encode_name, policy_with};
 use crate::dhcp::{Duid, Reservation};
 
 /// Lists of a few servers, domains or routes fit every message.
 const ENTRIES_MAX: usize = 8;
+/// So do these rows beside the others of the hosts' policy table.
+const SELECTION_MAX: usize = 16;
 
 /// Where everything is kept that must not be forgotten.
 pub(super) fn store(source: &mut Source<'_>, file: &SiteFile, directory: &Path) -> Option<PathBuf> {
@@ -69,13 +71,75 @@ pub(super) fn dhcp(source: &mut Source<'_>, file: &SiteFile, network: &Network) 
         preference: number(source, &section.preference, limits::DHCP_PREFERENCE),
         dns_servers: dns_servers(source, section),
         search: search(source, section),
-        prefer: section.prefer.as_ref().map_or(Prefix::of(Ipv6Addr::new(0xfc00, 0, 0, 0, 0, 0, 0, 0), 8), |text| {
-            // "none" sends no table at all.
-            if text.get_ref() == "none" { None } else { parsed(source, text, "an IPv6 prefix or \"none\"") }
-        }),
+        policy: policy(source, section, network),
+        policy_flags: flags(section),
         relays: relays(source, section, network),
         reservations,
     })
+}
+
+/// The hosts' policy table: what is said, then the rows of identifiers, then what RFC 6724 has and nobody said otherwise.
+fn policy(source: &mut Source<'_>, section: &DhcpSection, network: &Network) -> Vec<PolicyRow> {
+    let said = selection(source, section);
+    let prefer = match &section.prefer {
+        None => cmulas(),
+        Some(text) if text.get_ref() == "none" => {
+            if let Some(row) = section.selection.iter().flatten().next() {
+                source.problem(&row.span(), "is a row of a table that dhcp.prefer = \"none\" does not send");
+            }
+            return Vec::new();
+        }
+        Some(text) => parsed(source, text, "an IPv6 prefix or \"none\""),
+    };
+    // The site's own hosts are among those that are preferred, wherever their addresses come from.
+    let mut blocks: Vec<Prefix> = prefer.into_iter().collect();
+    for block in network.identifier_blocks.iter().chain([&network.prefix]) {
+        if !blocks.iter().any(|other| other.covers(*block)) {
+            blocks.push(*block);
+        }
+    }
+    let blocks: Vec<_> = blocks.iter().map(|block| (block.address(), block.length())).collect();
+    policy_with(&said, &blocks)
+}
+
+fn flags(section: &DhcpSection) -> u8 {
+    let automatic = section.selection_automatic.unwrap_or(true);
+    let privacy = section.selection_privacy.unwrap_or(true);
+    (if automatic { AUTOMATIC_ROWS } else { 0 }) | (if privacy { PRIVACY } else { 0 })
+}
+
+fn selection(source: &mut Source<'_>, section: &DhcpSection) -> Vec<PolicyRow> {
+    let tables = section.selection.as_deref().unwrap_or_default();
+    if let Some(more) = tables.get(SELECTION_MAX) {
+        source.problem(&more.span(), format!("is one row too many: at most {SELECTION_MAX}"));
+    }
+    let mut rows: Vec<PolicyRow> = Vec::new();
+    for table in tables {
+        let (span, section) = (table.span(), table.get_ref());
+        let prefix = required(source, &span, "prefix", &section.prefix);
+        let prefix: Option<Prefix> = prefix.and_then(|text| parsed(source, text, "an IPv6 prefix"));
+        let mut octet = |field: &str, value: &Option<Spanned<i64>>| {
+            let value = required(source, &span, field, value)?;
+            let octet = u8::try_from(*value.get_ref());
+            if octet.is_err() {
+                source.problem(&value.span(), "is out of range: 0 to 255");
+            }
+            octet.ok()
+        };
+        let (precedence, label) = (octet("precedence", &section.precedence), octet("label", &section.label));
+        let (Some(prefix), Some(precedence), Some(label)) = (prefix, precedence, label) else { continue };
+        let row = PolicyRow { prefix: prefix.address(), length: prefix.length(), precedence, label };
+        if rows.iter().any(|other| (other.prefix, other.length) == (row.prefix, row.length)) {
+            source.problem(&span, format!("is about {prefix}, of which there is a row already"));
+        }
+        rows.push(row);
+    }
+    rows
+}
+
+/// The half of fc00::/7 that is for managed blocks.
+fn cmulas() -> Option<Prefix> {
+    Prefix::of(Ipv6Addr::new(0xfc00, 0, 0, 0, 0, 0, 0, 0), 8)
 }
 
 fn list<'s>(source: &mut Source<'_>, list: &'s Option<Spanned<Vec<Spanned<String>>>>) -> &'s [Spanned<String>] {
@@ -150,7 +214,7 @@ fn reservation(source: &mut Source<'_>, table: &Spanned<ReservationSection>) -> 
     Some(Reservation { duid: duid?, iaid: iaid.and_then(Result::ok), name: name? })
 }
 
-pub(super) fn advertising(source: &mut Source<'_>, file: &SiteFile) -> Option<Advertising> {
+pub(super) fn advertising(source: &mut Source<'_>, file: &SiteFile, network: &Network) -> Option<Advertising> {
     let table = file.ra.as_ref()?;
     let section: &RaSection = table.get_ref();
     let interval: u16 = number(source, &section.interval_s, limits::RA_INTERVAL_S);
@@ -165,7 +229,7 @@ pub(super) fn advertising(source: &mut Source<'_>, file: &SiteFile) -> Option<Ad
         source.problem(&field.span(), format!("{lifetime} s end before the next advertisement after {interval} s"));
     }
     let routes = match &section.routes {
-        None => Prefix::of(Ipv6Addr::new(0xfc00, 0, 0, 0, 0, 0, 0, 0), 8).into_iter().collect(),
+        None => cmulas().into_iter().chain(network.identifier_blocks.iter().copied()).collect(),
         Some(_) => {
             let texts = list(source, &section.routes);
             texts.iter().filter_map(|text| parsed(source, text, "an IPv6 prefix")).collect()
@@ -221,7 +285,8 @@ mod tests {
         assert_eq!(site.store.as_deref(), Some(Path::new("/etc/pshim6/leases.redb")));
         let dhcp = site.dhcp.unwrap();
         assert_eq!((dhcp.preferred, dhcp.valid, dhcp.t1, dhcp.t2), (43_200, 86_400, 21_600, 34_560));
-        assert_eq!(dhcp.prefer.unwrap().to_string(), "fc00::/8");
+        assert_eq!((dhcp.policy.len(), dhcp.policy_flags), (10, 3));
+        assert_eq!((dhcp.policy[0].prefix.to_string(), dhcp.policy[0].length), ("fc00::".into(), 8));
         let ra = site.advertising.unwrap();
         assert_eq!((ra.interval, ra.lifetime, ra.routes[0].to_string()), (600, 1800, "fc00::/8".into()));
     }
@@ -231,7 +296,7 @@ mod tests {
         let text = "[store]\nfile = \"s\"\n[dhcp]\nprefer = \"none\"\n[[dhcp.reservation]]\nduid = \"00:03:00:01:02:00:00:00:00:07\"\niaid = 7\nname = \"printer\"\n";
         let dhcp = read(text).unwrap().dhcp.unwrap();
         let [reservation] = &dhcp.reservations[..] else { panic!("{dhcp:?}") };
-        assert_eq!((reservation.name.as_str(), reservation.iaid, dhcp.prefer), ("printer", Some(7), None));
+        assert_eq!((reservation.name.as_str(), reservation.iaid, &dhcp.policy[..]), ("printer", Some(7), &[][..]));
         assert_eq!(reservation.duid.to_string(), "00030001020000000007");
     }
 
@@ -254,5 +319,46 @@ mod tests {
         wrong(&dhcp(&format!("{twice}{twice}")), "has a reservation already");
         wrong(&dhcp(&format!("leases_max = 1\n{twice}")), "leave nothing");
         wrong("[ra]\nlifetime_s = 5\n", "end before the next");
+    }
+
+    #[test]
+    fn the_hosts_policy_table_is_made_of_what_is_said_and_the_sites_blocks() {
+        let rows = |text: &str, dhcp: &str| {
+            let whole =
+                format!("{}[store]\nfile = \"s\"\n[dhcp]\n{dhcp}", REST.replace("[site]", &format!("[site]\n{text}")));
+            let (site, _) = Site::parse(Path::new("site.toml"), &whole).unwrap_or_else(|it| panic!("{it}"));
+            let dhcp = site.dhcp.unwrap();
+            let rows =
+                dhcp.policy.iter().map(|it| format!("{}/{} {} {}", it.prefix, it.length, it.precedence, it.label));
+            (rows.collect::<Vec<_>>(), dhcp.policy_flags)
+        };
+        let (rows_of, flags) = rows("identifier_blocks = [\"5f00::/16\"]", "selection_privacy = false\n");
+        assert_eq!((&rows_of[..2], flags), (&["fc00::/8 45 14".to_owned(), "5f00::/16 45 14".to_owned()][..], 2));
+        // Precedence above that of IPv4, whose row stays as RFC 6724 has it.
+        assert!(rows_of.contains(&"::ffff:0.0.0.0/96 35 4".to_owned()), "{rows_of:?}");
+        // The site's own block is there whatever else is preferred.
+        let (rows_of, _) = rows("", "prefer = \"fd00::/8\"\n");
+        assert_eq!(rows_of[..2], ["fd00::/8 45 14", "fc00:a::/48 45 14"]);
+        let said = "[[dhcp.selection]]\nprefix = \"::ffff:0:0/96\"\nprecedence = 100\nlabel = 4\n";
+        let (rows_of, _) = rows("", said);
+        assert_eq!((rows_of.len(), rows_of[0].as_str()), (10, "::ffff:0.0.0.0/96 100 4"));
+    }
+
+    #[test]
+    fn rows_that_cannot_be_sent_are_told() {
+        let row = |text: &str| format!("[[dhcp.selection]]\n{text}\n");
+        let full = "prefix = \"2001:db8::/32\"\nprecedence = 1\nlabel = 1";
+        let many: String = (0..17).map(|at| row(&full.replace("2001:db8", &format!("2001:{at}")))).collect();
+        for (text, told) in [
+            (row("prefix = \"2001:db8::/32\"\nprecedence = 1"), "label"),
+            (row(&full.replace("label = 1", "label = 256")), "out of range: 0 to 255"),
+            (row(&full.replace("/32", "/129")), "is not an IPv6 prefix"),
+            (row(full) + &row(full), "of which there is a row already"),
+            (format!("prefer = \"none\"\n{}", row(full)), "does not send"),
+            (many, "one row too many: at most 16"),
+        ] {
+            let problems = read(&format!("[store]\nfile = \"s\"\n[dhcp]\n{text}")).expect_err(&text);
+            assert!(problems.iter().any(|problem| problem.contains(told)), "{text}: {problems:?}");
+        }
     }
 }

@@ -10,7 +10,6 @@ use super::check::number;
 use super::file::DnsSection;
 use super::limits;
 use super::network::{Network, parsed};
-use super::prefix::Prefix;
 use super::site::Dns;
 use super::source::Source;
 
@@ -28,12 +27,13 @@ pub(super) fn check(source: &mut Source<'_>, section: &Option<Spanned<DnsSection
         upstream,
         zone: section.zone.as_ref().and_then(|text| zone(source, text)),
         ulid_kind: number(source, &section.ulid_type, limits::DNS_ULID_TYPE),
-        identifiers: identifiers(source, section),
         cache_entries: number(source, &section.cache_entries, limits::DNS_CACHE_ENTRIES),
         cache_mb: number(source, &section.cache_mb, limits::DNS_CACHE_MB),
         questions_per_s: number(source, &section.questions_per_s, limits::DNS_QUESTIONS_PER_S),
         questions_per_host_s: number(source, &section.questions_per_host_s, limits::DNS_QUESTIONS_PER_HOST_S),
         handshake_wait_ms: number(source, &section.handshake_wait_ms, limits::DNS_HANDSHAKE_WAIT_MS),
+        a_records: section.a_records.unwrap_or_default(),
+        a_wait_ms: number(source, &section.a_wait_ms, limits::DNS_A_WAIT_MS),
     })
 }
 
@@ -77,20 +77,6 @@ fn zone(source: &mut Source<'_>, text: &Spanned<String>) -> Option<Name> {
     }
 }
 
-fn identifiers(source: &mut Source<'_>, section: &DnsSection) -> Vec<Prefix> {
-    let Some(list) = &section.identifiers else { return Vec::new() };
-    let mut blocks = Vec::new();
-    for text in list.get_ref() {
-        let Some(block) = parsed::<Prefix>(source, text, "an IPv6 prefix") else { continue };
-        if block.length() < 8 {
-            source.problem(&text.span(), format!("{block} would take far more than identifiers for such"));
-        } else {
-            blocks.push(block);
-        }
-    }
-    blocks
-}
-
 #[cfg(test)]
 mod tests {
     use super::super::tests::{GOOD, load};
@@ -118,7 +104,7 @@ mod tests {
             ("[dns]\nupstream = [\"ff02::fb\"]", "no server's"),
             ("[dns]\nupstream = [\"2001:db8::1\"]\nzone = \"a..b\"", "no domain name"),
             ("[dns]\nupstream = [\"2001:db8::1\"]\nulid_type = 28", "out of range"),
-            ("[dns]\nupstream = [\"2001:db8::1\"]\nidentifiers = [\"::/0\"]", "far more"),
+            ("[dns]\nupstream = [\"2001:db8::1\"]\nidentifiers = [\"5f00::/16\"]", "unknown field"),
             ("[dns]\nupstream = [\"2001:db8::1\"]\nlocators = 3", "unknown field"),
         ] {
             let problems = with(section).expect_err(section);

@@ -8,7 +8,7 @@ use serde::de::DeserializeOwned;
 use toml::Spanned;
 use toml::de::{DeValue, ValueDeserializer};
 
-use super::site::{FlowLabels, Hugepages, Idle, Order, Routable};
+use super::site::{ARecords, FlowLabels, Hugepages, Idle, Order, Routable};
 use super::source::{Source, remove_at};
 
 type Text = Option<Spanned<String>>;
@@ -37,6 +37,7 @@ pub(super) struct SiteFile {
     pub(super) publish: Section<PublishSection>,
     pub(super) manage: Section<ManageSection>,
     pub(super) metrics: Section<MetricsSection>,
+    pub(super) web: Section<WebSection>,
 }
 
 /// A table that stands in the file once or not at all.
@@ -88,6 +89,7 @@ pub(super) struct SiteSection {
     pub(super) sec: Number,
     pub(super) quarantine_s: Number,
     pub(super) mss_clamp: Option<bool>,
+    pub(super) identifier_blocks: Texts,
 }
 
 /// `[[port]]`
@@ -111,6 +113,9 @@ pub(super) struct ProviderSection {
     pub(super) next_hop: Text,
     pub(super) preference: Number,
     pub(super) delegated: Text,
+    pub(super) hint: Number,
+    pub(super) subnet: Number,
+    pub(super) rapid_commit: Option<bool>,
 }
 
 /// `[[peer]]`
@@ -144,12 +149,13 @@ pub(super) struct DnsSection {
     pub(super) upstream: Texts,
     pub(super) zone: Text,
     pub(super) ulid_type: Number,
-    pub(super) identifiers: Texts,
     pub(super) cache_entries: Number,
     pub(super) cache_mb: Number,
     pub(super) questions_per_s: Number,
     pub(super) questions_per_host_s: Number,
     pub(super) handshake_wait_ms: Number,
+    pub(super) a_records: Option<ARecords>,
+    pub(super) a_wait_ms: Number,
 }
 
 /// `[reap]`
@@ -242,8 +248,20 @@ pub(super) struct DhcpSection {
     pub(super) dns_servers: Texts,
     pub(super) search: Texts,
     pub(super) prefer: Text,
+    pub(super) selection: Option<Vec<Spanned<SelectionSection>>>,
+    pub(super) selection_automatic: Option<bool>,
+    pub(super) selection_privacy: Option<bool>,
     pub(super) relays: Texts,
     pub(super) reservation: Option<Vec<Spanned<ReservationSection>>>,
+}
+
+/// `[[dhcp.selection]]`
+#[derive(Debug, Default, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub(super) struct SelectionSection {
+    pub(super) prefix: Text,
+    pub(super) precedence: Number,
+    pub(super) label: Number,
 }
 
 /// `[[dhcp.reservation]]`
@@ -291,6 +309,19 @@ pub(super) struct ManageSection {
     pub(super) read_socket: Text,
     pub(super) read_mode: Text,
     pub(super) read_group: Text,
+    pub(super) listen: Text,
+    pub(super) certificate: Text,
+    pub(super) key: Text,
+    pub(super) clients_read_ca: Text,
+    pub(super) clients_operator_ca: Text,
+}
+
+/// `[web]`
+#[derive(Debug, Default, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub(super) struct WebSection {
+    pub(super) listen: Text,
+    pub(super) over_tls: Option<Spanned<bool>>,
 }
 
 /// `[metrics]`
@@ -302,7 +333,7 @@ pub(super) struct MetricsSection {
 }
 
 const SECTIONS: &str = "[box], [eal], [site], [[port]], [[provider]], [[peer]], [[fork]], [reap], [hints], [shim6], \
-                        [natv6], [setup], [dns], [publish], [dhcp], [ra], [store], [manage], [metrics]";
+                        [natv6], [setup], [dns], [publish], [dhcp], [ra], [store], [manage], [metrics], [web]";
 
 impl SiteFile {
     /// The file's fields; what cannot be read is noted in `source` and left out.
@@ -329,6 +360,7 @@ impl SiteFile {
                 "publish" => file.publish = one(source, "publish", value),
                 "manage" => file.manage = one(source, "manage", value),
                 "metrics" => file.metrics = one(source, "metrics", value),
+                "web" => file.web = one(source, "web", value),
                 unknown => {
                     source.problem_at(&key.span(), unknown.to_string(), format!("unknown; expected one of {SECTIONS}"));
                 }

@@ -4,7 +4,7 @@
 //! that a host can be removed after its provider has gone; a [`Host`] has been verified against the site as it is
 //! now, and only such hosts are served. The file is written by `pshim6ctl host`, whole, by rename.
 
-mod locators;
+pub(super) mod locators;
 
 use std::fmt;
 use std::fs::{self, File, OpenOptions};

@@ -139,6 +139,12 @@ limits! {
     DNS_QUESTIONS_PER_S "dns.questions_per_s" 100_000, 10 to 100_000_000;
     /// The same for one host.
     DNS_QUESTIONS_PER_HOST_S "dns.questions_per_host_s" 5_000, 10 to 100_000_000;
+    /// Length of the prefix a provider is asked for.
+    PROVIDER_HINT "provider.hint" 0, 0 to 64;
+    /// Which /64 of a delegated prefix is used.
+    PROVIDER_SUBNET "provider.subnet" 0, 0 to 4_294_967_295;
+    /// How long IPv4 addresses wait for the peer's first answer; stub resolvers ask again after five seconds.
+    DNS_A_WAIT_MS "dns.a_wait_ms" 1_000, 0 to 4_000;
     /// How long an answer waits for the handshake it began; less than RFC 8305's Resolution Delay.
     DNS_HANDSHAKE_WAIT_MS "dns.handshake_wait_ms" 40, 0 to 2_000;
     /// Paths of which monitoring gets figures of their own.

@@ -4,6 +4,9 @@
 //! workers' snapshot from it. A fault is a [`Problem`] with file, line, column and field, and all faults are told at
 //! once. [`Configuration::load`] is the one way in, for a start and for a reload alike.
 
+mod blocks;
+#[cfg(test)]
+mod blocks_tests;
 mod check;
 mod dhcp;
 mod dns;
@@ -28,6 +31,9 @@ pub mod site;
 mod source;
 #[cfg(test)]
 mod tests;
+pub mod tls;
+pub mod uplink;
+mod web;
 
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
@@ -56,6 +62,8 @@ pub struct Configuration {
     pub publish_key: Option<publish::TsigKey>,
     /// What the policy file says; nothing if there is no such file.
     pub policy: Option<String>,
+    /// Certificates and keys for management over TLS; nothing without `manage.listen`.
+    pub tls: Option<Arc<tls::Tls>>,
     /// What can be obeyed but should be known.
     pub warnings: Vec<Problem>,
 }
@@ -65,20 +73,25 @@ impl Configuration {
     pub fn load(file: &Path) -> Result<Configuration, Problems> {
         let (site, mut warnings) = Site::load(file)?;
         let mut hosts = Hosts::load(&site.node.hosts_file, &site)?;
-        if let Some(file) = site.key.as_ref().filter(|_| site.dhcp.is_some() && hosts.key().is_none()) {
-            // Addresses of clients are made with it, so it must be there.
+        // Addresses of clients, and those in prefixes that come later, are made with it, so it must be there.
+        let made_later = site.dhcp.is_some() || !site.uplinks.is_empty();
+        if let Some(file) = site.key.as_ref().filter(|_| made_later && hosts.key().is_none()) {
             let key = key::load(file).map_err(|error| Problem::of_file(file, error.reason()))?;
             hosts.set_key(Arc::new(key));
         }
         let policy = read_policy(&site.node.policy_file)?;
         let key = site.publish.as_ref().map(|publish| publish::TsigKey::load(&publish.key));
         let publish_key = key.transpose()?;
+        let tls = site.manage.tls.as_ref().map(tls::Tls::load).transpose()?.map(Arc::new);
         if hosts.is_empty() && site.dhcp.is_none() {
             warnings.push(Problem::of_file(&site.node.hosts_file, "no hosts yet (pshim6ctl host add NAME)"));
         }
         warnings.extend(hosts.warnings().iter().cloned());
         warnings.extend(key_warnings(&site, &hosts));
-        Ok(Configuration { file: file.to_path_buf(), site, hosts, publish_key, policy, warnings })
+        if let (Some(tls), Some(files)) = (&tls, &site.manage.tls) {
+            warnings.extend(tls.warning().map(|text| Problem::of_file(&files.certificate, text)));
+        }
+        Ok(Configuration { file: file.to_path_buf(), site, hosts, publish_key, policy, tls, warnings })
     }
 }
 

@@ -9,6 +9,7 @@ use std::str::FromStr;
 use dataplane::wire::{Locator, Ulid};
 use toml::Spanned;
 
+use super::blocks;
 use super::check::{checked_name, number, required};
 use super::file::{PeerSection, PortSection, ProviderSection, SiteFile, SiteSection};
 use super::limits;
@@ -16,16 +17,19 @@ use super::natv6;
 use super::prefix::{LinkAddress, MacAddress, Prefix, is_routable, is_unicast};
 use super::site::{Device, Peer, Port, Provider};
 use super::source::{Source, Span};
+use super::uplink::{self, Uplink};
 
 /// The checked part of the file that this module reads.
 pub(super) struct Network {
     pub(super) prefix: Prefix,
+    pub(super) identifier_blocks: Vec<Prefix>,
     pub(super) lan: Prefix,
     pub(super) lan_port: usize,
     pub(super) key: Option<PathBuf>,
     pub(super) sec: u8,
     pub(super) ports: Vec<Port>,
     pub(super) providers: Vec<Provider>,
+    pub(super) uplinks: Vec<Uplink>,
     pub(super) peers: Vec<Peer>,
 }
 
@@ -36,8 +40,19 @@ pub(super) fn check(source: &mut Source<'_>, file: &SiteFile, directory: &Path) 
         .providers
         .iter()
         .enumerate()
-        .map(|(index, section)| provider(source, section, index, file, &checked))
+        .map(|(index, section)| match uplink::is_open(section.get_ref()) {
+            true => None,
+            false => provider(source, section, index, file, &checked),
+        })
         .collect();
+    let (mut fixed, mut uplinks) = (Vec::new(), Vec::new());
+    for (index, section) in file.providers.iter().enumerate() {
+        uplink::unused(source, section.get_ref());
+        match uplink::is_open(section.get_ref()) {
+            true => uplinks.push(uplink::uplink(source, section, index, file, &checked)),
+            false => fixed.push(providers[index].clone()),
+        }
+    }
     let peers: Vec<Option<Peer>> = file.peers.iter().map(|section| peer(source, section)).collect();
 
     ports_together(source, file);
@@ -46,22 +61,26 @@ pub(super) fn check(source: &mut Source<'_>, file: &SiteFile, directory: &Path) 
     if let Some(site) = &site {
         lan_address(source, file, site, &checked);
         peers_together(source, file, &peers, site.prefix, &providers);
+        blocks::together(source, file, &site.blocks, &checked, &providers);
     }
     let site = site?;
     Some(Network {
         prefix: site.prefix,
+        identifier_blocks: site.blocks,
         lan: site.lan,
         lan_port: site.port,
         key: site.key,
         sec: site.sec,
         ports: checked.into_iter().collect::<Option<_>>()?,
-        providers: providers.into_iter().collect::<Option<_>>()?,
+        providers: fixed.into_iter().collect::<Option<_>>()?,
+        uplinks: uplinks.into_iter().collect::<Option<_>>()?,
         peers: peers.into_iter().collect::<Option<_>>()?,
     })
 }
 
 struct SitePart {
     prefix: Prefix,
+    blocks: Vec<Prefix>,
     lan: Prefix,
     port: usize,
     key: Option<PathBuf>,
@@ -74,7 +93,8 @@ fn site(source: &mut Source<'_>, file: &SiteFile, directory: &Path) -> Option<Si
         return None;
     };
     let (span, section) = (section.span(), section.get_ref());
-    let prefix = required(source, &span, "prefix", &section.prefix).and_then(|text| site_prefix(source, text));
+    let blocks = blocks::blocks(source, section);
+    let prefix = required(source, &span, "prefix", &section.prefix).and_then(|text| site_prefix(source, text, &blocks));
     let lan = required(source, &span, "lan", &section.lan).and_then(|text| lan_prefix(source, text, prefix));
     let port = required(source, &span, "port", &section.port).and_then(|name| reference(source, name, &file.ports));
     let sec = number(source, &section.sec, limits::SEC);
@@ -82,13 +102,15 @@ fn site(source: &mut Source<'_>, file: &SiteFile, directory: &Path) -> Option<Si
         source.warning(&field_span(&section.sec, &span), "each host takes some four thousand million hashes to make");
     }
     let key = key_file(source, section, directory);
-    Some(SitePart { prefix: prefix?, lan: lan?, port: port?, key, sec })
+    Some(SitePart { prefix: prefix?, blocks, lan: lan?, port: port?, key, sec })
 }
 
-fn site_prefix(source: &mut Source<'_>, text: &Spanned<String>) -> Option<Prefix> {
+fn site_prefix(source: &mut Source<'_>, text: &Spanned<String>, blocks: &[Prefix]) -> Option<Prefix> {
     let prefix: Prefix = parsed(source, text, "an IPv6 prefix")?;
-    if !prefix.address().is_unique_local() {
-        source.problem(&text.span(), format!("{prefix} is not in fc00::/7, where identifiers come from (RFC 4193)"));
+    if !prefix.address().is_unique_local() && !blocks.iter().any(|block| block.covers(prefix)) {
+        let elsewhere = if blocks.is_empty() { "" } else { ", nor in a block of site.identifier_blocks" };
+        let text_of = format!("{prefix} is not in fc00::/7, where identifiers come from (RFC 4193){elsewhere}");
+        source.problem(&text.span(), text_of);
         return None;
     }
     if !(48..=64).contains(&prefix.length()) {
@@ -234,10 +256,18 @@ fn provider(
     let order = limits::Limits { field: "provider.preference", default: index as i64, min: 0, max: 65_535 };
     let preference = number(source, &section.preference, order);
     let delegated = natv6::delegated(source, section, prefix);
-    Some(Provider { name: name?, port: port?, prefix: prefix?, next_hop: next_hop?, preference, delegated })
+    Some(Provider {
+        name: name?,
+        port: port?,
+        prefix: prefix?,
+        next_hop: next_hop?,
+        preference,
+        delegated,
+        deprecated: false,
+    })
 }
 
-fn provider_prefix(source: &mut Source<'_>, text: &Spanned<String>) -> Option<Prefix> {
+pub(super) fn provider_prefix(source: &mut Source<'_>, text: &Spanned<String>) -> Option<Prefix> {
     let prefix: Prefix = parsed(source, text, "an IPv6 prefix")?;
     if prefix.length() != 64 {
         source.problem(
@@ -257,7 +287,7 @@ fn provider_prefix(source: &mut Source<'_>, text: &Spanned<String>) -> Option<Pr
     Some(prefix)
 }
 
-fn next_hop(source: &mut Source<'_>, text: &Spanned<String>, port: Option<&Port>) -> Option<Ipv6Addr> {
+pub(super) fn next_hop(source: &mut Source<'_>, text: &Spanned<String>, port: Option<&Port>) -> Option<Ipv6Addr> {
     let next_hop: Ipv6Addr = parsed(source, text, "an IPv6 address")?;
     if !is_unicast(next_hop) {
         source.problem(&text.span(), format!("{next_hop} is not a router's address"));
@@ -446,7 +476,11 @@ where
 }
 
 /// The index of the port called `name`. The names in the file count, so that a port with another fault is found too.
-fn reference(source: &mut Source<'_>, name: &Spanned<String>, ports: &[Spanned<PortSection>]) -> Option<usize> {
+pub(super) fn reference(
+    source: &mut Source<'_>,
+    name: &Spanned<String>,
+    ports: &[Spanned<PortSection>],
+) -> Option<usize> {
     let named = |port: &Spanned<PortSection>| port.get_ref().name.as_ref().is_some_and(|it| it == name);
     let found = ports.iter().position(named);
     if found.is_none() {

@@ -59,6 +59,11 @@ impl Prefix {
         Prefix::of(address, self.length) == Some(self)
     }
 
+    /// Of one address alone.
+    pub fn host(address: Ipv6Addr) -> Prefix {
+        Prefix { address, length: 128 }
+    }
+
     /// Whether all of `other` lies inside.
     pub fn covers(self, other: Prefix) -> bool {
         self.length <= other.length && self.contains(other.address)

@@ -6,6 +6,7 @@
 //! to list here is refused and never passed over.
 
 use super::Site;
+use super::site::TlsFiles;
 
 /// What becomes of a setting that was changed while the box runs.
 #[derive(Clone, Copy, Debug)]
@@ -55,6 +56,16 @@ pub const SETTINGS: &[Setting] = &[
     reload("[natv6]", |new, old| like_if_both(&mut new.natv6, &old.natv6)),
     reload("[dhcp]", |new, old| like_if_both(&mut new.dhcp, &old.dhcp)),
     reload("[ra]", |new, old| like_if_both(&mut new.advertising, &old.advertising)),
+    reload("manage.certificate", |new, old| {
+        like_tls(new, old, |new, old| new.certificate.clone_from(&old.certificate));
+    }),
+    reload("manage.key", |new, old| like_tls(new, old, |new, old| new.key.clone_from(&old.key))),
+    reload("manage.clients_read_ca", |new, old| {
+        like_tls(new, old, |new, old| new.readers.clone_from(&old.readers));
+    }),
+    reload("manage.clients_operator_ca", |new, old| {
+        like_tls(new, old, |new, old| new.operators.clone_from(&old.operators));
+    }),
     restart("box.name", |new, old| new.node.name == old.node.name),
     restart("box.id", |new, old| new.node.id == old.node.id),
     restart("box.workers", |new, old| new.node.workers == old.node.workers),
@@ -69,9 +80,11 @@ pub const SETTINGS: &[Setting] = &[
     }),
     restart("[eal]", |new, old| new.eal == old.eal),
     restart("site.prefix", |new, old| new.prefix == old.prefix),
+    restart("site.identifier_blocks", |new, old| new.identifier_blocks == old.identifier_blocks),
     restart("site.lan", |new, old| new.lan == old.lan),
     restart("site.port", |new, old| new.lan_port == old.lan_port),
     restart("[[port]]", |new, old| new.ports == old.ports),
+    restart("[[provider]] that is delegated or discovered", |new, old| new.uplinks == old.uplinks),
     restart("[reap]", |new, old| new.reap == old.reap),
     restart("hints.tcp", |new, old| new.hints == old.hints),
     restart("the rest of [shim6]", |new, old| new.shim6 == old.shim6),
@@ -81,8 +94,9 @@ pub const SETTINGS: &[Setting] = &[
     restart("[store]", |new, old| new.store == old.store),
     restart("[dns]", |new, old| new.dns == old.dns),
     restart("[publish]", |new, old| new.publish == old.publish),
-    restart("[manage]", |new, old| new.manage == old.manage),
+    restart("the rest of [manage]", |new, old| new.manage == old.manage),
     restart("[metrics]", |new, old| new.metrics == old.metrics),
+    restart("[web]", |new, old| new.web == old.web),
 ];
 
 /// What is told of a difference that no setting above owns up to.
@@ -108,6 +122,13 @@ pub fn needs_restart(old: &Site, new: &Site) -> Vec<&'static str> {
 fn like_if_both<T: Clone>(new: &mut Option<T>, old: &Option<T>) {
     if new.is_some() && old.is_some() {
         new.clone_from(old);
+    }
+}
+
+/// Other files at the same port; where there is none before or after, nothing of it is taken over.
+fn like_tls(new: &mut Site, old: &Site, like: fn(&mut TlsFiles, &TlsFiles)) {
+    if let (Some(new), Some(old)) = (&mut new.manage.tls, &old.manage.tls) {
+        like(new, old);
     }
 }
 
@@ -161,8 +182,16 @@ zone = "a.example"
 reverse = "a.0.0.0.0.0.c.f.ip6.arpa"
 key = "tsig.key"
 [manage]
+mode = "0660"
+listen = "[::1]:9465"
+certificate = "box.pem"
+key = "box-key.pem"
+clients_read_ca = "readers.pem"
+clients_operator_ca = "operators.pem"
 [metrics]
 listen = "[::1]:9464"
+[web]
+listen = "[::1]:8080"
 "#;
 
     /// For each setting of the table, what to write instead of what (or, without anything, which section to add).
@@ -184,6 +213,10 @@ listen = "[::1]:9464"
         ("[natv6]", "enabled = true", "enabled = true\nidle_s = 300"),
         ("[dhcp]", "[dhcp]", "[dhcp]\nleases_max = 7"),
         ("[ra]", "[ra]", "[ra]\ninterval_s = 7"),
+        ("manage.certificate", "\"box.pem\"", "\"new.pem\""),
+        ("manage.key", "\"box-key.pem\"", "\"new-key.pem\""),
+        ("manage.clients_read_ca", "clients_read_ca = \"readers.pem\"\n", ""),
+        ("manage.clients_operator_ca", "\"operators.pem\"", "\"others.pem\""),
         ("box.name", "name = \"a-box\"", "name = \"b-box\""),
         ("box.id", "name = \"a-box\"", "name = \"a-box\"\nid = 7"),
         ("box.workers", "name = \"a-box\"", "name = \"a-box\"\nworkers = 2"),
@@ -196,9 +229,11 @@ listen = "[::1]:9464"
         ("box.hold", "name = \"a-box\"", "name = \"a-box\"\nhold = { packets = 2 }"),
         ("[eal]", "", "[eal]\nmemory_mb = 512"),
         ("site.prefix", "\"fc00:a::/48\"", "\"fc00:a::/56\""),
+        ("site.identifier_blocks", "port = \"lan\"", "port = \"lan\"\nidentifier_blocks = [\"5f00::/16\"]"),
         ("site.lan", "lan = \"fc00:a:0:1::/64\"", "lan = \"fc00:a:0:2::/64\""),
         ("site.port", "port = \"lan\"", "port = \"y\""),
         ("[[port]]", "2001:db8:ab::2/64", "2001:db8:ab::3/64"),
+        ("[[provider]] that is delegated or discovered", "next_hop = \"2001:db8:aa::1\"", "next_hop = \"discover\""),
         ("[reap]", "", "[reap]\nsend_timeout_s = 12"),
         ("hints.tcp", "", "[hints]\ntcp = false"),
         ("the rest of [shim6]", "", "[shim6]\nforks_max = 2"),
@@ -208,8 +243,9 @@ listen = "[::1]:9464"
         ("[store]", "\"leases\"", "\"others\""),
         ("[dns]", "[dns]", "[dns]\ncache_mb = 1"),
         ("[publish]", "a.example", "b.example"),
-        ("[manage]", "[manage]", "[manage]\nmode = \"0600\""),
-        ("[metrics]", "9464", "9465"),
+        ("the rest of [manage]", "0660", "0600"),
+        ("[metrics]", "9464", "9466"),
+        ("[web]", "8080", "8081"),
     ];
 
     fn parsed(text: &str) -> Site {

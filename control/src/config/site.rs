@@ -10,11 +10,15 @@ use dataplane::natv6::PrefixPair;
 use dataplane::snapshot::ClassView;
 use dataplane::wire::{Locator, Ulid};
 
+use crate::dhcp::options::PolicyRow;
 use crate::dns::Name;
 
 pub use super::manage::{Manage, Metrics};
 use super::prefix::{LinkAddress, MacAddress, Prefix};
 use super::publish::Publish;
+pub use super::tls::TlsFiles;
+use super::uplink::Uplink;
+pub use super::web::Web;
 
 /// One box and the site it serves.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -25,6 +29,8 @@ pub struct Site {
     pub eal: Eal,
     /// The block of identifiers (`site.prefix`), at most 64 bits long.
     pub prefix: Prefix,
+    /// Blocks besides fc00::/7 whose addresses are identifiers, ours and others' (`site.identifier_blocks`).
+    pub identifier_blocks: Vec<Prefix>,
     /// The /64 the hosts live in, inside `prefix` (`site.lan`).
     pub lan: Prefix,
     /// Index in `ports` of the port towards the hosts (`site.port`).
@@ -39,8 +45,10 @@ pub struct Site {
     pub mss_clamp: bool,
     /// In the order of the file.
     pub ports: Vec<Port>,
-    /// In the order of the file; never empty.
+    /// In the order of the file; those of `uplinks` are not among them before they are resolved.
     pub providers: Vec<Provider>,
+    /// Providers of which some is only known while the box runs.
+    pub uplinks: Vec<Uplink>,
     /// Peers whose locators are known without DNS.
     pub peers: Vec<Peer>,
     /// Classes of traffic with contexts of their own, in the order in which a packet is held against them; the place in the
@@ -70,6 +78,8 @@ pub struct Site {
     pub manage: Manage,
     /// What monitoring is told (`[metrics]`).
     pub metrics: Metrics,
+    /// Where the web page is (`[web]`).
+    pub web: Web,
 }
 
 /// What clients inside are given (`[dhcp]`). Times in seconds.
@@ -101,8 +111,10 @@ pub struct Dhcp {
     pub dns_servers: Vec<Ipv6Addr>,
     /// Domains they search.
     pub search: Vec<String>,
-    /// Addresses their policy table prefers to all others (RFC 7078); none if they get no table.
-    pub prefer: Option<Prefix>,
+    /// Their policy table for address selection (RFC 7078); empty if they get none.
+    pub policy: Vec<PolicyRow>,
+    /// Flags A and P of that option.
+    pub policy_flags: u8,
     /// Relays that are listened to; all on the link if there is none.
     pub relays: Vec<Prefix>,
     /// Clients that always have a place.
@@ -129,8 +141,6 @@ pub struct Dns {
     pub zone: Option<Name>,
     /// Type of the ULID record.
     pub ulid_kind: u16,
-    /// Blocks of identifiers besides fc00::/7.
-    pub identifiers: Vec<Prefix>,
     /// Answers kept.
     pub cache_entries: u32,
     /// Megabytes for them.
@@ -141,6 +151,21 @@ pub struct Dns {
     pub questions_per_host_s: u32,
     /// Milliseconds for which an answer waits for the handshake that it began.
     pub handshake_wait_ms: u32,
+    /// What becomes of IPv4 addresses of names that have a CMULA, where the policy says nothing of it.
+    pub a_records: ARecords,
+    /// Milliseconds for which IPv4 addresses wait for the peer's first answer, before they are given.
+    pub a_wait_ms: u32,
+}
+
+/// What becomes of IPv4 addresses of names that have a CMULA.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, serde::Deserialize, serde::Serialize, schemars::JsonSchema)]
+#[serde(rename_all = "snake_case")]
+pub enum ARecords {
+    /// Hosts get them.
+    #[default]
+    Pass,
+    /// Hosts do not get them while the peer answers at its CMULA.
+    Withhold,
 }
 
 /// The box (`[box]`).
@@ -259,6 +284,8 @@ pub struct Provider {
     pub preference: u16,
     /// All that it delegated, `prefix` among it: what addresses are translated to by prefix (`natv6.mapped`).
     pub delegated: Option<Prefix>,
+    /// Whether it is to be left: another prefix has come, or this one is not preferred any more (RFC 8415).
+    pub deprecated: bool,
 }
 
 /// A peer whose locators are known without DNS (`[[peer]]`).

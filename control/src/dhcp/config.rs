@@ -33,6 +33,8 @@ pub struct Config {
     pub search: Vec<String>,
     /// The hosts' policy table for address selection; none is sent if empty.
     pub policy: Vec<PolicyRow>,
+    /// The flags beside it (RFC 7078 §3).
+    pub policy_flags: u8,
     /// Clients that may have an address at one time, those with a reservation among them.
     pub leases_max: usize,
     /// Addresses of one client.

@@ -17,8 +17,10 @@
 //! | `lease` | what is kept of a client |
 //! | `book` | who has what until when, and how much of it one client or relay may have |
 //! | `server` | RFC 8415 §18.3, message by message |
+//! | `client` | the other side: prefixes that providers delegate (§18.2) |
 
 mod book;
+pub mod client;
 mod config;
 mod lease;
 pub mod message;

@@ -37,16 +37,29 @@ const fn row(words: [u16; 8], length: u8, precedence: u8, label: u8) -> PolicyRo
 
 /// The default table, and a row by which identifiers of sites are preferred to everything: to IPv4, which RFC 6724 puts
 /// before unique local addresses, and to routable IPv6 addresses of the same peer.
-pub fn policy_with(prefix: Ipv6Addr, length: u8) -> Vec<PolicyRow> {
-    let own = PolicyRow { prefix, length, precedence: 45, label: 14 };
-    std::iter::once(own).chain(DEFAULT_POLICY).collect()
+///
+/// All `blocks` have one label of their own, so that an identifier is the source for every other one (RFC 6724 §5 rule 6),
+/// whichever block it is of. Rows that are `said` stand in the place of others for the same prefix.
+pub fn policy_with(said: &[PolicyRow], blocks: &[(Ipv6Addr, u8)]) -> Vec<PolicyRow> {
+    let mut rows = said.to_vec();
+    let own = blocks.iter().map(|&(prefix, length)| PolicyRow { prefix, length, precedence: 45, label: 14 });
+    for row in own.chain(DEFAULT_POLICY) {
+        if !rows.iter().any(|other| (other.prefix, other.length) == (row.prefix, row.length)) {
+            rows.push(row);
+        }
+    }
+    rows
 }
 
-/// Adds an Address Selection option; flag A without effect beside a table, P as a host would have it anyway.
-pub fn put_policy(out: &mut Writer, rows: &[PolicyRow]) {
-    const AUTOMATIC_ROWS_AND_PRIVACY: u8 = 3;
+/// Flag A: rows may be added automatically; without effect beside a table.
+pub const AUTOMATIC_ROWS: u8 = 2;
+/// Flag P: temporary addresses are preferred.
+pub const PRIVACY: u8 = 1;
+
+/// Adds an Address Selection option.
+pub fn put_policy(out: &mut Writer, flags: u8, rows: &[PolicyRow]) {
     out.option(code::ADDRESS_SELECTION, |out| {
-        out.put(&[AUTOMATIC_ROWS_AND_PRIVACY]);
+        out.put(&[flags]);
         for row in rows {
             out.option(code::ADDRESS_SELECTION_TABLE, |out| {
                 out.put(&[row.label, row.precedence, row.length]);

@@ -15,7 +15,8 @@ use rand::Rng;
 use super::cache::{Bounds, Cache, Counts};
 use super::compose::{self, Data};
 use super::counts::{Counted, Event, Note};
-use super::job::{Job, Next, Outcome, Rules, Waiter};
+use super::job::{Job, Named, Next, Outcome, Rules, Waiter};
+use super::legacy::Legacy;
 use super::message::{self, Answer, Flags, Key, Query, Unasked};
 use super::name::Name;
 use super::reverse::{Begun, Reverse};
@@ -36,26 +37,27 @@ const LOCATORS_FOR: Duration = Duration::from_secs(30);
 const NOT_EVERYTHING_TTL: u32 = 3_600;
 
 /// What is kept for a question.
-struct Kept {
-    answer: Answer,
-    learned: Option<Arc<Learned>>,
+pub(super) struct Kept {
+    pub(super) answer: Answer,
+    pub(super) learned: Option<Arc<Learned>>,
+    pub(super) named: Option<Arc<Named>>,
 }
 
 /// Everything about DNS.
 pub struct Alg {
-    config: Config,
-    zone: Zone,
-    cache: Cache<Key, Kept>,
+    pub(super) config: Config,
+    pub(super) zone: Zone,
+    pub(super) cache: Cache<Key, Kept>,
     upstreams: Upstreams,
     jobs: HashMap<u64, Job>,
-    by_key: HashMap<Key, u64>,
+    pub(super) by_key: HashMap<Key, u64>,
     next_job: u64,
     /// Jobs that will not wait for longer.
     due: BTreeSet<(Instant, u64)>,
     waiting: usize,
     by_host: HashMap<Ipv6Addr, usize>,
     reverse: Reverse,
-    counted: Counted,
+    pub(super) counted: Counted,
 }
 
 /// How things are.
@@ -174,14 +176,16 @@ impl Alg {
         }
         if let Some((kept, age)) = self.cache.find(now, &query.key) {
             self.counted.count(Event::QuestionsCached);
-            let reply = give(&self.zone, &kept.answer, client, &query, age.as_secs() as u32);
             if let Some(learned) = &kept.learned {
                 out.push(Output::Asked(client.host(), learned.clone(), good_for(&kept.answer, age)));
             }
+            if self.config.withholds {
+                return self.cached_legacy(now, rng, client, query, out);
+            }
+            let reply = give(&self.zone, &kept.answer, client, &query, age.as_secs() as u32);
             return out.push(Output::Reply(client, reply));
         }
-        let of_host = self.by_host.get(&client.host()).copied().unwrap_or(0);
-        if self.waiting >= WAITING_MAX || of_host >= WAITING_PER_HOST_MAX {
+        if !self.may_wait(client.host()) {
             self.counted.count(Event::QuestionsWaiting);
             if let Client::Stream(..) = client {
                 // Who asks over a connection has an answer to everything; it waits for them.
@@ -189,8 +193,8 @@ impl Alg {
             }
             return self.note(now, Note::TooMany(client.host()), out);
         }
-        self.waiting += 1;
-        *self.by_host.entry(client.host()).or_default() += 1;
+        self.waits(client.host());
+        self.look_ahead(now, rng, &query.key, out);
         let key = query.key.clone();
         self.submit(now, rng, key, Waiter::Host(client, query), out);
     }
@@ -289,15 +293,15 @@ impl Alg {
     }
 
     /// Somebody waits for what is in the cache, on its way, or has to be asked for.
-    fn submit(&mut self, now: Instant, rng: &mut dyn Rng, key: Key, waiter: Waiter, out: &mut Vec<Output>) {
+    pub(super) fn submit(&mut self, now: Instant, rng: &mut dyn Rng, key: Key, waiter: Waiter, out: &mut Vec<Output>) {
         if let Some(job) = self.by_key.get(&key).and_then(|number| self.jobs.get_mut(number)) {
             self.counted.count(Event::QuestionsJoined);
             return job.waiters.push(waiter);
         }
-        if let Some((Kept { answer, learned }, age)) = self.cache.find(now, &key) {
+        if let Some((Kept { answer, learned, named }, age)) = self.cache.find(now, &key) {
             // Only lookups backwards come here with what is known; hosts have been answered before.
-            let (answer, learned) = (Some(answer.clone()), learned.clone());
-            let outcome = Outcome { answer, learned, ..Outcome::default() };
+            let (answer, learned, named) = (Some(answer.clone()), learned.clone(), named.clone());
+            let outcome = Outcome { answer, learned, named, ..Outcome::default() };
             return self.tell(now, rng, vec![waiter], &outcome, age, out);
         }
         let number = self.next_job;
@@ -359,7 +363,7 @@ impl Alg {
         let (Some(name), Ok(answer)) = (Name::from_wire(view.asked()), Answer::of(&view)) else { return };
         let key = plain(name, view.asked_kind().0);
         let (lifetime, size) = (Duration::from_secs(answer.lifetime.into()), answer.size());
-        self.cache.insert(now, key, Kept { answer, learned: None }, lifetime, size);
+        self.cache.insert(now, key, Kept { answer, learned: None, named: None }, lifetime, size);
     }
 
     /// Sees what follows for a job.
@@ -394,7 +398,8 @@ impl Alg {
         }
         if let Some(answer) = &outcome.answer {
             let evicted = self.cache.counts().evicted;
-            let kept = Kept { answer: answer.clone(), learned: outcome.learned.clone() };
+            let (learned, named) = (outcome.learned.clone(), outcome.named.clone());
+            let kept = Kept { answer: answer.clone(), learned, named };
             let lifetime = Duration::from_secs(answer.lifetime.into());
             self.cache.insert(now, job.key, kept, lifetime, answer.size());
             if self.cache.counts().evicted > evicted {
@@ -418,17 +423,25 @@ impl Alg {
             match waiter {
                 Waiter::Host(client, query) => {
                     self.waited(client.host());
-                    let reply = match &outcome.answer {
-                        Some(answer) => give(&self.zone, answer, client, &query, age.as_secs() as u32),
-                        None => query.refusal(rcode::SERV_FAIL.into()),
-                    };
                     let learned = outcome.learned.as_ref().zip(outcome.answer.as_ref());
                     if let Some((learned, answer)) =
                         learned.filter(|_| told.replace(client.host()) != Some(client.host()))
                     {
                         out.push(Output::Asked(client.host(), learned.clone(), good_for(answer, age)));
                     }
-                    out.push(Output::Reply(client, reply));
+                    match &outcome.answer {
+                        Some(answer) => {
+                            let named = outcome.named.clone();
+                            self.settle(now, rng, Legacy { client, query, answer: answer.clone(), age }, named, out);
+                        }
+                        None => out.push(Output::Reply(client, query.refusal(rcode::SERV_FAIL.into()))),
+                    }
+                }
+                Waiter::Ahead => {}
+                Waiter::Legacy(legacy, since) => {
+                    self.waited(legacy.client.host());
+                    let legacy = Legacy { age: legacy.age + now.since(since), ..*legacy };
+                    self.judge(legacy, outcome.answer.is_some(), outcome.named.as_ref(), age, out);
                 }
                 Waiter::Pointer(ulid) => {
                     self.reverse.pointed(ulid, outcome.answer.as_ref().map(Answer::octets));
@@ -467,6 +480,18 @@ impl Alg {
         }
     }
 
+    /// Whether a host may wait for an answer.
+    pub(super) fn may_wait(&self, host: Ipv6Addr) -> bool {
+        let of_host = self.by_host.get(&host).copied().unwrap_or(0);
+        self.waiting < WAITING_MAX && of_host < WAITING_PER_HOST_MAX
+    }
+
+    /// A host waits for one more.
+    pub(super) fn waits(&mut self, host: Ipv6Addr) {
+        self.waiting += 1;
+        *self.by_host.entry(host).or_default() += 1;
+    }
+
     fn waited(&mut self, host: Ipv6Addr) {
         self.waiting -= 1;
         if let Some(count) = self.by_host.get_mut(&host) {
@@ -487,7 +512,7 @@ impl Alg {
     pub fn selfcheck(&self) {
         self.cache.selfcheck();
         let hosts = self.jobs.values().flat_map(|job| &job.waiters);
-        let hosts = hosts.filter(|waiter| matches!(waiter, Waiter::Host(..))).count();
+        let hosts = hosts.filter(|waiter| matches!(waiter, Waiter::Host(..) | Waiter::Legacy(..))).count();
         assert_eq!(hosts, self.waiting);
         assert_eq!(self.by_host.values().sum::<usize>(), self.waiting);
         assert_eq!(self.by_key.len(), self.jobs.len());
@@ -497,7 +522,7 @@ impl Alg {
     }
 }
 
-fn plain(name: Name, kind: u16) -> Key {
+pub(super) fn plain(name: Name, kind: u16) -> Key {
     Key { question: Question::new(name, kind), flags: Flags::default() }
 }
 
@@ -506,7 +531,7 @@ fn name_of(answer: &Answer) -> Option<Name> {
 }
 
 /// What a host gets of what others have said. They do not know all of the site's names.
-fn give(zone: &Zone, answer: &Answer, client: Client, query: &Query, age: u32) -> Vec<u8> {
+pub(super) fn give(zone: &Zone, answer: &Answer, client: Client, query: &Query, age: u32) -> Vec<u8> {
     if answer.denies_name() && zone.has(&query.key.question.name) {
         return match compose::no_data(answer.octets()) {
             Some(answer) => reply(&answer, client, query, age),
@@ -516,7 +541,7 @@ fn give(zone: &Zone, answer: &Answer, client: Client, query: &Query, age: u32) -
     reply(answer, client, query, age)
 }
 
-fn reply(answer: &Answer, client: Client, query: &Query, age: u32) -> Vec<u8> {
+pub(super) fn reply(answer: &Answer, client: Client, query: &Query, age: u32) -> Vec<u8> {
     let octets_max = match client {
         Client::Datagram(..) => query.datagram_max(),
         Client::Stream(..) => usize::from(u16::MAX),
@@ -524,6 +549,11 @@ fn reply(answer: &Answer, client: Client, query: &Query, age: u32) -> Vec<u8> {
     answer.reply(query, age, octets_max)
 }
 
-fn good_for(answer: &Answer, age: Duration) -> Duration {
-    Duration::from_secs(answer.lifetime.into()).saturating_sub(age).max(LOCATORS_FOR)
+pub(super) fn good_for(answer: &Answer, age: Duration) -> Duration {
+    good_for_s(answer.lifetime, age)
+}
+
+/// How long locators are good that were learned `age` ago for some seconds.
+pub(super) fn good_for_s(seconds: u32, age: Duration) -> Duration {
+    Duration::from_secs(seconds.into()).saturating_sub(age).max(LOCATORS_FOR)
 }

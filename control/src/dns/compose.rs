@@ -8,13 +8,14 @@ use hashbrown::HashMap;
 use hickory_proto::dnssec::rdata::DNSSECRData;
 use hickory_proto::op::{Message, MessageType, OpCode, Query, ResponseCode};
 use hickory_proto::rr::rdata::svcb::{IpHint, SVCB, SvcParamKey, SvcParamValue};
-use hickory_proto::rr::rdata::{AAAA, CNAME, HINFO, HTTPS, NULL, PTR};
+use hickory_proto::rr::rdata::{AAAA, CNAME, HINFO, HTTPS, NULL, PTR, SOA};
 use hickory_proto::rr::{Name as WireName, RData, Record, RecordType};
 use hickory_proto::serialize::binary::BinDecodable;
 
+use super::follow::follow;
 use super::message::Answer;
 use super::name::Name;
-use super::view::{Question, View};
+use super::view::{Question, View, kind};
 
 /// What a name is answered with.
 pub enum Data<'a> {
@@ -75,13 +76,64 @@ pub fn no_data(octets: &[u8]) -> Option<Answer> {
     Some(Answer::made(&View::new(&octets).ok()?))
 }
 
-/// The names at which the endpoints of service records lie that carry hints for IPv6 (RFC 9460 §2.5, §7.3), at most
-/// `names_max`. None when there are more, or the message cannot be read.
-pub fn hinted(octets: &[u8], names_max: usize) -> Option<Vec<Name>> {
+/// What a server said of a name's IPv4 addresses, `age` seconds ago, without them: no data at the end of the same aliases
+/// (RFC 2308 §2.2), for `ttl` seconds at most. Whose zone that is nobody has said, so the SOA record is of the name itself.
+pub fn withheld(octets: &[u8], age: u32, ttl: u32) -> Option<Answer> {
+    let view = View::new(octets).ok()?;
+    let chain = follow(&view, kind::A)?.chain;
+    let end = match chain.last() {
+        Some(end) => wire(end)?,
+        None => wire(&Name::from_wire(view.asked())?)?,
+    };
+    let mut message = Message::from_vec(octets).ok()?;
+    message.metadata.authentic_data = false;
+    message.answers.retain(|record| matches!(record.record_type(), RecordType::CNAME | RecordType::DNAME));
+    message.answers.iter_mut().for_each(|record| record.ttl = record.ttl.saturating_sub(age).min(ttl));
+    message.authorities.clear();
+    message.additionals.clear();
+    let soa = SOA::new(end.clone(), WireName::root(), 1, 3600, 600, 86_400, ttl);
+    message.add_authority(Record::from_rdata(end, ttl, RData::SOA(soa)));
+    let octets = message.to_vec().ok()?;
+    Some(Answer::made(&View::new(&octets).ok()?))
+}
+
+/// The same service records without hints for IPv4 at the endpoints that have a CMULA; none if there are no such hints.
+pub fn without_legacy(octets: &[u8], ulids: &HashMap<Name, Vec<Ulid>>) -> Option<Vec<u8>> {
+    let mut message = Message::from_vec(octets).ok()?;
+    let mut changed = false;
+    for record in message.answers.iter_mut().chain(&mut message.additionals) {
+        let name = service(&record.data).and_then(|service| target(record, service));
+        let service = match &mut record.data {
+            RData::SVCB(service) | RData::HTTPS(HTTPS(service)) => service,
+            _ => continue,
+        };
+        let before = service.svc_params.len();
+        if name.is_none_or(|name| !ulids.contains_key(&name)) {
+            continue;
+        }
+        service.svc_params.retain(|(key, _)| *key != SvcParamKey::Ipv4Hint);
+        changed |= service.svc_params.len() != before;
+        // What is mandatory has to be there (RFC 9460 §8).
+        for (_, value) in &mut service.svc_params {
+            if let SvcParamValue::Mandatory(mandatory) = value {
+                mandatory.0.retain(|key| *key != SvcParamKey::Ipv4Hint);
+            }
+        }
+        service.svc_params.retain(|(_, value)| !matches!(value, SvcParamValue::Mandatory(list) if list.0.is_empty()));
+    }
+    message.metadata.authentic_data = false;
+    changed.then(|| message.to_vec().ok())?
+}
+
+/// The names at which the endpoints of service records lie that carry hints for IPv6, or for `any` protocol (RFC 9460 §2.5,
+/// §7.3), at most `names_max`. None when there are more, or the message cannot be read.
+pub fn hinted(octets: &[u8], names_max: usize, any: bool) -> Option<Vec<Name>> {
     let message = Message::from_vec(octets).ok()?;
     let mut names = Vec::new();
     for record in message.answers.iter().chain(&message.additionals) {
-        let Some(service) = service(&record.data).filter(|service| hint(service).is_some()) else { continue };
+        let legacy = |service: &SVCB| service.svc_params.iter().any(|(key, _)| *key == SvcParamKey::Ipv4Hint);
+        let wanted = |service: &&SVCB| hint(service).is_some() || any && legacy(service);
+        let Some(service) = service(&record.data).filter(wanted) else { continue };
         let name = target(record, service)?;
         if !names.contains(&name) {
             names.push(name);

@@ -15,6 +15,7 @@ use hashbrown::HashMap;
 use super::compose::{self, Data};
 use super::counts::{Event, Note};
 use super::follow::{End, follow};
+use super::legacy::Legacy;
 use super::message::{Answer, Flags, Key, Query};
 use super::name::Name;
 use super::view::{Question, View, kind, rcode};
@@ -46,6 +47,10 @@ pub(super) enum Waiter {
     Pointer(Ulid),
     /// The same, for the name it points to.
     Name(Ulid),
+    /// Nobody yet: the answer will be wanted with another one.
+    Ahead,
+    /// A host that asked for IPv4 addresses, which are there since then: is there a CMULA for the name?
+    Legacy(Box<Legacy>, Instant),
 }
 
 /// One of a job's questions.
@@ -85,9 +90,21 @@ pub(super) struct Outcome {
     /// None if nobody could tell.
     pub(super) answer: Option<Answer>,
     pub(super) learned: Option<Arc<Learned>>,
+    /// The CMULAs it tells of.
+    pub(super) named: Option<Arc<Named>>,
     /// What is counted and told of it.
     pub(super) events: Vec<Event>,
     pub(super) notes: Vec<Note>,
+}
+
+/// The CMULAs that an answer tells of.
+#[derive(Debug)]
+pub(super) struct Named {
+    pub(super) ulids: Vec<Ulid>,
+    /// Who is behind them, with how long that is good for, in seconds.
+    pub(super) learned: Option<(Arc<Learned>, u32)>,
+    /// The same answer for hosts that shall know nothing else, if that is another one.
+    pub(super) bare: Option<Answer>,
 }
 
 /// A question while it is being answered.
@@ -232,10 +249,13 @@ impl Job {
                         locators.push(Locator(*address));
                     }
                 }
-                let ulids: Vec<Ulid> = valid.into_iter().filter(|ulid| !rules.zone.serves(*ulid)).collect();
+                let ulids: Vec<Ulid> = valid.iter().copied().filter(|ulid| !rules.zone.serves(*ulid)).collect();
                 let known = !ulids.is_empty() && !locators.is_empty();
                 let learned = known.then(|| Arc::new(Learned { ulids, locators }));
-                Outcome { answer: Some(answer), learned, events: vec![Event::Rewritten], ..Outcome::default() }
+                let named =
+                    Named { ulids: valid, learned: learned.clone().map(|it| (it, answer.lifetime)), bare: None };
+                let (answer, named, events) = (Some(answer), Some(Arc::new(named)), vec![Event::Rewritten]);
+                Outcome { answer, learned, named, events, ..Outcome::default() }
             }
         };
         if invalid {
@@ -247,7 +267,7 @@ impl Job {
 
     fn services(&mut self, now: Instant, view: &View<'_>, rules: &Rules<'_>) -> Next {
         if self.targets.is_empty() {
-            let names = compose::hinted(view.octets(), TARGETS_MAX).unwrap_or_default();
+            let names = compose::hinted(view.octets(), TARGETS_MAX, rules.config.withholds).unwrap_or_default();
             if names.is_empty() {
                 return Next::Done(self.pass(view));
             }
@@ -278,8 +298,15 @@ impl Job {
         let octets = compose::rehint(view.octets(), &ulids, ttl);
         let answer = octets.and_then(|octets| Answer::of(&View::new(&octets).ok()?).ok());
         let Some(answer) = answer else { return Next::Done(Outcome::default()) };
-        let answer = if unknown { answer.shortened(UNKNOWN_TTL) } else { answer };
-        Next::Done(Outcome { answer: Some(answer), events: vec![Event::Rehinted], ..Outcome::default() })
+        let shorter = |answer: Answer| if unknown { answer.shortened(UNKNOWN_TTL) } else { answer };
+        let bare = compose::without_legacy(answer.octets(), &ulids)
+            .and_then(|octets| Some(Answer::made(&View::new(&octets).ok()?)));
+        let named = bare.filter(|_| rules.config.withholds).map(|bare| {
+            let ulids = ulids.into_values().flatten().collect();
+            Arc::new(Named { ulids, learned: None, bare: Some(shorter(bare)) })
+        });
+        let events = vec![Event::Rehinted];
+        Next::Done(Outcome { answer: Some(shorter(answer)), named, events, ..Outcome::default() })
     }
 }
 

@@ -17,6 +17,7 @@
 //! | `zone` | the site's own names |
 //! | `alg` | what a host's question becomes |
 //! | `job` | one question of hosts while it is being answered |
+//! | `legacy` | IPv4 addresses of names that have a CMULA |
 //! | `reverse` | who is behind a CMULA nobody asked about |
 //! | `counts` | everything that is counted or told |
 
@@ -26,6 +27,7 @@ pub mod compose;
 mod counts;
 mod follow;
 mod job;
+mod legacy;
 pub mod message;
 pub mod name;
 mod reverse;
@@ -44,6 +46,7 @@ use dataplane::wire::{Locator, Ulid};
 pub use alg::{Alg, Status};
 pub use cache::{Bounds, Counts as CacheCounts};
 pub use counts::{Counted, Event, MEANINGS, Note};
+pub use legacy::Choice;
 pub use message::PAYLOAD_MAX;
 pub use name::{Name, NameError};
 pub use upstream::{Server, ServerCounts};
@@ -108,6 +111,8 @@ pub enum Output {
     Asked(Ipv6Addr, Arc<Learned>, Duration),
     /// Who a host wanted to reach without asking: none if nobody could be found.
     Located(Ulid, Ulid, Option<(Arc<Learned>, Duration)>),
+    /// Give a host one of two answers.
+    Choose(Box<Choice>),
     /// Something an operator may want to read about.
     Note(Note),
 }
@@ -125,4 +130,6 @@ pub struct Config {
     pub identifiers: Identifiers,
     /// Bounds of what is kept.
     pub cache: Bounds,
+    /// Whether hosts may have to do without IPv4 addresses of names that have a CMULA.
+    pub withholds: bool,
 }

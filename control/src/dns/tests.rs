@@ -18,6 +18,7 @@ use super::*;
 use crate::time::Instant;
 
 mod hostile;
+mod legacy;
 mod reach;
 mod resolve;
 
@@ -123,6 +124,9 @@ impl Internet {
     }
 }
 
+/// Of whom there was a choice, and what was learned of them.
+type Chosen = (Vec<Ulid>, Option<(Arc<Learned>, Duration)>);
+
 struct Bench {
     alg: Alg,
     net: Internet,
@@ -139,6 +143,9 @@ struct Bench {
     located: Vec<(Ulid, Option<Arc<Learned>>)>,
     notes: Vec<Note>,
     questions: usize,
+    /// Which answer is taken where there is a choice, and what the choices were.
+    withholds: bool,
+    choices: Vec<Chosen>,
 }
 
 impl Bench {
@@ -150,6 +157,7 @@ impl Bench {
             zone: Some(Name::from_text("a.example").unwrap()),
             identifiers,
             cache: Bounds { entries: 200, octets: 100_000 },
+            withholds: false,
         });
         alg.set_names([("h1", Ulid(ip(HOST)))]);
         (0..2).for_each(|server| alg.set_sources(server, vec![ip(OWN)]));
@@ -168,6 +176,8 @@ impl Bench {
             located: vec![],
             notes: vec![],
             questions: 0,
+            withholds: true,
+            choices: vec![],
         }
     }
 
@@ -205,6 +215,11 @@ impl Bench {
                 }
                 Output::Asked(host, learned, good) => self.asked.push((host, learned, good)),
                 Output::Located(_, ulid, found) => self.located.push((ulid, found.map(|(learned, _)| learned))),
+                Output::Choose(choice) => {
+                    let Choice { client, peers, learned, with, without } = *choice;
+                    self.choices.push((peers, learned));
+                    self.take(vec![Output::Reply(client, if self.withholds { without } else { with })]);
+                }
                 Output::Note(note) => self.notes.push(note),
             }
         }

@@ -13,6 +13,7 @@ pub const HEADER_LEN: usize = 12;
 /// Types of records the machines look at.
 pub mod kind {
     #![allow(missing_docs)]
+    pub const A: u16 = 1;
     pub const NS: u16 = 2;
     pub const CNAME: u16 = 5;
     pub const SOA: u16 = 6;

@@ -78,6 +78,11 @@ impl Zone {
         self.own.contains(&ulid)
     }
 
+    /// The hosts of a name.
+    pub fn ulids(&self, name: &Name) -> Option<&[Ulid]> {
+        self.forward.get(name).map(Vec::as_slice)
+    }
+
     /// Whether there is such a name, whatever others say: then it has no records of other types, rather than that it does not
     /// exist (RFC 8020).
     pub fn has(&self, name: &Name) -> bool {

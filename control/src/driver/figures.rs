@@ -35,6 +35,7 @@ impl Control {
             failovers: times(&durations.failovers, EXCHANGES_FROM..=u64::MAX),
             turns: workers().map(|counters| times(counters.turns(), TURNS)).collect(),
             started_s: unix.as_secs_f64() - now.since(self.started).as_secs_f64(),
+            at_s: now.since(self.started).as_secs_f64(),
             status,
         }
     }

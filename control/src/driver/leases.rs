@@ -19,6 +19,7 @@ use rand::{Rng, SeedableRng};
 
 use super::{Clock, RunError};
 use crate::config::Configuration;
+use crate::dhcp::client::Stored as Delegation;
 use crate::dhcp::{Change, Duid};
 use crate::engine::{Commit, Effect, Engine, IdentityJob, Kept, MadeIdentity};
 use crate::manage::api::Response;
@@ -50,20 +51,31 @@ enum Write {
     Commit(Commit),
     /// A name that may be in DNS from now on, or is there no more.
     Published(Record, bool),
+    /// What a provider delegated, if anything.
+    Delegation(String, Option<Delegation>),
 }
 
 impl Write {
     fn changes(&self) -> &[Change] {
         match self {
             Write::Commit(commit) => &commit.changes,
-            Write::Published(..) => &[],
+            Write::Published(..) | Write::Delegation(..) => &[],
         }
     }
 
     fn published(&self) -> Option<(String, bool)> {
         match self {
-            Write::Commit(_) => None,
+            Write::Commit(_) | Write::Delegation(..) => None,
             Write::Published(record, there) => Some((record.to_string(), *there)),
+        }
+    }
+}
+
+impl Write {
+    fn delegation(&self) -> Option<(&str, Option<&Delegation>)> {
+        match self {
+            Write::Commit(_) | Write::Published(..) => None,
+            Write::Delegation(name, delegation) => Some((name, delegation.as_ref())),
         }
     }
 }
@@ -177,7 +189,7 @@ impl Leases {
                     match write {
                         Write::Commit(commit) => done.push((commit.ticket, Ok(()))),
                         Write::Published(record, true) => engine.published_is_kept(record),
-                        Write::Published(_, false) => {}
+                        Write::Published(_, false) | Write::Delegation(..) => {}
                     }
                 }
                 Report::Lost(write, reason) => {
@@ -214,7 +226,10 @@ impl Leases {
         let Some(jobs) = &self.jobs else { return };
         let mut next = || {
             let commit = engine.next_commit().map(Write::Commit);
-            commit.or_else(|| engine.next_published().map(|(record, there)| Write::Published(record, there)))
+            let published = || engine.next_published().map(|(record, there)| Write::Published(record, there));
+            commit
+                .or_else(published)
+                .or_else(|| engine.next_delegation().map(|(name, delegation)| Write::Delegation(name, delegation)))
         };
         while let Some(write) = self.next.take().or_else(&mut next) {
             match jobs.try_send(Job::Write(write)) {
@@ -363,6 +378,12 @@ impl<'a, O: FnMut() -> Result<Store, StoreError>> Keeper<'a, O> {
         };
         let store = self.store.insert(store);
         let writes = || self.writes.iter().take(count);
+        if writes().any(|write| write.delegation().is_some()) {
+            store.commit_delegations(writes().filter_map(Write::delegation))?;
+        }
+        if writes().all(|write| write.delegation().is_some()) {
+            return Ok(());
+        }
         store.commit_with(writes().flat_map(Write::changes), writes().filter_map(Write::published))
     }
 }

@@ -8,44 +8,52 @@
 mod dpdk;
 mod figures;
 mod helpers;
+mod history;
 mod leases;
 mod policy;
+mod run;
 mod stories;
 mod succession;
 mod supervisor;
 mod traced;
+mod uplinks;
 
 use std::process::Child;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::{Duration, Instant as WallInstant, SystemTime};
 
-use crossbeam::channel::{Receiver, RecvTimeoutError, bounded};
+use crossbeam::channel::{Receiver, RecvTimeoutError};
 use dataplane::counters::{Count, Counters, DropReason, NatCount};
 use dataplane::link::Workers;
 use dataplane::snapshot::PortId;
-use rand::rngs::SysRng;
-use rand::{Rng, SeedableRng, rngs::StdRng};
-use signal_hook::consts::{SIGHUP, SIGINT, SIGTERM};
+use rand::rngs::StdRng;
 use tracing::{error, info, warn};
 
 use crate::config::reload::needs_restart;
+use crate::config::uplink::Found as FoundUplink;
 use crate::config::{Configuration, Problems};
+use crate::dhcp::Duid;
+use crate::dhcp::client::Stored as Delegation;
 use crate::engine::{Effect, Engine, PortSetup, SetupError};
 use crate::manage::api::{
     CountersView, DnsView, FlushedView, MemoryView, Natv6ProviderView, Natv6View, PortView, ProviderView, ReloadedView,
     Request, Response, StatusView, SteerRequest, WorkerView,
 };
-use crate::manage::server::{Call, ServerError};
+use crate::manage::server::{Call, Renewal, ServerError};
 use crate::policy::Policy;
 use crate::publish::Publisher;
 use crate::time::Instant;
 use helpers::Helpers;
+use history::History;
 use leases::Leases;
+use run::Ending;
+pub use run::run;
 use stories::Stories;
-use succession::{Beginning, Found, Heir, Heirs, Succession};
+use succession::{Heirs, Succession};
 pub use supervisor::Supervisor;
 use traced::Tracing;
+use uplinks::resolved;
 
 /// Events of one worker handled before the others get their turn.
 const EVENTS_PER_TURN: usize = 256;
@@ -155,80 +163,6 @@ pub struct Surroundings {
     pub log: Box<dyn Fn(&str)>,
 }
 
-/// Runs a box until SIGTERM or SIGINT. SIGHUP reads the configuration again.
-pub fn run(configuration: Configuration, surroundings: Surroundings) -> Result<(), RunError> {
-    let system = |error: std::io::Error| RunError::System(error.to_string());
-    let stop = Arc::new(AtomicBool::new(false));
-    let hangup = Arc::new(AtomicBool::new(false));
-    for signal in [SIGTERM, SIGINT] {
-        signal_hook::flag::register(signal, stop.clone()).map_err(system)?;
-    }
-    signal_hook::flag::register(SIGHUP, hangup.clone()).map_err(system)?;
-    let mut rng = StdRng::try_from_rng(&mut SysRng).map_err(|error| RunError::System(error.to_string()))?;
-    let found = if surroundings.take_over { Heir::find(&configuration)? } else { Found::Nobody };
-    let (clock, mut old) = match found {
-        Found::Nobody => (Clock::start(), None),
-        Found::Old(heir, beginning) => (Clock::going_on_from(beginning.now), Some((heir, beginning))),
-    };
-    let policy = Policy::of(&configuration).map_err(|problems| RunError::Policy(problems.to_string()))?;
-    // Before devices are touched: without what was told to clients the box must not serve them. Whoever is being succeeded
-    // has the store until it has given way.
-    let mut kept = if old.is_none() { leases::open(&configuration, clock, &mut rng)? } else { None };
-    let beginning = old.as_ref().map(|(_, beginning)| &**beginning);
-    let opened = open(&configuration, surroundings.ordinary_memory, clock, &mut rng, beginning)?;
-    let mut control = Control::new(configuration, surroundings, clock, rng, opened)?;
-    control.engine.set_policy(clock.now(), policy, &mut Vec::new());
-    let taken_over = old.is_some();
-    if let Some((heir, _)) = old.take() {
-        control.inherit(heir)?;
-        kept = leases::open(&control.configuration, clock, &mut control.rng)?;
-    }
-    control.begin_leases(kept)?;
-    let (calls_in, calls) = bounded(64);
-    let (server, heirs) = control.open_sockets(&calls_in, taken_over)?;
-    info!(socket = %server.path().display(), "serving");
-    let ending = control.serve(&calls, &heirs, &stop, &hangup);
-    match ending {
-        Ending::Told => {
-            control.surroundings.supervisor.stopping();
-            drop((server, heirs));
-            control.engine.farewell(&mut control.effects);
-            control.carry_out();
-            std::thread::sleep(FAREWELL);
-            control.devices.stop();
-            Ok(())
-        }
-        Ending::GivesWay(succession) => control.give_way(succession, (server, heirs)),
-    }
-}
-
-/// Why a box stops serving.
-enum Ending {
-    /// It was told to.
-    Told,
-    /// Somebody takes its place.
-    GivesWay(Succession),
-}
-
-#[cfg(feature = "dpdk")]
-fn open(
-    configuration: &Configuration,
-    ordinary: bool,
-    clock: Clock,
-    rng: &mut dyn Rng,
-    beginning: Option<&Beginning>,
-) -> Result<Opened, RunError> {
-    match beginning {
-        None => dpdk::open(configuration, ordinary, clock, rng),
-        Some(beginning) => dpdk::open_late(configuration, ordinary, clock, rng, beginning),
-    }
-}
-
-#[cfg(not(feature = "dpdk"))]
-fn open(_: &Configuration, _: bool, _: Clock, _: &mut dyn Rng, _: Option<&Beginning>) -> Result<Opened, RunError> {
-    Err(RunError::Hardware("this program was built without the `dpdk` feature and has no ports to run on".into()))
-}
-
 struct Control {
     configuration: Configuration,
     clock: Clock,
@@ -246,18 +180,26 @@ struct Control {
     traces: u64,
     /// When the devices are next asked about their links.
     links_due: Instant,
+    /// The box's name to DHCPv6, what the wall clock said at the start, and what providers had delegated before it.
+    delegations: (Option<Duid>, u64, Vec<(String, Delegation)>),
+    /// What the process that was succeeded had found out of providers.
+    carried: Vec<FoundUplink>,
     /// When this process began, on a clock that may be older.
     started: Instant,
     /// Somebody who is to take this process's place.
     succession: Option<Succession>,
     /// The process that was started for that.
     successor: Option<Child>,
+    /// What takes over new certificates.
+    renewal: Option<Renewal>,
+    history: History,
 }
 
 impl Control {
-    /// With nothing going on yet.
+    /// With nothing going on yet. `carried` is what the process before found out of providers.
     fn new(
         configuration: Configuration,
+        carried: Vec<FoundUplink>,
         surroundings: Surroundings,
         clock: Clock,
         mut rng: StdRng,
@@ -267,7 +209,7 @@ impl Control {
             let kind = configuration.site.ulid_kind();
             let publisher = Publisher::new(settings, key, kind, &mut rng);
             let publisher = publisher.ok_or_else(|| RunError::System("publish: the key cannot be used".into()))?;
-            engine.publish_to(publisher, &configuration.hosts);
+            engine.publish_to(publisher, &resolved(&configuration, &carried).hosts);
         }
         let helpers = Helpers::start(configuration.site.node.proof_threads, &mut engine);
         let helpers = helpers.map_err(|error| RunError::System(error.to_string()))?;
@@ -286,9 +228,13 @@ impl Control {
             tracing: None,
             traces: 0,
             links_due: Instant::START,
+            delegations: (None, 0, Vec::new()),
+            carried,
             started: clock.now(),
             succession: None,
             successor: None,
+            renewal: None,
+            history: History::default(),
         })
     }
 
@@ -296,7 +242,9 @@ impl Control {
     fn begin_leases(&mut self, kept: Option<leases::Opened>) -> Result<(), RunError> {
         let Some((store, kept)) = kept else { return Ok(()) };
         info!(leases = kept.stored.leases.len(), server = %kept.duid, "store read");
-        self.engine.begin_leases(&mut self.rng, &self.configuration.site, &self.configuration.hosts, kept);
+        let known = resolved(&self.configuration, &self.carried);
+        self.delegations = (Some(kept.duid.clone()), kept.epoch, store.delegations()?);
+        self.engine.begin_leases(&mut self.rng, &known.site, &known.hosts, kept);
         let published = store.published()?;
         self.engine.publish_since(published.iter().filter_map(|name| name.parse().ok()).collect());
         self.leases = Some(Leases::start(store)?);
@@ -305,6 +253,7 @@ impl Control {
 
     fn serve(&mut self, calls: &Receiver<Call>, heirs: &Heirs, stop: &AtomicBool, hangup: &AtomicBool) -> Ending {
         self.engine.start(self.clock.now(), &mut self.effects);
+        self.begin_uplinks();
         self.surroundings.supervisor.ready();
         let mut quiet = 0_u32;
         while !stop.load(Ordering::Relaxed) {
@@ -361,10 +310,14 @@ impl Control {
         if engine.deadline().is_some_and(|due| due <= now) {
             engine.expire(now, rng, effects);
         }
+        if self.engine.uplinks_have_news() {
+            self.resolve();
+        }
         if looked {
             self.tend_trace(now);
             let Control { surroundings, engine, configuration, .. } = self;
             surroundings.supervisor.status(|| serving(engine, configuration));
+            self.remember(now);
         }
         self.carry_out();
         events
@@ -433,6 +386,7 @@ impl Control {
             Request::TraceStop(asked) => self.trace_stopped(asked.id),
             Request::Explain(asked) => self.explain(now, asked),
             Request::Policy => Response::Policy(self.engine.policy_view()),
+            Request::History(asked) => Response::History(Box::new(self.history.view(asked.from))),
             Request::PolicyLoad => match self.load_policy() {
                 Ok(view) => Response::PolicyLoaded(view),
                 Err(problems) => Response::error(problems.to_string()),
@@ -472,6 +426,7 @@ impl Control {
             workers: (0..self.workers.count()).filter_map(|at| self.worker_view(at)).collect(),
             ports: self.devices.ports(),
             providers: self.providers(),
+            uplinks: self.uplinks(now),
             memory: self.devices.memory(),
             contexts: self.engine.context_counts(now, site.node.contexts_max),
             hosts: self.engine.hosts_served() as u64,
@@ -561,10 +516,11 @@ impl Control {
             let text = format!("nothing was taken over, for this needs a restart: {}", others.join(", "));
             return Err(crate::config::Problem::of_file(&new.file, text).into());
         }
-        let policy = Policy::of(&new)?;
+        let effective = resolved(&new, &self.engine.found());
+        let policy = Policy::of(&effective)?;
         let now = self.clock.now();
         let Control { rng, engine, effects, .. } = self;
-        let changes = engine.reload(now, rng, &new.site, &new.hosts, effects).map_err(|error| {
+        let changes = engine.reload(now, rng, &effective.site, &effective.hosts, effects).map_err(|error| {
             let text = format!("nothing was taken over: {error}");
             Problems::from(crate::config::Problem::of_file(&new.site.node.hosts_file, text))
         })?;
@@ -579,6 +535,9 @@ impl Control {
             peers: new.site.peers.len() as u64,
             notes,
         };
+        if let (Some(renewal), Some(tls)) = (&self.renewal, &new.tls) {
+            renewal.renew(Arc::clone(tls));
+        }
         self.configuration = new;
         Ok(view)
     }

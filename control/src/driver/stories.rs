@@ -52,6 +52,11 @@ fn tell(story: &Story) {
         Story::Ready(ulids, pair, how) => {
             info!(local = %ulids.local, peer = %ulids.peer, from = %pair.local, to = %pair.peer, ?how, "context ready");
         }
+        Story::Found(found) => {
+            let router = found.router.map_or_else(|| "none".to_owned(), |router| router.to_string());
+            info!(provider = found.name, prefixes = ?found.prefixes, router, "provider found");
+        }
+        Story::Delegation(provider, note) => warn!(provider, "prefix delegation: {note}"),
         Story::Failed(ulids, reason) => warn!(local = %ulids.local, peer = %ulids.peer, ?reason, "no context"),
         Story::Gone(ulids, reason) => info!(local = %ulids.local, peer = %ulids.peer, ?reason, "context gone"),
         Story::Exploring(ulids, pair, reason) => {

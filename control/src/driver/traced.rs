@@ -9,6 +9,7 @@ use dataplane::translate::BURST;
 use dataplane::wire::ContextTag;
 
 use super::Control;
+use super::uplinks::resolved;
 use crate::config::{Prefix, Site};
 use crate::engine::worker_limits;
 use crate::manage::api::{
@@ -36,7 +37,7 @@ pub(super) struct Tracing {
 
 impl Control {
     pub(super) fn start_trace(&mut self, now: Instant, asked: &TraceRequest) -> Response {
-        let filter = match filter(&self.configuration.site, asked) {
+        let filter = match filter(&resolved(&self.configuration, &self.engine.found()).site, asked) {
             Ok(filter) => filter,
             Err(error) => return Response::Error(error),
         };
@@ -74,7 +75,7 @@ impl Control {
         };
         tracing.until = now + IDLE;
         let mut view = TraceView { records: Vec::new(), lost: lost.saturating_sub(tracing.lost_before) };
-        let site = &self.configuration.site;
+        let site = &resolved(&self.configuration, &self.engine.found()).site;
         let began = began(now);
         self.workers.traced(FETCHED, &mut |record| view.records.push(traced_view(site, began, record)));
         Response::Trace(view)
@@ -86,7 +87,7 @@ impl Control {
     }
 
     pub(super) fn explain(&self, now: Instant, asked: &ExplainRequest) -> Response {
-        let site = &self.configuration.site;
+        let site = &resolved(&self.configuration, &self.engine.found()).site;
         match self.engine.explain(now, worker_limits(site), asked) {
             Some((record, why)) => {
                 let packet = traced_view(site, began(now) + now.0.as_secs_f64(), &Record { now: 0, ..record });

@@ -252,7 +252,8 @@ impl Engine {
             let unwelcome = alternative && !welcome(locator);
             Some(LocalLocator { locator: *locator, preference, unwelcome })
         });
-        let theirs = context.peer_locators.iter().filter(|known| known.verified).map(|known| PeerLocator {
+        let usable = |known: &&crate::shim6::PeerLocator| known.verified && !self.is_identifier(known.locator.0);
+        let theirs = context.peer_locators.iter().filter(usable).map(|known| PeerLocator {
             locator: known.locator,
             broken: known.preference.flags & Preference::BROKEN != 0,
             transient: known.preference.flags & Preference::TRANSIENT != 0,

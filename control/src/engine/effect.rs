@@ -72,6 +72,10 @@ pub enum Story {
     Store(Option<String>),
     /// A client has a lease and cannot be served.
     NotServed(String, std::net::Ipv6Addr),
+    /// What was found out about a provider's prefix and router.
+    Found(crate::config::uplink::Found),
+    /// A provider's server of prefixes said something odd.
+    Delegation(String, dhcp::client::Note),
     /// Something about DNS.
     Names(crate::dns::Note),
 }

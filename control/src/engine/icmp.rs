@@ -132,7 +132,8 @@ impl Engine {
 
     pub(super) fn has_alternative(&self, id: ContextId) -> bool {
         let Some(context) = self.endpoint.context(id) else { return false };
-        let proved = context.peer_locators.iter().filter(|known| known.verified && is_routable(known.locator.0));
+        let usable = |locator| is_routable(locator) && !self.is_identifier(locator);
+        let proved = context.peer_locators.iter().filter(|known| known.verified && usable(known.locator.0));
         context.host.locators.len() * proved.count() > 1
     }
 

@@ -21,7 +21,7 @@ use super::{Effect, Engine, Event, Story};
 use crate::config::hosts::{Entry, locator_under};
 use crate::config::site::Advertising;
 use crate::config::{Host, Hosts, Prefix, Site};
-use crate::dhcp::options::{encode_name, policy_with};
+use crate::dhcp::options::encode_name;
 use crate::dhcp::{self, Change, Client, Config, Duid, Identity, Incoming, Lease, Output, Server, State, Stored, Told};
 use crate::host::advertise::ALL_ROUTERS;
 use crate::host::{Advertisement, Advertiser, Datagram};
@@ -508,7 +508,8 @@ impl IdentityJob {
 }
 
 fn prefixes_of(site: &Site) -> HostPrefixes {
-    let locators = site.providers.iter().map(|provider| provider.prefix.high_half()).collect();
+    let lasting = site.providers.iter().filter(|provider| !provider.deprecated);
+    let locators = lasting.map(|provider| provider.prefix.high_half()).collect();
     HostPrefixes { ulid: site.lan.high_half(), locators }
 }
 
@@ -556,7 +557,8 @@ fn lease_config(site: &Site, duid: Duid) -> Option<Config> {
         preference: wanted.preference,
         dns: dns_servers(site),
         search: wanted.search.clone(),
-        policy: wanted.prefer.map(|prefer| policy_with(prefer.address(), prefer.length())).unwrap_or_default(),
+        policy: wanted.policy.clone(),
+        policy_flags: wanted.policy_flags,
         leases_max: wanted.leases_max,
         per_client_max: wanted.leases_per_client,
         per_source_max: wanted.leases_per_source,

@@ -64,7 +64,7 @@ impl Engine {
     ) {
         let way = self.provider_of(addresses.source).map(|(_, provider)| (provider.port, provider.next_hop));
         // Identifiers stay inside; what is to be sent there goes again when there is a locator.
-        let way = way.filter(|_| !addresses.target.is_unique_local());
+        let way = way.filter(|_| !self.is_identifier(addresses.target));
         let Some((port, next_hop)) = way else { return self.tally.count(Event::MessageNotSent) };
         let Some(source) = self.snapshot.ports.get(usize::from(port.0)).map(|port| port.mac) else { return };
         for udp in forms.each() {
@@ -221,6 +221,7 @@ impl Engine {
 
     /// The device of a port says that its link is up or down.
     pub fn link_state(&mut self, now: Instant, port: PortId, up: bool, effects: &mut Vec<Effect>) {
+        self.note_uplink(port, up);
         for at in 0..self.providers.len() {
             if self.providers[at].port == port {
                 self.provider_state(now, at, |provider| provider.link = up, effects);

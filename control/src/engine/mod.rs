@@ -54,6 +54,7 @@ mod hosts;
 mod icmp;
 mod label;
 mod leases;
+mod legacy;
 mod link;
 mod liveness;
 mod names;
@@ -77,6 +78,7 @@ mod succession;
 mod tally;
 mod udp;
 mod unreachable;
+mod uplinks;
 
 use std::cmp::Reverse;
 use std::collections::{BTreeMap, BinaryHeap, VecDeque};
@@ -138,6 +140,8 @@ struct Provider {
     drained: bool,
     /// When it came up last.
     up_since: Option<Instant>,
+    /// Whether its prefix is to be left, as who delegated it says.
+    deprecated: bool,
     /// Until when it serves, if it has gone from the configuration: as the last resort, for contexts to leave it.
     leaving: Option<Instant>,
 }
@@ -162,6 +166,10 @@ pub struct Engine {
     lan_port: PortId,
     /// The box's own addresses there.
     lan_addresses: Vec<std::net::Ipv6Addr>,
+    /// Blocks of identifiers besides fc00::/7.
+    identifiers: Vec<Block>,
+    /// Providers whose prefix or router is found out.
+    uplinks: uplinks::Uplinks,
     /// Hosts that have their address by DHCPv6.
     leased: HashSet<Ulid>,
     leases: Option<leases::Leases>,
@@ -311,6 +319,7 @@ impl Engine {
         if self.failing_check.is_some_and(|due| due <= now) {
             self.weigh_providers(now, effects);
         }
+        self.expire_uplinks(now, rng, effects);
         self.expire_names(now, rng, effects);
         self.expire_policy(now, rng, effects);
     }
@@ -329,6 +338,7 @@ impl Engine {
             self.revival.due(),
             self.standbys_deadline(),
             self.policy_deadline(),
+            self.uplinks.deadline(),
         ];
         [reap, suspects, wakes, self.news_deadline(), self.lists_due, self.endpoint.deadline(), self.leases_deadline()]
             .into_iter()
@@ -511,6 +521,9 @@ impl Engine {
     /// Neighbour discovery, and whatever else is addressed to the box itself.
     fn for_the_box(&mut self, now: Instant, rng: &mut dyn Rng, port: PortId, frame: &[u8], effects: &mut Vec<Effect>) {
         let Some(packet) = frame.get(ethernet::HEADER_LEN..) else { return };
+        if self.router_advertised(now, rng, port, packet, effects) {
+            return;
+        }
         let mut events: Vec<LinkEvent> = Vec::new();
         // An address that belonged to a host is not learned from another machine before its time.
         let quarantine = self.endpoint.quarantine();

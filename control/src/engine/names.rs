@@ -17,8 +17,9 @@ use rand::Rng;
 use super::patience::Patience;
 use super::peers::Trust;
 use super::{Effect, Engine, Event, Story};
+use crate::config::site::ARecords;
 use crate::config::{Prefix, Site};
-use crate::dns::{self, Alg, Bounds, Client, Identifiers, Learned, Output, Packet};
+use crate::dns::{self, Alg, Bounds, Choice, Client, Identifiers, Learned, Output, Packet};
 use crate::host::{Datagram, StreamEvent};
 use crate::manage::api::{DnsServerView, DnsView};
 use crate::shim6::OpenRefused;
@@ -37,43 +38,40 @@ const STREAM_PORTS: u16 = 49_152;
 
 /// Everything about DNS.
 pub(super) struct Names {
-    alg: Alg,
-    blocks: Vec<Block>,
+    pub(super) alg: Alg,
     contexts_max: usize,
     /// The ports behind which each server is, by its place, and the box's own address there; the best first.
     ways: Vec<Vec<(PortId, Ipv6Addr)>>,
     all: TokenBucket,
     hosts: Vec<TokenBucket>,
-    patience: Patience,
+    patience: Patience<(Client, Vec<u8>)>,
+    pub(super) choices: Patience<Choice>,
+    /// Whether IPv4 addresses are withheld where the policy says nothing of it.
+    pub(super) withholds: bool,
 }
 
 impl Names {
     /// What the configuration says, if it says anything.
     pub(super) fn of(site: &Site) -> Option<Names> {
         let wanted = site.dns.as_ref()?;
-        let block = |prefix: &Prefix| Block::new(prefix.address(), prefix.length());
-        let blocks: Vec<Block> = wanted.identifiers.iter().map(block).collect();
         let alg = Alg::new(dns::Config {
             upstream: wanted.upstream.clone(),
             ulid_kind: wanted.ulid_kind,
             zone: wanted.zone.clone(),
-            identifiers: Identifiers { blocks: blocks.clone(), site: block(&site.prefix) },
+            identifiers: Identifiers { blocks: blocks(site), site: block(&site.prefix) },
             cache: Bounds { entries: wanted.cache_entries as usize, octets: (wanted.cache_mb as usize) << 20 },
+            withholds: wanted.a_records == ARecords::Withhold,
         });
         Some(Names {
             alg,
-            blocks,
             contexts_max: site.node.contexts_max as usize,
             ways: vec![Vec::new(); wanted.upstream.len()],
             all: TokenBucket::new(HANDSHAKES_PER_S, HANDSHAKES_PER_S / 8),
             hosts: vec![TokenBucket::new(HANDSHAKES_PER_HOST_S, HANDSHAKES_AT_ONCE); BUCKETS],
             patience: Patience::new(Duration::from_millis(wanted.handshake_wait_ms.into())),
+            choices: Patience::new(Duration::from_millis(wanted.a_wait_ms.into())),
+            withholds: wanted.a_records == ARecords::Withhold,
         })
-    }
-
-    /// Blocks of identifiers the operator names.
-    pub(super) fn blocks(&self) -> impl Iterator<Item = Block> + '_ {
-        self.blocks.iter().copied()
     }
 
     /// A port of the box that no question comes from.
@@ -89,6 +87,15 @@ impl Names {
     }
 }
 
+/// Blocks of identifiers besides fc00::/7.
+pub(super) fn blocks(site: &Site) -> Vec<Block> {
+    site.identifier_blocks.iter().map(block).collect()
+}
+
+fn block(prefix: &Prefix) -> Block {
+    Block::new(prefix.address(), prefix.length())
+}
+
 impl Engine {
     /// Begins to take connections of hosts.
     pub(super) fn begin_names(&mut self) {
@@ -100,6 +107,7 @@ impl Engine {
         }
         self.note_names();
         self.note_identifiers();
+        self.note_withholding();
     }
 
     /// Hosts came or went, or ports and providers did.
@@ -175,6 +183,9 @@ impl Engine {
         if names.alg.deadline().is_some_and(|due| due <= now) {
             names.alg.expire(now, rng, &mut out);
         }
+        let undecided = names.choices.expire(now);
+        undecided.into_iter().for_each(|choice| self.end_choice(now, choice, effects));
+        let Some(names) = &mut self.names else { return };
         let patient = names.patience.expire(now);
         patient.iter().for_each(|_| self.tally.count(Event::AnswersEarly));
         self.give(now, patient, effects);
@@ -188,7 +199,9 @@ impl Engine {
     }
 
     pub(super) fn names_deadline(&self) -> Option<Instant> {
-        let names = self.names.iter().flat_map(|names| [names.alg.deadline(), names.patience.deadline()]).flatten();
+        let names = self.names.iter().flat_map(|names| {
+            [names.alg.deadline(), names.patience.deadline(), names.choices.deadline()].into_iter().flatten()
+        });
         let stacks = self.stacks.iter().filter_map(|stack| stack.deadline());
         names.chain(self.peers.deadline()).chain(stacks).min()
     }
@@ -263,13 +276,19 @@ impl Engine {
                         effects.push(Effect::Refuse(self.owner(&ulids), ulids));
                     }
                 }
+                Output::Choose(choice) => self.choose(now, rng, *choice, effects),
                 Output::Note(note) => effects.push(Effect::Story(Story::Names(note))),
             }
         }
     }
 
     /// Gives hosts their answers.
-    fn give(&mut self, now: Instant, replies: impl IntoIterator<Item = (Client, Vec<u8>)>, effects: &mut Vec<Effect>) {
+    pub(super) fn give(
+        &mut self,
+        now: Instant,
+        replies: impl IntoIterator<Item = (Client, Vec<u8>)>,
+        effects: &mut Vec<Effect>,
+    ) {
         for (client, payload) in replies {
             match client {
                 Client::Datagram(host, own) => {
@@ -292,6 +311,7 @@ impl Engine {
         let replies = names.patience.release(pair);
         replies.iter().for_each(|_| self.tally.count(Event::AnswersWaited));
         self.give(now, replies, effects);
+        self.end_choices(now, pair, effects);
     }
 
     /// Says something to a server over TCP.
@@ -321,7 +341,7 @@ impl Engine {
         }
     }
 
-    fn learn(&mut self, now: Instant, learned: &Learned, good: Duration, trust: Trust) {
+    pub(super) fn learn(&mut self, now: Instant, learned: &Learned, good: Duration, trust: Trust) {
         for ulid in &learned.ulids {
             for _ in 0..self.peers.learn(now, *ulid, &learned.locators, now + good, trust) {
                 self.tally.count(Event::PeerForgotten);
@@ -331,7 +351,7 @@ impl Engine {
 
     /// Opens a host's context with the peer it is told of; of several, with the one it is told of first. Which pair now has
     /// a handshake that was begun here, if one has.
-    fn start_handshake(
+    pub(super) fn start_handshake(
         &mut self,
         now: Instant,
         rng: &mut dyn Rng,
@@ -384,6 +404,8 @@ impl Engine {
         });
         DnsView {
             enabled: true,
+            withholding: names.alg.withholds(),
+            undecided: names.choices.len() as u64,
             servers: servers.collect(),
             entries: status.entries as u64,
             entries_max: status.bounds.entries as u64,
@@ -418,12 +440,13 @@ mod tests {
             upstream: vec![near, far, "fc00:dead::53".parse().unwrap()],
             zone: None,
             ulid_kind: dns::ULID_KIND,
-            identifiers: Vec::new(),
             cache_entries: 16,
             cache_mb: 1,
             questions_per_s: 100,
             questions_per_host_s: 100,
             handshake_wait_ms: 40,
+            a_records: ARecords::Pass,
+            a_wait_ms: 1000,
         };
         world.reload(0, |site, _| site.dns = Some(dns)).unwrap();
         world.restart(0);

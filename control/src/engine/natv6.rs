@@ -32,6 +32,7 @@ pub(super) fn view(site: &Site) -> Option<NatView> {
     let mut view = NatView::new(site.providers.len());
     view.thresholds = thresholds(&site.setup, site.shim6.no_r1_holddown);
     view.idle_ms = millis(natv6.idle);
+    view.identifiers = super::names::blocks(site);
     let block = |prefix: &prefix::Prefix| Block::new(prefix.address(), prefix.length());
     view.mapped = Mapped {
         subnets: natv6.mapped.iter().map(block).collect(),
@@ -57,6 +58,11 @@ fn millis(time: Duration) -> u64 {
 }
 
 impl Engine {
+    /// Whether an address is of a block of identifiers: nobody is reached at it from outside a site.
+    pub(super) fn is_identifier(&self, address: std::net::Ipv6Addr) -> bool {
+        address.is_unique_local() || self.identifiers.iter().any(|block| block.contains(address))
+    }
+
     fn nat(&mut self) -> Option<&mut NatView> {
         self.snapshot.nat.as_ref()?;
         Arc::make_mut(&mut self.snapshot).nat.as_mut().map(Arc::make_mut)
@@ -83,6 +89,7 @@ impl Engine {
         let mut nat = NatView::new(self.providers.len());
         nat.order.clone_from(&old.order);
         (nat.thresholds, nat.idle_ms) = (old.thresholds, old.idle_ms);
+        nat.peers.clone_from(&old.peers);
         nat.identifiers.clone_from(&old.identifiers);
         nat.mapped.clone_from(&old.mapped);
         let pair = |provider: &super::Provider| self.prefix_pairs.get(&provider.prefix).copied();
@@ -103,10 +110,9 @@ impl Engine {
     /// Configured peers with a routable ULID speak Shim6: they are never translated for.
     pub(super) fn note_identifiers(&mut self) {
         let routable = self.peers.configured().filter(|ulid| prefix::is_routable(ulid.0));
-        let blocks = self.names.iter().flat_map(|names| names.blocks());
-        let identifiers = routable.map(|ulid| Block::new(ulid.0, 128)).chain(blocks).collect();
+        let peers = routable.map(|ulid| Block::new(ulid.0, 128)).collect();
         if let Some(nat) = self.nat() {
-            nat.identifiers = identifiers;
+            nat.peers = peers;
         }
     }
 

@@ -11,26 +11,23 @@ use std::time::Duration;
 use dataplane::wire::UlidPair;
 use hashbrown::HashMap;
 
-use crate::dns::Client;
 use crate::time::Instant;
 
 /// Answers that wait at a time; more are given at once.
 const WAITING_MAX: usize = 1024;
 
-type Reply = (Client, Vec<u8>);
-
 /// The answers that wait.
 #[derive(Debug)]
-pub(super) struct Patience {
+pub(super) struct Patience<Reply> {
     longest: Duration,
     waiting: HashMap<UlidPair, Vec<Reply>>,
     /// In order, since all wait equally long. What was given meanwhile is still named here until then.
     due: VecDeque<(Instant, UlidPair)>,
 }
 
-impl Patience {
+impl<Reply> Patience<Reply> {
     /// Answers wait at most so long; not at all if that is nothing.
-    pub(super) fn new(longest: Duration) -> Patience {
+    pub(super) fn new(longest: Duration) -> Patience<Reply> {
         Patience { longest, waiting: HashMap::new(), due: VecDeque::new() }
     }
 
@@ -58,6 +55,11 @@ impl Patience {
         replies
     }
 
+    /// How many wait.
+    pub(super) fn len(&self) -> usize {
+        self.waiting.values().map(Vec::len).sum()
+    }
+
     /// When something has waited long enough.
     pub(super) fn deadline(&self) -> Option<Instant> {
         self.due.front().map(|(due, _)| *due)
@@ -68,6 +70,8 @@ impl Patience {
 mod tests {
     use std::net::Ipv6Addr;
 
+    use crate::dns::Client;
+
     use dataplane::wire::Ulid;
 
     use super::*;
@@ -77,7 +81,7 @@ mod tests {
         UlidPair { local: ulid(1, 1), peer: ulid(2, peer) }
     }
 
-    fn reply(number: u8) -> Reply {
+    fn reply(number: u8) -> (Client, Vec<u8>) {
         let at = |port| (Ipv6Addr::LOCALHOST, port);
         (Client::Datagram(at(4000), at(53)), vec![number])
     }

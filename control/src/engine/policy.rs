@@ -71,6 +71,7 @@ impl Engine {
             self.steered = Some(Box::new(Steered { controller, file, recount: Some(0), before, moves: Vec::new() }));
         }
         self.tally.count(Event::PolicyLoaded);
+        self.note_withholding();
         self.watch_arrivals(effects);
         self.ways_as_they_are(now);
         let mut drained = false;

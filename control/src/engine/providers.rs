@@ -61,10 +61,12 @@ impl Engine {
         for new in wanted {
             changed |= self.set_provider(now, new, effects);
         }
+        self.rename_leaving();
         if changed {
             let snapshot = Arc::make_mut(&mut self.snapshot);
             for (at, port) in snapshot.ports.iter_mut().enumerate() {
                 let used = self.providers.iter().any(|it| it.exists() && usize::from(it.port.0) == at);
+                let used = used || self.uplinks.has(at);
                 port.role = role_of(at == usize::from(self.lan_port.0), used);
                 if used {
                     self.listener.open(now, at);
@@ -73,6 +75,15 @@ impl Engine {
             icmp_sources(&mut snapshot.ports);
         }
         changed
+    }
+
+    /// One that leaves and one that takes its place under the same name are two for whoever watches.
+    fn rename_leaving(&mut self) {
+        let stays = |provider: &&Provider| provider.exists() && provider.leaving.is_none();
+        let names: Vec<String> = self.providers.iter().filter(stays).map(|provider| provider.name.clone()).collect();
+        for old in self.providers.iter_mut().filter(|old| old.leaving.is_some() && names.contains(&old.name)) {
+            old.name = format!("{}-{:x}", old.name, old.prefix);
+        }
     }
 
     /// Takes over one of them. Whether anything about it is new.
@@ -89,8 +100,8 @@ impl Engine {
         let old = &mut self.providers[at];
         let before = old.clone();
         if known.is_some() {
-            let Provider { name, port, next_hop, preference, .. } = new;
-            *old = Provider { name, port, next_hop, preference, leaving: None, ..before.clone() };
+            let Provider { name, port, next_hop, preference, deprecated, .. } = new;
+            *old = Provider { name, port, next_hop, preference, deprecated, leaving: None, ..before.clone() };
         } else {
             *old = new;
         }
@@ -109,9 +120,13 @@ impl Engine {
             let lost = known.is_some() && self.hints.link && !self.providers[at].is_up();
             self.set_lost(Loss::Provider(at as u8), lost, effects);
             self.let_go(now, &before, effects);
-            self.neighbours.want(now, after.port, after.next_hop);
+            // Nobody is the router of a provider whose routers have all said that they are none any more.
+            if !after.next_hop.is_unspecified() {
+                self.neighbours.want(now, after.port, after.next_hop);
+            }
         }
-        other_way || before.preference != after.preference || before.leaving.is_some()
+        let other_word = before.deprecated != after.deprecated || before.preference != after.preference;
+        other_way || other_word || before.leaving.is_some()
     }
 
     /// A router that is no provider's any more is not looked for.

@@ -59,7 +59,14 @@ impl Engine {
     /// A host is served, or with other locators than before.
     pub(super) fn publish_host(&mut self, host: &Host) {
         if let Some(publisher) = &mut self.publisher {
-            let locators = host.identity.locators.iter().map(|locator| locator.0).collect();
+            // What is to be left is nothing to begin with, unless it is all there is.
+            let old = |it: &std::net::Ipv6Addr| {
+                let of = self.providers.iter().find(|provider| provider.prefix == (it.to_bits() >> 64) as u64);
+                of.is_some_and(|provider| provider.deprecated)
+            };
+            let all = host.identity.locators.iter().map(|locator| locator.0);
+            let fresh: Vec<_> = all.clone().filter(|it| !old(it)).collect();
+            let locators = if fresh.is_empty() { all.collect() } else { fresh };
             publisher.set(&publish::Host { name: host.name.clone(), ulid: host.identity.ulid.0, locators });
         }
     }

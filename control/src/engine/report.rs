@@ -16,6 +16,7 @@ use crate::manage::api::{
 use crate::reap::{PathKey, State as Reaping, Status};
 use crate::shim6::{Context, FailReason, State};
 use crate::time::Instant;
+use dataplane::snapshot::PortId;
 use dataplane::wire::Ulid;
 
 /// Contexts looked at to answer one question, so that it does not keep everything else waiting.
@@ -289,6 +290,11 @@ impl Engine {
             _ => self.revival.exploring.iter().filter(|id| self.explores(**id)).count() as u64,
         };
         counts
+    }
+
+    /// Name, port and whether packets may go there, of each provider. Unlike [`Engine::providers_view`] this walks over no paths.
+    pub fn provider_states(&self) -> impl Iterator<Item = (&str, PortId, bool)> {
+        self.providers.iter().filter(|it| it.exists()).map(|it| (it.name.as_str(), it.port, it.is_up()))
     }
 
     /// The providers; the name of the port is for the caller to fill in.

@@ -28,6 +28,9 @@ impl Engine {
             Ok(datagram) if datagram.target.1 == dhcp::SERVER_PORT => {
                 self.lease_message(now, rng, port, frame, &datagram, effects)
             }
+            Ok(datagram) if datagram.target.1 == dhcp::CLIENT_PORT && port != self.lan_port => {
+                self.delegation_message(now, rng, port, &datagram, effects)
+            }
             Ok(datagram) => self.datagram(now, rng, port, &datagram, effects),
             Err(DatagramError::Other) => false,
             Err(DatagramError::Malformed | DatagramError::Checksum) => {

@@ -116,6 +116,8 @@ impl Engine {
             providers: site.providers.iter().map(provider).collect(),
             lan_port: PortId(site.lan_port as u8),
             lan_addresses: links.get(site.lan_port).map(|link| link.own.clone()).unwrap_or_default(),
+            identifiers: super::names::blocks(site),
+            uplinks: super::uplinks::Uplinks::of(site),
             leased: HashSet::new(),
             leases: None,
             advertiser: None,
@@ -237,6 +239,7 @@ pub(super) fn provider(provider: &site::Provider) -> Provider {
         told_down: false,
         drained: false,
         up_since: None,
+        deprecated: provider.deprecated,
         leaving: None,
     }
 }
@@ -255,7 +258,8 @@ fn own(port: &site::Port, setup: &PortSetup) -> Vec<(Ipv6Addr, u8)> {
 
 /// What is behind a port, by its place in the configuration.
 fn role(site: &Site, at: usize) -> Role {
-    role_of(at == site.lan_port, site.providers.iter().any(|provider| provider.port == at))
+    let provider = site.providers.iter().any(|provider| provider.port == at);
+    role_of(at == site.lan_port, provider || site.uplinks.iter().any(|uplink| uplink.port == at))
 }
 
 pub(super) fn role_of(hosts: bool, providers: bool) -> Role {

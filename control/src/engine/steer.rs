@@ -38,7 +38,8 @@ pub enum SteerRefused {
 impl Provider {
     /// Whether contexts should leave it.
     pub(super) fn is_unwelcome(&self) -> bool {
-        self.steering == Steering::Drain || self.drained || self.told_down || self.leaving.is_some()
+        let leaving = self.deprecated || self.leaving.is_some();
+        self.steering == Steering::Drain || self.drained || self.told_down || leaving
     }
 
     /// Its place among the providers: lower is better. Only the order counts.

@@ -121,6 +121,10 @@ pub enum Event {
     StepsTaken,
     StepsUnanswered,
     PreferencesHeeded,
+    DelegationAsked,
+    DelegationHeard,
+    DelegationUnheard,
+    RouterHeard,
 }
 
 impl Tally {
@@ -323,6 +327,13 @@ const MEANINGS: &[(&str, &str)] = &[
         "Times the store failed: nothing was written, and no lease given, until it was opened anew.",
     ),
     ("control_store_back", "Times it was written to again after that."),
+    ("control_delegation_asked", "DHCPv6 messages sent to providers' servers to be delegated a prefix or to keep it."),
+    ("control_delegation_heard", "DHCPv6 answers of providers' servers that were awaited."),
+    (
+        "control_delegation_unheard",
+        "DHCPv6 messages to the box as a client that were not: nobody asked, for another client, or broken.",
+    ),
+    ("control_router_heard", "Router advertisements of providers' routers where the router is discovered."),
     ("control_router_advertisements", "Router advertisements sent."),
     ("dhcp_solicit", "DHCPv6 Solicits answered, by an Advertise or with Rapid Commit by a Reply."),
     ("dhcp_request", "DHCPv6 Requests answered."),

@@ -6,12 +6,14 @@
 
 mod contexts;
 mod dns;
+mod history;
 mod leases;
 mod metrics;
 mod natv6;
 mod policy;
 mod status;
 mod trace;
+mod uplinks;
 
 use std::collections::BTreeMap;
 
@@ -20,12 +22,14 @@ use serde::{Deserialize, Serialize};
 
 pub use contexts::*;
 pub use dns::*;
+pub use history::*;
 pub use leases::*;
 pub use metrics::*;
 pub use natv6::*;
 pub use policy::*;
 pub use status::*;
 pub use trace::*;
+pub use uplinks::*;
 
 /// Gives a type its names in JSON.
 macro_rules! named {
@@ -97,6 +101,8 @@ pub enum Request {
     Policy,
     /// Read the policy again: all of it or nothing.
     PolicyLoad,
+    /// How the box was in the last hour.
+    History(HistoryFilter),
 }
 
 /// How a provider is to be used from now on, until told otherwise or restarted.
@@ -153,6 +159,8 @@ pub enum Response {
     Policy(PolicyView),
     /// To [`Request::PolicyLoad`].
     PolicyLoaded(PolicyLoadedView),
+    /// To [`Request::History`].
+    History(Box<HistoryView>),
     /// The request cannot be answered or was not obeyed.
     Error(ErrorView),
 }

@@ -1,7 +1,9 @@
-//! The other end of the socket: one question, one answer, over HTTP.
+//! The other end of the socket or of TLS: one question, one answer, over HTTP.
 
+use std::error::Error;
 use std::io;
-use std::path::{Path, PathBuf};
+use std::path::Path;
+use std::sync::Arc;
 use std::time::Duration;
 
 use http_body_util::{BodyExt, Full, Limited};
@@ -10,9 +12,13 @@ use hyper::body::Bytes;
 use hyper::client::conn::http1::{self, SendRequest};
 use hyper::header::{CONTENT_TYPE, HOST};
 use hyper_util::rt::TokioIo;
-use tokio::net::UnixStream;
+use rustls::ClientConfig;
+use rustls::pki_types::ServerName;
+use tokio::io::{AsyncRead, AsyncWrite};
+use tokio::net::{TcpStream, UnixStream};
 use tokio::runtime::{self, Runtime};
 use tokio::time::timeout;
+use tokio_rustls::TlsConnector;
 
 use super::api::{Request, Response};
 use super::operations::{self, Method, Operation};
@@ -28,7 +34,8 @@ const RESPONSE_OCTETS_MAX: usize = 256 * 1024 * 1024;
 /// A connection to a daemon.
 #[derive(Debug)]
 pub struct Client {
-    path: PathBuf,
+    place: String,
+    host: String,
     sender: SendRequest<Full<Bytes>>,
     runtime: Runtime,
 }
@@ -36,35 +43,43 @@ pub struct Client {
 /// Why there is no answer.
 #[derive(Debug, thiserror::Error)]
 pub enum ClientError {
-    /// Nobody answers at the socket.
-    #[error("daemon not running at {path}: {source}")]
+    /// Nobody answers there.
+    #[error("daemon not running at {place}: {source}")]
     NotRunning {
-        /// The socket.
-        path: PathBuf,
+        /// The socket or address.
+        place: String,
         /// Why.
         source: io::Error,
     },
-    /// The socket is for others.
-    #[error("no access to the daemon at {path}: {source}")]
+    /// It is for others.
+    #[error("no access to the daemon at {place}: {source}")]
     NoAccess {
-        /// The socket.
-        path: PathBuf,
+        /// The socket or address.
+        place: String,
         /// Why.
         source: io::Error,
+    },
+    /// There cannot be a daemon there.
+    #[error("{place}: {text}")]
+    NoAddress {
+        /// What was named.
+        place: String,
+        /// Why not.
+        text: String,
     },
     /// The conversation broke off.
-    #[error("the daemon at {path} did not answer: {reason}")]
+    #[error("the daemon at {place} did not answer: {reason}")]
     Broken {
-        /// The socket.
-        path: PathBuf,
+        /// The socket or address.
+        place: String,
         /// Why.
         reason: String,
     },
     /// The daemon speaks another version, or something else altogether.
-    #[error("the daemon at {path} answers what cannot be understood: {text}")]
+    #[error("the daemon at {place} answers what cannot be understood: {text}")]
     NotUnderstood {
-        /// The socket.
-        path: PathBuf,
+        /// The socket or address.
+        place: String,
         /// Why.
         text: String,
     },
@@ -91,24 +106,42 @@ impl Client {
 
     /// Connects to the daemon at `path`.
     pub fn connect(path: &Path) -> Result<Client, ClientError> {
-        let absent = |source: io::Error| {
-            let path = path.to_path_buf();
-            match source.kind() {
-                io::ErrorKind::PermissionDenied => ClientError::NoAccess { path, source },
-                _ => ClientError::NotRunning { path, source },
-            }
-        };
+        let place = path.display().to_string();
+        let absent = |source: io::Error| ClientError::absent(&place, source);
         let runtime = runtime::Builder::new_current_thread().enable_io().enable_time().build().map_err(absent)?;
         let opened = runtime.block_on(async {
             let stream = UnixStream::connect(path).await.map_err(absent)?;
-            let broken =
-                |error: hyper::Error| ClientError::Broken { path: path.to_path_buf(), reason: error.to_string() };
-            let (sender, connection) = http1::handshake(TokioIo::new(stream)).await.map_err(broken)?;
-            // It goes on while there is somebody who waits for an answer; what it ends with is told there.
-            tokio::spawn(connection);
-            Ok(sender)
+            speak(stream, &place).await
         });
-        Ok(Client { path: path.to_path_buf(), sender: opened?, runtime })
+        Ok(Client { host: "pshim6d".into(), sender: opened?, runtime, place })
+    }
+
+    /// Connects to the daemon at `address`, as `https://box.example:9465`. The certificate there has to be in that name.
+    pub fn connect_tls(address: &str, tls: Arc<ClientConfig>) -> Result<Client, ClientError> {
+        let wrong = |text: &str| ClientError::NoAddress { place: address.to_owned(), text: text.to_owned() };
+        let uri: Uri = address.parse().map_err(|_| wrong("is no URL, as https://box.example:9465"))?;
+        if uri.scheme_str() != Some("https") || !["", "/"].contains(&uri.path()) || uri.query().is_some() {
+            return Err(wrong("is not of the form https://box.example:9465"));
+        }
+        let (Some(authority), Some(host), Some(port)) = (uri.authority(), uri.host(), uri.port_u16()) else {
+            return Err(wrong("names no host and port, as https://box.example:9465"));
+        };
+        let bare = host.trim_start_matches('[').trim_end_matches(']').to_owned();
+        let name = ServerName::try_from(bare.clone()).map_err(|_| wrong("names no host"))?;
+        let place = address.to_owned();
+        let absent = |source: io::Error| ClientError::absent(&place, source);
+        let late =
+            || ClientError::Broken { place: place.clone(), reason: format!("{} s have passed", TIMEOUT.as_secs()) };
+        let runtime = runtime::Builder::new_current_thread().enable_io().enable_time().build().map_err(absent)?;
+        let opened = runtime.block_on(async {
+            let connecting = async {
+                let stream = TcpStream::connect((bare.as_str(), port)).await.map_err(absent)?;
+                let stream = TlsConnector::from(tls).connect(name, stream).await.map_err(absent)?;
+                speak(stream, &place).await
+            };
+            timeout(TIMEOUT, connecting).await.map_err(|_| late())?
+        });
+        Ok(Client { host: authority.to_string(), sender: opened?, runtime, place })
     }
 
     /// Asks and waits. What the daemon does not do comes back as [`ClientError::Refused`].
@@ -117,10 +150,10 @@ impl Client {
         let (operation, given) = operations::of(&request).ok_or_else(unknown)?;
         let given = given.map_err(|text| self.not_understood(text))?;
         let asked = self.request(operation, given)?;
-        let (path, sender) = (&self.path, &mut self.sender);
-        let broken = |reason: String| ClientError::Broken { path: path.clone(), reason };
+        let (place, sender) = (&self.place, &mut self.sender);
+        let broken = |reason: String| ClientError::Broken { place: place.clone(), reason };
         let exchange = async {
-            let answer = sender.send_request(asked).await.map_err(|error| broken(error.to_string()))?;
+            let answer = sender.send_request(asked).await.map_err(|error| ClientError::of(place, &error))?;
             let status = answer.status().as_u16();
             let body = Limited::new(answer.into_body(), RESPONSE_OCTETS_MAX).collect().await;
             Ok((status, body.map_err(|error| broken(error.to_string()))?.to_bytes()))
@@ -157,13 +190,46 @@ impl Client {
         hyper::Request::builder()
             .method(operation.method.name())
             .uri(place)
-            .header(HOST, "pshim6d")
+            .header(HOST, &self.host)
             .header(CONTENT_TYPE, "application/json")
             .body(Full::new(Bytes::from(body)))
             .map_err(|error| wrong(error.to_string()))
     }
 
     fn not_understood(&self, text: String) -> ClientError {
-        ClientError::NotUnderstood { path: self.path.clone(), text }
+        ClientError::NotUnderstood { place: self.place.clone(), text }
+    }
+}
+
+/// HTTP on a connection.
+async fn speak<S>(stream: S, place: &str) -> Result<SendRequest<Full<Bytes>>, ClientError>
+where
+    S: AsyncRead + AsyncWrite + Send + Unpin + 'static,
+{
+    let (sender, connection) =
+        http1::handshake(TokioIo::new(stream)).await.map_err(|error| ClientError::of(place, &error))?;
+    // It goes on while there is somebody who waits for an answer; what it ends with is told there.
+    tokio::spawn(connection);
+    Ok(sender)
+}
+
+impl ClientError {
+    fn absent(place: &str, source: io::Error) -> ClientError {
+        let place = place.to_owned();
+        match source.kind() {
+            // TLS says so of certificates, theirs and ours.
+            io::ErrorKind::PermissionDenied | io::ErrorKind::InvalidData => ClientError::NoAccess { place, source },
+            _ => ClientError::NotRunning { place, source },
+        }
+    }
+
+    /// What ended a conversation: TLS 1.3 tells a client only then that its certificate is not accepted.
+    fn of(place: &str, error: &hyper::Error) -> ClientError {
+        let source = error.source().and_then(|source| source.downcast_ref::<io::Error>());
+        let refused = source.and_then(|source| source.get_ref()?.downcast_ref::<rustls::Error>());
+        match refused {
+            Some(refused) => ClientError::absent(place, io::Error::new(io::ErrorKind::InvalidData, refused.clone())),
+            None => ClientError::Broken { place: place.to_owned(), reason: error.to_string() },
+        }
     }
 }

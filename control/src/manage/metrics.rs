@@ -11,7 +11,7 @@ use prometheus_client::encoding::{DescriptorEncoder, MetricEncoder, NoLabelSet, 
 use prometheus_client::metrics::MetricType;
 use prometheus_client::registry::Registry;
 
-use super::api::{FillView, MetricsView, PathView, PortView, ProviderView, TimesView};
+use super::api::{FillView, MetricsView, PathView, PortView, ProviderView, UplinkView, TimesView};
 
 /// What is sent.
 pub(super) const MEDIA_TYPE: &str = "application/openmetrics-text; version=1.0.0; charset=utf-8";
@@ -138,6 +138,7 @@ impl Collector for Figures {
         self.counters(&mut out)?;
         self.ports(&mut out)?;
         self.providers(&mut out)?;
+        self.uplinks(&mut out)?;
         self.paths(&mut out)?;
         self.rooms(&mut out)?;
         self.times(&mut out)?;
@@ -247,6 +248,28 @@ impl Figures {
             [row("out", it.packets_out), row("in", it.packets_in), row("hairpin", it.hairpins)]
         });
         out.counters("pshim6_provider_natv6_packets", "Packets translated for peers without Shim6", translated)
+    }
+
+    fn uplinks(&self, out: &mut Family<'_, '_>) -> Result<(), Error> {
+        let uplinks = &self.view.status.uplinks;
+        let label = |it: &UplinkView| vec![("provider", it.name.clone())];
+        let ready = |it: &UplinkView| (label(it), flag(it.waits.is_empty()));
+        out.gauges(
+            "pshim6_uplink_ready",
+            "Whether prefix and router of a provider that leaves them open are known",
+            uplinks.iter().map(ready),
+        )?;
+        let prefixes = |it: &UplinkView| (label(it), it.delegated.len() as f64);
+        out.gauges("pshim6_uplink_prefixes", "Prefixes it has delegated", uplinks.iter().map(prefixes))?;
+        let valid = |it: &UplinkView| {
+            let fresh = it.delegated.iter().find(|delegated| !delegated.deprecated);
+            Some((label(it), fresh?.valid_s? as f64))
+        };
+        out.gauges(
+            "pshim6_uplink_valid_seconds",
+            "How long the prefix in use is valid, if that ends",
+            uplinks.iter().filter_map(valid),
+        )
     }
 
     fn paths(&self, out: &mut Family<'_, '_>) -> Result<(), Error> {

@@ -1,4 +1,4 @@
-//! How people and programs see into the daemon: an HTTP API over Unix sockets, and the verbs of `pshim6ctl` on top of it.
+//! How people and programs see into the daemon: an HTTP API over Unix sockets and TLS, a web page, and the verbs of `pshim6ctl` on top of it.
 //!
 //! ```text
 //! api         what can be asked and answered: shared by both ends
@@ -9,6 +9,7 @@
 //! process     what the system knows of this process
 //! openapi     all of it, described for programs
 //! server      the daemon's end: knows nothing of the engine but a channel to it
+//! page        the web page's files, which the server has in it
 //! client      the other end
 //! verbs       what pshim6ctl does, a function for each command
 //! table       aligned columns

@@ -31,7 +31,8 @@ pub fn document() -> Value {
         "info": {
             "title": "P-SHIM6",
             "summary": "Looks after a running pshim6d.",
-            "description": "HTTP/1.1 over Unix sockets: `box.control_socket` for operators, `manage.read_socket` for those who may look. \
+            "description": "HTTP/1.1 over Unix sockets: `box.control_socket` for operators, `manage.read_socket` for those who may look; \
+                            and over TLS with certificates on both sides (`manage.listen`). \
                             Fields are added; none is renamed or given another meaning within `/v1`.",
             "version": env!("CARGO_PKG_VERSION"),
             "license": { "name": "MIT OR Apache-2.0", "identifier": "MIT OR Apache-2.0" },

@@ -145,6 +145,8 @@ operations! {
         Get "/v1/policy" Read: Policy => Policy(PolicyView);
     "Read the policy again: all of it or nothing."
         Post "/v1/policy/load" Operate: PolicyLoad => PolicyLoaded(PolicyLoadedView);
+    "How the box was in the last hour: a look every few seconds, forgotten when it stops."
+        Get "/v1/history" Read: History(HistoryFilter) => History(Box<HistoryView>);
     "Use a provider in another way, until told otherwise or restarted."
         Post "/v1/providers/steering" Operate: Steer(SteerRequest) => Steered(ProviderView);
     "Begin to record what becomes of packets that pass a filter. There is one trace at a time."

@@ -45,7 +45,9 @@ kinds! {
     /// The request cannot be understood.
     NotUnderstood = 400 "not-understood" "The request cannot be understood";
     /// It would change something, and the socket is for reading.
-    ReadOnly = 403 "read-only" "This socket is for looking only";
+    ReadOnly = 403 "read-only" "This door is for looking only";
+    /// A browser sent it, perhaps for somebody else's page.
+    FromBrowser = 403 "from-browser" "Browsers give no orders";
     /// There is no such place, or nothing of that name.
     NotFound = 404 "not-found" "There is no such thing";
     /// The place is there, for another method.
@@ -56,6 +58,8 @@ kinds! {
     Refused = 409 "refused" "The box does not do that";
     /// The body is longer than any order.
     TooLong = 413 "too-long" "The request is too long";
+    /// The page was asked for under a name that is not this machine's.
+    WrongHost = 421 "wrong-host" "This is not asked for under that name";
     /// The answer could not be made.
     Broken = 500 "broken" "The answer could not be made";
     /// Too many ask at the same time.

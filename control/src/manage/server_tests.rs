@@ -262,7 +262,10 @@ fn the_socket_for_reading_takes_no_orders() {
     }
     let mut reader = Client::connect(&room.read_socket()).unwrap();
     let refused = reader.call(Request::Reload).unwrap_err();
-    assert_eq!(refused.to_string(), "POST /v1/reload is for operators; ask by box.control_socket");
+    assert_eq!(
+        refused.to_string(),
+        "POST /v1/reload is for operators; ask by box.control_socket or with an operator's certificate"
+    );
     assert!(matches!(reader.call(Request::Status), Ok(Response::Status(_))));
     assert!(count(&room, "manage_read_only") > 1);
     // Those who look do not keep out those who act.
@@ -334,6 +337,33 @@ fn a_socket_is_replaced_only_if_nobody_answers() {
     let not_ours = Server::start(&room.socket(), engine).unwrap_err();
     assert!(matches!(not_ours, ServerError::NotASocket(_)), "{not_ours}");
     assert_eq!(fs::read_to_string(room.socket()).unwrap(), "precious");
+}
+
+// Each looks whether somebody answers and then puts a socket there; what lies between is where they would meet.
+#[test]
+fn of_many_that_start_at_once_one_is_there() {
+    let room = Room::new("at-once");
+    for round in 0..40 {
+        if round % 2 == 1 {
+            // What a killed one leaves behind is in the way of all of them.
+            fs::create_dir_all(&room.0).unwrap();
+            drop(UnixListener::bind(room.socket()).unwrap());
+        }
+        let start = std::sync::Barrier::new(4);
+        let servers: Vec<_> = thread::scope(|scope| {
+            let begin = || {
+                start.wait();
+                Server::start(&room.socket(), engine())
+            };
+            let threads: Vec<_> = (0..4).map(|_| scope.spawn(begin)).collect();
+            threads.into_iter().map(|it| it.join().unwrap()).collect()
+        });
+        let refused = |it: &&Result<Server, ServerError>| matches!(it, Err(ServerError::Taken(_)));
+        assert_eq!(servers.iter().filter(refused).count(), 3, "{servers:?}");
+        assert!(Client::connect(&room.socket()).unwrap().call(Request::Status).is_ok(), "round {round}");
+        drop(servers);
+        assert!(!room.socket().exists(), "the one that was there takes its socket along");
+    }
 }
 
 #[test]

@@ -26,6 +26,8 @@ const MBPS_MAX: f64 = 10_000_000.0;
 const FILL: f64 = 0.8;
 /// What the class of everything else is called.
 const DEFAULT: &str = "default";
+/// The prefix of a provider whose own is not known yet: no locator's.
+const UNKNOWN: u64 = 0;
 
 impl Policy {
     /// The policy that a configuration came with, if there is one.
@@ -104,7 +106,9 @@ impl Check<'_> {
         for name in said.providers.keys().filter(|name| self.way(name).is_none()).cloned().collect::<Vec<_>>() {
             self.problem(&format!("providers.{name}"), self.no_provider(&name));
         }
-        let names: Vec<(String, u64)> = self.site.providers.iter().map(named).collect();
+        // Those whose prefix is not known yet are ways as well, and never up.
+        let open = self.waiting().map(|name| (name.to_owned(), UNKNOWN));
+        let names: Vec<(String, u64)> = self.site.providers.iter().map(named).chain(open).collect();
         let ways: Vec<Terms> = names
             .into_iter()
             .map(|(name, prefix)| self.terms(&name, prefix, &said.providers.get(&name).cloned().unwrap_or_default()))
@@ -141,11 +145,19 @@ impl Check<'_> {
     }
 
     fn way(&self, name: &str) -> Option<usize> {
-        self.site.providers.iter().position(|provider| provider.name == name)
+        let known = self.site.providers.iter().map(|provider| provider.name.as_str());
+        known.chain(self.waiting()).position(|known| known == name)
+    }
+
+    /// Providers whose prefix is not known yet.
+    fn waiting(&self) -> impl Iterator<Item = &str> {
+        let known = |name: &str| self.site.providers.iter().any(|provider| provider.name == name);
+        self.site.uplinks.iter().map(|uplink| uplink.name.as_str()).filter(move |name| !known(name))
     }
 
     fn no_provider(&self, name: &str) -> String {
-        let names: Vec<&str> = self.site.providers.iter().map(|it| it.name.as_str()).collect();
+        let known = self.site.providers.iter().map(|it| it.name.as_str());
+        let names: Vec<&str> = known.chain(self.waiting()).collect();
         format!("there is no provider called \"{name}\"; site.toml has {}", names.join(", "))
     }
 
@@ -224,18 +236,22 @@ impl Check<'_> {
         let (pairs, packets) = self.fits(&format!("{field}.match"), &said.fits, sites);
         let rules = self.rules(&field, [&said.out, &said.inward, &said.both], ways);
         let windows = self.windows(&format!("{field}.windows"), &said.windows, ways);
-        if rules.iter().all(Option::is_none) && said.windows.is_empty() {
+        if rules.iter().all(Option::is_none) && said.windows.is_empty() && said.a_records.is_none() {
             self.problem(&field, "says nothing of where its traffic goes: out, in, both or windows");
         }
+        if packets.is_some() && said.a_records.is_some() {
+            self.problem(&format!("{field}.a_records"), "nobody knows of a question what packets will follow");
+        }
         let fail_back = self.fail_back(&format!("{field}.fail_back"), said.fail_back);
-        Class { name: said.name.clone(), pairs, packets, rules, windows, fail_back }
+        Class { name: said.name.clone(), pairs, packets, rules, windows, fail_back, a_records: said.a_records }
     }
 
     fn default_class(&mut self, said: &DefaultFile, ways: &[Terms]) -> Class {
         let rules = self.rules(DEFAULT, [&said.out, &said.inward, &said.both], ways);
         let windows = self.windows("default.windows", &said.windows, ways);
         let fail_back = self.fail_back("default.fail_back", said.fail_back);
-        Class { name: DEFAULT.into(), pairs: PairMatch::default(), packets: None, rules, windows, fail_back }
+        let (name, pairs, a_records) = (DEFAULT.into(), PairMatch::default(), said.a_records);
+        Class { name, pairs, packets: None, rules, windows, fail_back, a_records }
     }
 
     fn fail_back(&mut self, field: &str, said: Option<FailBackFile>) -> FailBack {

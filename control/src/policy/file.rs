@@ -5,6 +5,8 @@ use std::collections::BTreeMap;
 use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 
+use crate::config::site::ARecords;
+
 /// The version of the format.
 pub const VERSION: u32 = 1;
 
@@ -109,6 +111,10 @@ pub struct ClassFile {
     /// What happens when a provider that was lost is back; at_once if it is not said.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub fail_back: Option<FailBackFile>,
+    /// Whether hosts get IPv4 addresses of names that have a CMULA; as dns.a_records in site.toml if it is not said. Not with
+    /// dscp, protocol or ports.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub a_records: Option<ARecords>,
 }
 
 /// What belongs to a class. Of each list one entry has to fit; what is not said does not matter.
@@ -154,6 +160,10 @@ pub struct DefaultFile {
     /// What happens when a provider that was lost is back; at_once if it is not said.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub fail_back: Option<FailBackFile>,
+    /// Whether hosts get IPv4 addresses of names that have a CMULA; as dns.a_records in site.toml if it is not said. Not with
+    /// dscp, protocol or ports.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub a_records: Option<ARecords>,
 }
 
 /// What happens when a provider that was lost is back.

@@ -7,6 +7,7 @@ use dataplane::snapshot::ClassView;
 use super::window::Windows;
 use super::{Direction, FailBack, Policy, Rule};
 use crate::config::Prefix;
+use crate::config::site::ARecords;
 
 /// A class of traffic.
 #[derive(Clone, Debug, PartialEq)]
@@ -23,6 +24,8 @@ pub struct Class {
     pub windows: Windows<[Option<Rule>; 2]>,
     /// What happens when a provider that was lost is back.
     pub fail_back: FailBack,
+    /// What becomes of IPv4 addresses of names that have a CMULA, if that is said.
+    pub a_records: Option<ARecords>,
 }
 
 /// What packets of a class look like.

@@ -41,6 +41,10 @@ fn what_cannot_be_obeyed_is_refused_with_file_line_and_field() {
             "policy.json:3:4: classes[0].ot: unknown field `ot`",
         ),
         (
+            "\"classes\": [{\"name\": \"a\", \"match\": {\"protocol\": \"tcp\"}, \"a_records\": \"withhold\"}]",
+            "classes[0].a_records: nobody knows of a question what packets will follow",
+        ),
+        (
             "\"providers\": {\n\"four\": {}}",
             "policy.json:3:1: providers.four: there is no provider called \"four\"; site.toml has one, two, three",
         ),

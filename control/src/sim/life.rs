@@ -571,6 +571,8 @@ fn plan(rng: &mut StdRng) -> Plan {
         order: None,
         standby: true,
         sections: String::new(),
+        elsewhere: Vec::new(),
+        open: Vec::new(),
         key: None,
         proofs_take: Duration::ZERO,
         plain: Vec::new(),

@@ -62,7 +62,7 @@ use rand::{Rng, SeedableRng};
 pub use evil::VICTIM;
 pub use fault::{Fault, Faults};
 pub use host::{Arrival, ECHO, Host, Stream};
-pub use network::{Captured, Leg, Provider, Way};
+pub use network::{Captured, Leg, Provider, ROUTER, Way};
 pub use node::Node;
 pub use oracle::{Oracle, Violation};
 pub use plan::{Plan, SitePlan};
@@ -140,6 +140,8 @@ pub struct World {
     pub streams: Vec<Stream>,
     /// TCP connections between hosts.
     pub connections: Vec<Connection>,
+    /// What boxes asked providers' servers.
+    pub asked: Vec<(ProviderId, Vec<u8>)>,
     /// What was, and must not be.
     pub violations: Vec<Violation>,
     /// What went wrong on purpose.
@@ -181,6 +183,7 @@ impl World {
             hosts: made.hosts,
             streams: Vec::new(),
             connections: Vec::new(),
+            asked: Vec::new(),
             violations: Vec::new(),
             faults: Faults::default(),
             stories: Vec::new(),
@@ -331,7 +334,7 @@ impl World {
     /// Hosts may have got further locators; those that they had stay theirs, since peers may not have heard.
     fn settle_in(&mut self, site: SiteId) {
         let World { nodes, hosts, ledger, .. } = self;
-        for configured in nodes[site].configuration().1 {
+        for configured in nodes[site].effective().1 {
             let identity = &configured.identity;
             let owned = ledger.owned.entry(identity.ulid).or_default();
             let mut alike = hosts.iter_mut().filter(|host| host.ulid == identity.ulid.0);
@@ -403,8 +406,17 @@ impl World {
     fn turn(&mut self, site: SiteId) {
         let now = self.now;
         let Some(node) = self.nodes.get_mut(site) else { return };
+        if node.settle_uplinks(now) {
+            self.settle_in(site);
+        }
+        let Some(node) = self.nodes.get_mut(site) else { return };
         let mut stories = Vec::new();
         let frames = node.turn(now, &mut stories);
+        if node.settle_uplinks(now) {
+            self.later(now, Due::Tick(site));
+            self.settle_in(site);
+        }
+        let node = &mut self.nodes[site];
         let again = node.look_again(now);
         for (host, pair) in node.told_standbys() {
             let (source, target) = (pair.local.0, pair.peer.0);

@@ -9,7 +9,9 @@ use dataplane::wire::shim6::{ControlPacket, Message, PacketError};
 use rand::Rng;
 
 use super::evil::VICTIM;
+use super::plan::is_identifier;
 use super::{CABLE, Due, Fault, Oracle, Origin, ProviderId, SiteId, World, packet};
+use crate::host::Datagram;
 use crate::identity::prefix_of;
 use crate::time::Instant;
 
@@ -77,6 +79,8 @@ pub struct Provider {
     pub port: usize,
     /// First 64 bits of the addresses it delegated.
     pub prefix: u64,
+    /// Others it has delegated.
+    pub also: Vec<u64>,
     /// Its router on the customer's link.
     pub router: Ipv6Addr,
     /// The customer's address on that link.
@@ -112,6 +116,16 @@ pub struct Captured {
     pub addresses: (Ipv6Addr, Ipv6Addr),
     /// What it says.
     pub message: Message,
+}
+
+/// What all routers call themselves on their links.
+pub const ROUTER: Ipv6Addr = Ipv6Addr::new(0xfe80, 0, 0, 0, 0, 0, 0, 1);
+
+impl Provider {
+    /// Whether it carries a prefix.
+    fn has(&self, prefix: u64) -> bool {
+        self.prefix == prefix || self.also.contains(&prefix)
+    }
 }
 
 impl World {
@@ -200,6 +214,13 @@ impl World {
         self.deliver(provider, packet.to_vec(), self.now + CABLE, Origin::Plain);
     }
 
+    /// The router of a provider sends a packet to the box itself.
+    pub fn send_from_router(&mut self, provider: ProviderId, octets: &[u8]) {
+        let Provider { site, port, customer_mac, router_mac, .. } = self.providers[provider];
+        let frame = packet::frame(customer_mac, router_mac, octets);
+        self.later(self.now + CABLE, Due::ToBox(site, port, frame, Origin::Plain));
+    }
+
     /// Somebody far away, who knows neither tags nor nonces, sends a packet.
     pub fn forge(&mut self, packet: Vec<u8>) {
         self.faults.count(Fault::Forgery);
@@ -209,7 +230,7 @@ impl World {
     /// The provider through which an address is reached.
     pub fn provider_of(&self, address: Ipv6Addr) -> Option<ProviderId> {
         let prefix = (address.to_bits() >> 64) as u64;
-        self.providers.iter().position(|provider| provider.prefix == prefix || provider.customer == address)
+        self.providers.iter().position(|provider| provider.has(prefix) || provider.customer == address)
     }
 
     /// A box sent a frame to one of its providers.
@@ -221,7 +242,7 @@ impl World {
         };
         let Ok(view) = ipv6::View::new(octets) else { return };
         let provider = &self.providers[number];
-        if view.target().is_multicast() || view.target() == provider.router {
+        if view.target().is_multicast() || [provider.router, ROUTER].contains(&view.target()) {
             return self.at_router(number, octets);
         }
         if frame[..6] != provider.router_mac.0 || frame[6..12] != provider.customer_mac.0 {
@@ -237,8 +258,12 @@ impl World {
 
     /// A packet for the router itself: it answers neighbour discovery.
     fn at_router(&mut self, number: ProviderId, octets: &[u8]) {
+        if let Ok(datagram) = ipv6::View::new(octets).map_err(drop).and_then(|it| Datagram::parse(&it).map_err(drop)) {
+            return self.asked.push((number, datagram.payload));
+        }
         let provider = &self.providers[number];
-        let asked = packet::solicited(octets).filter(|asked| *asked == provider.router && provider.router_up);
+        let its = |asked: &Ipv6Addr| [provider.router, ROUTER].contains(asked) && provider.router_up;
+        let asked = packet::solicited(octets).filter(its);
         let Some(answer) = asked.and_then(|asked| packet::advertisement(octets, asked, provider.router_mac)) else {
             return;
         };
@@ -251,12 +276,12 @@ impl World {
     fn forward(&mut self, number: ProviderId, octets: &[u8]) {
         let Ok(view) = ipv6::View::new(octets) else { return };
         let (source, target) = (view.source(), view.target());
-        let Provider { site, prefix, customer, router, mtu, .. } = self.providers[number];
-        if (source.to_bits() >> 64) as u64 != prefix && source != customer {
+        let Provider { site, customer, router, mtu, .. } = self.providers[number];
+        if !self.providers[number].has((source.to_bits() >> 64) as u64) && source != customer {
             let text = format!("{source} is no source for provider {number} (to {target})");
             return self.violation(Some(site), Oracle::Ingress, text);
         }
-        if target.is_unique_local() {
+        if is_identifier(target) {
             return self.violation(
                 Some(site),
                 Oracle::Identifier,

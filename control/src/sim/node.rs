@@ -16,6 +16,7 @@ use rand::rngs::StdRng;
 use rand::{Rng, SeedableRng};
 
 use super::{HOLDING, REPORT, packet};
+use crate::config::uplink::resolve;
 use crate::config::{Hosts, Problems, Site};
 use crate::engine::{Changes, Effect, Engine, Item, Keys, PortSetup, SetupError, Story, worker_limits};
 use crate::manage::api::{ContextFilter, ContextView};
@@ -74,6 +75,8 @@ pub struct Node {
     delivered: u64,
     /// Pairs for which one of its workers may hold packets.
     hold_pairs: usize,
+    /// Its configuration with what was found out of providers.
+    effective: Option<(Site, Hosts)>,
     /// Who will take its place.
     heir: Option<Box<Node>>,
 }
@@ -94,7 +97,9 @@ impl Node {
     fn unstarted(blueprint: Blueprint, keys: Keys, mut rng: StdRng) -> Node {
         let Blueprint { site, hosts, macs, proofs_take } = &blueprint;
         let setups: Vec<PortSetup> = macs.iter().map(|mac| PortSetup { mac: *mac, mtu: 1500 }).collect();
-        let mut engine = Engine::with_keys(site, hosts, &setups, keys, &mut rng).expect("a plan the engine takes");
+        let known = resolve(site, hosts, &[]);
+        let mut engine =
+            Engine::with_keys(&known.0, &known.1, &setups, keys, &mut rng).expect("a plan the engine takes");
         if !proofs_take.is_zero() {
             engine.defer_proofs();
         }
@@ -131,6 +136,7 @@ impl Node {
             worked,
             delivered,
             hold_pairs: limits.hold_pairs,
+            effective: None,
             heir: None,
         }
     }
@@ -198,9 +204,29 @@ impl Node {
     /// The operator changes the configuration and has it read again.
     pub(super) fn reload(&mut self, now: Instant, new: (Site, Hosts)) -> Result<Changes, SetupError> {
         let Node { engine, rng, effects, ahead, .. } = self;
-        let changes = engine.reload(now + *ahead, rng, &new.0, &new.1, effects)?;
+        let effective = resolve(&new.0, &new.1, &engine.found());
+        let changes = engine.reload(now + *ahead, rng, &effective.0, &effective.1, effects)?;
         (self.blueprint.site, self.blueprint.hosts) = new;
+        self.effective = Some(effective);
         Ok(changes)
+    }
+
+    /// Takes over what was found out of providers, as the driver would. Whether there was anything.
+    pub(super) fn settle_uplinks(&mut self, now: Instant) -> bool {
+        let news = self.engine.uplinks_have_news();
+        if news {
+            let Node { engine, rng, effects, ahead, blueprint, .. } = self;
+            let effective = resolve(&blueprint.site, &blueprint.hosts, &engine.found());
+            let taken = engine.reload(now + *ahead, rng, &effective.0, &effective.1, effects);
+            taken.expect("what was found can be taken over");
+            self.effective = Some(effective);
+        }
+        news
+    }
+
+    /// What it goes by: its configuration with what was found out of providers.
+    pub fn effective(&self) -> (&Site, &Hosts) {
+        self.effective.as_ref().map_or((&self.blueprint.site, &self.blueprint.hosts), |(site, hosts)| (site, hosts))
     }
 
     /// The operator loads a policy, or takes it away.

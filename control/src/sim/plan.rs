@@ -42,6 +42,10 @@ pub struct Plan {
     /// Further sections for the configuration of all boxes; `{site}` in it stands for the number of the
     /// site, `{last}` for that of its last provider.
     pub sections: String,
+    /// Sites whose identifiers are of 5f00::/16 rather than of fc00::/7.
+    pub elsewhere: Vec<SiteId>,
+    /// Ports whose providers delegate their prefix, and say themselves who the router is.
+    pub open: Vec<(SiteId, u16)>,
 }
 
 /// What a site is made of.
@@ -76,6 +80,8 @@ impl Default for Plan {
             key: None,
             proofs_take: Duration::ZERO,
             sections: String::new(),
+            elsewhere: Vec::new(),
+            open: Vec::new(),
         }
     }
 }
@@ -93,7 +99,16 @@ struct Named {
     identity: HostIdentity,
 }
 
+/// The first half of a block of identifiers outside fc00::/7.
+const ELSEWHERE: u16 = 0x5f00;
+
 impl Plan {
+    /// The block of a site's identifiers.
+    fn prefix(&self, site: SiteId) -> Ipv6Addr {
+        let first = if self.elsewhere.contains(&site) { ELSEWHERE } else { 0xfc00 };
+        Ipv6Addr::new(first, 0xa + site as u16, 0, 0, 0, 0, 0, 0)
+    }
+
     pub(super) fn make(&self, rng: &mut dyn Rng) -> Made {
         let hosts: Vec<Vec<Named>> = (0..self.sites.len()).map(|site| self.make_hosts(site, rng)).collect();
         let mut made = Made { sites: Vec::new(), providers: Vec::new(), hosts: Vec::new() };
@@ -103,7 +118,11 @@ impl Plan {
             let (configured, _) = Site::parse(file, &text).unwrap_or_else(|problems| panic!("{problems}\n{text}"));
             let listed = json(&hosts[site]);
             let known = Hosts::parse(Path::new("hosts.json"), &listed, &configured);
-            let known = known.unwrap_or_else(|problems| panic!("{problems}\n{listed}"));
+            let mut known = known.unwrap_or_else(|problems| panic!("{problems}\n{listed}"));
+            if let Some(key) = self.key.as_ref().filter(|_| !configured.uplinks.is_empty()) {
+                // As a configuration with such providers does, of which nobody knows what will have to be signed.
+                known.set_key(key.clone());
+            }
             let macs = (0..=plan.providers).map(|port| mac(0, site, port)).collect();
             made.sites.push(Blueprint { site: configured, hosts: known, macs, proofs_take: self.proofs_take });
             made.providers.extend((1..=plan.providers).map(|port| provider(site, port)));
@@ -123,7 +142,7 @@ impl Plan {
     fn make_hosts(&self, site: SiteId, rng: &mut dyn Rng) -> Vec<Named> {
         let plan = self.sites[site];
         let prefixes = HostPrefixes {
-            ulid: high_half(lan(site)),
+            ulid: high_half(lan(self.prefix(site))),
             locators: (1..=plan.providers).map(|port| high_half(delegated(site, port))).collect(),
         };
         let host = |number: u16| {
@@ -136,32 +155,40 @@ impl Plan {
     /// The configuration of a site's box.
     fn toml(&self, site: SiteId, hosts: &[Vec<Named>]) -> String {
         let SitePlan { providers, workers, .. } = self.sites[site];
+        let prefix = self.prefix(site);
         let mut text = format!(
             "[box]\nname = \"box-{site}\"\nworkers = {workers}\ncontexts_max = {}\nhold = {{ packets = 16, pairs = {} }}\n\
-             [site]\nprefix = \"{}/48\"\nlan = \"{}/64\"\nport = \"lan\"\n\
+             [site]\nprefix = \"{}/48\"\nlan = \"{}/64\"\nport = \"lan\"\n{}\
              [reap]\nsend_timeout_s = {}\nstandby = {}\n{}\n[shim6]\n{}\n{}\n\
              [[port]]\nname = \"lan\"\ndevice = \"net_null0\"\naddresses = [\"{}/64\"]\n",
             self.contexts_max,
             self.hold_pairs,
-            prefix(site),
-            lan(site),
+            prefix,
+            lan(prefix),
+            if self.elsewhere.is_empty() { "" } else { "identifier_blocks = [\"5f00::/16\"]\n" },
             self.send_timeout_s,
             self.standby,
             self.order.as_ref().map(|order| format!("order = \"{order}\"")).unwrap_or_default(),
             if self.plain.contains(&site) { "" } else { &self.shim6 },
             self.sections.replace("{site}", &site.to_string()).replace("{last}", &providers.to_string()),
-            address(lan(site), 1),
+            address(lan(prefix), 1),
         );
         for port in 1..=providers {
             let (link, delegated) = (link(site, port), delegated(site, port));
+            let (prefix, router) = match self.open.contains(&(site, port)) {
+                true => ("delegated".to_owned(), "discover".to_owned()),
+                false => (format!("{delegated}/64"), address(link, 1).to_string()),
+            };
             let _ = write!(
                 text,
                 "[[port]]\nname = \"wan-{port}\"\ndevice = \"net_null{port}\"\naddresses = [\"{}/64\"]\n\
-                 [[provider]]\nname = \"isp-{site}-{port}\"\nport = \"wan-{port}\"\nprefix = \"{delegated}/64\"\n\
-                 next_hop = \"{}\"\n",
+                 [[provider]]\nname = \"isp-{site}-{port}\"\nport = \"wan-{port}\"\nprefix = \"{prefix}\"\n\
+                 next_hop = \"{router}\"\n",
                 address(link, 2),
-                address(link, 1),
             );
+        }
+        if self.open.iter().any(|(of, _)| *of == site) {
+            text.push_str("[store]\nfile = \"store\"\n");
         }
         let others = hosts.iter().enumerate().filter(|(other, _)| *other != site);
         for host in others.flat_map(|(_, hosts)| hosts) {
@@ -196,6 +223,7 @@ fn provider(site: SiteId, port: u16) -> Provider {
         site,
         port: usize::from(port),
         prefix: u64::from_be_bytes(high_half(delegated(site, port))),
+        also: Vec::new(),
         router: address(link, 1),
         customer: address(link, 2),
         router_mac: mac(1, site, port),
@@ -210,13 +238,13 @@ fn provider(site: SiteId, port: u16) -> Provider {
     }
 }
 
-/// The block of a site's identifiers.
-fn prefix(site: SiteId) -> Ipv6Addr {
-    Ipv6Addr::new(0xfc00, 0xa + site as u16, 0, 0, 0, 0, 0, 0)
+fn lan(prefix: Ipv6Addr) -> Ipv6Addr {
+    Ipv6Addr::from_bits(prefix.to_bits() | 1 << 64)
 }
 
-fn lan(site: SiteId) -> Ipv6Addr {
-    Ipv6Addr::new(0xfc00, 0xa + site as u16, 0, 1, 0, 0, 0, 0)
+/// Whether an address is an identifier in one of these worlds, whatever its plan.
+pub(super) fn is_identifier(address: Ipv6Addr) -> bool {
+    address.is_unique_local() || address.segments()[0] == ELSEWHERE
 }
 
 /// What the provider at a port delegated.

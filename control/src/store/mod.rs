@@ -10,6 +10,7 @@
 //! | `leases` | IAID, then DUID | a [`Lease`] as JSON |
 //! | `quarantine` | an identifier | a [`Held`] as JSON |
 //! | `published` | a name in DNS, and its tree | nothing |
+//! | `delegations` | the name of a provider | what it delegated, as JSON |
 //!
 //! The format has a version. A file of an older one is brought up to date by the steps between, in one
 //! transaction; one of a newer version is refused. The site's key is not in here: it has a file of its own already
@@ -36,6 +37,7 @@ use redb::{
 use serde::Serialize;
 use serde::de::DeserializeOwned;
 
+use crate::dhcp::client::Stored as Delegation;
 use crate::dhcp::{Change, Client, Duid, Held, Lease, Stored};
 pub use export::{Export, ExportError};
 
@@ -47,6 +49,9 @@ const LEASES: TableDefinition<'_, &[u8], &str> = TableDefinition::new("leases");
 const QUARANTINE: TableDefinition<'_, u128, &str> = TableDefinition::new("quarantine");
 /// Younger than the format: files without it are good.
 const PUBLISHED: TableDefinition<'_, &str, ()> = TableDefinition::new("published");
+
+/// Younger than the format too.
+const DELEGATIONS: TableDefinition<'_, &str, &str> = TableDefinition::new("delegations");
 
 /// Memory for pages of the file.
 const CACHE_OCTETS: usize = 16 * 1024 * 1024;
@@ -253,6 +258,38 @@ impl Store {
         };
         let rows = names.iter().map_err(|error| self.failed(error))?;
         rows.map(|row| row.map(|(name, _)| name.value().to_owned()).map_err(|error| self.failed(error))).collect()
+    }
+
+    /// What providers delegated, by their names.
+    pub fn delegations(&self) -> Result<Vec<(String, Delegation)>, StoreError> {
+        let transaction = self.database.begin_read().map_err(|error| self.failed(error))?;
+        let table = match transaction.open_table(DELEGATIONS) {
+            Err(TableError::TableDoesNotExist(_)) => return Ok(Vec::new()),
+            table => table.map_err(|error| self.failed(error))?,
+        };
+        let mut all = Vec::new();
+        for row in table.iter().map_err(|error| self.failed(error))? {
+            let (name, value) = row.map_err(|error| self.failed(error))?;
+            all.push((name.value().to_owned(), self.parsed("a delegated prefix", value.value())?));
+        }
+        Ok(all)
+    }
+
+    /// Writes what providers delegated, or that they delegated nothing.
+    pub fn commit_delegations<'c>(
+        &self,
+        delegations: impl IntoIterator<Item = (&'c str, Option<&'c Delegation>)>,
+    ) -> Result<(), StoreError> {
+        self.write(|transaction| {
+            let mut table = transaction.open_table(DELEGATIONS)?;
+            for (name, delegation) in delegations {
+                match delegation {
+                    Some(delegation) => _ = table.insert(name, json(delegation).as_str())?,
+                    None => _ = table.remove(name)?,
+                }
+            }
+            Ok(())
+        })
     }
 
     /// Writes changes in order, all or none. They are on disk when this returns.

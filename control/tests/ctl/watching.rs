@@ -1,4 +1,4 @@
-//! Those who watch: traces, explanations, the screen, the socket for reading, and the manual.
+//! Those who watch: traces, explanations, the screen, the socket for reading, the manual, and whoever waits for an upgrade.
 
 use std::fs;
 use std::thread;
@@ -76,7 +76,8 @@ fn a_reader_is_answered_and_refused_in_words() {
     let _server = Server::open(&Doors { read: Some(read), ..Doors::at(&room.0.join("control.sock")) }, engine).unwrap();
     assert_eq!(room.ctl("--socket read.sock status --json").json()["name"], "a-box");
     let refused = room.ctl("--socket read.sock provider isp-x drain");
-    let text = "POST /v1/providers/steering is for operators; ask by box.control_socket\n";
+    let text =
+        "POST /v1/providers/steering is for operators; ask by box.control_socket or with an operator's certificate\n";
     assert_eq!((refused.status, refused.out.as_str(), refused.err.as_str()), (4, "", text));
     assert_eq!(room.ctl("provider isp-x drain").status, 0);
 }
@@ -92,4 +93,14 @@ fn the_command_line_explains_itself() {
     let page = |name: &str| fs::read_to_string(room.0.join("pages").join(name)).unwrap();
     assert!(page("pshim6ctl.1").contains("Exit status"));
     assert!(page("pshim6ctl-contexts.1").contains("limit") && page("pshim6ctl-host-add.1").contains("make\\-key"));
+}
+
+#[test]
+fn an_upgrade_is_waited_for() {
+    let room = Room::new("upgrade", SITE);
+    let (_server, asked) = daemon(&room);
+    let said = room.ctl("upgrade");
+    assert_eq!((said.status, said.err.as_str()), (0, "process 4711 takes over\n"));
+    assert_eq!(said.out, "process 4711 runs, version 9.9, 0 contexts\n");
+    assert_eq!(*asked.lock().unwrap(), [Request::Upgrade, Request::Status]);
 }

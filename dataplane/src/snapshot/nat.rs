@@ -77,7 +77,9 @@ pub struct NatView {
     pub thresholds: Thresholds,
     /// Milliseconds of silence after which the provider of a session is forgotten.
     pub idle_ms: u64,
-    /// Global addresses that are identifiers of Shim6 peers all the same: never translated, a context is set up.
+    /// Routable addresses by which Shim6 peers are known: never translated, a context is set up.
+    pub peers: Vec<Block>,
+    /// Blocks besides fc00::/7 whose addresses are identifiers, and nothing else.
     pub identifiers: Vec<Block>,
     /// Translation by prefix.
     pub mapped: Mapped,
@@ -96,6 +98,7 @@ impl NatView {
             thresholds: Thresholds { packets: None, octets: None, age_ms: None, again_ms: 60_000 },
             // RFC 5382 REQ-5 asks for 2 hours and 4 minutes at least.
             idle_ms: 7_440_000,
+            peers: Vec::new(),
             identifiers: Vec::new(),
             mapped: Mapped { subnets: Vec::new(), pairs: Vec::new(), port: PortId(0), neighbours: HashMap::new() },
             outside: Vec::new(),
@@ -148,7 +151,13 @@ impl NatView {
     /// is the identifier of a Shim6 peer.
     #[inline]
     pub fn translates(&self, target: Ipv6Addr) -> bool {
-        !target.is_unique_local() && !self.identifiers.iter().any(|block| block.contains(target))
+        !self.is_identifier(target) && !self.peers.iter().any(|block| block.contains(target))
+    }
+
+    /// Whether an address is of a block of identifiers, which nobody sends to or from outside a site.
+    #[inline]
+    pub fn is_identifier(&self, address: Ipv6Addr) -> bool {
+        address.is_unique_local() || self.identifiers.iter().any(|block| block.contains(address))
     }
 
     /// Whether a provider is up.

@@ -327,7 +327,7 @@ pub(super) fn arriving_key(packet: &ipv6::View<'_>, snapshot: &Snapshot, nat: &N
         return (Key::None, Verdict::Drop(DropReason::SpoofedSource));
     }
     // RCM-013
-    if packet.source().is_unique_local() {
+    if nat.is_identifier(packet.source()) {
         return (Key::None, Verdict::Drop(DropReason::UniqueLocal));
     }
     match behind(packet.target(), snapshot, nat) {

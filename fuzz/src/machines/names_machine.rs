@@ -54,6 +54,7 @@ impl World {
             zone: Name::from_text("a.example").ok(),
             identifiers: Identifiers { blocks: Vec::new(), site },
             cache: Bounds { entries: 8, octets: 20_000 },
+            withholds: true,
         });
         alg.set_names([("h", Ulid(Ipv6Addr::new(0xfc00, 0xa, 0, 1, 0, 0, 0, 5)))]);
         (0..2).for_each(|server| alg.set_sources(server, vec![OWN]));
@@ -154,6 +155,13 @@ impl World {
                 }
                 Output::Located(_, ulid, found) => {
                     assert!(found.is_none_or(|(learned, _)| learned.ulids.contains(&ulid)));
+                }
+                Output::Choose(choice) => {
+                    assert!(!choice.peers.is_empty());
+                    let withheld = choice.with.len() % 2 == 0;
+                    self.alg.chose(withheld);
+                    let octets = if withheld { choice.without } else { choice.with };
+                    self.take(vec![Output::Reply(choice.client, octets)]);
                 }
                 Output::Note(note) => assert!(!note.to_string().is_empty()),
             }

@@ -96,7 +96,8 @@ impl<'a> Reader<'a> {
                 entry.locators.iter().find(|it| provider.prefix.contains(**it)).copied().map(Locator)
             })
             .collect();
-        if !site.lan.contains(entry.ulid) || locators.is_empty() {
+        // Prefixes that are delegated later may be all a host has.
+        if !site.lan.contains(entry.ulid) || locators.is_empty() && site.uplinks.is_empty() {
             let text = must_be_made_again(&entry, site);
             self.problem(raw.fields.name, format!("hosts[{index}]"), text);
             return None;

@@ -27,7 +27,7 @@ impl Server {
             out.option(code::DOMAIN_LIST, |out| names.for_each(|name| out.put(&name)));
         }
         if wants(code::ADDRESS_SELECTION) && !self.config.policy.is_empty() {
-            options::put_policy(out, &self.config.policy);
+            options::put_policy(out, self.config.policy_flags, &self.config.policy);
         }
         if wants(code::INFORMATION_REFRESH_TIME) && request.kind == Kind::InformationRequest {
             out.option(code::INFORMATION_REFRESH_TIME, |out| out.put(&INFORMATION_REFRESH.to_be_bytes()));

@@ -4,7 +4,7 @@ use proptest::prelude::*;
 
 use super::*;
 use crate::dhcp::message::{ADDRESSES_MAX, IAS_MAX, Request};
-use crate::dhcp::options::sanitised;
+use crate::dhcp::options::{self, PolicyRow, sanitised};
 
 #[test]
 fn a_request_has_the_octets_of_the_rfc() {
@@ -35,6 +35,33 @@ fn a_request_has_the_octets_of_the_rfc() {
         // Cut anywhere but between options it is no message; between them something may be missing.
         assert!(Request::parse(&octets[..length]).is_err() || [26, 34, 40].contains(&length), "{length}");
     }
+}
+
+// RFC 7078 §3: flags, then a table row option for each row, whose prefix ends with the octet that holds its last bit.
+#[test]
+fn the_policy_table_has_the_octets_of_the_rfc() {
+    let row =
+        |prefix: &str, length, precedence, label| PolicyRow { prefix: address(prefix), length, precedence, label };
+    let rows = [row("fc00::", 7, 45, 14), row("::", 0, 40, 1), row("2001:db8:8000::", 33, 1, 255)];
+    let mut out = message::Writer::message(7, [1, 2, 3]);
+    options::put_policy(&mut out, 3, &rows);
+    #[rustfmt::skip]
+    let expected = [
+        7, 1, 2, 3,
+        0, 84, 0, 28, 3,
+            0, 85, 0, 4, 14, 45, 7, 0xfc,
+            0, 85, 0, 3, 1, 40, 0,
+            0, 85, 0, 8, 255, 1, 33, 0x20, 0x01, 0x0d, 0xb8, 0x80,
+    ];
+    assert_eq!(out.finish(), expected);
+    // As long as it can get it leaves room for everything else in a datagram.
+    let said: Vec<_> = (0..16).map(|at| row("2001:db8::ffff", 128 - at, 1, 1)).collect();
+    let blocks: Vec<_> = (0..9).map(|at| (address("5f00::"), 64 - at)).collect();
+    let rows = options::policy_with(&said, &blocks);
+    let mut out = message::Writer::message(7, [1, 2, 3]);
+    options::put_policy(&mut out, 3, &rows);
+    assert_eq!(rows.len(), 16 + 9 + 9);
+    assert!(out.finish().len() < 700);
 }
 
 #[test]

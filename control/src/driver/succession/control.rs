@@ -7,7 +7,8 @@ use crossbeam::channel::Sender;
 use tracing::{error, info, warn};
 
 use super::old::Turn;
-use super::{Beginning, CarriedPort, Heir, Heirs, Inherited, Succession, device_text, is_shareable};
+use super::{Beginning, CarriedPort, CarriedUplink, Heir, Heirs, Inherited, Succession, device_text, is_shareable};
+use crate::driver::uplinks::resolved;
 use crate::driver::{Control, EVENTS_PER_TURN, RunError};
 use crate::engine::Effect;
 use crate::manage::api::{Response, UpgradingView};
@@ -92,6 +93,7 @@ impl Control {
             keys: self.engine.keys().clone(),
             workers: self.configuration.site.node.workers,
             ports: carried.collect(),
+            uplinks: self.engine.found().into_iter().map(CarriedUplink::of).collect(),
         }
     }
 
@@ -151,13 +153,18 @@ impl Control {
         let opened = began.elapsed();
         heir.running(std::process::id())?;
         info!(items = items_taken, ?caught_up, ?known, ?opened, "took over");
-        let Control { engine, rng, configuration, effects, .. } = self;
-        // Lists are what peers know; what the configuration says now follows as by a reload.
-        if let Err(error) = engine.reload(now, rng, &configuration.site, &configuration.hosts, effects) {
+        Ok(())
+    }
+
+    /// Lists are as peers know them; what the configuration says now follows as by a reload. To be called when it is known who
+    /// has a lease.
+    pub(in crate::driver) fn catch_up(&mut self) {
+        let (now, known) = (self.clock.now(), resolved(&self.configuration, &self.carried));
+        let Control { engine, rng, effects, .. } = self;
+        if let Err(error) = engine.reload(now, rng, &known.site, &known.hosts, effects) {
             error!(%error, "the hosts stay as the other process had them");
         }
         self.carry_out();
-        Ok(())
     }
 
     /// What follows from what is told. There is nothing to send before there are devices.
@@ -186,7 +193,8 @@ impl Control {
         taken_over: bool,
     ) -> Result<(Server, Heirs), ServerError> {
         let site = &self.configuration.site;
-        let open = || Ok((Server::open(&Doors::of(site), calls.clone())?, Heirs::wait(site)?));
+        let open =
+            || Ok((Server::open(&Doors::of(site, self.configuration.tls.clone()), calls.clone())?, Heirs::wait(site)?));
         let until = WallInstant::now() + SOCKETS;
         loop {
             match open() {

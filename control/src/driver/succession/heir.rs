@@ -15,7 +15,7 @@ use crate::engine::Item;
 const PATIENCE: Duration = Duration::from_secs(30);
 
 /// Who is there to be succeeded.
-pub(in crate::driver) enum Found {
+pub(in crate::driver) enum Predecessor {
     /// Nobody.
     Nobody,
     /// Somebody, and what it takes to be like them.
@@ -39,12 +39,12 @@ pub(in crate::driver) enum Inherited {
 
 impl Heir {
     /// Looks for a running daemon with this configuration.
-    pub(in crate::driver) fn find(configuration: &Configuration) -> Result<Found, RunError> {
+    pub(in crate::driver) fn find(configuration: &Configuration) -> Result<Predecessor, RunError> {
         let path = super::socket_of(&configuration.site);
         let stream = match UnixStream::connect(&path) {
             Ok(stream) => stream,
             Err(error) if matches!(error.kind(), io::ErrorKind::NotFound | io::ErrorKind::ConnectionRefused) => {
-                return Ok(Found::Nobody);
+                return Ok(Predecessor::Nobody);
             }
             Err(error) => return Err(RunError::Succession(format!("{}: {error}", path.display()))),
         };
@@ -55,7 +55,7 @@ impl Heir {
                 let refused = |text| RunError::Succession(format!("{text}: restart it instead"));
                 beginning.check(configuration).map_err(refused)?;
                 info!(version = beginning.version, "taking over from the daemon that runs");
-                Ok(Found::Old(heir, beginning))
+                Ok(Predecessor::Old(heir, beginning))
             }
             FromOld::Refused(text) => Err(RunError::Succession(text)),
             other => Err(RunError::Succession(format!("the running daemon says {other:?} first"))),

@@ -24,15 +24,17 @@ mod heir;
 mod old;
 mod wire;
 
+use std::net::Ipv6Addr;
 use std::path::{Path, PathBuf};
 use std::time::Duration;
 
 use serde::{Deserialize, Serialize};
 
-use crate::config::{Configuration, Site, site};
+use crate::config::uplink::Found as FoundUplink;
+use crate::config::{Configuration, Prefix, Site, site};
 use crate::engine::{Item, Keys};
 
-pub(super) use heir::{Found, Heir, Inherited};
+pub(super) use heir::{Heir, Inherited, Predecessor};
 pub(super) use old::{Heirs, Succession};
 
 /// Of what the two processes say to each other. Another number is another language.
@@ -87,6 +89,24 @@ pub(super) struct Beginning {
     pub(super) workers: u8,
     /// Its ports, in their order.
     pub(super) ports: Vec<CarriedPort>,
+    /// What it found out of providers.
+    pub(super) uplinks: Vec<CarriedUplink>,
+}
+
+/// What the old process found out of a provider.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub(super) struct CarriedUplink {
+    name: String,
+    router: Option<Ipv6Addr>,
+    /// /64s, and whether each is to be left.
+    prefixes: Vec<(Ipv6Addr, bool)>,
+}
+
+impl CarriedUplink {
+    pub(super) fn of(found: FoundUplink) -> CarriedUplink {
+        let prefixes = found.prefixes.iter().map(|(prefix, deprecated)| (prefix.address(), *deprecated));
+        CarriedUplink { prefixes: prefixes.collect(), name: found.name, router: found.router }
+    }
 }
 
 /// A port as the old process has it.
@@ -105,6 +125,17 @@ pub(super) struct CarriedPort {
 }
 
 impl Beginning {
+    /// What the old process found out of providers.
+    pub(super) fn found(&self) -> Vec<FoundUplink> {
+        let prefix = |(address, deprecated): &(Ipv6Addr, bool)| Some((Prefix::of(*address, 64)?, *deprecated));
+        let found = |it: &CarriedUplink| FoundUplink {
+            name: it.name.clone(),
+            router: it.router,
+            prefixes: it.prefixes.iter().filter_map(prefix).collect(),
+        };
+        self.uplinks.iter().map(found).collect()
+    }
+
     /// Whether a box of this configuration can take the other's place; else what differs.
     fn check(&self, configuration: &Configuration) -> Result<(), String> {
         let site = &configuration.site;

@@ -31,6 +31,12 @@ pub struct DnsView {
     pub waiting: u64,
     /// Questions on their way to servers.
     pub asked: u64,
+    /// Whether hosts may have to do without IPv4 addresses of names that have a CMULA.
+    #[serde(default)]
+    pub withholding: bool,
+    /// Answers that wait until it is known whether the peer answers at its CMULA.
+    #[serde(default)]
+    pub undecided: u64,
     /// Names of the site's own zone.
     pub names: u64,
     /// Hosts whose name is none in DNS.

@@ -30,6 +30,9 @@ pub struct MetricsView {
     pub turns: Vec<TimesView>,
     /// Seconds since 1970 (UTC) when the daemon started.
     pub started_s: f64,
+    /// Seconds from then until these figures were taken: what rates are to be worked out by.
+    #[serde(default)]
+    pub at_s: f64,
 }
 
 /// How full something is.

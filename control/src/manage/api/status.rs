@@ -5,7 +5,7 @@ use std::net::Ipv6Addr;
 use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 
-use super::{ContextCounts, named};
+use super::{ContextCounts, UplinkView, named};
 use crate::publish::Counts;
 
 /// How the box is.
@@ -31,6 +31,9 @@ pub struct StatusView {
     pub ports: Vec<PortView>,
     /// In the order of the configuration.
     pub providers: Vec<ProviderView>,
+    /// Those whose prefix or router is found out while the box runs.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub uplinks: Vec<UplinkView>,
     /// Where DPDK's memory comes from.
     pub memory: MemoryView,
     /// How many contexts there are, by state.

@@ -15,10 +15,11 @@ macro_rules! counts {
 }
 
 counts! {
-    Connections "manage_connections" "Connections to the management sockets and to the port for metrics.";
+    Connections "manage_connections" "Connections to the management sockets and ports.";
     TurnedAway "manage_turned_away" "Connections closed because too many were open at their door.";
+    NoHandshake "manage_no_handshake" "Connections over TLS that ended at the handshake: no certificate, none of ours, or no TLS.";
     Requests "manage_requests" "Requests that arrived whole.";
-    ReadOnly "manage_read_only" "Orders refused because they came by the socket for reading.";
+    ReadOnly "manage_read_only" "Orders refused because they came from one who may only look, or from a browser.";
     NotUnderstood "manage_not_understood" "Requests that are no HTTP, ask for what there is not, or have arguments that cannot be read.";
     TooLong "manage_too_long" "Requests refused because of their length.";
     TooSlow "manage_too_slow" "Connections closed because they were silent, or took too long to ask or to take their answer.";

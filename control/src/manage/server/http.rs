@@ -2,15 +2,17 @@
 
 use std::convert::Infallible;
 use std::error::Error;
+use std::future::poll_fn;
 use std::io;
-use std::pin::Pin;
+use std::net::SocketAddr;
+use std::pin::{Pin, pin};
 use std::sync::Arc;
 use std::time::Duration;
 
 use crossbeam::channel::{Sender, TrySendError};
 use http_body_util::{BodyExt, Full, LengthLimitError, Limited};
 use hyper::body::{Bytes, Incoming};
-use hyper::header::{ALLOW, CACHE_CONTROL, CONNECTION, CONTENT_TYPE, HeaderValue};
+use hyper::header::{ALLOW, CACHE_CONTROL, CONNECTION, CONTENT_TYPE, HOST, HeaderMap, HeaderValue, ORIGIN};
 use hyper::server::conn::http1;
 use hyper::service::service_fn;
 use hyper_util::rt::{TokioIo, TokioTimer};
@@ -19,10 +21,10 @@ use tokio::net::{TcpListener, UnixListener};
 use tokio::sync::{OwnedSemaphorePermit, Semaphore, oneshot};
 use tokio::time::{sleep, timeout};
 use tokio_io_timeout::TimeoutStream;
-use tracing::{debug, warn};
+use tracing::{debug, info, warn};
 
 use super::counts::{Count, Counts};
-use super::{ANSWER_TIMEOUT, CONNECTIONS_MAX, Call, Listener, REQUEST_OCTETS_MAX};
+use super::{ANSWER_TIMEOUT, CONNECTIONS_MAX, Call, Listener, REQUEST_OCTETS_MAX, page, tls};
 use crate::manage::advice::ADVICE;
 use crate::manage::api::{Request, Response};
 use crate::manage::operations::{Method, OPERATIONS, Operation, Role};
@@ -36,19 +38,54 @@ const FAREWELL: Duration = Duration::from_secs(1);
 
 const JSON: &str = "application/json";
 
-/// Where a connection came in.
+/// What a request may be.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) enum Door {
     Control,
     Read,
     Metrics,
+    Web,
+}
+
+/// Who is at the other end of a connection.
+#[derive(Clone, Debug)]
+pub(super) struct Caller {
+    pub(super) door: Door,
+    /// Who it is, of one who has a certificate.
+    pub(super) name: Option<Arc<str>>,
+    /// Whether the page is there as well.
+    pub(super) page: bool,
+    /// The names under which a browser may ask; any, where the list is empty.
+    pub(super) hosts: Arc<[String]>,
+}
+
+impl Caller {
+    /// One who came in by a socket's file or to ask for `/metrics`.
+    pub(super) fn at(door: Door) -> Caller {
+        Caller { door, name: None, page: false, hosts: Arc::new([]) }
+    }
+
+    /// Who asks with a browser of this machine. Others may have names that lead here: a page of theirs is not to read ours.
+    pub(super) fn browser(own: SocketAddr) -> Caller {
+        let mut hosts = vec![own.to_string(), format!("localhost:{}", own.port())];
+        if own.port() == 80 {
+            // Which browsers do not say.
+            hosts.extend(hosts.clone().iter().filter_map(|host| host.strip_suffix(":80")).map(str::to_owned));
+        }
+        Caller { page: true, hosts: hosts.into(), ..Caller::at(Door::Web) }
+    }
+
+    /// Who comes over TLS; what the role is, is known after the handshake.
+    pub(super) fn remote(page: bool) -> Caller {
+        Caller { page, ..Caller::at(Door::Read) }
+    }
 }
 
 /// What all connections share.
 pub(super) struct Shared {
     engine: Sender<Call>,
-    counts: Counts,
-    patience: Duration,
+    pub(super) counts: Counts,
+    pub(super) patience: Duration,
     turned_away: Arc<Semaphore>,
 }
 
@@ -61,8 +98,11 @@ impl Shared {
 
 type Answer = hyper::Response<Full<Bytes>>;
 
+/// When a connection has to end because of something else than what is said on it.
+pub(super) type Retired = Pin<Box<dyn Future<Output = ()> + Send>>;
+
 /// Accepts connections at a door from now on.
-pub(super) fn listen(door: Door, listener: Listener, shared: &Arc<Shared>) -> io::Result<()> {
+pub(super) fn listen(caller: Caller, listener: Listener, shared: &Arc<Shared>) -> io::Result<()> {
     let shared = Arc::clone(shared);
     match listener {
         Listener::Unix(listener) => {
@@ -71,7 +111,7 @@ pub(super) fn listen(door: Door, listener: Listener, shared: &Arc<Shared>) -> io
                 let places = Arc::new(Semaphore::new(CONNECTIONS_MAX));
                 loop {
                     let accepted = listener.accept().await.map(|(stream, _)| stream);
-                    admit(door, accepted, &places, &shared).await;
+                    admit(&caller, accepted, &places, &shared).await;
                 }
             });
         }
@@ -81,29 +121,49 @@ pub(super) fn listen(door: Door, listener: Listener, shared: &Arc<Shared>) -> io
                 let places = Arc::new(Semaphore::new(CONNECTIONS_MAX));
                 loop {
                     let accepted = listener.accept().await.map(|(stream, _)| stream);
-                    admit(door, accepted, &places, &shared).await;
+                    admit(&caller, accepted, &places, &shared).await;
                 }
             });
+        }
+        Listener::Tls(listener, current) => {
+            tokio::spawn(tls::serve(TcpListener::from_std(listener)?, caller, current, shared));
         }
     }
     Ok(())
 }
 
-async fn admit<S>(door: Door, accepted: io::Result<S>, places: &Arc<Semaphore>, shared: &Arc<Shared>)
+async fn admit<S>(caller: &Caller, accepted: io::Result<S>, places: &Arc<Semaphore>, shared: &Arc<Shared>)
 where
     S: AsyncRead + AsyncWrite + Send + 'static,
 {
-    let stream = match accepted {
-        Ok(stream) => stream,
+    if let Some(stream) = arrived(accepted, shared).await {
+        seat(caller.clone(), stream, places, shared, Box::pin(std::future::pending()));
+    }
+}
+
+/// A connection that came, counted.
+pub(super) async fn arrived<S>(accepted: io::Result<S>, shared: &Shared) -> Option<S> {
+    match accepted {
+        Ok(stream) => {
+            shared.counts.add(Count::Connections);
+            Some(stream)
+        }
         Err(error) => {
             // Out of descriptors, mostly; without a pause this would be a busy loop.
             warn!(%error, "a management connection was not accepted");
-            return sleep(Duration::from_millis(100)).await;
+            sleep(Duration::from_millis(100)).await;
+            None
         }
-    };
-    shared.counts.add(Count::Connections);
+    }
+}
+
+/// Gives a connection one of the door's places, or sends it away.
+pub(super) fn seat<S>(caller: Caller, stream: S, places: &Arc<Semaphore>, shared: &Arc<Shared>, retired: Retired)
+where
+    S: AsyncRead + AsyncWrite + Send + 'static,
+{
     if let Ok(place) = Arc::clone(places).try_acquire_owned() {
-        tokio::spawn(converse(door, stream, place, Arc::clone(shared)));
+        tokio::spawn(converse(caller, stream, place, Arc::clone(shared), retired));
         return;
     }
     shared.counts.add(Count::TurnedAway);
@@ -113,23 +173,32 @@ where
     }
 }
 
-/// Requests and answers, until the other side has no more or is too slow.
-async fn converse<S>(door: Door, stream: S, place: OwnedSemaphorePermit, shared: Arc<Shared>)
+/// Requests and answers, until the other side has no more or is too slow, or is not to be here any more.
+async fn converse<S>(caller: Caller, stream: S, place: OwnedSemaphorePermit, shared: Arc<Shared>, mut retired: Retired)
 where
     S: AsyncRead + AsyncWrite + Send + 'static,
 {
     let mut stream = TimeoutStream::new(stream);
     stream.set_write_timeout(Some(shared.patience));
     let own = Arc::clone(&shared);
-    let service = service_fn(move |request| answer(door, request, Arc::clone(&own)));
-    let served = http1::Builder::new()
+    let caller = Arc::new(caller);
+    let service = service_fn(move |request| answer(Arc::clone(&caller), request, Arc::clone(&own)));
+    let connection = http1::Builder::new()
         .timer(TokioTimer::new())
         // From the moment the connection is idle, so that it also ends one that only stays.
         .header_read_timeout(shared.patience)
         .max_buf_size(REQUEST_OCTETS_MAX)
-        .serve_connection(TokioIo::new(Box::pin(stream)), service)
-        .await;
-    if let Err(error) = served {
+        .serve_connection(TokioIo::new(Box::pin(stream)), service);
+    let mut connection = pin!(connection);
+    let mut leaving = false;
+    let served = poll_fn(|context| {
+        if !leaving && retired.as_mut().poll(context).is_ready() {
+            leaving = true;
+            connection.as_mut().graceful_shutdown();
+        }
+        connection.as_mut().poll(context)
+    });
+    if let Err(error) = served.await {
         let slow = error.is_timeout() || is_timeout(&error);
         if slow {
             shared.counts.add(Count::TooSlow);
@@ -161,12 +230,16 @@ async fn turn_away<S: AsyncRead + AsyncWrite>(stream: S, place: OwnedSemaphorePe
     drop(place);
 }
 
-async fn answer(door: Door, request: hyper::Request<Incoming>, shared: Arc<Shared>) -> Result<Answer, Infallible> {
-    let answer = match reply(door, request, &shared).await {
+async fn answer(
+    caller: Arc<Caller>,
+    request: hyper::Request<Incoming>,
+    shared: Arc<Shared>,
+) -> Result<Answer, Infallible> {
+    let mut answer = match reply(&caller, request, &shared).await {
         Ok(answer) => answer,
         Err(problem) => {
             let count = match problem.status {
-                400 | 404 | 405 => Count::NotUnderstood,
+                400 | 404 | 405 | 421 => Count::NotUnderstood,
                 403 => Count::ReadOnly,
                 408 => Count::TooSlow,
                 413 => Count::TooLong,
@@ -176,15 +249,27 @@ async fn answer(door: Door, request: hyper::Request<Incoming>, shared: Arc<Share
             refusal(problem)
         }
     };
+    page::guard(answer.headers_mut());
     Ok(answer)
 }
 
-async fn reply(door: Door, request: hyper::Request<Incoming>, shared: &Shared) -> Result<Answer, Problem> {
+async fn reply(caller: &Caller, request: hyper::Request<Incoming>, shared: &Shared) -> Result<Answer, Problem> {
     let (head, body) = request.into_parts();
     let path = head.uri.path();
     let is_get = head.method == hyper::Method::GET;
-    if door == Door::Metrics && path != "/metrics" {
+    if caller.door == Door::Metrics && path != "/metrics" {
         return Err(Kind::NotFound.because("only /metrics is told here"));
+    }
+    called_by_its_name(caller, &head.headers)?;
+    if caller.page
+        && is_get
+        && let Some((media_type, text)) = page::file(path)
+    {
+        shared.counts.add(Count::Requests);
+        return Ok(told(200, media_type, text.as_bytes().to_vec()));
+    }
+    if caller.door == Door::Web && !page::asks(path) {
+        return Err(Kind::NotFound.because("only the page and what it asks are told here"));
     }
     match path {
         "/openapi.json" if is_get => {
@@ -198,9 +283,8 @@ async fn reply(door: Door, request: hyper::Request<Incoming>, shared: &Shared) -
         _ => {}
     }
     let operation = find(path, &head.method)?;
-    if door != Door::Control && operation.role == Role::Operate {
-        return Err(Kind::ReadOnly
-            .because(format!("{} {path} is for operators; ask by box.control_socket", operation.method.name())));
+    if operation.role == Role::Operate {
+        may_operate(caller, operation, &head.headers)?;
     }
     let body = read(body, shared.patience).await?;
     shared.counts.add(Count::Requests);
@@ -227,6 +311,33 @@ async fn reply(door: Door, request: hyper::Request<Incoming>, shared: &Shared) -
             None => Err(Kind::Broken.because("the engine answered another question")),
         },
     }
+}
+
+/// That whoever asks for the page knows it by a name of this machine (a name of somebody else's may lead here just as well).
+fn called_by_its_name(caller: &Caller, headers: &HeaderMap) -> Result<(), Problem> {
+    let named = headers.get(HOST).and_then(|host| host.to_str().ok()).unwrap_or_default();
+    if caller.hosts.is_empty() || caller.hosts.iter().any(|host| host.eq_ignore_ascii_case(named)) {
+        return Ok(());
+    }
+    Err(Kind::WrongHost.because(format!("ask for {}", caller.hosts.join(" or "))))
+}
+
+/// That an order comes from one who may give it, and not from a page that his browser shows.
+fn may_operate(caller: &Caller, operation: &Operation, headers: &HeaderMap) -> Result<(), Problem> {
+    let (method, path) = (operation.method.name(), operation.path);
+    if caller.door != Door::Control {
+        let words =
+            format!("{method} {path} is for operators; ask by box.control_socket or with an operator's certificate");
+        return Err(Kind::ReadOnly.because(words));
+    }
+    // A browser shows its certificate to us whatever page made it ask, and says these of itself.
+    if headers.contains_key(ORIGIN) || headers.contains_key("sec-fetch-site") {
+        return Err(Kind::FromBrowser.because(format!("{method} {path}: orders are not taken from browsers")));
+    }
+    if let Some(name) = &caller.name {
+        info!(operator = %name, method, path, "an order over TLS");
+    }
+    Ok(())
 }
 
 /// What monitoring is told.
@@ -303,4 +414,16 @@ fn told(status: u16, media_type: &'static str, octets: Vec<u8>) -> Answer {
     answer.headers_mut().insert(CONTENT_TYPE, HeaderValue::from_static(media_type));
     answer.headers_mut().insert(CACHE_CONTROL, HeaderValue::from_static("no-store"));
     answer
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_browser_may_leave_out_the_port_it_takes_by_itself() {
+        let hosts = |own: &str| Caller::browser(own.parse().unwrap()).hosts.to_vec();
+        assert_eq!(hosts("[::1]:8080"), ["[::1]:8080", "localhost:8080"]);
+        assert_eq!(hosts("[::1]:80"), ["[::1]:80", "localhost:80", "[::1]", "localhost"]);
+    }
 }

@@ -64,7 +64,7 @@ pub(super) fn check(config: &Path, output: &mut Output<'_>) -> Result<(), VerbEr
         output.note(format_args!("warning: {warning}"))?;
     }
     let site = &configuration.site;
-    let (ports, providers) = (site.ports.len(), site.providers.len());
+    let (ports, providers) = (site.ports.len(), site.providers.len() + site.uplinks.len());
     let (peers, hosts) = (site.peers.len(), configuration.hosts.len());
     let config = config.display();
     writeln!(

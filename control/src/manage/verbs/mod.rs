@@ -11,11 +11,13 @@ mod pcapng;
 mod policy;
 mod providers;
 pub mod records;
+mod remote;
 mod show;
 mod store;
 mod top;
 mod trace;
 mod upgrade;
+mod uplinks;
 mod zone;
 
 use std::io::{self, Write};
@@ -54,6 +56,8 @@ pub struct Cli {
     /// Ask the daemon at this socket, whatever the configuration says.
     #[arg(long, global = true, value_name = "SOCKET")]
     socket: Option<PathBuf>,
+    #[command(flatten)]
+    remote: remote::RemoteArgs,
     #[command(subcommand)]
     verb: Verb,
 }
@@ -409,6 +413,8 @@ struct Output<'a> {
     json: bool,
     /// Where the daemon is, if it was said on the command line.
     socket: Option<&'a Path>,
+    /// The same, if it is on another machine.
+    remote: &'a remote::RemoteArgs,
     out: &'a mut dyn Write,
     err: &'a mut dyn Write,
 }
@@ -416,6 +422,9 @@ struct Output<'a> {
 impl Output<'_> {
     /// A connection to the daemon.
     fn client(&self, config: &Path) -> Result<Client, VerbError> {
+        if let Some(client) = self.remote.client()? {
+            return Ok(client);
+        }
         let Some(socket) = self.socket else { return Ok(Client::reach(&Site::load(config)?.0)?) };
         Ok(Client::connect(socket)?)
     }
@@ -439,7 +448,7 @@ impl Output<'_> {
 
 /// Runs one command; answers go to `out`, everything else to `err`.
 pub fn run(cli: &Cli, out: &mut dyn Write, err: &mut dyn Write) -> ExitCode {
-    let mut output = Output { json: cli.json, socket: cli.socket.as_deref(), out, err };
+    let mut output = Output { json: cli.json, socket: cli.socket.as_deref(), remote: &cli.remote, out, err };
     let result = obey(cli, &mut output).and_then(|()| Ok(output.out.flush()?));
     match result {
         Ok(()) => ExitCode::SUCCESS,
@@ -454,8 +463,22 @@ pub fn run(cli: &Cli, out: &mut dyn Write, err: &mut dyn Write) -> ExitCode {
     }
 }
 
+/// Whether a verb is about files here, whoever else it tells of what it did to them.
+fn works_on_files(verb: &Verb) -> bool {
+    let changes = |arguments: &ProviderArgs| arguments.change.is_some();
+    match verb {
+        Verb::Check | Verb::Doctor(_) | Verb::Host(_) | Verb::Key(_) | Verb::Store(_) | Verb::Zone { .. } => true,
+        Verb::Completion { .. } | Verb::Man { .. } => true,
+        Verb::Provider(arguments) => changes(arguments),
+        _ => false,
+    }
+}
+
 fn obey(cli: &Cli, output: &mut Output<'_>) -> Result<(), VerbError> {
     let config = cli.config.as_path();
+    if cli.remote.is_given() && works_on_files(&cli.verb) {
+        return Err(VerbError::Words("this works on the files of this machine: --connect has no part in it".into()));
+    }
     match &cli.verb {
         Verb::Check => files::check(config, output),
         Verb::Doctor(arguments) => doctor::run(config, arguments, output),

@@ -4,6 +4,7 @@ use std::fmt::Display;
 use std::path::Path;
 
 use super::files::hosts_table;
+use super::uplinks::uplinks_text;
 use super::{Output, VerbError};
 use crate::manage::api::{
     ContextFilter, ContextView, ContextsView, CountersView, DnsView, HostsView, LeasesView, Natv6View, PathsView,
@@ -189,6 +190,7 @@ fn status_text(view: &StatusView) -> String {
             it.contexts.to_string(),
         ]);
     }
+    let uplinks = uplinks_text(&view.uplinks);
     let mut ports = Table::new(&[
         "PORT", "LINK", "DEVICE", "MAC", ">MTU", ">QUEUES", "SPREAD", ">RX", ">MISSED", ">TX", ">DROPPED",
     ]);
@@ -218,7 +220,7 @@ fn status_text(view: &StatusView) -> String {
             it.dropped.to_string(),
         ]);
     }
-    text += &format!("\n{providers}\n{ports}\n{workers}");
+    text += &format!("\n{providers}\n{uplinks}{ports}\n{workers}");
     text
 }
 
@@ -352,6 +354,7 @@ fn dns_text(view: &DnsView) -> String {
     format!(
         "{servers}\ncache: {} of {} answers, {} of {} octets; {} hits, {} misses, {} had to make room\n\
          waiting: {} questions of hosts, {} on their way to servers\n\
+         IPv4 addresses of names with a CMULA: {}, {} answers wait for the peer\n\
          own zone: {} names, {} hosts without one\n\
          peers learned: {}; looked up backwards: {} now, {} remembered as not found\n{counters}",
         view.entries,
@@ -363,6 +366,8 @@ fn dns_text(view: &DnsView) -> String {
         view.evicted,
         view.waiting,
         view.asked,
+        if view.withholding { "withheld by policy" } else { "given" },
+        view.undecided,
         view.names,
         view.unnamed,
         view.peers,

@@ -22,8 +22,14 @@ pub(super) fn run(config: &Path, verb: &StoreVerb, output: &mut Output<'_>) -> R
                 Err(error) => return Err(error.into()),
             };
             // It is for machines, whatever `--json` says.
-            Output { json: true, socket: output.socket, out: &mut *output.out, err: &mut *output.err }
-                .answer(&export, |_| String::new())
+            Output {
+                json: true,
+                socket: output.socket,
+                remote: output.remote,
+                out: &mut *output.out,
+                err: &mut *output.err,
+            }
+            .answer(&export, |_| String::new())
         }
         StoreVerb::Import { file: from } => {
             let export = read(from)?;

@@ -106,7 +106,7 @@ pub(super) fn top(config: &Path, asked: &TopArgs, output: &mut Output<'_>) -> Re
     loop {
         client.pause(interval);
         let now = look(&mut client)?;
-        let view = compare(&before, &now, interval.as_secs_f64());
+        let view = compare(&before, &now);
         if !screen {
             return output.answer(&view, text);
         }
@@ -124,9 +124,11 @@ fn look(client: &mut Client) -> Result<MetricsView, VerbError> {
     }
 }
 
-/// What happened between two looks, `seconds` apart.
-fn compare(before: &MetricsView, now: &MetricsView, seconds: f64) -> TopView {
-    // A daemon that was restarted meanwhile begins at zero.
+/// What happened between two looks, by the daemon's own clock: an answer may be late.
+fn compare(before: &MetricsView, now: &MetricsView) -> TopView {
+    // A daemon that was restarted meanwhile begins at zero, and there is nothing to compare it with.
+    let before = if now.at_s > before.at_s { before } else { now };
+    let seconds = (now.at_s - before.at_s).max(f64::EPSILON);
     let rate = |before: u64, now: u64| now.saturating_sub(before) as f64 / seconds;
     let counter = |view: &MetricsView, name: &str| view.counters.counters.get(name).copied().unwrap_or_default();
     let counted = |name: &str| rate(counter(before, name), counter(now, name));
@@ -265,8 +267,8 @@ mod tests {
 
     #[test]
     fn rates_are_the_difference_of_two_looks() {
-        let view = |packets: u64| {
-            let mut view = MetricsView::default();
+        let view = |packets: u64, at_s: f64| {
+            let mut view = MetricsView { at_s, ..Default::default() };
             let octets = packets * 100;
             view.status.ports =
                 vec![PortView { name: "x".into(), rx_packets: packets, rx_octets: octets, ..Default::default() }];
@@ -275,7 +277,7 @@ mod tests {
             view.counters.counters = [("drop_hop_limit".into(), packets / 10), ("drop_too_big".into(), 5)].into();
             view
         };
-        let top = compare(&view(10_000), &view(60_000), 2.0);
+        let top = compare(&view(10_000, 7.5), &view(60_000, 9.5));
         assert_eq!((top.ports[0].rx_packets_per_s, top.ports[0].rx_bits_per_s), (25_000.0, 20_000_000.0));
         assert_eq!((top.workers[0].in_per_s, top.workers[0].busy), (25_000.0, 0.25));
         let drops: Vec<_> = top.drops.iter().map(|it| (it.reason.as_str(), it.per_s)).collect();
@@ -283,6 +285,8 @@ mod tests {
         let text = text(&top);
         assert!(["25.0k", "20.0M", "25 %"].iter().all(|it| text.contains(it)), "{text}");
         // A restart in between is no flood.
-        assert_eq!(compare(&view(60_000), &view(10), 1.0).ports[0].rx_packets_per_s, 0.0);
+        assert_eq!(compare(&view(60_000, 9.5), &view(90_000, 0.3)).ports[0].rx_packets_per_s, 0.0);
+        // An answer that came late is about more time, whatever the interval was to be.
+        assert_eq!(compare(&view(10_000, 7.5), &view(60_000, 12.5)).workers[0].in_per_s, 10_000.0);
     }
 }
