@@ -408,16 +408,6 @@ fn answer(request: &Request) -> Response {
 }
 
 #[test]
-fn an_upgrade_is_waited_for() {
-    let room = Room::new("upgrade", SITE);
-    let (_server, asked) = daemon(&room);
-    let said = room.ctl("upgrade");
-    assert_eq!((said.status, said.err.as_str()), (0, "process 4711 takes over\n"));
-    assert_eq!(said.out, "process 4711 runs, version 9.9, 0 contexts\n");
-    assert_eq!(*asked.lock().unwrap(), [Request::Upgrade, Request::Status]);
-}
-
-#[test]
 fn a_running_daemon_is_shown_in_tables_and_in_json() {
     let room = Room::new("tables", SITE);
     let (_server, asked) = daemon(&room);

@@ -44,7 +44,7 @@ class Manager:
         self.socket = socket.socket(socket.AF_UNIX, socket.SOCK_DGRAM)
         self.socket.bind(str(self.folder / "notify"))
         os.chmod(self.folder / "notify", 0o666)
-        self.process = None
+        self.process = self.pid = None
         # Copies, since the checkout may be where only root comes.
         for file in (plan.ROOT / "scripts" / "pslab" / "unit.py", box.binary("pshim6d"), box.binary("pshim6ctl")):
             shutil.copy(file, self.folder)
@@ -59,14 +59,15 @@ class Manager:
         with open(self.site.run_dir / "pshim6d.log", "ab") as log:
             command = net.inside(self.site.box, [*unit, *account, *folders, "--", *program])
             self.process = subprocess.Popen(command, stdout=log, stderr=log, stdin=subprocess.DEVNULL, env=environment)
-        (self.site.run_dir / "pshim6d.pid").write_text(f"{self.process.pid}\n")
+        self.pid = self.process.pid
+        (self.site.run_dir / "pshim6d.pid").write_text(f"{self.pid}\n")
 
     def heard(self, wanted, timeout_s=10.0):
         """Waits for a notification that has this line, and returns all that were heard until then."""
         deadline, all_heard = time.monotonic() + timeout_s, []
         while (left := deadline - time.monotonic()) > 0:
             if not select.select([self.socket], [], [], min(left, 0.2))[0]:
-                if self.process.poll() is not None:
+                if not os.path.exists(f"/proc/{self.pid}"):
                     break
                 continue
             all_heard.append(self.socket.recv(4096).decode())
@@ -89,16 +90,17 @@ class Manager:
 
     def status(self):
         """The process as the kernel describes it."""
-        lines = Path(f"/proc/{self.process.pid}/status").read_text().splitlines()
+        lines = Path(f"/proc/{self.pid}/status").read_text().splitlines()
         return {name: value.strip() for name, value in (line.split(":", 1) for line in lines)}
 
     def thread(self, name):
-        for task in Path(f"/proc/{self.process.pid}/task").iterdir():
+        for task in Path(f"/proc/{self.pid}/task").iterdir():
             if (task / "comm").read_text().strip() == name:
                 return int(task.name)
         raise AssertionError(f"no thread {name}")
 
     def close(self):
+        box.kill(self.site)
         if self.process and self.process.poll() is None:
             self.process.kill()
             self.process.wait(10)
@@ -165,7 +167,7 @@ class Service(LabTest):
             self.assertEqual(int(status[kind], 16), 0x3000, kind)
         self.assertEqual((status["NoNewPrivs"], status["Seccomp"]), ("1", "2"))
         # A file of the machine's that the daemon may not write to, whoever it is.
-        readonly = Path(f"/proc/{self.manager.process.pid}/mountinfo").read_text()
+        readonly = Path(f"/proc/{self.manager.pid}/mountinfo").read_text()
         roots = [line.split()[5].split(",") for line in readonly.splitlines() if line.split()[4] == "/"]
         self.assertTrue(all("ro" in options for options in roots), roots)
         heard = self.beginning + self.manager.listen(1)
@@ -243,12 +245,31 @@ class Service(LabTest):
         self.assertEqual(asks(DAEMON, "provider", "x", "restore").returncode, 0)
         self.assertEqual(asks(STRANGER, "status").returncode, 4)
 
+    def test_7_another_process_takes_over_as_the_service(self):
+        old = self.manager.pid
+        rights = {name: self.manager.status()[name] for name in ("Uid", "Groups", "CapEff", "CapBnd", "NoNewPrivs", "Seccomp")}
+        self.manager.drain()
+        done = self.ctl("upgrade")
+        self.assertEqual(done.returncode, 0, done.stderr)
+        heard = "\n".join(self.manager.heard("MAINPID="))
+        self.manager.pid = int(re.search(r"MAINPID=(\d+)", heard).group(1))
+        (SITES["a"].run_dir / "pshim6d.pid").write_text(f"{self.manager.pid}\n")
+        self.assertNotIn("STOPPING=1", heard)
+        self.assertEqual(self.manager.process.wait(10), 0)
+        self.assertNotEqual(self.manager.pid, old)
+        status = self.manager.status()
+        self.assertEqual({name: status[name] for name in rights}, rights)
+        # The watchdog hears of the new one.
+        self.manager.drain()
+        self.manager.heard("WATCHDOG=1", timeout_s=WATCHDOG_S)
+        self.assert_pings("a-h1", SITES["a"].box_address)
+
     def test_9_it_says_that_it_stops(self):
         self.manager.drain()
-        self.manager.process.send_signal(signal.SIGTERM)
+        os.kill(self.manager.pid, signal.SIGTERM)
         self.manager.heard("STOPPING=1")
-        self.assertEqual(self.manager.process.wait(10), 0)
-        self.assertEqual(list((self.manager.folder / "run").glob("*.sock*")), [], "left behind")
+        self.wait_until("it ends", lambda: box.pid(SITES["a"]) is None)
+        self.assertEqual(list((self.manager.folder / "run").glob("*.sock")), [], "left behind")
 
 
 

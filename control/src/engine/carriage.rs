@@ -15,22 +15,12 @@
 //! peer, one direction), and contexts on it hear of it when workers next report payload of theirs, so none of this needs
 //! a timer. A path is kept as long as it goes in UDP, and for a while after; there is room for so many.
 
-use std::borrow::Cow;
 use std::time::Duration;
 
-use dataplane::wire::ipv6;
-use dataplane::wire::shim6::{
-    Addresses, Message, Options, UdpFlow, UdpOption, UdpPorts, UdpPurpose, udp as in_udp, udp::LEN,
-};
-use dataplane::wire::{Locator, LocatorPair};
+use dataplane::wire::shim6::{Addresses, UdpPorts};
 use hashbrown::HashMap;
-use rand::Rng;
 
-use super::context::along;
-use super::revive::Sign;
-use super::{Effect, Engine, Event, Story};
 use crate::reap::{PathKey, ProbeBudget};
-use crate::shim6::{Context, ContextId, State};
 use crate::time::Instant;
 
 /// Tests of one path are at least so far apart, but for the one that makes a second miss.
@@ -38,7 +28,7 @@ const PACE: Duration = Duration::from_millis(500);
 /// How long a path is in doubt when nothing more is heard.
 const DOUBT: Duration = Duration::from_secs(10);
 /// A probe that was followed so soon was not given up.
-const PATIENT: Duration = Duration::from_millis(400);
+pub(super) const PATIENT: Duration = Duration::from_millis(400);
 /// Times that only UDP was answered, or a probe was not, before a path drops 140.
 const MISSES: u8 = 2;
 /// An answer to a plain test that comes so soon after the path went to UDP was only late.
@@ -61,16 +51,16 @@ const ANSWERS_PER_S: u32 = 2_000;
 /// What is known of paths, as far as it is not that they carry everything.
 pub(super) struct Carriages {
     /// The port, if UDP is wanted.
-    port: Option<u16>,
-    paths: HashMap<PathKey, Carriage>,
-    answers: ProbeBudget,
+    pub(super) port: Option<u16>,
+    pub(super) paths: HashMap<PathKey, Carriage>,
+    pub(super) answers: ProbeBudget,
     /// The message being dealt with came in UDP, so.
-    coming: Option<(Addresses, UdpPorts)>,
+    pub(super) coming: Option<(Addresses, UdpPorts)>,
 }
 
 /// What is known of one path.
 #[derive(Clone, Copy, Debug, Default)]
-struct Carriage {
+pub(super) struct Carriage {
     /// It drops 140: since when.
     udp: Option<Instant>,
     /// Messages go both ways until then.
@@ -100,7 +90,7 @@ struct Asked {
 
 /// What an answer comes to.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-enum Found {
+pub(super) enum Found {
     Nothing,
     /// Ask once more, at once.
     Ask,
@@ -111,12 +101,12 @@ enum Found {
 /// How a message goes.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) struct Forms {
-    plain: bool,
-    udp: Option<UdpPorts>,
+    pub(super) plain: bool,
+    pub(super) udp: Option<UdpPorts>,
 }
 
 impl Forms {
-    const PLAIN: Forms = Forms { plain: true, udp: None };
+    pub(super) const PLAIN: Forms = Forms { plain: true, udp: None };
 
     /// The ports of each copy, none for the plain one, which goes first.
     pub(super) fn each(self) -> impl Iterator<Item = Option<UdpPorts>> {
@@ -125,7 +115,7 @@ impl Forms {
 }
 
 impl Carriage {
-    fn is_in_doubt(&self, now: Instant) -> bool {
+    pub(super) fn is_in_doubt(&self, now: Instant) -> bool {
         self.doubt.is_some_and(|until| now < until)
     }
 
@@ -136,7 +126,7 @@ impl Carriage {
     }
 
     /// There is reason to ask: a probe was not answered (`missed`), or the peer speaks in UDP. Whether to ask now.
-    fn doubts(&mut self, now: Instant, missed: bool) -> bool {
+    pub(super) fn doubts(&mut self, now: Instant, missed: bool) -> bool {
         if !missed && (self.udp.is_some() || self.in_order.is_some_and(|until| now < until)) {
             return false;
         }
@@ -149,7 +139,7 @@ impl Carriage {
     }
 
     /// Payload goes in UDP. Whether to look if it has to.
-    fn is_due(&mut self, now: Instant) -> bool {
+    pub(super) fn is_due(&mut self, now: Instant) -> bool {
         if self.udp.is_none() || self.next.is_some_and(|next| now < next) {
             return false;
         }
@@ -161,12 +151,12 @@ impl Carriage {
         true
     }
 
-    fn ask(&mut self, now: Instant, nonce: u32) {
+    pub(super) fn ask(&mut self, now: Instant, nonce: u32) {
         self.asked = Some(Asked { nonce, at: now, plain: false, udp: false });
     }
 
     /// The peer has had a test, plain or in UDP.
-    fn answered(&mut self, now: Instant, nonce: u32, udp: bool) -> Found {
+    pub(super) fn answered(&mut self, now: Instant, nonce: u32, udp: bool) -> Found {
         let Some(asked) = self.asked.as_mut().filter(|asked| asked.nonce == nonce) else { return Found::Nothing };
         let known = if udp { &mut asked.udp } else { &mut asked.plain };
         if std::mem::replace(known, true) {
@@ -207,7 +197,7 @@ impl Carriage {
     }
 
     /// It drops 140.
-    fn begin(&mut self, now: Instant) {
+    pub(super) fn begin(&mut self, now: Instant) {
         let relapse = self.ended.is_some_and(|ended| now.since(ended) < REST);
         self.first = if relapse { (self.first * 2).clamp(FIRST, AGAIN_MAX) } else { FIRST };
         (self.udp, self.doubt, self.misses, self.good) = (Some(now), None, 0, 0);
@@ -247,7 +237,7 @@ impl Carriages {
     }
 
     /// What is known of a path, to be changed; none if there is no room for it.
-    fn path(&mut self, now: Instant, path: PathKey) -> Option<&mut Carriage> {
+    pub(super) fn path(&mut self, now: Instant, path: PathKey) -> Option<&mut Carriage> {
         if self.paths.len() >= PATHS_MAX && !self.paths.contains_key(&path) {
             self.paths.retain(|_, carriage| carriage.matters(now));
             if self.paths.len() >= PATHS_MAX {
@@ -268,269 +258,8 @@ impl Carriages {
     }
 
     /// The ports by which a message of these addresses goes as an answer to the one being dealt with.
-    fn answering(&self, addresses: Addresses) -> Option<UdpPorts> {
+    pub(super) fn answering(&self, addresses: Addresses) -> Option<UdpPorts> {
         self.coming.filter(|(came, _)| came.swapped() == addresses).map(|(_, ports)| ports.swapped())
-    }
-}
-
-impl Engine {
-    /// How a message goes.
-    pub(super) fn forms(
-        &mut self,
-        now: Instant,
-        about: Option<ContextId>,
-        addresses: Addresses,
-        message: &Message,
-    ) -> Forms {
-        let Some(port) = self.carriages.port else { return Forms::PLAIN };
-        let path = path_of(addresses);
-        if let Some(ports) = self.carriages.answering(addresses) {
-            let in_kind = match message {
-                // Nobody begins in UDP, so the exchange, or what it follows, was lost without.
-                Message::I2 { .. } | Message::I2bis { .. } | Message::R2 { .. } => {
-                    if !self.carriages.is_udp(path) && self.carriages.path(now, path).map(|it| it.begin(now)).is_some()
-                    {
-                        self.tally.count(Event::UdpBegun);
-                    }
-                    true
-                }
-                Message::R1 { .. } | Message::R1bis { .. } | Message::Error(_) => true,
-                _ => false,
-            };
-            if in_kind {
-                return Forms { plain: false, udp: Some(ports) };
-            }
-        }
-        let Some(context) = about.and_then(|id| self.endpoint.context(id)) else { return Forms::PLAIN };
-        let flow = match context.peer_tag.filter(|_| context.may_use_udp()) {
-            Some(peer) => UdpFlow::of(context.local_tag, peer),
-            None => UdpFlow::opening(context.local_tag),
-        };
-        let (both, udp) = (Forms { plain: true, udp: Some(flow.ports(port)) }, Some(flow.ports(port)));
-        let is_udp = self.carriages.is_udp(path);
-        match message {
-            Message::I1 { .. } if is_udp || context.is_unanswered() => both,
-            // What others know of the path need not be so for this peer.
-            Message::I2 { .. } if is_udp => both,
-            _ if !context.may_use_udp() => Forms::PLAIN,
-            _ if is_udp => Forms { plain: false, udp },
-            _ if self.carriages.paths.get(&path).is_some_and(|carriage| carriage.is_in_doubt(now)) => both,
-            _ => Forms::PLAIN,
-        }
-    }
-
-    /// Whether payload of a context goes over a pair in UDP.
-    pub(super) fn goes_in_udp(&self, context: &Context, pair: LocatorPair) -> bool {
-        context.may_use_udp() && self.carriages.is_udp(PathKey::of(pair))
-    }
-
-    /// A packet for control as it would have come without UDP, and its ports; none if it is broken.
-    pub(super) fn out_of_udp<'a>(&mut self, packet: &'a [u8]) -> Option<(Cow<'a, [u8]>, Option<UdpPorts>)> {
-        let found = self.carriages.port.and_then(|port| in_udp::find(&ipv6::View::new(packet).ok()?, port));
-        let found = match found {
-            None => return Some((Cow::Borrowed(packet), None)),
-            Some(Ok(found)) => found,
-            Some(Err(_)) => {
-                self.tally.count(Event::UdpMalformed);
-                return None;
-            }
-        };
-        let (place, ports) = (found.place, found.ports);
-        let mut plain = packet.to_vec();
-        in_udp::unwrap(&mut plain, place).ok()?;
-        Some((Cow::Owned(plain.split_off(LEN)), Some(ports)))
-    }
-
-    /// Whether a message may come in UDP: anything of an exchange, and what has the tag of a context that agreed on it. A tag of
-    /// nobody is answered as ever.
-    pub(super) fn may_come_in_udp(&self, message: &Message) -> bool {
-        let tag = match message {
-            Message::UpdateRequest { receiver_tag, .. }
-            | Message::UpdateAck { receiver_tag, .. }
-            | Message::Keepalive { receiver_tag, .. } => *receiver_tag,
-            Message::Probe(probe) => probe.receiver_tag,
-            _ => return true,
-        };
-        self.endpoint.find_by_local_tag(tag).is_none_or(|context| context.local_udp)
-    }
-
-    /// A probe is about to go: the one before it had no answer.
-    pub(super) fn unanswered(
-        &mut self,
-        now: Instant,
-        rng: &mut dyn Rng,
-        id: ContextId,
-        pair: LocatorPair,
-        effects: &mut Vec<Effect>,
-    ) {
-        if self.carriages.port.is_none() {
-            return;
-        }
-        let Some(attached) = self.attached.get_mut(&id) else { return };
-        if let Some((before, at)) = attached.probed.replace((pair, now))
-            && now.since(at) >= PATIENT
-        {
-            self.doubt_carriage(now, rng, id, before, true, effects);
-        }
-    }
-
-    /// The probe of a pair, or of whatever pair, is not waited for any more.
-    pub(super) fn answered(&mut self, id: ContextId, pair: Option<LocatorPair>) {
-        if let Some(attached) = self.attached.get_mut(&id) {
-            attached.probed = attached.probed.filter(|(probed, _)| pair.is_some_and(|pair| pair != *probed));
-        }
-    }
-
-    /// There is reason to ask whether the path of a pair drops 140: something on it was not answered, or the peer speaks in UDP.
-    pub(super) fn doubt_carriage(
-        &mut self,
-        now: Instant,
-        rng: &mut dyn Rng,
-        id: ContextId,
-        pair: LocatorPair,
-        missed: bool,
-        effects: &mut Vec<Effect>,
-    ) {
-        let may = self.endpoint.context(id).is_some_and(|context| context.may_use_udp());
-        if self.carriages.port.is_none() || !may {
-            return;
-        }
-        match self.carriages.path(now, PathKey::of(pair)).map(|carriage| carriage.doubts(now, missed)) {
-            Some(true) => self.ask_carriage(now, rng, id, pair, effects),
-            Some(false) => {}
-            None => self.tally.count(Event::UdpPathsFull),
-        }
-    }
-
-    /// Payload of a context was seen: it learns how its path is now, and looks whether that is still so.
-    pub(super) fn udp_payload(
-        &mut self,
-        now: Instant,
-        rng: &mut dyn Rng,
-        id: ContextId,
-        sent: bool,
-        effects: &mut Vec<Effect>,
-    ) {
-        let told = |engine: &Engine| {
-            let installed = engine.attached.get(&id).and_then(|attached| attached.installed.as_ref());
-            installed.is_some_and(|install| install.udp.goes)
-        };
-        if self.carriages.paths.is_empty() && !told(self) {
-            return;
-        }
-        let Some(context) = self.endpoint.context(id) else { return };
-        let pair = self.pair_in_use(id).unwrap_or(context.pair);
-        if told(self) != self.goes_in_udp(context, context.pair) {
-            self.sync(id, effects);
-        }
-        let may = self.endpoint.context(id).is_some_and(|context| context.may_use_udp());
-        let due = |carriage: &mut Carriage| carriage.is_due(now);
-        if may && sent && self.carriages.paths.get_mut(&PathKey::of(pair)).is_some_and(due) {
-            self.ask_carriage(now, rng, id, pair, effects);
-        }
-    }
-
-    /// Sends a pair of tests.
-    fn ask_carriage(
-        &mut self,
-        now: Instant,
-        rng: &mut dyn Rng,
-        id: ContextId,
-        pair: LocatorPair,
-        effects: &mut Vec<Effect>,
-    ) {
-        let Some(context) = self.endpoint.context(id).filter(|context| context.state == State::Established) else {
-            return;
-        };
-        let (Some(receiver_tag), Some(port)) = (context.peer_tag, self.carriages.port) else { return };
-        let udp = Some(UdpFlow::of(context.local_tag, receiver_tag).ports(port));
-        let nonce = rng.next_u32();
-        let Some(carriage) = self.carriages.paths.get_mut(&PathKey::of(pair)) else { return };
-        carriage.ask(now, nonce);
-        self.tally.count(Event::UdpTests);
-        let option = UdpOption { purpose: UdpPurpose::Test, in_udp: false, nonce };
-        let message = Message::Keepalive { receiver_tag, options: Options { udp: Some(option), ..Options::default() } };
-        self.send_forms(now, Forms { plain: true, udp }, along(pair), &message, 0, effects);
-    }
-
-    /// A Keepalive about UDP, which is none of REAP's. False if it is not about UDP. Also notes that the peer speaks in it.
-    pub(super) fn udp_message(
-        &mut self,
-        now: Instant,
-        rng: &mut dyn Rng,
-        id: ContextId,
-        addresses: Addresses,
-        message: &Message,
-        effects: &mut Vec<Effect>,
-    ) -> bool {
-        let Some(port) = self.carriages.port else { return false };
-        let pair = LocatorPair { local: Locator(addresses.target), peer: Locator(addresses.source) };
-        let (option, heard) = (message.options().udp, self.carriages.coming.is_some());
-        let Some(context) = self.endpoint.context(id).filter(|context| context.may_use_udp()) else { return false };
-        let (local_tag, peer_tag) = (context.local_tag, context.peer_tag);
-        if heard && !option.is_some_and(|option| option.purpose == UdpPurpose::Answer) {
-            self.doubt_carriage(now, rng, id, pair, false, effects);
-        }
-        let (Message::Keepalive { .. }, Some(option), Some(receiver_tag)) = (message, option, peer_tag) else {
-            return false;
-        };
-        match option.purpose {
-            UdpPurpose::Offer => {}
-            UdpPurpose::Test if !self.carriages.answers.take(now) => {}
-            UdpPurpose::Test => {
-                let answer = UdpOption { purpose: UdpPurpose::Answer, ..option };
-                let options = Options { udp: Some(answer), ..Options::default() };
-                // Both ways, so that the answer says nothing about the way back.
-                let forms = Forms { plain: true, udp: Some(UdpFlow::of(local_tag, receiver_tag).ports(port)) };
-                let message = Message::Keepalive { receiver_tag, options };
-                self.send_forms(now, forms, addresses.swapped(), &message, 0, effects);
-            }
-            UdpPurpose::Answer => {
-                let carriage = self.carriages.paths.get_mut(&PathKey::of(pair));
-                let found = carriage.map_or(Found::Nothing, |it| it.answered(now, option.nonce, option.in_udp));
-                self.carriage_found(now, rng, id, pair, found, effects);
-            }
-        }
-        true
-    }
-
-    fn carriage_found(
-        &mut self,
-        now: Instant,
-        rng: &mut dyn Rng,
-        id: ContextId,
-        pair: LocatorPair,
-        found: Found,
-        effects: &mut Vec<Effect>,
-    ) {
-        let path = PathKey::of(pair);
-        let begun = match found {
-            Found::Nothing => return,
-            Found::Ask => return self.ask_carriage(now, rng, id, pair, effects),
-            Found::Begun => true,
-            Found::Ended => false,
-        };
-        self.tally.count(if begun { Event::UdpBegun } else { Event::UdpEnded });
-        effects.push(Effect::Story(Story::Carriage(path, begun)));
-        self.sync(id, effects);
-        // Something came through on it, and what was in the way of the rest is known.
-        self.book.confirmed(path, now);
-        self.path_is_back(path, effects);
-        self.reap(now, rng, id, effects, |reap, rng, out| reap.retry(now, rng, pair, out));
-        self.revived(now, Sign::Peer(path.peer));
-    }
-}
-
-/// The path of a packet of ours.
-fn path_of(addresses: Addresses) -> PathKey {
-    PathKey::of(LocatorPair { local: Locator(addresses.source), peer: Locator(addresses.target) })
-}
-
-/// Writes into a test how it came: what it says itself is nothing.
-pub(super) fn note_udp(message: &mut Message, came: bool) {
-    let Message::Keepalive { options: Options { udp: Some(option), .. }, .. } = message else { return };
-    if option.purpose == UdpPurpose::Test {
-        option.in_udp = came;
     }
 }
 
@@ -553,7 +282,7 @@ mod tests {
             self.now = self.now + time;
         }
 
-        fn ask(&mut self) {
+        pub(super) fn ask(&mut self) {
             self.nonce += 1;
             self.carriage.ask(self.now, self.nonce);
         }

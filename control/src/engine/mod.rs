@@ -18,7 +18,8 @@
 //! | `hints` | what others may say about paths, and what comes of it |
 //! | `icmp` | what an ICMPv6 error about a translated packet becomes |
 //! | `revive` | signs that what was given up works again, and who should try again |
-//! | `carriage` | which paths drop next header 140, and what goes in UDP there |
+//! | `carriage` | which paths drop next header 140 |
+//! | `udp` | what goes in UDP there, and the questions that tell |
 //! | `label` | when a flow label stands for the payload header |
 //! | `quote` | the octets of such an error without the shim |
 //! | `leases` | hosts that get their address by DHCPv6, and what routers tell |
@@ -75,6 +76,7 @@ mod standby;
 mod steer;
 mod succession;
 mod tally;
+mod udp;
 mod unreachable;
 mod uplinks;
 
@@ -491,7 +493,7 @@ impl Engine {
             if udp.is_some() && !self.may_come_in_udp(&parsed.message) {
                 return self.tally.count(Event::UdpUnwelcome);
             }
-            carriage::note_udp(&mut parsed.message, udp.is_some());
+            udp::note_udp(&mut parsed.message, udp.is_some());
         }
         let (addresses, message, shim6_offset) = match &parsed {
             Ok(parsed) => (parsed.addresses, Ok(&parsed.message), parsed.offset),

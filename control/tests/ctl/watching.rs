@@ -1,4 +1,4 @@
-//! Those who watch: traces, explanations, the screen, the socket for reading, and the manual.
+//! Those who watch: traces, explanations, the screen, the socket for reading, the manual, and whoever waits for an upgrade.
 
 use std::fs;
 use std::thread;
@@ -93,4 +93,14 @@ fn the_command_line_explains_itself() {
     let page = |name: &str| fs::read_to_string(room.0.join("pages").join(name)).unwrap();
     assert!(page("pshim6ctl.1").contains("Exit status"));
     assert!(page("pshim6ctl-contexts.1").contains("limit") && page("pshim6ctl-host-add.1").contains("make\\-key"));
+}
+
+#[test]
+fn an_upgrade_is_waited_for() {
+    let room = Room::new("upgrade", SITE);
+    let (_server, asked) = daemon(&room);
+    let said = room.ctl("upgrade");
+    assert_eq!((said.status, said.err.as_str()), (0, "process 4711 takes over\n"));
+    assert_eq!(said.out, "process 4711 runs, version 9.9, 0 contexts\n");
+    assert_eq!(*asked.lock().unwrap(), [Request::Upgrade, Request::Status]);
 }
