@@ -141,6 +141,7 @@ pub(super) fn unused(source: &mut Source<'_>, section: &ProviderSection) {
 /// signs; the same one each time, so that nobody has to remember it.
 pub fn resolve(site: &Site, hosts: &Hosts, found: &[Found]) -> (Site, Hosts) {
     let (mut site, mut hosts) = (site.clone(), hosts.clone());
+    let configured = site.providers.len();
     for uplink in site.uplinks.clone() {
         let Some(found) = found.iter().find(|found| found.name == uplink.name) else { continue };
         // A provider without a router is there, and down.
@@ -161,7 +162,8 @@ pub fn resolve(site: &Site, hosts: &Hosts, found: &[Found]) -> (Site, Hosts) {
         let locators = host.identity.locators.iter().map(|locator| locator.0).collect();
         let (name, ulid, pds) = (host.name.clone(), host.identity.ulid.0, host.identity.pds.clone());
         let entry = Entry { name, ulid, locators, pds, mac: host.mac };
-        for provider in &site.providers {
+        // What hosts have of configured providers is for the hosts file to say.
+        for provider in site.providers.iter().skip(configured) {
             if entry.locators.iter().any(|locator| provider.prefix.contains(*locator)) {
                 continue;
             }
