@@ -231,13 +231,13 @@ impl Engine {
             UdpPurpose::Answer => {
                 let carriage = self.carriages.paths.get_mut(&PathKey::of(pair));
                 let found = carriage.map_or(Found::Nothing, |it| it.answered(now, option.nonce, option.in_udp));
-                self.found(now, rng, id, pair, found, effects);
+                self.carriage_found(now, rng, id, pair, found, effects);
             }
         }
         true
     }
 
-    fn found(
+    fn carriage_found(
         &mut self,
         now: Instant,
         rng: &mut dyn Rng,
