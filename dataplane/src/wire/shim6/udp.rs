@@ -17,7 +17,7 @@ use super::payload::{SpliceError, check, payload_len};
 use super::{PROTOCOL, PayloadHeader};
 use crate::wire::address::ContextTag;
 use crate::wire::checksum;
-use crate::wire::ipv6::{Place, View, protocol};
+use crate::wire::ipv6::{HEADER_LEN, Place, View, protocol};
 
 /// Octets of the header.
 pub const LEN: usize = 8;
@@ -133,14 +133,19 @@ pub fn ports_of(packet: &View<'_>, port: u16) -> Option<(Place, UdpPorts)> {
 }
 
 /// Puts a UDP header in front of the Shim6 header at `place`. `buffer` holds eight octets to spare and then the packet, with
-/// the addresses it leaves with; afterwards the packet fills it from its first octet.
+/// the addresses it leaves with; afterwards the packet starts at its first octet.
 ///
 /// # Errors
 /// [`SpliceError`], with `buffer` untouched.
 pub fn wrap(buffer: &mut [u8], place: Place, ports: UdpPorts) -> Result<(), SpliceError> {
     check(buffer.get(LEN..), place)?;
+    if View::new(&buffer[LEN..]).is_err() {
+        return Err(SpliceError::Place);
+    }
     let length = payload_len(buffer, LEN).checked_add(LEN as u16).ok_or(SpliceError::Length)?;
-    let datagram = u16::try_from(buffer.len() - place.offset).map_err(|_| SpliceError::Length)?;
+    // What the packet says, not what the buffer holds: a link may have padded it.
+    let before = u16::try_from(place.offset - HEADER_LEN).map_err(|_| SpliceError::Place)?;
+    let datagram = length.checked_sub(before).ok_or(SpliceError::Place)?;
     buffer.copy_within(LEN..LEN + place.offset, 0);
     buffer[place.predecessor] = protocol::UDP;
     buffer[4..6].copy_from_slice(&length.to_be_bytes());

@@ -1,7 +1,7 @@
 use proptest::prelude::*;
 
 use super::*;
-use crate::wire::ipv6::{HEADER_LEN, Repr};
+use crate::wire::ipv6::Repr;
 use crate::wire::shim6::payload;
 
 const PORT: u16 = 5533;
@@ -98,6 +98,15 @@ fn what_is_wrong_is_told_apart_from_what_is_not_meant() {
     // Under way with a Routing header that has a segment left.
     let routed = packet(43, &[&[17, 2, 4, 1, 0, 0, 0, 0][..], &[0; 16], &good[HEADER_LEN..]].concat());
     assert_eq!(look(&routed), None);
+}
+
+#[test]
+fn what_a_link_padded_is_no_part_of_the_datagram() {
+    let shim = packet(PROTOCOL, &[0x3b, 0, 0x80, 0, 0, 0, 0, 1, 7]);
+    let padded = wrapped(&[&shim[..], &[9; 5]].concat(), ports());
+    let exact = wrapped(&shim, ports());
+    assert_eq!(padded[..exact.len()], exact);
+    assert!(find(&View::new(&padded).unwrap(), PORT).unwrap().is_ok());
 }
 
 #[test]
