@@ -25,6 +25,14 @@ struct Arguments {
     /// Contexts it gets.
     #[arg(long)]
     contexts: u32,
+    /// Link-layer addresses of its ports, in their order.
+    #[arg(long = "mac", value_parser = mac)]
+    macs: Vec<[u8; 6]>,
+}
+
+fn mac(text: &str) -> Result<[u8; 6], String> {
+    let octets: Result<Vec<u8>, _> = text.split(':').map(|octet| u8::from_str_radix(octet, 16)).collect();
+    octets.ok().and_then(|octets| octets.try_into().ok()).ok_or_else(|| "six octets with colons".to_owned())
 }
 
 /// What the daemon's own part of this says, in its order (`driver/succession`).
@@ -60,7 +68,7 @@ fn main() {
     let (mut heir, _) = listener.accept().expect("a daemon that takes over");
     hear(&mut heir);
     let keys = Keys { sharding: [7; 32], secret: [8; 32] };
-    say(&mut heir, &Said::Beginning(beginning(&configuration.site, keys.clone())));
+    say(&mut heir, &Said::Beginning(beginning(&configuration.site, arguments.macs, keys.clone())));
     let items = hosts(&configuration).into_iter().chain(contexts(&configuration, &keys, arguments.contexts));
     let mut message = Vec::with_capacity(ITEMS);
     for item in items {
@@ -92,20 +100,17 @@ fn hear(heir: &mut impl Read) {
     heir.read_exact(&mut octets).expect("a daemon that goes on");
 }
 
-fn beginning(site: &Site, keys: Keys) -> Beginning {
-    let port = |port: &site::Port| {
+fn beginning(site: &Site, macs: Vec<[u8; 6]>, keys: Keys) -> Beginning {
+    let port = |(port, mac): (&site::Port, [u8; 6])| {
         let (site::Device::Pci(device) | site::Device::Virtual(device)) = &port.device;
-        let interface = device.split(',').find_map(|word| word.strip_prefix("iface=")).expect("a packet socket");
-        let text = std::fs::read_to_string(format!("/sys/class/net/{interface}/address")).expect("the interface");
-        let octets: Vec<u8> = text.trim().split(':').map(|octet| u8::from_str_radix(octet, 16).expect("hex")).collect();
-        (port.name.clone(), device.clone(), octets.try_into().expect("six"), port.mtu, 1)
+        (port.name.clone(), device.clone(), mac, port.mtu, 1)
     };
     Beginning {
         version: "0".into(),
         now: Duration::from_secs(1),
         keys,
         workers: site.node.workers,
-        ports: site.ports.iter().map(port).collect(),
+        ports: site.ports.iter().zip(macs).map(port).collect(),
         uplinks: Vec::new(),
     }
 }
