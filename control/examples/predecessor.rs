@@ -152,9 +152,9 @@ fn contexts(configuration: &Configuration, keys: &Keys, count: u32) -> impl Iter
     (0..count).map(move |number| {
         let at = number as usize % hosts.len();
         let (ulid, locator) = hosts[at];
-        let peer = Ipv6Addr::from_bits(0xfd99_u128 << 112 | u128::from(number) + 1);
+        let peer = Ipv6Addr::from_bits(0xfd99_u128 << 112 | (u128::from(number) + 1));
         let there =
-            Ipv6Addr::from_bits(0x2001_0db8_f000_u128 << 80 | u128::from(number >> 6) << 64 | u128::from(number) + 1);
+            Ipv6Addr::from_bits(0x2001_0db8_f000_u128 << 80 | u128::from(number >> 6) << 64 | (u128::from(number) + 1));
         let owner = sharding.owner_of_pair(&UlidPair { local: Ulid(ulid), peer: Ulid(peer) });
         let place = &mut places[usize::from(owner)];
         assert!(*place < capacity, "box.contexts_max is too small");

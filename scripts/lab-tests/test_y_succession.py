@@ -2,17 +2,21 @@
 """A new process takes a running box's place: sessions go on, and whatever goes wrong, a box is there."""
 
 import os
+import re
 import signal
 import socket
 import statistics
 import subprocess
 import time
 import unittest
+from pathlib import Path
 
-from common import MB, SITES, LabTest, box, need_boxes, net, note
+from common import MB, SITES, LabTest, box, need_boxes, net, note, plan
 
 # Postcard's form of what a successor says, behind its length: Hello with the version, and Ready.
-HELLO, READY = b"\x02\0\0\0\0\x01", b"\x01\0\0\0\x01"
+SOURCE = (plan.ROOT / "control/src/driver/succession/mod.rs").read_text()
+VERSION = int(re.search(r"const VERSION: u32 = (\d+);", SOURCE)[1])
+HELLO, READY = b"\x02\0\0\0\0" + bytes([VERSION]), b"\x01\0\0\0\x01"
 
 
 def setUpModule():
@@ -77,6 +81,12 @@ class Succession(LabTest):
         self.assertEqual(told["contexts"]["established"], 1)
         box.adopt(site, told["process"])
         self.assertEqual(self.counters("a")["control_inherited"], 1)
+        # What the old process had open is not held on to: one packet socket for each port, and no more.
+        links = [os.readlink(path) for path in Path(f"/proc/{told['process']}/fd").iterdir()]
+        text = net.exec_in("a-box", ["cat", f"/proc/{told['process']}/net/packet"]).stdout
+        packets = {line.split()[8] for line in text.splitlines()[1:]}
+        held = [link for link in links if link.startswith("socket:[") and link[8:-1] in packets]
+        self.assertEqual(len(held), 3, f"{links}\n{text}")
         # And when the program on disk cannot take over, the old one goes on.
         text = site.config.read_text()
         try:
@@ -145,15 +155,20 @@ class Failing(LabTest):
             told = bytearray()
             caught_up = b"\x01\0\0\0\x02"
             while not told.endswith(caught_up):
-                told += heir.recv(65536)
+                told += self.heard(heir)
             heir.sendall(READY)
             yours = b"\x01\0\0\0\x03"
             while not told.endswith(yours):
-                told += heir.recv(65536)
+                told += self.heard(heir)
         # The very process starts itself again, from nothing.
         box.wait_ready(SITES["a"])
         self.assertEqual(box.pid(SITES["a"]), old)
         self.wait_until("the hosts reach each other", lambda: not self.ping("a-h1", self.ulid("b-h1"), count=1).returncode, 20)
+
+    def heard(self, heir):
+        octets = heir.recv(65536)
+        self.assertTrue(octets, "the box does not go on")
+        return octets
 
     def test_one_that_does_not_fit_is_refused(self):
         self.establish()

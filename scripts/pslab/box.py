@@ -115,12 +115,16 @@ def start_successor(site):
 
 def succeed(site, timeout_s=READY_TIMEOUT_S):
     """Has a new process take the daemon's place, which must end in peace."""
-    old = CHILDREN[pid(site)]
+    before = pid(site)
+    old = CHILDREN.get(before)
     new = start_successor(site)
-    try:
-        status = old.wait(timeout=timeout_s)
-    except subprocess.TimeoutExpired:
-        raise LabError(f"{site.box}: the old process does not give way:\n{log_tail(site)}") from None
+    deadline = time.monotonic() + timeout_s
+    while pid(site) == before:
+        if time.monotonic() > deadline:
+            raise LabError(f"{site.box}: the old process does not give way:\n{log_tail(site)}")
+        time.sleep(0.01)
+    # Of a process that somebody else started the exit status is not known.
+    status = old.wait() if old else 0
     if status != 0 or new.poll() is not None:
         raise LabError(f"{site.box}: the old process ended with {status}, the new one with {new.poll()}:\n{log_tail(site)}")
     (site.run_dir / "pshim6d.pid").write_text(f"{new.pid}\n")

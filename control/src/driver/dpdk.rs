@@ -60,6 +60,13 @@ struct Hardware {
     late: Option<Opening>,
 }
 
+/// Has devices and memory of DPDK's stay with this process when it starts another one, or becomes one.
+pub(super) fn keep_descriptors() {
+    if let Err(error) = dataplane::port::dpdk::keep_descriptors() {
+        warn!(%error, "another process may inherit devices of this one");
+    }
+}
+
 /// Devices that are to be opened, and where their queues go.
 struct Opening {
     eal: Eal,

@@ -263,7 +263,7 @@ impl Control {
                 return Ending::GivesWay(succession);
             }
             quiet = if events > 0 { 0 } else { quiet.saturating_add(1) };
-            if hangup.swap(false, Ordering::Relaxed) {
+            if self.succession.is_none() && hangup.swap(false, Ordering::Relaxed) {
                 match self.reload() {
                     Ok(view) => info!(hosts = view.hosts, peers = view.peers, "reloaded"),
                     Err(problems) => error!("not reloaded: {problems}"),
@@ -358,6 +358,10 @@ impl Control {
             return leases.export(call);
         }
         let response = match &call.request {
+            // What is said now would be known to a process that is about to end, and to nobody else.
+            Request::Reload | Request::Steer(_) | Request::PolicyLoad if self.succession.is_some() => {
+                Response::error("another process is taking over: say it again to that one")
+            }
             Request::Status => Response::Status(self.status(now)),
             Request::Hosts => Response::Hosts(self.engine.hosts_view(now)),
             Request::Contexts(filter) => match self.engine.contexts_view(now, filter) {

@@ -44,7 +44,8 @@ pub fn run(configuration: Configuration, surroundings: Surroundings) -> Result<(
     let mut control = Control::new(configuration, carried, surroundings, clock, rng, opened)?;
     control.engine.set_policy(clock.now(), policy, &mut Vec::new());
     let taken_over = old.is_some();
-    if let Some((heir, _)) = old.take() {
+    let mut heir = old.take().map(|(heir, _)| heir);
+    if let Some(heir) = &mut heir {
         control.inherit(heir)?;
         kept = leases::open(&control.configuration, clock, &mut control.rng)?;
     }
@@ -54,6 +55,10 @@ pub fn run(configuration: Configuration, surroundings: Surroundings) -> Result<(
     }
     let (calls_in, calls) = bounded(64);
     let (server, heirs) = control.open_sockets(&calls_in, taken_over)?;
+    if let Some(heir) = heir {
+        // The old process ends when it hears this, so everything that could go wrong is done.
+        heir.running(std::process::id())?;
+    }
     info!(socket = %server.path().display(), "serving");
     control.renewal = server.tls().map(|(_, renewal)| renewal);
     let ending = control.serve(&calls, &heirs, &stop, &hangup);
@@ -78,6 +83,12 @@ pub(super) enum Ending {
     /// Somebody takes its place.
     GivesWay(Succession),
 }
+
+#[cfg(feature = "dpdk")]
+pub(super) use dpdk::keep_descriptors;
+
+#[cfg(not(feature = "dpdk"))]
+pub(super) fn keep_descriptors() {}
 
 #[cfg(feature = "dpdk")]
 fn open(

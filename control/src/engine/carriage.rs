@@ -122,7 +122,9 @@ impl Carriage {
     /// Whether anything about it is worth keeping.
     fn matters(&self, now: Instant) -> bool {
         let recent = self.ended.is_some_and(|ended| now.since(ended) < REST);
-        self.udp.is_some() || recent || self.is_in_doubt(now) || self.in_order.is_some_and(|until| now < until)
+        // What payload has not asked about again for so long is nobody's.
+        let used = self.udp.is_some() && self.next.is_none_or(|next| now.since(next) < REST);
+        used || recent || self.is_in_doubt(now) || self.in_order.is_some_and(|until| now < until)
     }
 
     /// There is reason to ask: a probe was not answered (`missed`), or the peer speaks in UDP. Whether to ask now.

@@ -126,6 +126,7 @@ impl Engine {
         let narrow = quoted.place.is_some() && quote::is_narrow(mtu);
         if let Some(attached) = self.attached.get_mut(&quoted.id).filter(|_| narrow) {
             attached.narrow = Some(quoted.pair);
+            self.endpoint.note_for_copy(quoted.id);
             self.sync(quoted.id, effects);
         }
     }

@@ -256,6 +256,7 @@ impl Engine {
         self.tally.count(if begun { Event::UdpBegun } else { Event::UdpEnded });
         effects.push(Effect::Story(Story::Carriage(path, begun)));
         self.sync(id, effects);
+        self.endpoint.note_for_copy(id);
         // Something came through on it, and what was in the way of the rest is known.
         self.book.confirmed(path, now);
         self.path_is_back(path, effects);

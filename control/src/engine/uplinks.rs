@@ -132,7 +132,10 @@ impl Line {
         let held = self.client.as_ref().map(Client::delegated).unwrap_or_default();
         let of = |it: &Delegated| Some((it.is_deprecated(now), subnet_of(it.prefix, it.length, subnet)?));
         let mut used: Vec<(bool, Prefix)> = held.iter().filter_map(of).collect();
-        used.sort_by_key(|(deprecated, _)| *deprecated);
+        // As a process before this one had them; else those that are not to be left first.
+        let told = self.told.as_ref().map(|told| told.prefixes.as_slice()).unwrap_or_default();
+        let place = |prefix: &Prefix| told.iter().position(|(it, _)| it == prefix).unwrap_or(told.len());
+        used.sort_by_key(|(deprecated, prefix)| (place(prefix), *deprecated));
         self.used = used.into_iter().map(|(_, prefix)| prefix).collect();
     }
 

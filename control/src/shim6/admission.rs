@@ -62,6 +62,7 @@ impl Endpoint {
         if let Some(accepted) = accepted.filter(|_| news) {
             accepted.used = true;
             self.store.settle(id);
+            self.store.note(id);
         }
     }
 

@@ -200,6 +200,11 @@ impl Endpoint {
         self.store.journal = Some(Journal::default());
     }
 
+    /// Something about a context that is kept elsewhere has changed: a copy hears of it.
+    pub fn note_for_copy(&mut self, id: ContextId) {
+        self.store.note(id);
+    }
+
     /// No copy is made any more.
     pub fn end_copy(&mut self) {
         self.store.journal = None;
@@ -252,6 +257,9 @@ impl Endpoint {
                 if let Some(context) = self.store.get_mut(id) {
                     carried.write_to(context, list);
                     context.local_udp &= self.config.udp;
+                    if let (Some(ours), Some((_, _, used))) = (&mut context.accepted, carried.accepted) {
+                        ours.used |= used;
+                    }
                 }
                 self.store.settle(id);
                 self.take_labels(id, carried);

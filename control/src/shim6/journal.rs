@@ -2,8 +2,8 @@
 //! go on changing.
 //!
 //! The copy begins at the first place of the table and goes through all of them. A change behind that point is noted and told
-//! again; one ahead of it is not, since the copy comes there anyway. So everything is told in the end, and what waits is
-//! bounded by the table.
+//! again; one ahead of it is not, since the copy comes there anyway. So everything is told in the end. Contexts that wait are
+//! bounded by the table; how many that are gone may wait is for whoever tells it to say.
 
 use std::collections::VecDeque;
 

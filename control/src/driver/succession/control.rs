@@ -7,7 +7,10 @@ use crossbeam::channel::Sender;
 use tracing::{error, info, warn};
 
 use super::old::Turn;
-use super::{Beginning, CarriedPort, CarriedUplink, Heir, Heirs, Inherited, Succession, device_text, is_shareable};
+use super::{
+    Beginning, CarriedPort, CarriedSite, CarriedUplink, Heir, Heirs, Inherited, Succession, device_text, is_shareable,
+};
+use crate::driver::run::keep_descriptors;
 use crate::driver::uplinks::resolved;
 use crate::driver::{Control, EVENTS_PER_TURN, RunError};
 use crate::engine::Effect;
@@ -17,6 +20,8 @@ use crate::manage::server::{Call, Doors, Server, ServerError};
 /// How often, and for how long, sockets are tried again that the old process has not let go of yet.
 const AGAIN: Duration = Duration::from_millis(10);
 const SOCKETS: Duration = Duration::from_secs(10);
+/// How long workers may take for what they have been told.
+const WORKERS: Duration = Duration::from_secs(30);
 
 impl Control {
     /// Whether somebody is being told about this box, as fast as possible.
@@ -29,6 +34,7 @@ impl Control {
         if let Some(process) = self.successor.as_ref().map(Child::id) {
             return Response::error(format!("process {process} is about to take over already"));
         }
+        keep_descriptors();
         match (self.surroundings.start_successor)() {
             Ok(child) => {
                 let process = child.id();
@@ -67,8 +73,8 @@ impl Control {
             // One who comes meanwhile is turned away: its connection ends.
             return None;
         }
-        let beginning = self.beginning();
-        match Succession::begin(arrived?, beginning, &mut self.engine) {
+        let stream = arrived?;
+        match Succession::begin(stream, self.beginning(), &mut self.engine) {
             Ok(succession) => self.succession = Some(succession),
             Err(error) => {
                 warn!(%error, "somebody who was to take over cannot be told");
@@ -92,6 +98,7 @@ impl Control {
             now: self.clock.now().0,
             keys: self.engine.keys().clone(),
             workers: self.configuration.site.node.workers,
+            site: CarriedSite::of(&self.configuration.site),
             ports: carried.collect(),
             uplinks: self.engine.found().into_iter().map(CarriedUplink::of).collect(),
         }
@@ -118,14 +125,19 @@ impl Control {
         drop(mine);
         succession.give_way();
         info!(took = ?began.elapsed(), "gave way");
-        drop((theirs, sockets, leases, helpers));
-        let process = succession.runs().ok_or(RunError::NotSucceeded)?;
+        // The new process waits for the store and the sockets, and for nothing else.
+        drop((leases, sockets));
+        drop((theirs, helpers));
+        let Some(process) = succession.runs() else {
+            keep_descriptors();
+            return Err(RunError::NotSucceeded);
+        };
         surroundings.supervisor.succeeded_by(process);
         Ok(())
     }
 
     /// Takes in what the old process has, and then its devices.
-    pub(in crate::driver) fn inherit(&mut self, mut heir: Heir) -> Result<(), RunError> {
+    pub(in crate::driver) fn inherit(&mut self, heir: &mut Heir) -> Result<(), RunError> {
         let began = WallInstant::now();
         let mut items_taken = 0;
         loop {
@@ -136,14 +148,14 @@ impl Control {
                     self.carry_out_inherited();
                 }
                 Inherited::CaughtUp => {
-                    self.until_workers_know();
+                    self.until_workers_know()?;
                     heir.ready()?;
                 }
                 Inherited::Yours => break,
             }
         }
         let caught_up = began.elapsed();
-        self.until_workers_know();
+        self.until_workers_know()?;
         let known = began.elapsed();
         self.devices.open()?;
         let now = self.clock.now();
@@ -151,7 +163,6 @@ impl Control {
         self.engine.end_inheritance(now, &mut self.rng, &mut self.effects);
         self.carry_out();
         let opened = began.elapsed();
-        heir.running(std::process::id())?;
         info!(items = items_taken, ?caught_up, ?known, ?opened, "took over");
         Ok(())
     }
@@ -175,11 +186,16 @@ impl Control {
         self.workers.poll(EVENTS_PER_TURN, &mut |_| ());
     }
 
-    fn until_workers_know(&mut self) {
+    fn until_workers_know(&mut self) -> Result<(), RunError> {
+        let until = WallInstant::now() + WORKERS;
         while self.workers.backlog() > 0 || self.commands_waiting() {
+            if WallInstant::now() > until {
+                return Err(RunError::Succession("a worker takes nothing in".into()));
+            }
             self.workers.poll(EVENTS_PER_TURN, &mut |_| ());
             std::thread::yield_now();
         }
+        Ok(())
     }
 
     fn commands_waiting(&self) -> bool {

@@ -38,7 +38,7 @@ pub(super) use heir::{Heir, Inherited, Predecessor};
 pub(super) use old::{Heirs, Succession};
 
 /// Of what the two processes say to each other. Another number is another language.
-const VERSION: u32 = 2;
+const VERSION: u32 = 3;
 
 /// How long the new process may take to open the devices.
 const OPENING: Duration = Duration::from_secs(20);
@@ -87,10 +87,44 @@ pub(super) struct Beginning {
     pub(super) keys: Keys,
     /// Tags name workers by their number.
     pub(super) workers: u8,
+    /// What else tags and addresses are bound up with.
+    pub(super) site: CarriedSite,
     /// Its ports, in their order.
     pub(super) ports: Vec<CarriedPort>,
     /// What it found out of providers.
     pub(super) uplinks: Vec<CarriedUplink>,
+}
+
+/// What of a site two processes have to have in common.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub(super) struct CarriedSite {
+    box_id: u8,
+    prefix: (Ipv6Addr, u8),
+    lan: (Ipv6Addr, u8),
+    contexts_max: u32,
+}
+
+impl CarriedSite {
+    fn of(site: &Site) -> CarriedSite {
+        CarriedSite {
+            box_id: site.node.id,
+            prefix: (site.prefix.address(), site.prefix.length()),
+            lan: (site.lan.address(), site.lan.length()),
+            contexts_max: site.node.contexts_max,
+        }
+    }
+
+    /// The setting in which a site differs from it such that contexts would be lost.
+    fn differs(&self, site: &Site) -> Option<&'static str> {
+        let new = CarriedSite::of(site);
+        let settings = [
+            ("box.id", self.box_id == new.box_id),
+            ("site.prefix", self.prefix == new.prefix),
+            ("site.lan", self.lan == new.lan),
+            ("box.contexts_max", self.contexts_max <= new.contexts_max),
+        ];
+        settings.into_iter().find(|(_, fits)| !fits).map(|(name, _)| name)
+    }
 }
 
 /// What the old process found out of a provider.
@@ -141,6 +175,9 @@ impl Beginning {
         let site = &configuration.site;
         if self.workers != site.node.workers {
             return Err(format!("box.workers is {} there and {} here", self.workers, site.node.workers));
+        }
+        if let Some(name) = self.site.differs(site) {
+            return Err(format!("{name} is another one, or less, here than there"));
         }
         let theirs: Vec<(&str, &str)> = self.ports.iter().map(|it| (it.name.as_str(), it.device.as_str())).collect();
         let ours: Vec<(&str, &str)> = site.ports.iter().map(|it| (it.name.as_str(), device_text(it))).collect();

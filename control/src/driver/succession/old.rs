@@ -19,10 +19,12 @@ use crate::manage::server::{Place, ServerError, Socket, bind};
 const AHEAD: usize = 16;
 /// Things that go into one message.
 const ITEMS: usize = 256;
+/// What may come to be told besides twice as much as there was in the beginning.
+const LEFT_BESIDES: usize = 1 << 20;
 /// Messages made in one turn, so that events of the workers do not wait long.
 const MESSAGES_PER_TURN: usize = 2;
-/// How long the new process may not read what it is told.
-const PATIENCE: Duration = Duration::from_secs(10);
+/// How long the new process may not read what it is told: it starts DPDK meanwhile. And how long it may then take for it.
+const PATIENCE: Duration = Duration::from_secs(60);
 /// How often the listener looks whether it should stop.
 const LOOK: Duration = Duration::from_millis(100);
 
@@ -41,7 +43,9 @@ pub(in crate::driver) struct Succession {
     said: Receiver<FromHeir>,
     /// What found no room.
     next: Option<Vec<u8>>,
-    caught_up: bool,
+    caught_up: Option<WallInstant>,
+    /// More than this to tell says that it never ends.
+    most: usize,
     began: WallInstant,
     told: usize,
 }
@@ -151,19 +155,31 @@ impl Succession {
         engine.begin_bequest();
         info!(contexts = engine.left_to_bequeath(), "a new process takes over; it is told everything");
         let began = WallInstant::now();
-        Ok(Succession { out: Some(out), said, next: Some(first), caught_up: false, began, told: 0 })
+        let most = 2 * engine.left_to_bequeath() + LEFT_BESIDES;
+        Ok(Succession { out: Some(out), said, next: Some(first), caught_up: None, most, began, told: 0 })
     }
 
     /// Tells some more, and hears what there is.
     pub(in crate::driver) fn turn(&mut self, engine: &mut Engine) -> Turn {
         match self.said.try_recv() {
             // What changed since is told when the workers have stopped.
-            Ok(FromHeir::Ready) if self.caught_up => return Turn::Ready,
+            Ok(FromHeir::Ready) if self.caught_up.is_some() => return Turn::Ready,
             Ok(_) | Err(TryRecvError::Disconnected) => return Turn::Gone,
             Err(TryRecvError::Empty) => {}
         }
+        if self.caught_up.is_some_and(|since| since.elapsed() > PATIENCE) || engine.left_to_bequeath() > self.most {
+            warn!("the process that was to take over takes too long");
+            return Turn::Gone;
+        }
         for _ in 0..MESSAGES_PER_TURN {
-            let Some(octets) = self.next.take().or_else(|| self.message(engine)) else { break };
+            let octets = match self.next.take().map_or_else(|| self.message(engine), |next| Ok(Some(next))) {
+                Ok(Some(octets)) => octets,
+                Ok(None) => break,
+                Err(error) => {
+                    warn!(%error, "something cannot be told");
+                    return Turn::Gone;
+                }
+            };
             match self.out.as_ref().map(|out| out.try_send(octets)) {
                 Some(Ok(())) => {}
                 Some(Err(TrySendError::Full(octets))) => {
@@ -176,21 +192,34 @@ impl Succession {
         Turn::Telling
     }
 
-    fn message(&mut self, engine: &mut Engine) -> Option<Vec<u8>> {
+    /// The next message, if there is something to say.
+    fn message(&mut self, engine: &mut Engine) -> io::Result<Option<Vec<u8>>> {
         let mut items = Vec::with_capacity(ITEMS);
         engine.bequeath(ITEMS, &mut items);
         self.told += items.len();
         if items.is_empty() {
-            return (!std::mem::replace(&mut self.caught_up, true)).then(|| wire::encode(&FromOld::CaughtUp).ok())?;
+            let first = self.caught_up.is_none();
+            self.caught_up.get_or_insert_with(WallInstant::now);
+            return first.then(|| wire::encode(&FromOld::CaughtUp)).transpose();
         }
-        wire::encode(&FromOld::Items(items)).ok()
+        wire::encode(&FromOld::Items(items)).map(Some)
     }
 
     /// The workers have stopped: tells the rest.
     pub(in crate::driver) fn tell_rest(&mut self, engine: &mut Engine) {
-        while let Some(octets) = self.next.take().or_else(|| self.message(engine)) {
-            if self.out.as_ref().is_none_or(|out| out.send_timeout(octets, PATIENCE).is_err()) {
-                // Whether it matters shows when the new process does not run.
+        loop {
+            let next = self.next.take().map_or_else(|| self.message(engine), |next| Ok(Some(next)));
+            let sent = match next {
+                Ok(None) => return,
+                Ok(Some(octets)) => self.out.as_ref().is_some_and(|out| out.send_timeout(octets, PATIENCE).is_ok()),
+                Err(error) => {
+                    warn!(%error, "something cannot be told");
+                    false
+                }
+            };
+            if !sent {
+                // Without all of it the new process must not run.
+                self.out = None;
                 return;
             }
         }
