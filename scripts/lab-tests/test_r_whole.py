@@ -76,6 +76,18 @@ class Whole(BareHost):
         pointer = services.dig(plan.DNS_AUTHORITY, "-x", address, node="ext")
         self.assertEqual(len(pointer), 1, pointer)
         self.assertEqual(len(services.dig(plan.DNS_AUTHORITY, pointer[0], "AAAA", node="ext")), len(A.providers))
+        # Another process that takes the box's place serves the client as before, and still has its context.
+        net.heal(cut)
+        before = self.context(self.node, "b-h1")
+        box.succeed(A)
+        counters = self.counters()
+        self.assertGreaterEqual(counters["control_inherited"], 1)
+        self.assertEqual(counters["control_inherited_not"], 0)
+        after = self.context(self.node, "b-h1")
+        self.assertEqual((before["local_tag"], before["peer_tag"]), (after["local_tag"], after["peer_tag"]))
+        leases = box.ctl_json(A, "leases")["leases"]
+        self.assertEqual([lease["ulid"] for lease in leases], [address])
+        self.assert_pings(self.node, self.ulid("b-h1"))
 
 
 if __name__ == "__main__":
