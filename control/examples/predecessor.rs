@@ -50,6 +50,8 @@ struct Beginning {
     now: Duration,
     keys: Keys,
     workers: u8,
+    /// `box.id`, prefix and length of the site and of its link, `box.contexts_max`.
+    site: (u8, (Ipv6Addr, u8), (Ipv6Addr, u8), u32),
     ports: Vec<(String, String, [u8; 6], u16, u16)>,
     uplinks: Vec<()>,
 }
@@ -110,6 +112,12 @@ fn beginning(site: &Site, macs: Vec<[u8; 6]>, keys: Keys) -> Beginning {
         now: Duration::from_secs(1),
         keys,
         workers: site.node.workers,
+        site: (
+            site.node.id,
+            (site.prefix.address(), site.prefix.length()),
+            (site.lan.address(), site.lan.length()),
+            site.node.contexts_max,
+        ),
         ports: site.ports.iter().zip(macs).map(port).collect(),
         uplinks: Vec::new(),
     }
