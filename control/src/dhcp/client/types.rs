@@ -69,7 +69,7 @@ pub(super) struct StoredPrefix {
 /// What the machine wants done.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum Output {
-    /// Send this to [`ALL_SERVERS`].
+    /// Send this to All_DHCP_Relay_Agents_and_Servers (RFC 8415 §7.1).
     Send(Vec<u8>),
     /// What is delegated is not what it was.
     Changed,
