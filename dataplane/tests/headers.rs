@@ -3,7 +3,7 @@
 
 mod common;
 
-use common::{Bench, LAN, Seen, Side, X, Y, frame, inner, packet, udp, view};
+use common::{Bench, LAN, Seen, Side, X, Y, crossing, frame, inner, packet, two_hops_on, udp, view};
 use dataplane::context::Install;
 use dataplane::counters::{Count, DropReason};
 use dataplane::link::{Punt, Workers};
@@ -25,27 +25,6 @@ fn two_boxes() -> (Bench, Bench, Install) {
     a.run();
     b.run();
     (a, b, install)
-}
-
-/// Sends packets of host 1 of A; what leaves A, and what reaches host 2 of B.
-fn crossing(a: &mut Bench, b: &mut Bench, packets: &[Vec<u8>]) -> (Vec<Vec<u8>>, Vec<Vec<u8>>) {
-    for packet in packets {
-        a.send(LAN, &frame(Side::A.mac(LAN), Side::A.host_mac(1), packet));
-    }
-    a.run();
-    let wire: Vec<Vec<u8>> = a.sent(X).iter().map(|frame| inner(frame).to_vec()).collect();
-    for packet in &wire {
-        b.send(X, &b.provider_frame(X, packet));
-    }
-    b.run();
-    (wire, b.sent(LAN).iter().map(|frame| inner(frame).to_vec()).collect())
-}
-
-/// As a packet arrives: two boxes count as two hops.
-fn two_hops_on(packet: &[u8]) -> Vec<u8> {
-    let mut packet = packet.to_vec();
-    packet[7] -= 2;
-    packet
 }
 
 /// A fragment of a datagram from host 1 to host 2: `data` from `offset` on, in units of eight octets.

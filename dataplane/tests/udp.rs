@@ -5,7 +5,7 @@ mod common;
 use std::net::Ipv6Addr;
 use std::sync::Arc;
 
-use common::{Bench, LAN, Seen, Setup, Side, X, Y, frame, inner, packet};
+use common::{Bench, LAN, Seen, Setup, Side, X, Y, crossing, frame, inner, packet, two_hops_on};
 use dataplane::context::{Install, Loss, PathNumber, Standby, UdpUse};
 use dataplane::counters::{Count, DropReason};
 use dataplane::link::{Punt, Workers};
@@ -56,26 +56,6 @@ fn two_boxes(udp: [UdpUse; 2]) -> (Bench, Bench, [Install; 2]) {
     a.run();
     b.run();
     (a, b, [ours, theirs])
-}
-
-/// Sends packets of host 1 of A; what leaves A, and what reaches host 2 of B.
-fn crossing(a: &mut Bench, b: &mut Bench, packets: &[Vec<u8>]) -> (Vec<Vec<u8>>, Vec<Vec<u8>>) {
-    for packet in packets {
-        a.send(LAN, &frame(Side::A.mac(LAN), Side::A.host_mac(1), packet));
-    }
-    a.run();
-    let wire: Vec<Vec<u8>> = a.sent(X).iter().map(|frame| inner(frame).to_vec()).collect();
-    for packet in &wire {
-        b.send(X, &b.provider_frame(X, packet));
-    }
-    b.run();
-    (wire, b.sent(LAN).iter().map(|frame| inner(frame).to_vec()).collect())
-}
-
-fn two_hops_on(packet: &[u8]) -> Vec<u8> {
-    let mut packet = packet.to_vec();
-    packet[7] -= 2;
-    packet
 }
 
 /// The packet without the UDP header that stands right behind its IPv6 header.

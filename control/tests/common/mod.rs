@@ -1,6 +1,8 @@
 //! What scenes of several boxes have in common.
 #![allow(dead_code, unreachable_pub, reason = "each test file uses its part of this")]
 
+pub mod lives;
+
 use std::ops::{Deref, DerefMut};
 use std::time::Duration;
 

@@ -498,3 +498,24 @@ pub fn a_hop_on(packet: &[u8]) -> Vec<u8> {
     packet[7] -= 1;
     packet
 }
+
+/// Sends packets of host 1 of A; what leaves A, and what reaches host 2 of B.
+pub fn crossing(a: &mut Bench, b: &mut Bench, packets: &[Vec<u8>]) -> (Vec<Vec<u8>>, Vec<Vec<u8>>) {
+    for packet in packets {
+        a.send(LAN, &frame(Side::A.mac(LAN), Side::A.host_mac(1), packet));
+    }
+    a.run();
+    let wire: Vec<Vec<u8>> = a.sent(X).iter().map(|frame| inner(frame).to_vec()).collect();
+    for packet in &wire {
+        b.send(X, &b.provider_frame(X, packet));
+    }
+    b.run();
+    (wire, b.sent(LAN).iter().map(|frame| inner(frame).to_vec()).collect())
+}
+
+/// As a packet arrives: two boxes count as two hops.
+pub fn two_hops_on(packet: &[u8]) -> Vec<u8> {
+    let mut packet = packet.to_vec();
+    packet[7] -= 2;
+    packet
+}
