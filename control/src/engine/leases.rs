@@ -15,6 +15,7 @@ use dataplane::wire::ethernet::{self, Mac};
 use dataplane::wire::{Locator, Ulid};
 use hashbrown::{HashMap, HashSet};
 use rand::Rng;
+use serde::{Deserialize, Serialize};
 
 use super::services::HOP_LIMIT;
 use super::{Effect, Engine, Event, Story};
@@ -68,7 +69,7 @@ pub struct IdentityJob {
 }
 
 /// What came of it.
-#[derive(Clone, Debug)]
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct MadeIdentity {
     generation: u64,
     identity: Option<Identity>,

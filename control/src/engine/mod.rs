@@ -29,6 +29,7 @@
 //! | `standby` | another pair for each context, and what workers do at once when a path is lost |
 //! | `numbers` | the numbers by which workers know paths |
 //! | `succession` | what another process is told that takes this one's place, and what it makes of it |
+//! | `signed` | what the site's key has signed |
 //! | `steer` | which providers contexts should use, and how peers hear of it |
 //! | `policy` | which contexts should use which provider, by the site's policy |
 //! | `proofs` | what others compute for the engine |
@@ -72,6 +73,7 @@ mod revive;
 mod round;
 mod services;
 mod setup;
+mod signed;
 mod standby;
 mod steer;
 mod succession;
@@ -114,6 +116,7 @@ pub use leases::{Commit, IdentityJob, Kept, MadeIdentity};
 use revive::Revival;
 use round::Round;
 pub use setup::{PortSetup, SetupError, worker_limits};
+pub use signed::Signed;
 pub use steer::SteerRefused;
 pub use succession::{CarriedHost, Doubts, Item, Keys};
 pub use tally::{Event, Tally};
@@ -249,6 +252,8 @@ pub struct Engine {
     /// Room for what the endpoint says, empty between calls.
     outputs: Vec<shim6::Output>,
     keys: Keys,
+    /// What the site's key has signed, while somebody wants to know.
+    signed: Option<Vec<Signed>>,
     /// What has been told to who takes this engine's place.
     bequest: Option<Box<succession::Bequest>>,
     /// What was told by the one whose place this engine takes.

@@ -1,0 +1,1 @@
+//! Whole lives, recorded and replayed.
