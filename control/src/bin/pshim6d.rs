@@ -35,6 +35,13 @@ struct Cli {
     /// Take the place of the daemon that runs with this configuration, if one does: sessions go on.
     #[arg(long)]
     take_over: bool,
+    /// Record everything the control core is told, from the first moment, for `pshim6ctl replay`. The file holds keys and
+    /// packets: whoever has it can do harm. One that is there is kept as FILE.old.
+    #[arg(long, value_name = "FILE")]
+    record: Option<PathBuf>,
+    /// Octets the recording may have, in millions; then it ends, and the box goes on.
+    #[arg(long, value_name = "N", default_value_t = 256, value_parser = clap::value_parser!(u32).range(1..=100_000))]
+    record_megabytes: u32,
     /// How log lines look.
     #[arg(long, value_enum, default_value_t = LogFormat::Text)]
     log_format: LogFormat,
@@ -83,6 +90,7 @@ fn main() -> ExitCode {
         supervisor: supervisor(),
         ordinary_memory: cli.no_hugepages,
         take_over: cli.take_over,
+        record: cli.record.map(|file| (file, u64::from(cli.record_megabytes) * 1_000_000)),
         start_successor: Box::new(start_successor),
         log: Box::new(log),
     };

@@ -21,10 +21,11 @@ use dataplane::worker::{Outlet, Worker};
 use rand::Rng;
 use tracing::{error, info, warn};
 
+use super::recording::Start;
 use super::succession::{Beginning, device_text, is_shareable};
 use super::{Clock, Devices, Opened, RunError};
 use crate::config::{Configuration, Site, site};
-use crate::engine::{Engine, PortSetup, worker_limits};
+use crate::engine::{Engine, Keys, PortSetup, worker_limits};
 use crate::manage::api::{MemoryView, PortView, Spread};
 
 /// Buffers kept by each thread's cache.
@@ -122,7 +123,7 @@ pub(super) fn open_late(
     configuration: &Configuration,
     ordinary: bool,
     clock: Clock,
-    rng: &mut dyn Rng,
+    (rng, start): (&mut dyn Rng, Start),
     beginning: &Beginning,
 ) -> Result<Opened, RunError> {
     let site = &configuration.site;
@@ -140,7 +141,7 @@ pub(super) fn open_late(
         queues.push(late);
         deliveries.push(due);
     }
-    let engine = Engine::with_keys(site, &configuration.hosts, &setups, beginning.keys.clone(), rng)?;
+    let engine = start.core(configuration, &setups, beginning.keys.clone(), clock, rng)?;
     let Started { control, threads, turns, stop } = start_workers(&eal, site, &engine, queues, &pools, clock)?;
     let (hugepages, own) = (matches!(eal.memory(), Memory::Hugepages { .. }), pools.values().cloned().collect());
     let mut late = Opening { eal, pools, key, queues: deliveries, setups, early: Vec::new() };
@@ -158,7 +159,7 @@ pub(super) fn open(
     configuration: &Configuration,
     ordinary: bool,
     clock: Clock,
-    rng: &mut dyn Rng,
+    (rng, start): (&mut dyn Rng, Start),
 ) -> Result<Opened, RunError> {
     let site = &configuration.site;
     leave_cores_to_workers(site);
@@ -179,7 +180,8 @@ pub(super) fn open(
         .zip(&devices)
         .map(|(port, device)| PortSetup { mac: mac(port, device), mtu: mtu(port, device) })
         .collect();
-    let engine = Engine::new(site, &configuration.hosts, &setups, rng)?;
+    let keys = Keys::draw(rng);
+    let engine = start.core(configuration, &setups, keys, clock, rng)?;
     let Started { control, threads, turns, stop } = start_workers(&eal, site, &engine, queues, &pools, clock)?;
     let (hugepages, own) = (matches!(eal.memory(), Memory::Hugepages { .. }), pools.values().cloned().collect());
     let resets = devices.iter().map(|_| Cell::default()).collect();

@@ -21,11 +21,12 @@ use super::{Clock, RunError};
 use crate::config::Configuration;
 use crate::dhcp::client::Stored as Delegation;
 use crate::dhcp::{Change, Duid};
-use crate::engine::{Commit, Effect, Engine, IdentityJob, Kept, MadeIdentity};
+use crate::engine::{Commit, Effect, IdentityJob, Kept, MadeIdentity};
 use crate::manage::api::Response;
 use crate::manage::server::Call;
 use crate::publish::Record;
 use crate::store::{Store, StoreError};
+use crate::tape::Inputs;
 use crate::time::Instant;
 
 /// What may wait for the store; the engine keeps the rest.
@@ -177,8 +178,7 @@ impl Leases {
     pub(super) fn turn(
         &mut self,
         now: Instant,
-        rng: &mut dyn Rng,
-        engine: &mut Engine,
+        inputs: &mut Inputs<'_>,
         effects: &mut Vec<Effect>,
     ) -> usize {
         let mut done = Vec::new();
@@ -188,7 +188,7 @@ impl Leases {
                     self.under_way -= 1;
                     match write {
                         Write::Commit(commit) => done.push((commit.ticket, Ok(()))),
-                        Write::Published(record, true) => engine.published_is_kept(record),
+                        Write::Published(record, true) => inputs.published_is_kept(record),
                         Write::Published(_, false) | Write::Delegation(..) => {}
                     }
                 }
@@ -200,21 +200,21 @@ impl Leases {
                 }
                 Report::Failed(reason) => {
                     self.failed = true;
-                    engine.store_failed(Some(reason), effects);
+                    inputs.store_failed(now, Some(reason), effects);
                 }
                 Report::Back => {
                     self.failed = false;
-                    engine.store_failed(None, effects);
+                    inputs.store_failed(now, None, effects);
                 }
             }
         }
         if !done.is_empty() {
-            engine.committed(now, rng, &done, effects);
+            inputs.committed(now, &done, effects);
         }
-        self.made.try_iter().for_each(|made| engine.identity_made(made));
-        self.hand_on(engine);
+        self.made.try_iter().for_each(|made| inputs.identity_made(now, made));
+        self.hand_on(now, inputs);
         while let Some(wanted) = self.wanted.as_ref().filter(|wanted| !wanted.is_full())
-            && let Some(job) = engine.next_identity()
+            && let Some(job) = inputs.next_identity(now)
         {
             let _ = wanted.try_send(job);
         }
@@ -222,14 +222,16 @@ impl Leases {
     }
 
     /// Gives the store what is to be written. To be called again after anything that may want more.
-    pub(super) fn hand_on(&mut self, engine: &mut Engine) {
+    pub(super) fn hand_on(&mut self, now: Instant, inputs: &mut Inputs<'_>) {
         let Some(jobs) = &self.jobs else { return };
         let mut next = || {
-            let commit = engine.next_commit().map(Write::Commit);
-            let published = || engine.next_published().map(|(record, there)| Write::Published(record, there));
-            commit
-                .or_else(published)
-                .or_else(|| engine.next_delegation().map(|(name, delegation)| Write::Delegation(name, delegation)))
+            if let Some(commit) = inputs.next_commit(now) {
+                return Some(Write::Commit(commit));
+            }
+            if let Some((record, there)) = inputs.next_published() {
+                return Some(Write::Published(record, there));
+            }
+            inputs.next_delegation(now).map(|(name, delegation)| Write::Delegation(name, delegation))
         };
         while let Some(write) = self.next.take().or_else(&mut next) {
             match jobs.try_send(Job::Write(write)) {

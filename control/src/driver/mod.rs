@@ -11,6 +11,7 @@ mod helpers;
 mod history;
 mod leases;
 mod policy;
+mod recording;
 mod run;
 mod stories;
 mod succession;
@@ -18,6 +19,7 @@ mod supervisor;
 mod traced;
 mod uplinks;
 
+use std::path::PathBuf;
 use std::process::Child;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
@@ -43,10 +45,12 @@ use crate::manage::api::{
 use crate::manage::server::{Call, Renewal, ServerError};
 use crate::policy::Policy;
 use crate::publish::Publisher;
+use crate::tape::Core;
 use crate::time::Instant;
 use helpers::Helpers;
 use history::History;
 use leases::Leases;
+use recording::Recording;
 use run::Ending;
 pub use run::run;
 use stories::Stories;
@@ -147,7 +151,7 @@ impl Clock {
 }
 
 /// A box that is ready to run: what decides, what forwards, and what they stand on.
-type Opened = (Engine, Box<dyn Workers>, Box<dyn Devices>);
+type Opened = (Core, Box<dyn Workers>, Box<dyn Devices>);
 
 /// What the program around the box gives it besides its configuration.
 pub struct Surroundings {
@@ -157,6 +161,8 @@ pub struct Surroundings {
     pub ordinary_memory: bool,
     /// Take the place of a daemon that runs, if one does.
     pub take_over: bool,
+    /// Where everything the control core is told is recorded, and how many octets at most.
+    pub record: Option<(PathBuf, u64)>,
     /// Starts a process of the program as it is on disk now, which does that.
     pub start_successor: Box<dyn Fn() -> std::io::Result<Child>>,
     /// Makes the log follow a filter (`box.log`) that was checked before; called after each reload.
@@ -167,7 +173,7 @@ struct Control {
     configuration: Configuration,
     clock: Clock,
     rng: StdRng,
-    engine: Engine,
+    engine: Core,
     workers: Box<dyn Workers>,
     devices: Box<dyn Devices>,
     helpers: Helpers,
@@ -193,6 +199,7 @@ struct Control {
     /// What takes over new certificates.
     renewal: Option<Renewal>,
     history: History,
+    recording: Option<Recording>,
 }
 
 impl Control {
@@ -202,16 +209,17 @@ impl Control {
         carried: Vec<FoundUplink>,
         surroundings: Surroundings,
         clock: Clock,
-        mut rng: StdRng,
+        rng: StdRng,
         (mut engine, workers, devices): Opened,
     ) -> Result<Control, RunError> {
+        let mut inputs = engine.inputs();
         if let (Some(settings), Some(key)) = (&configuration.site.publish, &configuration.publish_key) {
             let kind = configuration.site.ulid_kind();
-            let publisher = Publisher::new(settings, key, kind, &mut rng);
+            let publisher = inputs.publisher(|rng| Publisher::new(settings, key, kind, rng));
             let publisher = publisher.ok_or_else(|| RunError::System("publish: the key cannot be used".into()))?;
-            engine.publish_to(publisher, &resolved(&configuration, &carried).hosts);
+            inputs.publish_to(publisher, &resolved(&configuration, &carried).hosts);
         }
-        let helpers = Helpers::start(configuration.site.node.proof_threads, &mut engine);
+        let helpers = Helpers::start(configuration.site.node.proof_threads, clock.now(), &mut inputs);
         let helpers = helpers.map_err(|error| RunError::System(error.to_string()))?;
         Ok(Control {
             configuration,
@@ -235,6 +243,7 @@ impl Control {
             successor: None,
             renewal: None,
             history: History::default(),
+            recording: None,
         })
     }
 
@@ -244,15 +253,16 @@ impl Control {
         info!(leases = kept.stored.leases.len(), server = %kept.duid, "store read");
         let known = resolved(&self.configuration, &self.carried);
         self.delegations = (Some(kept.duid.clone()), kept.epoch, store.delegations()?);
-        self.engine.begin_leases(&mut self.rng, &known.site, &known.hosts, kept);
+        let now = self.clock.now();
+        self.engine.inputs().begin_leases(now, &self.carried, (&known.site, &known.hosts), kept);
         let published = store.published()?;
-        self.engine.publish_since(published.iter().filter_map(|name| name.parse().ok()).collect());
+        self.engine.inputs().publish_since(published.iter().filter_map(|name| name.parse().ok()).collect());
         self.leases = Some(Leases::start(store)?);
         Ok(())
     }
 
     fn serve(&mut self, calls: &Receiver<Call>, heirs: &Heirs, stop: &AtomicBool, hangup: &AtomicBool) -> Ending {
-        self.engine.start(self.clock.now(), &mut self.effects);
+        self.engine.inputs().start(self.clock.now(), &mut self.effects);
         self.begin_uplinks();
         self.surroundings.supervisor.ready();
         let mut quiet = 0_u32;
@@ -291,26 +301,27 @@ impl Control {
 
     /// Takes in what happened, lets time pass, carries out what follows. How many events there were.
     fn turn(&mut self) -> usize {
-        let Control { clock, rng, engine, workers, helpers, leases, effects, .. } = self;
-        let mut events = workers.poll(EVENTS_PER_TURN, &mut |notice| engine.notice(clock.now(), rng, notice, effects));
+        let Control { clock, engine, workers, helpers, leases, effects, .. } = self;
+        let mut inputs = engine.inputs();
+        let mut events = workers.poll(EVENTS_PER_TURN, &mut |notice| inputs.notice(clock.now(), notice, effects));
         let now = clock.now();
         let mut looked = false;
-        events += helpers.turn(now, rng, engine, effects);
-        events += leases.as_mut().map_or(0, |leases| leases.turn(now, rng, engine, effects));
+        events += helpers.turn(now, &mut inputs, effects);
+        events += leases.as_mut().map_or(0, |leases| leases.turn(now, &mut inputs, effects));
         if self.links_due <= now {
             self.links_due = now + LINK_POLL;
             looked = true;
             if let Ok(unix) = SystemTime::now().duration_since(SystemTime::UNIX_EPOCH) {
-                engine.wall_clock(now, unix.as_secs());
+                inputs.wall_clock(now, unix.as_secs());
             }
             for (port, up) in self.devices.links().into_iter().enumerate() {
-                engine.link_state(now, PortId(port as u8), up, effects);
+                inputs.link_state(now, PortId(port as u8), up, effects);
             }
         }
-        if engine.deadline().is_some_and(|due| due <= now) {
-            engine.expire(now, rng, effects);
+        if inputs.engine.deadline().is_some_and(|due| due <= now) {
+            inputs.expire(now, effects);
         }
-        if self.engine.uplinks_have_news() {
+        if inputs.uplinks_have_news(now) {
             self.resolve();
         }
         if looked {
@@ -320,6 +331,7 @@ impl Control {
             self.remember(now);
         }
         self.carry_out();
+        self.tend_recording(now);
         events
     }
 
@@ -375,7 +387,7 @@ impl Control {
             Request::StoreExport => Response::error("there is no store: the configuration has no [store]"),
             Request::Natv6 => Response::Natv6(self.natv6(now)),
             Request::Dns => Response::Dns(self.dns(now)),
-            Request::DnsFlush => match self.engine.flush_names() {
+            Request::DnsFlush => match self.engine.inputs().flush_names(now) {
                 Some(entries) => Response::DnsFlushed(FlushedView { entries: entries as u64 }),
                 None => Response::error("the configuration has no [dns]"),
             },
@@ -400,7 +412,8 @@ impl Control {
     }
 
     fn steer(&mut self, wanted: &SteerRequest) -> Response {
-        if let Err(refused) = self.engine.steer(&wanted.provider, wanted.steering) {
+        let now = self.clock.now();
+        if let Err(refused) = self.engine.inputs().steer(now, &wanted.provider, wanted.steering) {
             return Response::error(refused.to_string());
         }
         info!(provider = wanted.provider, steering = %wanted.steering, "steered");
@@ -520,15 +533,18 @@ impl Control {
             let text = format!("nothing was taken over, for this needs a restart: {}", others.join(", "));
             return Err(crate::config::Problem::of_file(&new.file, text).into());
         }
-        let effective = resolved(&new, &self.engine.found());
+        let found = self.engine.found();
+        let effective = resolved(&new, &found);
         let policy = Policy::of(&effective)?;
         let now = self.clock.now();
-        let Control { rng, engine, effects, .. } = self;
-        let changes = engine.reload(now, rng, &effective.site, &effective.hosts, effects).map_err(|error| {
+        let Control { engine, effects, .. } = self;
+        let mut inputs = engine.inputs();
+        let (source, both) = (|| recording::source(&new), (&effective.site, &effective.hosts));
+        let changes = inputs.reload(now, (&source, &found), both, effects).map_err(|error| {
             let text = format!("nothing was taken over: {error}");
             Problems::from(crate::config::Problem::of_file(&new.site.node.hosts_file, text))
         })?;
-        self.engine.set_policy(now, policy, &mut self.effects);
+        inputs.set_policy(now, (new.policy.as_deref(), &found), policy, effects);
         self.carry_out();
         (self.surroundings.log)(&new.site.node.log);
         let view = ReloadedView {

@@ -28,4 +28,4 @@ pub use form::{Damage, VERSION};
 pub use input::{Beginning, CarriedFound, CarriedKept, Heard, Input, Record, Signature, Source, Texts, UplinksBegin};
 pub use inputs::{Core, Inputs, Tape};
 pub use recorder::{Recorder, Sink, last_piece};
-pub use replay::{Difference, Ending, Replay, ReplayError, Step};
+pub use replay::{Difference, Ending, Numbered, Replay, ReplayError, Step};
