@@ -110,12 +110,7 @@ impl Hosts {
     }
 
     /// The same with this key or none, whatever the site's file says of one.
-    pub fn parse_with(
-        file: &Path,
-        text: &str,
-        site: &Site,
-        key: Option<Arc<SigningKey>>,
-    ) -> Result<Hosts, Problems> {
+    pub fn parse_with(file: &Path, text: &str, site: &Site, key: Option<Arc<SigningKey>>) -> Result<Hosts, Problems> {
         let none = || locators::Key::Missing("there is no key here".into());
         Hosts::read(Reader { key: key.map_or_else(none, locators::Key::Read), ..Reader::new(file, text) }, site)
     }

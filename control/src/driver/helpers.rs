@@ -56,12 +56,7 @@ impl Helpers {
     }
 
     /// Hands answers to the engine, and jobs to the threads. How many answers there were.
-    pub(super) fn turn(
-        &mut self,
-        now: Instant,
-        inputs: &mut Inputs<'_>,
-        effects: &mut Vec<Effect>,
-    ) -> usize {
+    pub(super) fn turn(&mut self, now: Instant, inputs: &mut Inputs<'_>, effects: &mut Vec<Effect>) -> usize {
         let mut answers = 0;
         // What comes in while this goes on has to wait for the next turn.
         while answers < self.room {

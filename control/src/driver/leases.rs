@@ -175,12 +175,7 @@ impl Leases {
     }
 
     /// Hands answers to the engine, and work to the threads. How many answers there were.
-    pub(super) fn turn(
-        &mut self,
-        now: Instant,
-        inputs: &mut Inputs<'_>,
-        effects: &mut Vec<Effect>,
-    ) -> usize {
+    pub(super) fn turn(&mut self, now: Instant, inputs: &mut Inputs<'_>, effects: &mut Vec<Effect>) -> usize {
         let mut done = Vec::new();
         for report in self.reports.try_iter() {
             match report {

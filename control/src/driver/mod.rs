@@ -331,7 +331,7 @@ impl Control {
             self.remember(now);
         }
         self.carry_out();
-        self.tend_recording(now);
+        self.tend_recording();
         events
     }
 
@@ -403,6 +403,11 @@ impl Control {
             Request::Explain(asked) => self.explain(now, asked),
             Request::Policy => Response::Policy(self.engine.policy_view()),
             Request::History(asked) => Response::History(Box::new(self.history.view(asked.from))),
+            Request::Recording => Response::Recording(self.recording()),
+            Request::RecordStop => {
+                self.end_recording("the operator stopped it");
+                Response::RecordStopped(self.recording())
+            }
             Request::PolicyLoad => match self.load_policy() {
                 Ok(view) => Response::PolicyLoaded(view),
                 Err(problems) => Response::error(problems.to_string()),

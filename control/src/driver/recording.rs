@@ -20,8 +20,8 @@ use super::{Clock, Control, RunError};
 use crate::config::Configuration;
 use crate::config::uplink::Found;
 use crate::engine::{Keys, PortSetup};
+use crate::manage::api::RecordingView;
 use crate::tape::{self, Beginning, CarriedFound, Core, Recorder, Source, Tape, Texts};
-use crate::time::Instant;
 
 /// Pieces that may wait for the disk: some megabytes.
 const AHEAD: usize = 128;
@@ -84,26 +84,6 @@ impl Recording {
         let recorder = Recorder::new(most, Box::new(sink));
         Ok((Recording { file: file.to_path_buf(), most, shared, done, over: None }, recorder))
     }
-
-    /// Octets on disk.
-    pub(super) fn written(&self) -> u64 {
-        self.shared.written.load(Ordering::Relaxed)
-    }
-
-    /// Where.
-    pub(super) fn file(&self) -> &Path {
-        &self.file
-    }
-
-    /// How long it may be.
-    pub(super) fn most(&self) -> u64 {
-        self.most
-    }
-
-    /// Why it ended, if it has.
-    pub(super) fn over(&self) -> Option<&str> {
-        self.over.as_deref()
-    }
 }
 
 /// The thread: writes what comes, and at the end why it is the end.
@@ -152,8 +132,8 @@ impl Start {
             }
         };
         if let Some(recording) = &recording {
-            let (file, at) = (recording.file().display(), clock.now().0);
-            info!(%file, octets_max = recording.most(), ?at, "everything the control core is told is recorded");
+            let (file, at) = (recording.file.display(), clock.now().0);
+            info!(%file, octets_max = recording.most, ?at, "everything the control core is told is recorded");
         }
         let source = if recorder.is_some() { source(configuration) } else { Source::Before };
         (recording, Start { source, found: CarriedFound::all(carried), recorder })
@@ -203,8 +183,20 @@ pub(super) fn source(configuration: &Configuration) -> Source {
 }
 
 impl Control {
+    /// How it stands.
+    pub(super) fn recording(&self) -> RecordingView {
+        let Some(recording) = &self.recording else { return RecordingView::default() };
+        RecordingView {
+            running: self.engine.is_recorded(),
+            file: Some(recording.file.display().to_string()),
+            octets: recording.shared.written.load(Ordering::Relaxed),
+            octets_max: recording.most,
+            ended: recording.over.clone(),
+        }
+    }
+
     /// Lets go of what was recorded in a turn.
-    pub(super) fn tend_recording(&mut self, _now: Instant) {
+    pub(super) fn tend_recording(&mut self) {
         if self.engine.is_recorded()
             && let Some(reason) = self.engine.rest()
         {

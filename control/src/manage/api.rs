@@ -11,6 +11,7 @@ mod leases;
 mod metrics;
 mod natv6;
 mod policy;
+mod recording;
 mod status;
 mod trace;
 mod uplinks;
@@ -27,6 +28,7 @@ pub use leases::*;
 pub use metrics::*;
 pub use natv6::*;
 pub use policy::*;
+pub use recording::*;
 pub use status::*;
 pub use trace::*;
 pub use uplinks::*;
@@ -103,6 +105,10 @@ pub enum Request {
     PolicyLoad,
     /// How the box was in the last hour.
     History(HistoryFilter),
+    /// Whether the control core is recorded.
+    Recording,
+    /// Record it no longer.
+    RecordStop,
 }
 
 /// How a provider is to be used from now on, until told otherwise or restarted.
@@ -161,6 +167,10 @@ pub enum Response {
     PolicyLoaded(PolicyLoadedView),
     /// To [`Request::History`].
     History(Box<HistoryView>),
+    /// To [`Request::Recording`].
+    Recording(RecordingView),
+    /// To [`Request::RecordStop`]: how it is then.
+    RecordStopped(RecordingView),
     /// The request cannot be answered or was not obeyed.
     Error(ErrorView),
 }

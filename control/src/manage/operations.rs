@@ -147,6 +147,10 @@ operations! {
         Post "/v1/policy/load" Operate: PolicyLoad => PolicyLoaded(PolicyLoadedView);
     "How the box was in the last hour: a look every few seconds, forgotten when it stops."
         Get "/v1/history" Read: History(HistoryFilter) => History(Box<HistoryView>);
+    "Whether what the control core is told is recorded, and where."
+        Get "/v1/recording" Read: Recording => Recording(RecordingView);
+    "Record it no longer."
+        Post "/v1/recording/stop" Operate: RecordStop => RecordStopped(RecordingView);
     "Use a provider in another way, until told otherwise or restarted."
         Post "/v1/providers/steering" Operate: Steer(SteerRequest) => Steered(ProviderView);
     "Begin to record what becomes of packets that pass a filter. There is one trace at a time."

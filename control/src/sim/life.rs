@@ -12,8 +12,8 @@ use rand::rngs::StdRng;
 use rand::{Rng, SeedableRng};
 
 use super::{
-    ConnectionId, Fault, Faults, Host, HostId, Oracle, Plan, ProviderId, RTO_MAX, Recording, SiteId, SitePlan, StreamId,
-    Violation, Way, World, bound, packet,
+    ConnectionId, Fault, Faults, Host, HostId, Oracle, Plan, ProviderId, RTO_MAX, Recording, SiteId, SitePlan,
+    StreamId, Violation, Way, World, bound, packet,
 };
 use crate::config::{Hosts, Site};
 use crate::time::Instant;

@@ -127,7 +127,13 @@ impl Plan {
                 known.set_key(key.clone());
             }
             let macs = (0..=plan.providers).map(|port| mac(0, site, port)).collect();
-            made.sites.push(Blueprint { site: configured, hosts: known, macs, proofs_take: self.proofs_take, recorded: self.recorded });
+            made.sites.push(Blueprint {
+                site: configured,
+                hosts: known,
+                macs,
+                proofs_take: self.proofs_take,
+                recorded: self.recorded,
+            });
             made.providers.extend((1..=plan.providers).map(|port| provider(site, port)));
             made.hosts.extend(hosts[site].iter().zip(0..).map(|(host, number)| Host {
                 site,

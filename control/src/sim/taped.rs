@@ -91,11 +91,7 @@ impl Taped {
 }
 
 /// The way into an engine that may be recorded.
-pub(super) fn inputs<'a>(
-    engine: &'a mut Engine,
-    rng: &'a mut StdRng,
-    taped: &'a mut Option<Box<Taped>>,
-) -> Inputs<'a> {
+pub(super) fn inputs<'a>(engine: &'a mut Engine, rng: &'a mut StdRng, taped: &'a mut Option<Box<Taped>>) -> Inputs<'a> {
     let tape: Option<&mut dyn Tape> = match taped {
         Some(taped) => Some(&mut taped.recorder),
         None => None,

@@ -10,19 +10,8 @@ use dataplane::snapshot::Snapshot;
 use crate::engine::Effect;
 
 /// Kinds of effects, by the number in their digests.
-pub const KINDS: [&str; 11] = [
-    "answer",
-    "lose",
-    "install",
-    "remove",
-    "replay",
-    "refuse",
-    "transmit",
-    "transmit-by",
-    "plain",
-    "publish",
-    "story",
-];
+pub const KINDS: [&str; 11] =
+    ["answer", "lose", "install", "remove", "replay", "refuse", "transmit", "transmit-by", "plain", "publish", "story"];
 
 /// That of the first of [`KINDS`]; the others follow in their order.
 const ANSWER: u32 = 0;
@@ -30,6 +19,27 @@ const ANSWER: u32 = 0;
 /// What kind of effect a digest is of.
 pub fn kind(digest: u32) -> &'static str {
     KINDS.get((digest >> 28) as usize).copied().unwrap_or("unknown")
+}
+
+/// What kind of effect one is.
+pub fn kind_of(effect: &Effect) -> &'static str {
+    kind(number(effect) << 28)
+}
+
+/// The place of an effect's kind in [`KINDS`].
+const fn number(effect: &Effect) -> u32 {
+    match effect {
+        Effect::Lose(..) => 1,
+        Effect::Install(..) => 2,
+        Effect::Remove(..) => 3,
+        Effect::Replay(..) => 4,
+        Effect::Refuse(..) => 5,
+        Effect::Transmit(..) => 6,
+        Effect::TransmitBy(..) => 7,
+        Effect::Plain(..) => 8,
+        Effect::Publish(_) => 9,
+        Effect::Story(_) => 10,
+    }
 }
 
 /// FNV-1a: the same everywhere and in every version of the program.
@@ -83,57 +93,23 @@ pub(super) fn of_answer(answer: &dyn Debug) -> u32 {
 /// Of an effect.
 pub fn of_effect(effect: &Effect) -> u32 {
     let mut hash = Hash::new();
-    let kind = match effect {
-        Effect::Lose(loss, lost) => {
-            hash.looks(&(loss, lost));
-            1
-        }
-        Effect::Install(worker, install) => {
-            hash.number(*worker as u64);
-            hash.looks(install);
-            2
-        }
-        Effect::Remove(worker, tag) => {
-            hash.number(*worker as u64);
-            hash.number(tag.value());
-            3
-        }
-        Effect::Replay(worker, tag) => {
-            hash.number(*worker as u64);
-            hash.number(tag.value());
-            4
-        }
-        Effect::Refuse(worker, pair) => {
-            hash.number(*worker as u64);
-            hash.looks(pair);
-            5
-        }
-        Effect::Transmit(port, frame) => {
+    match effect {
+        Effect::Lose(loss, lost) => hash.looks(&(loss, lost)),
+        Effect::Install(worker, install) => hash.looks(&(worker, install)),
+        Effect::Remove(worker, tag) | Effect::Replay(worker, tag) => hash.looks(&(worker, tag)),
+        Effect::Refuse(worker, pair) => hash.looks(&(worker, pair)),
+        Effect::Transmit(port, frame) | Effect::Plain(port, frame) => {
             hash.number(port.0.into());
             hash.octets(frame);
-            6
         }
         Effect::TransmitBy(worker, port, frame) => {
-            hash.number(*worker as u64);
-            hash.number(port.0.into());
+            hash.looks(&(worker, port));
             hash.octets(frame);
-            7
         }
-        Effect::Plain(port, frame) => {
-            hash.number(port.0.into());
-            hash.octets(frame);
-            8
-        }
-        Effect::Publish(snapshot) => {
-            of_snapshot(&mut hash, snapshot);
-            9
-        }
-        Effect::Story(story) => {
-            hash.looks(story);
-            10
-        }
-    };
-    hash.digest(kind)
+        Effect::Publish(snapshot) => of_snapshot(&mut hash, snapshot),
+        Effect::Story(story) => hash.looks(story),
+    }
+    hash.digest(number(effect))
 }
 
 /// Maps that are found by address say nothing that lists do not, and their order is nobody's.

@@ -267,8 +267,7 @@ impl Inputs<'_> {
         effects: &mut Vec<Effect>,
     ) {
         let named = duid.clone();
-        let begin =
-            || UplinksBegin { duid: named, epoch, kept: kept.to_vec(), carried: CarriedFound::all(carried) };
+        let begin = || UplinksBegin { duid: named, epoch, kept: kept.to_vec(), carried: CarriedFound::all(carried) };
         let input = || Input::BeginUplinks(Box::new(begin()));
         self.tell(now, input, effects, |engine, rng, effects| {
             engine.begin_uplinks(now, rng, (duid, epoch), (kept, carried), effects);
@@ -339,9 +338,14 @@ impl Inputs<'_> {
     /// [`Engine::inherit`].
     pub fn inherit(&mut self, now: Instant, items: Vec<Item>, effects: &mut Vec<Effect>) {
         let said = if self.tape.is_some() { items.clone() } else { Vec::new() };
-        self.tell(now, || Input::Inherit(said), effects, |engine, rng, effects| {
-            engine.inherit(now, rng, items, effects);
-        });
+        self.tell(
+            now,
+            || Input::Inherit(said),
+            effects,
+            |engine, rng, effects| {
+                engine.inherit(now, rng, items, effects);
+            },
+        );
     }
 
     /// [`Engine::end_inheritance`].

@@ -11,6 +11,7 @@
 //! | `form` | how a tape is put together, and how damage is found |
 //! | `digest` | how what is decided is compared |
 //! | `replay` | who tells it again |
+//! | `tell` | what people read of that |
 //!
 //! Between two inputs of a tape stand the digests of what the engine answered and wanted done. A replay by the program that
 //! recorded finds the same; one by a changed program shows where it first decides otherwise.
@@ -21,6 +22,7 @@ mod input;
 mod inputs;
 mod recorder;
 mod replay;
+mod tell;
 #[cfg(test)]
 mod tests;
 
@@ -29,3 +31,4 @@ pub use input::{Beginning, CarriedFound, CarriedKept, Heard, Input, Record, Sign
 pub use inputs::{Core, Inputs, Tape};
 pub use recorder::{Recorder, Sink, last_piece};
 pub use replay::{Difference, Ending, Numbered, Replay, ReplayError, Step};
+pub use tell::tell;

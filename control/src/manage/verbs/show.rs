@@ -8,7 +8,7 @@ use super::uplinks::uplinks_text;
 use super::{Output, VerbError};
 use crate::manage::api::{
     ContextFilter, ContextView, ContextsView, CountersView, DnsView, HostsView, LeasesView, Natv6View, PathsView,
-    Request, Response, StatusView, SteerRequest,
+    ProviderView, Request, Response, StatusView, SteerRequest,
 };
 use crate::manage::table::Table;
 use crate::publish::Counts;
@@ -138,7 +138,7 @@ fn leases_text(view: &LeasesView) -> String {
     text
 }
 
-fn hosts_text(view: &HostsView) -> String {
+pub(super) fn hosts_text(view: &HostsView) -> String {
     let mut text = hosts_table(&view.hosts);
     if !view.quarantined.is_empty() {
         let mut table = Table::new(&["GONE", "MAC", ">LEFT", "ADDRESSES NO OTHER HOST MAY HAVE YET"]);
@@ -177,21 +177,7 @@ fn status_text(view: &StatusView) -> String {
         let Counts { published, waiting, taken, .. } = names;
         text += &format!("names: {published} published, {waiting} waiting, {taken} somebody else's\n");
     }
-    let mut providers =
-        Table::new(&["PROVIDER", "STATE", "USE", "PORT", "PREFIX", "NEXT HOP", "RESOLVED", ">PREFERENCE", ">CONTEXTS"]);
-    for it in &view.providers {
-        providers.row([
-            it.name.clone(),
-            up(it.up),
-            if it.leaving { "leaving".into() } else { it.steering.to_string() },
-            it.port.clone(),
-            it.prefix.clone(),
-            or_dash(it.next_hop),
-            if it.next_hop_resolved { "yes" } else { "no" }.into(),
-            it.preference.to_string(),
-            it.contexts.to_string(),
-        ]);
-    }
+    let providers = providers_table(&view.providers);
     let uplinks = uplinks_text(&view.uplinks);
     let mut ports = Table::new(&[
         "PORT", "LINK", "DEVICE", "MAC", ">MTU", ">QUEUES", "SPREAD", ">RX", ">MISSED", ">TX", ">DROPPED",
@@ -226,7 +212,26 @@ fn status_text(view: &StatusView) -> String {
     text
 }
 
-fn contexts_text(view: &ContextsView) -> String {
+pub(super) fn providers_table(views: &[ProviderView]) -> Table {
+    let mut providers =
+        Table::new(&["PROVIDER", "STATE", "USE", "PORT", "PREFIX", "NEXT HOP", "RESOLVED", ">PREFERENCE", ">CONTEXTS"]);
+    for it in views {
+        providers.row([
+            it.name.clone(),
+            up(it.up),
+            if it.leaving { "leaving".into() } else { it.steering.to_string() },
+            it.port.clone(),
+            it.prefix.clone(),
+            or_dash(it.next_hop),
+            if it.next_hop_resolved { "yes" } else { "no" }.into(),
+            it.preference.to_string(),
+            it.contexts.to_string(),
+        ]);
+    }
+    providers
+}
+
+pub(super) fn contexts_text(view: &ContextsView) -> String {
     let mut table = Table::new(&[
         "ULID",
         "PEER ULID",
@@ -273,7 +278,7 @@ fn context_row(it: &ContextView) -> [String; 12] {
     ]
 }
 
-fn paths_text(view: &PathsView) -> String {
+pub(super) fn paths_text(view: &PathsView) -> String {
     let mut table = Table::new(&[
         "PROVIDER",
         "PEER PREFIX",
@@ -316,7 +321,7 @@ fn explained(view: &CountersView, all: bool) -> String {
     if text.is_empty() { "every counter is zero (--all shows them)\n".into() } else { text }
 }
 
-fn counters_text(view: &CountersView, all: bool) -> String {
+pub(super) fn counters_text(view: &CountersView, all: bool) -> String {
     let mut table = Table::new(&["COUNTER", ">VALUE", "MEANING"]);
     for (name, value) in view.counters.iter().filter(|(_, value)| all || **value > 0) {
         table.row([name.clone(), value.to_string(), view.descriptions.get(name).cloned().unwrap_or_default()]);
