@@ -58,8 +58,12 @@ const CONTROL: Rooms = &[
             "time", "wheel",
         ],
     ),
-    ("sim", &["config", "engine", "host", "identity", "manage", "policy", "reap", "shim6", "time"]),
-    ("driver", &["config", "dhcp", "engine", "identity", "manage", "policy", "publish", "shim6", "store", "time"]),
+    ("tape", &["config", "dhcp", "engine", "identity", "manage", "policy", "publish", "shim6", "time"]),
+    ("sim", &["config", "engine", "host", "identity", "manage", "policy", "reap", "shim6", "tape", "time"]),
+    (
+        "driver",
+        &["config", "dhcp", "engine", "identity", "manage", "policy", "publish", "shim6", "store", "tape", "time"],
+    ),
 ];
 
 /// Words that reach outside, and where they may stand. Everything else gets time, randomness and octets as arguments.
@@ -88,6 +92,8 @@ const WORLD: &[(&[&str], &[&str])] = &[
             "control/src/manage/verbs/",
             // So is the store, which a thread of the driver's opens.
             "control/src/store/",
+            // What the control core is told goes to a file, if that is wanted.
+            "control/src/driver/recording.rs",
             // The socket is a file too, and what the system knows of the process is in files.
             "control/src/manage/server/socket.rs",
             "control/src/manage/process.rs",

@@ -50,6 +50,7 @@ use crate::time::Instant;
 use helpers::Helpers;
 use history::History;
 use leases::Leases;
+pub use recording::MEGABYTES;
 use recording::Recording;
 use run::Ending;
 pub use run::run;
@@ -163,8 +164,8 @@ pub struct Surroundings {
     pub take_over: bool,
     /// Where everything the control core is told is recorded, and how many octets at most.
     pub record: Option<(PathBuf, u64)>,
-    /// Starts a process of the program as it is on disk now, which does that.
-    pub start_successor: Box<dyn Fn() -> std::io::Result<Child>>,
+    /// Starts a process of the program as it is on disk now, which does that; recorded like this one, or to this file.
+    pub start_successor: Box<dyn Fn(Option<&(PathBuf, u64)>) -> std::io::Result<Child>>,
     /// Makes the log follow a filter (`box.log`) that was checked before; called after each reload.
     pub log: Box<dyn Fn(&str)>,
 }
@@ -371,7 +372,9 @@ impl Control {
         }
         let response = match &call.request {
             // What is said now would be known to a process that is about to end, and to nobody else.
-            Request::Reload | Request::Steer(_) | Request::PolicyLoad if self.succession.is_some() => {
+            Request::Reload | Request::Steer(_) | Request::PolicyLoad | Request::RecordStop
+                if self.succession.is_some() =>
+            {
                 Response::error("another process is taking over: say it again to that one")
             }
             Request::Status => Response::Status(self.status(now)),
@@ -395,7 +398,8 @@ impl Control {
                 Ok(view) => Response::Reloaded(view),
                 Err(problems) => Response::error(problems.to_string()),
             },
-            Request::Upgrade => self.upgrade(),
+            Request::Upgrade => self.upgrade(None),
+            Request::RecordStart(asked) => self.start_recorded(asked),
             Request::Steer(wanted) => self.steer(wanted),
             Request::TraceStart(asked) => self.start_trace(now, asked),
             Request::TraceFetch(asked) => self.fetch_trace(now, asked.id),

@@ -20,11 +20,13 @@ use super::{Clock, Control, RunError};
 use crate::config::Configuration;
 use crate::config::uplink::Found;
 use crate::engine::{Keys, PortSetup};
-use crate::manage::api::RecordingView;
+use crate::manage::api::{RecordRequest, RecordingView, Response};
 use crate::tape::{self, Beginning, CarriedFound, Core, Recorder, Source, Tape, Texts};
 
 /// Pieces that may wait for the disk: some megabytes.
 const AHEAD: usize = 128;
+/// Octets of a recording in millions, unless said otherwise.
+pub const MEGABYTES: u32 = 256;
 /// How long somebody who stops waits for the last of them.
 const PATIENCE: Duration = Duration::from_secs(2);
 
@@ -66,6 +68,11 @@ impl Recording {
             std::fs::rename(file, kept)?;
         }
         let out = OpenOptions::new().write(true).create_new(true).mode(0o600).open(file)?;
+        Recording::to(file, out, most)
+    }
+
+    /// The same with a file that is open.
+    fn to(file: &Path, out: File, most: u64) -> std::io::Result<(Recording, Recorder)> {
         let shared = Arc::new(Shared::default());
         let (pieces, to_write) = bounded::<Vec<u8>>(AHEAD);
         let (ends, done) = bounded(0);
@@ -105,6 +112,7 @@ fn write(mut out: File, pieces: &Receiver<Vec<u8>>, shared: &Shared) {
 }
 
 /// What an engine begins with, besides what its devices say.
+#[cfg_attr(not(feature = "dpdk"), allow(dead_code, reason = "only boxes with devices begin"))]
 pub(super) struct Start {
     source: Source,
     found: Vec<CarriedFound>,
@@ -140,6 +148,7 @@ impl Start {
     }
 
     /// The engine, of a configuration with what was found out of providers.
+    #[cfg_attr(not(feature = "dpdk"), allow(dead_code, reason = "only boxes with devices begin"))]
     pub(super) fn core(
         self,
         known: &Configuration,
@@ -183,6 +192,23 @@ pub(super) fn source(configuration: &Configuration) -> Source {
 }
 
 impl Control {
+    /// The operator wants a recording: by another process, since it has to know what everything began with.
+    pub(super) fn start_recorded(&mut self, asked: &RecordRequest) -> Response {
+        let file = Path::new(&asked.file);
+        if let Some(reason) = refusal(&self.configuration) {
+            return Response::error(format!("not recorded: {reason}"));
+        }
+        if self.engine.is_recorded() {
+            return Response::error("the box is recorded already");
+        }
+        // Whoever asks may be elsewhere, and no file that is there shall be moved because of that.
+        if !file.is_absolute() || file.exists() {
+            return Response::error(format!("{}: not an absolute path of a file that does not exist", asked.file));
+        }
+        let megabytes = u64::from(asked.megabytes.unwrap_or(MEGABYTES).max(1));
+        self.upgrade(Some(&(file.to_path_buf(), megabytes * 1_000_000)))
+    }
+
     /// How it stands.
     pub(super) fn recording(&self) -> RecordingView {
         let Some(recording) = &self.recording else { return RecordingView::default() };
@@ -226,5 +252,76 @@ impl Control {
             recording.over = Some(text);
         }
         self.engine.stop_recording();
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::os::unix::fs::PermissionsExt;
+
+    use super::*;
+    use crate::manage::api::Steering;
+    use crate::tape::Input;
+    use crate::time::Instant;
+
+    fn room(name: &str) -> PathBuf {
+        let path = std::env::temp_dir().join(format!("pshim6-recording-{name}-{}", std::process::id()));
+        let _ = std::fs::remove_dir_all(&path);
+        std::fs::create_dir_all(&path).unwrap();
+        path
+    }
+
+    fn say(recorder: &mut Recorder, octets: usize) {
+        recorder.input(Instant::START, &Input::Steer("x".repeat(octets), Steering::Normal));
+        recorder.rest();
+    }
+
+    #[test]
+    fn a_recording_is_for_its_owner_alone_and_keeps_the_one_before() {
+        let room = room("owner");
+        let file = room.join("tape");
+        std::fs::write(&file, "of yesterday").unwrap();
+        let (recording, mut recorder) = Recording::begin(&file, 1 << 20).unwrap();
+        assert_eq!(std::fs::metadata(&file).unwrap().permissions().mode() & 0o777, 0o600);
+        assert_eq!(std::fs::read_to_string(room.join("tape.old")).unwrap(), "of yesterday");
+        say(&mut recorder, 100);
+        recording.shared.end("that was enough");
+        drop(recorder);
+        // All is written when that is heard.
+        assert!(recording.done.recv_timeout(Duration::from_secs(20)).is_err());
+        let octets = std::fs::read(&file).unwrap();
+        assert_eq!(octets.len() as u64, recording.shared.written.load(Ordering::Relaxed));
+        assert!(octets.windows(15).any(|window| window == b"that was enough"));
+        assert!(Recording::begin(&room.join("no/such/folder"), 1).is_err());
+        let _ = std::fs::remove_dir_all(&room);
+    }
+
+    #[test]
+    fn a_disk_that_does_not_keep_up_ends_the_recording_and_nobody_waits() {
+        let room = room("disk");
+        let file = room.join("pipe");
+        // Nobody reads what is written there, and there is room for 64 kB.
+        pipe(&file);
+        let reader = std::fs::OpenOptions::new().read(true).write(true).open(&file).unwrap();
+        let out = std::fs::OpenOptions::new().write(true).open(&file).unwrap();
+        let (recording, mut recorder) = Recording::to(&file, out, u64::MAX).unwrap();
+        let began = std::time::Instant::now();
+        let mut said = 0;
+        while recorder.is_over().is_none() {
+            say(&mut recorder, 10_000);
+            said += 1;
+            assert!(said < 10 * AHEAD, "it never ends");
+        }
+        assert!(began.elapsed() < Duration::from_secs(10));
+        assert_eq!(recorder.is_over().as_deref(), Some("the disk does not keep up"));
+        drop((recorder, reader));
+        drop(recording);
+        let _ = std::fs::remove_dir_all(&room);
+    }
+
+    /// A file that takes so much and no more until somebody reads.
+    fn pipe(file: &Path) {
+        let done = std::process::Command::new("mkfifo").arg(file).status().unwrap();
+        assert!(done.success());
     }
 }

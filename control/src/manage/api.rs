@@ -107,6 +107,8 @@ pub enum Request {
     History(HistoryFilter),
     /// Whether the control core is recorded.
     Recording,
+    /// Start the program anew, recorded, and have it take over.
+    RecordStart(RecordRequest),
     /// Record it no longer.
     RecordStop,
 }
@@ -149,7 +151,7 @@ pub enum Response {
     DnsFlushed(FlushedView),
     /// To [`Request::Reload`].
     Reloaded(ReloadedView),
-    /// To [`Request::Upgrade`].
+    /// To [`Request::Upgrade`] and [`Request::RecordStart`].
     Upgrading(UpgradingView),
     /// To [`Request::Steer`]: the provider as it is now.
     Steered(ProviderView),

@@ -149,6 +149,8 @@ operations! {
         Get "/v1/history" Read: History(HistoryFilter) => History(Box<HistoryView>);
     "Whether what the control core is told is recorded, and where."
         Get "/v1/recording" Read: Recording => Recording(RecordingView);
+    "Start the program anew, recorded, and have it take this process's place; sessions go on."
+        Post "/v1/recording/start" Operate: RecordStart(RecordRequest) => Upgrading(UpgradingView);
     "Record it no longer."
         Post "/v1/recording/stop" Operate: RecordStop => RecordStopped(RecordingView);
     "Use a provider in another way, until told otherwise or restarted."

@@ -98,13 +98,11 @@ impl Core {
         self.tape.is_some()
     }
 
-    /// Lets what was recorded go on its way. Why nothing more is recorded, if that ended now.
+    /// Lets what was recorded go on its way. Why nothing more is recorded, if that has ended.
     pub fn rest(&mut self) -> Option<String> {
         let tape = self.tape.as_mut()?;
         tape.rest();
-        let reason = tape.is_over()?;
-        self.stop_recording();
-        Some(reason)
+        tape.is_over()
     }
 
     /// Records no longer. Whether it did.

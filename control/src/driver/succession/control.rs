@@ -1,5 +1,6 @@
 //! What the control thread does about it, on either side.
 
+use std::path::PathBuf;
 use std::process::Child;
 use std::time::{Duration, Instant as WallInstant};
 
@@ -30,13 +31,13 @@ impl Control {
         self.succession.is_some() && self.engine.left_to_bequeath() > 0
     }
 
-    /// The operator wants the program as it is on disk now.
-    pub(in crate::driver) fn upgrade(&mut self) -> Response {
+    /// The operator wants the program as it is on disk now, recorded to this file if there is one.
+    pub(in crate::driver) fn upgrade(&mut self, record: Option<&(PathBuf, u64)>) -> Response {
         if let Some(process) = self.successor.as_ref().map(Child::id) {
             return Response::error(format!("process {process} is about to take over already"));
         }
         keep_descriptors();
-        match (self.surroundings.start_successor)() {
+        match (self.surroundings.start_successor)(record) {
             Ok(child) => {
                 let process = child.id();
                 info!(process, "started, to take over");

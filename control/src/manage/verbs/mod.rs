@@ -31,7 +31,7 @@ use serde::Serialize;
 
 pub use replay::{Look, ReplayArgs, ReplayLine, Replayer, Say};
 
-use super::api::{ContextFilter, ContextState, SteerRequest, Steering};
+use super::api::{ContextFilter, ContextState, Request, SteerRequest, Steering};
 use super::client::{Client, ClientError};
 use crate::config::edit::{NewProvider, SiteEditError};
 use crate::config::hosts::EditError;
@@ -506,7 +506,7 @@ fn obey(cli: &Cli, replayer: Replayer, output: &mut Output<'_>) -> Result<(), Ve
             files::host_records(config, name.as_deref(), domain.as_deref(), output)
         }
         Verb::Key(KeyVerb::Make { bits }) => files::key_make(config, *bits, output),
-        Verb::Upgrade => upgrade::run(config, output),
+        Verb::Upgrade => upgrade::run(config, Request::Upgrade, output),
         Verb::Status => show::status(config, output),
         Verb::Hosts => show::hosts(config, output),
         Verb::Contexts(arguments) => show::contexts(config, arguments.filter(), output),

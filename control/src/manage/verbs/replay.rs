@@ -8,13 +8,25 @@ use std::path::{Path, PathBuf};
 use clap::{Args, Subcommand, ValueEnum};
 use serde::Serialize;
 
-use super::{Output, VerbError, show};
+use super::{Output, VerbError, show, upgrade};
 use crate::manage::api::Response;
-use crate::manage::api::{ContextsView, CountersView, HostsView, PathsView, ProviderView, RecordingView, Request};
+use crate::manage::api::{
+    ContextsView, CountersView, HostsView, PathsView, ProviderView, RecordRequest, RecordingView, Request,
+};
 
 /// What can be asked about the recording of a running box.
 #[derive(Debug, Subcommand)]
 pub(super) enum RecordVerb {
+    /// Have the program start anew, recorded from its beginning, and take the running one's place; sessions go on.
+    ///
+    /// As `upgrade` does it, so all that this carries over stays, and the recording begins with it.
+    Start {
+        /// Where: an absolute path of a file that does not exist, on the box's machine.
+        file: String,
+        /// Octets it may have, in millions.
+        #[arg(long)]
+        megabytes: Option<u32>,
+    },
     /// Whether the box is recorded, where, and how much there is.
     Status,
     /// Record no longer; the file is complete then.
@@ -189,6 +201,10 @@ fn text(line: &ReplayLine) -> String {
 
 pub(super) fn record(config: &Path, verb: &RecordVerb, output: &mut Output<'_>) -> Result<(), VerbError> {
     let request = match verb {
+        RecordVerb::Start { file, megabytes } => {
+            let wanted = RecordRequest { file: file.clone(), megabytes: *megabytes };
+            return upgrade::run(config, Request::RecordStart(wanted), output);
+        }
         RecordVerb::Status => Request::Recording,
         RecordVerb::Stop => Request::RecordStop,
     };
@@ -205,6 +221,6 @@ fn recording_text(view: &RecordingView) -> String {
     let size = format!("{} of {} octets", view.octets, view.octets_max);
     match &view.ended {
         None => format!("recorded to {file}: {size}\n"),
-        Some(reason) => format!("recorded to {file} until {reason}: {size}\n"),
+        Some(reason) => format!("recorded to {file}, until {reason}: {size}\n"),
     }
 }
