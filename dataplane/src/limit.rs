@@ -278,11 +278,16 @@ mod tests {
         assert_eq!(take(Punt::System, 0, Some(0x2001_0db8_u128 << 96)), 100);
         assert_eq!(take(Punt::System, 1, Some(0x2001_0db8_u128 << 96)), 100);
         let many = |guard: &mut Guard, why| {
-            (0..5_000_u128).filter(|site| guard.punt(why, PortId(0), Some(0x2001_u128 << 112 | site << 64), 125)).count()
+            (0..5_000_u128)
+                .filter(|site| guard.punt(why, PortId(0), Some(0x2001_u128 << 112 | site << 64), 125))
+                .count()
         };
         assert_eq!(many(&mut guard, Punt::System), 100, "all of an eighth of a second");
         assert!(!guard.punt(Punt::System, PortId(0), neighbour, 125));
-        assert!(guard.punt(Punt::HostStack, PortId(0), neighbour, 125) && guard.punt(Punt::Shim6, PortId(0), neighbour, 125));
+        assert!(
+            guard.punt(Punt::HostStack, PortId(0), neighbour, 125)
+                && guard.punt(Punt::Shim6, PortId(0), neighbour, 125)
+        );
         assert_eq!(many(&mut guard, Punt::HostStack), 99);
         assert!(guard.punt(Punt::System, PortId(1), neighbour, 125), "another port");
     }
