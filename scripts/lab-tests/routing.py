@@ -189,6 +189,8 @@ class Network:
             folder.mkdir(mode=0o755)
             account = pwd.getpwnam("frr")
             os.chown(folder, account.pw_uid, account.pw_gid)
+            # Without asking PAM who we are.
+            (folder / "vtysh.conf").write_text("username root nopassword\nno service integrated-vtysh-config\n")
         (folder / f"{daemon}.conf").write_text(f"hostname {node}\nlog file {folder}/{daemon}.log\n{text}")
         paths = ["-f", folder / f"{daemon}.conf", "-i", folder / f"{daemon}.pid", "-z", folder / "zserv.api"]
         more = ["--vty_socket", folder, "-A", "::1", "-P", "0"] + (["-p", "179"] if daemon == "bgpd" else [])
@@ -205,7 +207,7 @@ class Network:
 
     def vtysh(self, node, command, daemon):
         folder = self.folder / f"frr-{node}"
-        done = net.run(["vtysh", "--vty_socket", str(folder), "-d", daemon, "-c", command], check=False, timeout=10)
+        done = net.run(["vtysh", "--config_dir", str(folder), "--vty_socket", str(folder), "-d", daemon, "-c", command], check=False, timeout=10)
         return done.stdout
 
     def bird(self, node, text):

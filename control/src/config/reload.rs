@@ -267,7 +267,7 @@ listen = "[::1]:8080"
         ("the rest of [manage]", "0660", "0600"),
         ("[metrics]", "9464", "9466"),
         ("[web]", "8080", "8081"),
-        ("the rest of [routes]", "[routes]", "[routes]\npackets_per_s = 7"),
+        ("the rest of [routes]", "[routes]", "[routes]\npackets_per_s = 70"),
     ];
 
     fn parsed(text: &str) -> Site {
