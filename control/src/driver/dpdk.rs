@@ -69,6 +69,11 @@ pub(super) fn keep_descriptors() {
     }
 }
 
+/// Makes an interface of the operating system's.
+pub(super) fn open_tap(name: &str) -> std::io::Result<std::fs::File> {
+    dataplane::port::dpdk::open_tap(name)
+}
+
 /// Devices that are to be opened, and where their queues go.
 struct Opening {
     eal: Eal,
