@@ -108,7 +108,8 @@ exit
 
 
 def bird_text(site):
-    """All of it in one: BIRD has what FRR has in four daemons."""
+    """All of it in one: BIRD has what FRR has in four daemons. From the other routers it takes the hosts alone: what the other
+    box announces would win against the kernel's own route, and never be announced."""
     protocols = "".join(
         f"""protocol bgp {it.name} {{
     local as {site.number_as};
@@ -138,7 +139,7 @@ protocol kernel boxes {{
 protocol bfd {{ interface "*" {{ min rx interval 100 ms; min tx interval 100 ms; multiplier 3; }}; }}
 protocol ospf v3 inside {{
     ipv6 {{
-        import all;
+        import filter {{ if net = {site.lan} then accept; reject; }};
         export filter {{
             if proto = "boxes" && net ~ [ {plan.IDENTIFIERS}{{7,64}} ] then {{ ospf_metric2 = krt_metric; accept; }}
             reject;
@@ -259,13 +260,13 @@ def number_of(hops, site, port):
 
 
 def link_local(node, port):
-    """The link-local address that a kernel makes for an interface with this port's hardware address (RFC 4291, appendix A);
-    none without the port."""
+    """The link-local address of the kernel's interface beside a port, which the box makes of the port's hardware address as
+    RFC 4291, appendix A, has it, but with fd in the place of fe; none without the port."""
     done = net.exec_in(node, ["ip", "-j", "link", "show", port], check=False)
     if done.returncode != 0:
         return None
     octets = bytearray.fromhex(json.loads(done.stdout)[0]["address"].replace(":", ""))
-    octets[3:3] = b"\xff\xfe"
+    octets[3:3] = b"\xff\xfd"
     octets[0] ^= 2
     return str(ipaddress.IPv6Address(b"\xfe\x80" + bytes(6) + bytes(octets)))
 
