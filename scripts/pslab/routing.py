@@ -208,13 +208,13 @@ def number_of(hops, site, port):
 
 
 def link_local(node, port):
-    """The link-local address that a kernel makes for an interface with this port's hardware address (RFC 4291, appendix A);
-    none without the port."""
+    """The link-local address that a box's kernel has on the interface it shares this port by; none without the port. The box
+    has the one that everybody makes of the hardware address (RFC 4291, appendix A), and the kernel's differs in one octet."""
     done = net.exec_in(node, ["ip", "-j", "link", "show", port], check=False)
     if done.returncode != 0:
         return None
     octets = bytearray.fromhex(json.loads(done.stdout)[0]["address"].replace(":", ""))
-    octets[3:3] = b"\xff\xfe"
+    octets[3:3] = b"\xff\xfd"
     octets[0] ^= 2
     return str(ipaddress.IPv6Address(b"\xfe\x80" + bytes(6) + bytes(octets)))
 
