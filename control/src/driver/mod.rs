@@ -456,7 +456,7 @@ impl Control {
             contexts: self.engine.context_counts(now, site.node.contexts_max),
             hosts: self.engine.hosts_served() as u64,
             publish: self.engine.publish_counts(),
-            system: self.system_view(),
+            system: Box::new(self.system_view()),
         }
     }
 

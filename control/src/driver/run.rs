@@ -96,7 +96,7 @@ pub(super) enum Ending {
 pub(super) use dpdk::{keep_descriptors, open_tap};
 
 #[cfg(not(feature = "dpdk"))]
-pub(super) fn open_tap(_: &str) -> std::io::Result<std::fs::File> {
+pub(super) fn open_tap(_: &str) -> std::io::Result<std::os::fd::OwnedFd> {
     Err(std::io::ErrorKind::Unsupported.into())
 }
 

@@ -223,6 +223,9 @@ mod tests {
         assert_eq!(engine.system_of(other), None);
     }
 
+    /// Port, source, destination, next header, what follows, and what becomes of it.
+    type Case<'a> = (PortId, &'a str, &'a str, u8, Vec<u8>, Result<(), Event>);
+
     #[test]
     fn the_system_speaks_for_itself_and_for_nobody_else() {
         let (mut world, wan) = sharing();
@@ -231,7 +234,7 @@ mod tests {
         let peer = "fc00:b:0:1::9";
         let na = |target: &str| about(neighbour::ADVERTISEMENT, target);
         let solicit = about(neighbour::SOLICITATION, "fe80::5157");
-        let cases: &[(PortId, &str, &str, u8, Vec<u8>, Result<(), Event>)] = &[
+        let cases: &[Case<'_>] = &[
             (LAN, "fe80::5157", "ff02::5", OSPF, vec![3; 36], Ok(())),
             (wan, "2001:db8:77::5", "2001:db8:77::1", protocol::TCP, vec![0; 20], Ok(())),
             (wan, "::", "ff02::1:ff00:5157", protocol::ICMPV6, solicit.clone(), Ok(())),

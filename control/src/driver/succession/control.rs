@@ -1,7 +1,7 @@
 //! What the control thread does about it, on either side.
 
-use std::fs::File;
 use std::io;
+use std::os::fd::{BorrowedFd, OwnedFd};
 use std::process::Child;
 use std::time::{Duration, Instant as WallInstant};
 
@@ -77,7 +77,7 @@ impl Control {
             return None;
         }
         let stream = arrived?;
-        let files: io::Result<Vec<File>> = self.files().map(|(_, file)| file.try_clone()).collect();
+        let files: io::Result<Vec<OwnedFd>> = self.files().map(|(_, file)| file.try_clone_to_owned()).collect();
         let begun = files.and_then(|files| Succession::begin(stream, self.beginning(), &files, &mut self.engine));
         match begun {
             Ok(succession) => self.succession = Some(succession),
@@ -90,7 +90,7 @@ impl Control {
     }
 
     /// The system's interfaces, by name.
-    fn files(&self) -> impl Iterator<Item = (&str, &File)> {
+    fn files(&self) -> impl Iterator<Item = (&str, BorrowedFd<'_>)> {
         self.system.iter().flat_map(System::files)
     }
 

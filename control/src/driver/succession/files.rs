@@ -1,9 +1,8 @@
 //! Open files from one process to the other (unix(7), SCM_RIGHTS): the interfaces of the operating system that go on.
 
-use std::fs::File;
 use std::io::{self, IoSlice, IoSliceMut};
 use std::mem::MaybeUninit;
-use std::os::fd::{AsFd, BorrowedFd};
+use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
 use std::os::unix::net::UnixStream;
 
 use rustix::net::{
@@ -19,7 +18,7 @@ const ROOM: usize = 24 + 4 * FILES_MAX + 8;
 const MARK: u8 = 0x5e;
 
 /// Sends files, one octet of the stream with them. Nothing is sent of none.
-pub(super) fn send(stream: &UnixStream, files: &[&File]) -> io::Result<()> {
+pub(super) fn send(stream: &UnixStream, files: &[OwnedFd]) -> io::Result<()> {
     if files.is_empty() {
         return Ok(());
     }
@@ -34,7 +33,7 @@ pub(super) fn send(stream: &UnixStream, files: &[&File]) -> io::Result<()> {
 }
 
 /// Receives `count` files where they are next in the stream.
-pub(super) fn receive(stream: &UnixStream, count: usize) -> io::Result<Vec<File>> {
+pub(super) fn receive(stream: &UnixStream, count: usize) -> io::Result<Vec<OwnedFd>> {
     if count == 0 {
         return Ok(Vec::new());
     }
@@ -45,7 +44,7 @@ pub(super) fn receive(stream: &UnixStream, count: usize) -> io::Result<Vec<File>
     let mut files = Vec::new();
     for message in beside.drain() {
         if let RecvAncillaryMessage::ScmRights(descriptors) = message {
-            files.extend(descriptors.map(File::from));
+            files.extend(descriptors);
         }
     }
     match received.bytes == 1 && mark == [MARK] && files.len() == count {
@@ -65,18 +64,17 @@ mod tests {
         let (mut here, mut there) = UnixStream::pair().unwrap();
         let (first, mut second) = UnixStream::pair().unwrap();
         here.write_all(b"before").unwrap();
-        let file = File::from(std::os::fd::OwnedFd::from(first));
-        send(&here, &[&file]).unwrap();
+        let file = OwnedFd::from(first);
+        send(&here, &[file]).unwrap();
         send(&here, &[]).unwrap();
         here.write_all(b"after").unwrap();
-        drop(file);
         let mut words = [0; 6];
         there.read_exact(&mut words).unwrap();
         let mut files = receive(&there, 1).unwrap();
         assert_eq!((&words, receive(&there, 0).unwrap().len()), (b"before", 0));
         there.read_exact(&mut words[..5]).unwrap();
         assert_eq!(&words[..5], b"after");
-        files[0].write_all(b"x").unwrap();
+        UnixStream::from(files.remove(0)).write_all(b"x").unwrap();
         second.read_exact(&mut words[..1]).unwrap();
         assert_eq!(words[0], b'x');
     }

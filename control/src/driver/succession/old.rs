@@ -1,7 +1,7 @@
 //! The running daemon's part: somebody may come at any time who will take its place.
 
-use std::fs::File;
 use std::io;
+use std::os::fd::OwnedFd;
 use std::os::unix::net::{UnixListener, UnixStream};
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
@@ -129,7 +129,7 @@ impl Succession {
     pub(in crate::driver) fn begin(
         stream: UnixStream,
         beginning: Beginning,
-        interfaces: &[File],
+        interfaces: &[OwnedFd],
         engine: &mut Engine,
     ) -> io::Result<Succession> {
         let (out, to_send) = bounded::<Vec<u8>>(AHEAD);
@@ -137,7 +137,7 @@ impl Succession {
         let (mut reads, mut writes) = (stream.try_clone()?, stream);
         // The stream is empty and has room for both, so nobody waits.
         wire::send(&mut writes, &FromOld::Beginning(Box::new(beginning)))?;
-        files::send(&writes, &interfaces.iter().collect::<Vec<_>>())?;
+        files::send(&writes, interfaces)?;
         let write = move || {
             // Whoever does not read in time is gone; the reader's thread hears of it by the end of the stream.
             let all = to_send.iter().try_for_each(|octets| io::Write::write_all(&mut writes, &octets));

@@ -14,6 +14,7 @@ use std::collections::BTreeSet;
 use std::fs::{self, File};
 use std::io::{self, Write};
 use std::net::Ipv6Addr;
+use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
 
 use dataplane::snapshot::PortId;
 use dataplane::wire::ethernet::Mac;
@@ -60,7 +61,7 @@ pub(super) struct Carried {
     /// Its name.
     pub(super) name: String,
     /// Its file.
-    pub(super) file: File,
+    pub(super) file: OwnedFd,
 }
 
 impl System {
@@ -84,8 +85,8 @@ impl System {
             let fresh = known.is_none();
             let failed = |error: io::Error| RunError::System(format!("interface {}: {error}", wanted.name));
             let file = match known {
-                Some(known) => known.file,
-                None => super::run::open_tap(&wanted.name).map_err(failed)?,
+                Some(known) => known.file.into(),
+                None => super::run::open_tap(&wanted.name).map_err(failed)?.into(),
             };
             let index = index_of(&wanted.name).map_err(failed)?;
             if fresh {
@@ -258,8 +259,8 @@ impl System {
     }
 
     /// The interfaces' files, for who takes this process's place.
-    pub(super) fn files(&self) -> impl Iterator<Item = (&str, &File)> {
-        self.interfaces.iter().map(|it| (it.name.as_str(), &it.file))
+    pub(super) fn files(&self) -> impl Iterator<Item = (&str, BorrowedFd<'_>)> {
+        self.interfaces.iter().map(|it| (it.name.as_str(), it.file.as_fd()))
     }
 }
 

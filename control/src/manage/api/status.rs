@@ -45,7 +45,7 @@ pub struct StatusView {
     pub publish: Option<Counts>,
     /// Whether it is fit to serve, and what it shares with the operating system.
     #[serde(default)]
-    pub system: SystemView,
+    pub system: Box<SystemView>,
 }
 
 /// One poll-mode worker.
