@@ -69,7 +69,7 @@ def lines_in(node, text):
 class Network:
     """Namespaces, links, two boxes; daemons come on top."""
 
-    def __init__(self, binaries=None, extra=""):
+    def __init__(self, extra=""):
         self.folder = run_dir()
         self.processes = {}
         self.hosts = {}
@@ -420,4 +420,44 @@ router bgp 65001
  address-family ipv6 unicast
   redistribute kernel route-map OUTSIDE
   neighbor {LINK}1 activate
+""")
+
+
+def start_bird(network):
+    """BIRD in the box: what docs/operations.md shows."""
+    network.bird("box", f"""
+router id 10.0.0.1;
+protocol device {{ scan time 2; }}
+protocol kernel {{
+  learn;
+  ipv6 {{ import all; export where source ~ [ RTS_OSPF, RTS_OSPF_IA, RTS_OSPF_EXT1, RTS_OSPF_EXT2, RTS_BGP ]; }};
+  scan time 1;
+}}
+filter inside {{
+  if source = RTS_INHERIT && net ~ [ fc00::/7+ ] then {{
+    ospf_metric2 = krt_metric;
+    accept;
+  }}
+  reject;
+}}
+filter outside {{
+  if source = RTS_INHERIT && net ~ [ 2000::/3+ ] then {{
+    bgp_med = krt_metric;
+    accept;
+  }}
+  reject;
+}}
+protocol ospf v3 {{
+  ipv6 {{ import all; export filter inside; }};
+  area 0 {{
+    interface "ps-lan" {{ hello 1; dead 4; type broadcast; }};
+  }};
+}}
+protocol bgp isp {{
+  local {LINK}5 as 65001;
+  neighbor {LINK}1 as 65000;
+  hold time 3;
+  connect retry time 1;
+  ipv6 {{ import all; export filter outside; next hop self; }};
+}}
 """)
