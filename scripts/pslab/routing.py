@@ -260,13 +260,8 @@ def number_of(hops, site, port):
 
 
 def link_local(node, port):
-<<<<<<< HEAD
-    """The link-local address of the kernel's interface beside a port, which the box makes of the port's hardware address as
-    RFC 4291, appendix A, has it, but with fd in the place of fe; none without the port."""
-=======
     """The link-local address that a box's kernel has on the interface it shares this port by; none without the port. The box
     has the one that everybody makes of the hardware address (RFC 4291, appendix A), and the kernel's differs in one octet."""
->>>>>>> routes
     done = net.exec_in(node, ["ip", "-j", "link", "show", port], check=False)
     if done.returncode != 0:
         return None
