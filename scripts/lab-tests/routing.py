@@ -119,7 +119,10 @@ class Network:
         return self
 
     def down(self):
+        """Ends everything, and waits for those who are children of this process."""
         remove()
+        for process in self.processes.values():
+            process.wait(10)
 
     def write_configurations(self):
         """Hosts first, since peers are named by their addresses."""
