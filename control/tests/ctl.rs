@@ -314,6 +314,7 @@ fn answer(request: &Request) -> Response {
         }),
         Request::Hosts => Response::Hosts(HostsView::default()),
         Request::Upgrade | Request::RecordStart(_) => Response::Upgrading(UpgradingView { process: 4711 }),
+        Request::Serve(_) => Response::Serving(SystemView::default()),
         Request::Recording => Response::Recording(recording(true)),
         Request::RecordStop => Response::RecordStopped(recording(false)),
         Request::Contexts(filter) if filter.after.is_none() => {

@@ -16,6 +16,7 @@ mod run;
 mod stories;
 mod succession;
 mod supervisor;
+mod system;
 mod traced;
 mod uplinks;
 
@@ -57,6 +58,7 @@ pub use run::run;
 use stories::Stories;
 use succession::{Heirs, Succession};
 pub use supervisor::Supervisor;
+use system::{Conditions, System};
 use traced::Tracing;
 use uplinks::resolved;
 
@@ -201,6 +203,9 @@ struct Control {
     renewal: Option<Renewal>,
     history: History,
     recording: Option<Recording>,
+    /// What is shared with the operating system, if anything is.
+    system: Option<System>,
+    conditions: Conditions,
 }
 
 impl Control {
@@ -245,6 +250,8 @@ impl Control {
             renewal: None,
             history: History::default(),
             recording: None,
+            system: None,
+            conditions: Conditions::default(),
         })
     }
 
@@ -307,6 +314,7 @@ impl Control {
         let mut events = workers.poll(EVENTS_PER_TURN, &mut |notice| inputs.notice(clock.now(), notice, effects));
         let now = clock.now();
         let mut looked = false;
+        events += self.system.as_mut().map_or(0, |system| system.turn(now, &mut inputs, effects));
         events += helpers.turn(now, &mut inputs, effects);
         events += leases.as_mut().map_or(0, |leases| leases.turn(now, &mut inputs, effects));
         if self.links_due <= now {
@@ -315,8 +323,12 @@ impl Control {
             if let Ok(unix) = SystemTime::now().duration_since(SystemTime::UNIX_EPOCH) {
                 inputs.wall_clock(now, unix.as_secs());
             }
-            for (port, up) in self.devices.links().into_iter().enumerate() {
-                inputs.link_state(now, PortId(port as u8), up, effects);
+            let links = self.devices.links();
+            for (port, up) in links.iter().enumerate() {
+                inputs.link_state(now, PortId(port as u8), *up, effects);
+            }
+            if let Some(system) = &mut self.system {
+                system.set_links(&links);
             }
         }
         if inputs.engine.deadline().is_some_and(|due| due <= now) {
@@ -327,6 +339,7 @@ impl Control {
         }
         if looked {
             self.tend_trace(now);
+            self.tend_system(now);
             let Control { surroundings, engine, configuration, .. } = self;
             surroundings.supervisor.status(|| serving(engine, configuration));
             self.remember(now);
@@ -354,6 +367,11 @@ impl Control {
                         warn!(port = port.0, worker, "no buffer for a packet of the control core");
                     }
                 }
+                Effect::System(port, frame) => {
+                    if self.system.as_mut().is_none_or(|system| !system.give(port, &frame)) {
+                        self.engine.inputs().system_lost(self.clock.now(), 1);
+                    }
+                }
                 Effect::Plain(port, frame) => {
                     if !self.workers.plain(port, &frame) {
                         warn!(port = port.0, "no buffer for a packet that control gives back");
@@ -372,7 +390,7 @@ impl Control {
         }
         let response = match &call.request {
             // What is said now would be known to a process that is about to end, and to nobody else.
-            Request::Reload | Request::Steer(_) | Request::PolicyLoad | Request::RecordStop
+            Request::Reload | Request::Steer(_) | Request::PolicyLoad | Request::Serve(_) | Request::RecordStop
                 if self.succession.is_some() =>
             {
                 Response::error("another process is taking over: say it again to that one")
@@ -401,6 +419,7 @@ impl Control {
             Request::Upgrade => self.upgrade(None),
             Request::RecordStart(asked) => self.start_recorded(asked),
             Request::Steer(wanted) => self.steer(wanted),
+            Request::Serve(wanted) => self.serve_again(now, wanted),
             Request::TraceStart(asked) => self.start_trace(now, asked),
             Request::TraceFetch(asked) => self.fetch_trace(now, asked.id),
             Request::TraceStop(asked) => self.trace_stopped(asked.id),
@@ -457,6 +476,7 @@ impl Control {
             contexts: self.engine.context_counts(now, site.node.contexts_max),
             hosts: self.engine.hosts_served() as u64,
             publish: self.engine.publish_counts(),
+            system: Box::new(self.system_view()),
         }
     }
 

@@ -13,6 +13,7 @@ mod natv6;
 mod policy;
 mod recording;
 mod status;
+mod system;
 mod trace;
 mod uplinks;
 
@@ -30,6 +31,7 @@ pub use natv6::*;
 pub use policy::*;
 pub use recording::*;
 pub use status::*;
+pub use system::*;
 pub use trace::*;
 pub use uplinks::*;
 
@@ -111,6 +113,8 @@ pub enum Request {
     RecordStart(RecordRequest),
     /// Record it no longer.
     RecordStop,
+    /// Have this box serve, or leave it to others.
+    Serve(ServeRequest),
 }
 
 /// How a provider is to be used from now on, until told otherwise or restarted.
@@ -173,6 +177,8 @@ pub enum Response {
     Recording(RecordingView),
     /// To [`Request::RecordStop`]: how it is then.
     RecordStopped(RecordingView),
+    /// To [`Request::Serve`]: how it is now.
+    Serving(SystemView),
     /// The request cannot be answered or was not obeyed.
     Error(ErrorView),
 }

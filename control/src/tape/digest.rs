@@ -10,8 +10,20 @@ use dataplane::snapshot::Snapshot;
 use crate::engine::Effect;
 
 /// Kinds of effects, by the number in their digests.
-pub const KINDS: [&str; 11] =
-    ["answer", "lose", "install", "remove", "replay", "refuse", "transmit", "transmit-by", "plain", "publish", "story"];
+pub const KINDS: [&str; 12] = [
+    "answer",
+    "lose",
+    "install",
+    "remove",
+    "replay",
+    "refuse",
+    "transmit",
+    "transmit-by",
+    "plain",
+    "publish",
+    "story",
+    "system",
+];
 
 /// That of the first of [`KINDS`]; the others follow in their order.
 const ANSWER: u32 = 0;
@@ -39,6 +51,7 @@ const fn number(effect: &Effect) -> u32 {
         Effect::Plain(..) => 8,
         Effect::Publish(_) => 9,
         Effect::Story(_) => 10,
+        Effect::System(..) => 11,
     }
 }
 
@@ -98,7 +111,7 @@ pub fn of_effect(effect: &Effect) -> u32 {
         Effect::Install(worker, install) => hash.looks(&(worker, install)),
         Effect::Remove(worker, tag) | Effect::Replay(worker, tag) => hash.looks(&(worker, tag)),
         Effect::Refuse(worker, pair) => hash.looks(&(worker, pair)),
-        Effect::Transmit(port, frame) | Effect::Plain(port, frame) => {
+        Effect::Transmit(port, frame) | Effect::Plain(port, frame) | Effect::System(port, frame) => {
             hash.number(port.0.into());
             hash.octets(frame);
         }

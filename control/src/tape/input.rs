@@ -54,6 +54,10 @@ pub enum Input<'a> {
     EndBequest,
     Inherit(Vec<Item>),
     EndInheritance,
+    SystemAddresses(u8, Vec<Ipv6Addr>),
+    FromSystem(u8, Vec<u8>),
+    SystemLost(u64),
+    LearnInnerRouter(Option<Ipv6Addr>),
 }
 
 impl Input<'_> {
@@ -87,6 +91,10 @@ impl Input<'_> {
             Input::EndBequest => "end-bequest",
             Input::Inherit(_) => "inherit",
             Input::EndInheritance => "end-inheritance",
+            Input::SystemAddresses(..) => "system-addresses",
+            Input::FromSystem(..) => "from-system",
+            Input::SystemLost(_) => "system-lost",
+            Input::LearnInnerRouter(_) => "learn-inner-router",
         }
     }
 }
@@ -116,6 +124,7 @@ pub enum Kind {
     HostStack,
     Shim6,
     IcmpError,
+    System,
 }
 
 /// What happened in a context.
@@ -144,6 +153,7 @@ impl<'a> From<&Notice<'a>> for Heard<'a> {
                     Punt::HostStack => Kind::HostStack,
                     Punt::Shim6 => Kind::Shim6,
                     Punt::IcmpError => Kind::IcmpError,
+                    Punt::System => Kind::System,
                 };
                 Heard::Punt(port.0, kind, frame)
             }
@@ -187,6 +197,7 @@ impl<'a> Heard<'a> {
                     Kind::HostStack => Punt::HostStack,
                     Kind::Shim6 => Punt::Shim6,
                     Kind::IcmpError => Punt::IcmpError,
+                    Kind::System => Punt::System,
                 };
                 Notice::Punt(PortId(port), kind, frame)
             }
@@ -219,6 +230,7 @@ impl<'a> Heard<'a> {
             Heard::Punt(_, Kind::HostStack, _) => "packet-for-the-box",
             Heard::Punt(_, Kind::Shim6, _) => "packet-shim6",
             Heard::Punt(_, Kind::IcmpError, _) => "packet-icmp-error",
+            Heard::Punt(_, Kind::System, _) => "packet-for-the-system",
             Heard::Unresolved(..) => "packet-unresolved",
             Heard::Activity(..) => "activity",
             Heard::Tcp(..) => "tcp",

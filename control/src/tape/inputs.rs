@@ -5,6 +5,7 @@
 //! go through here; and who gives [`Inputs`] a new method needs an [`Input`] for it, which the replay then has to know.
 
 use std::fmt::Debug;
+use std::net::Ipv6Addr;
 use std::ops::Deref;
 
 use dataplane::link::Notice;
@@ -350,6 +351,35 @@ impl Inputs<'_> {
     pub fn end_inheritance(&mut self, now: Instant, effects: &mut Vec<Effect>) {
         let act = |engine: &mut Engine, rng: &mut dyn Rng, effects: &mut _| engine.end_inheritance(now, rng, effects);
         self.tell(now, || Input::EndInheritance, effects, act);
+    }
+}
+
+/// The operating system, where it shares ports.
+impl Inputs<'_> {
+    /// [`Engine::system_addresses`].
+    pub fn system_addresses(&mut self, now: Instant, port: PortId, addresses: &[Ipv6Addr], effects: &mut Vec<Effect>) {
+        let input = || Input::SystemAddresses(port.0, addresses.to_vec());
+        self.tell(now, input, effects, |engine, _, effects| engine.system_addresses(port, addresses, effects));
+    }
+
+    /// [`Engine::from_system`].
+    pub fn from_system(&mut self, now: Instant, port: PortId, frame: Vec<u8>, effects: &mut Vec<Effect>) {
+        let said = if self.tape.is_some() { frame.clone() } else { Vec::new() };
+        let input = || Input::FromSystem(port.0, said);
+        self.tell(now, input, effects, |engine, _, effects| engine.from_system(port, frame, effects));
+    }
+
+    /// [`Engine::system_lost`].
+    pub fn system_lost(&mut self, now: Instant, frames: u64) {
+        if frames > 0 {
+            self.tell(now, || Input::SystemLost(frames), &mut Vec::new(), |engine, _, _| engine.system_lost(frames));
+        }
+    }
+
+    /// [`Engine::learn_inner_router`].
+    pub fn learn_inner_router(&mut self, now: Instant, router: Option<Ipv6Addr>, effects: &mut Vec<Effect>) {
+        let input = || Input::LearnInnerRouter(router);
+        self.tell(now, input, effects, |engine, _, effects| engine.learn_inner_router(now, router, effects));
     }
 }
 

@@ -284,6 +284,12 @@ impl<'a> Replay<'a> {
             Input::EndBequest => inputs.end_bequest(now),
             Input::Inherit(items) => inputs.inherit(now, items.clone(), effects),
             Input::EndInheritance => inputs.end_inheritance(now, effects),
+            Input::SystemAddresses(port, addresses) => {
+                inputs.system_addresses(now, PortId(*port), addresses, effects);
+            }
+            Input::FromSystem(port, frame) => inputs.from_system(now, PortId(*port), frame.clone(), effects),
+            Input::SystemLost(frames) => inputs.system_lost(now, *frames),
+            Input::LearnInnerRouter(router) => inputs.learn_inner_router(now, *router, effects),
         }
         Ok(())
     }

@@ -118,15 +118,17 @@ impl<'a> Wanted<'a> {
     fn is_about_input(&self, input: &Input<'_>) -> bool {
         self.about.as_ref().is_none_or(|about| match input {
             Input::Notice(Heard::Punt(_, _, frame) | Heard::Unresolved(_, _, frame)) => about.is_in(frame),
+            Input::FromSystem(_, frame) => about.is_in(frame),
             other => about.is_named(other),
         })
     }
 
     fn is_about_effect(&self, effect: &Effect) -> bool {
         self.about.as_ref().is_none_or(|about| match effect {
-            Effect::Transmit(_, frame) | Effect::TransmitBy(_, _, frame) | Effect::Plain(_, frame) => {
-                about.is_in(frame)
-            }
+            Effect::Transmit(_, frame)
+            | Effect::TransmitBy(_, _, frame)
+            | Effect::Plain(_, frame)
+            | Effect::System(_, frame) => about.is_in(frame),
             other => about.is_named(other),
         })
     }
@@ -189,6 +191,7 @@ fn input_text(input: &Input<'_>) -> String {
         Input::Notice(Heard::Unresolved(port, next_hop, frame)) => {
             format!("port {port}, next hop {next_hop}: {}", frame_text(frame))
         }
+        Input::FromSystem(port, frame) => format!("port {port}: {}", frame_text(frame)),
         Input::Expire => String::new(),
         other => shortened(format!("{other:?}")),
     }
@@ -198,7 +201,7 @@ fn effect_text(effect: &Effect) -> String {
     match effect {
         Effect::Transmit(port, frame) => format!("port {}: {}", port.0, frame_text(frame)),
         Effect::TransmitBy(worker, port, frame) => format!("worker {worker}, port {}: {}", port.0, frame_text(frame)),
-        Effect::Plain(port, frame) => format!("port {}: {}", port.0, frame_text(frame)),
+        Effect::Plain(port, frame) | Effect::System(port, frame) => format!("port {}: {}", port.0, frame_text(frame)),
         Effect::Publish(snapshot) => format!("{} hosts, {:?}", snapshot.hosts.len(), snapshot.providers),
         Effect::Story(story) => format!("{story:?}"),
         other => shortened(format!("{other:?}")),

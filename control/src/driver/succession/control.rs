@@ -1,5 +1,7 @@
 //! What the control thread does about it, on either side.
 
+use std::io;
+use std::os::fd::{BorrowedFd, OwnedFd};
 use std::path::PathBuf;
 use std::process::Child;
 use std::time::{Duration, Instant as WallInstant};
@@ -12,6 +14,7 @@ use super::{
     Beginning, CarriedPort, CarriedSite, CarriedUplink, Heir, Heirs, Inherited, Succession, device_text, is_shareable,
 };
 use crate::driver::run::keep_descriptors;
+use crate::driver::system::System;
 use crate::driver::uplinks::resolved;
 use crate::driver::{Control, EVENTS_PER_TURN, RunError};
 use crate::engine::Effect;
@@ -77,7 +80,10 @@ impl Control {
         }
         let stream = arrived?;
         let (beginning, now) = (self.beginning(), self.clock.now());
-        match Succession::begin(stream, beginning, now, &mut self.engine.inputs()) {
+        let files: io::Result<Vec<OwnedFd>> = self.files().map(|(_, file)| file.try_clone_to_owned()).collect();
+        let inputs = &mut self.engine.inputs();
+        let begun = files.and_then(|files| Succession::begin(stream, beginning, &files, (now, inputs)));
+        match begun {
             Ok(succession) => self.succession = Some(succession),
             Err(error) => {
                 warn!(%error, "somebody who was to take over cannot be told");
@@ -85,6 +91,11 @@ impl Control {
             }
         }
         None
+    }
+
+    /// The system's interfaces, by name.
+    fn files(&self) -> impl Iterator<Item = (&str, BorrowedFd<'_>)> {
+        self.system.iter().flat_map(System::files)
     }
 
     fn beginning(&self) -> Beginning {
@@ -104,6 +115,8 @@ impl Control {
             site: CarriedSite::of(&self.configuration.site),
             ports: carried.collect(),
             uplinks: self.engine.found().into_iter().map(CarriedUplink::of).collect(),
+            interfaces: self.files().map(|(name, _)| name.to_owned()).collect(),
+            withdrawn: self.conditions.withdrawn,
         }
     }
 
@@ -114,6 +127,9 @@ impl Control {
         sockets: (Server, Heirs),
     ) -> Result<(), RunError> {
         let began = WallInstant::now();
+        if let Some(system) = &mut self.system {
+            system.stop_watching();
+        }
         self.devices.stop();
         // What the workers noticed last. Whatever ought to be sent about it, its receiver asks again.
         let Control { engine, workers, clock, effects, .. } = &mut self;
@@ -144,6 +160,7 @@ impl Control {
     /// Takes in what the old process has, and then its devices.
     pub(in crate::driver) fn inherit(&mut self, heir: &mut Heir) -> Result<(), RunError> {
         let began = WallInstant::now();
+        self.begin_system()?;
         let mut items_taken = 0;
         loop {
             match heir.next()? {

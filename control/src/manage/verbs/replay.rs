@@ -51,7 +51,7 @@ pub struct ReplayArgs {
     #[arg(long)]
     pub inputs: bool,
     /// Which effects to tell: stories, unless said otherwise; `all`, or some of answer, lose, install, remove, replay, refuse,
-    /// transmit, transmit-by, plain, publish, story.
+    /// transmit, transmit-by, plain, publish, story, system.
     #[arg(long, value_name = "KINDS", value_delimiter = ',')]
     pub effects: Vec<String>,
     /// Only what has to do with this address, or with the context of this tag.
