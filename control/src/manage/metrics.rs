@@ -152,6 +152,7 @@ impl Figures {
         let info = vec![("box", status.name.clone()), ("version", status.version.clone())];
         out.gauges("pshim6_build_info", "The box and its program", [(info, 1.0)])?;
         out.gauge("pshim6_ready", "Whether the box serves", flag(status.ready))?;
+        out.gauge("pshim6_fit", "Whether the box is fit to have routes to it", flag(status.system.fit))?;
         out.gauge("pshim6_uptime_seconds", "Seconds since the start", status.uptime_s as f64)?;
         out.gauge("pshim6_hosts", "Hosts served", status.hosts as f64)?;
         let counts = &status.contexts;

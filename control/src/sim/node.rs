@@ -52,6 +52,8 @@ pub struct Node {
     pub control: ControlLink<HeapFrame>,
     /// Its workers.
     pub workers: Vec<Worker<HeapFrame>>,
+    /// Frames given to the operating system that shares its ports.
+    pub shown: Vec<(PortId, Vec<u8>)>,
     blueprint: Blueprint,
     /// By worker, then port.
     wires: Vec<Vec<Wire>>,
@@ -123,6 +125,7 @@ impl Node {
             engine,
             control,
             workers,
+            shown: Vec::new(),
             blueprint,
             wires,
             proofs: Vec::new(),
@@ -382,8 +385,7 @@ impl Node {
                 Effect::Refuse(worker, pair) => self.control.refuse(worker, pair),
                 Effect::Transmit(port, frame) => _ = self.control.transmit(port, &frame),
                 Effect::TransmitBy(worker, port, frame) => _ = self.control.transmit_by(worker, port, &frame),
-                // No system shares a port of a simulated box.
-                Effect::System(..) => {}
+                Effect::System(port, frame) => self.shown.push((port, frame)),
                 Effect::Plain(port, frame) => _ = self.control.plain(port, &frame),
                 Effect::Publish(snapshot) => self.control.publish(&snapshot),
                 Effect::Story(story) => stories.push(story),
@@ -428,6 +430,13 @@ impl Node {
             }
             filter.after = view.next;
         }
+    }
+
+    /// Something happens to its engine from outside, as the operating system does it. What follows is carried out when it is
+    /// next looked at.
+    pub fn tell(&mut self, what: impl FnOnce(&mut Engine, &mut Vec<Effect>)) {
+        what(&mut self.engine, &mut self.effects);
+        self.worked = true;
     }
 
     /// A count of the control core.

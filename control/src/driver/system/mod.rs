@@ -15,6 +15,7 @@ use std::fs::{self, File};
 use std::io::{self, Write};
 use std::net::Ipv6Addr;
 use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
+use std::time::{Duration, Instant as WallInstant};
 
 use dataplane::snapshot::PortId;
 use dataplane::wire::ethernet::Mac;
@@ -31,6 +32,10 @@ pub(super) use tend::Conditions;
 
 /// Pieces of news taken in one turn, so that events of the workers do not wait long.
 const NEWS_PER_TURN: usize = 256;
+
+/// How often, and for how long, an interface is tried to be made whose name is taken.
+const AGAIN: Duration = Duration::from_millis(50);
+const PATIENCE: Duration = Duration::from_secs(5);
 
 /// An interface of the system's by which it shares a port.
 struct Interface {
@@ -86,7 +91,7 @@ impl System {
             let failed = |error: io::Error| RunError::System(format!("interface {}: {error}", wanted.name));
             let file = match known {
                 Some(known) => known.file.into(),
-                None => super::run::open_tap(&wanted.name).map_err(failed)?.into(),
+                None => make(&wanted.name).map_err(failed)?.into(),
             };
             let index = index_of(&wanted.name).map_err(failed)?;
             if fresh {
@@ -268,6 +273,22 @@ impl Interface {
     fn watched(&self) -> io::Result<Watched> {
         Ok(Watched { port: self.port, index: self.index, name: self.name.clone(), file: self.file.try_clone()? })
     }
+}
+
+/// Makes an interface. One of this name that is another process's may be about to go: who was to take over and could not has it for
+/// a moment longer.
+fn make(name: &str) -> io::Result<OwnedFd> {
+    let until = WallInstant::now() + PATIENCE;
+    loop {
+        match super::run::open_tap(name) {
+            Err(error) if is_taken(&error) && WallInstant::now() < until => std::thread::sleep(AGAIN),
+            made => return made,
+        }
+    }
+}
+
+fn is_taken(error: &io::Error) -> bool {
+    error.kind() == io::ErrorKind::ResourceBusy || error.kind() == io::ErrorKind::AlreadyExists
 }
 
 /// The system's number of an interface.

@@ -2,7 +2,7 @@
 
 use std::time::Duration;
 
-use tracing::{info, warn};
+use tracing::info;
 
 use super::super::{Control, NAP, RunError};
 use crate::engine::Unfit;
@@ -78,7 +78,8 @@ impl Control {
         if self.conditions.reasons.as_ref() != Some(&reasons) {
             match reasons.is_empty() {
                 true => info!("fit to serve"),
-                false => warn!(reasons = texts(&reasons).join("; "), "not fit to serve"),
+                // At a start this is how it begins.
+                false => info!(reasons = texts(&reasons).join("; "), "not fit to serve"),
             }
             self.conditions.reasons = Some(reasons);
         }
