@@ -287,6 +287,13 @@ pub(super) struct RaSection {
 #[serde(deny_unknown_fields)]
 pub(super) struct StoreSection {
     pub(super) file: Text,
+    pub(super) etcd: Texts,
+    pub(super) prefix: Text,
+    pub(super) ca: Text,
+    pub(super) certificate: Text,
+    pub(super) key: Text,
+    pub(super) user: Text,
+    pub(super) password_file: Text,
 }
 
 /// `[publish]`

@@ -9,6 +9,7 @@ mod dpdk;
 mod figures;
 mod helpers;
 mod history;
+mod keeper;
 mod leases;
 mod policy;
 mod run;
@@ -17,6 +18,7 @@ mod succession;
 mod supervisor;
 mod traced;
 mod uplinks;
+mod watcher;
 
 use std::process::Child;
 use std::sync::Arc;
@@ -240,14 +242,15 @@ impl Control {
 
     /// Clients have what the store says they have.
     fn begin_leases(&mut self, kept: Option<leases::Opened>) -> Result<(), RunError> {
-        let Some((store, kept)) = kept else { return Ok(()) };
-        info!(leases = kept.stored.leases.len(), server = %kept.duid, "store read");
+        let Some(mut opened) = kept else { return Ok(()) };
+        let (store, kept) = (&mut opened.store, opened.kept.clone());
+        info!(store = store.name(), leases = kept.stored.leases.len(), server = %kept.duid, "store read");
         let known = resolved(&self.configuration, &self.carried);
         self.delegations = (Some(kept.duid.clone()), kept.epoch, store.delegations()?);
         self.engine.begin_leases(&mut self.rng, &known.site, &known.hosts, kept);
         let published = store.published()?;
         self.engine.publish_since(published.iter().filter_map(|name| name.parse().ok()).collect());
-        self.leases = Some(Leases::start(store)?);
+        self.leases = Some(Leases::start(opened)?);
         Ok(())
     }
 

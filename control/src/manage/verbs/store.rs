@@ -7,7 +7,7 @@ use super::{Output, StoreVerb, VerbError, account};
 use crate::config::Site;
 use crate::manage::api::{Request, Response};
 use crate::manage::client::Client;
-use crate::store::{Export, Store, StoreError};
+use crate::store::{Export, Storage, Store, StoreError};
 
 pub(super) fn run(config: &Path, verb: &StoreVerb, output: &mut Output<'_>) -> Result<(), VerbError> {
     let (site, _) = Site::load(config)?;
@@ -17,7 +17,7 @@ pub(super) fn run(config: &Path, verb: &StoreVerb, output: &mut Output<'_>) -> R
     match verb {
         StoreVerb::Export => {
             let export = match Store::open_existing(file) {
-                Ok(store) => store.export()?,
+                Ok(mut store) => store.export()?,
                 Err(StoreError::InUse { .. }) => ask(&site)?,
                 Err(error) => return Err(error.into()),
             };
@@ -33,7 +33,7 @@ pub(super) fn run(config: &Path, verb: &StoreVerb, output: &mut Output<'_>) -> R
         }
         StoreVerb::Import { file: from } => {
             let export = read(from)?;
-            let store = Store::open(file)?;
+            let mut store = Store::open(file)?;
             store.import(&export).map_err(|error| VerbError::Words(format!("nothing was taken in: {error}")))?;
             account::give(file)?;
             output.note(format!("{}: {} leases", file.display(), export.stored.leases.len()))
