@@ -261,8 +261,7 @@ impl Client {
             let body = Limited::new(answer.into_body(), ANSWER_OCTETS_MAX).collect();
             let body = self.runtime.block_on(async { timeout(PATIENCE, body).await });
             let octets = body.ok().and_then(Result::ok).map(|body| body.to_bytes()).unwrap_or_default();
-            let said: Value = serde_json::from_slice(&octets).unwrap_or_default();
-            let text = words(&said["error"]);
+            let text = reason_in(&octets);
             // A token ends some minutes after it was used last.
             if text.contains("invalid auth token") && attempt == 0 && self.token.take().is_some() {
                 continue;
@@ -290,8 +289,8 @@ impl Client {
                 self.token = Some(token.to_owned());
                 Ok(())
             }
-            _ if status >= 500 => Err(self.unreachable(words(&said["error"]))),
-            _ => Err(ClusterError::Refused(format!("user {name}: {}", words(&said["error"])))),
+            _ if status >= 500 => Err(self.unreachable(reason_in(&octets))),
+            _ => Err(ClusterError::Refused(format!("user {name}: {}", reason_in(&octets)))),
         }
     }
 
@@ -429,6 +428,14 @@ fn text_of(value: &Value) -> Result<String, ClusterError> {
 
 fn list(value: &Value) -> &[Value] {
     value.as_array().map_or(&[], Vec::as_slice)
+}
+
+/// Why a member says no: in JSON, or in a line of its own where it does not come so far.
+fn reason_in(answer: &[u8]) -> String {
+    match serde_json::from_slice::<Value>(answer) {
+        Ok(said) => words(&said["error"]),
+        Err(_) => String::from_utf8_lossy(answer).trim().chars().take(200).collect(),
+    }
 }
 
 fn words(value: &Value) -> String {
