@@ -1,25 +1,36 @@
-//! Commands about the store: the file itself, or the daemon that has it open.
+//! Commands about the store: the file itself, the daemon that has it open, or the cluster that several boxes share.
 
 use std::io::Read;
 use std::path::{Path, PathBuf};
 
 use super::{Output, StoreVerb, VerbError, account};
-use crate::config::Site;
+use crate::config::{Cluster, Site};
 use crate::manage::api::{Request, Response};
 use crate::manage::client::Client;
-use crate::store::{Export, Storage, Store, StoreError};
+use crate::store::shared::etcd::{Client as Etcd, Settings};
+use crate::store::shared::{Heard, Shared};
+use crate::store::{Export, News, Storage, Store, StoreError};
+
+/// What we are called at the cluster; nothing is written under it.
+const NAME: &str = "pshim6ctl";
 
 pub(super) fn run(config: &Path, verb: &StoreVerb, output: &mut Output<'_>) -> Result<(), VerbError> {
     let (site, _) = Site::load(config)?;
     let Some(file) = &site.store else {
         return Err(VerbError::Words(format!("{}: there is no [store]", config.display())));
     };
+    let cluster = site.cluster.as_ref();
     match verb {
         StoreVerb::Export => {
-            let export = match Store::open_existing(file) {
-                Ok(mut store) => store.export()?,
-                Err(StoreError::InUse { .. }) => ask(&site)?,
-                Err(error) => return Err(error.into()),
+            let export = match cluster {
+                None => own(&site, file)?,
+                Some(cluster) => match shared(cluster) {
+                    Ok(mut store) => store.export()?,
+                    Err(error) => {
+                        output.note(format!("{error}; what follows is what this box knows of it"))?;
+                        copy(&site, file, cluster)?
+                    }
+                },
             };
             // It is for machines, whatever `--json` says.
             Output {
@@ -33,22 +44,106 @@ pub(super) fn run(config: &Path, verb: &StoreVerb, output: &mut Output<'_>) -> R
         }
         StoreVerb::Import { file: from } => {
             let export = read(from)?;
-            let mut store = Store::open(file)?;
-            store.import(&export).map_err(|error| VerbError::Words(format!("nothing was taken in: {error}")))?;
-            account::give(file)?;
-            output.note(format!("{}: {} leases", file.display(), export.stored.leases.len()))
+            let wrong = |error| VerbError::Words(format!("not all of it was taken in: {error}"));
+            let name = match cluster {
+                None => {
+                    let mut store = Store::open(file)?;
+                    store.import(&export).map_err(wrong)?;
+                    account::give(file)?;
+                    store.name()
+                }
+                Some(cluster) => {
+                    let mut store = shared(cluster)?;
+                    store.import(&export).map_err(wrong)?;
+                    store.name()
+                }
+            };
+            output.note(format!("{name}: {} leases", export.stored.leases.len()))
         }
-        StoreVerb::Check => {
-            let mut store = Store::open_existing(file)?;
-            let whole = store.check()?;
-            let stored = store.load()?;
-            let state = if whole { "good" } else { "repaired" };
-            output.note(format!(
-                "{}: {state}; {} leases, {} quarantined",
-                file.display(),
-                stored.leases.len(),
-                stored.quarantine.len()
-            ))
+        StoreVerb::Check => match cluster {
+            None => {
+                let mut store = Store::open_existing(file)?;
+                let whole = store.check()?;
+                let stored = store.load()?;
+                let state = if whole { "good" } else { "repaired" };
+                output.note(format!(
+                    "{}: {state}; {} leases, {} quarantined",
+                    file.display(),
+                    stored.leases.len(),
+                    stored.quarantine.len()
+                ))
+            }
+            Some(cluster) => check(cluster, output),
+        },
+    }
+}
+
+/// The file, or what the daemon says that has it.
+fn own(site: &Site, file: &Path) -> Result<Export, VerbError> {
+    match Store::open_existing(file) {
+        Ok(mut store) => Ok(store.export()?),
+        Err(StoreError::InUse { .. }) => ask(site),
+        Err(error) => Err(error.into()),
+    }
+}
+
+/// The same of a box's copy of what several share.
+fn copy(site: &Site, file: &Path, cluster: &Cluster) -> Result<Export, VerbError> {
+    Store::open_existing(file).map(drop).or_else(|error| match error {
+        StoreError::InUse { .. } => Ok(()),
+        error => Err(error),
+    })?;
+    match Shared::open(file, NAME, etcd(cluster)?) {
+        Ok(mut store) => Ok(store.export()?),
+        Err(StoreError::InUse { .. }) => ask(site),
+        Err(error) => Err(error.into()),
+    }
+}
+
+fn etcd(cluster: &Cluster) -> Result<Etcd, VerbError> {
+    let settings = Settings::load(cluster).map_err(|problem| VerbError::Words(problem.to_string()))?;
+    Etcd::new(settings).map_err(|error| VerbError::Words(error.to_string()))
+}
+
+/// Everything the cluster has.
+fn shared(cluster: &Cluster) -> Result<Shared<Etcd>, VerbError> {
+    let all = etcd(cluster)?.read_all().map_err(|error| VerbError::Words(error.to_string()))?;
+    let mut store = Shared::passing(NAME, etcd(cluster)?)?;
+    store.hear(Heard::All(all))?;
+    match store.alone() {
+        None => Ok(store),
+        Some(reason) => Err(VerbError::Words(format!("{}: {reason}", store.name()))),
+    }
+}
+
+/// Each member of the cluster, and each row that is in it.
+fn check(cluster: &Cluster, output: &mut Output<'_>) -> Result<(), VerbError> {
+    let (mut silent, mut unreadable) = (0, Vec::new());
+    for endpoint in &cluster.endpoints {
+        let mut one = etcd(&Cluster { endpoints: vec![endpoint.clone()], ..cluster.clone() })?;
+        if let Err(error) = one.newest() {
+            silent += 1;
+            output.note(error.to_string())?;
+        }
+    }
+    let mut store = shared(cluster)?;
+    let stored = store.load()?;
+    for news in store.news() {
+        if let News::Unreadable(row) = news {
+            unreadable.push(row);
+        }
+    }
+    let members = cluster.endpoints.len();
+    let (leases, held) = (stored.leases.len(), stored.quarantine.len());
+    let answering = members - silent;
+    output.note(format!(
+        "{}: {answering} of {members} members answer; {leases} leases, {held} quarantined",
+        store.name()
+    ))?;
+    match unreadable.first() {
+        None => Ok(()),
+        Some(row) => {
+            Err(VerbError::Words(format!("{} rows cannot be read, {row} is the first of them", unreadable.len())))
         }
     }
 }
