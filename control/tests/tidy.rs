@@ -127,6 +127,7 @@ const COMMON_PATHS: &[&str] = &[
     "mnt",
     "nonexistent",
     "opt",
+    "pshim6",
     "proc",
     "run",
     "sbin",

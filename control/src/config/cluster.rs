@@ -9,6 +9,7 @@ use rustls::ClientConfig;
 use toml::Spanned;
 
 use super::check::required;
+use super::documents::{self, Share};
 use super::file::StoreSection;
 use super::problem::Problem;
 use super::source::Source;
@@ -36,6 +37,10 @@ pub struct Cluster {
     pub key: PathBuf,
     /// Our name there, and the file with the password.
     pub user: Option<(String, PathBuf)>,
+    /// Files that boxes share by it (`store.share`), each once.
+    pub share: Vec<Share>,
+    /// What seals the site's key among them (`store.wrap_key`).
+    pub wrap_key: Option<PathBuf>,
 }
 
 /// The files of it, read.
@@ -55,6 +60,7 @@ impl Access {
     pub fn load(cluster: &Cluster) -> Result<Access, Problem> {
         let tls = tls::client(&cluster.authority, &cluster.certificate, &cluster.key)?;
         let user = cluster.user.as_ref().map(|(name, file)| Ok((name.clone(), password(file)?))).transpose()?;
+        cluster.wrap_key.as_deref().map(documents::wrap_key).transpose()?;
         Ok(Access { tls, user })
     }
 }
@@ -82,6 +88,7 @@ pub(super) fn check(source: &mut Source<'_>, table: &Spanned<StoreSection>, dire
         ("key", &section.key),
         ("user", &section.user),
         ("password_file", &section.password_file),
+        ("wrap_key", &section.wrap_key),
     ];
     let Some(list) = &section.etcd else {
         for (name, field) in others {
@@ -133,7 +140,22 @@ pub(super) fn check(source: &mut Source<'_>, table: &Spanned<StoreSection>, dire
             None
         }
     };
+    let mut share: Vec<Share> = Vec::new();
+    for item in section.share.iter().flat_map(|list| list.get_ref()) {
+        match share.contains(item.get_ref()) {
+            true => source.problem(&item.span(), "stands twice"),
+            false => share.push(*item.get_ref()),
+        }
+    }
+    let wrap_key = section.wrap_key.as_ref().map(|file| directory.join(file.get_ref()));
+    if wrap_key.is_some() != share.contains(&Share::Key) {
+        let said = "share has \"key\" and wrap_key names what seals it, or neither";
+        let at = section.wrap_key.as_ref().map(Spanned::span).or(section.share.as_ref().map(Spanned::span));
+        source.problem(&at.unwrap_or(span.clone()), said);
+    }
     Some(Cluster {
+        share,
+        wrap_key,
         endpoints,
         prefix: prefix.to_owned(),
         authority: authority?,

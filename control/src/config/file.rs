@@ -8,6 +8,7 @@ use serde::de::DeserializeOwned;
 use toml::Spanned;
 use toml::de::{DeValue, ValueDeserializer};
 
+use super::documents::Share;
 use super::site::{ARecords, FlowLabels, Hugepages, Idle, Order, Routable};
 use super::source::{Source, remove_at};
 
@@ -294,6 +295,8 @@ pub(super) struct StoreSection {
     pub(super) key: Text,
     pub(super) user: Text,
     pub(super) password_file: Text,
+    pub(super) share: Option<Spanned<Vec<Spanned<Share>>>>,
+    pub(super) wrap_key: Text,
 }
 
 /// `[publish]`

@@ -11,6 +11,7 @@ mod check;
 pub mod cluster;
 mod dhcp;
 mod dns;
+pub mod documents;
 pub mod edit;
 mod file;
 mod fork;

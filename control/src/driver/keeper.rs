@@ -45,19 +45,21 @@ pub(super) enum Write {
     Reserve(MadeIdentity),
     /// One that it will give to nobody.
     Release(Ipv6Addr),
+    /// A file that boxes share says this, and the last news that were heard of.
+    Document(&'static str, Option<String>, u64),
 }
 
 impl Write {
     fn changes(&self) -> &[Change] {
         match self {
             Write::Commit(commit) => &commit.changes,
-            Write::Published(..) | Write::Delegation(..) | Write::Reserve(_) | Write::Release(_) => &[],
+            _ => &[],
         }
     }
 
     /// Whether somebody waits for it at this moment.
     pub(super) fn is_awaited(&self) -> bool {
-        !matches!(self, Write::Reserve(_) | Write::Release(_))
+        !matches!(self, Write::Reserve(_) | Write::Release(_) | Write::Document(..))
     }
 
     /// None if there is nothing to write.
@@ -68,6 +70,7 @@ impl Write {
             Write::Delegation(name, delegation) => Entry::Delegation(name, delegation.as_ref()),
             Write::Reserve(made) => Entry::Reserve(made.identity.as_ref()?),
             Write::Release(ulid) => Entry::Release(*ulid),
+            Write::Document(name, text, seen) => Entry::Document(name, text.clone(), *seen),
         })
     }
 }

@@ -23,8 +23,8 @@ use crate::dhcp::Duid;
 use crate::engine::{Effect, Engine, IdentityJob, Kept, MadeIdentity};
 use crate::manage::api::Response;
 use crate::manage::server::Call;
-use crate::store::shared::Shared;
 use crate::store::shared::etcd::{Client, Settings};
+use crate::store::shared::{Document, Shared};
 use crate::store::{News, Storage, Store, StoreError};
 use crate::time::Instant;
 
@@ -53,6 +53,16 @@ pub(super) struct Leases {
     reserves: bool,
     /// What waits for that.
     reserving: VecDeque<MadeIdentity>,
+    /// The number of the last news of other boxes.
+    seen: u64,
+    /// Files that boxes share, as they are told of.
+    documents: Vec<Document>,
+    /// Whether others are heard again since that was asked last.
+    back: bool,
+    /// Why they are not.
+    alone: Option<String>,
+    /// Changes of files that wait for room.
+    changed: VecDeque<(&'static str, Option<String>)>,
     stop: Arc<AtomicBool>,
     threads: Vec<JoinHandle<()>>,
 }
@@ -64,12 +74,15 @@ pub(super) struct Opened {
     others: Option<Others>,
     /// What it keeps.
     pub(super) kept: Kept,
+    /// Files that boxes share, as this one had heard of them before.
+    pub(super) documents: Vec<Document>,
 }
 
 /// Opens the store of a site that has one, and reads what it keeps.
 pub(super) fn open(configuration: &Configuration, clock: Clock, rng: &mut dyn Rng) -> Result<Option<Opened>, RunError> {
     let site = &configuration.site;
     let Some(file) = site.store.clone() else { return Ok(None) };
+    let mut documents = Vec::new();
     let (mut store, open, others): (Box<dyn Storage>, Box<dyn FnMut() -> _ + Send>, _) = match &site.cluster {
         None => {
             let store = soon(|| Store::open(&file))?;
@@ -81,6 +94,7 @@ pub(super) fn open(configuration: &Configuration, clock: Clock, rng: &mut dyn Rn
             let settings = Settings::load(cluster).map_err(|problem| RunError::Policy(problem.to_string()))?;
             let node = site.node.name.clone();
             let mut store = soon(|| Shared::open(&file, &node, client(&settings)?))?;
+            documents = store.documents();
             let others = Others::find(&mut store, &settings, FIRST)?;
             let open = move || {
                 Store::open_existing(&file)?;
@@ -95,7 +109,7 @@ pub(super) fn open(configuration: &Configuration, clock: Clock, rng: &mut dyn Rn
     let (stored, reserved) = (store.load()?, store.reserved()?);
     let wall = SystemTime::now().duration_since(UNIX_EPOCH).map_err(|error| RunError::System(error.to_string()))?;
     let epoch = wall.saturating_sub(clock.now().0).as_secs();
-    Ok(Some(Opened { store, open, others, kept: Kept { duid, stored, reserved, epoch } }))
+    Ok(Some(Opened { store, open, others, kept: Kept { duid, stored, reserved, epoch }, documents }))
 }
 
 /// A conversation with the cluster of a store.
@@ -152,6 +166,11 @@ impl Leases {
             made,
             reserves,
             reserving: VecDeque::new(),
+            seen: 0,
+            documents: Vec::new(),
+            back: false,
+            alone: None,
+            changed: VecDeque::new(),
             stop,
             threads,
         })
@@ -174,7 +193,7 @@ impl Leases {
                         Write::Commit(commit) => done.push((commit.ticket, Ok(()))),
                         Write::Published(record, true) => engine.published_is_kept(record),
                         Write::Reserve(made) => engine.identity_made(made),
-                        Write::Published(_, false) | Write::Delegation(..) | Write::Release(_) => {}
+                        _ => {}
                     }
                 }
                 Report::Lost(write, reason) => {
@@ -182,7 +201,11 @@ impl Leases {
                     match write {
                         Write::Commit(commit) => done.push((commit.ticket, Err(reason))),
                         Write::Reserve(made) => engine.identity_made(made.spoilt()),
-                        Write::Published(..) | Write::Delegation(..) | Write::Release(_) => {}
+                        // What another box wrote instead is told by itself.
+                        Write::Document(name, ..) => {
+                            engine.store_conflict(format!("{name}: {reason}"), effects);
+                        }
+                        _ => {}
                     }
                 }
                 Report::News(news) => {
@@ -190,8 +213,20 @@ impl Leases {
                     engine.committed(now, rng, &std::mem::take(&mut done), effects);
                     answers += 1;
                     match news {
-                        News::Changed(changes, number) => engine.store_changed(now, rng, (changes, number), effects),
-                        News::Alone(reason) => engine.store_alone(reason, effects),
+                        News::Changed(changes, number) => {
+                            self.seen = number;
+                            engine.store_changed(now, rng, (changes, number), effects);
+                        }
+                        News::Document(document, number) => {
+                            self.seen = number;
+                            engine.store_heard(number);
+                            self.documents.push(document);
+                        }
+                        News::Alone(reason) => {
+                            self.back |= reason.is_none();
+                            self.alone.clone_from(&reason);
+                            engine.store_alone(reason, effects);
+                        }
                         News::Conflict(what) => engine.store_conflict(what, effects),
                         News::Unreadable(row) => engine.store_unreadable(row, effects),
                     }
@@ -234,6 +269,7 @@ impl Leases {
                 .or_else(published)
                 .or_else(|| engine.next_delegation().map(|(name, delegation)| Write::Delegation(name, delegation)))
                 .or_else(|| self.reserving.pop_front().map(Write::Reserve))
+                .or_else(|| self.changed.pop_front().map(|(name, text)| Write::Document(name, text, self.seen)))
                 .or_else(|| engine.next_released().filter(|_| self.reserves).map(Write::Release))
         };
         while let Some(write) = self.next.take().or_else(&mut next) {
@@ -247,6 +283,22 @@ impl Leases {
                 Err(_) => return,
             }
         }
+    }
+
+    /// Files that others wrote, and whether they can be heard again since this was asked last.
+    pub(super) fn documents(&mut self) -> (Vec<Document>, bool) {
+        (std::mem::take(&mut self.documents), std::mem::take(&mut self.back))
+    }
+
+    /// Has a file told to others. A later word on the same one takes the place of one that waits.
+    pub(super) fn share(&mut self, name: &'static str, text: Option<String>) {
+        self.changed.retain(|(waits, _)| *waits != name);
+        self.changed.push_back((name, text));
+    }
+
+    /// Whether the store is shared with other boxes, and why they cannot be heard, if they cannot.
+    pub(super) fn shared(&self) -> Option<Option<String>> {
+        self.reserves.then(|| self.alone.clone())
     }
 
     /// Whether an answer may come at any moment.

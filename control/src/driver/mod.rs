@@ -13,6 +13,7 @@ mod keeper;
 mod leases;
 mod policy;
 mod run;
+mod sharing;
 mod stories;
 mod succession;
 mod supervisor;
@@ -40,7 +41,7 @@ use crate::dhcp::client::Stored as Delegation;
 use crate::engine::{Effect, Engine, PortSetup, SetupError};
 use crate::manage::api::{
     CountersView, DnsView, FlushedView, MemoryView, Natv6ProviderView, Natv6View, PortView, ProviderView, ReloadedView,
-    Request, Response, StatusView, SteerRequest, WorkerView,
+    Request, Response, StatusView, SteerRequest, StoreView, WorkerView,
 };
 use crate::manage::server::{Call, Renewal, ServerError};
 use crate::policy::Policy;
@@ -51,6 +52,7 @@ use history::History;
 use leases::Leases;
 use run::Ending;
 pub use run::run;
+use sharing::Sharing;
 use stories::Stories;
 use succession::{Heirs, Succession};
 pub use supervisor::Supervisor;
@@ -174,6 +176,8 @@ struct Control {
     devices: Box<dyn Devices>,
     helpers: Helpers,
     leases: Option<Leases>,
+    /// Files that boxes of the site share.
+    sharing: Option<Sharing>,
     effects: Vec<Effect>,
     stories: Stories,
     surroundings: Surroundings,
@@ -224,6 +228,7 @@ impl Control {
             devices,
             helpers,
             leases: None,
+            sharing: None,
             effects: Vec::new(),
             stories: Stories::default(),
             surroundings,
@@ -250,6 +255,7 @@ impl Control {
         self.engine.begin_leases(&mut self.rng, &known.site, &known.hosts, kept);
         let published = store.published()?;
         self.engine.publish_since(published.iter().filter_map(|name| name.parse().ok()).collect());
+        self.sharing = Sharing::begin(&self.configuration, std::mem::take(&mut opened.documents))?;
         self.leases = Some(Leases::start(opened)?);
         Ok(())
     }
@@ -323,6 +329,7 @@ impl Control {
             self.remember(now);
         }
         self.carry_out();
+        self.follow_store();
         events
     }
 
@@ -438,6 +445,11 @@ impl Control {
             contexts: self.engine.context_counts(now, site.node.contexts_max),
             hosts: self.engine.hosts_served() as u64,
             publish: self.engine.publish_counts(),
+            store: self
+                .leases
+                .as_ref()
+                .and_then(Leases::shared)
+                .map(|alone| StoreView { alone, shared: self.sharing.as_ref().map(Sharing::view).unwrap_or_default() }),
         }
     }
 
@@ -546,6 +558,7 @@ impl Control {
             renewal.renew(Arc::clone(tls));
         }
         self.configuration = new;
+        self.share();
         Ok(view)
     }
 }

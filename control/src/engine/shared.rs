@@ -30,6 +30,13 @@ impl Engine {
         self.follow_leases(now, rng, out, effects);
     }
 
+    /// There were news that mean nothing to leases.
+    pub fn store_heard(&mut self, number: u64) {
+        if let Some(leases) = &mut self.leases {
+            leases.seen = number;
+        }
+    }
+
     /// Other boxes cannot be heard for this reason, or they can again.
     pub fn store_alone(&mut self, reason: Option<String>, effects: &mut Vec<Effect>) {
         self.tally.count(if reason.is_some() { Event::StoreAlone } else { Event::StoreTogether });

@@ -2,7 +2,7 @@
 
 use std::net::Ipv6Addr;
 
-use super::shared::Heard;
+use super::shared::{Document, Heard};
 use super::{Export, ExportError, Store, StoreError};
 use crate::dhcp::client::Stored as Delegation;
 use crate::dhcp::{Change, Duid, Identity, Stored};
@@ -21,6 +21,9 @@ pub enum Entry<'a> {
     Reserve(&'a Identity),
     /// One that it will give to nobody.
     Release(Ipv6Addr),
+    /// A file of the operator's says this from now on, or is there no more. The number is that of the last
+    /// [`News::Document`] or [`News::Changed`] that was heard of.
+    Document(&'a str, Option<String>, u64),
 }
 
 /// What became of it.
@@ -37,6 +40,8 @@ pub enum Verdict {
 pub enum News {
     /// Another box wrote this; the number goes up with each.
     Changed(Vec<Change>, u64),
+    /// A file that boxes share says this now; the number goes up with each.
+    Document(Document, u64),
     /// Nobody else can be heard, and why; or they can again.
     Alone(Option<String>),
     /// Both this box and another one had changed the same; what is said is what became of it.
@@ -73,6 +78,11 @@ pub trait Storage: Send {
     /// Writes entries in order. After an error none, some or all of them are written, each of them whole or not at all; to
     /// write them again does no harm.
     fn write(&mut self, entries: &[Entry<'_>]) -> Result<Vec<Verdict>, StoreError>;
+
+    /// Files that boxes share, as they were heard of last.
+    fn documents(&mut self) -> Vec<Document> {
+        Vec::new()
+    }
 
     /// Whether identities have to be reserved before they are given.
     fn is_shared(&self) -> bool {

@@ -117,6 +117,8 @@ impl Etcd {
             certificate: self.client.certificate.clone(),
             key: self.client.key.clone(),
             user: None,
+            share: Vec::new(),
+            wrap_key: None,
         }
     }
 

@@ -13,6 +13,7 @@
 
 mod cluster;
 mod copy;
+mod documents;
 pub mod etcd;
 mod merge;
 mod mirror;
@@ -28,6 +29,7 @@ use std::collections::BTreeSet;
 use std::path::Path;
 
 pub use cluster::{Cluster, ClusterError, Done, Events, Row, Snapshot, Transaction};
+pub use documents::{Document, NONCE_OCTETS, SEAL_OCTETS, Seal, TEXT_MAX};
 use mirror::{Edits, Known, Mirror};
 use rows::Owner;
 
@@ -207,6 +209,12 @@ impl<C: Cluster> Shared<C> {
         }
         gone.extend(there);
         self.told += 1;
+        for key in keys.iter().filter(|key| key.starts_with(rows::SITE)) {
+            match rows::document_of(key, self.mirror.value(key)) {
+                Some(document) => self.news.push(News::Document(document, self.told)),
+                None => self.news.push(News::Unreadable(key.clone())),
+            }
+        }
         if !gone.is_empty() {
             self.news.push(News::Changed(gone, self.told));
         }
@@ -306,6 +314,10 @@ impl<C: Cluster> Storage for Shared<C> {
         Ok(rows.filter_map(mine).collect())
     }
 
+    fn documents(&mut self) -> Vec<Document> {
+        self.mirror.under(rows::SITE).filter_map(|(key, value)| rows::document_of(key, Some(value))).collect()
+    }
+
     fn write(&mut self, entries: &[Entry<'_>]) -> Result<Vec<Verdict>, StoreError> {
         let mut verdicts: Vec<Verdict> = Vec::with_capacity(entries.len());
         let (mut most, mut attempts) = (usize::MAX, 0);
@@ -339,6 +351,10 @@ impl<C: Cluster> Storage for Shared<C> {
                 self.tell(&plan.refused);
             }
             self.news.extend(plan.conflicts.into_iter().map(News::Conflict));
+            let documents: Vec<String> = plan.edits.into_keys().filter(|key| key.starts_with(rows::SITE)).collect();
+            if !documents.is_empty() {
+                self.tell(&documents);
+            }
             if !plan.stands.is_empty() {
                 self.told += 1;
                 self.news.push(News::Changed(plan.stands, self.told));

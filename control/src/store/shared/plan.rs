@@ -5,7 +5,7 @@ use std::net::Ipv6Addr;
 use super::merge::{Outcome, merge};
 use super::mirror::Edits;
 use super::rows::{self, Owner};
-use super::{Cluster, ROWS_PER_TRANSACTION, Shared};
+use super::{Cluster, Document, ROWS_PER_TRANSACTION, Shared};
 use crate::dhcp::Change;
 use crate::store::json;
 use crate::store::storage::{Entry, Verdict};
@@ -61,6 +61,24 @@ impl<C: Cluster> Shared<C> {
             Entry::Delegation(name, delegation) => {
                 edits.insert(format!("{}{name}", rows::DELEGATIONS), delegation.map(json));
                 Ok(())
+            }
+            Entry::Document(name, text, seen) => {
+                let key = format!("{}{name}", rows::SITE);
+                let known = self.mirror.get(&key);
+                let before = rows::document_of(&key, self.mirror.value(&key));
+                let was = before.as_ref().map_or(0, |document| document.version);
+                let (name, text, by) = ((*name).to_owned(), text.clone(), self.node.clone());
+                // What nobody has heard of yet is still the same change.
+                let waits = known.is_some_and(|known| known.base.is_some());
+                let version = if waits { was } else { was + 1 };
+                let late = known.is_some_and(|known| known.news > *seen);
+                if !before.as_ref().is_some_and(|it| it.text == text) {
+                    edits.insert(key, Some(json(&Document { name, version, by, text })));
+                }
+                match before.filter(|_| late && !edits.is_empty()) {
+                    Some(first) => Err(format!("{} {} is of box {}, which was first", first.name, was, first.by)),
+                    None => Ok(()),
+                }
             }
             Entry::Reserve(identity) => {
                 let key = rows::address_key(identity.ulid);

@@ -10,25 +10,27 @@ use crate::store::storage::{Entry, News, Storage, Verdict};
 impl<C: Cluster> Shared<C> {
     /// Writes what was written alone, as far as it stands.
     pub(super) fn reconcile(&mut self, ours: Vec<(String, Known)>, snapshot: &Snapshot) -> Result<(), StoreError> {
-        let (mut calm, mut contested) = (Vec::new(), Vec::new());
+        let (mut calm, mut contested, mut documents) = (Vec::new(), Vec::new(), Vec::new());
+        let number = self.told + 1;
         for (key, known) in ours {
             let at = snapshot.rows.binary_search_by(|row| row.key.as_str().cmp(&key));
             let theirs = at.ok().and_then(|at| snapshot.rows.get(at));
             let is_contested = known.base != Some(theirs.map_or(0, |row| row.revision));
-            let news = if is_contested { self.told + 1 } else { 0 };
+            let news = if is_contested { number } else { 0 };
             let revision = theirs.map_or(snapshot.revision, |row| row.revision);
             let value = theirs.map(|row| row.value.clone());
             let lease = rows::lease_of(&key, known.value.as_deref());
             let before = Known { value, revision, base: None, news };
             self.mirror.put(key.clone(), before);
-            match is_contested && key.starts_with(rows::LEASES) {
-                true => contested.push((key, lease)),
-                false => calm.push((key, known)),
+            if let Some(document) = rows::document_of(&key, known.value.as_deref()) {
+                documents.push((document, is_contested));
+            } else if is_contested && key.starts_with(rows::LEASES) {
+                contested.push((key, lease));
+            } else {
+                calm.push((key, known));
             }
         }
-        if !contested.is_empty() {
-            self.told += 1;
-        }
+        self.told += 1;
         let changes: Vec<Vec<Change>> =
             calm.iter().filter_map(|(key, it)| Some(vec![rows::change_of(key, it.value.as_deref()).ok()??])).collect();
         let mut entries: Vec<Entry<'_>> = changes.iter().map(|changes| Entry::Changes(changes, 0)).collect();
@@ -49,6 +51,14 @@ impl<C: Cluster> Shared<C> {
         for (changes, verdict) in changes.iter().zip(verdicts) {
             if let (Verdict::Refused(reason), Some(Change::Put(lease))) = (verdict, changes.first()) {
                 self.lost(lease, &reason)?;
+            }
+        }
+        for (document, is_contested) in documents {
+            let entry = Entry::Document(&document.name, document.text.clone(), 0);
+            if let [Verdict::Refused(reason)] = &Storage::write(self, &[entry])?[..] {
+                self.news.push(News::Conflict(reason.clone()));
+            } else if is_contested {
+                self.tell(&[format!("{}{}", rows::SITE, document.name)]);
             }
         }
         contested.into_iter().try_for_each(|(key, lease)| self.settle(&key, lease))

@@ -9,11 +9,13 @@
 //! | `quarantine/IDENTIFIER` | a [`Held`] as JSON |
 //! | `published/NAME` | nothing |
 //! | `delegations/PROVIDER` | what it delegated, as JSON |
+//! | `site/NAME` | a file of the operator's, a [`Document`] as JSON |
 
 use std::net::Ipv6Addr;
 
 use serde::{Deserialize, Serialize};
 
+use super::Document;
 use crate::dhcp::{Change, Client, Duid, Held, Identity, Lease};
 use crate::store::json;
 
@@ -24,6 +26,7 @@ pub(super) const ADDRESSES: &str = "addresses/";
 pub(super) const QUARANTINE: &str = "quarantine/";
 pub(super) const PUBLISHED: &str = "published/";
 pub(super) const DELEGATIONS: &str = "delegations/";
+pub(super) const SITE: &str = "site/";
 
 /// Whose an identifier is.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
@@ -50,6 +53,12 @@ pub(super) fn address_key(ulid: Ipv6Addr) -> String {
 
 pub(super) fn held_key(ulid: Ipv6Addr) -> String {
     format!("{QUARANTINE}{:032x}", ulid.to_bits())
+}
+
+/// The file in a row, if it is its row.
+pub(super) fn document_of(key: &str, text: Option<&str>) -> Option<Document> {
+    let name = key.strip_prefix(SITE)?;
+    serde_json::from_str(text?).ok().filter(|document: &Document| document.name == name)
 }
 
 pub(super) fn owner_of(text: Option<&str>) -> Option<Owner> {

@@ -49,6 +49,7 @@ struct Node {
     heard: u64,
     stock: Vec<u64>,
     conflicts: usize,
+    documents: Vec<Document>,
 }
 
 impl Node {
@@ -65,6 +66,7 @@ impl Node {
             heard: 0,
             stock: Vec::new(),
             conflicts: 0,
+            documents: Vec::new(),
         };
         node.hear_all();
         node.store.duid(&Duid::from_uuid([7; 16])).unwrap();
@@ -100,6 +102,10 @@ impl Node {
                     }
                 }
                 News::Conflict(_) => self.conflicts += 1,
+                News::Document(document, number) => {
+                    self.seen = number;
+                    self.documents.push(document);
+                }
                 News::Alone(_) => {}
                 News::Unreadable(row) => panic!("{row}"),
             }
@@ -118,6 +124,19 @@ impl Node {
         let verdicts = self.store.write(&[Entry::Changes(changes, self.seen)]).unwrap();
         self.follow();
         verdicts[0].clone()
+    }
+
+    fn share(&mut self, text: &str) -> Verdict {
+        let entry = Entry::Document("policy", Some(text.into()), self.seen);
+        let verdict = self.store.write(&[entry]).unwrap()[0].clone();
+        self.follow();
+        verdict
+    }
+
+    /// Version, author and text of the last document it heard of.
+    fn policy(&self) -> (u64, &str, &str) {
+        let last = self.documents.last().unwrap();
+        (last.version, &last.by, last.text.as_deref().unwrap())
     }
 
     fn reserve(&mut self, number: u64) -> Verdict {
@@ -368,6 +387,42 @@ fn a_store_moves_into_the_cluster_and_back_without_loss() {
     Storage::import(&mut own, &again).unwrap();
     assert_eq!(sorted(Storage::export(&mut own).unwrap()), sorted(export));
     [&file, &back].map(std::fs::remove_file).into_iter().for_each(|it| _ = it);
+}
+
+#[test]
+fn a_file_that_one_box_changes_reaches_the_other_with_a_version_and_the_second_of_two_is_refused() {
+    let memory = Memory::default();
+    let (mut one, mut two) = (Node::new(&memory, "one"), Node::new(&memory, "two"));
+    assert_eq!(one.share("first"), Verdict::Written);
+    two.hear();
+    assert_eq!((one.policy(), two.policy()), ((1, "one", "first"), (1, "one", "first")));
+    assert_eq!(two.share("second"), Verdict::Written);
+    // This one has not heard of it.
+    assert!(matches!(one.share("other"), Verdict::Refused(reason) if reason.contains("box two")));
+    assert_eq!(one.policy(), (2, "two", "second"));
+    // Now it has.
+    assert_eq!(one.share("third"), Verdict::Written);
+    two.hear();
+    assert_eq!(two.policy(), (3, "one", "third"));
+    // The same words are no change.
+    assert_eq!(two.share("third"), Verdict::Written);
+    assert_eq!(memory.all().rows.iter().filter(|row| row.key == "site/policy").count(), 1);
+    // Alone: said twice, it is one change when it is told.
+    one.wire.set(Line::Cut);
+    assert_eq!(one.share("fourth"), Verdict::Written);
+    assert_eq!(one.share("fifth"), Verdict::Written);
+    one.wire.set(Line::Whole);
+    one.hear_all();
+    two.hear();
+    assert_eq!((one.policy(), two.policy()), ((4, "one", "fifth"), (4, "one", "fifth")));
+    // Alone, and the other was first.
+    one.wire.set(Line::Cut);
+    assert_eq!(one.share("sixth"), Verdict::Written);
+    assert_eq!(two.share("of two"), Verdict::Written);
+    one.wire.set(Line::Whole);
+    one.hear_all();
+    assert_eq!((one.policy(), one.conflicts), ((5, "two", "of two"), 1));
+    assert_eq!(one.store.unwritten(), 0);
 }
 
 #[derive(Clone, Debug)]
