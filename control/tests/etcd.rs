@@ -7,6 +7,8 @@ mod etcd_cluster;
 
 use std::io::{Read, Write};
 use std::net::{Ipv6Addr, TcpListener, TcpStream};
+use std::path::Path;
+use std::process::Command;
 use std::sync::{Arc, Mutex};
 use std::thread;
 use std::time::{Duration, Instant};
@@ -348,4 +350,103 @@ fn somebody_in_between_reads_nothing_and_changes_nothing() {
     store.hear(Heard::All(before)).unwrap();
     assert!(matches!(put(&mut store, &lease(1, 1)), Verdict::Refused(_)));
     assert!(store.is_alone());
+}
+
+/// Runs `pshim6ctl` with a configuration; what it prints.
+fn ctl(config: &Path, arguments: &[&str]) -> Result<String, String> {
+    let output =
+        Command::new(env!("CARGO_BIN_EXE_pshim6ctl")).arg("--config").arg(config).args(arguments).output().unwrap();
+    let said = String::from_utf8_lossy(&output.stderr).into_owned();
+    if output.status.success() { Ok(String::from_utf8(output.stdout).unwrap() + &said) } else { Err(said) }
+}
+
+#[test]
+fn an_operator_moves_a_store_into_the_cluster_and_back_and_nothing_is_lost() {
+    if !etcd_cluster::is_there() {
+        return;
+    }
+    let mut etcd = Etcd::start("moves", 1);
+    let config = |name: &str, store: &str| {
+        let text = format!(
+            r#"
+            [box]
+            name = "{name}"
+            control_socket = "{name}.sock"
+            hosts_file = "{name}-hosts.json"
+            policy_file = "{name}-policy.json"
+            [site]
+            prefix = "fc00:a::/48"
+            lan = "fc00:a:0:1::/64"
+            port = "in"
+            [[port]]
+            name = "in"
+            device = "net_tap0"
+            addresses = ["fc00:a:0:1::1/64"]
+            [[port]]
+            name = "x"
+            device = "net_tap1"
+            addresses = ["2001:db8:ff00::2/64"]
+            [[provider]]
+            name = "x"
+            port = "x"
+            prefix = "2001:db8:1:1::/64"
+            next_hop = "2001:db8:ff00::1"
+            [dhcp]
+            [store]
+            file = "{name}.redb"
+            {store}
+            "#
+        );
+        etcd.file(&format!("{name}.toml"), &text)
+    };
+    let papers =
+        "ca = \"ca.pem\"\ncertificate = \"O=box.pem\"\nkey = \"O=box-key.pem\"\nshare = [\"hosts\", \"policy\"]";
+    let shared = format!("etcd = [\"https://[::1]:{}\"]\nprefix = \"/pshim6/a/\"\n{papers}", etcd.port(0));
+    let (own, back) = (config("own", ""), config("back", ""));
+    let (one, two) = (config("one", &shared), config("two", &shared));
+    // Leases with addresses that are proved.
+    let prefixes = control::identity::HostPrefixes {
+        ulid: [0xfc, 0, 0, 0xa, 0, 0, 0, 1],
+        locators: vec![[0x20, 1, 0xd, 0xb8, 0, 1, 0, 1]],
+    };
+    let store = control::store::Store::open(&etcd.folder.join("own.redb")).unwrap();
+    store.duid(&Duid::from_uuid([9; 16])).unwrap();
+    let mut rng: rand::rngs::StdRng = rand::SeedableRng::seed_from_u64(4);
+    for number in 1..=40 {
+        let made = control::identity::make_host(&prefixes, control::identity::Sec::ZERO, None, &mut rng).unwrap();
+        let identity = Identity { ulid: made.ulid.0, locators: vec![made.locators[0].0], pds: made.pds };
+        store.commit(&[Change::Put(Lease { identity, ..lease(number, 1000) })]).unwrap();
+    }
+    drop(store);
+    let value = |text: &str| {
+        let mut value: serde_json::Value = serde_json::from_str(text).unwrap();
+        let leases = value["leases"].as_array_mut().unwrap();
+        assert_eq!(leases.len(), 40);
+        leases.sort_by_key(|lease| lease["client"]["iaid"].as_u64());
+        value
+    };
+    let all = ctl(&own, &["store", "export"]).unwrap();
+    let file = etcd.file("all.json", &all).display().to_string();
+    assert!(ctl(&one, &["store", "import", &file]).unwrap().contains("40 leases"));
+    assert!(ctl(&one, &["store", "import", &file]).unwrap_err().contains("starts with an empty one"));
+    assert!(ctl(&two, &["store", "check"]).unwrap().contains("1 of 1 members answer; 40 leases"));
+    let again = ctl(&two, &["store", "export"]).unwrap();
+    assert_eq!(value(&again), value(&all));
+    let file = etcd.file("again.json", &again).display().to_string();
+    ctl(&back, &["store", "import", &file]).unwrap();
+    assert_eq!(value(&ctl(&back, &["store", "export"]).unwrap()), value(&all));
+    // Files: what the store has comes to a new box, and what that one had is put aside.
+    etcd.connect().transact(&row("site/hosts", 0, r#"{"name":"hosts","version":3,"by":"one","text":"{}"}"#)).unwrap();
+    etcd.file("two-hosts.json", "old");
+    assert!(ctl(&two, &["store", "pull"]).unwrap().contains("version 3 of box one"));
+    let read = |name: &str| std::fs::read_to_string(etcd.folder.join(name)).unwrap();
+    assert_eq!((read("two-hosts.json").as_str(), read("two-hosts.json.lost").as_str()), ("{}", "old"));
+    assert!(ctl(&own, &["store", "pull"]).unwrap_err().contains("this box's alone"));
+    // A row that nobody can read is found.
+    etcd.connect().transact(&row("leases/none", 0, "{}")).unwrap();
+    assert!(ctl(&two, &["store", "check"]).unwrap_err().contains("leases/none"));
+    // Without the cluster there is no copy yet, and that is said.
+    etcd.kill(0);
+    assert!(ctl(&two, &["store", "check"]).unwrap_err().contains("https://[::1]:"));
+    assert!(ctl(&two, &["store", "export"]).is_err());
 }

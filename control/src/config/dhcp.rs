@@ -323,6 +323,10 @@ mod tests {
         wrong(&shared(&format!("{good}prefix = \"site\"\n")), "begins and ends with a slash");
         wrong(&shared(&format!("{good}user = \"x\"\n")), "are both needed");
         wrong(&shared(&good.replace("\"k\"", "\"\"")), "store.key: names no file");
+        wrong(&shared(&format!("{good}share = [\"hosts\", \"hosts\"]\n")), "stands twice");
+        wrong(&shared(&format!("{good}share = [\"all\"]\n")), "store.share[0]: unknown variant");
+        wrong(&shared(&format!("{good}share = [\"key\"]\n")), "names what seals it");
+        wrong(&shared(&format!("{good}wrap_key = \"w\"\n")), "names what seals it");
         let cluster = read(&shared(&good)).unwrap().cluster.unwrap();
         assert_eq!(cluster.endpoints, [("::1".to_owned(), 2379), ("etcd.example".to_owned(), 2379)]);
         assert_eq!((cluster.prefix.as_str(), cluster.user), ("/pshim6/", None));

@@ -4,11 +4,12 @@ use std::io::Read;
 use std::path::{Path, PathBuf};
 
 use super::{Output, StoreVerb, VerbError, account};
+use crate::config::documents::{Share, wrap_key};
 use crate::config::{Cluster, Site};
 use crate::manage::api::{Request, Response};
 use crate::manage::client::Client;
-use crate::store::shared::etcd::{Client as Etcd, Settings};
-use crate::store::shared::{Heard, Shared};
+use crate::store::shared::etcd::{Client as Etcd, Endpoint, Settings};
+use crate::store::shared::{Heard, Seal, Shared};
 use crate::store::{Export, News, Storage, Store, StoreError};
 
 /// What we are called at the cluster; nothing is written under it.
@@ -24,13 +25,19 @@ pub(super) fn run(config: &Path, verb: &StoreVerb, output: &mut Output<'_>) -> R
         StoreVerb::Export => {
             let export = match cluster {
                 None => own(&site, file)?,
-                Some(cluster) => match shared(cluster) {
-                    Ok(mut store) => store.export()?,
-                    Err(error) => {
-                        output.note(format!("{error}; what follows is what this box knows of it"))?;
-                        copy(&site, file, cluster)?
+                Some(cluster) => {
+                    let found = shared(cluster).and_then(|mut store| {
+                        let empty = VerbError::Words(format!("{} is empty", store.name()));
+                        if file.exists() && store.read_duid()?.is_none() { Err(empty) } else { Ok(store.export()?) }
+                    });
+                    match found {
+                        Ok(export) => export,
+                        Err(error) => {
+                            output.note(format!("{error}; what follows is what this box knows of it"))?;
+                            copy(&site, file, cluster)?
+                        }
                     }
-                },
+                }
             };
             // It is for machines, whatever `--json` says.
             Output {
@@ -75,6 +82,10 @@ pub(super) fn run(config: &Path, verb: &StoreVerb, output: &mut Output<'_>) -> R
             }
             Some(cluster) => check(cluster, output),
         },
+        StoreVerb::Pull => match cluster {
+            Some(cluster) => pull(&site, cluster, output),
+            None => Err(VerbError::Words(format!("{}: [store] is this box's alone", config.display()))),
+        },
     }
 }
 
@@ -116,14 +127,59 @@ fn shared(cluster: &Cluster) -> Result<Shared<Etcd>, VerbError> {
     }
 }
 
+/// Which members of a cluster there are, and whether each answers.
+pub(super) fn members(cluster: &Cluster) -> Vec<(String, Result<(), String>)> {
+    let ask = |(host, port): &(String, u16)| {
+        let one = Cluster { endpoints: vec![(host.clone(), *port)], ..cluster.clone() };
+        let answer = match etcd(&one) {
+            Ok(mut client) => client.newest().map(drop).map_err(|error| error.to_string()),
+            Err(error) => Err(error.to_string()),
+        };
+        (Endpoint { host: host.clone(), port: *port }.to_string(), answer)
+    };
+    cluster.endpoints.iter().map(ask).collect()
+}
+
+/// Writes the files that boxes share as the store has them, for a box that has none yet.
+fn pull(site: &Site, cluster: &Cluster, output: &mut Output<'_>) -> Result<(), VerbError> {
+    let wrong = |error: &dyn std::fmt::Display| VerbError::Words(error.to_string());
+    let octets = cluster.wrap_key.as_deref().map(wrap_key).transpose().map_err(|problem| wrong(&problem))?;
+    let seal = octets.and_then(|octets| Seal::new(&octets));
+    for document in shared(cluster)?.documents() {
+        let Some(share) = cluster.share.iter().find(|share| share.name() == document.name) else { continue };
+        let Some(file) = share.file(site) else { continue };
+        let text = match (document.text, share, &seal) {
+            (Some(sealed), Share::Key, Some(seal)) => {
+                let opened = seal.open(&document.name, &sealed);
+                Some(opened.ok_or_else(|| wrong(&"the site's key in the store was not sealed with store.wrap_key"))?)
+            }
+            (text, ..) => text,
+        };
+        let there = share.read(&file).map_err(|error| wrong(&format!("{}: {error}", file.display())))?;
+        if there == text {
+            continue;
+        }
+        let failed = |error: std::io::Error| wrong(&format!("{}: {error}", file.display()));
+        if let Some(own) = &there {
+            let aside = share.put_aside(&file, own).map_err(failed)?;
+            output.note(format!("{}: what it said is in {} now", file.display(), aside.display()))?;
+        }
+        share.write(&file, text.as_deref()).map_err(failed)?;
+        if text.is_some() {
+            account::give(&file)?;
+        }
+        output.note(format!("{}: version {} of box {}", file.display(), document.version, document.by))?;
+    }
+    Ok(())
+}
+
 /// Each member of the cluster, and each row that is in it.
 fn check(cluster: &Cluster, output: &mut Output<'_>) -> Result<(), VerbError> {
     let (mut silent, mut unreadable) = (0, Vec::new());
-    for endpoint in &cluster.endpoints {
-        let mut one = etcd(&Cluster { endpoints: vec![endpoint.clone()], ..cluster.clone() })?;
-        if let Err(error) = one.newest() {
+    for (_, answer) in members(cluster) {
+        if let Err(error) = answer {
             silent += 1;
-            output.note(error.to_string())?;
+            output.note(error)?;
         }
     }
     let mut store = shared(cluster)?;
