@@ -46,7 +46,7 @@ const CONTROL: Rooms = &[
     ("dhcp", &["time"]),
     ("dns", &["time"]),
     ("config", &["dhcp", "dns", "identity"]),
-    ("store", &["dhcp", "identity"]),
+    ("store", &["config", "dhcp", "identity"]),
     ("doctor", &["config"]),
     ("publish", &["config", "time"]),
     ("policy", &["chains", "config", "time"]),
@@ -75,6 +75,8 @@ const WORLD: &[(&[&str], &[&str])] = &[
             "control/src/manage/server.rs",
             "control/src/manage/server/",
             "control/src/manage/client.rs",
+            // The store that boxes share is somewhere else; a thread of the driver's asks it.
+            "control/src/store/shared/etcd.rs",
             // Another process takes this one's place.
             "control/src/driver/succession/",
         ],
@@ -116,8 +118,8 @@ const UNSAFE: &[&str] = &["bindings/", "dataplane/src/memory.rs", "dataplane/src
 /// Lines of the longest Rust file.
 const LINES_MAX: usize = 600;
 
-/// First directories of absolute paths a file may name; any other is somebody's own. The last three are no directories, but
-/// what places in our own API and in its description begin with.
+/// First directories of absolute paths a file may name; any other is somebody's own. The last four are no directories, but
+/// what places in our own API, in its description and in that of `etcd` begin with.
 const COMMON_PATHS: &[&str] = &[
     "bin",
     "boot",
@@ -127,6 +129,7 @@ const COMMON_PATHS: &[&str] = &[
     "mnt",
     "nonexistent",
     "opt",
+    "pshim6",
     "proc",
     "run",
     "sbin",
@@ -138,6 +141,7 @@ const COMMON_PATHS: &[&str] = &[
     "components",
     "problems",
     "v1",
+    "v3",
 ];
 
 /// The Rust files but this one, which holds all the words it looks for.

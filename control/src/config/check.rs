@@ -5,6 +5,7 @@ use std::time::Duration;
 
 use toml::Spanned;
 
+use super::cluster;
 use super::dhcp;
 use super::dns;
 use super::file::{EalSection, HintsSection, NodeSection, ReapSection, SetupSection, Shim6Section, SiteFile};
@@ -42,6 +43,7 @@ fn read(source: &mut Source<'_>, directory: &Path) -> Option<Site> {
     let dhcp = dhcp::dhcp(source, &file, &network);
     let advertising = dhcp::advertising(source, &file, &network);
     let store = dhcp::store(source, &file, directory);
+    let cluster = file.store.as_ref().and_then(|table| cluster::check(source, table, directory));
     let dns = dns::check(source, &file.dns, &network);
     let publish = publish::check(source, &file.publish, &network, directory);
     let manage = manage::check(source, &file.manage, directory, &node.control_socket);
@@ -75,6 +77,7 @@ fn read(source: &mut Source<'_>, directory: &Path) -> Option<Site> {
         dhcp,
         advertising,
         store,
+        cluster,
         dns,
         publish,
         manage,

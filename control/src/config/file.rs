@@ -8,6 +8,7 @@ use serde::de::DeserializeOwned;
 use toml::Spanned;
 use toml::de::{DeValue, ValueDeserializer};
 
+use super::documents::Share;
 use super::routes::Role;
 use super::site::{ARecords, FlowLabels, Hugepages, Idle, Order, Routable};
 use super::source::{Source, remove_at};
@@ -292,6 +293,15 @@ pub(super) struct RaSection {
 #[serde(deny_unknown_fields)]
 pub(super) struct StoreSection {
     pub(super) file: Text,
+    pub(super) etcd: Texts,
+    pub(super) prefix: Text,
+    pub(super) ca: Text,
+    pub(super) certificate: Text,
+    pub(super) key: Text,
+    pub(super) user: Text,
+    pub(super) password_file: Text,
+    pub(super) share: Option<Spanned<Vec<Spanned<Share>>>>,
+    pub(super) wrap_key: Text,
 }
 
 /// `[publish]`

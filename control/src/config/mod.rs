@@ -8,8 +8,10 @@ mod blocks;
 #[cfg(test)]
 mod blocks_tests;
 mod check;
+pub mod cluster;
 mod dhcp;
 mod dns;
+pub mod documents;
 pub mod edit;
 mod file;
 mod fork;
@@ -41,6 +43,7 @@ use std::sync::Arc;
 
 use crate::identity::{Kind, Parameters};
 
+pub use cluster::Cluster;
 pub use fork::{code_point, range as port_range, upper_layer};
 pub use hosts::{Host, Hosts};
 pub use prefix::{LinkAddress, MacAddress, Prefix};
@@ -84,6 +87,7 @@ impl Configuration {
         let key = site.publish.as_ref().map(|publish| publish::TsigKey::load(&publish.key));
         let publish_key = key.transpose()?;
         let tls = site.manage.tls.as_ref().map(tls::Tls::load).transpose()?.map(Arc::new);
+        site.cluster.as_ref().map(cluster::Access::load).transpose()?;
         if hosts.is_empty() && site.dhcp.is_none() {
             warnings.push(Problem::of_file(&site.node.hosts_file, "no hosts yet (pshim6ctl host add NAME)"));
         }

@@ -96,7 +96,7 @@ pub const SETTINGS: &[Setting] = &[
     restart("whether there is [natv6]", |new, old| new.natv6.is_some() == old.natv6.is_some()),
     restart("whether there is [dhcp]", |new, old| new.dhcp.is_some() == old.dhcp.is_some()),
     restart("whether there is [ra]", |new, old| new.advertising.is_some() == old.advertising.is_some()),
-    restart("[store]", |new, old| new.store == old.store),
+    restart("[store]", |new, old| (&new.store, &new.cluster) == (&old.store, &old.cluster)),
     restart("[dns]", |new, old| new.dns == old.dns),
     restart("[publish]", |new, old| new.publish == old.publish),
     restart("the rest of [manage]", |new, old| new.manage == old.manage),

@@ -13,6 +13,7 @@ use dataplane::wire::{Locator, Ulid};
 use crate::dhcp::options::PolicyRow;
 use crate::dns::Name;
 
+use super::cluster::Cluster;
 pub use super::manage::{Manage, Metrics};
 use super::prefix::{LinkAddress, MacAddress, Prefix};
 use super::publish::Publish;
@@ -71,6 +72,8 @@ pub struct Site {
     pub advertising: Option<Advertising>,
     /// Where leases are kept (`store.file`).
     pub store: Option<PathBuf>,
+    /// Where they are shared with other boxes (`store.etcd`); then the former is this box's copy.
+    pub cluster: Option<Cluster>,
     /// DNS for the hosts (`[dns]`); none without upstream servers.
     pub dns: Option<Dns>,
     /// Where names are published (`[publish]`); nowhere without it.

@@ -9,15 +9,18 @@ mod dpdk;
 mod figures;
 mod helpers;
 mod history;
+mod keeper;
 mod leases;
 mod policy;
 mod run;
+mod sharing;
 mod stories;
 mod succession;
 mod supervisor;
 mod system;
 mod traced;
 mod uplinks;
+mod watcher;
 
 use std::process::Child;
 use std::sync::Arc;
@@ -39,7 +42,7 @@ use crate::dhcp::client::Stored as Delegation;
 use crate::engine::{Effect, Engine, PortSetup, SetupError};
 use crate::manage::api::{
     CountersView, DnsView, FlushedView, MemoryView, Natv6ProviderView, Natv6View, PortView, ProviderView, ReloadedView,
-    Request, Response, StatusView, SteerRequest, WorkerView,
+    Request, Response, StatusView, SteerRequest, StoreView, WorkerView,
 };
 use crate::manage::server::{Call, Renewal, ServerError};
 use crate::policy::Policy;
@@ -50,6 +53,7 @@ use history::History;
 use leases::Leases;
 use run::Ending;
 pub use run::run;
+use sharing::Sharing;
 use stories::Stories;
 use succession::{Heirs, Succession};
 pub use supervisor::Supervisor;
@@ -174,6 +178,8 @@ struct Control {
     devices: Box<dyn Devices>,
     helpers: Helpers,
     leases: Option<Leases>,
+    /// Files that boxes of the site share.
+    sharing: Option<Sharing>,
     effects: Vec<Effect>,
     stories: Stories,
     surroundings: Surroundings,
@@ -227,6 +233,7 @@ impl Control {
             devices,
             helpers,
             leases: None,
+            sharing: None,
             effects: Vec::new(),
             stories: Stories::default(),
             surroundings,
@@ -247,14 +254,16 @@ impl Control {
 
     /// Clients have what the store says they have.
     fn begin_leases(&mut self, kept: Option<leases::Opened>) -> Result<(), RunError> {
-        let Some((store, kept)) = kept else { return Ok(()) };
-        info!(leases = kept.stored.leases.len(), server = %kept.duid, "store read");
+        let Some(mut opened) = kept else { return Ok(()) };
+        let (store, kept) = (&mut opened.store, opened.kept.clone());
+        info!(store = store.name(), leases = kept.stored.leases.len(), server = %kept.duid, "store read");
         let known = resolved(&self.configuration, &self.carried);
         self.delegations = (Some(kept.duid.clone()), kept.epoch, store.delegations()?);
         self.engine.begin_leases(&mut self.rng, &known.site, &known.hosts, kept);
         let published = store.published()?;
         self.engine.publish_since(published.iter().filter_map(|name| name.parse().ok()).collect());
-        self.leases = Some(Leases::start(store)?);
+        self.sharing = Sharing::begin(&self.configuration, std::mem::take(&mut opened.documents))?;
+        self.leases = Some(Leases::start(opened)?);
         Ok(())
     }
 
@@ -333,6 +342,7 @@ impl Control {
             self.remember(now);
         }
         self.carry_out();
+        self.follow_store();
         events
     }
 
@@ -457,6 +467,11 @@ impl Control {
             hosts: self.engine.hosts_served() as u64,
             publish: self.engine.publish_counts(),
             system: Box::new(self.system_view()),
+            store: self
+                .leases
+                .as_ref()
+                .and_then(Leases::shared)
+                .map(|alone| StoreView { alone, shared: self.sharing.as_ref().map(Sharing::view).unwrap_or_default() }),
         }
     }
 
@@ -565,6 +580,7 @@ impl Control {
             renewal.renew(Arc::clone(tls));
         }
         self.configuration = new;
+        self.share();
         Ok(view)
     }
 }

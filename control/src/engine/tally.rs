@@ -103,6 +103,11 @@ pub enum Event {
     LeaseNotServed,
     StoreFailed,
     StoreBack,
+    StoreAlone,
+    StoreTogether,
+    StoreHeard,
+    StoreConflicts,
+    StoreUnreadable,
     RouterAdvertisements,
     NamesOpened,
     NamesPaced,
@@ -202,6 +207,7 @@ impl Tally {
             dhcp::Verdict::OtherServer => "dhcp_drop_other_server",
             dhcp::Verdict::Nothing => "dhcp_drop_nothing_to_say",
             dhcp::Verdict::NoIdentity => "dhcp_drop_no_identity",
+            dhcp::Verdict::Alone => "dhcp_drop_alone",
             dhcp::Verdict::Busy => "dhcp_drop_busy",
         };
         self.add(What::Named(name), || name.to_owned());
@@ -356,6 +362,14 @@ const MEANINGS: &[(&str, &str)] = &[
         "Times the store failed: nothing was written, and no lease given, until it was opened anew.",
     ),
     ("control_store_back", "Times it was written to again after that."),
+    (
+        "control_store_alone",
+        "Times the store that boxes share could not be reached any more: the box goes on with what it knows.",
+    ),
+    ("control_store_together", "Times it was reached, and read as a whole, after that."),
+    ("control_store_heard", "Leases and quarantines that another box wrote, and this one took in."),
+    ("control_store_conflicts", "Leases that this box changed and another one too, of which the other's stands."),
+    ("control_store_unreadable", "Rows of the store that boxes share which cannot be read and were passed over."),
     ("control_delegation_asked", "DHCPv6 messages sent to providers' servers to be delegated a prefix or to keep it."),
     ("control_delegation_heard", "DHCPv6 answers of providers' servers that were awaited."),
     (
@@ -379,6 +393,10 @@ const MEANINGS: &[(&str, &str)] = &[
     ("dhcp_drop_other_server", "DHCPv6 messages for another server."),
     ("dhcp_drop_nothing_to_say", "DHCPv6 Confirms and Rebinds that name nothing that could be confirmed or bound."),
     ("dhcp_drop_no_identity", "DHCPv6 messages of new clients while no address was ready; they ask again."),
+    (
+        "dhcp_drop_alone",
+        "DHCPv6 messages of new clients that were not offered what they ask for by this box, while it could not hear others of the site.",
+    ),
     ("dhcp_drop_busy", "DHCPv6 messages while too many answers waited to be written; clients ask again."),
     ("dhcp_leases_given", "Clients that got an address they did not have."),
     ("dhcp_leases_expired", "Leases that were not extended in time."),

@@ -183,6 +183,14 @@ fn status_text(view: &StatusView) -> String {
         text += &format!("names: {published} published, {waiting} waiting, {taken} somebody else's\n");
     }
     text += &super::system::text(&view.system);
+    if let Some(store) = &view.store {
+        let reached = store.alone.as_ref().map_or_else(|| "reached".to_owned(), |why| format!("NOT reached: {why}"));
+        text += &format!("store: shared, {reached}\n");
+        for it in &store.shared {
+            let refused = if it.refused { ", which could NOT be obeyed here" } else { "" };
+            text += &format!("shared: {} version {} of box {}{refused}\n", it.name, it.version, it.by);
+        }
+    }
     let mut providers =
         Table::new(&["PROVIDER", "STATE", "USE", "PORT", "PREFIX", "NEXT HOP", "RESOLVED", ">PREFERENCE", ">CONTEXTS"]);
     for it in &view.providers {
