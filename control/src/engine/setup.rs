@@ -168,6 +168,7 @@ impl Engine {
             keys,
             bequest: None,
             inheritance: Default::default(),
+            mirrors: None,
         };
         engine.endpoint.reserve(site.node.contexts_max as usize);
         engine.set_natv6(site);
