@@ -17,6 +17,7 @@ use super::problem::Problem;
 use super::publish;
 use super::site::{Eal, Hints, Hugepages, Idle, Node, Order, Reap, Routable, Setup, Shim6, Site};
 use super::source::{Source, Span};
+use super::sync;
 use super::web;
 
 /// Checks `text`, the contents of `file`. Relative paths in it are taken from the file's directory.
@@ -46,6 +47,7 @@ fn read(source: &mut Source<'_>, directory: &Path) -> Option<Site> {
     let manage = manage::check(source, &file.manage, directory, &node.control_socket);
     let metrics = manage::metrics(source, &file.metrics);
     let web = web::check(source, &file.web, &manage, &metrics);
+    let sync = sync::check(source, &file.sync, directory);
     let forks = fork::check(source, &file.forks, &network, shim6.forks_max);
     Some(Site {
         node,
@@ -76,6 +78,7 @@ fn read(source: &mut Source<'_>, directory: &Path) -> Option<Site> {
         manage,
         metrics,
         web,
+        sync,
     })
 }
 

@@ -29,6 +29,7 @@ pub mod publish;
 pub mod reload;
 pub mod site;
 mod source;
+pub mod sync;
 #[cfg(test)]
 mod tests;
 pub mod tls;
@@ -64,6 +65,8 @@ pub struct Configuration {
     pub policy: Option<String>,
     /// Certificates and keys for management over TLS; nothing without `manage.listen`.
     pub tls: Option<Arc<tls::Tls>>,
+    /// Certificates, keys and the secret for other boxes of the site; nothing without `[sync]`.
+    pub sync: Option<sync::SyncFiles>,
     /// What can be obeyed but should be known.
     pub warnings: Vec<Problem>,
 }
@@ -83,6 +86,7 @@ impl Configuration {
         let key = site.publish.as_ref().map(|publish| publish::TsigKey::load(&publish.key));
         let publish_key = key.transpose()?;
         let tls = site.manage.tls.as_ref().map(tls::Tls::load).transpose()?.map(Arc::new);
+        let sync = site.sync.as_ref().map(sync::SyncFiles::load).transpose()?;
         if hosts.is_empty() && site.dhcp.is_none() {
             warnings.push(Problem::of_file(&site.node.hosts_file, "no hosts yet (pshim6ctl host add NAME)"));
         }
@@ -91,7 +95,7 @@ impl Configuration {
         if let (Some(tls), Some(files)) = (&tls, &site.manage.tls) {
             warnings.extend(tls.warning().map(|text| Problem::of_file(&files.certificate, text)));
         }
-        Ok(Configuration { file: file.to_path_buf(), site, hosts, publish_key, policy, tls, warnings })
+        Ok(Configuration { file: file.to_path_buf(), site, hosts, publish_key, policy, tls, sync, warnings })
     }
 }
 

@@ -97,6 +97,7 @@ pub const SETTINGS: &[Setting] = &[
     restart("the rest of [manage]", |new, old| new.manage == old.manage),
     restart("[metrics]", |new, old| new.metrics == old.metrics),
     restart("[web]", |new, old| new.web == old.web),
+    restart("[sync]", |new, old| new.sync == old.sync),
 ];
 
 /// What is told of a difference that no setting above owns up to.
@@ -246,6 +247,12 @@ listen = "[::1]:8080"
         ("the rest of [manage]", "0660", "0600"),
         ("[metrics]", "9464", "9466"),
         ("[web]", "8080", "8081"),
+        (
+            "[sync]",
+            "",
+            "[sync]\nlisten = \"[::1]:4700\"\npeers = [\"[::1]:4701\"]\ncertificate = \"c\"\nkey = \"k\"\nca = \"a\"\n\
+             secret = \"s\"",
+        ),
     ];
 
     fn parsed(text: &str) -> Site {

@@ -16,6 +16,7 @@ use crate::dns::Name;
 pub use super::manage::{Manage, Metrics};
 use super::prefix::{LinkAddress, MacAddress, Prefix};
 use super::publish::Publish;
+pub use super::sync::Sync;
 pub use super::tls::TlsFiles;
 use super::uplink::Uplink;
 pub use super::web::Web;
@@ -80,6 +81,8 @@ pub struct Site {
     pub metrics: Metrics,
     /// Where the web page is (`[web]`).
     pub web: Web,
+    /// Other boxes of the site (`[sync]`); none without it.
+    pub sync: Option<Sync>,
 }
 
 /// What clients inside are given (`[dhcp]`). Times in seconds.

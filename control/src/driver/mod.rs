@@ -15,6 +15,7 @@ mod run;
 mod stories;
 mod succession;
 mod supervisor;
+mod sync;
 mod traced;
 mod uplinks;
 
@@ -193,6 +194,8 @@ struct Control {
     /// What takes over new certificates.
     renewal: Option<Renewal>,
     history: History,
+    /// Other boxes of the site, if there are any.
+    boxes: Option<sync::Boxes>,
 }
 
 impl Control {
@@ -235,6 +238,7 @@ impl Control {
             successor: None,
             renewal: None,
             history: History::default(),
+            boxes: None,
         })
     }
 
@@ -291,11 +295,12 @@ impl Control {
 
     /// Takes in what happened, lets time pass, carries out what follows. How many events there were.
     fn turn(&mut self) -> usize {
-        let Control { clock, rng, engine, workers, helpers, leases, effects, .. } = self;
+        let Control { clock, rng, engine, workers, helpers, leases, effects, boxes, .. } = self;
         let mut events = workers.poll(EVENTS_PER_TURN, &mut |notice| engine.notice(clock.now(), rng, notice, effects));
         let now = clock.now();
         let mut looked = false;
         events += helpers.turn(now, rng, engine, effects);
+        events += boxes.as_mut().map_or(0, |boxes| boxes.turn(now, rng, engine, effects));
         events += leases.as_mut().map_or(0, |leases| leases.turn(now, rng, engine, effects));
         if self.links_due <= now {
             self.links_due = now + LINK_POLL;
@@ -435,6 +440,7 @@ impl Control {
             contexts: self.engine.context_counts(now, site.node.contexts_max),
             hosts: self.engine.hosts_served() as u64,
             publish: self.engine.publish_counts(),
+            sync: self.boxes.as_ref().map(|boxes| boxes.view(now, &self.engine)),
         }
     }
 

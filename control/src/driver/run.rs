@@ -12,6 +12,7 @@ use tracing::info;
 #[cfg(feature = "dpdk")]
 use super::dpdk;
 use super::succession::{Beginning, Heir, Predecessor, Succession};
+use super::sync::Boxes;
 use super::uplinks::resolved;
 use super::{Clock, Control, FAREWELL, Opened, RunError, Surroundings, leases};
 use crate::config::Configuration;
@@ -42,6 +43,7 @@ pub fn run(configuration: Configuration, surroundings: Surroundings) -> Result<(
     let policy = Policy::of(&known).map_err(|problems| RunError::Policy(problems.to_string()))?;
     let opened = open(&known, surroundings.ordinary_memory, clock, &mut rng, beginning)?;
     let mut control = Control::new(configuration, carried, surroundings, clock, rng, opened)?;
+    super::sync::join(&control.configuration, clock, &mut control.engine);
     control.engine.set_policy(clock.now(), policy, &mut Vec::new());
     let taken_over = old.is_some();
     let mut heir = old.take().map(|(heir, _)| heir);
@@ -60,6 +62,8 @@ pub fn run(configuration: Configuration, surroundings: Surroundings) -> Result<(
         heir.running(std::process::id())?;
     }
     info!(socket = %server.path().display(), "serving");
+    let Configuration { site, sync, .. } = &control.configuration;
+    control.boxes = Boxes::start(site, sync.as_ref(), &mut control.rng, &control.engine).map_err(system)?;
     control.renewal = server.tls().map(|(_, renewal)| renewal);
     let ending = control.serve(&calls, &heirs, &stop, &hangup);
     match ending {

@@ -202,6 +202,12 @@ impl Group {
         self.ledgers.iter_mut().flatten().for_each(|ledger| ledger.note_gone(context.local_tag, stamp));
     }
 
+    /// A context gave way to another one.
+    pub(super) fn superseded(&mut self, tag: ContextTag, stamp: Stamp) {
+        self.bury(tag, stamp);
+        self.ledgers.iter_mut().flatten().for_each(|ledger| ledger.note_gone(tag, stamp));
+    }
+
     /// A context of this box does not carry payload for a while.
     pub(super) fn suspended(&mut self, tag: ContextTag) {
         let stamp = self.tick();

@@ -149,13 +149,19 @@ impl Endpoint {
             self.is_told(other, id);
             return Ok(Mirrored { id, is_new: false });
         }
-        // Two boxes made a context for the same pair while they could not tell each other.
-        if let Some(rival) = self.store.by_ulids(ulids, carried.fork) {
-            if rival.state.carries_payload() && rival.stamp > stamp {
-                return Err(NotTaken::Older);
+        // Two boxes made a context for the same pair while they could not tell each other, or in the same place.
+        let place = self.tags.in_place_of(tag).and_then(|held| self.store.by_local_tag(held));
+        let rivals = [self.store.by_ulids(ulids, carried.fork), place];
+        let wins = |rival: &&Context| rival.state.carries_payload() && rival.stamp > stamp;
+        if rivals.iter().flatten().any(wins) {
+            // Perhaps nobody else hears of the winner while it lasts.
+            if let Some(group) = &mut self.store.group {
+                group.superseded(tag, stamp);
             }
-            let id = rival.id;
-            self.discard(id, GoneReason::Discarded, out);
+            return Err(NotTaken::Older);
+        }
+        for id in rivals.map(|rival| rival.map(|rival| rival.id)).into_iter().flatten() {
+            self.supersede(id, out);
         }
         let id = self.take_new(now, carried, list)?;
         if let Some(context) = self.store.get_mut_unnoted(id) {
@@ -163,6 +169,18 @@ impl Endpoint {
         }
         self.is_told(other, id);
         Ok(Mirrored { id, is_new: true })
+    }
+
+    /// A context makes room for another one that wins. Whoever still has this version, or will hear of it, gives it up as well.
+    fn supersede(&mut self, id: ContextId, out: &mut Vec<Output>) {
+        if let Some(context) = self.store.get_mut_unnoted(id) {
+            context.mirrored = true;
+            let (tag, stamp, carries) = (context.local_tag, context.stamp, context.state.carries_payload());
+            if let Some(group) = self.store.group.as_mut().filter(|_| carries) {
+                group.superseded(tag, stamp);
+            }
+        }
+        self.discard(id, GoneReason::Discarded, out);
     }
 
     /// A newer version of a context that is known.

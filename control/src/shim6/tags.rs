@@ -107,13 +107,24 @@ impl TagSpace {
     /// The same for workers with tables of `capacity` places each, of which no two tags in use shall share one.
     #[must_use]
     pub fn with_slots(mut self, capacity: u32) -> TagSpace {
-        self.places = Some(Places { capacity, taken: Vec::new() });
+        self.places = Some(Places { capacity, taken: Vec::new(), tags: None });
         self
     }
 
     /// From now on other boxes have their parts of the places, and contexts come here under their tags.
     pub(super) fn share(&mut self, part: Part) {
         self.part = Some(part);
+        if let Some(places) = &mut self.places {
+            places.tags.get_or_insert_default();
+        }
+    }
+
+    /// The tag in use that has the place of this one, where boxes share places.
+    pub(super) fn in_place_of(&self, tag: ContextTag) -> Option<ContextTag> {
+        let places = self.places.as_ref().filter(|places| !places.is_vacant(tag))?;
+        let place = Shard::slot_of(tag, places.capacity)?;
+        let tags = places.tags.as_ref()?.get(usize::from(shard_of(tag)))?;
+        tags.get(place as usize).map(|found| ContextTag::truncate(*found))
     }
 
     /// As [`TagSpace::allocate`], if need be in the place of a context that goes as soon as there is a tag. Its own tag has to
@@ -228,6 +239,8 @@ struct Places {
     capacity: u32,
     /// By shard; a shard without contexts has none yet.
     taken: Vec<Vec<u64>>,
+    /// Where boxes share places, the tags in them.
+    tags: Option<Vec<Vec<u64>>>,
 }
 
 impl Places {
@@ -246,6 +259,15 @@ impl Places {
         }
         if self.taken[shard].is_empty() {
             self.taken[shard] = vec![0; (self.capacity as usize).div_ceil(64)];
+        }
+        if let Some(tags) = &mut self.tags {
+            if tags.len() <= shard {
+                tags.resize_with(shard + 1, Vec::new);
+            }
+            if tags[shard].is_empty() {
+                tags[shard] = vec![0; self.capacity as usize];
+            }
+            tags[shard][place as usize] = tag.value();
         }
         let word = &mut self.taken[shard][place as usize / 64];
         *word = *word & !(1 << (place % 64)) | u64::from(taken) << (place % 64);

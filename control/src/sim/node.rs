@@ -15,7 +15,7 @@ use dataplane::worker::{Limits, Outlet, Worker};
 use rand::rngs::StdRng;
 use rand::{Rng, SeedableRng};
 
-use super::twin::{Twin, secret};
+use super::twin::Twin;
 use super::{HOLDING, REPORT, packet};
 use crate::config::uplink::resolve;
 use crate::config::{Hosts, Problems, Site};
@@ -158,7 +158,7 @@ impl Node {
         let mut blueprint = self.blueprint.clone();
         blueprint.site.node.id = 1 - self.blueprint.site.node.id % 2 + self.blueprint.site.node.id / 2 * 2;
         let mut rng = StdRng::seed_from_u64(seed);
-        let keys = Keys { sharding: self.engine.keys().sharding, ..secret().keys(Keys::draw(&mut rng)) };
+        let keys = Keys { sharding: self.engine.keys().sharding, ..Keys::draw(&mut rng) };
         let mut node = Node::unstarted(blueprint, keys, rng);
         node.ahead = self.ahead;
         node.engine.start(Instant::START + node.ahead, &mut node.effects);
@@ -197,6 +197,30 @@ impl Node {
     /// What it told the second box and heard of it, and the other way round.
     pub fn synced(&self) -> Option<[Counts; 2]> {
         self.twin.as_ref().map(|twin| twin.counts(self))
+    }
+
+    /// Somebody else than the world has its engine do something.
+    #[cfg(test)]
+    pub(crate) fn act<T>(
+        &mut self,
+        now: Instant,
+        act: impl FnOnce(Instant, &mut StdRng, &mut Engine, &mut Vec<Effect>) -> T,
+    ) -> T {
+        let now = self.time(now);
+        let Node { engine, rng, effects, .. } = self;
+        let done = act(now, rng, engine, effects);
+        self.carry_out(&mut Vec::new());
+        done
+    }
+
+    /// The same for the second box.
+    #[cfg(test)]
+    pub(crate) fn second_acts<T>(
+        &mut self,
+        now: Instant,
+        act: impl FnOnce(Instant, &mut StdRng, &mut Engine, &mut Vec<Effect>) -> T,
+    ) -> Option<T> {
+        self.with_twin(|twin, _| twin.node.act(now, act))
     }
 
     /// The second box.

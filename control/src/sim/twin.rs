@@ -13,7 +13,7 @@ use rand::{Rng, SeedableRng};
 use super::node::Node;
 use super::packet;
 use crate::engine::{GroupPlan, Story};
-use crate::sync::{ALIVE, Common, Counts, Frame, FromTeller, Hello, Partner, Secret, VERSION, decode};
+use crate::sync::{ALIVE, Common, Counts, Frame, FromTeller, Hello, Partner, VERSION, decode};
 use crate::time::Instant;
 
 /// How long a message is on the wire.
@@ -49,11 +49,6 @@ struct Line {
     alive: Instant,
     frames: VecDeque<(Instant, Frame)>,
     acks: VecDeque<(Instant, u64)>,
-}
-
-/// What all boxes of a site of the simulation share.
-pub(super) fn secret() -> Secret {
-    Secret::new([0x5e; 32])
 }
 
 fn plan(node: &Node) -> GroupPlan {
@@ -209,7 +204,7 @@ impl Twin {
         let (node, _) = self.end(first, which);
         let clock = node.engine.group_clock(node.time(now));
         let site = node.configuration().0;
-        let common = Common::of(site, 2, &secret());
+        let common = Common::of(site, 2, node.engine.keys());
         Hello { version: VERSION, box_id: site.node.id, name: site.node.name.clone(), life, clock, common }
     }
 

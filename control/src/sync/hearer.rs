@@ -78,9 +78,12 @@ impl Hearer {
     /// Nothing more has come, and the next batch will have this number.
     ///
     /// # Errors
-    /// There was one that did not come.
+    /// There was one that did not come, or nothing has begun.
     pub fn alive(&self, next: u64) -> Result<(), Broken> {
-        if !self.begun || next <= self.heard + 1 {
+        if !self.begun {
+            return Err(Broken::Beginning);
+        }
+        if next <= self.heard + 1 {
             return Ok(());
         }
         Err(Broken::Gap { came: next, expected: self.heard + 1 })

@@ -24,6 +24,8 @@
 mod hearer;
 mod partner;
 mod teller;
+#[cfg(test)]
+mod tests;
 
 use std::net::Ipv6Addr;
 use std::time::Duration;
@@ -37,6 +39,7 @@ pub use partner::{ALIVE, Counts, Partner, SILENCE};
 pub use teller::{Frame, Teller};
 
 use crate::config::Site;
+use crate::config::sync::Secret;
 use crate::engine::{Keys, Told};
 
 /// Of what is said here. Another number is another language.
@@ -117,7 +120,7 @@ pub struct Common {
     pub lan: (Ipv6Addr, u8),
     /// Prefixes of providers that the configuration names, in order.
     pub providers: Vec<(Ipv6Addr, u8)>,
-    /// Something made of `sync.secret`, which tells nothing of it.
+    /// Something made of what follows from `sync.secret`, which tells nothing of it.
     pub secret: [u8; 16],
 }
 
@@ -134,45 +137,28 @@ pub struct Welcome {
     pub heard: Option<u64>,
 }
 
-/// What boxes of a site share.
-#[derive(Clone, PartialEq, Eq)]
-pub struct Secret([u8; 32]);
-
-impl Secret {
-    /// Octets that all boxes of the site have and nobody else.
-    pub fn new(octets: [u8; 32]) -> Secret {
-        Secret(octets)
-    }
-
-    /// Something that follows from it for a purpose.
-    fn derive(&self, purpose: &[u8]) -> [u8; 32] {
-        let digest = hmac::sign(&hmac::Key::new(hmac::HMAC_SHA256, &self.0), purpose);
-        let mut derived = [0; 32];
-        derived.copy_from_slice(digest.as_ref());
-        derived
-    }
-
-    /// The keys of a box that draws `fresh` ones: pairs belong to the same worker in each box, but nobody's validators are good
-    /// for another box or another life (RFC 5533 §7.10).
-    pub fn keys(&self, fresh: Keys) -> Keys {
-        Keys { sharding: self.derive(b"which worker owns a pair"), ..fresh }
-    }
+/// The keys of a box that draws `fresh` ones and has this secret: pairs belong to the same worker in each box of the site, but nobody's
+/// validators are good for another box or another life (RFC 5533 §7.10).
+pub fn shared_keys(secret: &Secret, fresh: Keys) -> Keys {
+    Keys { sharding: derive(secret.octets(), b"which worker owns a pair"), ..fresh }
 }
 
-impl std::fmt::Debug for Secret {
-    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
-        f.write_str("Secret(..)")
-    }
+/// Something that follows from a key for a purpose.
+fn derive(key: &[u8; 32], purpose: &[u8]) -> [u8; 32] {
+    let digest = hmac::sign(&hmac::Key::new(hmac::HMAC_SHA256, key), purpose);
+    let mut derived = [0; 32];
+    derived.copy_from_slice(digest.as_ref());
+    derived
 }
 
 impl Common {
-    /// Of a site whose group has so many boxes and this secret.
-    pub fn of(site: &Site, boxes: u32, secret: &Secret) -> Common {
+    /// Of a site whose group has so many boxes, and an engine with these keys.
+    pub fn of(site: &Site, boxes: u32, keys: &Keys) -> Common {
         let mut providers: Vec<(Ipv6Addr, u8)> =
             site.providers.iter().map(|it| (it.prefix.address(), it.prefix.length())).collect();
         providers.sort_unstable();
         let mut print = [0; 16];
-        print.copy_from_slice(&secret.derive(b"do you have the same")[..16]);
+        print.copy_from_slice(&derive(&keys.sharding, b"do you have the same")[..16]);
         Common {
             boxes,
             workers: site.node.workers,
@@ -193,7 +179,10 @@ impl Common {
             ("site.prefix", self.prefix == other.prefix),
             ("site.lan", self.lan == other.lan),
             ("provider.prefix of some provider", self.providers == other.providers),
-            ("sync.secret", openssl::memcmp::eq(&self.secret, &other.secret)),
+            (
+                "sync.secret, or how it began (a box takes over the keys of the process before it)",
+                openssl::memcmp::eq(&self.secret, &other.secret),
+            ),
         ];
         settings.into_iter().find(|(_, same)| !same).map(|(name, _)| name)
     }
