@@ -20,5 +20,6 @@ pub mod reap;
 pub mod shim6;
 pub mod sim;
 pub mod store;
+pub mod sync;
 pub mod time;
 pub mod wheel;

@@ -19,6 +19,7 @@ use super::publish;
 use super::routes;
 use super::site::{Eal, Hints, Hugepages, Idle, Node, Order, Reap, Routable, Setup, Shim6, Site};
 use super::source::{Source, Span};
+use super::sync;
 use super::web;
 
 /// Checks `text`, the contents of `file`. Relative paths in it are taken from the file's directory.
@@ -49,6 +50,7 @@ fn read(source: &mut Source<'_>, directory: &Path) -> Option<Site> {
     let manage = manage::check(source, &file.manage, directory, &node.control_socket);
     let metrics = manage::metrics(source, &file.metrics);
     let web = web::check(source, &file.web, &manage, &metrics);
+    let sync = sync::check(source, &file.sync, directory);
     let forks = fork::check(source, &file.forks, &network, shim6.forks_max);
     routes::together(source, &file, &network);
     let router = routes::router(source, &file, &network);
@@ -85,6 +87,7 @@ fn read(source: &mut Source<'_>, directory: &Path) -> Option<Site> {
         web,
         router,
         routes,
+        sync,
     })
 }
 

@@ -41,6 +41,7 @@ pub(super) struct SiteFile {
     pub(super) metrics: Section<MetricsSection>,
     pub(super) web: Section<WebSection>,
     pub(super) routes: Section<RoutesSection>,
+    pub(super) sync: Section<SyncSection>,
 }
 
 /// A table that stands in the file once or not at all.
@@ -359,8 +360,22 @@ pub(super) struct MetricsSection {
     pub(super) paths: Number,
 }
 
+/// `[sync]`
+#[derive(Debug, Default, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub(super) struct SyncSection {
+    pub(super) listen: Text,
+    pub(super) peers: Texts,
+    pub(super) certificate: Text,
+    pub(super) key: Text,
+    pub(super) ca: Text,
+    pub(super) secret: Text,
+    pub(super) wait_s: Number,
+}
+
 const SECTIONS: &str = "[box], [eal], [site], [[port]], [[provider]], [[peer]], [[fork]], [reap], [hints], [shim6], \
-                        [natv6], [setup], [dns], [publish], [dhcp], [ra], [store], [manage], [metrics], [web], [routes]";
+                        [natv6], [setup], [dns], [publish], [dhcp], [ra], [store], [manage], [metrics], [web], [routes], \
+                        [sync]";
 
 impl SiteFile {
     /// The file's fields; what cannot be read is noted in `source` and left out.
@@ -389,6 +404,7 @@ impl SiteFile {
                 "metrics" => file.metrics = one(source, "metrics", value),
                 "web" => file.web = one(source, "web", value),
                 "routes" => file.routes = one(source, "routes", value),
+                "sync" => file.sync = one(source, "sync", value),
                 unknown => {
                     source.problem_at(&key.span(), unknown.to_string(), format!("unknown; expected one of {SECTIONS}"));
                 }

@@ -155,6 +155,8 @@ limits! {
     DNS_HANDSHAKE_WAIT_MS "dns.handshake_wait_ms" 40, 0 to 2_000;
     /// Paths of which monitoring gets figures of their own.
     METRICS_PATHS "metrics.paths" 256, 0 to 10_000;
+    /// How long a box that begins waits for the others of its site.
+    SYNC_WAIT_S "sync.wait_s" 10, 0 to 600;
 }
 
 /// Most providers of a site: with the site's own prefix sixteen prefixes in an HBA set, whose parameters and locator

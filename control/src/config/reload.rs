@@ -103,6 +103,7 @@ pub const SETTINGS: &[Setting] = &[
     restart("[metrics]", |new, old| new.metrics == old.metrics),
     restart("[web]", |new, old| new.web == old.web),
     restart("the rest of [routes]", |new, old| new.routes == old.routes),
+    restart("[sync]", |new, old| new.sync == old.sync),
 ];
 
 /// What is told of a difference that no setting above owns up to.
@@ -268,6 +269,12 @@ listen = "[::1]:8080"
         ("[metrics]", "9464", "9466"),
         ("[web]", "8080", "8081"),
         ("the rest of [routes]", "[routes]", "[routes]\npackets_per_s = 70"),
+        (
+            "[sync]",
+            "",
+            "[sync]\nlisten = \"[::1]:4700\"\npeers = [\"[::1]:4701\"]\ncertificate = \"c\"\nkey = \"k\"\nca = \"a\"\n\
+             secret = \"s\"",
+        ),
     ];
 
     fn parsed(text: &str) -> Site {

@@ -18,6 +18,7 @@ pub use super::manage::{Manage, Metrics};
 use super::prefix::{LinkAddress, MacAddress, Prefix};
 use super::publish::Publish;
 pub use super::routes::{Interface, Role, Routes};
+pub use super::sync::Sync;
 pub use super::tls::TlsFiles;
 use super::uplink::Uplink;
 pub use super::web::Web;
@@ -88,6 +89,8 @@ pub struct Site {
     pub router: Option<Ipv6Addr>,
     /// Routes of the operating system's (`[routes]`); none without them.
     pub routes: Option<Routes>,
+    /// Other boxes of the site (`[sync]`); none without it.
+    pub sync: Option<Sync>,
 }
 
 /// What clients inside are given (`[dhcp]`). Times in seconds.

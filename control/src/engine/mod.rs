@@ -24,6 +24,7 @@
 //! | `quote` | the octets of such an error without the shim |
 //! | `leases` | hosts that get their address by DHCPv6, and what routers tell |
 //! | `link` | how a packet of the box's own reaches the wire |
+//! | `mirror` | what other boxes of the site are told of contexts, and contexts that they run |
 //! | `natv6` | who is translated, through which provider, and which sessions get a context |
 //! | `unreachable` | who hears of a packet whose next hop does not answer |
 //! | `standby` | another pair for each context, and what workers do at once when a path is lost |
@@ -63,6 +64,7 @@ mod leases;
 mod legacy;
 mod link;
 mod liveness;
+mod mirror;
 mod names;
 mod natv6;
 mod numbers;
@@ -121,6 +123,7 @@ pub use fitness::{Unfit, Wanted};
 pub use hosts::Changes;
 pub use identities::{IdentityJob, MadeIdentity};
 pub use leases::{Commit, Kept};
+pub use mirror::{GroupPlan, MirrorCounts, Told};
 use revive::Revival;
 use round::Round;
 pub use setup::{PortSetup, SetupError, worker_limits};
@@ -267,6 +270,8 @@ pub struct Engine {
     bequest: Option<Box<succession::Bequest>>,
     /// What was told by the one whose place this engine takes.
     inheritance: succession::Inheritance,
+    /// Other boxes of the site that know this one's contexts, if there are any.
+    mirrors: Option<Box<mirror::Mirrors>>,
 }
 
 impl Engine {
@@ -277,6 +282,9 @@ impl Engine {
             Notice::UnknownTag { tag, locators, udp } => {
                 let mut out = Vec::new();
                 self.remind(tag, effects);
+                if self.ask_for_tag(now, tag) {
+                    return;
+                }
                 self.carriages.came(context::along(locators).swapped(), udp);
                 let verdict = self.endpoint.payload_without_context(now, tag, locators, &mut out);
                 self.tally.shim6(verdict);
@@ -354,6 +362,7 @@ impl Engine {
             self.standbys_deadline(),
             self.policy_deadline(),
             self.uplinks.deadline(),
+            self.mirrors_deadline(),
         ];
         [reap, suspects, wakes, self.news_deadline(), self.lists_due, self.endpoint.deadline(), self.leases_deadline()]
             .into_iter()
@@ -498,7 +507,20 @@ impl Engine {
         self.providers.iter().enumerate().find(|(_, provider)| provider.prefix == prefix && provider.exists())
     }
 
+    /// A control message came, which may be for another box of the site.
     fn control_message(&mut self, now: Instant, rng: &mut dyn Rng, frame: &[u8], effects: &mut Vec<Effect>) {
+        if self.is_in_group()
+            && let Some(packet) = frame.get(ethernet::HEADER_LEN..)
+            && let Some((inner, _)) = self.out_of_udp(packet)
+            && let Ok(parsed) = ControlPacket::parse(&inner)
+            && self.hand_over(parsed.addresses, &parsed.message, packet)
+        {
+            return;
+        }
+        self.control_message_here(now, rng, frame, effects);
+    }
+
+    fn control_message_here(&mut self, now: Instant, rng: &mut dyn Rng, frame: &[u8], effects: &mut Vec<Effect>) {
         let Some(packet) = frame.get(ethernet::HEADER_LEN..) else { return };
         let Some((packet, udp)) = self.out_of_udp(packet) else { return };
         let packet = &*packet;

@@ -171,6 +171,7 @@ impl Engine {
             inheritance: Default::default(),
             inner: Default::default(),
             fitness: super::fitness::Fitness::of(site),
+            mirrors: None,
         };
         engine.endpoint.reserve(site.node.contexts_max as usize);
         engine.set_natv6(site);
