@@ -40,6 +40,7 @@ const CONTROL: Rooms = &[
     ("wheel", &["time"]),
     ("chains", &[]),
     ("identity", &[]),
+    ("bfd", &["time"]),
     ("reap", &["time"]),
     ("shim6", &["chains", "identity", "time", "wheel"]),
     ("host", &["time"]),
@@ -54,7 +55,7 @@ const CONTROL: Rooms = &[
     (
         "engine",
         &[
-            "chains", "config", "dhcp", "dns", "host", "identity", "manage", "policy", "publish", "reap", "shim6",
+            "bfd", "chains", "config", "dhcp", "dns", "host", "identity", "manage", "policy", "publish", "reap", "shim6",
             "time", "wheel",
         ],
     ),

@@ -66,7 +66,7 @@ pub fn run(configuration: Configuration, surroundings: Surroundings) -> Result<(
         Ending::Told => {
             control.surroundings.supervisor.stopping();
             drop((server, heirs));
-            control.engine.farewell(&mut control.effects);
+            control.engine.farewell(control.clock.now(), &mut control.effects);
             control.carry_out();
             std::thread::sleep(FAREWELL);
             control.devices.stop();

@@ -268,7 +268,7 @@ impl Engine {
             ("exchanges being timed", self.durations.under_way()),
             ("moves under way", self.goals.len()),
         ];
-        let tables = tables.into_iter().chain(self.standbys.leftovers());
+        let tables = tables.into_iter().chain(self.standbys.leftovers()).chain([self.watches.leftovers()]);
         tables.filter(|(_, held)| *held > 0).collect()
     }
 
@@ -353,6 +353,7 @@ impl Engine {
             carriage: if self.carriages.is_udp(path) { "udp" } else { "header" }.to_owned(),
             last_in_s: ago(seen.last_in),
             last_out_s: ago(seen.last_out),
+            liveness: self.liveness_view(now, path),
             rtt_ms: seen.round_trip.map(|time| time.as_secs_f64() * 1000.0),
         }
     }

@@ -43,6 +43,7 @@ mod journal;
 mod labels;
 mod limits;
 mod local;
+mod offers;
 mod output;
 mod peer;
 mod portrait;

@@ -38,7 +38,7 @@ pub(super) use heir::{Heir, Inherited, Predecessor};
 pub(super) use old::{Heirs, Succession};
 
 /// Of what the two processes say to each other. Another number is another language.
-const VERSION: u32 = 3;
+const VERSION: u32 = 4;
 
 /// How long the new process may take to open the devices.
 const OPENING: Duration = Duration::from_secs(20);
