@@ -55,8 +55,8 @@ const CONTROL: Rooms = &[
     (
         "engine",
         &[
-            "bfd", "chains", "config", "dhcp", "dns", "host", "identity", "manage", "policy", "publish", "reap", "shim6",
-            "time", "wheel",
+            "bfd", "chains", "config", "dhcp", "dns", "host", "identity", "manage", "policy", "publish", "reap",
+            "shim6", "time", "wheel",
         ],
     ),
     ("sim", &["config", "engine", "host", "identity", "manage", "policy", "reap", "shim6", "time"]),

@@ -7,7 +7,9 @@ use toml::Spanned;
 
 use super::dhcp;
 use super::dns;
-use super::file::{EalSection, HintsSection, LivenessSection, NodeSection, ReapSection, SetupSection, Shim6Section, SiteFile};
+use super::file::{
+    EalSection, HintsSection, LivenessSection, NodeSection, ReapSection, SetupSection, Shim6Section, SiteFile,
+};
 use super::fork;
 use super::limits::{self, Limits};
 use super::manage;

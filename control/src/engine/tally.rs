@@ -332,14 +332,23 @@ const MEANINGS: &[(&str, &str)] = &[
     ("control_liveness_begun", "Paths that began to be watched by exchanging liveness with the peer's box."),
     ("control_liveness_ended", "Paths not watched any more, since nobody uses them."),
     ("control_liveness_no_room", "Times a path was used that is not watched because of liveness.paths_max."),
-    ("control_liveness_refused", "Liveness packets that belong to no session, or are more than were asked for, or for which there is no room."),
+    (
+        "control_liveness_refused",
+        "Liveness packets that belong to no session, or are more than were asked for, or for which there is no room.",
+    ),
     ("control_liveness_sent", "Liveness packets sent."),
     ("control_liveness_unsent", "Liveness packets not sent, since no context of the path could speak for it."),
     ("control_liveness_up", "Times both ends of a path came to hear each other."),
     ("control_liveness_silent", "Watched paths that failed because nothing was heard for the detection time."),
     ("control_liveness_told", "Watched paths that failed because the peer's box said that it hears nothing."),
-    ("control_liveness_stalled", "Times the peer's box said so because this one was too late to send: no path failed by that."),
-    ("control_liveness_late", "Detection times that ended without consequence: the timer was looked at late, or messages of the path may have been dropped here."),
+    (
+        "control_liveness_stalled",
+        "Times the peer's box said so because this one was too late to send: no path failed by that.",
+    ),
+    (
+        "control_liveness_late",
+        "Detection times that ended without consequence: the timer was looked at late, or messages of the path may have been dropped here.",
+    ),
     ("control_liveness_back", "Watched paths that are trusted again after a failure."),
     ("control_lease_not_written", "Leases and other changes that could not be written; nobody was told of them."),
     (

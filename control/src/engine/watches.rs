@@ -192,7 +192,8 @@ impl Watches {
 
     /// Whether a peer may have one more path watched.
     fn has_room_for(&self, path: PathKey, most: usize) -> bool {
-        let site = |path: &PathKey| [path.peer[0], path.peer[1], path.peer[2], path.peer[3], path.peer[4], path.peer[5]];
+        let site =
+            |path: &PathKey| [path.peer[0], path.peer[1], path.peer[2], path.peer[3], path.peer[4], path.peer[5]];
         let asked = || self.paths.iter().filter(|(_, watch)| watch.used.is_none());
         let of_one = asked().filter(|(other, _)| site(other) == site(&path)).count();
         asked().count() < (most / ASKED_SHARE).max(1) && of_one < (most / ASKED_SHARE_OF_ONE).max(1)
