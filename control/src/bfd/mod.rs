@@ -26,11 +26,12 @@
 //!             +------+                      +------+
 //! ```
 //!
-//! Where it is stricter than the RFC, because tags can be guessed with more luck than two discriminators (§6.8.6): a packet has
-//! to name *both*. One that does not name ours is taken only by a session that is down, or has just begun to hear that peer; so nobody
-//! who cannot see the packets brings a session down. For that, a session that expires goes on naming the peer's discriminator for a
-//! Detection Time before it forgets it (§6.8.1). And a timer that was looked at late declares nothing: what should have stopped it
-//! may be waiting in the same queue.
+//! Where it is stricter than the RFC, because tags can be guessed with more luck than two discriminators (§6.8.6): while a session is
+//! up a packet has to name *both*, so nobody who cannot see the packets brings it down. One that does not name ours is taken only by a
+//! session that is down, or has just begun to hear that peer, as a sign that somebody is there. For that, a session that expires goes
+//! on naming the peer's discriminator for a Detection Time before it forgets it (§6.8.1). Its own is another one from then on, so
+//! that packets of the old session, sent again, mean nothing to the next. And a timer that was looked at late declares nothing: what
+//! should have stopped it may be waiting in the same queue.
 
 mod session;
 #[cfg(test)]

@@ -28,6 +28,9 @@ pub struct Session {
     /// bfd.LocalDiscr and bfd.RemoteDiscr; the latter is zero while unknown.
     mine: u32,
     yours: u32,
+    /// The former before the session last went down, and whether it is to be another one after the next packet.
+    former: u32,
+    renews: bool,
     multiplier: u8,
     /// What we tell the peer: bfd.RequiredMinRxInterval, and bfd.DesiredMinTxInterval while Up.
     interval: Duration,
@@ -62,14 +65,16 @@ enum Poll {
 }
 
 impl Session {
-    /// A new session, which is Down and says so at once. `discriminator` is not zero, and random (§6.3).
-    pub fn new(now: Instant, config: Config, discriminator: u32) -> Session {
+    /// A new session, which is Down and says so at once.
+    pub fn new(now: Instant, rng: &mut dyn Rng, config: Config) -> Session {
         Session {
             state: State::Down,
             remote_state: State::Down,
             diagnostic: Diagnostic::None,
-            mine: discriminator,
+            mine: draw(rng),
             yours: 0,
+            former: 0,
+            renews: false,
             multiplier: config.multiplier,
             interval: config.interval,
             sends_by: config.interval,
@@ -89,7 +94,7 @@ impl Session {
     }
 
     /// A session that another process had until now; none if it makes no sense.
-    pub fn resume(now: Instant, config: Config, carried: &Carried) -> Option<Session> {
+    pub fn resume(now: Instant, rng: &mut dyn Rng, config: Config, carried: &Carried) -> Option<Session> {
         let (mine, yours) = carried.discriminators;
         let [state, remote_state] = [carried.states.0, carried.states.1].map(State::from_code);
         let (remote_multiplier, min_tx, min_rx) = carried.remote;
@@ -100,6 +105,7 @@ impl Session {
         let mut session = Session {
             state,
             remote_state,
+            mine,
             yours,
             interval: told,
             sends_by: told,
@@ -107,11 +113,17 @@ impl Session {
             remote_multiplier,
             remote_min_tx: Duration::from_micros(min_tx.into()),
             remote_min_rx: Duration::from_micros(min_rx.into()),
-            ..Session::new(now, config, mine)
+            ..Session::new(now, rng, config)
         };
         session.detect = (yours != 0).then(|| now + session.detection_time());
         session.set_interval(config.interval);
         Some(session)
+    }
+
+    /// Begins to expect packets now, and sends one: this process has the ports from now on.
+    pub fn go_on(&mut self, now: Instant) {
+        self.detect = self.detect.map(|_| now + self.detection_time());
+        self.next = self.next.map(|_| now);
     }
 
     /// What another process has to know to go on.
@@ -187,9 +199,10 @@ impl Session {
         packet: &Packet,
         out: &mut Vec<Output>,
     ) -> Result<(), Refused> {
-        self.admit(now, packet)?;
+        let remote = self.believed(packet)?;
+        self.admit(now)?;
         self.yours = packet.mine;
-        self.remote_state = packet.state;
+        self.remote_state = remote;
         self.remote_multiplier = packet.multiplier;
         self.remote_min_tx = Duration::from_micros(packet.desired_min_tx.into());
         self.remote_min_rx = Duration::from_micros(packet.required_min_rx.into());
@@ -197,7 +210,7 @@ impl Session {
             self.end_poll(now);
         }
         let before = self.state;
-        self.state = after(before, packet.state);
+        self.state = after(before, remote);
         if before != self.state {
             self.changed(now, before, out);
         }
@@ -234,8 +247,24 @@ impl Session {
         (self.next, self.detect) = (None, None);
     }
 
-    /// Whether a packet belongs to this session, and is not one too many.
-    fn admit(&mut self, now: Instant, packet: &Packet) -> Result<(), Refused> {
+    /// What a packet says of the peer's state, if it belongs to this session. One that does not name the session as it is now says no
+    /// more than that its sender is there.
+    fn believed(&self, packet: &Packet) -> Result<State, Refused> {
+        let known = packet.mine == self.yours;
+        // The peer has not heard us yet, has begun anew, or knows us as we were before the session went down.
+        let outdated = packet.yours == 0 || packet.yours == self.former;
+        match self.state {
+            State::AdminDown => Err(Refused::Shut),
+            State::Up if packet.yours == self.mine && known => Ok(packet.state),
+            State::Down | State::Init if packet.yours == self.mine => Ok(packet.state),
+            State::Down if outdated => Ok(State::Down),
+            State::Init if outdated && known => Ok(State::Down),
+            State::Down | State::Init | State::Up => Err(Refused::Stranger),
+        }
+    }
+
+    /// Whether a packet is not one too many.
+    fn admit(&mut self, now: Instant) -> Result<(), Refused> {
         if now.since(self.second.0) >= SLOW {
             self.second = (now, 0);
         }
@@ -245,15 +274,7 @@ impl Session {
             return Err(Refused::TooMany);
         }
         self.second.1 += 1;
-        let known = self.yours == 0 || packet.mine == self.yours;
-        match (self.state, packet.yours) {
-            (State::AdminDown, _) => Err(Refused::Shut),
-            (_, yours) if yours == self.mine && known => Ok(()),
-            // It has not heard us yet, or has begun anew.
-            (State::Down, 0) => Ok(()),
-            (State::Init, 0) if known => Ok(()),
-            (State::Down | State::Init | State::Up, _) => Err(Refused::Stranger),
-        }
+        Ok(())
     }
 
     /// The state is another one because of a packet.
@@ -271,7 +292,8 @@ impl Session {
             self.diagnostic = Diagnostic::NeighborDown;
         }
         if before == State::Up {
-            let excuse = self.stalled.is_some_and(|at| now.since(at) < EXCUSE);
+            self.renews = true;
+            let excuse = self.is_stalled(now) || self.stalled.is_some_and(|at| now.since(at) < EXCUSE);
             out.push(Output::Down(match self.remote_state {
                 State::AdminDown => Cause::Ended,
                 State::Down | State::Init | State::Up if excuse => Cause::Stalled,
@@ -297,6 +319,7 @@ impl Session {
             }
             State::Up | State::Init => {
                 if self.is_up() {
+                    self.renews = true;
                     out.push(Output::Down(Cause::Silent));
                 }
                 (self.state, self.diagnostic, self.poll) = (State::Down, Diagnostic::Expired, Poll::None);
@@ -322,7 +345,18 @@ impl Session {
             self.next_poll = now + POLL_EVERY;
         }
         self.send(now, false, out);
+        if std::mem::take(&mut self.renews) && !self.is_up() {
+            // What anybody has kept of this session is of no use in the next.
+            self.former = self.mine;
+            self.mine = draw(rng);
+        }
         self.next = self.transmit_interval().map(|interval| now + jittered(rng, interval, self.multiplier));
+    }
+
+    /// Whether we have sent nothing for so long that the peer may have given up, as it counts, but for the time on the way.
+    fn is_stalled(&self, now: Instant) -> bool {
+        let patience = u32::from(self.multiplier) * self.sends_by.max(self.remote_min_rx);
+        self.sent.is_some_and(|sent| now.since(sent) + self.sends_by / 2 >= patience)
     }
 
     fn send(&mut self, now: Instant, is_final: bool, out: &mut Vec<Output>) {
@@ -331,9 +365,7 @@ impl Session {
             self.poll = Poll::Sent(now);
         }
         if self.is_up() && !is_final {
-            // As the peer counts it, but for the time on the way.
-            let patience = u32::from(self.multiplier) * self.sends_by.max(self.remote_min_rx);
-            if self.sent.is_some_and(|sent| now.since(sent) + self.sends_by / 2 >= patience) {
+            if self.is_stalled(now) {
                 self.stalled = Some(now);
             }
             self.sent = Some(now);
@@ -374,6 +406,16 @@ fn after(state: State, remote: State) -> State {
 fn jittered(rng: &mut dyn Rng, interval: Duration, multiplier: u8) -> Duration {
     let most = if multiplier == 1 { 0.9 } else { 1.0 };
     interval.mul_f64(0.75 + (most - 0.75) * f64::from(rng.next_u32()) / f64::from(u32::MAX))
+}
+
+/// A discriminator: random, so that nobody can tell it (§6.3), and not zero.
+fn draw(rng: &mut dyn Rng) -> u32 {
+    loop {
+        let drawn = rng.next_u32();
+        if drawn != 0 {
+            return drawn;
+        }
+    }
 }
 
 fn micros(time: Duration) -> u32 {

@@ -5,15 +5,20 @@
 //! others are asked to look for one at the common pace. Nobody's locators change because of it: a context moves when a probe of its own
 //! was answered, and one whose probe is answered on the path has its packets there again, whatever the session says.
 
+use std::net::Ipv6Addr;
+
 use dataplane::wire::shim6::{Addresses, LivenessOption, Message, Options};
-use dataplane::wire::{Locator, LocatorPair};
+use dataplane::wire::{ContextTag, Locator, LocatorPair};
+use hashbrown::HashMap;
 use rand::Rng;
+use serde::{Deserialize, Serialize};
 
 use super::context::along;
 use super::revive::Sign;
+use super::succession::Item;
 use super::watches::{SPEAKS, Watch};
 use super::{Effect, Engine, Event, Story};
-use crate::bfd::{Cause, Output};
+use crate::bfd::{Carried, Cause, Output, Session};
 use crate::manage::api::LivenessView;
 use crate::reap::{PathKey, Status};
 use crate::shim6::{ContextId, State};
@@ -23,6 +28,19 @@ use crate::time::Instant;
 const EXPIRED_PER_TURN: usize = 512;
 /// Contexts of a path looked at for one that can speak for it.
 const SPEAKERS_LOOKED_AT: usize = 16;
+
+/// A watched path, for another process that goes on with it.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct CarriedWatch {
+    /// The session; none if the path is watched no more.
+    session: Option<Carried>,
+    /// The tag of the context that speaks for it, and its pair, ours first.
+    tag: u64,
+    pair: (Ipv6Addr, Ipv6Addr),
+    /// Whether our contexts use it, and the peer's.
+    used: bool,
+    asked: bool,
+}
 
 impl Engine {
     /// A context uses a path: it is watched from now on, if the peer takes part.
@@ -239,6 +257,57 @@ impl Engine {
         effects.push(Effect::Story(Story::Liveness(path, true, after)));
         self.revived(now, Sign::Peer(path.peer));
         self.failing_check = Some(now);
+    }
+
+    /// A watched path of which another process has not been told what is so now.
+    pub(super) fn next_watch(&self, told: &HashMap<PathKey, CarriedWatch>) -> Option<(PathKey, CarriedWatch)> {
+        let news = |(path, now): (PathKey, CarriedWatch)| (told.get(&path) != Some(&now)).then_some((path, now));
+        let changed = self.watches.paths.iter().filter_map(|(path, watch)| {
+            let (id, pair, _) = watch.speaker;
+            let tag = self.endpoint.context(id)?.local_tag.value();
+            let carried = CarriedWatch {
+                session: Some(watch.session.carry()),
+                tag,
+                pair: (pair.local.0, pair.peer.0),
+                used: watch.used.is_some(),
+                asked: watch.asked,
+            };
+            news((*path, carried))
+        });
+        let ended = told.iter().filter(|(path, _)| !self.watches.paths.contains_key(*path));
+        let ended = ended.filter_map(|(path, last)| news((*path, CarriedWatch { session: None, ..*last })));
+        changed.chain(ended).next()
+    }
+
+    /// Tells another process of one watched path. False if there is nothing to tell.
+    pub(super) fn bequeath_watch(&self, told: &mut HashMap<PathKey, CarriedWatch>, items: &mut Vec<Item>) -> bool {
+        let Some((path, carried)) = self.next_watch(told) else { return false };
+        told.insert(path, carried);
+        items.push(Item::Watch(carried));
+        true
+    }
+
+    /// Goes on with a path another process watched. One that makes no sense here begins anew when it is used.
+    pub(super) fn inherit_watch(&mut self, now: Instant, rng: &mut dyn Rng, carried: CarriedWatch) {
+        let pair = LocatorPair { local: Locator(carried.pair.0), peer: Locator(carried.pair.1) };
+        self.watches.end(PathKey::of(pair));
+        let speaker = self.endpoint.find_by_local_tag(ContextTag::truncate(carried.tag)).map(|context| context.id);
+        let session = carried.session.and_then(|it| Session::resume(now, rng, self.watches.config(), &it));
+        let (Some(speaker), Some(session)) = (speaker, session) else { return };
+        let mut watch = Watch::new(now, session, speaker, pair, !carried.used);
+        watch.asked = carried.asked;
+        self.watches.take_over(watch);
+    }
+
+    /// The ports are this box's now: what was heard in the meantime, the other process heard.
+    pub(super) fn go_on_watching(&mut self, now: Instant) {
+        let paths: Vec<PathKey> = self.watches.paths.keys().copied().collect();
+        for path in paths {
+            if let Some(watch) = self.watches.paths.get_mut(&path) {
+                watch.session.go_on(now);
+            }
+            self.watches.requeue(path);
+        }
     }
 
     /// What is known of a path by its watch.

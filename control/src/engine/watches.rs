@@ -7,7 +7,7 @@ use std::collections::{BTreeMap, BTreeSet};
 use std::time::Duration;
 
 use dataplane::wire::LocatorPair;
-use hashbrown::{HashMap, HashSet};
+use hashbrown::HashMap;
 use rand::Rng;
 
 use crate::bfd::{Config, Session};
@@ -41,7 +41,6 @@ pub(super) struct Watches {
     wanted: Option<Liveness>,
     pub(super) paths: BTreeMap<PathKey, Watch>,
     due: BTreeSet<(Instant, PathKey)>,
-    discriminators: HashSet<u32>,
     /// How many halvings of the pace there are, because there are many.
     slowdown: u32,
     noise: Noise,
@@ -90,7 +89,6 @@ impl Watches {
             wanted: site.liveness,
             paths: BTreeMap::new(),
             due: BTreeSet::new(),
-            discriminators: HashSet::new(),
             slowdown: 0,
             noise: Noise { limits, ..Noise::default() },
         }
@@ -144,11 +142,7 @@ impl Watches {
         if self.paths.len() >= most || (asked && !self.has_room_for(path, most)) {
             return None;
         }
-        let mut discriminator = rng.next_u32();
-        while discriminator == 0 || !self.discriminators.insert(discriminator) {
-            discriminator = rng.next_u32();
-        }
-        let session = Session::new(now, self.config(), discriminator);
+        let session = Session::new(now, rng, self.config());
         self.paths.insert(path, Watch::new(now, session, speaker, pair, asked));
         self.noise.sources.entry(path.peer).or_default();
         self.keep_pace();
@@ -156,24 +150,22 @@ impl Watches {
         Some(path)
     }
 
-    /// A watch that another process had; whether it is taken.
-    pub(super) fn take_over(&mut self, pair: LocatorPair, watch: Watch) -> bool {
-        let (path, discriminator) = (PathKey::of(pair), watch.session.discriminator());
+    /// A watch that another process had, if there is room.
+    pub(super) fn take_over(&mut self, watch: Watch) {
+        let path = PathKey::of(watch.speaker.1);
         let room = self.wanted.is_some_and(|wanted| self.paths.len() < wanted.paths_max as usize);
-        if !room || self.paths.contains_key(&path) || !self.discriminators.insert(discriminator) {
-            return false;
+        if !room || self.paths.contains_key(&path) {
+            return;
         }
         self.paths.insert(path, watch);
         self.noise.sources.entry(path.peer).or_default();
         self.keep_pace();
         self.requeue(path);
-        true
     }
 
     /// A path is not watched any more.
     pub(super) fn end(&mut self, path: PathKey) -> Option<Watch> {
         let watch = self.paths.remove(&path)?;
-        self.discriminators.remove(&watch.session.discriminator());
         if let Some(at) = watch.queued {
             self.due.remove(&(at, path));
         }

@@ -567,6 +567,7 @@ fn plan(rng: &mut StdRng) -> Plan {
         send_timeout_s: [3, 3, 5, 15][upto(4) as usize],
         contexts_max: 64,
         hold_pairs: 16,
+        liveness: String::new(),
         shim6: format!("strict_locators = {strict}"),
         order: None,
         standby: true,

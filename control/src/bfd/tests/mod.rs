@@ -15,7 +15,6 @@ use super::*;
 use crate::time::Instant;
 
 const CONFIG: Config = Config { interval: ms(50), multiplier: 3 };
-const OURS: u32 = 0xa;
 const THEIRS: u32 = 0xb;
 
 const fn ms(millis: u64) -> Duration {
@@ -33,7 +32,8 @@ struct Bench {
 impl Bench {
     fn new() -> Bench {
         let now = Instant::from_millis(1_000_000);
-        Bench { session: Session::new(now, CONFIG, OURS), now, rng: StdRng::seed_from_u64(1), out: Vec::new() }
+        let mut rng = StdRng::seed_from_u64(1);
+        Bench { session: Session::new(now, &mut rng, CONFIG), now, rng, out: Vec::new() }
     }
 
     /// A session in a state, of which the peer knows.
@@ -70,7 +70,8 @@ impl Bench {
     /// What the peer would send in a state.
     fn said(&self, state: State) -> Packet {
         let slow = if state == State::Up { 50_000 } else { 1_000_000 };
-        let yours = if state == State::Down && self.session.state() == State::Down { 0 } else { OURS };
+        let yours =
+            if state == State::Down && self.session.state() == State::Down { 0 } else { self.session.discriminator() };
         Packet {
             diagnostic: Diagnostic::None,
             state,

@@ -22,12 +22,13 @@ const TABLE: [(State, State, State, Option<Output>); 12] = [
 fn a_packet_moves_the_session_as_the_figure_has_it() {
     for (before, heard, after, told) in TABLE {
         let mut bench = Bench::at(before);
-        let packet = Packet { yours: OURS, ..bench.said(heard) };
+        let packet = Packet { yours: bench.session.discriminator(), ..bench.said(heard) };
+        let ours = packet.yours;
         bench.receive(packet).unwrap();
         assert_eq!((bench.session.state(), bench.told()), (after, told.into_iter().collect()), "{before:?}, {heard:?}");
         // §6.8.7: a change is told at once.
         assert_eq!(bench.sent().len(), usize::from(before != after), "{before:?}, {heard:?}");
-        assert!(bench.sent().iter().all(|sent| sent.state == after && sent.yours == THEIRS && sent.mine == OURS));
+        assert!(bench.sent().iter().all(|sent| sent.state == after && sent.yours == THEIRS && sent.mine == ours));
         let diagnostic = match (before, after) {
             (State::Init | State::Up, State::Down) => Diagnostic::NeighborDown,
             _ => Diagnostic::None,
@@ -46,7 +47,10 @@ fn who_is_administratively_down_says_so_and_hears_nothing() {
         assert_eq!((sent.state, sent.diagnostic), (State::AdminDown, Diagnostic::AdminDown));
         assert!(bench.told().is_empty());
         for heard in State::ALL {
-            assert_eq!(bench.receive(Packet { yours: OURS, ..bench.said(heard) }), Err(Refused::Shut));
+            assert_eq!(
+                bench.receive(Packet { yours: bench.session.discriminator(), ..bench.said(heard) }),
+                Err(Refused::Shut)
+            );
         }
         assert_eq!((bench.session.deadline(), bench.session.state()), (None, State::AdminDown));
     }
