@@ -180,6 +180,12 @@ pub struct MemoryView {
     pub hugepages: bool,
     /// Megabytes.
     pub megabytes: u32,
+    /// Buffers for packets there are.
+    #[serde(default)]
+    pub buffers: u64,
+    /// Those that nobody has: no device to fill, and no packet.
+    #[serde(default)]
+    pub buffers_free: u64,
 }
 
 /// The hosts served.

@@ -156,12 +156,14 @@ fn status_text(view: &StatusView) -> String {
     let pages = if view.memory.hugepages { "hugepages" } else { "ordinary pages" };
     let counts = &view.contexts;
     let mut text = format!(
-        "{}: {ready}, pshim6d {}, up {}\nmemory: {} MB of {pages}\nhosts: {}\n\
+        "{}: {ready}, pshim6d {}, up {}\nmemory: {} MB of {pages}, {} of {} buffers in use\nhosts: {}\n\
          contexts: {} of {}: {} established ({} exploring), {} opening, {} failed, {} without support\n",
         view.name,
         view.version,
         duration(view.uptime_s),
         view.memory.megabytes,
+        view.memory.buffers.saturating_sub(view.memory.buffers_free),
+        view.memory.buffers,
         view.hosts,
         counts.total,
         counts.max,
