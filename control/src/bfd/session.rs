@@ -315,7 +315,7 @@ impl Session {
         match self.state {
             State::Up if late || deaf => {
                 self.detect = Some(now + self.expects.max(self.remote_min_tx));
-                return out.push(Output::Excused);
+                out.push(Output::Excused);
             }
             State::Up | State::Init => {
                 if self.is_up() {

@@ -248,8 +248,7 @@ impl Engine {
     /// A path that failed has been up for its hold time: packets go both ways on it, which is as good as a probe that is answered.
     fn watch_trusted(&mut self, now: Instant, path: PathKey, effects: &mut Vec<Effect>) {
         let Some(watch) = self.watches.paths.get_mut(&path) else { return };
-        watch.trusted_at = None;
-        let lost = watch.lost.take();
+        let lost = watch.trust();
         self.tally.count(Event::LivenessBack);
         self.book.confirmed(path, now);
         self.path_is_back(path, effects);

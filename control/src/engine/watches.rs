@@ -60,7 +60,7 @@ pub(super) struct Watch {
     /// When it is trusted again.
     pub(super) trusted_at: Option<Instant>,
     /// When contexts were last asked because of it.
-    pub(super) told: Option<Instant>,
+    told: Option<Instant>,
     failures: u32,
     last_failure: Option<Instant>,
     pub(super) sent: u64,
@@ -281,6 +281,12 @@ impl Watch {
         }
     }
 
+    /// It is trusted again. Since when it was not.
+    pub(super) fn trust(&mut self) -> Option<Instant> {
+        (self.trusted_at, self.told) = (None, None);
+        self.lost.take()
+    }
+
     /// How often the path failed, where one failure followed another.
     pub(super) fn failures(&self) -> u32 {
         self.failures
@@ -317,5 +323,111 @@ impl Noise {
         let of_source = self.sources.get(&source).copied().unwrap_or_default();
         let loud = |count: [u32; 2], limit: u32| count.iter().any(|count| *count >= limit);
         loud(self.all, self.limits[0]) || loud(of_source, self.limits[1])
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::net::Ipv6Addr;
+
+    use dataplane::wire::Locator;
+    use rand::SeedableRng;
+    use rand::rngs::StdRng;
+
+    use super::*;
+    use crate::sim::{Plan, World};
+
+    fn at(millis: u64) -> Instant {
+        Instant::from_millis(1_000_000 + millis)
+    }
+
+    /// Watches of a site with these settings, and somebody who speaks.
+    fn watches(settings: &str) -> (Watches, ContextId) {
+        let mut world = World::new(&Plan { liveness: format!("enabled = true\n{settings}"), ..Plan::default() }, 1);
+        world.stream(0, 1, Duration::from_millis(20));
+        world.run(Duration::from_secs(1));
+        let id = world.nodes[0].engine.contexts().next().unwrap().id;
+        (Watches::new(world.nodes[0].site()), id)
+    }
+
+    /// Towards a peer's `subnet` at `site`.
+    fn pair(site: u16, subnet: u16) -> LocatorPair {
+        let locator = |site, subnet| Locator(Ipv6Addr::new(0x2001, 0xdb8, site, subnet, 0, 0, 0, 1));
+        LocatorPair { local: locator(1, 1), peer: locator(site, subnet) }
+    }
+
+    #[test]
+    fn peers_have_their_share_of_the_room() {
+        let (mut watches, id) = watches("paths_max = 64");
+        let mut rng = StdRng::seed_from_u64(1);
+        let mut begun = |asked: bool, site: u16| {
+            let all =
+                (0..100).filter(|subnet| watches.begin(at(0), &mut rng, id, pair(site, *subnet), asked).is_some());
+            all.count()
+        };
+        assert_eq!(begun(true, 2), 64 / ASKED_SHARE_OF_ONE);
+        assert_eq!((3..20).map(|site| begun(true, site)).sum::<usize>(), 64 / ASKED_SHARE - 64 / ASKED_SHARE_OF_ONE);
+        assert_eq!(begun(false, 30), 64 - 64 / ASKED_SHARE);
+        assert_eq!((begun(false, 31), begun(true, 31)), (0, 0));
+    }
+
+    #[test]
+    fn all_together_keep_within_what_is_allowed_at_any_number() {
+        let (mut watches, id) = watches("paths_max = 4096\npackets_per_s = 1000");
+        let mut rng = StdRng::seed_from_u64(1);
+        let mut slowest = 0;
+        for number in 0..1000_u16 {
+            watches.begin(at(0), &mut rng, id, pair(2, number), false).unwrap();
+            let each = 1.0 / watches.config().interval.as_secs_f64() / 0.875;
+            assert!(watches.paths.len() as f64 * each <= 1000.0, "{number}");
+            slowest = slowest.max(watches.config().interval.as_millis());
+        }
+        // 50 ms allow 43 of them, and each doubling twice as many.
+        assert_eq!(slowest, 50 << 5);
+        for number in 0..1000_u16 {
+            watches.end(PathKey::of(pair(2, number)));
+        }
+        assert_eq!(watches.config().interval, Duration::from_millis(50));
+        assert_eq!(watches.deadline(), None);
+    }
+
+    #[test]
+    fn a_path_that_flaps_is_trusted_later_each_time_and_told_once_in_that_time() {
+        let (mut watches, id) = watches("");
+        let path = watches.begin(at(0), &mut StdRng::seed_from_u64(1), id, pair(2, 1), false).unwrap();
+        let watch = watches.paths.get_mut(&path).unwrap();
+        let mut now = at(0);
+        let mut held = Vec::new();
+        for _ in 0..8 {
+            assert!(watch.fail(now));
+            let again = now + Duration::from_secs(1);
+            assert!(!watch.fail(again), "and not while it is held");
+            watch.failures -= 1;
+            watch.recover(again);
+            held.push(watch.trusted_at.unwrap().since(again).as_secs());
+            now = watch.trusted_at.unwrap() + Duration::from_secs(10);
+            watch.trust();
+        }
+        assert_eq!(held, [2, 4, 8, 16, 32, 64, 64, 64]);
+        now = now + CALM;
+        assert!(watch.fail(now));
+        watch.recover(now);
+        assert_eq!(watch.trusted_at.unwrap().since(now), HOLD, "after a calm it is the first time again");
+    }
+
+    #[test]
+    fn what_comes_in_is_loud_in_its_window_and_the_next() {
+        let (mut watches, id) = watches("");
+        let path = watches.begin(at(0), &mut StdRng::seed_from_u64(1), id, pair(2, 1), false).unwrap();
+        let [all, one] = watches.noise.limits;
+        assert_eq!([all, one], [2500, 500], "half of what a tenth of a second may bring");
+        (0..one - 1).for_each(|_| watches.heard(at(0), path.peer));
+        assert!(!watches.is_deaf(at(0), path));
+        watches.heard(at(0), path.peer);
+        assert!(watches.is_deaf(at(0), path) && watches.is_deaf(at(150), path));
+        assert!(!watches.is_deaf(at(250), path));
+        (0..all).for_each(|number| watches.heard(at(300), u64::from(number).to_be_bytes()));
+        assert!(watches.is_deaf(at(350), path) && !watches.is_deaf(at(600), path));
+        assert_eq!(watches.noise.sources.len(), 1, "nothing is remembered of strangers");
     }
 }

@@ -87,7 +87,8 @@ fn a_cut_is_known_at_both_ends_within_the_detection_time_whichever_way_it_is() {
             let mut wire = Wire::new(seed, ms(10));
             wire.run(ms(3000) + ms(seed));
             assert!(wire.are_up());
-            (wire.told.clear(), wire.cut = cut);
+            wire.told.clear();
+            wire.cut = cut;
             let began = wire.now;
             wire.run(ms(3000));
             let failed = wire.told.iter().filter(|it| matches!(it.2, Output::Down(Cause::Silent | Cause::Told)));

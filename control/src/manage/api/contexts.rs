@@ -224,7 +224,7 @@ pub struct PathsView {
 }
 
 /// From one of our providers to one peer prefix: what many contexts share.
-#[derive(Clone, Debug, PartialEq, Serialize, Deserialize, JsonSchema)]
+#[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize, JsonSchema)]
 pub struct PathView {
     /// Our provider.
     pub provider: String,
@@ -249,7 +249,7 @@ pub struct PathView {
 }
 
 /// The exchange of liveness with the peer's box about a path (BFD, RFC 5880).
-#[derive(Clone, Debug, PartialEq, Serialize, Deserialize, JsonSchema)]
+#[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize, JsonSchema)]
 pub struct LivenessView {
     /// `up`, `init`, `down` or `admindown`.
     pub state: String,
