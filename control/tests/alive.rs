@@ -316,7 +316,10 @@ fn a_path_nobody_uses_any_more_is_let_go_without_a_word_of_failure() {
     scene.run(s(60));
     assert_eq!(failures(&scene), 0);
     assert!(tally(&scene, "control_liveness_ended") >= 2);
-    assert_eq!(sessions(&scene, 0).len(), 1);
+    let view = scene.nodes[0].engine.paths_view(scene.now);
+    let watched: Vec<&str> =
+        view.paths.iter().filter(|path| path.liveness.is_some()).map(|path| &*path.provider).collect();
+    assert!(!watched.is_empty() && !watched.contains(&&*name), "{watched:?}");
     // When nobody talks, nobody watches.
     streams.iter().for_each(|stream| scene.stop(*stream));
     scene.run(s(70));
