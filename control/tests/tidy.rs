@@ -40,6 +40,7 @@ const CONTROL: Rooms = &[
     ("wheel", &["time"]),
     ("chains", &[]),
     ("identity", &[]),
+    ("bfd", &["time"]),
     ("reap", &["time"]),
     ("shim6", &["chains", "identity", "time", "wheel"]),
     ("host", &["time"]),
@@ -54,8 +55,8 @@ const CONTROL: Rooms = &[
     (
         "engine",
         &[
-            "chains", "config", "dhcp", "dns", "host", "identity", "manage", "policy", "publish", "reap", "shim6",
-            "time", "wheel",
+            "bfd", "chains", "config", "dhcp", "dns", "host", "identity", "manage", "policy", "publish", "reap",
+            "shim6", "time", "wheel",
         ],
     ),
     ("sim", &["config", "engine", "host", "identity", "manage", "policy", "reap", "shim6", "time"]),

@@ -78,7 +78,7 @@ pub fn run(configuration: Configuration, surroundings: Surroundings) -> Result<(
             control.surroundings.supervisor.stopping();
             drop((server, heirs));
             control.linger();
-            control.engine.farewell(&mut control.effects);
+            control.engine.farewell(control.clock.now(), &mut control.effects);
             control.carry_out();
             std::thread::sleep(FAREWELL);
             control.devices.stop();

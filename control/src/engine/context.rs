@@ -214,6 +214,7 @@ impl Engine {
         }
         self.sync(id, effects);
         self.sight(now, id, PathKey::of(pair), [true, false]);
+        self.watch_used(now, rng, id, pair);
         if fork != 0 {
             self.fork_ready(ulids, fork);
         }
@@ -393,6 +394,7 @@ impl Engine {
         };
         let digest = Activity { received: activity.received, sent: activity.sent, last };
         self.sight(now, id, PathKey::of(pair), [activity.received, activity.sent]);
+        self.watch_used(now, rng, id, pair);
         self.reap(now, rng, id, effects, |reap, rng, out| reap.activity(now, rng, digest, out));
         self.label_payload(now, rng, id, Some(activity), effects);
         self.udp_payload(now, rng, id, activity.sent, effects);
@@ -417,4 +419,9 @@ fn locator_sets(context: &Context) -> LocatorSets {
 /// The addresses of a packet we send on a pair.
 pub(super) fn along(pair: LocatorPair) -> Addresses {
     Addresses { source: pair.local.0, target: pair.peer.0 }
+}
+
+/// The /64 of an address.
+pub(super) fn prefix_of(address: std::net::Ipv6Addr) -> [u8; 8] {
+    ((address.to_bits() >> 64) as u64).to_be_bytes()
 }

@@ -26,6 +26,8 @@
 //! | `link` | how a packet of the box's own reaches the wire |
 //! | `mirror` | what other boxes of the site are told of contexts, and contexts that they run |
 //! | `natv6` | who is translated, through which provider, and which sessions get a context |
+//! | `watch` | paths that are watched by exchanging liveness, and what follows when one fails |
+//! | `watches` | which these are |
 //! | `unreachable` | who hears of a packet whose next hop does not answer |
 //! | `standby` | another pair for each context, and what workers do at once when a path is lost |
 //! | `numbers` | the numbers by which workers know paths |
@@ -89,6 +91,8 @@ mod tally;
 mod udp;
 mod unreachable;
 mod uplinks;
+mod watch;
+mod watches;
 
 use std::cmp::Reverse;
 use std::collections::{BTreeMap, BinaryHeap, VecDeque};
@@ -242,6 +246,8 @@ pub struct Engine {
     standbys: standby::Standbys,
     /// Paths that drop next header 140.
     carriages: carriage::Carriages,
+    /// Paths whose liveness is exchanged with the peer's box.
+    watches: watches::Watches,
     neighbours: Neighbours,
     listener: Listener,
     /// What is translated by prefix.
@@ -335,6 +341,7 @@ impl Engine {
         self.expire_leases(now, rng, effects);
         self.expire_news(now, rng, effects);
         self.expire_revivals(now, rng, effects);
+        self.expire_watches(now, rng, effects);
         self.expire_reap(now, rng, effects);
         self.expire_standbys(now, rng, effects);
         self.expire_wakes(now, effects);
@@ -360,6 +367,7 @@ impl Engine {
             self.failing_check,
             self.revival.due(),
             self.standbys_deadline(),
+            self.watches_deadline(),
             self.policy_deadline(),
             self.uplinks.deadline(),
             self.mirrors_deadline(),
@@ -546,6 +554,7 @@ impl Engine {
         if let Ok(Message::Error(error)) = message {
             effects.push(Effect::Story(Story::PeerError(error.code.code(), error.pointer)));
         }
+        self.watches.heard(now, context::prefix_of(addresses.source));
         let mut out = std::mem::take(&mut self.outputs);
         let incoming = Incoming { addresses, message, ipv6_packet: packet, shim6_offset };
         self.carriages.came(addresses, udp);

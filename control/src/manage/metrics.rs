@@ -290,6 +290,22 @@ impl Figures {
         )?;
         let rtts = paths.iter().filter_map(|it| Some((label(it), it.rtt_ms? / 1000.0)));
         out.gauges("pshim6_path_rtt_seconds", "Round trip of the last probe that was answered", rtts)?;
+        let watched = || paths.iter().filter_map(|it| Some((label(it), it.liveness.as_ref()?)));
+        out.gauges(
+            "pshim6_path_liveness_up",
+            "Whether the peer's box and this one hear each other on a path they watch",
+            watched().map(|(label, it)| (label, f64::from(u8::from(it.state == "up")))),
+        )?;
+        out.gauges(
+            "pshim6_path_liveness_detection_seconds",
+            "Silence after which a watched path is down",
+            watched().map(|(label, it)| (label, it.detection_ms / 1000.0)),
+        )?;
+        out.gauges(
+            "pshim6_path_liveness_rtt_seconds",
+            "Round trip of the last liveness poll that was answered",
+            watched().filter_map(|(label, it)| Some((label, it.rtt_ms? / 1000.0))),
+        )?;
         out.gauge("pshim6_paths_left_off", "Paths in use that are not told one by one", self.view.paths_left_off as f64)
     }
 

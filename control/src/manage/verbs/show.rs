@@ -7,8 +7,8 @@ use super::files::hosts_table;
 use super::uplinks::uplinks_text;
 use super::{Output, VerbError};
 use crate::manage::api::{
-    ContextFilter, ContextView, ContextsView, CountersView, DnsView, HostsView, LeasesView, Natv6View, PathsView,
-    Request, Response, ServeRequest, StatusView, SteerRequest, SyncView,
+    ContextFilter, ContextView, ContextsView, CountersView, DnsView, HostsView, LeasesView, LivenessView, Natv6View,
+    PathsView, Request, Response, ServeRequest, StatusView, SteerRequest, SyncView,
 };
 use crate::manage::table::Table;
 use crate::publish::Counts;
@@ -326,6 +326,12 @@ fn context_row(it: &ContextView) -> [String; 12] {
     ]
 }
 
+/// State, the time of silence after which a path is down, and how long one that failed is still not trusted.
+fn liveness(it: &LivenessView) -> String {
+    let held = it.held_s.map(|left| format!(", held {}", duration(left))).unwrap_or_default();
+    format!("{} {:.0} ms{held}", it.state, it.detection_ms)
+}
+
 fn paths_text(view: &PathsView) -> String {
     let mut table = Table::new(&[
         "PROVIDER",
@@ -336,6 +342,7 @@ fn paths_text(view: &PathsView) -> String {
         ">LAST IN",
         ">LAST OUT",
         ">RTT",
+        "LIVENESS",
         "EVIDENCE",
     ]);
     for it in &view.paths {
@@ -348,6 +355,7 @@ fn paths_text(view: &PathsView) -> String {
             it.last_in_s.map_or("-".into(), duration),
             it.last_out_s.map_or("-".into(), duration),
             it.rtt_ms.map_or("-".into(), |rtt| format!("{rtt:.1} ms")),
+            it.liveness.as_ref().map_or("-".into(), liveness),
             it.evidence.clone(),
         ]);
     }
