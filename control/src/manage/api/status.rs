@@ -5,7 +5,7 @@ use std::net::Ipv6Addr;
 use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 
-use super::{ContextCounts, UplinkView, named};
+use super::{ContextCounts, SystemView, UplinkView, named};
 use crate::publish::Counts;
 
 /// How the box is.
@@ -43,6 +43,9 @@ pub struct StatusView {
     /// How the publishing of their names stands; nothing if there is none.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub publish: Option<Counts>,
+    /// Whether it is fit to serve, and what it shares with the operating system.
+    #[serde(default)]
+    pub system: Box<SystemView>,
 }
 
 /// One poll-mode worker.
