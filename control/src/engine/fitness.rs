@@ -36,6 +36,8 @@ pub enum Unfit {
     Standstill,
     /// The link to the inside is down.
     Inside,
+    /// Hosts are not on the link, and the router they are behind is not known.
+    Hosts,
     /// No provider can be used.
     Outside,
 }
@@ -48,6 +50,7 @@ impl fmt::Display for Unfit {
             Unfit::CatchingUp => "it is still told of contexts",
             Unfit::Standstill => "a worker stands still",
             Unfit::Inside => "the link to the inside is down",
+            Unfit::Hosts => "the hosts' router is not known",
             Unfit::Outside => "no provider is up",
         })
     }
@@ -59,6 +62,8 @@ pub(super) struct Fitness {
     routes: Option<Routes>,
     /// All that each provider delegated, by the prefix of the locators.
     delegated: HashMap<u64, Prefix>,
+    /// Whether the box has an address among the hosts'.
+    on_link: bool,
     /// Whether the link to the inside is up, as far as its device can tell.
     pub(super) inside: bool,
 }
@@ -73,6 +78,8 @@ impl Fitness {
     /// Takes over a new configuration.
     pub(super) fn renew(&mut self, site: &Site) {
         self.routes.clone_from(&site.routes);
+        let own = site.ports.get(site.lan_port).into_iter().flat_map(|port| &port.addresses);
+        self.on_link = own.into_iter().any(|own| site.lan.contains(own.address));
         let prefix = |it: &crate::config::site::Provider| {
             (u64::from_be_bytes(it.prefix.high_half()), it.delegated.unwrap_or(it.prefix))
         };
@@ -84,8 +91,17 @@ impl Engine {
     /// Why the box is not fit to serve, as far as the engine can tell; nothing if it is.
     pub fn unfit(&self) -> Vec<Unfit> {
         let inside = (!self.fitness.inside).then_some(Unfit::Inside);
+        let hosts = (!self.reaches_hosts()).then_some(Unfit::Hosts);
         let outside = (!self.serves()).then_some(Unfit::Outside);
-        inside.into_iter().chain(outside).collect()
+        inside.into_iter().chain(hosts).chain(outside).collect()
+    }
+
+    /// Whether there is a way to the hosts: they are on the link, by the box's addresses or because one was heard there, or
+    /// behind a router that is known. A box that has just started does not know its router before the routing daemon does, and
+    /// what providers sent it until then would be lost.
+    fn reaches_hosts(&self) -> bool {
+        let heard = || self.snapshot.hosts.iter().any(|host| host.mac.is_some());
+        self.fitness.on_link || self.inner_router().is_some() || heard()
     }
 
     /// The routes the system is to have while the box is fit: to the inside everybody's identifiers, and at each provider that can
@@ -161,6 +177,20 @@ mod tests {
             engine.link_state(now, port, true, &mut Vec::new());
         }
         assert_eq!((engine.unfit(), engine.wanted_routes().len()), (vec![], 1 + site.providers.len()));
+    }
+
+    #[test]
+    fn a_box_beside_no_host_waits_for_the_hosts_router() {
+        let mut world = sharing();
+        let site = world.nodes[0].configuration().0.clone();
+        let engine = &mut world.nodes[0].engine;
+        let elsewhere = Site { lan: Prefix::of("fc00:77:0:1::".parse().unwrap(), 64).unwrap(), ..site };
+        Arc::make_mut(&mut engine.snapshot).hosts.iter_mut().for_each(|host| host.mac = None);
+        engine.fitness.renew(&elsewhere);
+        assert_eq!(engine.unfit(), [Unfit::Hosts]);
+        // One that speaks is on the link.
+        Arc::make_mut(&mut engine.snapshot).hosts[0].mac = Some(dataplane::wire::ethernet::Mac([2; 6]));
+        assert_eq!(engine.unfit(), []);
     }
 
     #[test]
