@@ -46,7 +46,7 @@ pub fn run(configuration: Configuration, surroundings: Surroundings) -> Result<(
     let interfaces = old.as_mut().map(|(heir, _)| heir.interfaces()).unwrap_or_default();
     let mut control = Control::new(configuration, carried, surroundings, clock, rng, opened)?;
     control.conditions.withdrawn = old.as_ref().is_some_and(|(_, beginning)| beginning.withdrawn);
-    control.system = System::open(&control.configuration.site, &control.engine, interfaces)?;
+    control.system = System::open(&control.configuration.site, clock.now(), &control.engine, interfaces)?;
     super::sync::join(&control.configuration, clock, &mut control.engine);
     control.engine.set_policy(clock.now(), policy, &mut Vec::new());
     let taken_over = old.is_some();

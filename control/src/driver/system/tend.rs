@@ -67,7 +67,9 @@ impl Control {
         ];
         let mut reasons: Vec<Unfit> = own.into_iter().filter(|(is, _)| *is).map(|(_, reason)| reason).collect();
         reasons.extend(self.engine.unfit());
-        if let Some(system) = &mut self.system {
+        if let Some(system) = &mut self.system
+            && system.has_settled(now)
+        {
             system.set_routes(&if reasons.is_empty() { self.engine.wanted_routes() } else { Vec::new() });
             if self.conditions.keep <= now {
                 self.conditions.keep = now + KEEP;
