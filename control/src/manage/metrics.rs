@@ -11,7 +11,7 @@ use prometheus_client::encoding::{DescriptorEncoder, MetricEncoder, NoLabelSet, 
 use prometheus_client::metrics::MetricType;
 use prometheus_client::registry::Registry;
 
-use super::api::{FillView, MetricsView, PathView, PortView, ProviderView, TimesView, UplinkView};
+use super::api::{FillView, MetricsView, PathView, PortView, ProviderView, SharedView, TimesView, UplinkView};
 
 /// What is sent.
 pub(super) const MEDIA_TYPE: &str = "application/openmetrics-text; version=1.0.0; charset=utf-8";
@@ -139,6 +139,7 @@ impl Collector for Figures {
         self.ports(&mut out)?;
         self.providers(&mut out)?;
         self.uplinks(&mut out)?;
+        self.store(&mut out)?;
         self.paths(&mut out)?;
         self.rooms(&mut out)?;
         self.times(&mut out)?;
@@ -271,6 +272,17 @@ impl Figures {
             "How long the prefix in use is valid, if that ends",
             uplinks.iter().filter_map(valid),
         )
+    }
+
+    fn store(&self, out: &mut Family<'_, '_>) -> Result<(), Error> {
+        let store = self.view.status.store.as_ref();
+        let reached = store.map(|it| (Vec::new(), flag(it.alone.is_none())));
+        out.gauges("pshim6_store_reached", "Whether the store that boxes of a site share can be reached", reached)?;
+        let version = |it: &SharedView| (vec![("file", it.name.clone())], it.version as f64);
+        let shared = || store.iter().flat_map(|it| &it.shared);
+        out.gauges("pshim6_shared_version", "Version of a file that boxes share", shared().map(version))?;
+        let refused = shared().map(|it| (vec![("file", it.name.clone())], flag(it.refused)));
+        out.gauges("pshim6_shared_refused", "Whether that version cannot be obeyed by this box", refused)
     }
 
     fn paths(&self, out: &mut Family<'_, '_>) -> Result<(), Error> {
