@@ -59,8 +59,12 @@ const CONTROL: Rooms = &[
             "shim6", "time", "wheel",
         ],
     ),
-    ("sim", &["config", "engine", "host", "identity", "manage", "policy", "reap", "shim6", "time"]),
-    ("driver", &["config", "dhcp", "engine", "identity", "manage", "policy", "publish", "shim6", "store", "time"]),
+    ("sync", &["config", "engine", "time"]),
+    ("sim", &["config", "engine", "host", "identity", "manage", "policy", "reap", "shim6", "sync", "time"]),
+    (
+        "driver",
+        &["config", "dhcp", "engine", "identity", "manage", "policy", "publish", "shim6", "store", "sync", "time"],
+    ),
 ];
 
 /// Words that reach outside, and where they may stand. Everything else gets time, randomness and octets as arguments.
@@ -80,6 +84,8 @@ const WORLD: &[(&[&str], &[&str])] = &[
             "control/src/store/shared/etcd.rs",
             // Another process takes this one's place.
             "control/src/driver/succession/",
+            // Other boxes of the site.
+            "control/src/driver/sync/",
         ],
     ),
     (&["UnixDatagram"], &["control/src/driver/"]),

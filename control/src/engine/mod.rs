@@ -299,6 +299,7 @@ impl Engine {
             }
             Notice::Punt(port, Punt::HostStack, frame) => self.for_the_box(now, rng, port, frame, effects),
             Notice::Punt(port, Punt::System, frame) => self.for_the_system(port, frame, effects),
+            Notice::Punt(_, Punt::Shim6, frame) if self.is_for_another(frame) => {}
             Notice::Punt(_, Punt::Shim6, frame) => self.control_message(now, rng, frame, effects),
             Notice::Punt(port, Punt::IcmpError, frame) => self.icmp_error(now, rng, Some(port), frame, effects),
             Notice::Unresolved(port, next_hop, frame) => self.unresolved(now, port, next_hop, frame, effects),
@@ -515,20 +516,7 @@ impl Engine {
         self.providers.iter().enumerate().find(|(_, provider)| provider.prefix == prefix && provider.exists())
     }
 
-    /// A control message came, which may be for another box of the site.
     fn control_message(&mut self, now: Instant, rng: &mut dyn Rng, frame: &[u8], effects: &mut Vec<Effect>) {
-        if self.is_in_group()
-            && let Some(packet) = frame.get(ethernet::HEADER_LEN..)
-            && let Some((inner, _)) = self.out_of_udp(packet)
-            && let Ok(parsed) = ControlPacket::parse(&inner)
-            && self.hand_over(parsed.addresses, &parsed.message, packet)
-        {
-            return;
-        }
-        self.control_message_here(now, rng, frame, effects);
-    }
-
-    fn control_message_here(&mut self, now: Instant, rng: &mut dyn Rng, frame: &[u8], effects: &mut Vec<Effect>) {
         let Some(packet) = frame.get(ethernet::HEADER_LEN..) else { return };
         let Some((packet, udp)) = self.out_of_udp(packet) else { return };
         let packet = &*packet;

@@ -23,7 +23,7 @@ use crate::engine::{Changes, Effect, Engine, Item, Keys, PortSetup, SetupError, 
 use crate::manage::api::{ContextFilter, ContextView};
 use crate::policy::Policy;
 use crate::shim6::{ProofJob, State};
-use crate::sync::{Broken, Counts, FromTeller, Partner};
+use crate::sync::{Broken, FromTeller, Partner};
 use crate::time::Instant;
 
 /// Rounds of engine and workers at one moment before the box counts as restless.
@@ -84,7 +84,7 @@ pub struct Node {
     /// Who will take its place.
     heir: Option<Box<Node>>,
     /// The second box of its site.
-    twin: Option<Box<Twin>>,
+    pub(super) twin: Option<Box<Twin>>,
 }
 
 /// A context as far as nobody may change it who has no right to.
@@ -149,13 +149,6 @@ impl Node {
         }
     }
 
-    /// There is a second box at its site from now on, which hears of its contexts.
-    pub(super) fn add_twin(&mut self, now: Instant, seed: u64) {
-        let now = self.time(now);
-        let twin = Twin::beside(self, now, seed);
-        self.twin = Some(Box::new(twin));
-    }
-
     /// A box with another number and the same hosts, which begins now.
     pub(super) fn sibling(&self, seed: u64) -> Node {
         let mut blueprint = self.blueprint.clone();
@@ -166,21 +159,6 @@ impl Node {
         node.ahead = self.ahead;
         node.engine.start(Instant::START + node.ahead, &mut node.effects);
         node
-    }
-
-    /// Does something with the second box and the wire between the two, if there is one.
-    pub(super) fn with_twin<T>(&mut self, act: impl FnOnce(&mut Twin, &mut Node) -> T) -> Option<T> {
-        let mut twin = self.twin.take()?;
-        let done = act(&mut twin, self);
-        self.twin = Some(twin);
-        Some(done)
-    }
-
-    /// It dies, and the second box serves in its place.
-    pub(super) fn die(&mut self) {
-        if let Some(twin) = self.twin.take() {
-            twin.survive(self);
-        }
     }
 
     /// The second box takes the place of this one.
@@ -197,11 +175,6 @@ impl Node {
         std::mem::swap(&mut self.twin, &mut other.twin);
     }
 
-    /// What it told the second box and heard of it, and the other way round.
-    pub fn synced(&self) -> Option<[Counts; 2]> {
-        self.twin.as_ref().map(|twin| twin.counts(self))
-    }
-
     /// Somebody else than the world has its engine do something.
     #[cfg(test)]
     pub(crate) fn act<T>(
@@ -214,26 +187,6 @@ impl Node {
         let done = act(now, rng, engine, effects);
         self.carry_out(&mut Vec::new());
         done
-    }
-
-    /// The same for the second box.
-    #[cfg(test)]
-    pub(crate) fn second_acts<T>(
-        &mut self,
-        now: Instant,
-        act: impl FnOnce(Instant, &mut StdRng, &mut Engine, &mut Vec<Effect>) -> T,
-    ) -> Option<T> {
-        self.with_twin(|twin, _| twin.node.act(now, act))
-    }
-
-    /// The second box.
-    pub fn second(&self) -> Option<&Node> {
-        self.twin.as_ref().map(|twin| &twin.node)
-    }
-
-    /// Packets that the second box sent while this one served, without neighbour discovery.
-    pub fn loud(&self) -> u64 {
-        self.twin.as_ref().map_or(0, |twin| twin.loud)
     }
 
     /// What its clock says at a time.

@@ -222,3 +222,53 @@ impl Twin {
         (node, &mut partners[which])
     }
 }
+
+/// A box that may have a second one beside it.
+impl Node {
+    /// There is a second box at its site from now on, which hears of its contexts.
+    pub(super) fn add_twin(&mut self, now: Instant, seed: u64) {
+        let now = self.time(now);
+        let twin = Twin::beside(self, now, seed);
+        self.twin = Some(Box::new(twin));
+    }
+
+    /// Does something with the second box and the wire between the two, if there is one.
+    pub(super) fn with_twin<T>(&mut self, act: impl FnOnce(&mut Twin, &mut Node) -> T) -> Option<T> {
+        let mut twin = self.twin.take()?;
+        let done = act(&mut twin, self);
+        self.twin = Some(twin);
+        Some(done)
+    }
+
+    /// It dies, and the second box serves in its place.
+    pub(super) fn die(&mut self) {
+        if let Some(twin) = self.twin.take() {
+            twin.survive(self);
+        }
+    }
+
+    /// What it told the second box and heard of it, and the other way round.
+    pub fn synced(&self) -> Option<[Counts; 2]> {
+        self.twin.as_ref().map(|twin| twin.counts(self))
+    }
+
+    /// The same for the second box.
+    #[cfg(test)]
+    pub(crate) fn second_acts<T>(
+        &mut self,
+        now: Instant,
+        act: impl FnOnce(Instant, &mut StdRng, &mut Engine, &mut Vec<Effect>) -> T,
+    ) -> Option<T> {
+        self.with_twin(|twin, _| twin.node.act(now, act))
+    }
+
+    /// The second box.
+    pub fn second(&self) -> Option<&Node> {
+        self.twin.as_ref().map(|twin| &twin.node)
+    }
+
+    /// Packets that the second box sent while this one served, without neighbour discovery.
+    pub fn loud(&self) -> u64 {
+        self.twin.as_ref().map_or(0, |twin| twin.loud)
+    }
+}
