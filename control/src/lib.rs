@@ -4,6 +4,7 @@
 //! them together; `driver` is the only place with a clock, sockets and threads.
 #![forbid(unsafe_code)]
 
+pub mod bmp;
 pub mod chains;
 pub mod config;
 pub mod dhcp;

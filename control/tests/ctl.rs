@@ -329,6 +329,7 @@ fn answer(request: &Request) -> Response {
                 last_in_s: Some(2),
                 last_out_s: None,
                 rtt_ms: Some(1.25),
+                route: None,
             }],
         }),
         Request::Leases => Response::Leases(LeasesView {

@@ -41,6 +41,7 @@ fn figures() -> MetricsView {
         last_in_s: None,
         last_out_s: None,
         rtt_ms: Some(12.5),
+        route: None,
     };
     let fill = |worker| FillView { name: "contexts".into(), worker, used: 1, max: 2 };
     let buckets = [(0.5, 1), (1.0, 2), (2.0, 4)].map(|(below_s, count)| BucketView { below_s, count });

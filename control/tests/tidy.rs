@@ -50,6 +50,7 @@ const CONTROL: Rooms = &[
     ("doctor", &["config"]),
     ("publish", &["config", "time"]),
     ("policy", &["chains", "config", "time"]),
+    ("bmp", &["config", "time"]),
     ("manage", &["config", "dhcp", "doctor", "identity", "policy", "publish", "store"]),
     (
         "engine",
@@ -59,7 +60,10 @@ const CONTROL: Rooms = &[
         ],
     ),
     ("sim", &["config", "engine", "host", "identity", "manage", "policy", "reap", "shim6", "time"]),
-    ("driver", &["config", "dhcp", "engine", "identity", "manage", "policy", "publish", "shim6", "store", "time"]),
+    (
+        "driver",
+        &["bmp", "config", "dhcp", "engine", "identity", "manage", "policy", "publish", "shim6", "store", "time"],
+    ),
 ];
 
 /// Words that reach outside, and where they may stand. Everything else gets time, randomness and octets as arguments.
@@ -67,7 +71,7 @@ const WORLD: &[(&[&str], &[&str])] = &[
     (
         &["std::thread", "thread::", "SystemTime", "Instant::now", "WallInstant"],
         // The socket's server carries questions and answers between its threads and the driver's.
-        &["control/src/driver/", "control/src/manage/server.rs"],
+        &["control/src/driver/", "control/src/manage/server.rs", "control/src/bmp/server.rs"],
     ),
     (
         &["UnixStream", "UnixListener", "TcpStream", "TcpListener", "UdpSocket"],
@@ -75,6 +79,8 @@ const WORLD: &[(&[&str], &[&str])] = &[
             "control/src/manage/server.rs",
             "control/src/manage/server/",
             "control/src/manage/client.rs",
+            // So does the station's, for routers.
+            "control/src/bmp/server.rs",
             // Another process takes this one's place.
             "control/src/driver/succession/",
         ],

@@ -5,6 +5,7 @@ use std::time::Duration;
 
 use toml::Spanned;
 
+use super::bmp;
 use super::dhcp;
 use super::dns;
 use super::file::{EalSection, HintsSection, NodeSection, ReapSection, SetupSection, Shim6Section, SiteFile};
@@ -46,6 +47,7 @@ fn read(source: &mut Source<'_>, directory: &Path) -> Option<Site> {
     let manage = manage::check(source, &file.manage, directory, &node.control_socket);
     let metrics = manage::metrics(source, &file.metrics);
     let web = web::check(source, &file.web, &manage, &metrics);
+    let bmp = bmp::check(source, &file.bmp, &network, directory);
     let forks = fork::check(source, &file.forks, &network, shim6.forks_max);
     Some(Site {
         node,
@@ -76,6 +78,7 @@ fn read(source: &mut Source<'_>, directory: &Path) -> Option<Site> {
         manage,
         metrics,
         web,
+        bmp,
     })
 }
 

@@ -7,6 +7,7 @@
 mod blocks;
 #[cfg(test)]
 mod blocks_tests;
+pub mod bmp;
 mod check;
 mod dhcp;
 mod dns;
@@ -64,6 +65,8 @@ pub struct Configuration {
     pub policy: Option<String>,
     /// Certificates and keys for management over TLS; nothing without `manage.listen`.
     pub tls: Option<Arc<tls::Tls>>,
+    /// The same for routers that tell of routes; nothing without `[bmp]`, or where that is plain.
+    pub bmp_tls: Option<Arc<tls::Tls>>,
     /// What can be obeyed but should be known.
     pub warnings: Vec<Problem>,
 }
@@ -91,7 +94,13 @@ impl Configuration {
         if let (Some(tls), Some(files)) = (&tls, &site.manage.tls) {
             warnings.extend(tls.warning().map(|text| Problem::of_file(&files.certificate, text)));
         }
-        Ok(Configuration { file: file.to_path_buf(), site, hosts, publish_key, policy, tls, warnings })
+        let bmp_files = site.bmp.as_ref().and_then(|bmp| bmp.tls.as_ref());
+        let bmp_tls = bmp_files.map(tls::Tls::load).transpose()?.map(Arc::new);
+        if let (Some(tls), Some(files)) = (&bmp_tls, bmp_files) {
+            warnings.extend(tls.warning().map(|text| Problem::of_file(&files.certificate, text)));
+        }
+        let file = file.to_path_buf();
+        Ok(Configuration { file, site, hosts, publish_key, policy, tls, bmp_tls, warnings })
     }
 }
 

@@ -97,6 +97,7 @@ pub const SETTINGS: &[Setting] = &[
     restart("the rest of [manage]", |new, old| new.manage == old.manage),
     restart("[metrics]", |new, old| new.metrics == old.metrics),
     restart("[web]", |new, old| new.web == old.web),
+    restart("[bmp]", |new, old| new.bmp == old.bmp),
 ];
 
 /// What is told of a difference that no setting above owns up to.
@@ -192,6 +193,13 @@ clients_operator_ca = "operators.pem"
 listen = "[::1]:9464"
 [web]
 listen = "[::1]:8080"
+[bmp]
+listen = "[::1]:11019"
+plain = true
+from = ["::1"]
+[[bmp.source]]
+provider = "isp-x"
+peer = "2001:db8:aa::1"
 "#;
 
     /// For each setting of the table, what to write instead of what (or, without anything, which section to add).
@@ -246,6 +254,7 @@ listen = "[::1]:8080"
         ("the rest of [manage]", "0660", "0600"),
         ("[metrics]", "9464", "9466"),
         ("[web]", "8080", "8081"),
+        ("[bmp]", "11019", "11020"),
     ];
 
     fn parsed(text: &str) -> Site {

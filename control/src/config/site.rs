@@ -13,6 +13,7 @@ use dataplane::wire::{Locator, Ulid};
 use crate::dhcp::options::PolicyRow;
 use crate::dns::Name;
 
+pub use super::bmp::Bmp;
 pub use super::manage::{Manage, Metrics};
 use super::prefix::{LinkAddress, MacAddress, Prefix};
 use super::publish::Publish;
@@ -80,6 +81,8 @@ pub struct Site {
     pub metrics: Metrics,
     /// Where the web page is (`[web]`).
     pub web: Web,
+    /// What routers may tell of the providers' routes (`[bmp]`); none without it.
+    pub bmp: Option<Bmp>,
 }
 
 /// What clients inside are given (`[dhcp]`). Times in seconds.

@@ -4,6 +4,7 @@
 //! passing of time, and carries out the engine's effects. The workers run in threads of their own; the management socket
 //! in a few more that only carry questions and answers.
 
+mod bmp;
 #[cfg(feature = "dpdk")]
 mod dpdk;
 mod figures;
@@ -44,6 +45,7 @@ use crate::manage::server::{Call, Renewal, ServerError};
 use crate::policy::Policy;
 use crate::publish::Publisher;
 use crate::time::Instant;
+use bmp::Routers;
 use helpers::Helpers;
 use history::History;
 use leases::Leases;
@@ -193,6 +195,8 @@ struct Control {
     /// What takes over new certificates.
     renewal: Option<Renewal>,
     history: History,
+    /// What listens to routers.
+    routers: Option<Routers>,
 }
 
 impl Control {
@@ -235,6 +239,7 @@ impl Control {
             successor: None,
             renewal: None,
             history: History::default(),
+            routers: None,
         })
     }
 
@@ -291,12 +296,13 @@ impl Control {
 
     /// Takes in what happened, lets time pass, carries out what follows. How many events there were.
     fn turn(&mut self) -> usize {
-        let Control { clock, rng, engine, workers, helpers, leases, effects, .. } = self;
+        let Control { clock, rng, engine, workers, helpers, leases, effects, routers, .. } = self;
         let mut events = workers.poll(EVENTS_PER_TURN, &mut |notice| engine.notice(clock.now(), rng, notice, effects));
         let now = clock.now();
         let mut looked = false;
         events += helpers.turn(now, rng, engine, effects);
         events += leases.as_mut().map_or(0, |leases| leases.turn(now, rng, engine, effects));
+        events += routers.as_mut().map_or(0, |routers| routers.turn(now, engine, effects));
         if self.links_due <= now {
             self.links_due = now + LINK_POLL;
             looked = true;
@@ -369,6 +375,7 @@ impl Control {
                 Err(error) => Response::Error(error),
             },
             Request::Paths => Response::Paths(self.engine.paths_view(now)),
+            Request::Bmp => Response::Bmp(self.bmp(now)),
             Request::Counters => Response::Counters(self.counters()),
             Request::Metrics => Response::Metrics(Box::new(self.metrics(now))),
             Request::Leases => Response::Leases(self.engine.leases_view(now)),
@@ -464,7 +471,8 @@ impl Control {
         for (name, help) in Counters::descriptions() {
             view.descriptions.insert(name.to_owned(), help.to_owned());
         }
-        for (name, help, value) in self.engine.tally().iter().chain(self.engine.name_counts()) {
+        let routers = self.routers.iter().flat_map(Routers::counts);
+        for (name, help, value) in self.engine.tally().iter().chain(self.engine.name_counts()).chain(routers) {
             view.counters.insert(name.to_owned(), value);
             view.descriptions.insert(name.to_owned(), help.to_owned());
         }

@@ -99,6 +99,11 @@ impl Attachments {
         self.paths.keys()
     }
 
+    /// Contexts that use a path, those that were asked about it first.
+    pub(super) fn on(&self, path: PathKey) -> impl Iterator<Item = ContextId> {
+        self.paths.iter(path).filter_map(|at| self.id_at(at))
+    }
+
     /// How many paths are in use.
     pub(super) fn paths_in_use(&self) -> usize {
         self.paths.lists()

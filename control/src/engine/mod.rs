@@ -26,6 +26,7 @@
 //! | `link` | how a packet of the box's own reaches the wire |
 //! | `natv6` | who is translated, through which provider, and which sessions get a context |
 //! | `unreachable` | who hears of a packet whose next hop does not answer |
+//! | `routes` | what routers say of the providers' routes |
 //! | `standby` | another pair for each context, and what workers do at once when a path is lost |
 //! | `numbers` | the numbers by which workers know paths |
 //! | `succession` | what another process is told that takes this one's place, and what it makes of it |
@@ -70,6 +71,7 @@ mod quote;
 mod report;
 mod revive;
 mod round;
+mod routes;
 mod services;
 mod setup;
 mod standby;
@@ -113,6 +115,7 @@ pub use hosts::Changes;
 pub use leases::{Commit, IdentityJob, Kept, MadeIdentity};
 use revive::Revival;
 use round::Round;
+pub use routes::RouteWish;
 pub use setup::{PortSetup, SetupError, worker_limits};
 pub use steer::SteerRefused;
 pub use succession::{CarriedHost, Doubts, Item, Keys};
@@ -229,6 +232,8 @@ pub struct Engine {
     standbys: standby::Standbys,
     /// Paths that drop next header 140.
     carriages: carriage::Carriages,
+    /// What routers say of routes.
+    routes: routes::Routes,
     neighbours: Neighbours,
     listener: Listener,
     /// What is translated by prefix.
@@ -312,6 +317,7 @@ impl Engine {
         self.expire_leases(now, rng, effects);
         self.expire_news(now, rng, effects);
         self.expire_revivals(now, rng, effects);
+        self.expire_routes(now, rng, effects);
         self.expire_reap(now, rng, effects);
         self.expire_standbys(now, rng, effects);
         self.expire_wakes(now, effects);
@@ -339,6 +345,7 @@ impl Engine {
             self.standbys_deadline(),
             self.policy_deadline(),
             self.uplinks.deadline(),
+            self.routes_deadline(),
         ];
         [reap, suspects, wakes, self.news_deadline(), self.lists_due, self.endpoint.deadline(), self.leases_deadline()]
             .into_iter()

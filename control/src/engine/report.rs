@@ -354,6 +354,7 @@ impl Engine {
             last_in_s: ago(seen.last_in),
             last_out_s: ago(seen.last_out),
             rtt_ms: seen.round_trip.map(|time| time.as_secs_f64() * 1000.0),
+            route: self.route_in_words(path).map(str::to_owned),
         }
     }
 

@@ -141,6 +141,7 @@ impl Engine {
             goals: super::goal::Goals::default(),
             standbys: Standbys::new(site.reap.standby),
             carriages: Carriages::new(site.shim6.udp_port),
+            routes: Default::default(),
             budget: ProbeBudget::new(PROBES_PER_S, PROBES_PER_S / 10),
             due: Wheel::default(),
             waiting: VecDeque::new(),

@@ -4,6 +4,7 @@
 //! beginning of every path goes up ([`OPERATIONS`](super::OPERATIONS)). Addresses are plain here, since JSON has no types for them; names of fields say
 //! which kind they are. Octet and packet counts are since the daemon (or the context) began.
 
+mod bmp;
 mod contexts;
 mod dns;
 mod history;
@@ -20,6 +21,7 @@ use std::collections::BTreeMap;
 use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 
+pub use bmp::*;
 pub use contexts::*;
 pub use dns::*;
 pub use history::*;
@@ -103,6 +105,8 @@ pub enum Request {
     PolicyLoad,
     /// How the box was in the last hour.
     History(HistoryFilter),
+    /// What routers tell of the providers' routes.
+    Bmp,
 }
 
 /// How a provider is to be used from now on, until told otherwise or restarted.
@@ -161,6 +165,8 @@ pub enum Response {
     PolicyLoaded(PolicyLoadedView),
     /// To [`Request::History`].
     History(Box<HistoryView>),
+    /// To [`Request::Bmp`].
+    Bmp(BmpView),
     /// The request cannot be answered or was not obeyed.
     Error(ErrorView),
 }

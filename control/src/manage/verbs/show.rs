@@ -293,7 +293,7 @@ fn paths_text(view: &PathsView) -> String {
             it.last_in_s.map_or("-".into(), duration),
             it.last_out_s.map_or("-".into(), duration),
             it.rtt_ms.map_or("-".into(), |rtt| format!("{rtt:.1} ms")),
-            it.evidence.clone(),
+            it.route.as_ref().map_or_else(|| it.evidence.clone(), |route| format!("{}; {route}", it.evidence)),
         ]);
     }
     table.to_string()
