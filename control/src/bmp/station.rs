@@ -14,7 +14,7 @@
 //! So for two minutes after a session came up only those routes can be gone that were there since it did, and a table without
 //! any route never says more.
 //!
-//! A source is complete from the End-of-RIB that follows its first routes until its router is gone, has been silent for too long,
+//! A source is complete from the End-of-RIB that follows its first routes, or 15 s without an UPDATE, until its router is gone, has been silent for too long,
 //! or says that it watches the session no longer. When the BGP session itself ends (Peer Down, reasons 1 to 4) the router has taken
 //! its routes away, and that is what is told: they are gone.
 
@@ -34,6 +34,9 @@ use crate::time::Instant;
 const SESSIONS_MAX: usize = 64;
 /// For how long after a session came up routes may be missing that only come.
 const SETTLE: Duration = Duration::from_secs(120);
+/// Some routers never say that a table is complete which a session gave them while they were connected (FRR 8.4 does not). After so
+/// long without an UPDATE it is taken to be.
+const QUIET: Duration = Duration::from_secs(15);
 /// /64s that can be asked about.
 pub const ASKED_MAX: usize = 1 << 16;
 
@@ -103,6 +106,8 @@ struct Source {
     provider: usize,
     phase: Phase,
     since: Instant,
+    /// When its last UPDATE came, or it came up.
+    updated: Instant,
     /// Until when routes may come that were not there before.
     settles: Option<Instant>,
     /// Who tells of it.
@@ -111,6 +116,11 @@ struct Source {
 }
 
 impl Source {
+    /// When it is taken to have told everything, although it has not said so.
+    fn full_at(&self) -> Option<Instant> {
+        (self.phase == Phase::Filling).then(|| self.updated + QUIET)
+    }
+
     /// Whether a route that a complete table has not will not come by itself.
     fn is_over(&self, peer: u64) -> bool {
         self.table.covered(peer) || self.settles.is_none() && !self.table.is_empty()
@@ -172,7 +182,15 @@ impl Station {
             providers[provider].sources.push(at);
             providers[provider].complete &= source.complete;
             let table = Table::new(settings.routes_max as usize, source.default_route);
-            sources.push(Source { provider, phase: Phase::Silent, since: Instant::START, settles: None, owner: None, table });
+            sources.push(Source {
+                provider,
+                phase: Phase::Silent,
+                since: Instant::START,
+                updated: Instant::START,
+                settles: None,
+                owner: None,
+                table,
+            });
         }
         Station {
             settings,
@@ -301,6 +319,9 @@ impl Station {
                 self.sources[at].settles = None;
                 self.look_at_all(self.sources[at].provider);
             }
+            if self.sources[at].full_at().is_some_and(|due| due <= now) {
+                self.fill(now, at);
+            }
         }
         let Some(stall) = self.settings.stall else { return };
         let silent = |it: &Connection| !it.stalled && now.since(it.heard) >= stall;
@@ -318,7 +339,8 @@ impl Station {
     pub fn deadline(&self) -> Option<Instant> {
         let silent = self.connections.values().filter(|it| !it.stalled);
         let stalls = silent.filter_map(|it| Some(it.heard + self.settings.stall?));
-        stalls.chain(self.sources.iter().filter_map(|it| it.settles)).min()
+        let settling = self.sources.iter().flat_map(|it| [it.settles, it.full_at()]).flatten();
+        stalls.chain(settling).min()
     }
 
     /// The source that a session is, by what its router and the session say of themselves.
@@ -393,6 +415,7 @@ impl Station {
         if !matches!(source.phase, Phase::Filling | Phase::Complete) {
             return;
         }
+        source.updated = now;
         let mut changed = std::mem::take(&mut self.changed);
         // A prefix that is in both is there (RFC 4271 §4.3 speaks of the withdrawn ones first).
         update.withdrawn.iter().for_each(|route| source.table.withdraw(*route, &mut changed));
@@ -406,16 +429,22 @@ impl Station {
             self.counts.add(Count::Full);
             self.set_phase(now, at, Phase::Overfull, false);
         } else if filled {
-            let source = &mut self.sources[at];
-            (source.phase, source.since) = (Phase::Complete, now);
-            self.look_at_all(provider);
+            self.fill(now, at);
         }
+    }
+
+    /// A source has told all it has.
+    fn fill(&mut self, now: Instant, at: usize) {
+        let source = &mut self.sources[at];
+        (source.phase, source.since) = (Phase::Complete, now);
+        let provider = source.provider;
+        self.look_at_all(provider);
     }
 
     /// A source begins anew, or ends.
     fn set_phase(&mut self, now: Instant, at: usize, phase: Phase, paths: bool) {
         let source = &mut self.sources[at];
-        (source.phase, source.since) = (phase, now);
+        (source.phase, source.since, source.updated) = (phase, now, now);
         source.settles = (phase == Phase::Filling).then_some(now + SETTLE);
         let mut changed = std::mem::take(&mut self.changed);
         source.table.clear(paths, &mut changed);

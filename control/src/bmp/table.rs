@@ -270,7 +270,7 @@ mod tests {
         assert!(!table.covers(0));
         assert_eq!(changed, [0, 0]);
         // Paths have the bound that prefixes have.
-        assert_eq!((0..3).map(|path| table.announce((Net::DEFAULT, path), &mut changed)).collect(), Ok::<(), Full>(()));
+        assert!((0..3).all(|path| table.announce((Net::DEFAULT, path), &mut changed).is_ok()));
         assert_eq!(table.announce((Net::DEFAULT, 3), &mut changed), Err(Full));
     }
 

@@ -28,6 +28,8 @@ use crate::time::Instant;
 
 /// Contexts that test a path at one time. Two that fail make it dead for all; one of three may have a peer that is dead itself.
 const WITNESSES: usize = 3;
+/// How long a context that has tested its path is left alone before it is a witness.
+const WITNESS_PAUSE: Duration = Duration::from_secs(2);
 /// Contexts of a path that are looked at to find those.
 const LOOKED_AT_PER_PATH: usize = 16;
 /// Paths that are tested in one call, so that events of the workers never wait long.
@@ -37,6 +39,8 @@ const AGAIN: Duration = Duration::from_secs(5);
 const DOUBLINGS_MAX: u8 = 6;
 /// Tests of a path whose route is back, before packets go there although nobody answered and nobody failed.
 const BACK_TESTS: u8 = 4;
+/// How soon a feed has to put right what was seen not to be so.
+const CORRECTED: Duration = Duration::from_secs(2);
 /// How long a feed that was wrong once is not believed; twice as long each time, so often.
 const DISTRUST: Duration = Duration::from_secs(10);
 const DISTRUST_DOUBLINGS_MAX: u8 = 9;
@@ -151,6 +155,17 @@ impl Routes {
         self.due.extend(at.map(|at| (at, path)));
     }
 
+    /// Somebody needs to know about a /64. False if too many are asked about already.
+    fn ask(&mut self, peer: u64) -> bool {
+        if self.asked.len() >= ASKED_MAX && !self.asked.contains_key(&peer) {
+            return false;
+        }
+        if self.asked.insert(peer, self.sweep).is_none() {
+            self.wishes.push_back(RouteWish::Ask(peer));
+        }
+        true
+    }
+
     /// What was told of a path is so no longer, or other things are told.
     fn set(&mut self, path: PathKey, hint: Option<Hint>) {
         self.test_at(None, path);
@@ -166,7 +181,8 @@ impl Engine {
     /// Routers will tell about routes, so the engine asks about those of its peers.
     pub fn expect_routes(&mut self, now: Instant) {
         self.routes.wanted = true;
-        self.routes.sweep_at.get_or_insert(now + SWEEP);
+        // There may be contexts already.
+        self.routes.sweep_at.get_or_insert(now);
     }
 
     /// The next thing to ask routers; to be put back if there is no room for it.
@@ -258,26 +274,33 @@ impl Engine {
     /// Something that was sent at `sent` over a path has arrived. That is worth more than anybody's word.
     pub(super) fn route_works(&mut self, path: PathKey, sent: Instant, now: Instant, effects: &mut Vec<Effect>) {
         let Some(hint) = self.routes.hints.get_mut(&place(path)).filter(|hint| hint.since <= sent) else { return };
-        let before = std::mem::replace(&mut hint.standing, Standing::Overruled);
-        let (provider, since) = (Arc::clone(&hint.provider), hint.since);
-        match before {
+        match std::mem::replace(&mut hint.standing, Standing::Overruled) {
             Standing::Overruled => return,
             Standing::Back => self.routes.set(path, None),
             Standing::Held => {
                 self.tally.count(Event::RoutesOverruled);
-                let trust = self.routes.trust.entry(provider).or_default();
-                // What was said at once with a lie that is known already is the same lie.
-                if trust.lied.is_none_or(|lied| since > lied) {
-                    if trust.lied.is_some_and(|lied| now.since(lied) >= FORGIVEN) {
-                        trust.lies = 0;
-                    }
-                    (trust.lies, trust.lied) = (trust.lies.saturating_add(1), Some(now));
-                }
+                // A feed that puts itself right has not lied: a route may be withdrawn a moment before another one comes.
+                self.routes.test_at(Some(now + CORRECTED), path);
             }
-            Standing::Distrusted => self.tally.count(Event::RoutesOverruled),
+            Standing::Distrusted => {
+                self.tally.count(Event::RoutesOverruled);
+                self.routes.test_at(None, path);
+            }
         }
-        self.routes.test_at(None, path);
         self.end_route_hold(now, path, effects);
+    }
+
+    /// A feed goes on saying what was seen not to be so.
+    fn route_lied(&mut self, now: Instant, path: PathKey) {
+        let Some(hint) = self.routes.hints.get(&place(path)) else { return };
+        let trust = self.routes.trust.entry(Arc::clone(&hint.provider)).or_default();
+        // What was said at once with a lie that is known already is the same lie.
+        if trust.lied.is_none_or(|lied| hint.since > lied) {
+            if trust.lied.is_some_and(|lied| now.since(lied) >= FORGIVEN) {
+                trust.lies = 0;
+            }
+            (trust.lies, trust.lied) = (trust.lies.saturating_add(1), Some(now));
+        }
     }
 
     /// A probe that was sent at `probed` over a path had no answer, while another one did.
@@ -325,28 +348,34 @@ impl Engine {
 
     /// Has some contexts on a path test it.
     fn test_route(&mut self, now: Instant, rng: &mut dyn Rng, path: PathKey, effects: &mut Vec<Effect>) {
-        let Some(hint) = self.routes.hints.get_mut(&place(path)) else { return };
-        let tests = hint.tests;
-        hint.tests = tests.saturating_add(1);
-        if hint.standing == Standing::Back && tests >= BACK_TESTS {
+        let Some(hint) = self.routes.hints.get(&place(path)) else { return };
+        let (tests, standing) = (hint.tests, hint.standing);
+        if standing == Standing::Overruled {
+            return self.route_lied(now, path);
+        }
+        if standing == Standing::Back && tests >= BACK_TESTS {
             self.routes.set(path, None);
             return self.end_route_hold(now, path, effects);
         }
-        if hint.standing == Standing::Distrusted && tests > 0 {
+        if standing == Standing::Distrusted && tests > 0 {
             return;
         }
-        let back = hint.standing == Standing::Back;
-        let pause = Duration::from_secs(self.reap_config.send_timeout_s.into());
+        // Who is believed has to be looked after at once.
+        let pause = if standing == Standing::Distrusted { AGAIN } else { WITNESS_PAUSE };
         let ready = |id: &ContextId| {
-            let attached = self.attached.get(id).filter(|it| back || it.hinted.is_none_or(|at| now.since(at) >= pause));
+            let attached = self.attached.get(id).filter(|it| it.hinted.is_none_or(|at| now.since(at) >= pause));
             let reap = attached.and_then(|attached| attached.reap.as_ref());
             reap.is_some_and(|reap| reap.state() == State::Operational) && self.carries_payload(*id)
         };
         let witnesses: Vec<ContextId> =
             self.attached.on(path).take(LOOKED_AT_PER_PATH).filter(ready).take(WITNESSES).collect();
+        // Distrusted ones are tested by somebody once, others again and again.
+        let tested = !witnesses.is_empty() || standing != Standing::Distrusted;
+        if let Some(hint) = self.routes.hints.get_mut(&place(path)).filter(|_| tested) {
+            hint.tests = tests.saturating_add(1);
+        }
         for id in witnesses {
-            if let Some(attached) = self.attached.get_mut(&id).filter(|_| back) {
-                // Its last test was for the loss of what is back now.
+            if let Some(attached) = self.attached.get_mut(&id) {
                 attached.hinted = None;
             }
             self.tally.count(Event::RouteWitnesses);
@@ -364,17 +393,8 @@ impl Engine {
             return;
         }
         let Some(context) = self.endpoint.context(id) else { return };
-        let prefixes = peer_prefixes(context);
-        for prefix in prefixes {
-            if self.routes.asked.len() >= ASKED_MAX && !self.routes.asked.contains_key(&prefix) {
-                self.tally.count(Event::RoutesUnasked);
-                continue;
-            }
-            let sweep = self.routes.sweep;
-            if self.routes.asked.insert(prefix, sweep).is_none() {
-                self.routes.wishes.push_back(RouteWish::Ask(prefix));
-            }
-        }
+        let unasked = peer_prefixes(context).filter(|prefix| !self.routes.ask(*prefix)).count();
+        (0..unasked).for_each(|_| self.tally.count(Event::RoutesUnasked));
     }
 
     /// Goes on looking which /64s contexts have peers in.
@@ -386,9 +406,7 @@ impl Engine {
         });
         let end = start + SWEPT_PER_TURN;
         for prefix in self.endpoint.contexts_at(start..end).flat_map(peer_prefixes) {
-            if let Some(seen) = routes.asked.get_mut(&prefix) {
-                *seen = routes.sweep;
-            }
+            routes.ask(prefix);
         }
         if end < self.endpoint.places() {
             (routes.swept, routes.sweep_at) = (Some(end), Some(now + SWEEP_PAUSE));

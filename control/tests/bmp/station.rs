@@ -78,6 +78,16 @@ fn nothing_is_concluded_before_the_end_of_the_table() {
     assert_eq!(news(&mut station), [], "it may come again");
     say(&mut station, 1, &all[3..]);
     assert_eq!(news(&mut station), lost("isp-x"), "it was there, and is not in the whole");
+    // Where the End-of-RIB never comes, silence has to do.
+    let mut forgetful = station_of(one());
+    forgetful.ask(half(PEER));
+    connect(&mut forgetful, 1, &all[..3]);
+    say(&mut forgetful, 1, &[withdraw(X, &["2001:db8:b::/48"])]);
+    assert_eq!(forgetful.deadline(), Some(at(17)));
+    forgetful.expire(at(16));
+    assert_eq!(news(&mut forgetful), []);
+    forgetful.expire(at(17));
+    assert_eq!((news(&mut forgetful), forgetful.status(at(17)).sources[0].phase), (lost("isp-x"), Phase::Complete));
     // A session that comes up again begins anew, and until it is complete nothing is known.
     say(&mut station, 1, &all[1..2]);
     assert_eq!(news(&mut station), back("isp-x"));
@@ -96,7 +106,8 @@ fn nothing_is_concluded_before_the_end_of_the_table() {
 fn what_was_never_there_is_not_lost_unless_the_provider_has_everything() {
     let mut station = told(one(), &["2001:db8:c::/48"]);
     assert_eq!(news(&mut station), []);
-    let mut station = told(settings(vec![super::RouteSource { complete: true, ..source("isp-x", X) }]), &["2001:db8:c::/48"]);
+    let mut station =
+        told(settings(vec![super::RouteSource { complete: true, ..source("isp-x", X) }]), &["2001:db8:c::/48"]);
     assert_eq!(news(&mut station), []);
     station.expire(at(122));
     assert_eq!(news(&mut station), lost("isp-x"));
