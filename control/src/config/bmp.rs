@@ -245,7 +245,7 @@ mod tests {
             (TLS, "[[bmp.source]]\nprovider = \"isp-x\"\npeer = \"edge\"", "\"edge\" is no address"),
             (TLS, &format!("{SOURCE}asn = 0"), "0 is no AS number"),
             (TLS, &format!("{SOURCE}{SOURCE}"), "2001:db8:aa::1 stands twice"),
-            (&format!("{TLS}stall_s = 5"), SOURCE, "bmp.stall_s: 5 is out of range"),
+            (&format!("{TLS}stall_s = 90000"), SOURCE, "bmp.stall_s: 90000 is out of range"),
         ] {
             let problems = with(lines, sources).expect_err(lines);
             assert!(problems.iter().any(|problem| problem.contains(expected)), "{lines}: {problems:?}");

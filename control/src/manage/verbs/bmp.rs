@@ -86,7 +86,7 @@ mod tests {
             BmpView { enabled: true, sources: vec![source], routers: vec![router], asked: 4, ..BmpView::default() };
         let text = text(&view);
         for expected in
-            ["plain TCP; 4 prefixes of peers asked about, 0 paths held", "complete", "not for 9 s (wrong 1x)", "edge"]
+            ["plain TCP; 4 prefixes of peers asked about, 0 paths held", "complete", "not for 9s (wrong 1x)", "edge"]
         {
             assert!(text.contains(expected), "{expected}: {text}");
         }
