@@ -3,6 +3,7 @@
 import json
 import os
 import re
+import shutil
 import signal
 import subprocess
 import time
@@ -22,10 +23,17 @@ def binary(name):
 
 
 def site_named(name):
+    """A site's box by what a user calls it: `a` or `a-box`, and `a2` or `a-box2` for the second."""
+    known = {short: each for each in every() for short in (each.box, f"{each.name}{each.suffix}")}
     try:
-        return plan.SITES[name.removesuffix("-box")]
+        return known[name]
     except KeyError:
-        raise LabError(f"no site `{name}`: there are {', '.join(plan.SITES)}") from None
+        raise LabError(f"no box `{name}`: there are {', '.join(known)}") from None
+
+
+def every():
+    """All boxes of the lab that is up."""
+    return [each for site in plan.SITES.values() for each in (site.boxes if net.is_ha() else (site,))]
 
 
 # --- configuration ---------------------------------------------------------------------------------------------
@@ -35,11 +43,16 @@ def config_text(site, options, peers=()):
     """The box's TOML. `peers` are what the other site's `host add` printed."""
     queues = f",qpairs={options.workers}" if options.workers > 1 else ""
 
-    def port(index, name, iface, addresses, extra=""):
+    def port(index, name, iface, addresses, kernel_addresses=(), extra=""):
         listed = ", ".join(f'"{address}"' for address in addresses)
         device = f"net_af_packet{index},iface={iface},qdisc_bypass=1{queues}"
-        return f'[[port]]\nname = "{name}"\ndevice = "{device}"\naddresses = [{listed}]\n{extra}'
+        kernel = f'interface = "{plan.kernel_port(iface)}"\n' if options.ha else ""
+        if options.ha and kernel_addresses:
+            kernel += f"interface_addresses = {json.dumps(kernel_addresses)}\n"
+        return f'[[port]]\nname = "{name}"\ndevice = "{device}"\naddresses = [{listed}]\n{kernel}{extra}'
 
+    # With a second box its hosts have a router of their own, which finds the box that serves.
+    inside = [f"{site.inner_address}/64", f"fe80::b{site.number}/64"] if options.ha else [f"{site.box_address}/64", "fe80::1/64"]
     parts = [
         f"""# Made by scripts/lab for one run.
 [box]
@@ -56,16 +69,17 @@ memory_mb = 128
 hugepages = "auto"
 
 [site]
-{'key = "key.pem"' if options.services else "# no key: addresses are HBA-only"}
+{'key = "key.pem"' if options.services or options.ha else "# no key: addresses are HBA-only"}
 prefix = "{site.cmula}"
 lan = "{site.lan}"
 port = "lan"
 """,
-        port(0, "lan", "lan0", [f"{site.box_address}/64", "fe80::1/64"], "mtu = 1500\n"),
+        port(0, "lan", "lan0", inside, extra="mtu = 1500\n"),
     ]
     wired = site.providers + (site.spares if options.services else ())
     for index, provider in enumerate(wired, start=1):
-        parts.append(port(index, provider.name, provider.port, [f"{provider.link_box}/64"]))
+        kernel = [f"{provider.link_kernel(site.number)}/64"]
+        parts.append(port(index, provider.name, provider.port, [f"{provider.link_of(site.number)}/64"], kernel))
     for provider in site.providers:
         parts.append(
             f'[[provider]]\nname = "{provider.name}"\nport = "{provider.name}"\n'
@@ -78,25 +92,34 @@ port = "lan"
         parts.append(
             f'[publish]\nservers = ["{plan.DNS_AUTHORITY}"]\nzone = "{site.zone}"\nkey = "{services.key_file(site)}"\nttl_s = 5\n'
         )
+    if options.ha:
+        parts.append(f'[routes]\nenabled = true\nrole = "{"primary" if site.number == 1 else "backup"}"\n')
     parts.append(f"[reap]\nsend_timeout_s = {options.send_timeout}\n{options.extra}")
     return "\n".join(parts)
 
 
 def configure(options):
-    """Makes the hosts' identities and both configurations. Returns node -> what `host add` printed."""
+    """Makes the hosts' identities and all configurations. Returns node -> what `host add` printed."""
     hosts = {}
     for site in plan.SITES.values():
-        site.run_dir.mkdir(parents=True, exist_ok=True)
-        site.config.write_text(config_text(site, options))
-        make_key = ["--make-key"] if options.services else []
+        write(site, config_text(site, options))
+        make_key = ["--make-key"] if options.services or options.ha else []
         for node in site.host_nodes:
             done = net.run([binary("pshim6ctl"), "--config", str(site.config), "host", "add", node, "--json", *make_key])
             hosts[node] = json.loads(done.stdout)
-    for site in plan.SITES.values():
-        peers = [hosts[node] for other in plan.SITES.values() if other is not site for node in other.host_nodes]
-        site.config.write_text(config_text(site, options, peers))
+    for site in every():
+        peers = [hosts[node] for other in plan.SITES.values() if other.name != site.name for node in other.host_nodes]
+        write(site, config_text(site, options, peers))
+        if site.number > 1:
+            for name in ("hosts.json", "key.pem"):
+                shutil.copy2(plan.SITES[site.name].run_dir / name, site.run_dir / name)
         net.run([binary("pshim6ctl"), "--config", str(site.config), "check"])
     return hosts
+
+
+def write(site, text):
+    site.run_dir.mkdir(parents=True, exist_ok=True)
+    site.config.write_text(text)
 
 
 # --- processes -------------------------------------------------------------------------------------------------

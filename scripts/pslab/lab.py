@@ -10,7 +10,7 @@ from contextlib import contextmanager
 from dataclasses import asdict, dataclass
 from pathlib import Path
 
-from . import box, capture, net, plan, services
+from . import box, capture, net, plan, routing, services, stores
 from .net import LabError
 
 STATE = plan.RUN_DIR / "state.json"
@@ -28,7 +28,9 @@ class Options:
     log: str = "info"
     core_mtu: int = 1500
     services: bool = False  # DNS servers of the world, and a spare provider for site a
-    extra: str = ""  # lines at the end of both boxes' configuration
+    ha: bool = False  # two boxes for each site, routing daemons, three etcd nodes
+    sync: bool = False  # the boxes of a site tell each other their contexts
+    extra: str = ""  # lines at the end of all boxes' configuration
 
 
 @contextmanager
@@ -87,10 +89,14 @@ def raise_lab(options, say):
     plan.RUN_DIR.mkdir(parents=True, exist_ok=True)
     state = {"root": str(plan.ROOT), "options": asdict(options), "hosts": {}, "hugepages": reserved_hugepages()}
     STATE.write_text(json.dumps(state))
-    net.create(options.core_mtu, options.services)
-    say(f"network: {len(plan.NODES + (plan.SERVICE_NODES if options.services else ()))} nodes")
+    net.create(options.core_mtu, options.services, options.ha)
+    shown = plan.NODES + (plan.SERVICE_NODES if options.services else ()) + (plan.HA_NODES if options.ha else ())
+    say(f"network: {len(shown)} nodes")
     if options.services:
         services.start(say)
+    if options.ha:
+        stores.start(say)
+        routing.start(say)
     if options.boxes:
         hosts = box.configure(options)
     else:
@@ -101,11 +107,13 @@ def raise_lab(options, say):
         lines = f"addr add {host['ulid']}/64 dev eth0 nodad\nroute add default via fe80::1 dev eth0\n"
         net.exec_in(node, ["ip", "-6", "-batch", "-"], input=lines)
     if options.boxes:
-        for site in plan.SITES.values():
+        for site in box.every():
             box.start(site)
-        for site in plan.SITES.values():
+        for site in box.every():
             box.wait_ready(site)
             say(f"{site.box}: ready")
+        if options.ha:
+            routing.wait_converged()
         check_hosts()
     return hosts
 
@@ -129,12 +137,34 @@ def down(say=print):
         say("lab is down" if there else "there was no lab")
 
 
+def power_off(site):
+    """A box's machine is gone at once, with its ports and all that ran on it."""
+    for link in net.box_links(site):
+        net.exec_in(site.box, ["ip", "link", "del", link.port], check=False)
+    net.end_processes([site.box], 0)
+    box.bury_children()
+    routing.forget(site.box)
+
+
+def power_on(site, wait=True):
+    """The machine is back, as it was when it was started first."""
+    for link in net.box_links(site):
+        net.run(["ip", "-batch", "-"], input=link.line())
+        net.adopt_port(link.other, link.other_port)
+    net.configure_node(site.box)
+    routing.launch(site.box)
+    box.start(site)
+    return box.wait_ready(site) if wait else None
+
+
 def remove():
     capture.stop_all()
-    for site in plan.SITES.values():
+    for site in box.every():
         box.kill(site)
     net.destroy()
     services.bury()
+    stores.bury()
+    routing.bury()
     give_back_hugepages()
     shutil.rmtree(plan.RUN_DIR, ignore_errors=True)
 
@@ -204,8 +234,8 @@ def overview():
     return {
         "up": STATE.exists(),
         "options": options,
-        "nodes": {node: node in there for node in plan.NODES},
-        "boxes": {site.box: box.pid(site) for site in plan.SITES.values()},
+        "nodes": {node: node in there for node in plan.NODES + (plan.HA_NODES if net.is_ha() else ())},
+        "boxes": {site.box: box.pid(site) for site in box.every()},
         "hosts": {node: host["ulid"] for node, host in (hosts() if STATE.exists() else {}).items()},
         "cuts": net.cuts() if there else {},
         "run_dir": str(Path(plan.RUN_DIR)),

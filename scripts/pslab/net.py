@@ -10,6 +10,7 @@ import signal
 import subprocess
 import time
 from concurrent.futures import ThreadPoolExecutor
+from dataclasses import dataclass
 
 from . import plan
 
@@ -46,7 +47,7 @@ def existing_namespaces():
         names = os.listdir("/run/netns")
     except FileNotFoundError:
         return []
-    known = {plan.namespace(node): node for node in plan.NODES + plan.SERVICE_NODES + plan.HELPERS}
+    known = {plan.namespace(node): node for node in plan.every_node()}
     return [known[name] for name in sorted(names) if name in known]
 
 
@@ -56,14 +57,20 @@ def providers_there():
     return {name: it for name, it in {**plan.PROVIDERS, **plan.SPARES}.items() if it.node in there or name in plan.PROVIDERS}
 
 
-def create(core_mtu=1500, services=False):
+def nodes(services=False, ha=False):
+    """The nodes of a lab of this kind, the helpers among them."""
+    more = (plan.SERVICE_NODES if services else ()) + (plan.HA_NODES + plan.HA_HELPERS if ha else ())
+    return plan.NODES + plan.HELPERS + more
+
+
+def create(core_mtu=1500, services=False, ha=False):
     """Creates namespaces, links, addresses, routes and filters."""
-    nodes = plan.NODES + plan.HELPERS + (plan.SERVICE_NODES if services else ())
-    run(["ip", "-batch", "-"], input="".join(f"netns add {plan.namespace(node)}\n" for node in nodes))
+    every = nodes(services, ha)
+    run(["ip", "-batch", "-"], input="".join(f"netns add {plan.namespace(node)}\n" for node in every))
     # Defaults first: an interface takes them over when it appears in the namespace.
-    for_each(nodes, set_defaults)
-    run(["ip", "-batch", "-"], input="".join(link_lines(core_mtu, services)))
-    for_each(nodes, configure_node)
+    for_each(every, set_defaults)
+    run(["ip", "-batch", "-"], input="".join(link.line() for link in links(core_mtu, services, ha)))
+    for_each(every, configure_node)
 
 
 def destroy(grace_s=1.5):
@@ -112,10 +119,10 @@ def set_defaults(node):
     """Sysctls that have to be there before the interfaces are."""
     settings = {"accept_dad": 0, "dad_transmits": 0, "accept_ra": 0, "router_solicitations": 0, "autoconf": 0}
     script = [f"echo {value} > /proc/sys/net/ipv6/conf/default/{key}" for key, value in settings.items()]
-    if node in plan.HELPERS or node in [site.box for site in plan.SITES.values()]:
+    if node in plan.HELPERS + plan.HA_HELPERS or node in plan.box_nodes() and not is_ha():
         # The box's ports and the switch belong to others: this kernel must not answer there.
         script += [f"echo 1 > /proc/sys/net/ipv6/conf/{name}/disable_ipv6" for name in ("default", "all")]
-    if node.startswith("isp-") or node == plan.CORE:
+    if node.startswith("isp-") or node == plan.CORE or node in plan.HA_ROUTERS:
         script.append("echo 1 > /proc/sys/net/ipv6/conf/all/forwarding")
         # A lab asks for many errors in a short time and wants to see every one.
         script.append("echo 0 > /proc/sys/net/ipv6/icmp/ratelimit")
@@ -123,58 +130,96 @@ def set_defaults(node):
     exec_in(node, ["sh", "-ec", "\n".join(script)])
 
 
-def link_lines(core_mtu, services):
-    """`ip -batch` lines that make every veth pair straight in its two namespaces."""
+@dataclass(frozen=True)
+class Link:
+    """A veth pair, straight in its two namespaces."""
 
-    def link(node, port, other, other_port, mtu=1500):
+    node: str
+    port: str
+    other: str
+    other_port: str
+    mtu: int = 1500
+
+    def line(self):
+        """For `ip -batch`."""
         return (
-            f"link add name {port} mtu {mtu} netns {plan.namespace(node)} "
-            f"type veth peer name {other_port} mtu {mtu} netns {plan.namespace(other)}\n"
+            f"link add name {self.port} mtu {self.mtu} netns {plan.namespace(self.node)} "
+            f"type veth peer name {self.other_port} mtu {self.mtu} netns {plan.namespace(self.other)}\n"
         )
 
+
+def links(core_mtu=1500, services=False, ha=False):
+    """Every link of a lab of this kind."""
     for site in plan.SITES.values():
-        yield link(site.box, "lan0", site.switch, "box")
         for host, node in zip(site.hosts, site.host_nodes):
-            yield link(node, "eth0", site.switch, host)
+            yield Link(node, "eth0", site.switch, host)
+        if ha:
+            yield Link(site.router, "lan0", site.switch, "rtr")
+            yield Link(site.router, "in0", site.inner, "rtr")
+            for each in site.boxes:
+                yield from box_links(each)
+        else:
+            yield Link(site.box, "lan0", site.switch, "box")
         for provider in site.providers + (site.spares if services else ()):
-            yield link(site.box, provider.port, provider.node, "cust0")
-            yield link(provider.node, "up0", plan.CORE, provider.port, core_mtu)
-    yield link(plan.EXT, "eth0", plan.CORE, "ext0")
+            if ha and provider in site.providers:
+                yield Link(provider.node, "cust0", provider.switch, "isp")
+            else:
+                yield Link(site.box, provider.port, provider.node, "cust0")
+            yield Link(provider.node, "up0", plan.CORE, provider.port, core_mtu)
+    yield Link(plan.EXT, "eth0", plan.CORE, "ext0")
     if services:
-        yield link(plan.DNS, "eth0", plan.CORE, "dns0")
+        yield Link(plan.DNS, "eth0", plan.CORE, "dns0")
+    if ha:
+        for node in plan.STORES:
+            yield Link(node, "eth0", plan.MGMT_SWITCH, node)
+
+
+def box_links(site):
+    """The links of one of a site's two boxes."""
+    yield Link(site.box, "lan0", site.inner, f"box{site.number}")
+    for provider in site.providers:
+        yield Link(site.box, provider.port, provider.switch, f"box{site.number}")
+    yield Link(site.box, "mgmt0", plan.MGMT_SWITCH, f"{site.name}{site.number}")
+
+
+def is_ha():
+    """Whether the lab has two boxes for each site."""
+    return plan.HA_BOXES[0] in existing_namespaces()
 
 
 def interfaces(node):
     """The ports of a node, in the plan's names."""
-    services = plan.DNS in existing_namespaces()
-    if node.startswith("isp-"):
-        return ["cust0", "up0"]
-    if node == plan.CORE:
-        return [provider.port for provider in providers_there().values()] + ["ext0"] + ["dns0"] * services
-    for site in plan.SITES.values():
-        if node == site.box:
-            return ["lan0"] + [it.port for it in site.providers + (site.spares if services else ())]
-        if node == site.switch:
-            return ["box", *site.hosts]
-    return ["eth0"]
+    there = existing_namespaces()
+    found = []
+    for link in links(services=plan.DNS in there, ha=plan.HA_BOXES[0] in there):
+        found += [port for end, port in ((link.node, link.port), (link.other, link.other_port)) if end == node]
+    return found
 
 
 def configure_node(node):
     """Offloads, links up, addresses, routes and filters of one node."""
     ports = interfaces(node)
     lines = [f"link set {port} up" for port in ports]
-    if node in plan.HELPERS:
+    if node in plan.HELPERS + plan.HA_HELPERS:
         lines = ["link add name br0 type bridge stp_state 0 mcast_snooping 0", "link set br0 up"] + lines
         lines += [f"link set {port} master br0" for port in ports]
-    elif node in [site.box for site in plan.SITES.values()]:
+    elif node in plan.box_nodes():
         lines += [f"link set {port} promisc on" for port in ports]
     lines += list(address_lines(node))
     quiet = " ; ".join(f"ethtool -K {port} rx off tx off sg off tso off gso off gro off >/dev/null 2>&1" for port in ports)
+    if node in plan.box_nodes():
+        # In a lab with one box for each site this kernel has no IPv6 at all; with two it has it beside the ports.
+        quiet += "".join(f" ; echo 1 > /proc/sys/net/ipv6/conf/{port}/disable_ipv6" for port in ports if port != "mgmt0")
     # One shell per node keeps `up` quick; ethtool may refuse a feature that is fixed, which the check below sees.
     exec_in(node, ["sh", "-ec", f"({quiet}) || true\nip -6 -batch -"], input="\n".join(lines) + "\n")
     rules = filter_rules(node)
     if rules:
         exec_in(node, ["nft", "-f", "-"], input=rules)
+
+
+def adopt_port(switch, port):
+    """A switch's new port carries frames as the others do."""
+    exec_in(switch, ["ip", "-batch", "-"], input=f"link set {port} up\nlink set {port} master br0\n")
 
 
 def address_lines(node):
@@ -183,7 +228,9 @@ def address_lines(node):
         provider = provider_named(node)
         yield f"addr add {provider.link_isp}/64 dev cust0 nodad"
         yield f"addr add {provider.up_isp}/64 dev up0 nodad"
-        yield f"route add {provider.prefix} via {provider.link_box} dev cust0"
+        if not is_ha():
+            # With two boxes the one that serves is learnt from their routing daemons.
+            yield f"route add {provider.prefix} via {provider.link_box} dev cust0"
         yield f"route add default via {provider.up_core} dev up0"
     elif node == plan.CORE:
         for provider in providers_there().values():
@@ -192,6 +239,15 @@ def address_lines(node):
         yield f"addr add {plan.EXT_CORE_ADDRESS}/64 dev ext0 nodad"
         if plan.DNS in existing_namespaces():
             yield f"addr add {plan.DNS_CORE_ADDRESS}/64 dev dns0 nodad"
+    elif node in plan.HA_ROUTERS:
+        site = next(site for site in plan.SITES.values() if site.router == node)
+        yield f"addr add {site.box_address}/64 dev lan0 nodad"
+        yield "addr add fe80::1/64 dev lan0 nodad"
+    elif node in plan.box_nodes() and is_ha():
+        site = next(each for site in plan.SITES.values() for each in site.boxes if each.box == node)
+        yield f"addr add {site.management()}/48 dev mgmt0 nodad"
+    elif node in plan.STORES:
+        yield f"addr add {plan.store_address(node)}/48 dev eth0 nodad"
     elif node == plan.EXT:
         yield f"addr add {plan.EXT_ADDRESS}/64 dev eth0 nodad"
         yield f"route add default via {plan.EXT_CORE_ADDRESS} dev eth0"

@@ -8,12 +8,19 @@
 With services (`up --services`) there are also `dns` beside ext, and isp-v, behind a port of a-box that no provider
 has yet.
 
+With two boxes for each site (`up --ha`) hosts have a router of their own, and every link of a box is a switch:
+
+    a-h1 ─┐                 ┌─ a-box ──┬─ isp-x ─┐
+          ├─ a-rtr ─ (a-in)─┤          │         ├─ core ─ …
+    a-h2 ─┘                 └─ a-box2 ─┴─ isp-y ─┘
+                                  └ (mgmt) ─ etcd1, etcd2, etcd3
+
 Nothing here touches the machine; `net` makes it real. Addresses are from the documentation prefix
 2001:db8::/32 (providers) and from fc00::/8 (identifiers, which nobody routes).
 """
 
 import os
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 
 ROOT = Path(__file__).resolve().parent.parent.parent
@@ -56,7 +63,24 @@ class Provider:
 
     @property
     def link_box(self):
-        return f"{self.block}ffff::2"
+        return self.link_of(1)
+
+    def link_of(self, number):
+        """What a site's first or second box is called on this provider's link."""
+        return f"{self.block}ffff::{1 + number}"
+
+    def link_kernel(self, number):
+        """The same for the kernel beside that box, whose routing daemon talks to the provider's."""
+        return f"{self.block}ffff::1{number}"
+
+    @property
+    def switch(self):
+        """The helper namespace between the provider and a site's two boxes."""
+        return f"{self.name}-sw"
+
+    @property
+    def number_as(self):
+        return 64600 + self.index
 
     @property
     def up_core(self):
@@ -76,6 +100,7 @@ class Site:
     block: str
     providers: tuple
     hosts: tuple = field(default=("h1", "h2"))
+    number: int = 1  # of its boxes, which is meant
 
     @property
     def cmula(self):
@@ -91,7 +116,44 @@ class Site:
 
     @property
     def box(self):
-        return f"{self.name}-box"
+        return f"{self.name}-box{self.suffix}"
+
+    @property
+    def suffix(self):
+        return "" if self.number == 1 else str(self.number)
+
+    @property
+    def second(self):
+        """The same site, as its second box sees it."""
+        return replace(self, number=2, box_id=self.box_id + len(SITES))
+
+    @property
+    def boxes(self):
+        first = SITES[self.name]
+        return (first, first.second)
+
+    @property
+    def router(self):
+        """Between the hosts and the boxes, where there are two."""
+        return f"{self.name}-rtr"
+
+    @property
+    def inner(self):
+        """The helper namespace between that router and the boxes."""
+        return f"{self.name}-in"
+
+    @property
+    def number_as(self):
+        return 64700 + SITES[self.name].box_id
+
+    @property
+    def inner_address(self):
+        """This box's address between the hosts' router and the boxes."""
+        return f"{self.block}0:f::{self.number}"
+
+    def management(self):
+        """This box's address on the management network."""
+        return f"{MGMT}:{self.box_id}::1"
 
     @property
     def zone(self):
@@ -114,7 +176,7 @@ class Site:
 
     @property
     def run_dir(self):
-        return RUN_DIR / self.name
+        return RUN_DIR / f"{self.name}{self.suffix}"
 
     @property
     def config(self):
@@ -156,10 +218,42 @@ NODES = ("a-h1", "a-h2", "a-box", "isp-x", "isp-y", "core", "isp-z", "isp-w", "b
 SERVICE_NODES = (DNS, *(spare.node for spare in SPARES.values()))
 HELPERS = tuple(site.switch for site in SITES.values())
 
+# With two boxes for each site.
+IDENTIFIERS = "fc00::/7"
+MGMT = "fd00:99:0"
+MGMT_SWITCH = "mgmt-sw"
+STORES = ("etcd1", "etcd2", "etcd3")
+HA_BOXES = tuple(site.second.box for site in SITES.values())
+HA_ROUTERS = tuple(site.router for site in SITES.values())
+HA_HELPERS = (
+    *(site.inner for site in SITES.values()), *(provider.switch for provider in PROVIDERS.values()), MGMT_SWITCH,
+)  # fmt: skip
+HA_NODES = HA_BOXES + HA_ROUTERS + STORES
+
+
+def every_node():
+    """Whatever a lab of any kind may have."""
+    return NODES + SERVICE_NODES + HELPERS + HA_NODES + HA_HELPERS
+
+
+def store_address(node):
+    """An etcd node's address on the management network."""
+    return f"{MGMT}:e::{STORES.index(node) + 1}"
+
+
+def kernel_port(port):
+    """The kernel's interface beside a box's port."""
+    return f"k-{port}"
+
+
+def box_nodes():
+    """The namespaces that boxes live in."""
+    return tuple(site.box for site in SITES.values()) + HA_BOXES
+
 
 def namespace(node):
     """Name of the network namespace that plays `node`."""
-    if node not in NODES + SERVICE_NODES + HELPERS:
+    if node not in every_node():
         raise KeyError(node)
     return f"{INSTANCE}-{node}"
 

@@ -2,6 +2,7 @@
 
 use std::cell::Cell;
 use std::collections::BTreeMap;
+use std::os::fd::OwnedFd;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::thread::{self, JoinHandle};
@@ -51,7 +52,9 @@ struct Hardware {
     devices: Vec<Device>,
     /// For each device, how often it was set up anew, and when that was tried last.
     resets: Vec<Cell<(u64, Option<Instant>)>>,
-    memory: MemoryView,
+    hugepages: bool,
+    /// Where packets lie.
+    pools: Vec<BufferPool>,
     stop: Arc<AtomicBool>,
     threads: Vec<JoinHandle<()>>,
     /// Of each worker.
@@ -65,6 +68,11 @@ pub(super) fn keep_descriptors() {
     if let Err(error) = dataplane::port::dpdk::keep_descriptors() {
         warn!(%error, "another process may inherit devices of this one");
     }
+}
+
+/// Makes an interface of the operating system's.
+pub(super) fn open_tap(name: &str) -> std::io::Result<OwnedFd> {
+    dataplane::port::dpdk::open_tap(name).map(OwnedFd::from)
 }
 
 /// Devices that are to be opened, and where their queues go.
@@ -140,8 +148,7 @@ pub(super) fn open_late(
     }
     let engine = Engine::with_keys(site, &configuration.hosts, &setups, beginning.keys.clone(), rng)?;
     let Started { control, threads, turns, stop } = start_workers(&eal, site, &engine, queues, &pools, clock)?;
-    let memory =
-        MemoryView { hugepages: matches!(eal.memory(), Memory::Hugepages { .. }), megabytes: site.eal.memory_mb };
+    let (hugepages, own) = (matches!(eal.memory(), Memory::Hugepages { .. }), pools.values().cloned().collect());
     let mut late = Opening { eal, pools, key, queues: deliveries, setups, early: Vec::new() };
     for (at, port) in site.ports.iter().enumerate() {
         let early = is_shareable(port).then(|| late.open(site, at)).transpose()?;
@@ -149,7 +156,7 @@ pub(super) fn open_late(
     }
     let late = Some(late);
     let (devices, resets) = (Vec::new(), site.ports.iter().map(|_| Cell::default()).collect());
-    let hardware = Hardware { site: site.clone(), devices, resets, memory, stop, threads, turns, late };
+    let hardware = Hardware { site: site.clone(), devices, resets, hugepages, pools: own, stop, threads, turns, late };
     Ok((engine, Box::new(control), Box::new(hardware)))
 }
 
@@ -180,10 +187,10 @@ pub(super) fn open(
         .collect();
     let engine = Engine::new(site, &configuration.hosts, &setups, rng)?;
     let Started { control, threads, turns, stop } = start_workers(&eal, site, &engine, queues, &pools, clock)?;
-    let memory =
-        MemoryView { hugepages: matches!(eal.memory(), Memory::Hugepages { .. }), megabytes: site.eal.memory_mb };
+    let (hugepages, own) = (matches!(eal.memory(), Memory::Hugepages { .. }), pools.values().cloned().collect());
     let resets = devices.iter().map(|_| Cell::default()).collect();
-    let hardware = Hardware { site: site.clone(), devices, resets, memory, stop, threads, turns, late: None };
+    let hardware =
+        Hardware { site: site.clone(), devices, resets, hugepages, pools: own, stop, threads, turns, late: None };
     Ok((engine, Box::new(control), Box::new(hardware)))
 }
 
@@ -471,7 +478,13 @@ impl Devices for Hardware {
     }
 
     fn memory(&self) -> MemoryView {
-        self.memory.clone()
+        let sum = |count: fn(&BufferPool) -> u32| self.pools.iter().map(|pool| u64::from(count(pool))).sum();
+        MemoryView {
+            hugepages: self.hugepages,
+            megabytes: self.site.eal.memory_mb,
+            buffers: sum(BufferPool::count),
+            buffers_free: sum(BufferPool::available),
+        }
     }
 
     fn turns(&self) -> Vec<u64> {

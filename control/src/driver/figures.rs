@@ -5,7 +5,7 @@ use std::time::SystemTime;
 use dataplane::histogram::Histogram;
 
 use super::Control;
-use crate::manage::api::{BucketView, FillView, MetricsView, Natv6ProviderView, TimesView};
+use crate::manage::api::{BucketView, FillView, MetricsView, Natv6ProviderView, StatusView, TimesView};
 use crate::time::Instant;
 
 /// Nanoseconds, as a power of two, from which on times of exchanges with peers are told apart: 131 us.
@@ -31,7 +31,7 @@ impl Control {
             paths_left_off,
             bmp: self.bmp(now),
             rings: self.rings(),
-            tables: self.tables(now, status.contexts.total, status.contexts.max),
+            tables: self.tables(now, &status),
             handshakes: times(&durations.handshakes, EXCHANGES_FROM..=u64::MAX),
             failovers: times(&durations.failovers, EXCHANGES_FROM..=u64::MAX),
             turns: workers().map(|counters| times(counters.turns(), TURNS)).collect(),
@@ -57,12 +57,13 @@ impl Control {
         views
     }
 
-    fn tables(&self, now: Instant, contexts: u64, contexts_max: u64) -> Vec<FillView> {
+    fn tables(&self, now: Instant, status: &StatusView) -> Vec<FillView> {
         let mut views = Vec::new();
         let mut add = |name: &str, used: u64, max: u64| {
             views.push(FillView { name: name.to_owned(), worker: None, used, max });
         };
-        add("contexts", contexts, contexts_max);
+        add("contexts", status.contexts.total, status.contexts.max);
+        add("buffers", status.memory.buffers.saturating_sub(status.memory.buffers_free), status.memory.buffers);
         let dns = self.engine.dns_view(now);
         if dns.enabled {
             add("dns-answers", dns.entries, dns.entries_max);

@@ -13,6 +13,7 @@ mod metrics;
 mod natv6;
 mod policy;
 mod status;
+mod system;
 mod trace;
 mod uplinks;
 
@@ -30,6 +31,7 @@ pub use metrics::*;
 pub use natv6::*;
 pub use policy::*;
 pub use status::*;
+pub use system::*;
 pub use trace::*;
 pub use uplinks::*;
 
@@ -105,6 +107,8 @@ pub enum Request {
     PolicyLoad,
     /// How the box was in the last hour.
     History(HistoryFilter),
+    /// Have this box serve, or leave it to others.
+    Serve(ServeRequest),
     /// What routers tell of the providers' routes.
     Bmp,
 }
@@ -165,6 +169,8 @@ pub enum Response {
     PolicyLoaded(PolicyLoadedView),
     /// To [`Request::History`].
     History(Box<HistoryView>),
+    /// To [`Request::Serve`]: how it is now.
+    Serving(SystemView),
     /// To [`Request::Bmp`].
     Bmp(BmpView),
     /// The request cannot be answered or was not obeyed.

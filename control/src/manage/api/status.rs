@@ -5,7 +5,7 @@ use std::net::Ipv6Addr;
 use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 
-use super::{ContextCounts, UplinkView, named};
+use super::{ContextCounts, SystemView, UplinkView, named};
 use crate::publish::Counts;
 
 /// How the box is.
@@ -43,6 +43,9 @@ pub struct StatusView {
     /// How the publishing of their names stands; nothing if there is none.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub publish: Option<Counts>,
+    /// Whether it is fit to serve, and what it shares with the operating system.
+    #[serde(default)]
+    pub system: Box<SystemView>,
 }
 
 /// One poll-mode worker.
@@ -180,6 +183,12 @@ pub struct MemoryView {
     pub hugepages: bool,
     /// Megabytes.
     pub megabytes: u32,
+    /// Buffers for packets there are.
+    #[serde(default)]
+    pub buffers: u64,
+    /// Those that nobody has: no device to fill, and no packet.
+    #[serde(default)]
+    pub buffers_free: u64,
 }
 
 /// The hosts served.
