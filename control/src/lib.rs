@@ -5,6 +5,7 @@
 #![forbid(unsafe_code)]
 
 pub mod bfd;
+pub mod bmp;
 pub mod chains;
 pub mod config;
 pub mod dhcp;

@@ -51,6 +51,7 @@ const CONTROL: Rooms = &[
     ("doctor", &["config"]),
     ("publish", &["config", "time"]),
     ("policy", &["chains", "config", "time"]),
+    ("bmp", &["config", "time"]),
     ("manage", &["config", "dhcp", "doctor", "identity", "policy", "publish", "store"]),
     (
         "engine",
@@ -63,7 +64,10 @@ const CONTROL: Rooms = &[
     ("sim", &["config", "engine", "host", "identity", "manage", "policy", "reap", "shim6", "sync", "time"]),
     (
         "driver",
-        &["config", "dhcp", "engine", "identity", "manage", "policy", "publish", "shim6", "store", "sync", "time"],
+        &[
+            "bmp", "config", "dhcp", "engine", "identity", "manage", "policy", "publish", "shim6", "store", "sync",
+            "time",
+        ],
     ),
 ];
 
@@ -72,7 +76,7 @@ const WORLD: &[(&[&str], &[&str])] = &[
     (
         &["std::thread", "thread::", "SystemTime", "Instant::now", "WallInstant"],
         // The socket's server carries questions and answers between its threads and the driver's.
-        &["control/src/driver/", "control/src/manage/server.rs"],
+        &["control/src/driver/", "control/src/manage/server.rs", "control/src/bmp/server.rs"],
     ),
     (
         &["UnixStream", "UnixListener", "TcpStream", "TcpListener", "UdpSocket"],
@@ -82,6 +86,8 @@ const WORLD: &[(&[&str], &[&str])] = &[
             "control/src/manage/client.rs",
             // The store that boxes share is somewhere else; a thread of the driver's asks it.
             "control/src/store/shared/etcd.rs",
+            // So does the station's, for routers.
+            "control/src/bmp/server.rs",
             // Another process takes this one's place.
             "control/src/driver/succession/",
             // Other boxes of the site.

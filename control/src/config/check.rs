@@ -5,6 +5,7 @@ use std::time::Duration;
 
 use toml::Spanned;
 
+use super::bmp;
 use super::cluster;
 use super::dhcp;
 use super::dns;
@@ -53,6 +54,7 @@ fn read(source: &mut Source<'_>, directory: &Path) -> Option<Site> {
     let metrics = manage::metrics(source, &file.metrics);
     let web = web::check(source, &file.web, &manage, &metrics);
     let sync = sync::check(source, &file.sync, directory);
+    let bmp = bmp::check(source, &file.bmp, &network, directory);
     let forks = fork::check(source, &file.forks, &network, shim6.forks_max);
     routes::together(source, &file, &network);
     let router = routes::router(source, &file, &network);
@@ -91,6 +93,7 @@ fn read(source: &mut Source<'_>, directory: &Path) -> Option<Site> {
         router,
         routes,
         sync,
+        bmp,
     })
 }
 

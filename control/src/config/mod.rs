@@ -7,6 +7,7 @@
 mod blocks;
 #[cfg(test)]
 mod blocks_tests;
+pub mod bmp;
 mod check;
 pub mod cluster;
 mod dhcp;
@@ -71,6 +72,8 @@ pub struct Configuration {
     pub tls: Option<Arc<tls::Tls>>,
     /// Certificates, keys and the secret for other boxes of the site; nothing without `[sync]`.
     pub sync: Option<sync::SyncFiles>,
+    /// The same for routers that tell of routes; nothing without `[bmp]`, or where that is plain.
+    pub bmp_tls: Option<Arc<tls::Tls>>,
     /// What can be obeyed but should be known.
     pub warnings: Vec<Problem>,
 }
@@ -100,7 +103,13 @@ impl Configuration {
         if let (Some(tls), Some(files)) = (&tls, &site.manage.tls) {
             warnings.extend(tls.warning().map(|text| Problem::of_file(&files.certificate, text)));
         }
-        Ok(Configuration { file: file.to_path_buf(), site, hosts, publish_key, policy, tls, sync, warnings })
+        let bmp_files = site.bmp.as_ref().and_then(|bmp| bmp.tls.as_ref());
+        let bmp_tls = bmp_files.map(tls::Tls::load).transpose()?.map(Arc::new);
+        if let (Some(tls), Some(files)) = (&bmp_tls, bmp_files) {
+            warnings.extend(tls.warning().map(|text| Problem::of_file(&files.certificate, text)));
+        }
+        let file = file.to_path_buf();
+        Ok(Configuration { file, site, hosts, publish_key, policy, tls, bmp_tls, sync, warnings })
     }
 }
 

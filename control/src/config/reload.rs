@@ -105,6 +105,7 @@ pub const SETTINGS: &[Setting] = &[
     restart("[web]", |new, old| new.web == old.web),
     restart("the rest of [routes]", |new, old| new.routes == old.routes),
     restart("[sync]", |new, old| new.sync == old.sync),
+    restart("[bmp]", |new, old| new.bmp == old.bmp),
 ];
 
 /// What is told of a difference that no setting above owns up to.
@@ -210,6 +211,13 @@ listen = "[::1]:9464"
 [web]
 listen = "[::1]:8080"
 [routes]
+[bmp]
+listen = "[::1]:11019"
+plain = true
+from = ["::1"]
+[[bmp.source]]
+provider = "isp-x"
+peer = "2001:db8:aa::1"
 "#;
 
     /// For each setting of the table, what to write instead of what (or, without anything, which section to add).
@@ -277,6 +285,7 @@ listen = "[::1]:8080"
             "[sync]\nlisten = \"[::1]:4700\"\npeers = [\"[::1]:4701\"]\ncertificate = \"c\"\nkey = \"k\"\nca = \"a\"\n\
              secret = \"s\"",
         ),
+        ("[bmp]", "11019", "11020"),
     ];
 
     fn parsed(text: &str) -> Site {

@@ -13,6 +13,7 @@ use dataplane::wire::{Locator, Ulid};
 use crate::dhcp::options::PolicyRow;
 use crate::dns::Name;
 
+pub use super::bmp::Bmp;
 use super::cluster::Cluster;
 pub use super::manage::{Manage, Metrics};
 use super::prefix::{LinkAddress, MacAddress, Prefix};
@@ -93,6 +94,8 @@ pub struct Site {
     pub routes: Option<Routes>,
     /// Other boxes of the site (`[sync]`); none without it.
     pub sync: Option<Sync>,
+    /// What routers may tell of the providers' routes (`[bmp]`); none without it.
+    pub bmp: Option<Bmp>,
 }
 
 /// What clients inside are given (`[dhcp]`). Times in seconds.

@@ -4,6 +4,7 @@
 //! passing of time, and carries out the engine's effects. The workers run in threads of their own; the management socket
 //! in a few more that only carry questions and answers.
 
+mod bmp;
 #[cfg(feature = "dpdk")]
 mod dpdk;
 mod figures;
@@ -49,6 +50,7 @@ use crate::manage::server::{Call, Renewal, ServerError};
 use crate::policy::Policy;
 use crate::publish::Publisher;
 use crate::time::Instant;
+use bmp::Routers;
 use helpers::Helpers;
 use history::History;
 use leases::Leases;
@@ -207,6 +209,8 @@ struct Control {
     conditions: Conditions,
     /// Other boxes of the site, if there are any.
     boxes: Option<sync::Boxes>,
+    /// What listens to routers.
+    routers: Option<Routers>,
 }
 
 impl Control {
@@ -253,6 +257,7 @@ impl Control {
             system: None,
             conditions: Conditions::default(),
             boxes: None,
+            routers: None,
         })
     }
 
@@ -311,7 +316,7 @@ impl Control {
 
     /// Takes in what happened, lets time pass, carries out what follows. How many events there were.
     fn turn(&mut self) -> usize {
-        let Control { clock, rng, engine, workers, helpers, leases, effects, boxes, .. } = self;
+        let Control { clock, rng, engine, workers, helpers, leases, effects, boxes, routers, .. } = self;
         let mut events = workers.poll(EVENTS_PER_TURN, &mut |notice| engine.notice(clock.now(), rng, notice, effects));
         let now = clock.now();
         let mut looked = false;
@@ -319,6 +324,7 @@ impl Control {
         events += helpers.turn(now, rng, engine, effects);
         events += boxes.as_mut().map_or(0, |boxes| boxes.turn(now, rng, engine, effects));
         events += leases.as_mut().map_or(0, |leases| leases.turn(now, rng, engine, effects));
+        events += routers.as_mut().map_or(0, |routers| routers.turn(now, engine, effects));
         if self.links_due <= now {
             self.links_due = now + LINK_POLL;
             looked = true;
@@ -404,6 +410,7 @@ impl Control {
                 Err(error) => Response::Error(error),
             },
             Request::Paths => Response::Paths(self.engine.paths_view(now)),
+            Request::Bmp => Response::Bmp(self.bmp(now)),
             Request::Counters => Response::Counters(self.counters()),
             Request::Metrics => Response::Metrics(Box::new(self.metrics(now))),
             Request::Leases => Response::Leases(self.engine.leases_view(now)),
@@ -507,7 +514,8 @@ impl Control {
         for (name, help) in Counters::descriptions() {
             view.descriptions.insert(name.to_owned(), help.to_owned());
         }
-        for (name, help, value) in self.engine.tally().iter().chain(self.engine.name_counts()) {
+        let routers = self.routers.iter().flat_map(Routers::counts);
+        for (name, help, value) in self.engine.tally().iter().chain(self.engine.name_counts()).chain(routers) {
             view.counters.insert(name.to_owned(), value);
             view.descriptions.insert(name.to_owned(), help.to_owned());
         }

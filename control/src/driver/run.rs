@@ -64,6 +64,7 @@ pub fn run(configuration: Configuration, surroundings: Surroundings) -> Result<(
     }
     let (calls_in, calls) = bounded(64);
     let (server, heirs) = control.open_sockets(&calls_in, taken_over)?;
+    control.begin_routers(taken_over)?;
     if let Some(heir) = heir {
         // The old process ends when it hears this, so everything that could go wrong is done.
         heir.running(std::process::id())?;

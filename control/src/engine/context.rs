@@ -297,6 +297,7 @@ impl Engine {
 
     /// Tells the owning worker what it should know of a context, if that is not what it was told last.
     pub(super) fn sync(&mut self, id: ContextId, effects: &mut Vec<Effect>) {
+        self.ask_for_routes(id);
         let Some(context) = self.endpoint.context(id) else { return };
         let phase = match context.state {
             Shim6State::I1Sent => Phase::Opening,

@@ -29,6 +29,7 @@
 //! | `watch` | paths that are watched by exchanging liveness, and what follows when one fails |
 //! | `watches` | which these are |
 //! | `unreachable` | who hears of a packet whose next hop does not answer |
+//! | `routes` | what routers say of the providers' routes |
 //! | `standby` | another pair for each context, and what workers do at once when a path is lost |
 //! | `numbers` | the numbers by which workers know paths |
 //! | `system` | what the operating system may send and what it hears, where it shares a port |
@@ -80,6 +81,7 @@ mod quote;
 mod report;
 mod revive;
 mod round;
+mod routes;
 mod services;
 mod setup;
 mod shared;
@@ -130,6 +132,7 @@ pub use leases::{Commit, Kept};
 pub use mirror::{GroupPlan, MirrorCounts, Told};
 use revive::Revival;
 use round::Round;
+pub use routes::RouteWish;
 pub use setup::{PortSetup, SetupError, worker_limits};
 pub use steer::SteerRefused;
 pub use succession::{CarriedHost, Doubts, Item, Keys};
@@ -248,6 +251,8 @@ pub struct Engine {
     carriages: carriage::Carriages,
     /// Paths whose liveness is exchanged with the peer's box.
     watches: watches::Watches,
+    /// What routers say of routes.
+    routes: routes::Routes,
     neighbours: Neighbours,
     listener: Listener,
     /// What is translated by prefix.
@@ -343,6 +348,7 @@ impl Engine {
         self.expire_news(now, rng, effects);
         self.expire_revivals(now, rng, effects);
         self.expire_watches(now, rng, effects);
+        self.expire_routes(now, rng, effects);
         self.expire_reap(now, rng, effects);
         self.expire_standbys(now, rng, effects);
         self.expire_wakes(now, effects);
@@ -372,6 +378,7 @@ impl Engine {
             self.policy_deadline(),
             self.uplinks.deadline(),
             self.mirrors_deadline(),
+            self.routes_deadline(),
         ];
         [reap, suspects, wakes, self.news_deadline(), self.lists_due, self.endpoint.deadline(), self.leases_deadline()]
             .into_iter()

@@ -144,6 +144,7 @@ impl Engine {
             standbys: Standbys::new(site.reap.standby),
             carriages: Carriages::new(site.shim6.udp_port),
             watches: Watches::new(site),
+            routes: Default::default(),
             budget: ProbeBudget::new(PROBES_PER_S, PROBES_PER_S / 10),
             due: Wheel::default(),
             waiting: VecDeque::new(),

@@ -151,6 +151,13 @@ pub enum Event {
     SystemIdentifier,
     SystemUnreadable,
     SystemFull,
+    RoutesLost,
+    RoutesBack,
+    RoutesUpheld,
+    RoutesOverruled,
+    RoutesDistrusted,
+    RouteWitnesses,
+    RoutesUnasked,
 }
 
 impl Tally {
@@ -419,6 +426,16 @@ const MEANINGS: &[(&str, &str)] = &[
     ),
     ("control_router_heard", "Router advertisements of providers' routers where the router is discovered."),
     ("control_router_advertisements", "Router advertisements sent."),
+    ("control_routes_lost", "Paths whose packets went another way because routers said that the route is lost."),
+    (
+        "control_routes_back",
+        "Times routers had a route again that was told to be lost, or said nothing of it any more.",
+    ),
+    ("control_routes_upheld", "Of the routes told to be lost, those on whose path a probe then had no answer."),
+    ("control_routes_overruled", "Of the routes told to be lost, those whose path was then seen to work."),
+    ("control_routes_distrusted", "Routes told to be lost by a feed that was wrong lately: tested, and not believed."),
+    ("control_route_witnesses", "Contexts chosen to test a path whose route was told to be lost, or to be back."),
+    ("control_routes_unasked", "Prefixes of peers that routers were not asked about because there are very many."),
     ("dhcp_solicit", "DHCPv6 Solicits answered, by an Advertise or with Rapid Commit by a Reply."),
     ("dhcp_request", "DHCPv6 Requests answered."),
     ("dhcp_confirm", "DHCPv6 Confirms answered."),

@@ -11,7 +11,9 @@ use prometheus_client::encoding::{DescriptorEncoder, MetricEncoder, NoLabelSet, 
 use prometheus_client::metrics::MetricType;
 use prometheus_client::registry::Registry;
 
-use super::api::{FillView, MetricsView, PathView, PortView, ProviderView, SharedView, TimesView, UplinkView};
+use super::api::{
+    BmpSourceView, BmpState, FillView, MetricsView, PathView, PortView, ProviderView, SharedView, TimesView, UplinkView,
+};
 
 /// What is sent.
 pub(super) const MEDIA_TYPE: &str = "application/openmetrics-text; version=1.0.0; charset=utf-8";
@@ -140,6 +142,7 @@ impl Collector for Figures {
         self.providers(&mut out)?;
         self.uplinks(&mut out)?;
         self.store(&mut out)?;
+        self.bmp(&mut out)?;
         self.paths(&mut out)?;
         self.rooms(&mut out)?;
         self.times(&mut out)?;
@@ -250,6 +253,33 @@ impl Figures {
             [row("out", it.packets_out), row("in", it.packets_in), row("hairpin", it.hairpins)]
         });
         out.counters("pshim6_provider_natv6_packets", "Packets translated for peers without Shim6", translated)
+    }
+
+    fn bmp(&self, out: &mut Family<'_, '_>) -> Result<(), Error> {
+        let view = &self.view.bmp;
+        if !view.enabled {
+            return Ok(());
+        }
+        out.gauge("pshim6_bmp_routers", "Routers that are connected", view.routers.len() as f64)?;
+        let help = "Paths that packets are kept off because routers say that their route is lost";
+        out.gauge("pshim6_bmp_paths_held", help, view.held as f64)?;
+        let label = |it: &BmpSourceView| vec![("provider", it.provider.clone()), ("peer", it.peer.to_string())];
+        let gauges: [Told<BmpSourceView, f64>; 4] = [
+            ("pshim6_bmp_source_complete", "Whether all routes of a BGP session are known", |it| {
+                flag(it.state == BmpState::Complete)
+            }),
+            ("pshim6_bmp_source_routes", "Prefixes a BGP session has", |it| it.routes as f64),
+            ("pshim6_bmp_source_lost", "Prefixes of peers to which the provider has lost its route", |it| {
+                it.lost as f64
+            }),
+            ("pshim6_bmp_source_distrusted_seconds", "For how long a provider's feed is not believed", |it| {
+                it.distrusted_s as f64
+            }),
+        ];
+        for (name, help, value) in gauges {
+            out.gauges(name, help, view.sources.iter().map(|it| (label(it), value(it))))?;
+        }
+        Ok(())
     }
 
     fn uplinks(&self, out: &mut Family<'_, '_>) -> Result<(), Error> {

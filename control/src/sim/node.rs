@@ -319,6 +319,11 @@ impl Node {
         }
     }
 
+    /// A router says that a provider has lost its route to a peer's /64, or has one.
+    pub(super) fn route_changed(&mut self, now: Instant, provider: &std::sync::Arc<str>, peer: u64, lost: bool) {
+        self.engine.route_changed(now + self.ahead, provider, peer, lost, &mut self.effects);
+    }
+
     /// What it was configured with last.
     pub fn configuration(&self) -> (&Site, &Hosts) {
         (&self.blueprint.site, &self.blueprint.hosts)

@@ -4,6 +4,7 @@
 //! table or, with `--json`, a program with exactly the types of [`api`](super::api).
 
 mod account;
+mod bmp;
 mod doctor;
 mod files;
 mod manual;
@@ -92,6 +93,11 @@ enum Verb {
     Contexts(ContextArgs),
     /// What the running box knows of each path.
     Paths,
+    /// What routers tell the running box of its providers' routes.
+    ///
+    /// Sessions with providers that `[[bmp.source]]` names, the routers that tell of them, to how many prefixes of peers a provider
+    /// has lost its route, and how far its feed is believed.
+    Bmp,
     /// The counters of the running box.
     Counters {
         /// Only those whose name has this in it.
@@ -514,6 +520,7 @@ fn obey(cli: &Cli, output: &mut Output<'_>) -> Result<(), VerbError> {
         Verb::Hosts => show::hosts(config, output),
         Verb::Contexts(arguments) => show::contexts(config, arguments.filter(), output),
         Verb::Paths => show::paths(config, output),
+        Verb::Bmp => bmp::show(config, output),
         Verb::Counters { name, all, explain } => {
             let wanted = show::Wanted { name: name.as_deref(), all: *all, explain: *explain };
             show::counters(config, &wanted, output)

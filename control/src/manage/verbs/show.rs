@@ -356,7 +356,7 @@ fn paths_text(view: &PathsView) -> String {
             it.last_out_s.map_or("-".into(), duration),
             it.rtt_ms.map_or("-".into(), |rtt| format!("{rtt:.1} ms")),
             it.liveness.as_ref().map_or("-".into(), liveness),
-            it.evidence.clone(),
+            it.route.as_ref().map_or_else(|| it.evidence.clone(), |route| format!("{}; {route}", it.evidence)),
         ]);
     }
     table.to_string()
