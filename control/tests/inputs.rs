@@ -249,6 +249,9 @@ fn is_order(request: &Request) -> bool {
         | Request::Upgrade
         | Request::Steer(_)
         | Request::Serve(_)
+        | Request::Recording
+        | Request::RecordStart(_)
+        | Request::RecordStop
         | Request::TraceStart(_)
         | Request::TraceFetch(_)
         | Request::TraceStop(_) => true,

@@ -186,7 +186,7 @@ pub(super) fn open(
         .zip(&devices)
         .map(|(port, device)| PortSetup { mac: mac(port, device), mtu: mtu(port, device) })
         .collect();
-    let keys = Keys::draw(rng);
+    let keys = super::sync::keys(configuration, rng);
     let engine = start.core(configuration, &setups, keys, clock, rng)?;
     let Started { control, threads, turns, stop } = start_workers(&eal, site, &engine, queues, &pools, clock)?;
     let (hugepages, own) = (matches!(eal.memory(), Memory::Hugepages { .. }), pools.values().cloned().collect());

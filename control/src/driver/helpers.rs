@@ -118,7 +118,7 @@ mod tests {
         let engine = &mut world.nodes[0].engine;
         let mut rng = <rand::rngs::StdRng as rand::SeedableRng>::seed_from_u64(1);
         let verify = |job: &ProofJob| if *job == ProofJob::of([1; 32]) { panic!("as planned") } else { job.run() };
-        let mut inputs = Inputs { engine, rng: &mut rng, tape: None };
+        let mut inputs = Inputs::new(engine, &mut rng, None);
         let now = Instant(Duration::from_secs(1));
         let mut helpers = Helpers::start_with(1, now, &mut inputs, verify).unwrap();
         let jobs = [1, 1, 2].map(|number| ProofJob::of([number; 32]));
@@ -142,7 +142,7 @@ mod tests {
         let mut world = World::new(&Plan::default(), 1);
         let engine = &mut world.nodes[0].engine;
         let mut rng = <rand::rngs::StdRng as rand::SeedableRng>::seed_from_u64(1);
-        let mut inputs = Inputs { engine, rng: &mut rng, tape: None };
+        let mut inputs = Inputs::new(engine, &mut rng, None);
         for count in [0, 2] {
             let now = Instant(Duration::from_secs(1));
             let mut helpers = Helpers::start(count, now, &mut inputs).unwrap();

@@ -4,21 +4,27 @@
 //! passing of time, and carries out the engine's effects. The workers run in threads of their own; the management socket
 //! in a few more that only carry questions and answers.
 
+mod bmp;
 #[cfg(feature = "dpdk")]
 mod dpdk;
 mod figures;
 mod helpers;
 mod history;
+mod keeper;
 mod leases;
 mod policy;
 mod recording;
 mod run;
+mod sharing;
 mod stories;
 mod succession;
 mod supervisor;
+mod sync;
 mod system;
 mod traced;
 mod uplinks;
+mod views;
+mod watcher;
 
 use std::path::PathBuf;
 use std::process::Child;
@@ -41,13 +47,14 @@ use crate::dhcp::client::Stored as Delegation;
 use crate::engine::{Effect, Engine, PortSetup, SetupError};
 use crate::manage::api::{
     CountersView, DnsView, FlushedView, MemoryView, Natv6ProviderView, Natv6View, PortView, ProviderView, ReloadedView,
-    Request, Response, StatusView, SteerRequest, WorkerView,
+    Request, Response, StatusView, SteerRequest, StoreView, WorkerView,
 };
 use crate::manage::server::{Call, Renewal, ServerError};
 use crate::policy::Policy;
 use crate::publish::Publisher;
 use crate::tape::Core;
 use crate::time::Instant;
+use bmp::Routers;
 use helpers::Helpers;
 use history::History;
 use leases::Leases;
@@ -55,6 +62,7 @@ pub use recording::MEGABYTES;
 use recording::Recording;
 use run::Ending;
 pub use run::run;
+use sharing::Sharing;
 use stories::Stories;
 use succession::{Heirs, Succession};
 pub use supervisor::Supervisor;
@@ -181,6 +189,8 @@ struct Control {
     devices: Box<dyn Devices>,
     helpers: Helpers,
     leases: Option<Leases>,
+    /// Files that boxes of the site share.
+    sharing: Option<Sharing>,
     effects: Vec<Effect>,
     stories: Stories,
     surroundings: Surroundings,
@@ -206,6 +216,10 @@ struct Control {
     /// What is shared with the operating system, if anything is.
     system: Option<System>,
     conditions: Conditions,
+    /// Other boxes of the site, if there are any.
+    boxes: Option<sync::Boxes>,
+    /// What listens to routers.
+    routers: Option<Routers>,
 }
 
 impl Control {
@@ -236,6 +250,7 @@ impl Control {
             devices,
             helpers,
             leases: None,
+            sharing: None,
             effects: Vec::new(),
             stories: Stories::default(),
             surroundings,
@@ -252,20 +267,24 @@ impl Control {
             recording: None,
             system: None,
             conditions: Conditions::default(),
+            boxes: None,
+            routers: None,
         })
     }
 
     /// Clients have what the store says they have.
     fn begin_leases(&mut self, kept: Option<leases::Opened>) -> Result<(), RunError> {
-        let Some((store, kept)) = kept else { return Ok(()) };
-        info!(leases = kept.stored.leases.len(), server = %kept.duid, "store read");
+        let Some(mut opened) = kept else { return Ok(()) };
+        let (store, kept) = (&mut opened.store, opened.kept.clone());
+        info!(store = store.name(), leases = kept.stored.leases.len(), server = %kept.duid, "store read");
         let known = resolved(&self.configuration, &self.carried);
         self.delegations = (Some(kept.duid.clone()), kept.epoch, store.delegations()?);
         let now = self.clock.now();
         self.engine.inputs().begin_leases(now, &self.carried, (&known.site, &known.hosts), kept);
         let published = store.published()?;
         self.engine.inputs().publish_since(published.iter().filter_map(|name| name.parse().ok()).collect());
-        self.leases = Some(Leases::start(store)?);
+        self.sharing = Sharing::begin(&self.configuration, std::mem::take(&mut opened.documents))?;
+        self.leases = Some(Leases::start(opened)?);
         Ok(())
     }
 
@@ -309,14 +328,16 @@ impl Control {
 
     /// Takes in what happened, lets time pass, carries out what follows. How many events there were.
     fn turn(&mut self) -> usize {
-        let Control { clock, engine, workers, helpers, leases, effects, .. } = self;
+        let Control { clock, engine, workers, helpers, leases, effects, boxes, routers, .. } = self;
         let mut inputs = engine.inputs();
         let mut events = workers.poll(EVENTS_PER_TURN, &mut |notice| inputs.notice(clock.now(), notice, effects));
         let now = clock.now();
         let mut looked = false;
         events += self.system.as_mut().map_or(0, |system| system.turn(now, &mut inputs, effects));
         events += helpers.turn(now, &mut inputs, effects);
+        events += boxes.as_mut().map_or(0, |boxes| boxes.turn(now, &mut inputs, effects));
         events += leases.as_mut().map_or(0, |leases| leases.turn(now, &mut inputs, effects));
+        events += routers.as_mut().map_or(0, |routers| routers.turn(now, &mut inputs, effects));
         if self.links_due <= now {
             self.links_due = now + LINK_POLL;
             looked = true;
@@ -331,7 +352,7 @@ impl Control {
                 system.set_links(&links);
             }
         }
-        if inputs.engine.deadline().is_some_and(|due| due <= now) {
+        if inputs.deadline().is_some_and(|due| due <= now) {
             inputs.expire(now, effects);
         }
         if inputs.uplinks_have_news(now) {
@@ -346,6 +367,7 @@ impl Control {
         }
         self.carry_out();
         self.tend_recording();
+        self.follow_store();
         events
     }
 
@@ -402,6 +424,7 @@ impl Control {
                 Err(error) => Response::Error(error),
             },
             Request::Paths => Response::Paths(self.engine.paths_view(now)),
+            Request::Bmp => Response::Bmp(self.bmp(now)),
             Request::Counters => Response::Counters(self.counters()),
             Request::Metrics => Response::Metrics(Box::new(self.metrics(now))),
             Request::Leases => Response::Leases(self.engine.leases_view(now)),
@@ -449,101 +472,6 @@ impl Control {
         view.map_or_else(|| Response::error("the provider is gone"), Response::Steered)
     }
 
-    fn providers(&self) -> Vec<ProviderView> {
-        let ports = &self.configuration.site.ports;
-        let mut providers = self.engine.providers_view();
-        for view in &mut providers {
-            let port = view.port.parse().ok().and_then(|at: usize| ports.get(at));
-            view.port = port.map(|port| port.name.clone()).unwrap_or_default();
-        }
-        providers
-    }
-
-    fn status(&self, now: Instant) -> StatusView {
-        let site = &self.configuration.site;
-        StatusView {
-            name: site.node.name.clone(),
-            version: env!("CARGO_PKG_VERSION").to_owned(),
-            ready: self.engine.serves(),
-            uptime_s: now.since(self.started).as_secs(),
-            process: std::process::id(),
-            successor: self.successor.as_ref().map(Child::id),
-            workers: (0..self.workers.count()).filter_map(|at| self.worker_view(at)).collect(),
-            ports: self.devices.ports(),
-            providers: self.providers(),
-            uplinks: self.uplinks(now),
-            memory: self.devices.memory(),
-            contexts: self.engine.context_counts(now, site.node.contexts_max),
-            hosts: self.engine.hosts_served() as u64,
-            publish: self.engine.publish_counts(),
-            system: Box::new(self.system_view()),
-        }
-    }
-
-    fn worker_view(&self, at: usize) -> Option<WorkerView> {
-        let counters = self.workers.counters(at)?;
-        let core = self.configuration.site.node.cores.as_ref().and_then(|cores| cores.get(at).copied());
-        Some(WorkerView {
-            id: u16::try_from(at).unwrap_or(u16::MAX),
-            core,
-            contexts: counters.count(Count::Contexts),
-            packets_in: counters.count(Count::ReceivedSite) + counters.count(Count::ReceivedProvider),
-            packets_out: counters.count(Count::Transmitted),
-            dropped: DropReason::ALL.iter().map(|reason| counters.dropped(*reason)).sum(),
-        })
-    }
-
-    fn counters(&self) -> CountersView {
-        let mut view = CountersView::default();
-        for worker in (0..self.workers.count()).filter_map(|at| self.workers.counters(at)) {
-            let own: std::collections::BTreeMap<String, u64> =
-                worker.iter().map(|(name, value)| (name.to_owned(), value)).collect();
-            for (name, value) in &own {
-                *view.counters.entry(name.clone()).or_default() += value;
-            }
-            view.workers.push(own);
-        }
-        for (name, help) in Counters::descriptions() {
-            view.descriptions.insert(name.to_owned(), help.to_owned());
-        }
-        for (name, help, value) in self.engine.tally().iter().chain(self.engine.name_counts()) {
-            view.counters.insert(name.to_owned(), value);
-            view.descriptions.insert(name.to_owned(), help.to_owned());
-        }
-        view
-    }
-
-    fn dns(&self, now: Instant) -> DnsView {
-        let mut view = self.engine.dns_view(now);
-        let ports = &self.configuration.site.ports;
-        for server in &mut view.servers {
-            let port = server.port.take().and_then(|at| ports.get(at.parse::<usize>().ok()?));
-            server.port = port.map(|port| port.name.clone());
-        }
-        view
-    }
-
-    fn natv6(&self, now: Instant) -> Natv6View {
-        let mut view = self.engine.natv6_view(now);
-        let about = |name: &str| name.contains("nat_") || name == "drop_unique_local" || name == "control_qualified";
-        let all = self.counters().counters.into_iter();
-        view.counters = all.filter(|(name, _)| view.enabled && about(name)).collect();
-        self.add_translated(&mut view.providers);
-        view
-    }
-
-    /// What workers counted for the provider in each place.
-    fn add_translated(&self, providers: &mut [Natv6ProviderView]) {
-        for worker in (0..self.workers.count()).filter_map(|at| self.workers.counters(at)) {
-            for (at, provider) in providers.iter_mut().enumerate() {
-                provider.packets_out += worker.translated(at, NatCount::Out);
-                provider.packets_in += worker.translated(at, NatCount::In);
-                provider.hairpins += worker.translated(at, NatCount::Hairpin);
-                provider.quotes += worker.translated(at, NatCount::Quotes);
-            }
-        }
-    }
-
     /// Reads the configuration again, and tells the service manager before and after.
     fn reload(&mut self) -> Result<ReloadedView, Problems> {
         self.surroundings.supervisor.reloading();
@@ -588,6 +516,7 @@ impl Control {
             renewal.renew(Arc::clone(tls));
         }
         self.configuration = new;
+        self.share();
         Ok(view)
     }
 }

@@ -29,6 +29,7 @@ impl Control {
         self.engine.inputs().set_policy(now, (text.as_deref(), &found), policy, &mut self.effects);
         self.carry_out();
         self.configuration.policy = text;
+        self.share();
         info!(classes = view.classes, changed = view.changed, "policy loaded");
         Ok(view)
     }

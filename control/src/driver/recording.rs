@@ -129,7 +129,7 @@ impl Start {
         clock: Clock,
     ) -> (Option<Recording>, Start) {
         let begin = |(file, most): &(PathBuf, u64)| match refusal(configuration) {
-            Some(reason) => Err(reason.to_owned()),
+            Some(reason) => Err(format!("the configuration has {reason}")),
             None => Recording::begin(file, *most).map_err(|error| format!("{}: {error}", file.display())),
         };
         let (recording, recorder) = match record.map(begin).transpose() {
@@ -177,8 +177,14 @@ impl Start {
 
 /// Why a box with this configuration cannot be recorded.
 fn refusal(configuration: &Configuration) -> Option<&'static str> {
-    let publishes = configuration.site.publish.is_some();
-    publishes.then_some("a box with [publish] cannot be: what it sends is signed with a key that must not be on a tape")
+    let site = &configuration.site;
+    let reasons = [
+        (site.publish.is_some(), "[publish]: what it sends is signed with a key that must not be on a tape"),
+        (site.cluster.is_some(), "a shared store: what other boxes write there is not recorded yet"),
+        (site.sync.is_some(), "[sync]: what other boxes tell is not recorded yet"),
+        (site.bmp.is_some(), "[bmp]: what routers tell is not recorded yet"),
+    ];
+    reasons.into_iter().find(|(there, _)| *there).map(|(_, reason)| reason)
 }
 
 /// The files of a configuration. The private key is not among them.
@@ -196,7 +202,7 @@ impl Control {
     pub(super) fn start_recorded(&mut self, asked: &RecordRequest) -> Response {
         let file = Path::new(&asked.file);
         if let Some(reason) = refusal(&self.configuration) {
-            return Response::error(format!("not recorded: {reason}"));
+            return Response::error(format!("not recorded: the configuration has {reason}"));
         }
         if self.engine.is_recorded() {
             return Response::error("the box is recorded already");

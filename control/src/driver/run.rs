@@ -13,6 +13,7 @@ use tracing::info;
 use super::dpdk;
 use super::recording::Start;
 use super::succession::{Beginning, Heir, Predecessor, Succession};
+use super::sync::Boxes;
 use super::system::System;
 use super::uplinks::resolved;
 use super::{Clock, Control, FAREWELL, Opened, RunError, Surroundings, leases};
@@ -48,7 +49,8 @@ pub fn run(configuration: Configuration, surroundings: Surroundings) -> Result<(
     let mut control = Control::new(configuration, carried, surroundings, clock, rng, opened)?;
     control.recording = recording;
     control.conditions.withdrawn = old.as_ref().is_some_and(|(_, beginning)| beginning.withdrawn);
-    control.system = System::open(&control.configuration.site, &control.engine, interfaces)?;
+    control.system = System::open(&control.configuration.site, clock.now(), &control.engine, interfaces)?;
+    super::sync::join(&control.configuration, clock, &mut control.engine.inputs());
     let said = (control.configuration.policy.as_deref(), control.carried.as_slice());
     control.engine.inputs().set_policy(clock.now(), said, policy, &mut Vec::new());
     let taken_over = old.is_some();
@@ -66,11 +68,14 @@ pub fn run(configuration: Configuration, surroundings: Surroundings) -> Result<(
     }
     let (calls_in, calls) = bounded(64);
     let (server, heirs) = control.open_sockets(&calls_in, taken_over)?;
+    control.begin_routers(taken_over)?;
     if let Some(heir) = heir {
         // The old process ends when it hears this, so everything that could go wrong is done.
         heir.running(std::process::id())?;
     }
     info!(socket = %server.path().display(), "serving");
+    let Configuration { site, sync, .. } = &control.configuration;
+    control.boxes = Boxes::start(site, sync.as_ref(), &mut control.rng, &control.engine).map_err(system)?;
     control.renewal = server.tls().map(|(_, renewal)| renewal);
     let ending = control.serve(&calls, &heirs, &stop, &hangup);
     match ending {
@@ -78,7 +83,7 @@ pub fn run(configuration: Configuration, surroundings: Surroundings) -> Result<(
             control.surroundings.supervisor.stopping();
             drop((server, heirs));
             control.linger();
-            control.engine.inputs().farewell(clock.now(), &mut control.effects);
+            control.engine.inputs().farewell(control.clock.now(), &mut control.effects);
             control.carry_out();
             control.end_recording("the box stopped");
             std::thread::sleep(FAREWELL);

@@ -1,5 +1,7 @@
 //! A box: an engine and its workers on ports in memory, and what the driver would do for them.
 
+mod orders;
+
 use std::cell::Cell;
 use std::net::Ipv6Addr;
 use std::time::Duration;
@@ -16,14 +18,14 @@ use rand::rngs::StdRng;
 use rand::{Rng, SeedableRng};
 
 use super::taped::{Recording, Taped, inputs};
+use super::twin::Twin;
 use super::{HOLDING, REPORT, packet};
 use crate::config::uplink::resolve;
-use crate::config::{Hosts, Problems, Site};
-use crate::engine::{Changes, Effect, Engine, Item, Keys, PortSetup, SetupError, Story, worker_limits};
+use crate::config::{Hosts, Site};
+use crate::engine::{Effect, Engine, Item, Keys, PortSetup, SetupError, Story, worker_limits};
 use crate::manage::api::{ContextFilter, ContextView};
-use crate::policy::Policy;
 use crate::shim6::{ProofJob, State};
-use crate::tape::Source;
+use crate::sync::{Broken, FromTeller, Partner};
 use crate::time::Instant;
 
 /// Rounds of engine and workers at one moment before the box counts as restless.
@@ -56,6 +58,8 @@ pub struct Node {
     pub control: ControlLink<HeapFrame>,
     /// Its workers.
     pub workers: Vec<Worker<HeapFrame>>,
+    /// Frames given to the operating system that shares its ports.
+    pub shown: Vec<(PortId, Vec<u8>)>,
     blueprint: Blueprint,
     /// By worker, then port.
     wires: Vec<Vec<Wire>>,
@@ -86,6 +90,8 @@ pub struct Node {
     /// What its engine is told, and what those were told that had its place before.
     taped: Option<Box<Taped>>,
     recordings: Vec<Recording>,
+    /// The second box of its site.
+    pub(super) twin: Option<Box<Twin>>,
 }
 
 /// A context as far as nobody may change it who has no right to.
@@ -136,6 +142,7 @@ impl Node {
             engine,
             control,
             workers,
+            shown: Vec::new(),
             blueprint,
             wires,
             proofs: Vec::new(),
@@ -153,7 +160,68 @@ impl Node {
             heir: None,
             taped,
             recordings: Vec::new(),
+            twin: None,
         }
+    }
+
+    /// A box with another number and the same hosts, which begins now.
+    pub(super) fn sibling(&self, seed: u64) -> Node {
+        let mut blueprint = self.blueprint.clone();
+        blueprint.site.node.id = 1 - self.blueprint.site.node.id % 2 + self.blueprint.site.node.id / 2 * 2;
+        let mut rng = StdRng::seed_from_u64(seed);
+        let keys = Keys { sharding: self.engine.keys().sharding, ..Keys::draw(&mut rng) };
+        let mut node = Node::unstarted(blueprint, keys, rng);
+        node.ahead = self.ahead;
+        let Node { engine, rng, effects, taped, ahead, .. } = &mut node;
+        inputs(engine, rng, taped).start(Instant::START + *ahead, effects);
+        node
+    }
+
+    /// The second box takes the place of this one.
+    pub(super) fn replaced_by(&mut self, other: Node) {
+        let kept = (std::mem::take(&mut self.standbys), self.delivered);
+        *self = other;
+        self.standbys.extend(kept.0);
+        self.delivered += kept.1;
+    }
+
+    /// Another box serves, and this one stands by.
+    pub(super) fn change_places(&mut self, other: &mut Node) {
+        std::mem::swap(self, other);
+        std::mem::swap(&mut self.twin, &mut other.twin);
+    }
+
+    /// Somebody else than the world has its engine do something.
+    #[cfg(test)]
+    pub(crate) fn act<T>(
+        &mut self,
+        now: Instant,
+        act: impl FnOnce(Instant, &mut StdRng, &mut Engine, &mut Vec<Effect>) -> T,
+    ) -> T {
+        let now = self.time(now);
+        let Node { engine, rng, effects, .. } = self;
+        let done = act(now, rng, engine, effects);
+        self.carry_out(&mut Vec::new());
+        done
+    }
+
+    /// What its clock says at a time.
+    pub(super) fn time(&self, now: Instant) -> Instant {
+        now + self.ahead
+    }
+
+    /// Another box tells it something.
+    pub(super) fn hear(
+        &mut self,
+        now: Instant,
+        partner: &mut Partner,
+        said: FromTeller,
+    ) -> Result<Option<u64>, Broken> {
+        let now = self.time(now);
+        let Node { engine, rng, effects, .. } = self;
+        let heard = partner.told(now, rng, engine, said, effects);
+        self.carry_out(&mut Vec::new());
+        heard
     }
 
     /// A new process comes that will take the place of this one, which goes on meanwhile.
@@ -216,6 +284,7 @@ impl Node {
 
     /// The same box after a crash. Its clock goes on, as that of its machine would.
     pub(super) fn reborn(&mut self, now: Instant, seed: u64) -> Node {
+        debug_assert!(self.twin.is_none(), "its second box takes its place instead");
         let recordings = self.recordings(now + self.ahead);
         Node { ahead: self.ahead, recordings, ..Node::new(self.blueprint.clone(), seed) }
     }
@@ -231,68 +300,13 @@ impl Node {
         self.recordings.iter().cloned().chain(last).collect()
     }
 
-    /// The operator changes the configuration and has it read again.
-    pub(super) fn reload(&mut self, now: Instant, new: (Site, Hosts)) -> Result<Changes, SetupError> {
-        let Node { engine, rng, effects, ahead, taped, .. } = self;
-        let found = engine.found();
-        let effective = resolve(&new.0, &new.1, &found);
-        let number = taped.as_mut().map_or(0, |taped| taped.note(&new));
-        let source = move || Source::Numbered(number);
-        let (now, both) = (now + *ahead, (&effective.0, &effective.1));
-        let changes = inputs(engine, rng, taped).reload(now, (&source, &found), both, effects)?;
-        (self.blueprint.site, self.blueprint.hosts) = new;
-        self.effective = Some(effective);
-        Ok(changes)
-    }
-
-    /// Takes over what was found out of providers, as the driver would. Whether there was anything.
-    pub(super) fn settle_uplinks(&mut self, now: Instant) -> bool {
-        let Node { engine, rng, effects, ahead, blueprint, taped, .. } = self;
-        let now = now + *ahead;
-        let news = inputs(engine, rng, taped).uplinks_have_news(now);
-        if news {
-            let found = engine.found();
-            let effective = resolve(&blueprint.site, &blueprint.hosts, &found);
-            let both = (&effective.0, &effective.1);
-            let taken = inputs(engine, rng, taped).reload(now, (&|| Source::Before, &found), both, effects);
-            taken.expect("what was found can be taken over");
-            self.effective = Some(effective);
-        }
-        news
-    }
-
-    /// What it goes by: its configuration with what was found out of providers.
-    pub fn effective(&self) -> (&Site, &Hosts) {
-        self.effective.as_ref().map_or((&self.blueprint.site, &self.blueprint.hosts), |(site, hosts)| (site, hosts))
-    }
-
-    /// The operator loads a policy, or takes it away.
-    pub(super) fn load_policy(&mut self, now: Instant, text: Option<&str>) -> Result<(), Problems> {
-        let Node { engine, rng, effects, ahead, blueprint, taped, .. } = self;
-        let found = engine.found();
-        let (site, hosts) = resolve(&blueprint.site, &blueprint.hosts, &found);
-        let parse = |text| Policy::parse(&site.node.policy_file, text, &site, &hosts);
-        let policy = text.map(parse).transpose()?;
-        inputs(engine, rng, taped).set_policy(now + *ahead, (text, &found), policy, effects);
-        Ok(())
-    }
-
-    /// The device of a port says that its link is up or down.
-    pub(super) fn link_state(&mut self, now: Instant, port: PortId, up: bool) {
-        let Node { engine, rng, effects, ahead, taped, .. } = self;
-        inputs(engine, rng, taped).link_state(now + *ahead, port, up, effects);
-    }
-
-    /// What it was configured with last.
-    pub fn configuration(&self) -> (&Site, &Hosts) {
-        (&self.blueprint.site, &self.blueprint.hosts)
-    }
-
     /// When the engine has something to do.
     pub(super) fn deadline(&self) -> Option<Instant> {
         let proved = self.proofs.iter().map(|(at, _)| *at).min();
-        let at = self.engine.deadline().into_iter().chain(proved).min()? - self.ahead;
-        Some(self.paused.map_or(at, |until| until.max(at)))
+        let at = self.engine.deadline().into_iter().chain(proved).min().map(|at| at - self.ahead);
+        let at = at.map(|at| self.paused.map_or(at, |until| until.max(at)));
+        let twin = self.twin.as_ref().and_then(|twin| twin.due().into_iter().chain(twin.node.deadline()).min());
+        at.into_iter().chain(twin).min()
     }
 
     /// Does nothing until a time.
@@ -328,9 +342,12 @@ impl Node {
 
     /// When to look again because the workers have something to report or to let go, if that is news.
     pub(super) fn look_again(&mut self, now: Instant) -> Option<Instant> {
-        let holding = self.workers.iter().any(|worker| worker.held() > 0);
+        let busy = |node: &Node| node.workers.iter().any(|worker| worker.held() > 0);
+        let second = self.second();
+        let holding = busy(self) || second.is_some_and(busy);
+        let worked = self.worked || second.is_some_and(|second| second.worked);
         let wait = if holding { HOLDING } else { REPORT };
-        let at = (holding || self.worked).then_some(now + wait)?;
+        let at = (holding || worked).then_some(now + wait)?;
         let news = self.tick.is_none_or(|tick| at < tick);
         if news {
             self.tick = Some(at);
@@ -341,6 +358,9 @@ impl Node {
     /// A frame arrives; the device puts all frames of a flow into one worker's queue. While the box does nothing there is
     /// room for only so many.
     pub(super) fn receive(&self, port: usize, frame: &[u8], now: Instant) {
+        if let Some(second) = self.second().filter(|_| packet::is_discovery(frame)) {
+            second.receive(port, frame, now);
+        }
         if self.is_paused(now) {
             if self.waiting.get() >= DEVICE_ROOM {
                 return;
@@ -360,6 +380,20 @@ impl Node {
     /// # Panics
     /// When they never come to rest.
     pub(super) fn turn(&mut self, now: Instant, stories: &mut Vec<Story>) -> Vec<(usize, Vec<u8>)> {
+        let mut sent = self.turn_alone(now, stories);
+        while let Some(mut twin) = self.twin.take() {
+            sent.extend(twin.turn(now, stories));
+            let done = if self.is_paused(now) { 0 } else { twin.exchange(self, now) };
+            self.twin = Some(twin);
+            if done == 0 {
+                break;
+            }
+            sent.extend(self.turn_alone(now, stories));
+        }
+        sent
+    }
+
+    fn turn_alone(&mut self, now: Instant, stories: &mut Vec<Story>) -> Vec<(usize, Vec<u8>)> {
         let mut sent = Vec::new();
         if self.is_paused(now) {
             return sent;
@@ -374,7 +408,7 @@ impl Node {
             let Node { engine, control, rng, effects, taped, .. } = self;
             let mut told = inputs(engine, rng, taped);
             work += control.poll(256, &mut |notice| told.notice(now, notice, effects));
-            if told.engine.deadline().is_some_and(|due| due <= now) {
+            if told.deadline().is_some_and(|due| due <= now) {
                 told.expire(now, effects);
             }
             work += self.prove(now);
@@ -424,8 +458,7 @@ impl Node {
                 Effect::Refuse(worker, pair) => self.control.refuse(worker, pair),
                 Effect::Transmit(port, frame) => _ = self.control.transmit(port, &frame),
                 Effect::TransmitBy(worker, port, frame) => _ = self.control.transmit_by(worker, port, &frame),
-                // No system shares a port of a simulated box.
-                Effect::System(..) => {}
+                Effect::System(port, frame) => self.shown.push((port, frame)),
                 Effect::Plain(port, frame) => _ = self.control.plain(port, &frame),
                 Effect::Publish(snapshot) => self.control.publish(&snapshot),
                 Effect::Story(story) => stories.push(story),
@@ -436,7 +469,11 @@ impl Node {
 
     /// Standbys its workers were told of since this was last asked, and whose they are.
     pub(super) fn told_standbys(&mut self) -> Vec<(Ipv6Addr, LocatorPair)> {
-        std::mem::take(&mut self.standbys)
+        let mut told = std::mem::take(&mut self.standbys);
+        if let Some(twin) = &mut self.twin {
+            told.append(&mut twin.node.standbys);
+        }
+        told
     }
 
     /// Its contexts, as far as nobody may change them who has no right to; in order.
@@ -470,6 +507,13 @@ impl Node {
             }
             filter.after = view.next;
         }
+    }
+
+    /// Something happens to its engine from outside, as the operating system does it. What follows is carried out when it is
+    /// next looked at.
+    pub fn tell(&mut self, what: impl FnOnce(&mut Engine, &mut Vec<Effect>)) {
+        what(&mut self.engine, &mut self.effects);
+        self.worked = true;
     }
 
     /// A count of the control core.
@@ -513,6 +557,7 @@ impl Node {
     /// # Panics
     /// When an invariant is broken.
     pub fn selfcheck(&self) {
+        self.second().into_iter().for_each(Node::selfcheck);
         self.workers.iter().for_each(|worker| worker.shard().selfcheck());
         let held: usize = self.workers.iter().map(|worker| worker.shard().len()).sum();
         let known = self.engine.context_counts(Instant::START, 0);

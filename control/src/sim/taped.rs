@@ -96,7 +96,7 @@ pub(super) fn inputs<'a>(engine: &'a mut Engine, rng: &'a mut StdRng, taped: &'a
         Some(taped) => Some(&mut taped.recorder),
         None => None,
     };
-    Inputs { engine, rng, tape }
+    Inputs::new(engine, rng, tape)
 }
 
 impl Recording {

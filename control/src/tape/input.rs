@@ -16,7 +16,7 @@ use serde::{Deserialize, Serialize};
 use crate::config::Prefix;
 use crate::config::uplink::Found;
 use crate::dhcp::client::Stored as Delegation;
-use crate::dhcp::{Duid, Stored};
+use crate::dhcp::{Duid, Identity, Stored};
 use crate::engine::{Item, Keys, MadeIdentity};
 use crate::manage::api::Steering;
 use crate::shim6::Finding;
@@ -58,6 +58,7 @@ pub enum Input<'a> {
     FromSystem(u8, Vec<u8>),
     SystemLost(u64),
     LearnInnerRouter(Option<Ipv6Addr>),
+    NextReleased,
 }
 
 impl Input<'_> {
@@ -95,6 +96,7 @@ impl Input<'_> {
             Input::FromSystem(..) => "from-system",
             Input::SystemLost(_) => "system-lost",
             Input::LearnInnerRouter(_) => "learn-inner-router",
+            Input::NextReleased => "next-released",
         }
     }
 }
@@ -325,6 +327,8 @@ pub struct CarriedKept {
     pub duid: Duid,
     pub stored: Stored,
     pub epoch: u64,
+    pub seen: u64,
+    pub reserved: Vec<Identity>,
 }
 
 /// What an engine begins with besides its configuration.

@@ -91,7 +91,7 @@ impl Core {
             Some(tape) => Some(tape.as_mut()),
             None => None,
         };
-        Inputs { engine: &mut self.engine, rng: &mut self.rng, tape }
+        Inputs::new(&mut self.engine, &mut self.rng, tape)
     }
 
     /// Whether it is recorded.
@@ -115,12 +115,35 @@ impl Core {
 
 /// The engine's methods that change it. What each does is said there.
 pub struct Inputs<'a> {
-    /// The engine.
-    pub engine: &'a mut Engine,
-    /// What it draws.
-    pub rng: &'a mut StdRng,
-    /// Where this is written down, if anywhere.
-    pub tape: Option<&'a mut dyn Tape>,
+    engine: &'a mut Engine,
+    rng: &'a mut StdRng,
+    tape: Option<&'a mut dyn Tape>,
+}
+
+impl Deref for Inputs<'_> {
+    type Target = Engine;
+
+    fn deref(&self) -> &Engine {
+        self.engine
+    }
+}
+
+impl<'a> Inputs<'a> {
+    /// For an engine, what it draws, and where its inputs are written down, if anywhere.
+    pub fn new(engine: &'a mut Engine, rng: &'a mut StdRng, tape: Option<&'a mut dyn Tape>) -> Inputs<'a> {
+        Inputs { engine, rng, tape }
+    }
+
+    /// The same engine with another tape.
+    pub(super) fn with(self, tape: &'a mut dyn Tape) -> Inputs<'a> {
+        Inputs { tape: Some(tape), ..self }
+    }
+
+    /// The engine itself, for what no box does that is recorded: `driver::recording` says which those are. What is done here is on
+    /// no tape, and a replay would not know of it.
+    pub fn unrecorded(&mut self) -> (&mut Engine, &mut StdRng) {
+        (self.engine, self.rng)
+    }
 }
 
 impl Inputs<'_> {
@@ -198,7 +221,7 @@ impl Inputs<'_> {
 
     /// [`Engine::farewell`].
     pub fn farewell(&mut self, now: Instant, effects: &mut Vec<Effect>) {
-        self.tell(now, || Input::Farewell, effects, |engine, _, effects| engine.farewell(effects));
+        self.tell(now, || Input::Farewell, effects, |engine, _, effects| engine.farewell(now, effects));
     }
 
     /// [`Engine::defer_proofs`].
@@ -280,8 +303,9 @@ impl Inputs<'_> {
 
     /// [`Engine::begin_leases`]; `site` and `hosts` are the configuration last taken over with `found`.
     pub fn begin_leases(&mut self, now: Instant, found: &[Found], (site, hosts): (&Site, &Hosts), kept: Kept) {
-        let Kept { duid, stored, epoch } = kept.clone();
-        let input = || Input::BeginLeases(Box::new(CarriedKept { duid, stored, epoch }), CarriedFound::all(found));
+        let Kept { duid, stored, reserved, epoch, seen } = kept.clone();
+        let carried = CarriedKept { duid, stored, reserved, epoch, seen };
+        let input = || Input::BeginLeases(Box::new(carried), CarriedFound::all(found));
         self.tell(now, input, &mut Vec::new(), |engine, rng, _| engine.begin_leases(rng, site, hosts, kept));
     }
 
@@ -312,6 +336,11 @@ impl Inputs<'_> {
         let said = made.clone();
         let input = || Input::IdentityMade(Box::new(said));
         self.tell(now, input, &mut Vec::new(), |engine, _, _| engine.identity_made(made));
+    }
+
+    /// [`Engine::next_released`].
+    pub fn next_released(&mut self, now: Instant) -> Option<Ipv6Addr> {
+        self.ask(now, Input::NextReleased, Engine::next_released, Option::is_some)
     }
 
     /// [`Engine::begin_bequest`].

@@ -12,8 +12,8 @@ use dataplane::wire::Locator;
 
 use super::digest;
 use super::form::{Damage, Pieces};
-use super::input::{Beginning, CarriedFound, Input, Record, Signature, Source, Texts};
-use super::inputs::{Core, Inputs, Tape};
+use super::input::{Beginning, CarriedFound, CarriedKept, Input, Record, Signature, Source, Texts};
+use super::inputs::{Core, Tape};
 use crate::config::uplink::{Found, resolve};
 use crate::config::{Hosts, Site};
 use crate::engine::{Effect, Kept, SetupError};
@@ -232,7 +232,7 @@ impl<'a> Replay<'a> {
     fn take(&mut self, input: &Input<'_>, heard: &mut Heard, effects: &mut Vec<Effect>) -> Result<(), ReplayError> {
         let (now, base) = (self.now, &self.base);
         let resolved = |found: &[CarriedFound]| resolve(&base.0, &base.1, &founds(found));
-        let mut inputs = Inputs { tape: Some(heard), ..self.core.inputs() };
+        let mut inputs = self.core.inputs().with(heard);
         match input {
             Input::Notice(said) => inputs.notice(now, said.notice(), effects),
             Input::Expire => inputs.expire(now, effects),
@@ -269,8 +269,8 @@ impl<'a> Replay<'a> {
             Input::NextDelegation => _ = inputs.next_delegation(now),
             Input::BeginLeases(kept, found) => {
                 let (site, hosts) = resolved(found);
-                let (duid, stored, epoch) = (kept.duid.clone(), kept.stored.clone(), kept.epoch);
-                inputs.begin_leases(now, &[], (&site, &hosts), Kept { duid, stored, epoch });
+                let CarriedKept { duid, stored, reserved, epoch, seen } = (**kept).clone();
+                inputs.begin_leases(now, &[], (&site, &hosts), Kept { duid, stored, reserved, epoch, seen });
             }
             Input::NextCommit => _ = inputs.next_commit(now),
             Input::Committed(done) => inputs.committed(now, done, effects),
@@ -289,6 +289,7 @@ impl<'a> Replay<'a> {
             }
             Input::FromSystem(port, frame) => inputs.from_system(now, PortId(*port), frame.clone(), effects),
             Input::SystemLost(frames) => inputs.system_lost(now, *frames),
+            Input::NextReleased => _ = inputs.next_released(now),
             Input::LearnInnerRouter(router) => inputs.learn_inner_router(now, *router, effects),
         }
         Ok(())

@@ -105,9 +105,11 @@ fn an_upgrade_is_waited_for() {
     assert_eq!(*asked.lock().unwrap(), [Request::Upgrade, Request::Status]);
 }
 
-pub(super) fn recording(running: bool) -> RecordingView {
-    let ended = (!running).then(|| "the operator stopped it".to_owned());
-    RecordingView { running, file: Some("/var/lib/pshim6/tape".into()), octets: 4096, octets_max: 256_000_000, ended }
+pub(super) fn recording(request: &Request) -> Response {
+    let running = *request == Request::Recording;
+    let (file, ended) = (Some("/var/lib/pshim6/tape".into()), (!running).then(|| "the operator stopped it".to_owned()));
+    let view = RecordingView { running, file, octets: 4096, octets_max: 256_000_000, ended };
+    if running { Response::Recording(view) } else { Response::RecordStopped(view) }
 }
 
 #[test]

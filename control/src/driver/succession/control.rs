@@ -137,7 +137,7 @@ impl Control {
         while workers.poll(EVENTS_PER_TURN, &mut |notice| inputs.notice(clock.now(), notice, effects)) > 0 {}
         succession.tell_rest(clock.now(), &mut inputs);
         self.end_recording("another process took over");
-        let Control { workers, devices, leases, helpers, surroundings, configuration, .. } = self;
+        let Control { workers, devices, leases, helpers, routers, surroundings, configuration, .. } = self;
         let (mut mine, mut theirs) = (Some((workers, devices)), None);
         if configuration.site.ports.iter().all(is_shareable) {
             // To close them takes the kernel a while, for which nobody has to wait.
@@ -147,7 +147,7 @@ impl Control {
         succession.give_way();
         info!(took = ?began.elapsed(), "gave way");
         // The new process waits for the store and the sockets, and for nothing else.
-        drop((leases, sockets));
+        drop((leases, sockets, routers));
         drop((theirs, helpers));
         let Some(process) = succession.runs() else {
             keep_descriptors();

@@ -158,10 +158,9 @@ impl Succession {
         named("heir-tell").spawn(write)?;
         named("heir-hear").spawn(read)?;
         inputs.begin_bequest(now);
-        let engine = &inputs.engine;
-        info!(contexts = engine.left_to_bequeath(), "a new process takes over; it is told everything");
+        info!(contexts = inputs.left_to_bequeath(), "a new process takes over; it is told everything");
         let began = WallInstant::now();
-        let most = 2 * engine.left_to_bequeath() + LEFT_BESIDES;
+        let most = 2 * inputs.left_to_bequeath() + LEFT_BESIDES;
         Ok(Succession { out: Some(out), said, next: None, caught_up: None, most, began, told: 0 })
     }
 
@@ -174,7 +173,7 @@ impl Succession {
             Err(TryRecvError::Empty) => {}
         }
         if self.caught_up.is_some_and(|since| since.elapsed() > PATIENCE)
-            || inputs.engine.left_to_bequeath() > self.most
+            || inputs.left_to_bequeath() > self.most
         {
             warn!("the process that was to take over takes too long");
             return Turn::Gone;
