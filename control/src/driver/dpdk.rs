@@ -26,7 +26,7 @@ use super::recording::Start;
 use super::succession::{Beginning, device_text, is_shareable};
 use super::{Clock, Devices, Opened, RunError};
 use crate::config::{Configuration, Site, site};
-use crate::engine::{Engine, Keys, PortSetup, worker_limits};
+use crate::engine::{Engine, PortSetup, worker_limits};
 use crate::manage::api::{MemoryView, PortView, Spread};
 
 /// Buffers kept by each thread's cache.

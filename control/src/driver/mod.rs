@@ -33,7 +33,6 @@ use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::{Duration, Instant as WallInstant, SystemTime};
 
 use crossbeam::channel::{Receiver, RecvTimeoutError};
-use dataplane::counters::{Count, Counters, DropReason, NatCount};
 use dataplane::link::Workers;
 use dataplane::snapshot::PortId;
 use rand::rngs::StdRng;
@@ -45,10 +44,7 @@ use crate::config::{Configuration, Problems};
 use crate::dhcp::Duid;
 use crate::dhcp::client::Stored as Delegation;
 use crate::engine::{Effect, Engine, PortSetup, SetupError};
-use crate::manage::api::{
-    CountersView, DnsView, FlushedView, MemoryView, Natv6ProviderView, Natv6View, PortView, ProviderView, ReloadedView,
-    Request, Response, StatusView, SteerRequest, StoreView, WorkerView,
-};
+use crate::manage::api::{FlushedView, MemoryView, PortView, ReloadedView, Request, Response, SteerRequest};
 use crate::manage::server::{Call, Renewal, ServerError};
 use crate::policy::Policy;
 use crate::publish::Publisher;

@@ -5,8 +5,11 @@ use std::process::Child;
 use dataplane::counters::{Count, Counters, DropReason, NatCount};
 
 use super::Control;
+use super::bmp::Routers;
+use super::leases::Leases;
+use super::sharing::Sharing;
 use crate::manage::api::{
-    CountersView, DnsView, Natv6ProviderView, Natv6View, ProviderView, StatusView, WorkerView,
+    CountersView, DnsView, Natv6ProviderView, Natv6View, ProviderView, StatusView, StoreView, WorkerView,
 };
 use crate::time::Instant;
 

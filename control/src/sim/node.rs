@@ -22,7 +22,7 @@ use super::twin::Twin;
 use super::{HOLDING, REPORT, packet};
 use crate::config::uplink::resolve;
 use crate::config::{Hosts, Site};
-use crate::engine::{Effect, Engine, Item, Keys, PortSetup, SetupError, Story, worker_limits};
+use crate::engine::{Effect, Engine, Item, Keys, PortSetup, Story, worker_limits};
 use crate::manage::api::{ContextFilter, ContextView};
 use crate::shim6::{ProofJob, State};
 use crate::sync::{Broken, FromTeller, Partner};

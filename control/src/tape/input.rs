@@ -327,7 +327,6 @@ pub struct CarriedKept {
     pub duid: Duid,
     pub stored: Stored,
     pub epoch: u64,
-    pub seen: u64,
     pub reserved: Vec<Identity>,
 }
 

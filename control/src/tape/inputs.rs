@@ -303,8 +303,8 @@ impl Inputs<'_> {
 
     /// [`Engine::begin_leases`]; `site` and `hosts` are the configuration last taken over with `found`.
     pub fn begin_leases(&mut self, now: Instant, found: &[Found], (site, hosts): (&Site, &Hosts), kept: Kept) {
-        let Kept { duid, stored, reserved, epoch, seen } = kept.clone();
-        let carried = CarriedKept { duid, stored, reserved, epoch, seen };
+        let Kept { duid, stored, reserved, epoch } = kept.clone();
+        let carried = CarriedKept { duid, stored, reserved, epoch };
         let input = || Input::BeginLeases(Box::new(carried), CarriedFound::all(found));
         self.tell(now, input, &mut Vec::new(), |engine, rng, _| engine.begin_leases(rng, site, hosts, kept));
     }

@@ -269,8 +269,8 @@ impl<'a> Replay<'a> {
             Input::NextDelegation => _ = inputs.next_delegation(now),
             Input::BeginLeases(kept, found) => {
                 let (site, hosts) = resolved(found);
-                let CarriedKept { duid, stored, reserved, epoch, seen } = (**kept).clone();
-                inputs.begin_leases(now, &[], (&site, &hosts), Kept { duid, stored, reserved, epoch, seen });
+                let CarriedKept { duid, stored, reserved, epoch } = (**kept).clone();
+                inputs.begin_leases(now, &[], (&site, &hosts), Kept { duid, stored, reserved, epoch });
             }
             Input::NextCommit => _ = inputs.next_commit(now),
             Input::Committed(done) => inputs.committed(now, done, effects),

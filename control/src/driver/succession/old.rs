@@ -172,9 +172,7 @@ impl Succession {
             Ok(_) | Err(TryRecvError::Disconnected) => return Turn::Gone,
             Err(TryRecvError::Empty) => {}
         }
-        if self.caught_up.is_some_and(|since| since.elapsed() > PATIENCE)
-            || inputs.left_to_bequeath() > self.most
-        {
+        if self.caught_up.is_some_and(|since| since.elapsed() > PATIENCE) || inputs.left_to_bequeath() > self.most {
             warn!("the process that was to take over takes too long");
             return Turn::Gone;
         }

@@ -73,7 +73,13 @@ impl Node {
     }
 
     /// A router says that a provider has lost its route to a peer's /64, or has one.
-    pub(in crate::sim) fn route_changed(&mut self, now: Instant, provider: &std::sync::Arc<str>, peer: u64, lost: bool) {
+    pub(in crate::sim) fn route_changed(
+        &mut self,
+        now: Instant,
+        provider: &std::sync::Arc<str>,
+        peer: u64,
+        lost: bool,
+    ) {
         self.engine.route_changed(now + self.ahead, provider, peer, lost, &mut self.effects);
     }
 
