@@ -16,6 +16,7 @@ use super::natv6;
 use super::network;
 use super::problem::Problem;
 use super::publish;
+use super::routes;
 use super::site::{Eal, Hints, Hugepages, Idle, Node, Order, Reap, Routable, Setup, Shim6, Site};
 use super::source::{Source, Span};
 use super::web;
@@ -49,6 +50,9 @@ fn read(source: &mut Source<'_>, directory: &Path) -> Option<Site> {
     let metrics = manage::metrics(source, &file.metrics);
     let web = web::check(source, &file.web, &manage, &metrics);
     let forks = fork::check(source, &file.forks, &network, shim6.forks_max);
+    routes::together(source, &file, &network);
+    let router = routes::router(source, &file, &network);
+    let routes = routes::check(source, &file.routes, &network);
     Some(Site {
         node,
         eal,
@@ -79,6 +83,8 @@ fn read(source: &mut Source<'_>, directory: &Path) -> Option<Site> {
         manage,
         metrics,
         web,
+        router,
+        routes,
     })
 }
 

@@ -17,6 +17,7 @@ mod sharing;
 mod stories;
 mod succession;
 mod supervisor;
+mod system;
 mod traced;
 mod uplinks;
 mod watcher;
@@ -41,7 +42,7 @@ use crate::dhcp::client::Stored as Delegation;
 use crate::engine::{Effect, Engine, PortSetup, SetupError};
 use crate::manage::api::{
     CountersView, DnsView, FlushedView, MemoryView, Natv6ProviderView, Natv6View, PortView, ProviderView, ReloadedView,
-    Request, Response, StatusView, SteerRequest, StoreView, WorkerView,
+    Request, Response, StatusView, SteerRequest, WorkerView,
 };
 use crate::manage::server::{Call, Renewal, ServerError};
 use crate::policy::Policy;
@@ -56,6 +57,7 @@ use sharing::Sharing;
 use stories::Stories;
 use succession::{Heirs, Succession};
 pub use supervisor::Supervisor;
+use system::{Conditions, System};
 use traced::Tracing;
 use uplinks::resolved;
 
@@ -199,6 +201,9 @@ struct Control {
     /// What takes over new certificates.
     renewal: Option<Renewal>,
     history: History,
+    /// What is shared with the operating system, if anything is.
+    system: Option<System>,
+    conditions: Conditions,
 }
 
 impl Control {
@@ -242,6 +247,8 @@ impl Control {
             successor: None,
             renewal: None,
             history: History::default(),
+            system: None,
+            conditions: Conditions::default(),
         })
     }
 
@@ -304,6 +311,7 @@ impl Control {
         let mut events = workers.poll(EVENTS_PER_TURN, &mut |notice| engine.notice(clock.now(), rng, notice, effects));
         let now = clock.now();
         let mut looked = false;
+        events += self.system.as_mut().map_or(0, |system| system.turn(now, engine, effects));
         events += helpers.turn(now, rng, engine, effects);
         events += leases.as_mut().map_or(0, |leases| leases.turn(now, rng, engine, effects));
         if self.links_due <= now {
@@ -312,8 +320,12 @@ impl Control {
             if let Ok(unix) = SystemTime::now().duration_since(SystemTime::UNIX_EPOCH) {
                 engine.wall_clock(now, unix.as_secs());
             }
-            for (port, up) in self.devices.links().into_iter().enumerate() {
-                engine.link_state(now, PortId(port as u8), up, effects);
+            let links = self.devices.links();
+            for (port, up) in links.iter().enumerate() {
+                engine.link_state(now, PortId(port as u8), *up, effects);
+            }
+            if let Some(system) = &mut self.system {
+                system.set_links(&links);
             }
         }
         if engine.deadline().is_some_and(|due| due <= now) {
@@ -324,6 +336,7 @@ impl Control {
         }
         if looked {
             self.tend_trace(now);
+            self.tend_system(now);
             let Control { surroundings, engine, configuration, .. } = self;
             surroundings.supervisor.status(|| serving(engine, configuration));
             self.remember(now);
@@ -351,6 +364,11 @@ impl Control {
                         warn!(port = port.0, worker, "no buffer for a packet of the control core");
                     }
                 }
+                Effect::System(port, frame) => {
+                    if self.system.as_mut().is_none_or(|system| !system.give(port, &frame)) {
+                        self.engine.system_lost(1);
+                    }
+                }
                 Effect::Plain(port, frame) => {
                     if !self.workers.plain(port, &frame) {
                         warn!(port = port.0, "no buffer for a packet that control gives back");
@@ -369,7 +387,9 @@ impl Control {
         }
         let response = match &call.request {
             // What is said now would be known to a process that is about to end, and to nobody else.
-            Request::Reload | Request::Steer(_) | Request::PolicyLoad if self.succession.is_some() => {
+            Request::Reload | Request::Steer(_) | Request::PolicyLoad | Request::Serve(_)
+                if self.succession.is_some() =>
+            {
                 Response::error("another process is taking over: say it again to that one")
             }
             Request::Status => Response::Status(self.status(now)),
@@ -395,6 +415,7 @@ impl Control {
             },
             Request::Upgrade => self.upgrade(),
             Request::Steer(wanted) => self.steer(wanted),
+            Request::Serve(wanted) => self.serve_again(now, wanted),
             Request::TraceStart(asked) => self.start_trace(now, asked),
             Request::TraceFetch(asked) => self.fetch_trace(now, asked.id),
             Request::TraceStop(asked) => self.trace_stopped(asked.id),
@@ -445,11 +466,8 @@ impl Control {
             contexts: self.engine.context_counts(now, site.node.contexts_max),
             hosts: self.engine.hosts_served() as u64,
             publish: self.engine.publish_counts(),
-            store: self
-                .leases
-                .as_ref()
-                .and_then(Leases::shared)
-                .map(|alone| StoreView { alone, shared: self.sharing.as_ref().map(Sharing::view).unwrap_or_default() }),
+            store: self.store_view(),
+            system: Box::new(self.system_view()),
         }
     }
 

@@ -28,6 +28,9 @@
 //! | `unreachable` | who hears of a packet whose next hop does not answer |
 //! | `standby` | another pair for each context, and what workers do at once when a path is lost |
 //! | `numbers` | the numbers by which workers know paths |
+//! | `system` | what the operating system may send and what it hears, where it shares a port |
+//! | `inside` | the router that hosts are behind |
+//! | `fitness` | whether the box is fit to serve, and the routes that say so |
 //! | `succession` | what another process is told that takes this one's place, and what it makes of it |
 //! | `steer` | which providers contexts should use, and how peers hear of it |
 //! | `policy` | which contexts should use which provider, by the site's policy |
@@ -47,12 +50,14 @@ mod context;
 mod durations;
 mod effect;
 mod explain;
+mod fitness;
 mod fork;
 mod goal;
 mod hints;
 mod hosts;
 mod icmp;
 mod identities;
+mod inside;
 mod label;
 mod leases;
 mod legacy;
@@ -77,6 +82,7 @@ mod shared;
 mod standby;
 mod steer;
 mod succession;
+mod system;
 mod tally;
 mod udp;
 mod unreachable;
@@ -111,6 +117,7 @@ use crate::time::Instant;
 use crate::wheel::Wheel;
 use attachments::Attachments;
 pub use effect::{Effect, Story};
+pub use fitness::{Unfit, Wanted};
 pub use hosts::Changes;
 pub use identities::{IdentityJob, MadeIdentity};
 pub use leases::{Commit, Kept};
@@ -252,6 +259,10 @@ pub struct Engine {
     /// Room for what the endpoint says, empty between calls.
     outputs: Vec<shim6::Output>,
     keys: Keys,
+    /// The router that hosts are behind.
+    inner: inside::InnerRouter,
+    /// What the routes of the operating system depend on.
+    fitness: fitness::Fitness,
     /// What has been told to who takes this engine's place.
     bequest: Option<Box<succession::Bequest>>,
     /// What was told by the one whose place this engine takes.
@@ -273,6 +284,7 @@ impl Engine {
                 self.carriages.went();
             }
             Notice::Punt(port, Punt::HostStack, frame) => self.for_the_box(now, rng, port, frame, effects),
+            Notice::Punt(port, Punt::System, frame) => self.for_the_system(port, frame, effects),
             Notice::Punt(_, Punt::Shim6, frame) => self.control_message(now, rng, frame, effects),
             Notice::Punt(port, Punt::IcmpError, frame) => self.icmp_error(now, rng, Some(port), frame, effects),
             Notice::Unresolved(port, next_hop, frame) => self.unresolved(now, port, next_hop, frame, effects),
@@ -524,6 +536,7 @@ impl Engine {
     /// Neighbour discovery, and whatever else is addressed to the box itself.
     fn for_the_box(&mut self, now: Instant, rng: &mut dyn Rng, port: PortId, frame: &[u8], effects: &mut Vec<Effect>) {
         let Some(packet) = frame.get(ethernet::HEADER_LEN..) else { return };
+        self.show_to_system(port, frame, effects);
         if self.router_advertised(now, rng, port, packet, effects) {
             return;
         }

@@ -5,7 +5,7 @@ use std::net::Ipv6Addr;
 use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 
-use super::{ContextCounts, UplinkView, named};
+use super::{ContextCounts, SystemView, UplinkView, named};
 use crate::publish::Counts;
 
 /// How the box is.
@@ -46,6 +46,9 @@ pub struct StatusView {
     /// How it stands with the store that boxes of the site share; nothing if this one has a store alone, or none.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub store: Option<StoreView>,
+    /// Whether it is fit to serve, and what it shares with the operating system.
+    #[serde(default)]
+    pub system: Box<SystemView>,
 }
 
 /// The store that boxes of a site share.
