@@ -353,7 +353,7 @@ fn hosts_hear_of_the_router_when_it_comes_and_when_it_goes() {
         assert!(reports.windows(16).any(|octets| octets == group.octets()), "{group}");
     }
     let mut effects = Vec::new();
-    bench.engine.farewell(&mut effects);
+    bench.engine.farewell(bench.now, &mut effects);
     bench.sent.clear();
     bench.drive(effects);
     assert_eq!(lifetime(&bench.sent), [(0xc0, 0)]);

@@ -40,6 +40,7 @@ const CONTROL: Rooms = &[
     ("wheel", &["time"]),
     ("chains", &[]),
     ("identity", &[]),
+    ("bfd", &["time"]),
     ("reap", &["time"]),
     ("shim6", &["chains", "identity", "time", "wheel"]),
     ("host", &["time"]),
@@ -54,12 +55,16 @@ const CONTROL: Rooms = &[
     (
         "engine",
         &[
-            "chains", "config", "dhcp", "dns", "host", "identity", "manage", "policy", "publish", "reap", "shim6",
-            "time", "wheel",
+            "bfd", "chains", "config", "dhcp", "dns", "host", "identity", "manage", "policy", "publish", "reap",
+            "shim6", "time", "wheel",
         ],
     ),
-    ("sim", &["config", "engine", "host", "identity", "manage", "policy", "reap", "shim6", "time"]),
-    ("driver", &["config", "dhcp", "engine", "identity", "manage", "policy", "publish", "shim6", "store", "time"]),
+    ("sync", &["config", "engine", "time"]),
+    ("sim", &["config", "engine", "host", "identity", "manage", "policy", "reap", "shim6", "sync", "time"]),
+    (
+        "driver",
+        &["config", "dhcp", "engine", "identity", "manage", "policy", "publish", "shim6", "store", "sync", "time"],
+    ),
 ];
 
 /// Words that reach outside, and where they may stand. Everything else gets time, randomness and octets as arguments.
@@ -79,6 +84,8 @@ const WORLD: &[(&[&str], &[&str])] = &[
             "control/src/store/shared/etcd.rs",
             // Another process takes this one's place.
             "control/src/driver/succession/",
+            // Other boxes of the site.
+            "control/src/driver/sync/",
         ],
     ),
     (&["UnixDatagram"], &["control/src/driver/"]),

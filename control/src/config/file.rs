@@ -29,6 +29,7 @@ pub(super) struct SiteFile {
     pub(super) forks: Vec<Spanned<ForkSection>>,
     pub(super) reap: Section<ReapSection>,
     pub(super) hints: Section<HintsSection>,
+    pub(super) liveness: Section<LivenessSection>,
     pub(super) shim6: Section<Shim6Section>,
     pub(super) natv6: Section<Natv6Section>,
     pub(super) setup: Section<SetupSection>,
@@ -41,6 +42,7 @@ pub(super) struct SiteFile {
     pub(super) metrics: Section<MetricsSection>,
     pub(super) web: Section<WebSection>,
     pub(super) routes: Section<RoutesSection>,
+    pub(super) sync: Section<SyncSection>,
 }
 
 /// A table that stands in the file once or not at all.
@@ -174,6 +176,17 @@ pub(super) struct ReapSection {
     pub(super) max_probe_s: Number,
     pub(super) order: Option<Order>,
     pub(super) standby: Option<bool>,
+}
+
+/// `[liveness]`
+#[derive(Debug, Default, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub(super) struct LivenessSection {
+    pub(super) enabled: Option<bool>,
+    pub(super) interval_ms: Number,
+    pub(super) multiplier: Number,
+    pub(super) paths_max: Number,
+    pub(super) packets_per_s: Number,
 }
 
 /// `[hints]`
@@ -359,8 +372,22 @@ pub(super) struct MetricsSection {
     pub(super) paths: Number,
 }
 
-const SECTIONS: &str = "[box], [eal], [site], [[port]], [[provider]], [[peer]], [[fork]], [reap], [hints], [shim6], \
-                        [natv6], [setup], [dns], [publish], [dhcp], [ra], [store], [manage], [metrics], [web], [routes]";
+/// `[sync]`
+#[derive(Debug, Default, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub(super) struct SyncSection {
+    pub(super) listen: Text,
+    pub(super) peers: Texts,
+    pub(super) certificate: Text,
+    pub(super) key: Text,
+    pub(super) ca: Text,
+    pub(super) secret: Text,
+    pub(super) wait_s: Number,
+}
+
+const SECTIONS: &str = "[box], [eal], [site], [[port]], [[provider]], [[peer]], [[fork]], [reap], [liveness], [hints], \
+                        [shim6], [natv6], [setup], [dns], [publish], [dhcp], [ra], [store], [manage], [metrics], [web], [routes], \
+                        [sync]";
 
 impl SiteFile {
     /// The file's fields; what cannot be read is noted in `source` and left out.
@@ -376,6 +403,7 @@ impl SiteFile {
                 "peer" => file.peers = many(source, "peer", value),
                 "fork" => file.forks = many(source, "fork", value),
                 "reap" => file.reap = one(source, "reap", value),
+                "liveness" => file.liveness = one(source, "liveness", value),
                 "hints" => file.hints = one(source, "hints", value),
                 "shim6" => file.shim6 = one(source, "shim6", value),
                 "natv6" => file.natv6 = one(source, "natv6", value),
@@ -389,6 +417,7 @@ impl SiteFile {
                 "metrics" => file.metrics = one(source, "metrics", value),
                 "web" => file.web = one(source, "web", value),
                 "routes" => file.routes = one(source, "routes", value),
+                "sync" => file.sync = one(source, "sync", value),
                 unknown => {
                     source.problem_at(&key.span(), unknown.to_string(), format!("unknown; expected one of {SECTIONS}"));
                 }

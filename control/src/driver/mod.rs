@@ -17,6 +17,7 @@ mod sharing;
 mod stories;
 mod succession;
 mod supervisor;
+mod sync;
 mod system;
 mod traced;
 mod uplinks;
@@ -42,7 +43,7 @@ use crate::dhcp::client::Stored as Delegation;
 use crate::engine::{Effect, Engine, PortSetup, SetupError};
 use crate::manage::api::{
     CountersView, DnsView, FlushedView, MemoryView, Natv6ProviderView, Natv6View, PortView, ProviderView, ReloadedView,
-    Request, Response, StatusView, SteerRequest, WorkerView,
+    Request, Response, StatusView, SteerRequest, StoreView, WorkerView,
 };
 use crate::manage::server::{Call, Renewal, ServerError};
 use crate::policy::Policy;
@@ -204,6 +205,8 @@ struct Control {
     /// What is shared with the operating system, if anything is.
     system: Option<System>,
     conditions: Conditions,
+    /// Other boxes of the site, if there are any.
+    boxes: Option<sync::Boxes>,
 }
 
 impl Control {
@@ -249,6 +252,7 @@ impl Control {
             history: History::default(),
             system: None,
             conditions: Conditions::default(),
+            boxes: None,
         })
     }
 
@@ -307,12 +311,13 @@ impl Control {
 
     /// Takes in what happened, lets time pass, carries out what follows. How many events there were.
     fn turn(&mut self) -> usize {
-        let Control { clock, rng, engine, workers, helpers, leases, effects, .. } = self;
+        let Control { clock, rng, engine, workers, helpers, leases, effects, boxes, .. } = self;
         let mut events = workers.poll(EVENTS_PER_TURN, &mut |notice| engine.notice(clock.now(), rng, notice, effects));
         let now = clock.now();
         let mut looked = false;
         events += self.system.as_mut().map_or(0, |system| system.turn(now, engine, effects));
         events += helpers.turn(now, rng, engine, effects);
+        events += boxes.as_mut().map_or(0, |boxes| boxes.turn(now, rng, engine, effects));
         events += leases.as_mut().map_or(0, |leases| leases.turn(now, rng, engine, effects));
         if self.links_due <= now {
             self.links_due = now + LINK_POLL;
@@ -466,8 +471,13 @@ impl Control {
             contexts: self.engine.context_counts(now, site.node.contexts_max),
             hosts: self.engine.hosts_served() as u64,
             publish: self.engine.publish_counts(),
-            store: self.store_view(),
             system: Box::new(self.system_view()),
+            store: self
+                .leases
+                .as_ref()
+                .and_then(Leases::shared)
+                .map(|alone| StoreView { alone, shared: self.sharing.as_ref().map(Sharing::view).unwrap_or_default() }),
+            sync: self.boxes.as_ref().map(|boxes| boxes.view(now, &self.engine)),
         }
     }
 

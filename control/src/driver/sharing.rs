@@ -12,7 +12,7 @@ use tracing::{error, info, warn};
 use super::{Control, RunError};
 use crate::config::Configuration;
 use crate::config::documents::{Share, wrap_key};
-use crate::manage::api::{SharedView, StoreView};
+use crate::manage::api::SharedView;
 use crate::store::shared::{Document, NONCE_OCTETS, Seal, TEXT_MAX};
 
 /// One of the files.
@@ -173,12 +173,6 @@ impl Control {
         if back {
             self.share();
         }
-    }
-
-    /// How it stands with the store that boxes share, for the operator.
-    pub(super) fn store_view(&self) -> Option<StoreView> {
-        let alone = self.leases.as_ref()?.shared()?;
-        Some(StoreView { alone, shared: self.sharing.as_ref().map(Sharing::view).unwrap_or_default() })
     }
 
     /// Gives the store what was changed here.

@@ -74,6 +74,14 @@ fn tell(story: &Story) {
                 false => info!(%from, %to, "path carries next header 140 again"),
             }
         }
+        Story::Liveness(path, up, after) => {
+            let [from, to] = path.prefixes();
+            let after_ms = after.as_millis();
+            match up {
+                true => info!(%from, %to, after_ms, "path is back: the peer's box and this one hear each other"),
+                false => warn!(%from, %to, after_ms, "path failed: the peer's box or this one hears nothing"),
+            }
+        }
         Story::Provider(name, true) => info!(provider = name, "router answers"),
         Story::Provider(name, false) => warn!(provider = name, "link down, or router does not answer"),
         Story::ForkRefused(ulids, fork, reason) => {

@@ -50,6 +50,8 @@ pub enum Story {
     Moved(UlidPair, LocatorPair, LocatorPair),
     /// A path drops next header 140, or no longer does.
     Carriage(reap::PathKey, bool),
+    /// By the exchange with the peer's box a path is down, which it knew after so long, or back after so long.
+    Liveness(reap::PathKey, bool, std::time::Duration),
     /// A provider's router can be reached, or not.
     Provider(String, bool),
     /// A peer took no forked context.

@@ -477,7 +477,8 @@ impl Engine {
     }
 
     /// What is to be sent when the box stops: hosts look for another router at once (RFC 4861 §6.2.5).
-    pub fn farewell(&mut self, effects: &mut Vec<Effect>) {
+    pub fn farewell(&mut self, now: Instant, effects: &mut Vec<Effect>) {
+        self.end_watches(now, effects);
         if let Some(frame) = self.advertiser.as_mut().and_then(Advertiser::stop) {
             effects.push(Effect::Transmit(self.lan_port, frame));
         }

@@ -153,6 +153,7 @@ impl Figures {
         let info = vec![("box", status.name.clone()), ("version", status.version.clone())];
         out.gauges("pshim6_build_info", "The box and its program", [(info, 1.0)])?;
         out.gauge("pshim6_ready", "Whether the box serves", flag(status.ready))?;
+        out.gauge("pshim6_fit", "Whether the box is fit to have routes to it", flag(status.system.fit))?;
         out.gauge("pshim6_uptime_seconds", "Seconds since the start", status.uptime_s as f64)?;
         out.gauge("pshim6_hosts", "Hosts served", status.hosts as f64)?;
         let counts = &status.contexts;
@@ -301,6 +302,22 @@ impl Figures {
         )?;
         let rtts = paths.iter().filter_map(|it| Some((label(it), it.rtt_ms? / 1000.0)));
         out.gauges("pshim6_path_rtt_seconds", "Round trip of the last probe that was answered", rtts)?;
+        let watched = || paths.iter().filter_map(|it| Some((label(it), it.liveness.as_ref()?)));
+        out.gauges(
+            "pshim6_path_liveness_up",
+            "Whether the peer's box and this one hear each other on a path they watch",
+            watched().map(|(label, it)| (label, f64::from(u8::from(it.state == "up")))),
+        )?;
+        out.gauges(
+            "pshim6_path_liveness_detection_seconds",
+            "Silence after which a watched path is down",
+            watched().map(|(label, it)| (label, it.detection_ms / 1000.0)),
+        )?;
+        out.gauges(
+            "pshim6_path_liveness_rtt_seconds",
+            "Round trip of the last liveness poll that was answered",
+            watched().filter_map(|(label, it)| Some((label, it.rtt_ms? / 1000.0))),
+        )?;
         out.gauge("pshim6_paths_left_off", "Paths in use that are not told one by one", self.view.paths_left_off as f64)
     }
 
