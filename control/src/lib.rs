@@ -4,6 +4,7 @@
 //! them together; `driver` is the only place with a clock, sockets and threads.
 #![forbid(unsafe_code)]
 
+pub mod bfd;
 pub mod chains;
 pub mod config;
 pub mod dhcp;
@@ -20,5 +21,6 @@ pub mod reap;
 pub mod shim6;
 pub mod sim;
 pub mod store;
+pub mod sync;
 pub mod time;
 pub mod wheel;

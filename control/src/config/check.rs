@@ -5,9 +5,12 @@ use std::time::Duration;
 
 use toml::Spanned;
 
+use super::cluster;
 use super::dhcp;
 use super::dns;
-use super::file::{EalSection, HintsSection, NodeSection, ReapSection, SetupSection, Shim6Section, SiteFile};
+use super::file::{
+    EalSection, HintsSection, LivenessSection, NodeSection, ReapSection, SetupSection, Shim6Section, SiteFile,
+};
 use super::fork;
 use super::limits::{self, Limits};
 use super::manage;
@@ -16,8 +19,9 @@ use super::network;
 use super::problem::Problem;
 use super::publish;
 use super::routes;
-use super::site::{Eal, Hints, Hugepages, Idle, Node, Order, Reap, Routable, Setup, Shim6, Site};
+use super::site::{Eal, Hints, Hugepages, Idle, Liveness, Node, Order, Reap, Routable, Setup, Shim6, Site};
 use super::source::{Source, Span};
+use super::sync;
 use super::web;
 
 /// Checks `text`, the contents of `file`. Relative paths in it are taken from the file's directory.
@@ -42,11 +46,13 @@ fn read(source: &mut Source<'_>, directory: &Path) -> Option<Site> {
     let dhcp = dhcp::dhcp(source, &file, &network);
     let advertising = dhcp::advertising(source, &file, &network);
     let store = dhcp::store(source, &file, directory);
+    let cluster = file.store.as_ref().and_then(|table| cluster::check(source, table, directory));
     let dns = dns::check(source, &file.dns, &network);
     let publish = publish::check(source, &file.publish, &network, directory);
     let manage = manage::check(source, &file.manage, directory, &node.control_socket);
     let metrics = manage::metrics(source, &file.metrics);
     let web = web::check(source, &file.web, &manage, &metrics);
+    let sync = sync::check(source, &file.sync, directory);
     let forks = fork::check(source, &file.forks, &network, shim6.forks_max);
     routes::together(source, &file, &network);
     let router = routes::router(source, &file, &network);
@@ -68,6 +74,7 @@ fn read(source: &mut Source<'_>, directory: &Path) -> Option<Site> {
         peers: network.peers,
         forks,
         reap,
+        liveness: liveness(source, &file.liveness),
         hints: hints(&file.hints),
         shim6,
         natv6,
@@ -75,6 +82,7 @@ fn read(source: &mut Source<'_>, directory: &Path) -> Option<Site> {
         dhcp,
         advertising,
         store,
+        cluster,
         dns,
         publish,
         manage,
@@ -82,6 +90,7 @@ fn read(source: &mut Source<'_>, directory: &Path) -> Option<Site> {
         web,
         router,
         routes,
+        sync,
     })
 }
 
@@ -201,6 +210,17 @@ fn reap(source: &mut Source<'_>, section: &Option<Spanned<ReapSection>>) -> Reap
         order: section.order.unwrap_or(Order::Informed),
         standby: section.standby.unwrap_or(true),
     }
+}
+
+fn liveness(source: &mut Source<'_>, section: &Option<Spanned<LivenessSection>>) -> Option<Liveness> {
+    let section = section.as_ref()?.get_ref();
+    let checked = Liveness {
+        interval: millis(source, &section.interval_ms, limits::LIVENESS_INTERVAL_MS),
+        multiplier: number(source, &section.multiplier, limits::LIVENESS_MULTIPLIER),
+        paths_max: number(source, &section.paths_max, limits::LIVENESS_PATHS_MAX),
+        packets_per_s: number(source, &section.packets_per_s, limits::LIVENESS_PACKETS_PER_S),
+    };
+    section.enabled.unwrap_or(false).then_some(checked)
 }
 
 fn hints(section: &Option<Spanned<HintsSection>>) -> Hints {

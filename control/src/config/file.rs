@@ -8,6 +8,7 @@ use serde::de::DeserializeOwned;
 use toml::Spanned;
 use toml::de::{DeValue, ValueDeserializer};
 
+use super::documents::Share;
 use super::routes::Role;
 use super::site::{ARecords, FlowLabels, Hugepages, Idle, Order, Routable};
 use super::source::{Source, remove_at};
@@ -28,6 +29,7 @@ pub(super) struct SiteFile {
     pub(super) forks: Vec<Spanned<ForkSection>>,
     pub(super) reap: Section<ReapSection>,
     pub(super) hints: Section<HintsSection>,
+    pub(super) liveness: Section<LivenessSection>,
     pub(super) shim6: Section<Shim6Section>,
     pub(super) natv6: Section<Natv6Section>,
     pub(super) setup: Section<SetupSection>,
@@ -40,6 +42,7 @@ pub(super) struct SiteFile {
     pub(super) metrics: Section<MetricsSection>,
     pub(super) web: Section<WebSection>,
     pub(super) routes: Section<RoutesSection>,
+    pub(super) sync: Section<SyncSection>,
 }
 
 /// A table that stands in the file once or not at all.
@@ -175,6 +178,17 @@ pub(super) struct ReapSection {
     pub(super) standby: Option<bool>,
 }
 
+/// `[liveness]`
+#[derive(Debug, Default, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub(super) struct LivenessSection {
+    pub(super) enabled: Option<bool>,
+    pub(super) interval_ms: Number,
+    pub(super) multiplier: Number,
+    pub(super) paths_max: Number,
+    pub(super) packets_per_s: Number,
+}
+
 /// `[hints]`
 #[derive(Debug, Default, Deserialize)]
 #[serde(deny_unknown_fields)]
@@ -292,6 +306,15 @@ pub(super) struct RaSection {
 #[serde(deny_unknown_fields)]
 pub(super) struct StoreSection {
     pub(super) file: Text,
+    pub(super) etcd: Texts,
+    pub(super) prefix: Text,
+    pub(super) ca: Text,
+    pub(super) certificate: Text,
+    pub(super) key: Text,
+    pub(super) user: Text,
+    pub(super) password_file: Text,
+    pub(super) share: Option<Spanned<Vec<Spanned<Share>>>>,
+    pub(super) wrap_key: Text,
 }
 
 /// `[publish]`
@@ -349,8 +372,22 @@ pub(super) struct MetricsSection {
     pub(super) paths: Number,
 }
 
-const SECTIONS: &str = "[box], [eal], [site], [[port]], [[provider]], [[peer]], [[fork]], [reap], [hints], [shim6], \
-                        [natv6], [setup], [dns], [publish], [dhcp], [ra], [store], [manage], [metrics], [web], [routes]";
+/// `[sync]`
+#[derive(Debug, Default, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub(super) struct SyncSection {
+    pub(super) listen: Text,
+    pub(super) peers: Texts,
+    pub(super) certificate: Text,
+    pub(super) key: Text,
+    pub(super) ca: Text,
+    pub(super) secret: Text,
+    pub(super) wait_s: Number,
+}
+
+const SECTIONS: &str = "[box], [eal], [site], [[port]], [[provider]], [[peer]], [[fork]], [reap], [liveness], [hints], \
+                        [shim6], [natv6], [setup], [dns], [publish], [dhcp], [ra], [store], [manage], [metrics], [web], [routes], \
+                        [sync]";
 
 impl SiteFile {
     /// The file's fields; what cannot be read is noted in `source` and left out.
@@ -366,6 +403,7 @@ impl SiteFile {
                 "peer" => file.peers = many(source, "peer", value),
                 "fork" => file.forks = many(source, "fork", value),
                 "reap" => file.reap = one(source, "reap", value),
+                "liveness" => file.liveness = one(source, "liveness", value),
                 "hints" => file.hints = one(source, "hints", value),
                 "shim6" => file.shim6 = one(source, "shim6", value),
                 "natv6" => file.natv6 = one(source, "natv6", value),
@@ -379,6 +417,7 @@ impl SiteFile {
                 "metrics" => file.metrics = one(source, "metrics", value),
                 "web" => file.web = one(source, "web", value),
                 "routes" => file.routes = one(source, "routes", value),
+                "sync" => file.sync = one(source, "sync", value),
                 unknown => {
                     source.problem_at(&key.span(), unknown.to_string(), format!("unknown; expected one of {SECTIONS}"));
                 }

@@ -13,10 +13,12 @@ use dataplane::wire::{Locator, Ulid};
 use crate::dhcp::options::PolicyRow;
 use crate::dns::Name;
 
+use super::cluster::Cluster;
 pub use super::manage::{Manage, Metrics};
 use super::prefix::{LinkAddress, MacAddress, Prefix};
 use super::publish::Publish;
 pub use super::routes::{Interface, Role, Routes};
+pub use super::sync::Sync;
 pub use super::tls::TlsFiles;
 use super::uplink::Uplink;
 pub use super::web::Web;
@@ -59,6 +61,8 @@ pub struct Site {
     pub reap: Reap,
     /// What besides REAP's own timers may make a context test its path (`[hints]`).
     pub hints: Hints,
+    /// Liveness of paths between boxes that both want it (`[liveness]`).
+    pub liveness: Option<Liveness>,
     /// RFC 5533's numbers (`[shim6]`).
     pub shim6: Shim6,
     /// Translation for peers without Shim6 (`[natv6]`); none unless it is enabled.
@@ -71,6 +75,8 @@ pub struct Site {
     pub advertising: Option<Advertising>,
     /// Where leases are kept (`store.file`).
     pub store: Option<PathBuf>,
+    /// Where they are shared with other boxes (`store.etcd`); then the former is this box's copy.
+    pub cluster: Option<Cluster>,
     /// DNS for the hosts (`[dns]`); none without upstream servers.
     pub dns: Option<Dns>,
     /// Where names are published (`[publish]`); nowhere without it.
@@ -85,6 +91,8 @@ pub struct Site {
     pub router: Option<Ipv6Addr>,
     /// Routes of the operating system's (`[routes]`); none without them.
     pub routes: Option<Routes>,
+    /// Other boxes of the site (`[sync]`); none without it.
+    pub sync: Option<Sync>,
 }
 
 /// What clients inside are given (`[dhcp]`). Times in seconds.
@@ -348,6 +356,19 @@ pub enum Order {
     Divergent,
     /// Preferences alone.
     Preferred,
+}
+
+/// Liveness of paths between boxes that both want it (`[liveness]`).
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Liveness {
+    /// Time between two packets on a path, each way.
+    pub interval: Duration,
+    /// Packets the peer waits for in vain before the path is down.
+    pub multiplier: u8,
+    /// Paths that are watched at one time.
+    pub paths_max: u32,
+    /// Packets a second on all of them, each way; with more paths the interval becomes longer.
+    pub packets_per_s: u32,
 }
 
 /// What besides REAP's own timers may make a context test its path (RFC 5534 §3.3; `[hints]`).

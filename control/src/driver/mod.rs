@@ -9,15 +9,19 @@ mod dpdk;
 mod figures;
 mod helpers;
 mod history;
+mod keeper;
 mod leases;
 mod policy;
 mod run;
+mod sharing;
 mod stories;
 mod succession;
 mod supervisor;
+mod sync;
 mod system;
 mod traced;
 mod uplinks;
+mod watcher;
 
 use std::process::Child;
 use std::sync::Arc;
@@ -39,7 +43,7 @@ use crate::dhcp::client::Stored as Delegation;
 use crate::engine::{Effect, Engine, PortSetup, SetupError};
 use crate::manage::api::{
     CountersView, DnsView, FlushedView, MemoryView, Natv6ProviderView, Natv6View, PortView, ProviderView, ReloadedView,
-    Request, Response, StatusView, SteerRequest, WorkerView,
+    Request, Response, StatusView, SteerRequest, StoreView, WorkerView,
 };
 use crate::manage::server::{Call, Renewal, ServerError};
 use crate::policy::Policy;
@@ -50,6 +54,7 @@ use history::History;
 use leases::Leases;
 use run::Ending;
 pub use run::run;
+use sharing::Sharing;
 use stories::Stories;
 use succession::{Heirs, Succession};
 pub use supervisor::Supervisor;
@@ -174,6 +179,8 @@ struct Control {
     devices: Box<dyn Devices>,
     helpers: Helpers,
     leases: Option<Leases>,
+    /// Files that boxes of the site share.
+    sharing: Option<Sharing>,
     effects: Vec<Effect>,
     stories: Stories,
     surroundings: Surroundings,
@@ -198,6 +205,8 @@ struct Control {
     /// What is shared with the operating system, if anything is.
     system: Option<System>,
     conditions: Conditions,
+    /// Other boxes of the site, if there are any.
+    boxes: Option<sync::Boxes>,
 }
 
 impl Control {
@@ -227,6 +236,7 @@ impl Control {
             devices,
             helpers,
             leases: None,
+            sharing: None,
             effects: Vec::new(),
             stories: Stories::default(),
             surroundings,
@@ -242,19 +252,22 @@ impl Control {
             history: History::default(),
             system: None,
             conditions: Conditions::default(),
+            boxes: None,
         })
     }
 
     /// Clients have what the store says they have.
     fn begin_leases(&mut self, kept: Option<leases::Opened>) -> Result<(), RunError> {
-        let Some((store, kept)) = kept else { return Ok(()) };
-        info!(leases = kept.stored.leases.len(), server = %kept.duid, "store read");
+        let Some(mut opened) = kept else { return Ok(()) };
+        let (store, kept) = (&mut opened.store, opened.kept.clone());
+        info!(store = store.name(), leases = kept.stored.leases.len(), server = %kept.duid, "store read");
         let known = resolved(&self.configuration, &self.carried);
         self.delegations = (Some(kept.duid.clone()), kept.epoch, store.delegations()?);
         self.engine.begin_leases(&mut self.rng, &known.site, &known.hosts, kept);
         let published = store.published()?;
         self.engine.publish_since(published.iter().filter_map(|name| name.parse().ok()).collect());
-        self.leases = Some(Leases::start(store)?);
+        self.sharing = Sharing::begin(&self.configuration, std::mem::take(&mut opened.documents))?;
+        self.leases = Some(Leases::start(opened)?);
         Ok(())
     }
 
@@ -298,12 +311,13 @@ impl Control {
 
     /// Takes in what happened, lets time pass, carries out what follows. How many events there were.
     fn turn(&mut self) -> usize {
-        let Control { clock, rng, engine, workers, helpers, leases, effects, .. } = self;
+        let Control { clock, rng, engine, workers, helpers, leases, effects, boxes, .. } = self;
         let mut events = workers.poll(EVENTS_PER_TURN, &mut |notice| engine.notice(clock.now(), rng, notice, effects));
         let now = clock.now();
         let mut looked = false;
         events += self.system.as_mut().map_or(0, |system| system.turn(now, engine, effects));
         events += helpers.turn(now, rng, engine, effects);
+        events += boxes.as_mut().map_or(0, |boxes| boxes.turn(now, rng, engine, effects));
         events += leases.as_mut().map_or(0, |leases| leases.turn(now, rng, engine, effects));
         if self.links_due <= now {
             self.links_due = now + LINK_POLL;
@@ -333,6 +347,7 @@ impl Control {
             self.remember(now);
         }
         self.carry_out();
+        self.follow_store();
         events
     }
 
@@ -457,6 +472,12 @@ impl Control {
             hosts: self.engine.hosts_served() as u64,
             publish: self.engine.publish_counts(),
             system: Box::new(self.system_view()),
+            store: self
+                .leases
+                .as_ref()
+                .and_then(Leases::shared)
+                .map(|alone| StoreView { alone, shared: self.sharing.as_ref().map(Sharing::view).unwrap_or_default() }),
+            sync: self.boxes.as_ref().map(|boxes| boxes.view(now, &self.engine)),
         }
     }
 
@@ -565,6 +586,7 @@ impl Control {
             renewal.renew(Arc::clone(tls));
         }
         self.configuration = new;
+        self.share();
         Ok(view)
     }
 }

@@ -12,6 +12,7 @@ use tracing::info;
 #[cfg(feature = "dpdk")]
 use super::dpdk;
 use super::succession::{Beginning, Heir, Predecessor, Succession};
+use super::sync::Boxes;
 use super::system::System;
 use super::uplinks::resolved;
 use super::{Clock, Control, FAREWELL, Opened, RunError, Surroundings, leases};
@@ -46,6 +47,7 @@ pub fn run(configuration: Configuration, surroundings: Surroundings) -> Result<(
     let mut control = Control::new(configuration, carried, surroundings, clock, rng, opened)?;
     control.conditions.withdrawn = old.as_ref().is_some_and(|(_, beginning)| beginning.withdrawn);
     control.system = System::open(&control.configuration.site, clock.now(), &control.engine, interfaces)?;
+    super::sync::join(&control.configuration, clock, &mut control.engine);
     control.engine.set_policy(clock.now(), policy, &mut Vec::new());
     let taken_over = old.is_some();
     let mut heir = old.take().map(|(heir, _)| heir);
@@ -67,6 +69,8 @@ pub fn run(configuration: Configuration, surroundings: Surroundings) -> Result<(
         heir.running(std::process::id())?;
     }
     info!(socket = %server.path().display(), "serving");
+    let Configuration { site, sync, .. } = &control.configuration;
+    control.boxes = Boxes::start(site, sync.as_ref(), &mut control.rng, &control.engine).map_err(system)?;
     control.renewal = server.tls().map(|(_, renewal)| renewal);
     let ending = control.serve(&calls, &heirs, &stop, &hangup);
     match ending {
@@ -74,7 +78,7 @@ pub fn run(configuration: Configuration, surroundings: Surroundings) -> Result<(
             control.surroundings.supervisor.stopping();
             drop((server, heirs));
             control.linger();
-            control.engine.farewell(&mut control.effects);
+            control.engine.farewell(control.clock.now(), &mut control.effects);
             control.carry_out();
             std::thread::sleep(FAREWELL);
             control.devices.stop();

@@ -8,6 +8,7 @@ use rand::Rng;
 
 use super::fork::Refused;
 use super::label::LabelUse;
+use super::mirror::MirrorNote;
 use super::standby::Guard;
 use super::{Effect, Engine, Event, Story};
 use crate::reap::{Activity, Direction, LocalLocator, PathKey, PeerLocator, Reap};
@@ -55,6 +56,8 @@ pub(super) struct Attached {
     pub(super) narrow: Option<LocatorPair>,
     /// The pair of its last probe that has no answer yet, and when that left.
     pub(super) probed: Option<(LocatorPair, Instant)>,
+    /// Another box runs it.
+    pub(super) mirrored: Option<Box<MirrorNote>>,
 }
 
 impl Engine {
@@ -67,6 +70,17 @@ impl Engine {
         effects: &mut Vec<Effect>,
     ) {
         for output in outputs.drain(..) {
+            if let Output::Reap { id, .. }
+            | Output::Checked { id, .. }
+            | Output::ControlIn { id }
+            | Output::ControlOut { id }
+            | Output::LocatorsChanged { id }
+            | Output::Suspended { id }
+            | Output::Ready { id, .. } = &output
+            {
+                // The peer talks to this box, and no other is there to answer.
+                self.take_on(now, rng, *id, effects);
+            }
             match output {
                 Output::Send { context, addresses, message } => {
                     // The worker hears of the context before the peer does: what the peer sends at once finds it there.
@@ -200,6 +214,7 @@ impl Engine {
         }
         self.sync(id, effects);
         self.sight(now, id, PathKey::of(pair), [true, false]);
+        self.watch_used(now, rng, id, pair);
         if fork != 0 {
             self.fork_ready(ulids, fork);
         }
@@ -353,6 +368,9 @@ impl Engine {
         traffic: [Traffic; 2],
         effects: &mut Vec<Effect>,
     ) {
+        if self.seen_for_another(now, rng, id, activity, effects) {
+            return;
+        }
         let Some(context) = self.endpoint.context(id) else { return };
         let pair = self.pair_in_use(id).unwrap_or(context.pair);
         let early = activity.received && matches!(context.state, Shim6State::I2Sent | Shim6State::I2bisSent);
@@ -376,6 +394,7 @@ impl Engine {
         };
         let digest = Activity { received: activity.received, sent: activity.sent, last };
         self.sight(now, id, PathKey::of(pair), [activity.received, activity.sent]);
+        self.watch_used(now, rng, id, pair);
         self.reap(now, rng, id, effects, |reap, rng, out| reap.activity(now, rng, digest, out));
         self.label_payload(now, rng, id, Some(activity), effects);
         self.udp_payload(now, rng, id, activity.sent, effects);
@@ -400,4 +419,9 @@ fn locator_sets(context: &Context) -> LocatorSets {
 /// The addresses of a packet we send on a pair.
 pub(super) fn along(pair: LocatorPair) -> Addresses {
     Addresses { source: pair.local.0, target: pair.peer.0 }
+}
+
+/// The /64 of an address.
+pub(super) fn prefix_of(address: std::net::Ipv6Addr) -> [u8; 8] {
+    ((address.to_bits() >> 64) as u64).to_be_bytes()
 }

@@ -18,6 +18,7 @@ use dataplane::worker::{Limits, Outlet, Worker};
 
 use super::Engine;
 use crate::manage::api::ExplainRequest;
+use crate::reap::PathKey;
 use crate::shim6::FailReason;
 use crate::time::Instant;
 
@@ -147,6 +148,11 @@ impl Engine {
                 context.state,
                 context.peer_locators.len()
             ));
+            if let Some(watch) = self.liveness_view(now, PathKey::of(context.pair)) {
+                let held = watch.held_s.map(|left| format!(", trusted in {left} s")).unwrap_or_default();
+                let (state, after, failures) = (watch.state, watch.detection_ms, watch.failures);
+                why.push(format!("its path is watched: {state}{held}, down after {after} ms, failures {failures}"));
+            }
         } else if host.is_some() && matches!(record.decision, Decision::Hold) {
             self.why_held(now, pair, &mut why);
         }

@@ -32,6 +32,10 @@ impl Engine {
         pair: LocatorPair,
         effects: &mut Vec<Effect>,
     ) {
+        if self.is_mirrored(id) {
+            // What was seen of it is said by reports of activity.
+            return;
+        }
         match sign {
             TcpSign::Stalled => {
                 self.tally.count(Event::TcpStalled);

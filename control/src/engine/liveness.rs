@@ -36,6 +36,9 @@ impl Engine {
         message: &Message,
         effects: &mut Vec<Effect>,
     ) {
+        if self.liveness_message(now, rng, id, addresses, message, effects) {
+            return;
+        }
         let arrived = LocatorPair { local: Locator(addresses.target), peer: Locator(addresses.source) };
         self.sight(now, id, PathKey::of(arrived), [true, false]);
         if let Some(attached) = self.attached.get_mut(&id) {

@@ -11,7 +11,7 @@ use prometheus_client::encoding::{DescriptorEncoder, MetricEncoder, NoLabelSet, 
 use prometheus_client::metrics::MetricType;
 use prometheus_client::registry::Registry;
 
-use super::api::{FillView, MetricsView, PathView, PortView, ProviderView, TimesView, UplinkView};
+use super::api::{FillView, MetricsView, PathView, PortView, ProviderView, SharedView, TimesView, UplinkView};
 
 /// What is sent.
 pub(super) const MEDIA_TYPE: &str = "application/openmetrics-text; version=1.0.0; charset=utf-8";
@@ -139,6 +139,7 @@ impl Collector for Figures {
         self.ports(&mut out)?;
         self.providers(&mut out)?;
         self.uplinks(&mut out)?;
+        self.store(&mut out)?;
         self.paths(&mut out)?;
         self.rooms(&mut out)?;
         self.times(&mut out)?;
@@ -273,6 +274,17 @@ impl Figures {
         )
     }
 
+    fn store(&self, out: &mut Family<'_, '_>) -> Result<(), Error> {
+        let store = self.view.status.store.as_ref();
+        let reached = store.map(|it| (Vec::new(), flag(it.alone.is_none())));
+        out.gauges("pshim6_store_reached", "Whether the store that boxes of a site share can be reached", reached)?;
+        let version = |it: &SharedView| (vec![("file", it.name.clone())], it.version as f64);
+        let shared = || store.iter().flat_map(|it| &it.shared);
+        out.gauges("pshim6_shared_version", "Version of a file that boxes share", shared().map(version))?;
+        let refused = shared().map(|it| (vec![("file", it.name.clone())], flag(it.refused)));
+        out.gauges("pshim6_shared_refused", "Whether that version cannot be obeyed by this box", refused)
+    }
+
     fn paths(&self, out: &mut Family<'_, '_>) -> Result<(), Error> {
         let paths = &self.view.paths;
         let label = |it: &PathView| vec![("provider", it.provider.clone()), ("peer_prefix", it.peer_prefix.clone())];
@@ -290,6 +302,22 @@ impl Figures {
         )?;
         let rtts = paths.iter().filter_map(|it| Some((label(it), it.rtt_ms? / 1000.0)));
         out.gauges("pshim6_path_rtt_seconds", "Round trip of the last probe that was answered", rtts)?;
+        let watched = || paths.iter().filter_map(|it| Some((label(it), it.liveness.as_ref()?)));
+        out.gauges(
+            "pshim6_path_liveness_up",
+            "Whether the peer's box and this one hear each other on a path they watch",
+            watched().map(|(label, it)| (label, f64::from(u8::from(it.state == "up")))),
+        )?;
+        out.gauges(
+            "pshim6_path_liveness_detection_seconds",
+            "Silence after which a watched path is down",
+            watched().map(|(label, it)| (label, it.detection_ms / 1000.0)),
+        )?;
+        out.gauges(
+            "pshim6_path_liveness_rtt_seconds",
+            "Round trip of the last liveness poll that was answered",
+            watched().filter_map(|(label, it)| Some((label, it.rtt_ms? / 1000.0))),
+        )?;
         out.gauge("pshim6_paths_left_off", "Paths in use that are not told one by one", self.view.paths_left_off as f64)
     }
 

@@ -15,10 +15,11 @@ use rand::Rng;
 use super::admission::Displaced;
 use super::check::Check;
 use super::config::Config;
-use super::context::{Context, ContextId, LocalHost, State, is_unicast};
+use super::context::{Context, ContextId, LocalHost, PeerLocator, State, is_unicast};
 use super::holddown::{Failure, Held, HoldDowns};
 use super::labels::LabelSpace;
 use super::limits::Limiter;
+use super::offers::Offers;
 use super::output::{FailReason, GoneReason, Output};
 use super::proof::LocatorProof;
 use super::quarantine::{Owner, Quarantine};
@@ -291,6 +292,9 @@ impl Endpoint {
     /// Forgets a context without a word to the peer (§9).
     pub fn discard(&mut self, id: ContextId, reason: GoneReason, out: &mut Vec<Output>) {
         if let Some(context) = self.store.remove(id) {
+            if let Some(group) = &mut self.store.group {
+                group.gone(&context, reason);
+            }
             self.tags.release(context.local_tag);
             self.release_label(context.local_label);
             self.checks.remove(&id);
@@ -408,9 +412,13 @@ impl Endpoint {
         // The deadline stands: it is looked at again when it is due, so that this costs nothing.
         let step = self.config.idle / USE_STEPS;
         let Some(context) = self.store.get_mut_unnoted(id) else { return };
-        let before = context.last_used;
+        let (before, mirrored) = (context.last_used, context.mirrored);
         context.last_used = before.max(now);
         // Nor does a copy hear of each use, but often enough not to take for idle what is not.
+        if mirrored {
+            // Whoever runs it is told in another way.
+            return;
+        }
         if before.0.as_nanos() / step.as_nanos().max(1) != now.0.as_nanos() / step.as_nanos().max(1) {
             self.store.note(id);
         }
@@ -419,6 +427,10 @@ impl Endpoint {
 
     /// REAP found that the peer answers at `locator`, or no longer trusts that it does (§7.2).
     pub fn set_probed(&mut self, id: ContextId, locator: Locator, probed: bool) -> Result<(), ChangeRefused> {
+        let same = |known: &PeerLocator| known.probed == probed;
+        if self.store.get(id).and_then(|context| context.peer_locator(locator.0)).is_some_and(same) {
+            return Ok(());
+        }
         let context = self.store.get_mut(id).ok_or(ChangeRefused::NoContext)?;
         let known = context.peer_locators.iter_mut().find(|known| known.locator == locator);
         known.ok_or(ChangeRefused::Target)?.probed = probed;
@@ -447,13 +459,13 @@ impl Endpoint {
         [self.store.first_deadline(), self.holddowns.deadline(), self.quarantine.deadline()].into_iter().flatten().min()
     }
 
-    /// What is offered to the peer of a context: a flow label, and UDP, as far as they are `wanted`. The peer offers none, and then
-    /// it uses none.
-    pub(super) fn settle_offers(&mut self, rng: &mut dyn Rng, id: ContextId, wanted: (bool, bool)) {
+    /// What is offered to the peer of a context, as far as it is `wanted`. What the peer does not offer is not used.
+    pub(super) fn settle_offers(&mut self, rng: &mut dyn Rng, id: ContextId, wanted: Offers) {
         if let Some(context) = self.store.get_mut(id) {
-            context.local_udp = self.config.udp && wanted.1;
+            context.local_udp = self.config.udp && wanted.udp;
+            context.local_liveness = self.config.liveness && wanted.liveness;
         }
-        self.settle_label(rng, id, wanted.0);
+        self.settle_label(rng, id, wanted.label);
     }
 
     /// Makes sure that a context has a flow label to offer if one is `wanted`, and none if not: the peer offers none, and

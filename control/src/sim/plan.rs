@@ -33,6 +33,8 @@ pub struct Plan {
     pub order: Option<String>,
     /// Whether boxes test other pairs before they need them (`reap.standby`).
     pub standby: bool,
+    /// Lines for a `[liveness]` section of all boxes; none without.
+    pub liveness: String,
     /// Sites whose boxes do without those lines.
     pub plain: Vec<SiteId>,
     /// What signs for the hosts of all sites, which are hybrid then; HBA-only without.
@@ -76,6 +78,7 @@ impl Default for Plan {
             contexts_max: 1024,
             hold_pairs: 256,
             shim6: String::new(),
+            liveness: String::new(),
             order: None,
             standby: true,
             plain: Vec::new(),
@@ -164,10 +167,12 @@ impl Plan {
     fn toml(&self, site: SiteId, hosts: &[Vec<Named>]) -> String {
         let SitePlan { providers, workers, .. } = self.sites[site];
         let prefix = self.prefix(site);
+        let takes_part = !self.liveness.is_empty() && !self.plain.contains(&site);
+        let liveness = if takes_part { format!("[liveness]\n{}\n", self.liveness) } else { String::new() };
         let mut text = format!(
             "[box]\nname = \"box-{site}\"\nworkers = {workers}\ncontexts_max = {}\nhold = {{ packets = 16, pairs = {} }}\n\
              [site]\nprefix = \"{}/48\"\nlan = \"{}/64\"\nport = \"lan\"\n{}\
-             [reap]\nsend_timeout_s = {}\nstandby = {}\n{}\n[shim6]\n{}\n{}\n\
+             [reap]\nsend_timeout_s = {}\nstandby = {}\n{}\n[shim6]\n{}\n{liveness}{}\n\
              [[port]]\nname = \"lan\"\ndevice = \"net_null0\"\naddresses = [\"{}/64\"]\n{}",
             self.contexts_max,
             self.hold_pairs,

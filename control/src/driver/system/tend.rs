@@ -21,8 +21,6 @@ pub(in crate::driver) struct Conditions {
     pub(in crate::driver) withdrawn: bool,
     /// It is about to end.
     pub(in crate::driver) stopping: bool,
-    /// It has still to hear of contexts that other boxes have.
-    pub(in crate::driver) catching_up: bool,
     /// Turns of each worker at the last look, and when they were others.
     turns: Vec<(u64, Instant)>,
     /// Why the box was not fit at the last look; none before the first.
@@ -59,7 +57,8 @@ impl Control {
     /// Looks whether the box is fit, and has the system have its routes or not.
     pub(in crate::driver) fn tend_system(&mut self, now: Instant) {
         let standstill = self.conditions.stands_still(now, &self.devices.turns());
-        let Conditions { withdrawn, stopping, catching_up, .. } = self.conditions;
+        let Conditions { withdrawn, stopping, .. } = self.conditions;
+        let catching_up = self.boxes.is_some() && !self.engine.is_caught_up(now);
         let own = [
             (stopping, Unfit::Stopping),
             (withdrawn, Unfit::Withdrawn),

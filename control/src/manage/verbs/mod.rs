@@ -310,15 +310,18 @@ enum HostVerb {
 
 #[derive(Debug, Subcommand)]
 enum StoreVerb {
-    /// Print everything in it as JSON; a running daemon is asked.
+    /// Print everything in it as JSON; a running daemon is asked, or the cluster if boxes share it.
     Export,
-    /// Take an export into an empty store, all of it or nothing. The daemon must not run.
+    /// Take an export into an empty store, all of it or nothing. The daemon must not run, unless boxes share the store.
     Import {
         /// What `store export` printed; - for standard input.
         file: PathBuf,
     },
-    /// Read every page, and everything on it. The daemon must not run.
+    /// Read every page, and everything on it. The daemon must not run. Of a store that boxes share: ask each member of the
+    /// cluster, and read every row.
     Check,
+    /// Write the files that boxes share as the store has them: for a box that has none yet.
+    Pull,
 }
 
 #[derive(Debug, Subcommand)]

@@ -7,8 +7,8 @@ use super::files::hosts_table;
 use super::uplinks::uplinks_text;
 use super::{Output, VerbError};
 use crate::manage::api::{
-    ContextFilter, ContextView, ContextsView, CountersView, DnsView, HostsView, LeasesView, Natv6View, PathsView,
-    Request, Response, ServeRequest, StatusView, SteerRequest,
+    ContextFilter, ContextView, ContextsView, CountersView, DnsView, HostsView, LeasesView, LivenessView, Natv6View,
+    PathsView, Request, Response, ServeRequest, StatusView, SteerRequest, SyncView,
 };
 use crate::manage::table::Table;
 use crate::publish::Counts;
@@ -183,6 +183,17 @@ fn status_text(view: &StatusView) -> String {
         text += &format!("names: {published} published, {waiting} waiting, {taken} somebody else's\n");
     }
     text += &super::system::text(&view.system);
+    if let Some(store) = &view.store {
+        let reached = store.alone.as_ref().map_or_else(|| "reached".to_owned(), |why| format!("NOT reached: {why}"));
+        text += &format!("store: shared, {reached}\n");
+        for it in &store.shared {
+            let refused = if it.refused { ", which could NOT be obeyed here" } else { "" };
+            text += &format!("shared: {} version {} of box {}{refused}\n", it.name, it.version, it.by);
+        }
+    }
+    if let Some(sync) = &view.sync {
+        text += &sync_text(sync);
+    }
     let mut providers =
         Table::new(&["PROVIDER", "STATE", "USE", "PORT", "PREFIX", "NEXT HOP", "RESOLVED", ">PREFERENCE", ">CONTEXTS"]);
     for it in &view.providers {
@@ -232,6 +243,42 @@ fn status_text(view: &StatusView) -> String {
     text
 }
 
+/// How it stands with the other boxes of the site.
+fn sync_text(view: &SyncView) -> String {
+    let state = if view.caught_up { "knows what the others know" } else { "is being told what the others know" };
+    let mut boxes = Table::new(&[
+        "BOX",
+        "ADDRESS",
+        "HEARS US",
+        "HEARD",
+        "TOLD ALL",
+        ">BEHIND",
+        ">SENT",
+        ">RESENT",
+        ">RECEIVED",
+        ">CONTEXTS IN",
+        ">REFUSED",
+    ]);
+    let yes = |it: bool| if it { "yes" } else { "no" }.to_owned();
+    for it in &view.boxes {
+        boxes.row([
+            it.id.map_or_else(|| "-".into(), |id| format!("{id} {}", it.name)),
+            it.address.clone(),
+            yes(it.hears),
+            yes(it.heard),
+            yes(it.caught_up),
+            (it.behind + it.waiting).to_string(),
+            it.sent.to_string(),
+            it.resent.to_string(),
+            it.received.to_string(),
+            it.contexts_taken.to_string(),
+            it.contexts_refused.to_string(),
+        ]);
+    }
+    let reasons = view.boxes.iter().filter_map(|it| Some(format!("{}: {}\n", it.address, it.refused.as_ref()?)));
+    format!("other boxes: this one {state}\n{boxes}{}", reasons.collect::<String>())
+}
+
 fn contexts_text(view: &ContextsView) -> String {
     let mut table = Table::new(&[
         "ULID",
@@ -279,6 +326,12 @@ fn context_row(it: &ContextView) -> [String; 12] {
     ]
 }
 
+/// State, the time of silence after which a path is down, and how long one that failed is still not trusted.
+fn liveness(it: &LivenessView) -> String {
+    let held = it.held_s.map(|left| format!(", held {}", duration(left))).unwrap_or_default();
+    format!("{} {:.0} ms{held}", it.state, it.detection_ms)
+}
+
 fn paths_text(view: &PathsView) -> String {
     let mut table = Table::new(&[
         "PROVIDER",
@@ -289,6 +342,7 @@ fn paths_text(view: &PathsView) -> String {
         ">LAST IN",
         ">LAST OUT",
         ">RTT",
+        "LIVENESS",
         "EVIDENCE",
     ]);
     for it in &view.paths {
@@ -301,6 +355,7 @@ fn paths_text(view: &PathsView) -> String {
             it.last_in_s.map_or("-".into(), duration),
             it.last_out_s.map_or("-".into(), duration),
             it.rtt_ms.map_or("-".into(), |rtt| format!("{rtt:.1} ms")),
+            it.liveness.as_ref().map_or("-".into(), liveness),
             it.evidence.clone(),
         ]);
     }
