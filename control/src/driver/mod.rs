@@ -160,6 +160,9 @@ impl Clock {
 /// A box that is ready to run: what decides, what forwards, and what they stand on.
 type Opened = (Core, Box<dyn Workers>, Box<dyn Devices>);
 
+/// Starts a process that takes over; recorded like this one, or to this file of so many octets at most.
+pub type StartSuccessor = dyn Fn(Option<&(PathBuf, u64)>) -> std::io::Result<Child>;
+
 /// What the program around the box gives it besides its configuration.
 pub struct Surroundings {
     /// Who is told of each step.
@@ -170,8 +173,8 @@ pub struct Surroundings {
     pub take_over: bool,
     /// Where everything the control core is told is recorded, and how many octets at most.
     pub record: Option<(PathBuf, u64)>,
-    /// Starts a process of the program as it is on disk now, which does that; recorded like this one, or to this file.
-    pub start_successor: Box<dyn Fn(Option<&(PathBuf, u64)>) -> std::io::Result<Child>>,
+    /// Starts a process of the program as it is on disk now, which does that.
+    pub start_successor: Box<StartSuccessor>,
     /// Makes the log follow a filter (`box.log`) that was checked before; called after each reload.
     pub log: Box<dyn Fn(&str)>,
 }
