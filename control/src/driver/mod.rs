@@ -349,7 +349,7 @@ impl Control {
             self.tend_trace(now);
             self.tend_system(now);
             let Control { surroundings, engine, configuration, .. } = self;
-            surroundings.supervisor.status(|| serving(engine, configuration));
+            surroundings.supervisor.status(|| supervisor::serving(engine, configuration));
             self.remember(now);
         }
         self.carry_out();
@@ -595,10 +595,4 @@ impl Control {
         self.share();
         Ok(view)
     }
-}
-
-/// What the service manager shows of a box that serves.
-fn serving(engine: &Engine, configuration: &Configuration) -> String {
-    let (up, all) = engine.providers_up();
-    format!("{}: providers up: {up} of {all}, hosts: {}", configuration.site.node.name, engine.hosts_served())
 }

@@ -3,7 +3,6 @@
 use std::mem::{Discriminant, discriminant};
 
 use dataplane::wire::shim6::{PacketError, ParseError};
-
 use hashbrown::HashMap;
 
 use crate::dhcp;
