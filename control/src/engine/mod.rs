@@ -25,8 +25,7 @@
 //! | `leases` | hosts that get their address by DHCPv6, and what routers tell |
 //! | `link` | how a packet of the box's own reaches the wire |
 //! | `natv6` | who is translated, through which provider, and which sessions get a context |
-//! | `watch` | paths that are watched by exchanging liveness, and what follows when one fails |
-//! | `watches` | which these are |
+//! | `watch`, `watches` | paths that are watched by exchanging liveness, and what follows when one fails |
 //! | `unreachable` | who hears of a packet whose next hop does not answer |
 //! | `standby` | another pair for each context, and what workers do at once when a path is lost |
 //! | `numbers` | the numbers by which workers know paths |
