@@ -5,6 +5,7 @@
 #![forbid(unsafe_code)]
 
 pub mod bfd;
+pub mod bmp;
 pub mod chains;
 pub mod config;
 pub mod dhcp;
@@ -21,5 +22,6 @@ pub mod reap;
 pub mod shim6;
 pub mod sim;
 pub mod store;
+pub mod sync;
 pub mod time;
 pub mod wheel;

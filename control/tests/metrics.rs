@@ -42,6 +42,7 @@ fn figures() -> MetricsView {
         last_in_s: None,
         last_out_s: None,
         rtt_ms: Some(12.5),
+        route: None,
     };
     let fill = |worker| FillView { name: "contexts".into(), worker, used: 1, max: 2 };
     let buckets = [(0.5, 1), (1.0, 2), (2.0, 4)].map(|(below_s, count)| BucketView { below_s, count });
@@ -52,6 +53,21 @@ fn figures() -> MetricsView {
         natv6: vec![Natv6ProviderView { name: "isp-x".into(), packets_in: 5, ..Default::default() }],
         paths: vec![path],
         paths_left_off: 2,
+        bmp: BmpView {
+            enabled: true,
+            sources: vec![BmpSourceView {
+                provider: "isp-x".into(),
+                peer: "2001:db8:aa::1".parse().unwrap(),
+                router: None,
+                state: BmpState::Complete,
+                since_s: 1,
+                routes: 2,
+                lost: 1,
+                lies: 0,
+                distrusted_s: 0,
+            }],
+            ..BmpView::default()
+        },
         rings: vec![fill(Some(0))],
         tables: vec![fill(None)],
         handshakes: times.clone(),

@@ -5,6 +5,8 @@ use std::time::Duration;
 
 use toml::Spanned;
 
+use super::bmp;
+use super::cluster;
 use super::dhcp;
 use super::dns;
 use super::file::{
@@ -20,6 +22,7 @@ use super::publish;
 use super::routes;
 use super::site::{Eal, Hints, Hugepages, Idle, Liveness, Node, Order, Reap, Routable, Setup, Shim6, Site};
 use super::source::{Source, Span};
+use super::sync;
 use super::web;
 
 /// Checks `text`, the contents of `file`. Relative paths in it are taken from the file's directory.
@@ -44,11 +47,14 @@ fn read(source: &mut Source<'_>, directory: &Path) -> Option<Site> {
     let dhcp = dhcp::dhcp(source, &file, &network);
     let advertising = dhcp::advertising(source, &file, &network);
     let store = dhcp::store(source, &file, directory);
+    let cluster = file.store.as_ref().and_then(|table| cluster::check(source, table, directory));
     let dns = dns::check(source, &file.dns, &network);
     let publish = publish::check(source, &file.publish, &network, directory);
     let manage = manage::check(source, &file.manage, directory, &node.control_socket);
     let metrics = manage::metrics(source, &file.metrics);
     let web = web::check(source, &file.web, &manage, &metrics);
+    let sync = sync::check(source, &file.sync, directory);
+    let bmp = bmp::check(source, &file.bmp, &network, directory);
     let forks = fork::check(source, &file.forks, &network, shim6.forks_max);
     routes::together(source, &file, &network);
     let router = routes::router(source, &file, &network);
@@ -78,6 +84,7 @@ fn read(source: &mut Source<'_>, directory: &Path) -> Option<Site> {
         dhcp,
         advertising,
         store,
+        cluster,
         dns,
         publish,
         manage,
@@ -85,6 +92,8 @@ fn read(source: &mut Source<'_>, directory: &Path) -> Option<Site> {
         web,
         router,
         routes,
+        sync,
+        bmp,
     })
 }
 

@@ -8,6 +8,8 @@ use serde::de::DeserializeOwned;
 use toml::Spanned;
 use toml::de::{DeValue, ValueDeserializer};
 
+use super::bmp::View;
+use super::documents::Share;
 use super::routes::Role;
 use super::site::{ARecords, FlowLabels, Hugepages, Idle, Order, Routable};
 use super::source::{Source, remove_at};
@@ -41,6 +43,8 @@ pub(super) struct SiteFile {
     pub(super) metrics: Section<MetricsSection>,
     pub(super) web: Section<WebSection>,
     pub(super) routes: Section<RoutesSection>,
+    pub(super) sync: Section<SyncSection>,
+    pub(super) bmp: Section<BmpSection>,
 }
 
 /// A table that stands in the file once or not at all.
@@ -304,6 +308,15 @@ pub(super) struct RaSection {
 #[serde(deny_unknown_fields)]
 pub(super) struct StoreSection {
     pub(super) file: Text,
+    pub(super) etcd: Texts,
+    pub(super) prefix: Text,
+    pub(super) ca: Text,
+    pub(super) certificate: Text,
+    pub(super) key: Text,
+    pub(super) user: Text,
+    pub(super) password_file: Text,
+    pub(super) share: Option<Spanned<Vec<Spanned<Share>>>>,
+    pub(super) wrap_key: Text,
 }
 
 /// `[publish]`
@@ -361,8 +374,51 @@ pub(super) struct MetricsSection {
     pub(super) paths: Number,
 }
 
+/// `[sync]`
+#[derive(Debug, Default, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub(super) struct SyncSection {
+    pub(super) listen: Text,
+    pub(super) peers: Texts,
+    pub(super) certificate: Text,
+    pub(super) key: Text,
+    pub(super) ca: Text,
+    pub(super) secret: Text,
+    pub(super) wait_s: Number,
+}
+
+/// `[bmp]`
+#[derive(Debug, Default, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub(super) struct BmpSection {
+    pub(super) listen: Text,
+    pub(super) certificate: Text,
+    pub(super) key: Text,
+    pub(super) clients_ca: Text,
+    pub(super) plain: Option<Spanned<bool>>,
+    pub(super) from: Texts,
+    pub(super) view: Option<View>,
+    pub(super) stall_s: Number,
+    pub(super) routers_max: Number,
+    pub(super) routes_max: Number,
+    pub(super) source: Option<Vec<Spanned<BmpSourceSection>>>,
+}
+
+/// `[[bmp.source]]`
+#[derive(Debug, Default, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub(super) struct BmpSourceSection {
+    pub(super) provider: Text,
+    pub(super) peer: Text,
+    pub(super) asn: Number,
+    pub(super) router: Text,
+    pub(super) complete: Option<bool>,
+    pub(super) default_route: Option<bool>,
+}
+
 const SECTIONS: &str = "[box], [eal], [site], [[port]], [[provider]], [[peer]], [[fork]], [reap], [liveness], [hints], \
-                        [shim6], [natv6], [setup], [dns], [publish], [dhcp], [ra], [store], [manage], [metrics], [web], [routes]";
+                        [shim6], [natv6], [setup], [dns], [publish], [dhcp], [ra], [store], [manage], [metrics], [web], [routes], \
+                        [sync], [bmp]";
 
 impl SiteFile {
     /// The file's fields; what cannot be read is noted in `source` and left out.
@@ -392,6 +448,8 @@ impl SiteFile {
                 "metrics" => file.metrics = one(source, "metrics", value),
                 "web" => file.web = one(source, "web", value),
                 "routes" => file.routes = one(source, "routes", value),
+                "sync" => file.sync = one(source, "sync", value),
+                "bmp" => file.bmp = one(source, "bmp", value),
                 unknown => {
                     source.problem_at(&key.span(), unknown.to_string(), format!("unknown; expected one of {SECTIONS}"));
                 }

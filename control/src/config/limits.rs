@@ -164,6 +164,14 @@ limits! {
     DNS_HANDSHAKE_WAIT_MS "dns.handshake_wait_ms" 40, 0 to 2_000;
     /// Paths of which monitoring gets figures of their own.
     METRICS_PATHS "metrics.paths" 256, 0 to 10_000;
+    /// How long a box that begins waits for the others of its site.
+    SYNC_WAIT_S "sync.wait_s" 10, 0 to 600;
+    /// After how long a silence what a router said of routes does not count; longer than the time between its statistics.
+    BMP_STALL_S "bmp.stall_s" 300, 0 to 86_400;
+    /// Routers connected at one time.
+    BMP_ROUTERS_MAX "bmp.routers_max" 16, 1 to 1024;
+    /// Routes of one session: ten times what the whole of IPv6 has in 2026.
+    BMP_ROUTES_MAX "bmp.routes_max" 2_000_000, 1000 to 100_000_000;
 }
 
 /// Most providers of a site: with the site's own prefix sixteen prefixes in an HBA set, whose parameters and locator

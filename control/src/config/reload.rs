@@ -97,13 +97,15 @@ pub const SETTINGS: &[Setting] = &[
     restart("whether there is [natv6]", |new, old| new.natv6.is_some() == old.natv6.is_some()),
     restart("whether there is [dhcp]", |new, old| new.dhcp.is_some() == old.dhcp.is_some()),
     restart("whether there is [ra]", |new, old| new.advertising.is_some() == old.advertising.is_some()),
-    restart("[store]", |new, old| new.store == old.store),
+    restart("[store]", |new, old| (&new.store, &new.cluster) == (&old.store, &old.cluster)),
     restart("[dns]", |new, old| new.dns == old.dns),
     restart("[publish]", |new, old| new.publish == old.publish),
     restart("the rest of [manage]", |new, old| new.manage == old.manage),
     restart("[metrics]", |new, old| new.metrics == old.metrics),
     restart("[web]", |new, old| new.web == old.web),
     restart("the rest of [routes]", |new, old| new.routes == old.routes),
+    restart("[sync]", |new, old| new.sync == old.sync),
+    restart("[bmp]", |new, old| new.bmp == old.bmp),
 ];
 
 /// What is told of a difference that no setting above owns up to.
@@ -209,6 +211,13 @@ listen = "[::1]:9464"
 [web]
 listen = "[::1]:8080"
 [routes]
+[bmp]
+listen = "[::1]:11019"
+plain = true
+from = ["::1"]
+[[bmp.source]]
+provider = "isp-x"
+peer = "2001:db8:aa::1"
 "#;
 
     /// For each setting of the table, what to write instead of what (or, without anything, which section to add).
@@ -270,6 +279,13 @@ listen = "[::1]:8080"
         ("[metrics]", "9464", "9466"),
         ("[web]", "8080", "8081"),
         ("the rest of [routes]", "[routes]", "[routes]\npackets_per_s = 70"),
+        (
+            "[sync]",
+            "",
+            "[sync]\nlisten = \"[::1]:4700\"\npeers = [\"[::1]:4701\"]\ncertificate = \"c\"\nkey = \"k\"\nca = \"a\"\n\
+             secret = \"s\"",
+        ),
+        ("[bmp]", "11019", "11020"),
     ];
 
     fn parsed(text: &str) -> Site {

@@ -13,10 +13,13 @@ use dataplane::wire::{Locator, Ulid};
 use crate::dhcp::options::PolicyRow;
 use crate::dns::Name;
 
+pub use super::bmp::Bmp;
+use super::cluster::Cluster;
 pub use super::manage::{Manage, Metrics};
 use super::prefix::{LinkAddress, MacAddress, Prefix};
 use super::publish::Publish;
 pub use super::routes::{Interface, Role, Routes};
+pub use super::sync::Sync;
 pub use super::tls::TlsFiles;
 use super::uplink::Uplink;
 pub use super::web::Web;
@@ -73,6 +76,8 @@ pub struct Site {
     pub advertising: Option<Advertising>,
     /// Where leases are kept (`store.file`).
     pub store: Option<PathBuf>,
+    /// Where they are shared with other boxes (`store.etcd`); then the former is this box's copy.
+    pub cluster: Option<Cluster>,
     /// DNS for the hosts (`[dns]`); none without upstream servers.
     pub dns: Option<Dns>,
     /// Where names are published (`[publish]`); nowhere without it.
@@ -87,6 +92,10 @@ pub struct Site {
     pub router: Option<Ipv6Addr>,
     /// Routes of the operating system's (`[routes]`); none without them.
     pub routes: Option<Routes>,
+    /// Other boxes of the site (`[sync]`); none without it.
+    pub sync: Option<Sync>,
+    /// What routers may tell of the providers' routes (`[bmp]`); none without it.
+    pub bmp: Option<Bmp>,
 }
 
 /// What clients inside are given (`[dhcp]`). Times in seconds.

@@ -225,7 +225,7 @@ fn certificates(file: &Path) -> Result<Vec<CertificateDer<'static>>, Problem> {
 }
 
 /// Certificates of authorities.
-fn authorities(file: &Path) -> Result<Vec<CertificateDer<'static>>, Problem> {
+pub(super) fn authorities(file: &Path) -> Result<Vec<CertificateDer<'static>>, Problem> {
     let list = certificates(file)?;
     for certificate in &list {
         X509::from_der(certificate)
@@ -234,7 +234,7 @@ fn authorities(file: &Path) -> Result<Vec<CertificateDer<'static>>, Problem> {
     Ok(list)
 }
 
-fn roots(list: Vec<CertificateDer<'static>>, file: &Path) -> Result<RootCertStore, Problem> {
+pub(super) fn roots(list: Vec<CertificateDer<'static>>, file: &Path) -> Result<RootCertStore, Problem> {
     let mut roots = RootCertStore::empty();
     for certificate in list {
         let wrong = |error: Error| Problem::of_file(file, format!("holds a certificate of no authority: {error}"));
@@ -244,7 +244,10 @@ fn roots(list: Vec<CertificateDer<'static>>, file: &Path) -> Result<RootCertStor
 }
 
 /// A certificate with its chain, and its key, which nobody but its owner (and the file's group) may be able to read.
-fn own(certificate: &Path, key: &Path) -> Result<(Vec<CertificateDer<'static>>, PrivateKeyDer<'static>), Problem> {
+pub(super) fn own(
+    certificate: &Path,
+    key: &Path,
+) -> Result<(Vec<CertificateDer<'static>>, PrivateKeyDer<'static>), Problem> {
     let chain = certificates(certificate)?;
     let wrong = |text: String| Problem::of_file(key, text);
     let unread = |error: std::io::Error| wrong(format!("cannot be read: {error}"));
@@ -269,7 +272,7 @@ fn days_left(chain: &[CertificateDer<'_>]) -> Result<i32, ErrorStack> {
     Ok(least)
 }
 
-fn misfit(error: &Error, certificate: &Path) -> String {
+pub(super) fn misfit(error: &Error, certificate: &Path) -> String {
     match error {
         Error::InconsistentKeys(_) => format!("is not the key of {}", certificate.display()),
         other => format!("does not go with {}: {other}", certificate.display()),

@@ -185,7 +185,8 @@ pub(super) fn open(
         .zip(&devices)
         .map(|(port, device)| PortSetup { mac: mac(port, device), mtu: mtu(port, device) })
         .collect();
-    let engine = Engine::new(site, &configuration.hosts, &setups, rng)?;
+    let keys = super::sync::keys(configuration, rng);
+    let engine = Engine::with_keys(site, &configuration.hosts, &setups, keys, rng)?;
     let Started { control, threads, turns, stop } = start_workers(&eal, site, &engine, queues, &pools, clock)?;
     let (hugepages, own) = (matches!(eal.memory(), Memory::Hugepages { .. }), pools.values().cloned().collect());
     let resets = devices.iter().map(|_| Cell::default()).collect();

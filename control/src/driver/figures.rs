@@ -29,6 +29,7 @@ impl Control {
             natv6,
             paths,
             paths_left_off,
+            bmp: self.bmp(now),
             rings: self.rings(),
             tables: self.tables(now, &status),
             handshakes: times(&durations.handshakes, EXCHANGES_FROM..=u64::MAX),

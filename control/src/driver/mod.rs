@@ -4,20 +4,25 @@
 //! passing of time, and carries out the engine's effects. The workers run in threads of their own; the management socket
 //! in a few more that only carry questions and answers.
 
+mod bmp;
 #[cfg(feature = "dpdk")]
 mod dpdk;
 mod figures;
 mod helpers;
 mod history;
+mod keeper;
 mod leases;
 mod policy;
 mod run;
+mod sharing;
 mod stories;
 mod succession;
 mod supervisor;
+mod sync;
 mod system;
 mod traced;
 mod uplinks;
+mod watcher;
 
 use std::process::Child;
 use std::sync::Arc;
@@ -39,17 +44,19 @@ use crate::dhcp::client::Stored as Delegation;
 use crate::engine::{Effect, Engine, PortSetup, SetupError};
 use crate::manage::api::{
     CountersView, DnsView, FlushedView, MemoryView, Natv6ProviderView, Natv6View, PortView, ProviderView, ReloadedView,
-    Request, Response, StatusView, SteerRequest, WorkerView,
+    Request, Response, StatusView, SteerRequest, StoreView, WorkerView,
 };
 use crate::manage::server::{Call, Renewal, ServerError};
 use crate::policy::Policy;
 use crate::publish::Publisher;
 use crate::time::Instant;
+use bmp::Routers;
 use helpers::Helpers;
 use history::History;
 use leases::Leases;
 use run::Ending;
 pub use run::run;
+use sharing::Sharing;
 use stories::Stories;
 use succession::{Heirs, Succession};
 pub use supervisor::Supervisor;
@@ -174,6 +181,8 @@ struct Control {
     devices: Box<dyn Devices>,
     helpers: Helpers,
     leases: Option<Leases>,
+    /// Files that boxes of the site share.
+    sharing: Option<Sharing>,
     effects: Vec<Effect>,
     stories: Stories,
     surroundings: Surroundings,
@@ -198,6 +207,10 @@ struct Control {
     /// What is shared with the operating system, if anything is.
     system: Option<System>,
     conditions: Conditions,
+    /// Other boxes of the site, if there are any.
+    boxes: Option<sync::Boxes>,
+    /// What listens to routers.
+    routers: Option<Routers>,
 }
 
 impl Control {
@@ -227,6 +240,7 @@ impl Control {
             devices,
             helpers,
             leases: None,
+            sharing: None,
             effects: Vec::new(),
             stories: Stories::default(),
             surroundings,
@@ -242,19 +256,23 @@ impl Control {
             history: History::default(),
             system: None,
             conditions: Conditions::default(),
+            boxes: None,
+            routers: None,
         })
     }
 
     /// Clients have what the store says they have.
     fn begin_leases(&mut self, kept: Option<leases::Opened>) -> Result<(), RunError> {
-        let Some((store, kept)) = kept else { return Ok(()) };
-        info!(leases = kept.stored.leases.len(), server = %kept.duid, "store read");
+        let Some(mut opened) = kept else { return Ok(()) };
+        let (store, kept) = (&mut opened.store, opened.kept.clone());
+        info!(store = store.name(), leases = kept.stored.leases.len(), server = %kept.duid, "store read");
         let known = resolved(&self.configuration, &self.carried);
         self.delegations = (Some(kept.duid.clone()), kept.epoch, store.delegations()?);
         self.engine.begin_leases(&mut self.rng, &known.site, &known.hosts, kept);
         let published = store.published()?;
         self.engine.publish_since(published.iter().filter_map(|name| name.parse().ok()).collect());
-        self.leases = Some(Leases::start(store)?);
+        self.sharing = Sharing::begin(&self.configuration, std::mem::take(&mut opened.documents))?;
+        self.leases = Some(Leases::start(opened)?);
         Ok(())
     }
 
@@ -298,13 +316,15 @@ impl Control {
 
     /// Takes in what happened, lets time pass, carries out what follows. How many events there were.
     fn turn(&mut self) -> usize {
-        let Control { clock, rng, engine, workers, helpers, leases, effects, .. } = self;
+        let Control { clock, rng, engine, workers, helpers, leases, effects, boxes, routers, .. } = self;
         let mut events = workers.poll(EVENTS_PER_TURN, &mut |notice| engine.notice(clock.now(), rng, notice, effects));
         let now = clock.now();
         let mut looked = false;
         events += self.system.as_mut().map_or(0, |system| system.turn(now, engine, effects));
         events += helpers.turn(now, rng, engine, effects);
+        events += boxes.as_mut().map_or(0, |boxes| boxes.turn(now, rng, engine, effects));
         events += leases.as_mut().map_or(0, |leases| leases.turn(now, rng, engine, effects));
+        events += routers.as_mut().map_or(0, |routers| routers.turn(now, engine, effects));
         if self.links_due <= now {
             self.links_due = now + LINK_POLL;
             looked = true;
@@ -333,6 +353,7 @@ impl Control {
             self.remember(now);
         }
         self.carry_out();
+        self.follow_store();
         events
     }
 
@@ -389,6 +410,7 @@ impl Control {
                 Err(error) => Response::Error(error),
             },
             Request::Paths => Response::Paths(self.engine.paths_view(now)),
+            Request::Bmp => Response::Bmp(self.bmp(now)),
             Request::Counters => Response::Counters(self.counters()),
             Request::Metrics => Response::Metrics(Box::new(self.metrics(now))),
             Request::Leases => Response::Leases(self.engine.leases_view(now)),
@@ -457,6 +479,12 @@ impl Control {
             hosts: self.engine.hosts_served() as u64,
             publish: self.engine.publish_counts(),
             system: Box::new(self.system_view()),
+            store: self
+                .leases
+                .as_ref()
+                .and_then(Leases::shared)
+                .map(|alone| StoreView { alone, shared: self.sharing.as_ref().map(Sharing::view).unwrap_or_default() }),
+            sync: self.boxes.as_ref().map(|boxes| boxes.view(now, &self.engine)),
         }
     }
 
@@ -486,7 +514,8 @@ impl Control {
         for (name, help) in Counters::descriptions() {
             view.descriptions.insert(name.to_owned(), help.to_owned());
         }
-        for (name, help, value) in self.engine.tally().iter().chain(self.engine.name_counts()) {
+        let routers = self.routers.iter().flat_map(Routers::counts);
+        for (name, help, value) in self.engine.tally().iter().chain(self.engine.name_counts()).chain(routers) {
             view.counters.insert(name.to_owned(), value);
             view.descriptions.insert(name.to_owned(), help.to_owned());
         }
@@ -565,6 +594,7 @@ impl Control {
             renewal.renew(Arc::clone(tls));
         }
         self.configuration = new;
+        self.share();
         Ok(view)
     }
 }

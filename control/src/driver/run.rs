@@ -12,6 +12,7 @@ use tracing::info;
 #[cfg(feature = "dpdk")]
 use super::dpdk;
 use super::succession::{Beginning, Heir, Predecessor, Succession};
+use super::sync::Boxes;
 use super::system::System;
 use super::uplinks::resolved;
 use super::{Clock, Control, FAREWELL, Opened, RunError, Surroundings, leases};
@@ -45,7 +46,8 @@ pub fn run(configuration: Configuration, surroundings: Surroundings) -> Result<(
     let interfaces = old.as_mut().map(|(heir, _)| heir.interfaces()).unwrap_or_default();
     let mut control = Control::new(configuration, carried, surroundings, clock, rng, opened)?;
     control.conditions.withdrawn = old.as_ref().is_some_and(|(_, beginning)| beginning.withdrawn);
-    control.system = System::open(&control.configuration.site, &control.engine, interfaces)?;
+    control.system = System::open(&control.configuration.site, clock.now(), &control.engine, interfaces)?;
+    super::sync::join(&control.configuration, clock, &mut control.engine);
     control.engine.set_policy(clock.now(), policy, &mut Vec::new());
     let taken_over = old.is_some();
     let mut heir = old.take().map(|(heir, _)| heir);
@@ -62,11 +64,14 @@ pub fn run(configuration: Configuration, surroundings: Surroundings) -> Result<(
     }
     let (calls_in, calls) = bounded(64);
     let (server, heirs) = control.open_sockets(&calls_in, taken_over)?;
+    control.begin_routers(taken_over)?;
     if let Some(heir) = heir {
         // The old process ends when it hears this, so everything that could go wrong is done.
         heir.running(std::process::id())?;
     }
     info!(socket = %server.path().display(), "serving");
+    let Configuration { site, sync, .. } = &control.configuration;
+    control.boxes = Boxes::start(site, sync.as_ref(), &mut control.rng, &control.engine).map_err(system)?;
     control.renewal = server.tls().map(|(_, renewal)| renewal);
     let ending = control.serve(&calls, &heirs, &stop, &hangup);
     match ending {

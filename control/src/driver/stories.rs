@@ -107,6 +107,12 @@ fn tell(story: &Story) {
         | Story::DhcpUnheard(told) => info!(?told, "DHCPv6"),
         Story::NotWritten(reason) => error!(reason, "a lease could not be written; its client was not answered"),
         Story::Store(Some(reason)) => error!(reason, "nothing can be written to the store; leases wait"),
+        Story::StoreAlone(Some(reason)) => {
+            warn!(reason, "the store that boxes share cannot be reached; new clients get what is reserved for this box")
+        }
+        Story::StoreAlone(None) => info!("the store that boxes share is reached, and read as a whole"),
+        Story::StoreConflict(what) => warn!(what, "another box of the site had changed the same lease"),
+        Story::StoreUnreadable(row) => error!(row, "a row of the store that boxes share cannot be read"),
         Story::Store(None) => info!("the store is written to again"),
         Story::NotServed(name, address) => {
             error!(host = name, %address, "a lease cannot be served: its client gets another address")

@@ -8,6 +8,7 @@ use rand::Rng;
 
 use super::fork::Refused;
 use super::label::LabelUse;
+use super::mirror::MirrorNote;
 use super::standby::Guard;
 use super::{Effect, Engine, Event, Story};
 use crate::reap::{Activity, Direction, LocalLocator, PathKey, PeerLocator, Reap};
@@ -55,6 +56,8 @@ pub(super) struct Attached {
     pub(super) narrow: Option<LocatorPair>,
     /// The pair of its last probe that has no answer yet, and when that left.
     pub(super) probed: Option<(LocatorPair, Instant)>,
+    /// Another box runs it.
+    pub(super) mirrored: Option<Box<MirrorNote>>,
 }
 
 impl Engine {
@@ -67,6 +70,17 @@ impl Engine {
         effects: &mut Vec<Effect>,
     ) {
         for output in outputs.drain(..) {
+            if let Output::Reap { id, .. }
+            | Output::Checked { id, .. }
+            | Output::ControlIn { id }
+            | Output::ControlOut { id }
+            | Output::LocatorsChanged { id }
+            | Output::Suspended { id }
+            | Output::Ready { id, .. } = &output
+            {
+                // The peer talks to this box, and no other is there to answer.
+                self.take_on(now, rng, *id, effects);
+            }
             match output {
                 Output::Send { context, addresses, message } => {
                     // The worker hears of the context before the peer does: what the peer sends at once finds it there.
@@ -283,6 +297,7 @@ impl Engine {
 
     /// Tells the owning worker what it should know of a context, if that is not what it was told last.
     pub(super) fn sync(&mut self, id: ContextId, effects: &mut Vec<Effect>) {
+        self.ask_for_routes(id);
         let Some(context) = self.endpoint.context(id) else { return };
         let phase = match context.state {
             Shim6State::I1Sent => Phase::Opening,
@@ -354,6 +369,9 @@ impl Engine {
         traffic: [Traffic; 2],
         effects: &mut Vec<Effect>,
     ) {
+        if self.seen_for_another(now, rng, id, activity, effects) {
+            return;
+        }
         let Some(context) = self.endpoint.context(id) else { return };
         let pair = self.pair_in_use(id).unwrap_or(context.pair);
         let early = activity.received && matches!(context.state, Shim6State::I2Sent | Shim6State::I2bisSent);

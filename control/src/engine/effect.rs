@@ -74,6 +74,12 @@ pub enum Story {
     NotWritten(String),
     /// Nothing can be written to the store for this reason, or something can again.
     Store(Option<String>),
+    /// The store that boxes share cannot be reached for this reason, or it can again.
+    StoreAlone(Option<String>),
+    /// Another box had changed the same; what became of it.
+    StoreConflict(String),
+    /// A row of the store that boxes share cannot be read.
+    StoreUnreadable(String),
     /// A client has a lease and cannot be served.
     NotServed(String, std::net::Ipv6Addr),
     /// What was found out about a provider's prefix and router.

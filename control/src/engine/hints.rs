@@ -32,6 +32,10 @@ impl Engine {
         pair: LocatorPair,
         effects: &mut Vec<Effect>,
     ) {
+        if self.is_mirrored(id) {
+            // What was seen of it is said by reports of activity.
+            return;
+        }
         match sign {
             TcpSign::Stalled => {
                 self.tally.count(Event::TcpStalled);
@@ -44,6 +48,7 @@ impl Engine {
             TcpSign::Progress => {
                 self.tally.count(Event::TcpProgress);
                 self.book.progressed(PathKey::of(pair), now);
+                self.route_progressed(now, PathKey::of(pair), effects);
             }
         }
     }

@@ -24,9 +24,11 @@
 //! | `quote` | the octets of such an error without the shim |
 //! | `leases` | hosts that get their address by DHCPv6, and what routers tell |
 //! | `link` | how a packet of the box's own reaches the wire |
+//! | `mirror` | what other boxes of the site are told of contexts, and contexts that they run |
 //! | `natv6` | who is translated, through which provider, and which sessions get a context |
 //! | `watch`, `watches` | paths that are watched by exchanging liveness, and what follows when one fails |
 //! | `unreachable` | who hears of a packet whose next hop does not answer |
+//! | `routes` | what routers say of the providers' routes |
 //! | `standby` | another pair for each context, and what workers do at once when a path is lost |
 //! | `numbers` | the numbers by which workers know paths |
 //! | `system` | what the operating system may send and what it hears, where it shares a port |
@@ -57,12 +59,14 @@ mod goal;
 mod hints;
 mod hosts;
 mod icmp;
+mod identities;
 mod inside;
 mod label;
 mod leases;
 mod legacy;
 mod link;
 mod liveness;
+mod mirror;
 mod names;
 mod natv6;
 mod numbers;
@@ -76,8 +80,10 @@ mod quote;
 mod report;
 mod revive;
 mod round;
+mod routes;
 mod services;
 mod setup;
+mod shared;
 mod standby;
 mod steer;
 mod succession;
@@ -120,9 +126,12 @@ use attachments::Attachments;
 pub use effect::{Effect, Story};
 pub use fitness::{Unfit, Wanted};
 pub use hosts::Changes;
-pub use leases::{Commit, IdentityJob, Kept, MadeIdentity};
+pub use identities::{IdentityJob, MadeIdentity};
+pub use leases::{Commit, Kept};
+pub use mirror::{GroupPlan, MirrorCounts, Told};
 use revive::Revival;
 use round::Round;
+pub use routes::RouteWish;
 pub use setup::{PortSetup, SetupError, worker_limits};
 pub use steer::SteerRefused;
 pub use succession::{CarriedHost, Doubts, Item, Keys};
@@ -241,6 +250,8 @@ pub struct Engine {
     carriages: carriage::Carriages,
     /// Paths whose liveness is exchanged with the peer's box.
     watches: watches::Watches,
+    /// What routers say of routes.
+    routes: routes::Routes,
     neighbours: Neighbours,
     listener: Listener,
     /// What is translated by prefix.
@@ -269,6 +280,8 @@ pub struct Engine {
     bequest: Option<Box<succession::Bequest>>,
     /// What was told by the one whose place this engine takes.
     inheritance: succession::Inheritance,
+    /// Other boxes of the site that know this one's contexts, if there are any.
+    mirrors: Option<Box<mirror::Mirrors>>,
 }
 
 impl Engine {
@@ -279,6 +292,9 @@ impl Engine {
             Notice::UnknownTag { tag, locators, udp } => {
                 let mut out = Vec::new();
                 self.remind(tag, effects);
+                if self.ask_for_tag(now, tag) {
+                    return;
+                }
                 self.carriages.came(context::along(locators).swapped(), udp);
                 let verdict = self.endpoint.payload_without_context(now, tag, locators, &mut out);
                 self.tally.shim6(verdict);
@@ -287,6 +303,7 @@ impl Engine {
             }
             Notice::Punt(port, Punt::HostStack, frame) => self.for_the_box(now, rng, port, frame, effects),
             Notice::Punt(port, Punt::System, frame) => self.for_the_system(port, frame, effects),
+            Notice::Punt(_, Punt::Shim6, frame) if self.is_for_another(frame) => {}
             Notice::Punt(_, Punt::Shim6, frame) => self.control_message(now, rng, frame, effects),
             Notice::Punt(port, Punt::IcmpError, frame) => self.icmp_error(now, rng, Some(port), frame, effects),
             Notice::Unresolved(port, next_hop, frame) => self.unresolved(now, port, next_hop, frame, effects),
@@ -330,6 +347,7 @@ impl Engine {
         self.expire_news(now, rng, effects);
         self.expire_revivals(now, rng, effects);
         self.expire_watches(now, rng, effects);
+        self.expire_routes(now, rng, effects);
         self.expire_reap(now, rng, effects);
         self.expire_standbys(now, rng, effects);
         self.expire_wakes(now, effects);
@@ -358,6 +376,8 @@ impl Engine {
             self.watches_deadline(),
             self.policy_deadline(),
             self.uplinks.deadline(),
+            self.mirrors_deadline(),
+            self.routes_deadline(),
         ];
         [reap, suspects, wakes, self.news_deadline(), self.lists_due, self.endpoint.deadline(), self.leases_deadline()]
             .into_iter()

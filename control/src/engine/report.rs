@@ -365,6 +365,7 @@ impl Engine {
             last_out_s: ago(seen.last_out),
             liveness: self.liveness_view(now, path),
             rtt_ms: seen.round_trip.map(|time| time.as_secs_f64() * 1000.0),
+            route: self.route_in_words(path).map(str::to_owned),
         }
     }
 

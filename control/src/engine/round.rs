@@ -59,7 +59,7 @@ impl Round {
 impl Engine {
     /// A context is to hear what is new, in its turn.
     pub(super) fn has_news(&mut self, id: ContextId) {
-        if let Some(attached) = self.attached.get_mut(&id)
+        if let Some(attached) = self.attached.get_mut(&id).filter(|attached| attached.mirrored.is_none())
             && !std::mem::replace(&mut attached.news, true)
         {
             self.round.others.push_back(id);
@@ -112,7 +112,9 @@ impl Engine {
         self.endpoint.contexts_at(places).filter_map(|context| {
             let host = self.endpoint.inside(context.ulids).local;
             let moves = self.is_unwelcome(host, context.pair.local);
-            self.round.hosts.contains(&host).then_some((context.id, moves))
+            // Whoever runs a context tells its peer.
+            let concerned = self.round.hosts.contains(&host) && !self.is_mirrored(context.id);
+            concerned.then_some((context.id, moves))
         })
     }
 }

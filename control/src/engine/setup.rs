@@ -144,6 +144,7 @@ impl Engine {
             standbys: Standbys::new(site.reap.standby),
             carriages: Carriages::new(site.shim6.udp_port),
             watches: Watches::new(site),
+            routes: Default::default(),
             budget: ProbeBudget::new(PROBES_PER_S, PROBES_PER_S / 10),
             due: Wheel::default(),
             waiting: VecDeque::new(),
@@ -173,6 +174,7 @@ impl Engine {
             inheritance: Default::default(),
             inner: Default::default(),
             fitness: super::fitness::Fitness::of(site),
+            mirrors: None,
         };
         engine.endpoint.reserve(site.node.contexts_max as usize);
         engine.set_natv6(site);

@@ -339,6 +339,10 @@ impl Engine {
         self.follow(now, rng, out, effects);
         let Some(id) = taken else { return self.tally.count(Event::InheritedNot) };
         let Some(context) = self.endpoint.context(id) else { return };
+        if context.is_mirrored() {
+            self.tally.count(Event::Inherited);
+            return self.mirrored(now, id, carried, doubts, effects);
+        }
         let (ulids, fork, pair) = (context.ulids, context.fork, context.pair);
         let (local, peer) = self.locators(context);
         let newest = self.endpoint.host_at(ulids.local).map(|host| host.generation);
@@ -346,6 +350,7 @@ impl Engine {
         let proved: Vec<_> = peer.iter().map(|known| known.locator).collect();
         self.peers.proved(now, ulids.peer, &proved);
         let attached = self.attached.get_or_default(id);
+        attached.mirrored = None;
         let mut reap = Reap::new(&self.reap_config, pair, &local[..], &peer[..]);
         reap.set_confirmed(pair);
         if let Some(seconds) = carried.peer_keepalive_timeout {

@@ -15,7 +15,7 @@ use dataplane::wire::shim6::{Preference, VerificationMethod};
 use dataplane::wire::{ContextTag, FlowLabel, Locator, LocatorPair, Ulid, UlidPair};
 use serde::{Deserialize, Serialize};
 
-use super::context::{Accepted, Context, ContextId, LocalHost, PeerLocator, State};
+use super::context::{Accepted, Context, ContextId, LocalHost, PeerLocator, Stamp, State};
 use super::endpoint::{Endpoint, USE_STEPS};
 use super::journal::{Journal, Next};
 use super::output::{GoneReason, Output};
@@ -94,6 +94,8 @@ pub struct CarriedContext {
     pub news: bool,
     /// Where the I2 came from, when, and whether the context was used since.
     pub accepted: Option<(u64, Duration, bool)>,
+    /// When it was changed, and by which box, where boxes tell each other.
+    pub stamp: Stamp,
 }
 
 /// A step of the copy of all contexts.
@@ -117,6 +119,9 @@ pub enum NotTaken {
     /// Its tag's place, or the table, is taken.
     #[error("there is no room for it")]
     NoRoom,
+    /// Something newer is known of it, or of another context of its pair.
+    #[error("something newer is known")]
+    Older,
     /// It is no context.
     #[error("it makes no sense")]
     Malformed,
@@ -178,7 +183,18 @@ impl CarriedContext {
             told: context.told,
             news: context.update.is_some(),
             accepted: context.accepted.map(|it| (it.prefix, it.since.0, it.used)),
+            stamp: context.stamp,
         })
+    }
+
+    /// The same on the clock of a box that hears of it at `now`, told when the teller's clock said `told`. What happens between is
+    /// not counted, so a context seems to have been used too late rather than too early.
+    #[must_use]
+    pub fn rebased(mut self, told: Duration, now: Instant) -> CarriedContext {
+        let here = |there: Duration| now.0.saturating_sub(told.saturating_sub(there));
+        self.last_used = here(self.last_used);
+        self.accepted = self.accepted.map(|(prefix, since, used)| (prefix, here(since), used));
+        self
     }
 
     /// Its identifiers.
@@ -187,7 +203,7 @@ impl CarriedContext {
     }
 
     /// What a peer could have told of it, and this box would have kept.
-    fn is_sensible(&self, list: &LocalHost) -> bool {
+    pub(super) fn is_sensible(&self, list: &LocalHost) -> bool {
         let tag = |value: u64| value < 1 << ContextTag::BITS;
         let preferences = self.preferences.as_ref().is_none_or(|it| it.len() == list.locators.len());
         let source = self.pair.0 == self.ulids.0 || list.has(self.pair.0);
@@ -257,7 +273,8 @@ impl Endpoint {
         let known = self.store.by_ulids(ulids, carried.fork).map(|context| (context.id, context.local_tag));
         match known {
             Some((id, same)) if same == tag => {
-                if let Some(context) = self.store.get_mut(id) {
+                self.store.note_for_copy(id);
+                if let Some(context) = self.store.get_mut_unnoted(id) {
                     carried.write_to(context, list);
                     context.local_udp &= self.config.udp;
                     context.local_liveness &= self.config.liveness;
@@ -265,6 +282,7 @@ impl Endpoint {
                         ours.used |= used;
                     }
                 }
+                self.believe_stamp(id, carried.stamp);
                 self.store.settle(id);
                 self.take_labels(id, carried);
                 return Ok(id);
@@ -273,6 +291,19 @@ impl Endpoint {
             Some((id, _)) => self.discard(id, GoneReason::Discarded, out),
             None => {}
         }
+        let id = self.take_new(now, carried, list)?;
+        self.believe_stamp(id, carried.stamp);
+        Ok(id)
+    }
+
+    /// Takes in a context of whose pair and tag nothing is known here.
+    pub(super) fn take_new(
+        &mut self,
+        now: Instant,
+        carried: &CarriedContext,
+        list: &Arc<LocalHost>,
+    ) -> Result<ContextId, NotTaken> {
+        let (ulids, tag) = (carried.ulids(), ContextTag::truncate(carried.tags.0));
         if self.store.len() >= self.config.contexts_max || self.store.by_local_tag(tag).is_some() {
             return Err(NotTaken::NoRoom);
         }
@@ -283,9 +314,9 @@ impl Endpoint {
         // Perhaps it was used since, by less than a step.
         context.last_used = now.min(Instant(carried.last_used) + self.config.idle / USE_STEPS);
         context.idle_check = context.last_used + self.config.idle;
-        context.accepted =
-            carried.accepted.map(|(prefix, since, used)| Accepted { prefix, since: Instant(since), used });
+        context.accepted = carried.accepted.map(Accepted::carried);
         context.state = State::Established;
+        context.stamp = carried.stamp;
         carried.write_to(&mut context, list);
         context.local_udp &= self.config.udp;
         context.local_liveness &= self.config.liveness;
@@ -305,7 +336,7 @@ impl Endpoint {
     }
 
     /// The labels of a context that was taken over, as far as they are to be had here.
-    fn take_labels(&mut self, id: ContextId, carried: &CarriedContext) {
+    pub(super) fn take_labels(&mut self, id: ContextId, carried: &CarriedContext) {
         let ours = carried.labels.0.and_then(FlowLabel::truncate);
         let held = self.store.get(id).and_then(|context| context.local_label);
         if held == ours {
@@ -313,7 +344,7 @@ impl Endpoint {
         }
         self.release_label(held);
         let claimed = ours.filter(|label| self.labels_mut().is_some_and(|labels| labels.claim(*label)));
-        if let Some(context) = self.store.get_mut(id) {
+        if let Some(context) = self.store.get_mut_unnoted(id) {
             context.local_label = claimed;
             if claimed.is_none() {
                 context.peer_label = None;
@@ -324,7 +355,7 @@ impl Endpoint {
 }
 
 impl CarriedContext {
-    fn write_to(&self, context: &mut Context, list: &Arc<LocalHost>) {
+    pub(super) fn write_to(&self, context: &mut Context, list: &Arc<LocalHost>) {
         let locator = |known: &CarriedLocator| PeerLocator {
             locator: Locator(known.address),
             method: known.method.map(VerificationMethod::from_code),

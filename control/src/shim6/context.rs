@@ -5,6 +5,7 @@ use std::sync::Arc;
 
 use dataplane::wire::shim6::{Addresses, LocatorList, Preference, VerificationMethod};
 use dataplane::wire::{ContextTag, FlowLabel, Locator, LocatorPair, Ulid, UlidPair};
+use serde::{Deserialize, Serialize};
 
 use crate::time::Instant;
 
@@ -180,6 +181,37 @@ pub struct Context {
     pub(super) idle_check: Instant,
     /// Present if the peer asked for it; absent if we initiated it.
     pub(super) accepted: Option<Accepted>,
+    /// When it was last changed and by which box, where boxes tell each other of their contexts.
+    pub(super) stamp: Stamp,
+    /// Another box runs it; this one only knows it.
+    pub(super) mirrored: bool,
+}
+
+/// When a context was changed, and by which box: of two versions of a context all boxes prefer the one with the greater stamp.
+///
+/// The time is that of the group's clock in microseconds, which never stands still between two changes; the low four bits are the
+/// box.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
+pub struct Stamp(u64);
+
+impl Stamp {
+    /// Of a context that no other box has heard of.
+    pub const NONE: Stamp = Stamp(0);
+
+    /// A change at a time of the group's clock.
+    pub(super) fn new(clock: u64, box_id: u8) -> Stamp {
+        Stamp(clock << 4 | u64::from(box_id & 15))
+    }
+
+    /// The time of the change on the group's clock.
+    pub fn clock(self) -> u64 {
+        self.0 >> 4
+    }
+
+    /// The box that made the change, and runs the context.
+    pub fn box_id(self) -> u8 {
+        self.0 as u8 & 15
+    }
 }
 
 /// What is kept of a context that the peer asked for.
@@ -244,6 +276,16 @@ pub(super) struct Update {
 }
 
 impl Context {
+    /// When it was last changed, and by which box, where boxes tell each other of their contexts.
+    pub fn stamp(&self) -> Stamp {
+        self.stamp
+    }
+
+    /// Whether another box runs it, and this one only knows it.
+    pub fn is_mirrored(&self) -> bool {
+        self.mirrored
+    }
+
     /// Whether both sides have offered that the context comes in UDP.
     pub fn may_use_udp(&self) -> bool {
         self.local_udp && self.peer_udp

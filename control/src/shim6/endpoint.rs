@@ -15,7 +15,7 @@ use rand::Rng;
 use super::admission::Displaced;
 use super::check::Check;
 use super::config::Config;
-use super::context::{Context, ContextId, LocalHost, State, is_unicast};
+use super::context::{Context, ContextId, LocalHost, PeerLocator, State, is_unicast};
 use super::holddown::{Failure, Held, HoldDowns};
 use super::labels::LabelSpace;
 use super::limits::Limiter;
@@ -292,6 +292,9 @@ impl Endpoint {
     /// Forgets a context without a word to the peer (§9).
     pub fn discard(&mut self, id: ContextId, reason: GoneReason, out: &mut Vec<Output>) {
         if let Some(context) = self.store.remove(id) {
+            if let Some(group) = &mut self.store.group {
+                group.gone(&context, reason);
+            }
             self.tags.release(context.local_tag);
             self.release_label(context.local_label);
             self.checks.remove(&id);
@@ -409,9 +412,13 @@ impl Endpoint {
         // The deadline stands: it is looked at again when it is due, so that this costs nothing.
         let step = self.config.idle / USE_STEPS;
         let Some(context) = self.store.get_mut_unnoted(id) else { return };
-        let before = context.last_used;
+        let (before, mirrored) = (context.last_used, context.mirrored);
         context.last_used = before.max(now);
         // Nor does a copy hear of each use, but often enough not to take for idle what is not.
+        if mirrored {
+            // Whoever runs it is told in another way.
+            return;
+        }
         if before.0.as_nanos() / step.as_nanos().max(1) != now.0.as_nanos() / step.as_nanos().max(1) {
             self.store.note(id);
         }
@@ -420,6 +427,10 @@ impl Endpoint {
 
     /// REAP found that the peer answers at `locator`, or no longer trusts that it does (§7.2).
     pub fn set_probed(&mut self, id: ContextId, locator: Locator, probed: bool) -> Result<(), ChangeRefused> {
+        let same = |known: &PeerLocator| known.probed == probed;
+        if self.store.get(id).and_then(|context| context.peer_locator(locator.0)).is_some_and(same) {
+            return Ok(());
+        }
         let context = self.store.get_mut(id).ok_or(ChangeRefused::NoContext)?;
         let known = context.peer_locators.iter_mut().find(|known| known.locator == locator);
         known.ok_or(ChangeRefused::Target)?.probed = probed;

@@ -8,7 +8,7 @@ use dataplane::wire::{ContextTag, Locator, LocatorPair, UlidPair};
 use rand::Rng;
 
 use super::context::{
-    Context, ContextId, Exchange, LocalHost, PeerLocator, State, incoming_pair, is_unicast, outgoing,
+    Context, ContextId, Exchange, LocalHost, PeerLocator, Stamp, State, incoming_pair, is_unicast, outgoing,
 };
 use super::dispatch::{Incoming, Key};
 use super::endpoint::Endpoint;
@@ -456,6 +456,8 @@ impl Endpoint {
             update: None,
             idle_check: now + self.config.idle,
             accepted: None,
+            stamp: Stamp::NONE,
+            mirrored: false,
         }
     }
 }

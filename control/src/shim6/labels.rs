@@ -10,10 +10,14 @@ use dataplane::wire::shim6::{LabelOption, LabelPurpose};
 use hashbrown::HashSet;
 use rand::Rng;
 
+use super::tags::Part;
+
 /// Where labels come from.
 #[derive(Debug)]
 pub(super) struct LabelSpace {
     workers: u32,
+    /// Those of them that this box gives out, where other boxes give out the rest.
+    part: Part,
     taken: HashSet<FlowLabel>,
     resting: VecDeque<FlowLabel>,
 }
@@ -29,7 +33,13 @@ impl LabelSpace {
 
     /// For a box with this many workers.
     pub(super) fn new(workers: u8) -> LabelSpace {
-        LabelSpace { workers: u32::from(workers.max(1)), taken: HashSet::new(), resting: VecDeque::new() }
+        let (taken, resting) = (HashSet::new(), VecDeque::new());
+        LabelSpace { workers: u32::from(workers.max(1)), part: Part { index: 0, of: 1 }, taken, resting }
+    }
+
+    /// From now on other boxes have their parts of the labels.
+    pub(super) fn share(&mut self, part: Part) {
+        self.part = part;
     }
 
     /// A label for a context of `worker`; none if there are too many already.
@@ -65,7 +75,9 @@ impl LabelSpace {
         let (first, end) = (edge(worker.into()), edge(u32::from(worker) + 1));
         let part = end.checked_sub(first).filter(|part| *part > 0)?;
         // No part is a large share of 2^32, so the bias of the remainder cannot be seen.
-        FlowLabel::truncate(first + rng.next_u32() % part)
+        let drawn = first + rng.next_u32() % part;
+        let own = drawn - drawn % self.part.of + self.part.index;
+        FlowLabel::truncate(own).filter(|_| (first..end).contains(&own))
     }
 }
 

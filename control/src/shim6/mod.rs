@@ -25,7 +25,7 @@
 //! I2 and I2bis share, and `admission` for who gets a new context), `update` for UR and UA, `timers` for what happens by itself, `dispatch` for which context gets a
 //! packet, `check` for whether another pair works, `confusion` for tags given twice, `local` for the ULIDs a host of ours has, `waiting` for messages whose proof takes long, `quarantine` for who may have what
 //! a host that is gone left behind.
-//! `carried` and `journal` are for contexts that go on in another process.
+//! `carried` and `journal` are for contexts that go on in another process, `mirrored` and `ledger` for those that several boxes know.
 //! `portrait` tells all of a state to tests that search through states.
 
 mod accept;
@@ -41,8 +41,10 @@ mod establish;
 mod holddown;
 mod journal;
 mod labels;
+mod ledger;
 mod limits;
 mod local;
+mod mirrored;
 mod offers;
 mod output;
 mod peer;
@@ -64,12 +66,13 @@ mod waiting;
 
 pub use carried::{CarriedContext, CarriedList, CarriedLocator, NotTaken, Step as Copied};
 pub use config::{Config, ConfigError, ConfusionPolicy, Limits, Pair as RatePair};
-pub use context::{Context, ContextId, LocalHost, PeerLocator, State};
+pub use context::{Context, ContextId, LocalHost, PeerLocator, Stamp, State};
 pub use dispatch::{Incoming, Unreadable};
 pub use endpoint::{ChangeRefused, CheckedHost, Endpoint, HostRefused, ShardOf};
 pub use establish::{Open, OpenRefused};
 pub use holddown::{Failure, Held as HeldDown};
 pub use limits::Rate;
+pub use mirrored::{Mirrored, ToTell};
 pub use output::{Answer, DropReason, FailReason, GoneReason, How, Output, Verdict};
 pub use portrait::Feature;
 pub use proof::{Finding, IdentityProof, LocatorProof, ProofJob, ProofMemory};

@@ -72,6 +72,9 @@ fn portray_context(context: &Context, now: Instant, put: &mut dyn FnMut(Feature<
         update,
         idle_check,
         accepted,
+        // What boxes of one site tell each other is no part of the protocol.
+        stamp: _,
+        mirrored: _,
     } = context;
     put(Feature::Value(*state as u128));
     put_addresses(put, [ulids.local.0, ulids.peer.0, pair.local.0, pair.peer.0]);

@@ -9,8 +9,9 @@ use std::ops::Range;
 use dataplane::wire::{ContextTag, FlowLabel, Ulid, UlidPair};
 use hashbrown::{DefaultHashBuilder, HashMap, HashTable};
 
-use super::context::{Context, ContextId, State};
+use super::context::{Context, ContextId, Stamp, State};
 use super::journal::Journal;
+use super::ledger::Group;
 use crate::chains::Chains;
 use crate::time::Instant;
 use crate::wheel::Wheel;
@@ -41,6 +42,8 @@ pub(super) struct Store {
     unused_of: Chains<u64>,
     /// Of changes, while somebody makes a copy.
     pub(super) journal: Option<Journal>,
+    /// Where other boxes are told of contexts as well.
+    pub(super) group: Option<Box<Group>>,
 }
 
 #[derive(Default)]
@@ -80,10 +83,14 @@ impl Store {
     }
 
     /// Takes in a context that was made for [`Store::next_id`].
-    pub(super) fn insert(&mut self, context: Context) {
+    pub(super) fn insert(&mut self, mut context: Context) {
         let id = context.id;
         debug_assert_eq!(id, self.next_id());
-        self.note(id);
+        self.note_for_copy(id);
+        // One that another box told of has its stamp, and is news to nobody.
+        if let Some(group) = self.group.as_mut().filter(|_| context.stamp == Stamp::NONE) {
+            context.stamp = group.changed(id);
+        }
         if self.free.pop().is_none() {
             self.slots.push(Slot::default());
         }
@@ -146,8 +153,18 @@ impl Store {
         slot.context.as_deref_mut()
     }
 
-    /// A copy of the context is out of date.
+    /// A copy of the context is out of date, and this box runs it, if another one did.
     pub(super) fn note(&mut self, id: ContextId) {
+        self.note_for_copy(id);
+        let Some(group) = self.group.as_mut() else { return };
+        let slot = self.slots.get_mut(id.index()).filter(|slot| slot.generation == id.generation);
+        if let Some(context) = slot.and_then(|slot| slot.context.as_deref_mut()) {
+            (context.stamp, context.mirrored) = (group.changed(id), false);
+        }
+    }
+
+    /// The copy for a successor is out of date.
+    pub(super) fn note_for_copy(&mut self, id: ContextId) {
         if let Some(journal) = &mut self.journal {
             journal.note(id);
         }

@@ -15,6 +15,9 @@
 //! The low ones of the random bits are the place of the context in its worker's table ([`TagSpace::with_slots`]), so
 //! only tags whose place is vacant are drawn. That tells an attacker nothing: of all tags there are, the part that is in
 //! use is the same as without it, and which places are taken only the box knows.
+//!
+//! Boxes that tell each other of their contexts ([`Part`]) have all of them in tables of one size, each under its own tag. So
+//! that a copy finds its place vacant, each box fills the places of its part first; only when that is full does it take others.
 
 use std::collections::VecDeque;
 
@@ -43,11 +46,35 @@ pub const fn shard_of(tag: ContextTag) -> u8 {
     ((tag.value() >> RANDOM_BITS) & ((1 << SHARD_BITS) - 1)) as u8
 }
 
+/// The places that one of several boxes fills first: those whose number leaves `index` when divided by `of`.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Part {
+    /// Which one.
+    pub index: u32,
+    /// How many boxes there are.
+    pub of: u32,
+}
+
+impl Part {
+    /// The part of a box among so many, by its number.
+    pub fn of_box(box_id: u8, boxes: u32) -> Part {
+        let of = boxes.max(1);
+        Part { index: u32::from(box_id) % of, of }
+    }
+
+    /// Whether a place, or any other number that boxes share out, belongs to it.
+    pub fn has(self, number: u32) -> bool {
+        number % self.of == self.index
+    }
+}
+
 /// Where tags come from.
 #[derive(Debug)]
 pub struct TagSpace {
     box_id: u8,
     random_bits: u32,
+    /// Where other boxes have a part of the places.
+    part: Option<Part>,
     places: Option<Places>,
     resting: VecDeque<ContextTag>,
     resting_set: HashSet<ContextTag>,
@@ -70,6 +97,7 @@ impl TagSpace {
         TagSpace {
             box_id: box_id & ((1 << BOX_BITS) - 1),
             random_bits: random_bits.min(RANDOM_BITS),
+            part: None,
             places: None,
             resting: VecDeque::new(),
             resting_set: HashSet::new(),
@@ -79,8 +107,24 @@ impl TagSpace {
     /// The same for workers with tables of `capacity` places each, of which no two tags in use shall share one.
     #[must_use]
     pub fn with_slots(mut self, capacity: u32) -> TagSpace {
-        self.places = Some(Places { capacity, taken: Vec::new() });
+        self.places = Some(Places { capacity, taken: Vec::new(), tags: None });
         self
+    }
+
+    /// From now on other boxes have their parts of the places, and contexts come here under their tags.
+    pub(super) fn share(&mut self, part: Part) {
+        self.part = Some(part);
+        if let Some(places) = &mut self.places {
+            places.tags.get_or_insert_default();
+        }
+    }
+
+    /// The tag in use that has the place of this one, where boxes share places.
+    pub(super) fn in_place_of(&self, tag: ContextTag) -> Option<ContextTag> {
+        let places = self.places.as_ref().filter(|places| !places.is_vacant(tag))?;
+        let place = Shard::slot_of(tag, places.capacity)?;
+        let tags = places.tags.as_ref()?.get(usize::from(shard_of(tag)))?;
+        tags.get(place as usize).map(|found| ContextTag::truncate(*found))
     }
 
     /// As [`TagSpace::allocate`], if need be in the place of a context that goes as soon as there is a tag. Its own tag has to
@@ -114,7 +158,8 @@ impl TagSpace {
     ) -> Option<ContextTag> {
         let vacant = |tag| self.places.as_ref().is_none_or(|places| places.is_vacant(tag));
         let free = |tag: &ContextTag| vacant(*tag) && !taken(*tag) && !self.resting_set.contains(tag);
-        let drawn = (0..Self::DRAWS_MAX).map(|_| self.compose(shard, rng.next_u64())).find(free);
+        let own = |tag: &ContextTag| self.is_own(*tag) && free(tag);
+        let drawn = (0..Self::DRAWS_MAX).map(|_| self.compose(shard, rng.next_u64())).find(own);
         let found = drawn.or_else(|| {
             // A crowded space is a small one: go through all of it. A large one is never that full.
             let start = rng.next_u64();
@@ -122,18 +167,35 @@ impl TagSpace {
             (0..scanned).map(|step| self.compose(shard, start.wrapping_add(step))).find(free)
         });
         // A table that is nearly full: choose a place, and the rest of the bits at random.
-        found.or_else(|| {
-            let place = self.places.as_ref()?.next_vacant(shard, rng.next_u32())?;
-            let tags =
-                (0..Self::DRAWS_MAX).map(|_| self.places.as_ref().map_or(0, |it| it.with_place(place, rng.next_u64())));
-            tags.map(|random| self.compose(shard, random)).find(free)
-        })
+        let found = found.or_else(|| self.in_place(rng, shard, self.part?, free));
+        found.or_else(|| self.in_place(rng, shard, Part { index: 0, of: 1 }, free))
     }
 
-    /// A tag that another process allocated is in use from now on, if it is one of ours and its place is vacant.
+    /// A tag whose place is a vacant one of a part.
+    fn in_place(
+        &self,
+        rng: &mut dyn Rng,
+        shard: u8,
+        part: Part,
+        free: impl Fn(&ContextTag) -> bool,
+    ) -> Option<ContextTag> {
+        let places = self.places.as_ref()?;
+        let place = places.next_vacant(shard, rng.next_u32(), part)?;
+        let tags = (0..Self::DRAWS_MAX).map(|_| places.with_place(place, rng.next_u64()));
+        tags.map(|random| self.compose(shard, random)).find(free)
+    }
+
+    /// Whether a tag's place is in this box's part.
+    fn is_own(&self, tag: ContextTag) -> bool {
+        let (Some(part), Some(places)) = (self.part, &self.places) else { return true };
+        Shard::slot_of(tag, places.capacity).is_some_and(|place| part.has(place))
+    }
+
+    /// A tag that another process allocated, or another box of those that share places, is in use from now on, if it is one of
+    /// ours and its place is vacant.
     pub(super) fn claim(&mut self, tag: ContextTag) -> bool {
         let vacant = self.places.as_ref().is_none_or(|places| places.is_vacant(tag));
-        let ours = vacant && box_of(tag) == self.box_id;
+        let ours = vacant && (box_of(tag) == self.box_id || self.part.is_some());
         if ours {
             self.hold(tag);
         }
@@ -177,6 +239,8 @@ struct Places {
     capacity: u32,
     /// By shard; a shard without contexts has none yet.
     taken: Vec<Vec<u64>>,
+    /// Where boxes share places, the tags in them.
+    tags: Option<Vec<Vec<u64>>>,
 }
 
 impl Places {
@@ -196,18 +260,28 @@ impl Places {
         if self.taken[shard].is_empty() {
             self.taken[shard] = vec![0; (self.capacity as usize).div_ceil(64)];
         }
+        if let Some(tags) = &mut self.tags {
+            if tags.len() <= shard {
+                tags.resize_with(shard + 1, Vec::new);
+            }
+            if tags[shard].is_empty() {
+                tags[shard] = vec![0; self.capacity as usize];
+            }
+            tags[shard][place as usize] = tag.value();
+        }
         let word = &mut self.taken[shard][place as usize / 64];
         *word = *word & !(1 << (place % 64)) | u64::from(taken) << (place % 64);
     }
 
     /// The first vacant place at or after a random one, round the end. Reads whole words: a table of sixteen million places
     /// with one vacant takes some tens of microseconds.
-    fn next_vacant(&self, shard: u8, start: u32) -> Option<u32> {
+    fn next_vacant(&self, shard: u8, start: u32, part: Part) -> Option<u32> {
         let words = self.taken.get(usize::from(shard)).filter(|words| !words.is_empty())?;
         let first = start as usize % words.len();
-        (0..words.len()).map(|step| (first + step) % words.len()).find_map(|at| {
-            let place = at as u32 * 64 + words[at].trailing_ones();
-            (words[at] != u64::MAX && place < self.capacity).then_some(place)
+        (0..words.len()).map(|step| (first + step) % words.len()).filter(|at| words[*at] != u64::MAX).find_map(|at| {
+            let vacant = |bit: &u32| words[at] >> bit & 1 == 0;
+            let places = (0..64).filter(vacant).map(|bit| at as u32 * 64 + bit);
+            places.filter(|place| *place < self.capacity).find(|place| part.has(*place))
         })
     }
 
@@ -287,6 +361,46 @@ mod tests {
                 }
             }
         }
+    }
+
+    proptest! {
+        /// Boxes that share places never take the same one, and all of each other's tags have room, until one has filled its
+        /// part; then it takes what is left.
+        #[test]
+        fn boxes_keep_to_their_parts(capacity in 8u32..300, boxes in 2u32..5, seed: u64) {
+            let mut rng = StdRng::seed_from_u64(seed);
+            let mut spaces: Vec<TagSpace> = (0..boxes)
+                .map(|index| {
+                    let mut space = TagSpace::new(index as u8 + 1).with_slots(capacity);
+                    space.share(Part::of_box(index as u8 + 1, boxes));
+                    space
+                })
+                .collect();
+            for _ in 0..capacity / boxes {
+                for at in 0..spaces.len() {
+                    let tag = spaces[at].allocate(&mut rng, 0, |_| false).unwrap();
+                    spaces[at].hold(tag);
+                    prop_assert_eq!(usize::from(box_of(tag)), at + 1);
+                    for (other, space) in spaces.iter_mut().enumerate().filter(|(other, _)| *other != at) {
+                        prop_assert!(space.claim(tag), "{tag} has no place at {other}");
+                    }
+                }
+            }
+            let left = capacity - capacity / boxes * boxes;
+            let space = &mut spaces[0];
+            for _ in 0..left {
+                let tag = space.allocate(&mut rng, 0, |_| false).unwrap();
+                space.hold(tag);
+            }
+            prop_assert_eq!(space.allocate(&mut rng, 0, |_| false), None);
+        }
+    }
+
+    #[test]
+    fn who_shares_with_nobody_takes_no_tags_of_others() {
+        let tag = ContextTag::truncate(5 << (SHARD_BITS + RANDOM_BITS) | 77);
+        assert!(!TagSpace::new(4).with_slots(100).claim(tag));
+        assert!(TagSpace::new(5).with_slots(100).claim(tag));
     }
 
     #[test]

@@ -91,7 +91,7 @@ impl Endpoint {
     pub(super) fn return_to_i1(&mut self, now: Instant, rng: &mut dyn Rng, id: ContextId, out: &mut Vec<Output>) {
         let nonce = rng.next_u32();
         let Some(context) = self.store.get_mut(id) else { return };
-        let carried = context.state.carries_payload();
+        let (carried, tag) = (context.state.carries_payload(), context.local_tag);
         let mut exchange = Exchange::new(now, nonce, candidates(context, Self::CANDIDATES_MAX));
         exchange.fell_back = context.exchange.is_some();
         context.state = State::I1Sent;
@@ -109,6 +109,9 @@ impl Endpoint {
         }
         self.store.settle(id);
         if carried {
+            if let Some(group) = &mut self.store.group {
+                group.suspended(tag);
+            }
             out.push(Output::Suspended { id });
         }
         self.send_i1(now, rng, id, out);
@@ -143,7 +146,7 @@ impl Endpoint {
     /// §9: ends a context that nobody used for long enough.
     fn check_idle(&mut self, now: Instant, id: ContextId, out: &mut Vec<Output>) {
         let idle = self.config.idle;
-        let Some(context) = self.store.get_mut(id) else { return };
+        let Some(context) = self.store.get_mut_unnoted(id) else { return };
         if context.state == State::Established && context.last_used + idle <= now {
             return self.discard(id, GoneReason::Idle, out);
         }

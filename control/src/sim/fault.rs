@@ -53,6 +53,8 @@ faults! {
     Restart "box restarts",
     /// Another process took a box's place, and was told what the old one knew.
     Succession "boxes succeeded",
+    /// A box died, and the second one of its site served in its place.
+    TakeOver "boxes that died beside a second one",
     /// A box did nothing for a while, and then saw all that had come at once.
     Pause "box pauses",
     /// A box's clock jumped forward.

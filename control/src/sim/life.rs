@@ -569,6 +569,7 @@ fn plan(rng: &mut StdRng) -> Plan {
     }
     let strict = upto(4) == 0;
     Plan {
+        shared: false,
         sites,
         send_timeout_s: [3, 3, 5, 15][upto(4) as usize],
         contexts_max: 64,

@@ -29,6 +29,7 @@
 //! | `network` | providers and the core |
 //! | `host` | packet sources and sinks, and the streams between them |
 //! | `tcp` | the same with connections |
+//! | `twin` | a second box of a site, and the wire between the two |
 //! | `attack` | strangers and listeners |
 //! | `evil` | a peer that lies |
 //! | `fault` | kinds of faults, and how many there were |
@@ -47,6 +48,7 @@ mod oracle;
 pub mod packet;
 mod plan;
 mod tcp;
+mod twin;
 
 use std::collections::BTreeMap;
 use std::net::Ipv6Addr;
@@ -293,6 +295,39 @@ impl World {
         }
     }
 
+    /// A second box begins at a site, and hears of the contexts of the one that serves.
+    pub fn add_twin(&mut self, site: SiteId) {
+        let (seed, now) = (self.rng.next_u64(), self.now);
+        self.nodes[site].add_twin(now, seed);
+        let unplugged = self.providers.iter().filter(|it| it.site == site && !it.plugged);
+        unplugged.for_each(|it| self.nodes[site].link_state(now, PortId(it.port as u8), false));
+        self.later(now, Due::Tick(site));
+    }
+
+    /// The box that serves a site dies, and the second one has its place at once. There is none beside that then.
+    pub fn take_over(&mut self, site: SiteId) {
+        self.nodes[site].die();
+        self.faults.count(Fault::TakeOver);
+        self.later(self.now, Due::Tick(site));
+    }
+
+    /// The two boxes of a site change places: what was for the one is for the other.
+    pub fn move_routes(&mut self, site: SiteId) {
+        self.nodes[site].with_twin(|twin, node| twin.change_places(node));
+        self.later(self.now, Due::Tick(site));
+    }
+
+    /// The wire between the two boxes of a site is cut, or mended.
+    pub fn cut_sync(&mut self, site: SiteId, cut: bool) {
+        self.nodes[site].with_twin(|twin, node| twin.cut(node, cut));
+        self.later(self.now, Due::Tick(site));
+    }
+
+    /// Of a thousand messages between the two boxes of a site so many are lost, and so many come twice.
+    pub fn spoil_sync(&mut self, site: SiteId, loss: u32, doubles: u32) {
+        self.nodes[site].with_twin(|twin, _| twin.spoil(loss, doubles));
+    }
+
     /// A box does nothing for a while. Frames wait in its devices as far as they have room.
     pub fn pause(&mut self, site: SiteId, time: Duration) {
         let until = self.now + time;
@@ -352,6 +387,15 @@ impl World {
         let now = self.now;
         if let Some(node) = self.nodes.get_mut(site) {
             node.link_state(now, PortId(port as u8), up);
+        }
+        self.turn(site);
+    }
+
+    /// A router of a site says that a provider has lost its route to a peer's /64 (by the first half of its addresses), or has one.
+    pub fn route_changed(&mut self, site: SiteId, provider: &std::sync::Arc<str>, peer: u64, lost: bool) {
+        let now = self.now;
+        if let Some(node) = self.nodes.get_mut(site) {
+            node.route_changed(now, provider, peer, lost);
         }
         self.turn(site);
     }

@@ -15,6 +15,7 @@ use dataplane::worker::{Limits, Outlet, Worker};
 use rand::rngs::StdRng;
 use rand::{Rng, SeedableRng};
 
+use super::twin::Twin;
 use super::{HOLDING, REPORT, packet};
 use crate::config::uplink::resolve;
 use crate::config::{Hosts, Problems, Site};
@@ -22,6 +23,7 @@ use crate::engine::{Changes, Effect, Engine, Item, Keys, PortSetup, SetupError, 
 use crate::manage::api::{ContextFilter, ContextView};
 use crate::policy::Policy;
 use crate::shim6::{ProofJob, State};
+use crate::sync::{Broken, FromTeller, Partner};
 use crate::time::Instant;
 
 /// Rounds of engine and workers at one moment before the box counts as restless.
@@ -52,6 +54,8 @@ pub struct Node {
     pub control: ControlLink<HeapFrame>,
     /// Its workers.
     pub workers: Vec<Worker<HeapFrame>>,
+    /// Frames given to the operating system that shares its ports.
+    pub shown: Vec<(PortId, Vec<u8>)>,
     blueprint: Blueprint,
     /// By worker, then port.
     wires: Vec<Vec<Wire>>,
@@ -79,6 +83,8 @@ pub struct Node {
     effective: Option<(Site, Hosts)>,
     /// Who will take its place.
     heir: Option<Box<Node>>,
+    /// The second box of its site.
+    pub(super) twin: Option<Box<Twin>>,
 }
 
 /// A context as far as nobody may change it who has no right to.
@@ -123,6 +129,7 @@ impl Node {
             engine,
             control,
             workers,
+            shown: Vec::new(),
             blueprint,
             wires,
             proofs: Vec::new(),
@@ -138,7 +145,67 @@ impl Node {
             hold_pairs: limits.hold_pairs,
             effective: None,
             heir: None,
+            twin: None,
         }
+    }
+
+    /// A box with another number and the same hosts, which begins now.
+    pub(super) fn sibling(&self, seed: u64) -> Node {
+        let mut blueprint = self.blueprint.clone();
+        blueprint.site.node.id = 1 - self.blueprint.site.node.id % 2 + self.blueprint.site.node.id / 2 * 2;
+        let mut rng = StdRng::seed_from_u64(seed);
+        let keys = Keys { sharding: self.engine.keys().sharding, ..Keys::draw(&mut rng) };
+        let mut node = Node::unstarted(blueprint, keys, rng);
+        node.ahead = self.ahead;
+        node.engine.start(Instant::START + node.ahead, &mut node.effects);
+        node
+    }
+
+    /// The second box takes the place of this one.
+    pub(super) fn replaced_by(&mut self, other: Node) {
+        let kept = (std::mem::take(&mut self.standbys), self.delivered);
+        *self = other;
+        self.standbys.extend(kept.0);
+        self.delivered += kept.1;
+    }
+
+    /// Another box serves, and this one stands by.
+    pub(super) fn change_places(&mut self, other: &mut Node) {
+        std::mem::swap(self, other);
+        std::mem::swap(&mut self.twin, &mut other.twin);
+    }
+
+    /// Somebody else than the world has its engine do something.
+    #[cfg(test)]
+    pub(crate) fn act<T>(
+        &mut self,
+        now: Instant,
+        act: impl FnOnce(Instant, &mut StdRng, &mut Engine, &mut Vec<Effect>) -> T,
+    ) -> T {
+        let now = self.time(now);
+        let Node { engine, rng, effects, .. } = self;
+        let done = act(now, rng, engine, effects);
+        self.carry_out(&mut Vec::new());
+        done
+    }
+
+    /// What its clock says at a time.
+    pub(super) fn time(&self, now: Instant) -> Instant {
+        now + self.ahead
+    }
+
+    /// Another box tells it something.
+    pub(super) fn hear(
+        &mut self,
+        now: Instant,
+        partner: &mut Partner,
+        said: FromTeller,
+    ) -> Result<Option<u64>, Broken> {
+        let now = self.time(now);
+        let Node { engine, rng, effects, .. } = self;
+        let heard = partner.told(now, rng, engine, said, effects);
+        self.carry_out(&mut Vec::new());
+        heard
     }
 
     /// A new process comes that will take the place of this one, which goes on meanwhile.
@@ -198,6 +265,7 @@ impl Node {
 
     /// The same box after a crash. Its clock goes on, as that of its machine would.
     pub(super) fn reborn(&self, seed: u64) -> Node {
+        debug_assert!(self.twin.is_none(), "its second box takes its place instead");
         Node { ahead: self.ahead, ..Node::new(self.blueprint.clone(), seed) }
     }
 
@@ -206,6 +274,11 @@ impl Node {
         let Node { engine, rng, effects, ahead, .. } = self;
         let effective = resolve(&new.0, &new.1, &engine.found());
         let changes = engine.reload(now + *ahead, rng, &effective.0, &effective.1, effects)?;
+        if let Some(twin) = &mut self.twin {
+            let mut second = new.clone();
+            second.0.node.id = twin.node.blueprint.site.node.id;
+            twin.node.reload(now, second)?;
+        }
         (self.blueprint.site, self.blueprint.hosts) = new;
         self.effective = Some(effective);
         Ok(changes)
@@ -241,6 +314,14 @@ impl Node {
     /// The device of a port says that its link is up or down.
     pub(super) fn link_state(&mut self, now: Instant, port: PortId, up: bool) {
         self.engine.link_state(now + self.ahead, port, up, &mut self.effects);
+        if let Some(twin) = &mut self.twin {
+            twin.node.link_state(now, port, up);
+        }
+    }
+
+    /// A router says that a provider has lost its route to a peer's /64, or has one.
+    pub(super) fn route_changed(&mut self, now: Instant, provider: &std::sync::Arc<str>, peer: u64, lost: bool) {
+        self.engine.route_changed(now + self.ahead, provider, peer, lost, &mut self.effects);
     }
 
     /// What it was configured with last.
@@ -251,8 +332,10 @@ impl Node {
     /// When the engine has something to do.
     pub(super) fn deadline(&self) -> Option<Instant> {
         let proved = self.proofs.iter().map(|(at, _)| *at).min();
-        let at = self.engine.deadline().into_iter().chain(proved).min()? - self.ahead;
-        Some(self.paused.map_or(at, |until| until.max(at)))
+        let at = self.engine.deadline().into_iter().chain(proved).min().map(|at| at - self.ahead);
+        let at = at.map(|at| self.paused.map_or(at, |until| until.max(at)));
+        let twin = self.twin.as_ref().and_then(|twin| twin.due().into_iter().chain(twin.node.deadline()).min());
+        at.into_iter().chain(twin).min()
     }
 
     /// Does nothing until a time.
@@ -288,9 +371,12 @@ impl Node {
 
     /// When to look again because the workers have something to report or to let go, if that is news.
     pub(super) fn look_again(&mut self, now: Instant) -> Option<Instant> {
-        let holding = self.workers.iter().any(|worker| worker.held() > 0);
+        let busy = |node: &Node| node.workers.iter().any(|worker| worker.held() > 0);
+        let second = self.second();
+        let holding = busy(self) || second.is_some_and(busy);
+        let worked = self.worked || second.is_some_and(|second| second.worked);
         let wait = if holding { HOLDING } else { REPORT };
-        let at = (holding || self.worked).then_some(now + wait)?;
+        let at = (holding || worked).then_some(now + wait)?;
         let news = self.tick.is_none_or(|tick| at < tick);
         if news {
             self.tick = Some(at);
@@ -301,6 +387,9 @@ impl Node {
     /// A frame arrives; the device puts all frames of a flow into one worker's queue. While the box does nothing there is
     /// room for only so many.
     pub(super) fn receive(&self, port: usize, frame: &[u8], now: Instant) {
+        if let Some(second) = self.second().filter(|_| packet::is_discovery(frame)) {
+            second.receive(port, frame, now);
+        }
         if self.is_paused(now) {
             if self.waiting.get() >= DEVICE_ROOM {
                 return;
@@ -320,6 +409,20 @@ impl Node {
     /// # Panics
     /// When they never come to rest.
     pub(super) fn turn(&mut self, now: Instant, stories: &mut Vec<Story>) -> Vec<(usize, Vec<u8>)> {
+        let mut sent = self.turn_alone(now, stories);
+        while let Some(mut twin) = self.twin.take() {
+            sent.extend(twin.turn(now, stories));
+            let done = if self.is_paused(now) { 0 } else { twin.exchange(self, now) };
+            self.twin = Some(twin);
+            if done == 0 {
+                break;
+            }
+            sent.extend(self.turn_alone(now, stories));
+        }
+        sent
+    }
+
+    fn turn_alone(&mut self, now: Instant, stories: &mut Vec<Story>) -> Vec<(usize, Vec<u8>)> {
         let mut sent = Vec::new();
         if self.is_paused(now) {
             return sent;
@@ -382,8 +485,7 @@ impl Node {
                 Effect::Refuse(worker, pair) => self.control.refuse(worker, pair),
                 Effect::Transmit(port, frame) => _ = self.control.transmit(port, &frame),
                 Effect::TransmitBy(worker, port, frame) => _ = self.control.transmit_by(worker, port, &frame),
-                // No system shares a port of a simulated box.
-                Effect::System(..) => {}
+                Effect::System(port, frame) => self.shown.push((port, frame)),
                 Effect::Plain(port, frame) => _ = self.control.plain(port, &frame),
                 Effect::Publish(snapshot) => self.control.publish(&snapshot),
                 Effect::Story(story) => stories.push(story),
@@ -394,7 +496,11 @@ impl Node {
 
     /// Standbys its workers were told of since this was last asked, and whose they are.
     pub(super) fn told_standbys(&mut self) -> Vec<(Ipv6Addr, LocatorPair)> {
-        std::mem::take(&mut self.standbys)
+        let mut told = std::mem::take(&mut self.standbys);
+        if let Some(twin) = &mut self.twin {
+            told.append(&mut twin.node.standbys);
+        }
+        told
     }
 
     /// Its contexts, as far as nobody may change them who has no right to; in order.
@@ -428,6 +534,13 @@ impl Node {
             }
             filter.after = view.next;
         }
+    }
+
+    /// Something happens to its engine from outside, as the operating system does it. What follows is carried out when it is
+    /// next looked at.
+    pub fn tell(&mut self, what: impl FnOnce(&mut Engine, &mut Vec<Effect>)) {
+        what(&mut self.engine, &mut self.effects);
+        self.worked = true;
     }
 
     /// A count of the control core.
@@ -471,6 +584,7 @@ impl Node {
     /// # Panics
     /// When an invariant is broken.
     pub fn selfcheck(&self) {
+        self.second().into_iter().for_each(Node::selfcheck);
         self.workers.iter().for_each(|worker| worker.shard().selfcheck());
         let held: usize = self.workers.iter().map(|worker| worker.shard().len()).sum();
         let known = self.engine.context_counts(Instant::START, 0);

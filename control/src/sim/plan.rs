@@ -48,6 +48,8 @@ pub struct Plan {
     pub elsewhere: Vec<SiteId>,
     /// Ports whose providers delegate their prefix, and say themselves who the router is.
     pub open: Vec<(SiteId, u16)>,
+    /// Whether all boxes share their ports with an operating system.
+    pub shared: bool,
 }
 
 /// What a site is made of.
@@ -85,6 +87,7 @@ impl Default for Plan {
             sections: String::new(),
             elsewhere: Vec::new(),
             open: Vec::new(),
+            shared: false,
         }
     }
 }
@@ -155,6 +158,11 @@ impl Plan {
         (0..plan.hosts).map(host).collect()
     }
 
+    /// The line that shares a port.
+    fn interface(&self, port: usize) -> String {
+        if self.shared { format!("interface = \"ps-{port}\"\n") } else { String::new() }
+    }
+
     /// The configuration of a site's box.
     fn toml(&self, site: SiteId, hosts: &[Vec<Named>]) -> String {
         let SitePlan { providers, workers, .. } = self.sites[site];
@@ -165,7 +173,7 @@ impl Plan {
             "[box]\nname = \"box-{site}\"\nworkers = {workers}\ncontexts_max = {}\nhold = {{ packets = 16, pairs = {} }}\n\
              [site]\nprefix = \"{}/48\"\nlan = \"{}/64\"\nport = \"lan\"\n{}\
              [reap]\nsend_timeout_s = {}\nstandby = {}\n{}\n[shim6]\n{}\n{liveness}{}\n\
-             [[port]]\nname = \"lan\"\ndevice = \"net_null0\"\naddresses = [\"{}/64\"]\n",
+             [[port]]\nname = \"lan\"\ndevice = \"net_null0\"\naddresses = [\"{}/64\"]\n{}",
             self.contexts_max,
             self.hold_pairs,
             prefix,
@@ -177,6 +185,7 @@ impl Plan {
             if self.plain.contains(&site) { "" } else { &self.shim6 },
             self.sections.replace("{site}", &site.to_string()).replace("{last}", &providers.to_string()),
             address(lan(prefix), 1),
+            self.interface(0),
         );
         for port in 1..=providers {
             let (link, delegated) = (link(site, port), delegated(site, port));
@@ -186,10 +195,11 @@ impl Plan {
             };
             let _ = write!(
                 text,
-                "[[port]]\nname = \"wan-{port}\"\ndevice = \"net_null{port}\"\naddresses = [\"{}/64\"]\n\
+                "[[port]]\nname = \"wan-{port}\"\ndevice = \"net_null{port}\"\naddresses = [\"{}/64\"]\n{}\
                  [[provider]]\nname = \"isp-{site}-{port}\"\nport = \"wan-{port}\"\nprefix = \"{prefix}\"\n\
                  next_hop = \"{router}\"\n",
                 address(link, 2),
+                self.interface(port.into()),
             );
         }
         if self.open.iter().any(|(of, _)| *of == site) {

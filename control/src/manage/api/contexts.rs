@@ -246,6 +246,9 @@ pub struct PathView {
     pub last_out_s: Option<u64>,
     /// Round trip of the last answered probe, in milliseconds.
     pub rtt_ms: Option<f64>,
+    /// What routers say of its route, and how far that is believed; nothing if it is there or nobody tells.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub route: Option<String>,
 }
 
 /// The exchange of liveness with the peer's box about a path (BFD, RFC 5880).

@@ -46,6 +46,35 @@ pub struct StatusView {
     /// Whether it is fit to serve, and what it shares with the operating system.
     #[serde(default)]
     pub system: Box<SystemView>,
+    /// How it stands with the store that boxes of the site share; nothing if this one has a store alone, or none.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub store: Option<StoreView>,
+    /// Other boxes of the site that know this one's contexts; nothing without `[sync]`.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub sync: Option<SyncView>,
+}
+
+/// The store that boxes of a site share.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
+pub struct StoreView {
+    /// Why it cannot be reached; nothing if it can.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub alone: Option<String>,
+    /// Files that are shared (`store.share`).
+    pub shared: Vec<SharedView>,
+}
+
+/// A file that boxes of a site share.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
+pub struct SharedView {
+    /// `hosts`, `policy` or `key`.
+    pub name: String,
+    /// Its version, which goes up by one with each change.
+    pub version: u64,
+    /// The box that made it so.
+    pub by: String,
+    /// Whether this box could not obey it, and goes on with what it had.
+    pub refused: bool,
 }
 
 /// One poll-mode worker.
@@ -231,3 +260,60 @@ pub struct HostView {
 }
 
 named!(Steering: Prefer "prefer", Normal "normal", Avoid "avoid", Drain "drain");
+
+/// Other boxes of the site that know this one's contexts.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
+pub struct SyncView {
+    /// Whether this box knows what the others know, as far as they are there.
+    pub caught_up: bool,
+    /// The others, in the order of the configuration.
+    pub boxes: Vec<SyncBoxView>,
+    /// Connections that came to no handshake.
+    pub handshakes_failed: u64,
+    /// Connections that ended because something came that is no message.
+    pub nonsense: u64,
+    /// Boxes that came and were turned away.
+    pub turned_away: u64,
+}
+
+/// One of them.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
+pub struct SyncBoxView {
+    /// Of `sync.peers`.
+    pub address: String,
+    /// Its `box.id`, once it has said so.
+    pub id: Option<u8>,
+    /// Its `box.name`.
+    pub name: String,
+    /// Whether it hears this box.
+    pub hears: bool,
+    /// Whether this box hears it.
+    pub heard: bool,
+    /// Whether it has told everything it had when it came.
+    pub caught_up: bool,
+    /// Why the two do not talk, if that is known.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub refused: Option<String>,
+    /// Things it has still to be told.
+    pub behind: u64,
+    /// Batches that it has not acknowledged.
+    pub waiting: u64,
+    /// Batches sent.
+    pub sent: u64,
+    /// Batches sent once more.
+    pub resent: u64,
+    /// Batches taken in.
+    pub received: u64,
+    /// Batches that came once more.
+    pub repeated: u64,
+    /// Contexts it was told of, each as often as it was.
+    pub contexts_told: u64,
+    /// Contexts it told of that were taken in.
+    pub contexts_taken: u64,
+    /// Contexts it told of of which something newer was known.
+    pub contexts_older: u64,
+    /// Contexts it told of that were not taken in.
+    pub contexts_refused: u64,
+    /// Words that found no room on the way to it.
+    pub dropped: u64,
+}

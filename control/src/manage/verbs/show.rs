@@ -8,7 +8,7 @@ use super::uplinks::uplinks_text;
 use super::{Output, VerbError};
 use crate::manage::api::{
     ContextFilter, ContextView, ContextsView, CountersView, DnsView, HostsView, LeasesView, LivenessView, Natv6View,
-    PathsView, Request, Response, ServeRequest, StatusView, SteerRequest,
+    PathsView, Request, Response, ServeRequest, StatusView, SteerRequest, SyncView,
 };
 use crate::manage::table::Table;
 use crate::publish::Counts;
@@ -183,6 +183,17 @@ fn status_text(view: &StatusView) -> String {
         text += &format!("names: {published} published, {waiting} waiting, {taken} somebody else's\n");
     }
     text += &super::system::text(&view.system);
+    if let Some(store) = &view.store {
+        let reached = store.alone.as_ref().map_or_else(|| "reached".to_owned(), |why| format!("NOT reached: {why}"));
+        text += &format!("store: shared, {reached}\n");
+        for it in &store.shared {
+            let refused = if it.refused { ", which could NOT be obeyed here" } else { "" };
+            text += &format!("shared: {} version {} of box {}{refused}\n", it.name, it.version, it.by);
+        }
+    }
+    if let Some(sync) = &view.sync {
+        text += &sync_text(sync);
+    }
     let mut providers =
         Table::new(&["PROVIDER", "STATE", "USE", "PORT", "PREFIX", "NEXT HOP", "RESOLVED", ">PREFERENCE", ">CONTEXTS"]);
     for it in &view.providers {
@@ -230,6 +241,42 @@ fn status_text(view: &StatusView) -> String {
     }
     text += &format!("\n{providers}\n{uplinks}{ports}\n{workers}");
     text
+}
+
+/// How it stands with the other boxes of the site.
+fn sync_text(view: &SyncView) -> String {
+    let state = if view.caught_up { "knows what the others know" } else { "is being told what the others know" };
+    let mut boxes = Table::new(&[
+        "BOX",
+        "ADDRESS",
+        "HEARS US",
+        "HEARD",
+        "TOLD ALL",
+        ">BEHIND",
+        ">SENT",
+        ">RESENT",
+        ">RECEIVED",
+        ">CONTEXTS IN",
+        ">REFUSED",
+    ]);
+    let yes = |it: bool| if it { "yes" } else { "no" }.to_owned();
+    for it in &view.boxes {
+        boxes.row([
+            it.id.map_or_else(|| "-".into(), |id| format!("{id} {}", it.name)),
+            it.address.clone(),
+            yes(it.hears),
+            yes(it.heard),
+            yes(it.caught_up),
+            (it.behind + it.waiting).to_string(),
+            it.sent.to_string(),
+            it.resent.to_string(),
+            it.received.to_string(),
+            it.contexts_taken.to_string(),
+            it.contexts_refused.to_string(),
+        ]);
+    }
+    let reasons = view.boxes.iter().filter_map(|it| Some(format!("{}: {}\n", it.address, it.refused.as_ref()?)));
+    format!("other boxes: this one {state}\n{boxes}{}", reasons.collect::<String>())
 }
 
 fn contexts_text(view: &ContextsView) -> String {
@@ -309,7 +356,7 @@ fn paths_text(view: &PathsView) -> String {
             it.last_out_s.map_or("-".into(), duration),
             it.rtt_ms.map_or("-".into(), |rtt| format!("{rtt:.1} ms")),
             it.liveness.as_ref().map_or("-".into(), liveness),
-            it.evidence.clone(),
+            it.route.as_ref().map_or_else(|| it.evidence.clone(), |route| format!("{}; {route}", it.evidence)),
         ]);
     }
     table.to_string()

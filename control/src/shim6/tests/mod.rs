@@ -9,6 +9,7 @@ mod hosts;
 mod labels;
 mod local;
 mod lossy;
+mod mirror;
 mod proof;
 mod recover;
 mod table;

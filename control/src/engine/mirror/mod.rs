@@ -1,0 +1,371 @@
+//! Several boxes of one site that tell each other of their contexts (docs/decisions: state sync).
+//!
+//! Every context is run by one box, the one that changed it last. The others mirror it: they have it in their workers, so that a
+//! packet which arrives there is translated like any other, and are silent about it otherwise: no timers, probes, tests of
+//! standbys, news. What a mirroring box sees of payload it says to the one that runs the context, whose REAP machine needs it;
+//! what peers say about the context it hands over. It takes the context on when that box is not there, or when hosts go on
+//! sending here for a while.
+//!
+//! What is told is state, not events, and in any order: which of two versions counts is decided by their stamps
+//! ([`crate::shim6::Stamp`]). Here stands what is told and what comes of it; that none of it is lost on the way is for
+//! [`crate::sync`].
+
+mod heard;
+mod passive;
+
+use std::collections::VecDeque;
+use std::sync::Arc;
+use std::time::Duration;
+
+use dataplane::wire::{ContextTag, Ulid};
+use hashbrown::{HashMap, HashSet};
+use serde::{Deserialize, Serialize};
+
+use super::Engine;
+use super::succession::Doubts;
+use crate::reap::{PathKey, State};
+use crate::shim6::{CarriedContext, CarriedList, Context, LocalHost, Stamp, ToTell};
+use crate::time::Instant;
+
+/// How often it is said what was seen of contexts that another box runs.
+const SAY_SEEN: Duration = Duration::from_millis(500);
+/// How long hosts go on sending here until this box runs the context, although the other one is there. Longer than a route takes
+/// to come back, and rarely enough where packets of a pair take both ways.
+const TAKE_ON: Duration = Duration::from_secs(5);
+/// How long payload with a tag of another box may be unknown here before the peer is told so.
+const ASKED: Duration = Duration::from_millis(200);
+/// Most tags that were asked for at any time, most contexts that something was seen of, most packets and words that wait to be
+/// handed over, and most hosts whose contexts could not be taken in.
+const ASKED_MAX: usize = 4096;
+const SEEN_MAX: usize = 1 << 17;
+const WORDS_MAX: usize = 1024;
+const MISSED_MAX: usize = 4096;
+/// Lists that may be numbered before numbering begins anew: many times those in use.
+const LISTS_MAX: usize = 1 << 17;
+/// What was seen goes in words of so many contexts.
+const SEEN_PER_WORD: usize = 256;
+
+/// One thing a box tells another.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+pub enum Told {
+    /// Numbers of lists mean nothing any more.
+    ListsAnew,
+    /// A list of locators, under the number by which contexts name it.
+    List(u32, CarriedList),
+    /// A context that carries payload, or what has become of it.
+    Context(Box<CarriedContext>, Doubts),
+    /// The context with this tag is gone since.
+    Gone(u64, Stamp),
+    /// That was all there was when you came.
+    CaughtUp,
+    /// Payload was seen of contexts that you run: their tags, and what it was, in bits.
+    Seen(Vec<(u64, u8)>),
+    /// I do not run the context with this tag.
+    NotMine(u64),
+    /// A packet for somebody else than me.
+    Handed(Vec<u8>),
+    /// Payload came with this tag, which should be yours.
+    Ask(u64),
+    /// Nobody has it here.
+    Unknown(u64),
+    /// The contexts of this host once more: it is served only now.
+    AskHost(std::net::Ipv6Addr),
+}
+
+/// Payload came from the peer.
+const SEEN_IN: u8 = 1;
+/// Payload went to the peer.
+const SEEN_OUT: u8 = 2;
+/// The latter was last.
+const SEEN_OUT_LAST: u8 = 4;
+
+/// What a box is within its group.
+#[derive(Clone, Copy, Debug)]
+pub struct GroupPlan {
+    /// `box.id`.
+    pub box_id: u8,
+    /// How many boxes there are.
+    pub boxes: u32,
+    /// How many of them are talked to.
+    pub others: usize,
+    /// How long a box that begins waits for one of them before it serves alone.
+    pub patience: Duration,
+    /// Microseconds since 1970 when the box's clock said nothing, so that clocks of boxes are near each other.
+    pub base: u64,
+}
+
+/// What happened to what was told and heard, by partner.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct MirrorCounts {
+    /// Contexts told, each as often as it was.
+    pub told: u64,
+    /// Contexts heard of and taken in.
+    pub taken: u64,
+    /// Contexts heard of of which something newer was known.
+    pub older: u64,
+    /// Contexts heard of and not taken in.
+    pub refused: u64,
+    /// Contexts heard to be gone.
+    pub gone: u64,
+    /// Words and packets that found no room.
+    pub dropped: u64,
+}
+
+/// The other boxes.
+pub(super) struct Mirrors {
+    plan: GroupPlan,
+    others: Vec<Other>,
+    since: Instant,
+    asked: HashMap<ContextTag, (Instant, bool)>,
+    missed: HashSet<Ulid>,
+}
+
+/// One of them.
+#[derive(Default)]
+struct Other {
+    box_id: Option<u8>,
+    /// Whether it can be heard, and can hear us.
+    heard: bool,
+    hears: bool,
+    /// It will not talk to us, nor we to it.
+    refused: bool,
+    /// It has told everything there was, in the life it has now.
+    told_all: bool,
+    /// We have told that we did.
+    said_all: bool,
+    /// Lists it was told of. Held, so that none is taken for another that was made in its place.
+    lists_told: HashMap<usize, (Arc<LocalHost>, u32)>,
+    lists_heard: HashMap<u32, Arc<LocalHost>>,
+    words: VecDeque<Told>,
+    seen: HashMap<ContextTag, u8>,
+    say_seen: Option<Instant>,
+    counts: MirrorCounts,
+}
+
+/// What is known of a context that another box runs.
+#[derive(Debug)]
+pub(super) struct MirrorNote {
+    since: Instant,
+    /// Nothing came back, as the other box saw it.
+    doubted: bool,
+    /// The peer has not acknowledged everything.
+    news: bool,
+    /// Nobody runs it.
+    left: bool,
+}
+
+impl Other {
+    fn is_there(&self) -> bool {
+        self.heard && self.hears
+    }
+
+    fn say(&mut self, word: Told) {
+        if !self.hears {
+            return;
+        }
+        if self.words.len() >= WORDS_MAX {
+            self.counts.dropped += 1;
+            return;
+        }
+        self.words.push_back(word);
+    }
+
+    /// The number of a list, and what there is to say of it if nothing was said yet.
+    fn list(&mut self, list: &Arc<LocalHost>, told: &mut Vec<Told>) -> u32 {
+        if self.lists_told.len() >= LISTS_MAX {
+            self.lists_told.clear();
+            told.push(Told::ListsAnew);
+        }
+        let next = self.lists_told.len() as u32;
+        let (_, number) = self.lists_told.entry(Arc::as_ptr(list) as usize).or_insert_with(|| {
+            told.push(Told::List(next, CarriedList::from(&**list)));
+            (list.clone(), next)
+        });
+        *number
+    }
+
+    /// What was seen of contexts it runs, if it is time to say so.
+    fn seen(&mut self, now: Instant, told: &mut Vec<Told>) {
+        if self.say_seen.is_none_or(|at| at > now) {
+            return;
+        }
+        self.say_seen = None;
+        let mut seen: Vec<(u64, u8)> = self.seen.drain().map(|(tag, bits)| (tag.value(), bits)).collect();
+        seen.sort_unstable();
+        told.extend(seen.chunks(SEEN_PER_WORD).map(|some| Told::Seen(some.to_vec())));
+    }
+}
+
+/// The group.
+impl Engine {
+    /// This box tells others of its contexts from now on, and hears of theirs. To be called before there are any.
+    pub fn join_group(&mut self, now: Instant, plan: GroupPlan) {
+        self.endpoint.join_group(plan.box_id, plan.boxes, plan.others);
+        let others = (0..plan.others).map(|_| Other::default()).collect();
+        let mirrors = Mirrors { plan, others, since: now, asked: HashMap::new(), missed: HashSet::new() };
+        self.mirrors = Some(Box::new(mirrors));
+        self.advance_group(now);
+    }
+
+    /// Whether there is a group at all.
+    pub fn is_in_group(&self) -> bool {
+        self.mirrors.is_some()
+    }
+
+    fn advance_group(&mut self, now: Instant) {
+        if let Some(mirrors) = &self.mirrors {
+            self.endpoint.advance_group(mirrors.plan.base + now.0.as_micros() as u64);
+        }
+    }
+
+    /// The group's clock.
+    pub fn group_clock(&mut self, now: Instant) -> u64 {
+        self.advance_group(now);
+        self.endpoint.group_clock()
+    }
+
+    /// The clock of another box is at least there.
+    pub fn hear_clock(&mut self, clock: u64) {
+        self.endpoint.advance_group(clock);
+    }
+
+    fn other(&mut self, other: usize) -> Option<&mut Other> {
+        self.mirrors.as_mut()?.others.get_mut(other)
+    }
+
+    /// Another box is there and says what it has; `fresh` if that is everything, from the beginning.
+    pub fn partner_heard(&mut self, other: usize, box_id: u8, fresh: bool) {
+        let Some(other) = self.other(other) else { return };
+        (other.box_id, other.heard, other.refused) = (Some(box_id), true, false);
+        if fresh {
+            other.lists_heard.clear();
+            other.told_all = false;
+        }
+    }
+
+    /// It cannot be heard any more.
+    pub fn partner_silent(&mut self, other: usize) {
+        if let Some(other) = self.other(other) {
+            other.heard = false;
+        }
+    }
+
+    /// Another box hears what we have; `fresh` if that has to be everything, from the beginning.
+    pub fn partner_hears(&mut self, other: usize, box_id: u8, fresh: bool) {
+        let Some(found) = self.other(other) else { return };
+        (found.box_id, found.hears, found.refused) = (Some(box_id), true, false);
+        if fresh {
+            found.lists_told.clear();
+            found.words.clear();
+            found.seen.clear();
+            found.said_all = false;
+            self.endpoint.begin_telling(other);
+        }
+    }
+
+    /// It does not hear us any more. What it has to be told is kept in mind.
+    pub fn partner_deaf(&mut self, other: usize) {
+        if let Some(other) = self.other(other) {
+            other.hears = false;
+        }
+    }
+
+    /// Another box will not talk to us, or must not: nobody waits for it.
+    pub fn partner_refused(&mut self, other: usize) {
+        if let Some(other) = self.other(other) {
+            other.refused = true;
+        }
+    }
+
+    /// Whether this box knows what the others know, as far as they are there: before that it is not fit to serve. A box that
+    /// nobody talks to waits for a while and then serves alone.
+    pub fn is_caught_up(&self, now: Instant) -> bool {
+        let Some(mirrors) = &self.mirrors else { return true };
+        let waits = |other: &&Other| other.heard && !other.told_all;
+        if mirrors.others.iter().any(|other| waits(&other)) {
+            return false;
+        }
+        let known = mirrors.others.iter().any(|other| other.told_all);
+        let alone = mirrors.others.iter().all(|other| other.refused);
+        known || alone || now.since(mirrors.since) >= mirrors.plan.patience
+    }
+
+    /// What was told and heard, and whether another box is there: it can be heard, can hear us, and has told everything.
+    pub fn partner_counts(&self, other: usize) -> Option<(MirrorCounts, [bool; 3])> {
+        let other = self.mirrors.as_ref()?.others.get(other)?;
+        Some((other.counts, [other.heard, other.hears, other.told_all]))
+    }
+
+    /// How many things another box has still to be told, about.
+    pub fn left_to_tell(&self, other: usize) -> usize {
+        let words = self.mirrors.as_ref().and_then(|it| it.others.get(other)).map_or(0, |other| other.words.len());
+        words + self.endpoint.left_to_tell(other)
+    }
+
+    /// When something is to be said that waits for its time.
+    pub(super) fn mirrors_deadline(&self) -> Option<Instant> {
+        let others = self.mirrors.iter().flat_map(|mirrors| &mirrors.others);
+        others.filter(|other| other.hears).filter_map(|other| other.say_seen).min()
+    }
+
+    /// The place among the others of the box with this number, if it is there.
+    fn other_with(&self, box_id: u8) -> Option<usize> {
+        let mirrors = self.mirrors.as_ref()?;
+        mirrors.others.iter().position(|other| other.is_there() && other.box_id == Some(box_id))
+    }
+
+    /// Who runs a context that is mirrored here, if that box is there.
+    fn runner(&self, context: &Context) -> Option<usize> {
+        let mine = self.mirrors.as_ref()?.plan.box_id;
+        let box_id = context.stamp().box_id();
+        if context.is_mirrored() && box_id != mine { self.other_with(box_id) } else { None }
+    }
+}
+
+/// What is told.
+impl Engine {
+    /// Tells another box about `most` further things.
+    pub fn tell_partner(&mut self, now: Instant, other: usize, most: usize, told: &mut Vec<Told>) {
+        self.ask_for_missed();
+        let Some(mut mirrors) = self.mirrors.take() else { return };
+        if let Some(other_box) = mirrors.others.get_mut(other) {
+            other_box.seen(now, told);
+            let words = other_box.words.len().min(most);
+            told.extend(other_box.words.drain(..words));
+            for _ in 0..most {
+                let tell = match self.endpoint.next_to_tell(other) {
+                    None => break,
+                    Some(ToTell::Gone(tag, stamp)) => Told::Gone(tag.value(), stamp),
+                    Some(ToTell::Context(context)) => {
+                        let attached = self.attached.get(&context.id);
+                        let reap = attached.and_then(|attached| attached.reap.as_ref());
+                        let doubts = Doubts {
+                            explores: reap.is_some_and(|reap| reap.state() != State::Operational),
+                            narrow: attached.is_some_and(|attached| attached.narrow == Some(context.pair)),
+                            udp: self.carriages.is_udp(PathKey::of(context.pair)),
+                        };
+                        let number = other_box.list(&context.host, told);
+                        other_box.counts.told += 1;
+                        let Some(carried) = CarriedContext::of(context, number) else { continue };
+                        Told::Context(Box::new(carried), doubts)
+                    }
+                };
+                told.push(tell);
+            }
+            if !other_box.said_all && self.endpoint.has_told_all(other) {
+                other_box.said_all = true;
+                told.push(Told::CaughtUp);
+            }
+        }
+        self.mirrors = Some(mirrors);
+    }
+
+    /// Contexts of hosts that have come since may be told of once more.
+    fn ask_for_missed(&mut self) {
+        let Some(mirrors) = self.mirrors.as_mut().filter(|mirrors| !mirrors.missed.is_empty()) else { return };
+        let served: Vec<Ulid> = mirrors.missed.extract_if(|ulid| self.endpoint.host_at(*ulid).is_some()).collect();
+        for ulid in served {
+            mirrors.others.iter_mut().for_each(|other| other.say(Told::AskHost(ulid.0)));
+        }
+    }
+}
