@@ -35,6 +35,7 @@
 //! | `inside` | the router that hosts are behind |
 //! | `fitness` | whether the box is fit to serve, and the routes that say so |
 //! | `succession` | what another process is told that takes this one's place, and what it makes of it |
+//! | `signed` | what the site's key has signed |
 //! | `steer` | which providers contexts should use, and how peers hear of it |
 //! | `policy` | which contexts should use which provider, by the site's policy |
 //! | `proofs` | what others compute for the engine |
@@ -85,6 +86,7 @@ mod routes;
 mod services;
 mod setup;
 mod shared;
+mod signed;
 mod standby;
 mod steer;
 mod succession;
@@ -132,6 +134,7 @@ use revive::Revival;
 use round::Round;
 pub use routes::RouteWish;
 pub use setup::{PortSetup, SetupError, worker_limits};
+pub use signed::Signed;
 pub use steer::SteerRefused;
 pub use succession::{CarriedHost, Doubts, Item, Keys};
 pub use tally::{Event, Tally};
@@ -271,6 +274,8 @@ pub struct Engine {
     /// Room for what the endpoint says, empty between calls.
     outputs: Vec<shim6::Output>,
     keys: Keys,
+    /// What the site's key has signed, while somebody wants to know.
+    signed: Option<Vec<Signed>>,
     /// The router that hosts are behind.
     inner: inside::InnerRouter,
     /// What the routes of the operating system depend on.
