@@ -13,7 +13,7 @@ use std::thread;
 use control::manage::api::*;
 use control::manage::{Call, Doors, Server};
 use serde_json::Value;
-use watching::traced;
+use watching::{recording, traced};
 
 const SITE: &str = r#"[box]
 name = "a-box"
@@ -328,7 +328,8 @@ fn answer(request: &Request) -> Response {
             ..Default::default()
         }),
         Request::Hosts => Response::Hosts(HostsView::default()),
-        Request::Upgrade => Response::Upgrading(UpgradingView { process: 4711 }),
+        Request::Upgrade | Request::RecordStart(_) => Response::Upgrading(UpgradingView { process: 4711 }),
+        Request::Recording | Request::RecordStop => recording(request),
         Request::Contexts(filter) if filter.after.is_none() => {
             Response::Contexts(ContextsView { contexts: vec![context()], left_off: 0, next: Some(4096) })
         }

@@ -26,8 +26,7 @@
 //! | `link` | how a packet of the box's own reaches the wire |
 //! | `mirror` | what other boxes of the site are told of contexts, and contexts that they run |
 //! | `natv6` | who is translated, through which provider, and which sessions get a context |
-//! | `watch` | paths that are watched by exchanging liveness, and what follows when one fails |
-//! | `watches` | which these are |
+//! | `watch`, `watches` | paths that are watched by exchanging liveness, and what follows when one fails |
 //! | `unreachable` | who hears of a packet whose next hop does not answer |
 //! | `routes` | what routers say of the providers' routes |
 //! | `standby` | another pair for each context, and what workers do at once when a path is lost |
@@ -36,6 +35,7 @@
 //! | `inside` | the router that hosts are behind |
 //! | `fitness` | whether the box is fit to serve, and the routes that say so |
 //! | `succession` | what another process is told that takes this one's place, and what it makes of it |
+//! | `signed` | what the site's key has signed |
 //! | `steer` | which providers contexts should use, and how peers hear of it |
 //! | `policy` | which contexts should use which provider, by the site's policy |
 //! | `proofs` | what others compute for the engine |
@@ -86,6 +86,7 @@ mod routes;
 mod services;
 mod setup;
 mod shared;
+mod signed;
 mod standby;
 mod steer;
 mod succession;
@@ -133,6 +134,7 @@ use revive::Revival;
 use round::Round;
 pub use routes::RouteWish;
 pub use setup::{PortSetup, SetupError, worker_limits};
+pub use signed::Signed;
 pub use steer::SteerRefused;
 pub use succession::{CarriedHost, Doubts, Item, Keys};
 pub use tally::{Event, Tally};
@@ -272,6 +274,8 @@ pub struct Engine {
     /// Room for what the endpoint says, empty between calls.
     outputs: Vec<shim6::Output>,
     keys: Keys,
+    /// What the site's key has signed, while somebody wants to know.
+    signed: Option<Vec<Signed>>,
     /// The router that hosts are behind.
     inner: inside::InnerRouter,
     /// What the routes of the operating system depend on.
