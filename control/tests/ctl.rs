@@ -127,7 +127,7 @@ fn a_wrong_site_fails_the_check_with_file_line_and_field() {
             "lan = \"fc00:a:0:1::/64\"",
             "len = \"fc00:a:0:1::/64\"",
             "site.toml:5:1: site.lan: is missing\nsite.toml:7:1: site.len: unknown field `len`, expected one of `prefix`, \
-             `lan`, `port`, `key`, `sec`, `quarantine_s`, `mss_clamp`, `identifier_blocks`\n",
+             `lan`, `port`, `key`, `sec`, `quarantine_s`, `mss_clamp`, `identifier_blocks`, `router`\n",
         ),
         (
             "prefix = \"2001:db8:a2:1::/64\"",
@@ -301,7 +301,6 @@ fn lease() -> LeaseView {
 }
 
 fn path() -> PathView {
-    let liveness = LivenessView { state: "up".into(), detection_ms: 150.0, held_s: Some(3), ..Default::default() };
     PathView {
         provider: "isp-x".into(),
         peer_prefix: "2001:db8:b1:1::/64".into(),
@@ -310,7 +309,7 @@ fn path() -> PathView {
         contexts: 1,
         carriage: "header".into(),
         last_in_s: Some(2),
-        liveness: Some(liveness),
+        liveness: Some(LivenessView { state: "up".into(), detection_ms: 150.0, held_s: Some(3), ..Default::default() }),
         rtt_ms: Some(1.25),
         ..Default::default()
     }
@@ -408,7 +407,7 @@ fn answer(request: &Request) -> Response {
             ..Default::default()
         }),
         Request::History(_) => Response::History(Box::default()),
-        Request::Bmp => Response::Bmp(BmpView { enabled: true, ..Default::default() }),
+        Request::Bmp => Response::Bmp(BmpView::default()),
         Request::Serve(_) => Response::error("there is no [routes]"),
         Request::Reload => Response::error("site.toml:3:6: box.id: 16 is out of range: 0 to 15"),
     }
