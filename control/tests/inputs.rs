@@ -259,6 +259,7 @@ fn is_order(request: &Request) -> bool {
         | Request::Hosts
         | Request::Contexts(_)
         | Request::Paths
+        | Request::Bmp
         | Request::Counters
         | Request::Metrics
         | Request::History(_)

@@ -43,7 +43,7 @@ use crate::config::uplink::Found as FoundUplink;
 use crate::config::{Configuration, Problems};
 use crate::dhcp::Duid;
 use crate::dhcp::client::Stored as Delegation;
-use crate::engine::{Effect, Engine, PortSetup, SetupError};
+use crate::engine::{Effect, PortSetup, SetupError};
 use crate::manage::api::{FlushedView, MemoryView, PortView, ReloadedView, Request, Response, SteerRequest};
 use crate::manage::server::{Call, Renewal, ServerError};
 use crate::policy::Policy;
@@ -160,6 +160,9 @@ impl Clock {
 /// A box that is ready to run: what decides, what forwards, and what they stand on.
 type Opened = (Core, Box<dyn Workers>, Box<dyn Devices>);
 
+/// Starts a process of the program as it is on disk, to record into a file of so many octets at most if that is asked for.
+pub type StartSuccessor = dyn Fn(Option<&(PathBuf, u64)>) -> std::io::Result<Child>;
+
 /// What the program around the box gives it besides its configuration.
 pub struct Surroundings {
     /// Who is told of each step.
@@ -171,7 +174,7 @@ pub struct Surroundings {
     /// Where everything the control core is told is recorded, and how many octets at most.
     pub record: Option<(PathBuf, u64)>,
     /// Starts a process of the program as it is on disk now, which does that; recorded like this one, or to this file.
-    pub start_successor: Box<dyn Fn(Option<&(PathBuf, u64)>) -> std::io::Result<Child>>,
+    pub start_successor: Box<StartSuccessor>,
     /// Makes the log follow a filter (`box.log`) that was checked before; called after each reload.
     pub log: Box<dyn Fn(&str)>,
 }

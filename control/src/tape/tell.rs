@@ -231,7 +231,7 @@ fn show(look: Look, engine: &Engine, now: Instant, say: Say<'_>) -> Result<(), V
         Look::Contexts => {
             let mut filter = ContextFilter { limit: Some(u32::MAX), ..ContextFilter::default() };
             while let Ok(view) = engine.contexts_view(now, &filter) {
-                filter.after = view.next.clone();
+                filter.after = view.next;
                 say(ReplayLine::Contexts(view))?;
                 if filter.after.is_none() {
                     break;
