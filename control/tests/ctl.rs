@@ -10,10 +10,9 @@ use std::process::{Command, Output};
 use std::sync::{Arc, Mutex};
 use std::thread;
 
-use control::manage::api::*;
-use control::manage::{Call, Doors, Server};
+use control::manage::{Call, Doors, Server, api::*};
 use serde_json::Value;
-use watching::{recording, traced};
+use watching::{seldom, traced};
 
 const SITE: &str = r#"[box]
 name = "a-box"
@@ -328,8 +327,8 @@ fn answer(request: &Request) -> Response {
             ..Default::default()
         }),
         Request::Hosts => Response::Hosts(HostsView::default()),
-        Request::Upgrade | Request::RecordStart(_) => Response::Upgrading(UpgradingView { process: 4711 }),
-        Request::Recording | Request::RecordStop => recording(request),
+        Request::Bmp | Request::Recording | Request::RecordStart(_) | Request::RecordStop => seldom(request),
+        Request::Upgrade => Response::Upgrading(UpgradingView { process: 4711 }),
         Request::Contexts(filter) if filter.after.is_none() => {
             Response::Contexts(ContextsView { contexts: vec![context()], left_off: 0, next: Some(4096) })
         }

@@ -249,7 +249,6 @@ fn is_order(request: &Request) -> bool {
         | Request::Upgrade
         | Request::Steer(_)
         | Request::Serve(_)
-        | Request::Recording
         | Request::RecordStart(_)
         | Request::RecordStop
         | Request::TraceStart(_)
@@ -267,6 +266,8 @@ fn is_order(request: &Request) -> bool {
         | Request::Leases
         | Request::Dns
         | Request::Policy
+        | Request::Recording
+        | Request::Bmp
         | Request::Explain(_) => false,
     }
 }

@@ -105,11 +105,19 @@ fn an_upgrade_is_waited_for() {
     assert_eq!(*asked.lock().unwrap(), [Request::Upgrade, Request::Status]);
 }
 
-pub(super) fn recording(request: &Request) -> Response {
-    let running = *request == Request::Recording;
-    let (file, ended) = (Some("/var/lib/pshim6/tape".into()), (!running).then(|| "the operator stopped it".to_owned()));
-    let view = RecordingView { running, file, octets: 4096, octets_max: 256_000_000, ended };
-    if running { Response::Recording(view) } else { Response::RecordStopped(view) }
+/// Answers to what is asked in few tests.
+pub(super) fn seldom(request: &Request) -> Response {
+    let view = |running: bool| {
+        let ended = (!running).then(|| "the operator stopped it".to_owned());
+        let file = Some("/var/lib/pshim6/tape".into());
+        RecordingView { running, file, octets: 4096, octets_max: 256_000_000, ended }
+    };
+    match request {
+        Request::RecordStart(_) => Response::Upgrading(UpgradingView { process: 4711 }),
+        Request::Recording => Response::Recording(view(true)),
+        Request::RecordStop => Response::RecordStopped(view(false)),
+        _ => Response::Bmp(BmpView::default()),
+    }
 }
 
 #[test]
