@@ -407,7 +407,7 @@ fn answer(request: &Request) -> Response {
             ..Default::default()
         }),
         Request::History(_) => Response::History(Box::default()),
-        Request::Serve(_) => Response::error("there is no [routes]"),
+        Request::Serve(_) | Request::Bmp => Response::error("there is none here"),
         Request::Reload => Response::error("site.toml:3:6: box.id: 16 is out of range: 0 to 15"),
     }
 }

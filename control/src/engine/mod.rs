@@ -23,6 +23,7 @@
 //! | `label` | when a flow label stands for the payload header |
 //! | `quote` | the octets of such an error without the shim |
 //! | `leases` | hosts that get their address by DHCPv6, and what routers tell |
+//! | `message` | how a control message is read, and who gets it |
 //! | `link` | how a packet of the box's own reaches the wire |
 //! | `mirror` | what other boxes of the site are told of contexts, and contexts that they run |
 //! | `natv6` | who is translated, through which provider, and which sessions get a context |
@@ -66,6 +67,7 @@ mod leases;
 mod legacy;
 mod link;
 mod liveness;
+mod message;
 mod mirror;
 mod names;
 mod natv6;
@@ -106,8 +108,6 @@ use dataplane::link::{Notice, Punt};
 use dataplane::natv6::PrefixPair;
 use dataplane::snapshot::{Block, PortId, Snapshot};
 use dataplane::wire::ethernet;
-use dataplane::wire::ipv6;
-use dataplane::wire::shim6::{Addresses, ControlPacket, Message, PacketError, ParseError};
 use dataplane::wire::{ContextTag, Locator, LocatorPair, Ulid, UlidPair};
 use hashbrown::{HashMap, HashSet};
 use rand::Rng;
@@ -119,7 +119,7 @@ use crate::identity::SigningKey;
 use crate::manage::api::Steering;
 use crate::publish::Publisher;
 use crate::reap::{self, PathBook, ProbeBudget, Sightings};
-use crate::shim6::{self, Context, ContextId, Endpoint, Incoming, Open, OpenRefused, Owner, Unreadable};
+use crate::shim6::{self, Context, ContextId, Endpoint, Open, OpenRefused, Owner};
 use crate::time::Instant;
 use crate::wheel::Wheel;
 use attachments::Attachments;
@@ -522,42 +522,6 @@ impl Engine {
         self.providers.iter().enumerate().find(|(_, provider)| provider.prefix == prefix && provider.exists())
     }
 
-    fn control_message(&mut self, now: Instant, rng: &mut dyn Rng, frame: &[u8], effects: &mut Vec<Effect>) {
-        let Some(packet) = frame.get(ethernet::HEADER_LEN..) else { return };
-        let Some((packet, udp)) = self.out_of_udp(packet) else { return };
-        let packet = &*packet;
-        let mut parsed = ControlPacket::parse(packet);
-        if let Ok(parsed) = &mut parsed {
-            label::note_label(&mut parsed.message, packet);
-            if udp.is_some() && !self.may_come_in_udp(&parsed.message) {
-                return self.tally.count(Event::UdpUnwelcome);
-            }
-            udp::note_udp(&mut parsed.message, udp.is_some());
-        }
-        let (addresses, message, shim6_offset) = match &parsed {
-            Ok(parsed) => (parsed.addresses, Ok(&parsed.message), parsed.offset),
-            Err(PacketError::Message { error, offset }) => match addresses_of(packet) {
-                Some(addresses) => (addresses, Err(unreadable(*error)), *offset),
-                None => return,
-            },
-            Err(error) => return self.tally.unreadable(*error),
-        };
-        if let Err(PacketError::Message { error, .. }) = &parsed {
-            self.tally.unreadable_message(*error);
-        }
-        if let Ok(Message::Error(error)) = message {
-            effects.push(Effect::Story(Story::PeerError(error.code.code(), error.pointer)));
-        }
-        self.watches.heard(now, context::prefix_of(addresses.source));
-        let mut out = std::mem::take(&mut self.outputs);
-        let incoming = Incoming { addresses, message, ipv6_packet: packet, shim6_offset };
-        self.carriages.came(addresses, udp);
-        let verdict = self.endpoint.receive(now, rng, incoming, &mut out);
-        self.tally.shim6(verdict);
-        self.follow(now, rng, out, effects);
-        self.carriages.went();
-    }
-
     /// Neighbour discovery, and whatever else is addressed to the box itself.
     fn for_the_box(&mut self, now: Instant, rng: &mut dyn Rng, port: PortId, frame: &[u8], effects: &mut Vec<Effect>) {
         let Some(packet) = frame.get(ethernet::HEADER_LEN..) else { return };
@@ -604,18 +568,5 @@ impl Engine {
             self.tally.count(Event::ListenerReports);
             effects.push(Effect::Transmit(port, frame));
         }
-    }
-}
-
-fn addresses_of(packet: &[u8]) -> Option<Addresses> {
-    let view = ipv6::View::new(packet).ok()?;
-    Some(Addresses { source: view.source(), target: view.target() })
-}
-
-fn unreadable(error: ParseError) -> Unreadable {
-    match error {
-        ParseError::UnknownType { pointer, .. } => Unreadable::UnknownType { pointer },
-        ParseError::CriticalOption { pointer } => Unreadable::CriticalOption { pointer },
-        _ => Unreadable::Malformed,
     }
 }

@@ -1,0 +1,62 @@
+//! How a control message is read, and who gets it.
+
+use dataplane::wire::ethernet;
+use dataplane::wire::ipv6;
+use dataplane::wire::shim6::{Addresses, ControlPacket, Message, PacketError, ParseError};
+use rand::Rng;
+
+use super::{Effect, Engine, Event, Story, context, label, udp};
+use crate::shim6::{Incoming, Unreadable};
+use crate::time::Instant;
+
+impl Engine {
+    /// A worker handed over a control message.
+    pub(super) fn control_message(&mut self, now: Instant, rng: &mut dyn Rng, frame: &[u8], effects: &mut Vec<Effect>) {
+        let Some(packet) = frame.get(ethernet::HEADER_LEN..) else { return };
+        let Some((packet, udp)) = self.out_of_udp(packet) else { return };
+        let packet = &*packet;
+        let mut parsed = ControlPacket::parse(packet);
+        if let Ok(parsed) = &mut parsed {
+            label::note_label(&mut parsed.message, packet);
+            if udp.is_some() && !self.may_come_in_udp(&parsed.message) {
+                return self.tally.count(Event::UdpUnwelcome);
+            }
+            udp::note_udp(&mut parsed.message, udp.is_some());
+        }
+        let (addresses, message, shim6_offset) = match &parsed {
+            Ok(parsed) => (parsed.addresses, Ok(&parsed.message), parsed.offset),
+            Err(PacketError::Message { error, offset }) => match addresses_of(packet) {
+                Some(addresses) => (addresses, Err(unreadable(*error)), *offset),
+                None => return,
+            },
+            Err(error) => return self.tally.unreadable(*error),
+        };
+        if let Err(PacketError::Message { error, .. }) = &parsed {
+            self.tally.unreadable_message(*error);
+        }
+        if let Ok(Message::Error(error)) = message {
+            effects.push(Effect::Story(Story::PeerError(error.code.code(), error.pointer)));
+        }
+        self.watches.heard(now, context::prefix_of(addresses.source));
+        let mut out = std::mem::take(&mut self.outputs);
+        let incoming = Incoming { addresses, message, ipv6_packet: packet, shim6_offset };
+        self.carriages.came(addresses, udp);
+        let verdict = self.endpoint.receive(now, rng, incoming, &mut out);
+        self.tally.shim6(verdict);
+        self.follow(now, rng, out, effects);
+        self.carriages.went();
+    }
+}
+
+fn addresses_of(packet: &[u8]) -> Option<Addresses> {
+    let view = ipv6::View::new(packet).ok()?;
+    Some(Addresses { source: view.source(), target: view.target() })
+}
+
+fn unreadable(error: ParseError) -> Unreadable {
+    match error {
+        ParseError::UnknownType { pointer, .. } => Unreadable::UnknownType { pointer },
+        ParseError::CriticalOption { pointer } => Unreadable::CriticalOption { pointer },
+        _ => Unreadable::Malformed,
+    }
+}
