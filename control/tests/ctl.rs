@@ -127,7 +127,7 @@ fn a_wrong_site_fails_the_check_with_file_line_and_field() {
             "lan = \"fc00:a:0:1::/64\"",
             "len = \"fc00:a:0:1::/64\"",
             "site.toml:5:1: site.lan: is missing\nsite.toml:7:1: site.len: unknown field `len`, expected one of `prefix`, \
-             `lan`, `port`, `key`, `sec`, `quarantine_s`, `mss_clamp`, `identifier_blocks`\n",
+             `lan`, `port`, `key`, `sec`, `quarantine_s`, `mss_clamp`, `identifier_blocks`, `router`\n",
         ),
         (
             "prefix = \"2001:db8:a2:1::/64\"",
