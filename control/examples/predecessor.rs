@@ -187,6 +187,7 @@ fn contexts(configuration: &Configuration, keys: &Keys, count: u32) -> impl Iter
                 labels: (None, None),
                 udp: (false, false),
                 liveness: (false, false),
+                stamp: control::shim6::Stamp::default(),
                 list: at as u32,
                 preferences: None,
                 peer_locators: vec![peer_locator(peer, None), peer_locator(there, Some(1))],

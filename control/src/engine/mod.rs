@@ -23,11 +23,11 @@
 //! | `label` | when a flow label stands for the payload header |
 //! | `quote` | the octets of such an error without the shim |
 //! | `leases` | hosts that get their address by DHCPv6, and what routers tell |
-//! | `message` | how a control message is read, and who gets it |
 //! | `link` | how a packet of the box's own reaches the wire |
 //! | `mirror` | what other boxes of the site are told of contexts, and contexts that they run |
 //! | `natv6` | who is translated, through which provider, and which sessions get a context |
-//! | `watch`, `watches` | paths that are watched by exchanging liveness, and what follows when one fails |
+//! | `watch` | paths that are watched by exchanging liveness, and what follows when one fails |
+//! | `watches` | which these are |
 //! | `unreachable` | who hears of a packet whose next hop does not answer |
 //! | `routes` | what routers say of the providers' routes |
 //! | `standby` | another pair for each context, and what workers do at once when a path is lost |
@@ -67,7 +67,7 @@ mod leases;
 mod legacy;
 mod link;
 mod liveness;
-mod message;
+mod messages;
 mod mirror;
 mod names;
 mod natv6;

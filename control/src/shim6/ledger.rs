@@ -49,7 +49,7 @@ impl Ledger {
     pub(super) fn begin(&mut self, places: usize) {
         self.dirty.clear();
         self.dirty.resize(places / 64, u64::MAX);
-        if places % 64 > 0 {
+        if !places.is_multiple_of(64) {
             self.dirty.push((1 << (places % 64)) - 1);
         }
         self.count = places;

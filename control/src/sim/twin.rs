@@ -12,6 +12,8 @@ use rand::{Rng, SeedableRng};
 
 use super::node::Node;
 use super::packet;
+#[cfg(test)]
+use crate::engine::{Effect, Engine};
 use crate::engine::{GroupPlan, Story};
 use crate::sync::{ALIVE, Common, Counts, Frame, FromTeller, Hello, Partner, VERSION, decode};
 use crate::time::Instant;

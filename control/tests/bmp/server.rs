@@ -351,10 +351,10 @@ fn middle(to: SocketAddr) -> Middle {
         router.set_read_timeout(Some(Duration::from_millis(20))).unwrap();
         let mut piece = [0; 4096];
         loop {
-            if let Ok(octets) = injected.try_recv() {
-                if up.write_all(&octets).is_err() {
-                    break;
-                }
+            if let Ok(octets) = injected.try_recv()
+                && up.write_all(&octets).is_err()
+            {
+                break;
             }
             match router.read(&mut piece) {
                 Ok(0) => break,

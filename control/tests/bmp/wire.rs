@@ -48,9 +48,7 @@ fn each_kind_of_message_is_what_it_says() {
     let mut loc_rib = per_peer(X, 65001, 0);
     loc_rib[0] = 3;
     for header in [loc_rib, per_peer(X, 65001, 0x10)] {
-        let Message::PeerUp(peer, _) = Message::parse(&peer_up_with(&header, &[])).map(|it| it.clone()).unwrap() else {
-            panic!()
-        };
+        let Message::PeerUp(peer, _) = Message::parse(&peer_up_with(&header, &[])).unwrap() else { panic!() };
         assert!(!peer.is_inward());
     }
 }

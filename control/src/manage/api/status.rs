@@ -48,10 +48,10 @@ pub struct StatusView {
     pub system: Box<SystemView>,
     /// How it stands with the store that boxes of the site share; nothing if this one has a store alone, or none.
     #[serde(default, skip_serializing_if = "Option::is_none")]
-    pub store: Option<StoreView>,
+    pub store: Option<Box<StoreView>>,
     /// Other boxes of the site that know this one's contexts; nothing without `[sync]`.
     #[serde(default, skip_serializing_if = "Option::is_none")]
-    pub sync: Option<SyncView>,
+    pub sync: Option<Box<SyncView>>,
 }
 
 /// The store that boxes of a site share.

@@ -72,7 +72,7 @@ impl<C: Cluster> Shared<C> {
                 let waits = known.is_some_and(|known| known.base.is_some());
                 let version = if waits { was } else { was + 1 };
                 let late = known.is_some_and(|known| known.news > *seen);
-                if !before.as_ref().is_some_and(|it| it.text == text) {
+                if before.as_ref().is_none_or(|it| it.text != text) {
                     edits.insert(key, Some(json(&Document { name, version, by, text })));
                 }
                 match before.filter(|_| late && !edits.is_empty()) {

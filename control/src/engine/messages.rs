@@ -1,4 +1,4 @@
-//! How a control message is read, and who gets it.
+//! Control messages of peers: what is in a packet, and whom it concerns (RFC 5533 §12).
 
 use dataplane::wire::ethernet;
 use dataplane::wire::ipv6;
@@ -10,7 +10,7 @@ use crate::shim6::{Incoming, Unreadable};
 use crate::time::Instant;
 
 impl Engine {
-    /// A worker handed over a control message.
+    /// A packet that workers take for a control message.
     pub(super) fn control_message(&mut self, now: Instant, rng: &mut dyn Rng, frame: &[u8], effects: &mut Vec<Effect>) {
         let Some(packet) = frame.get(ethernet::HEADER_LEN..) else { return };
         let Some((packet, udp)) = self.out_of_udp(packet) else { return };
