@@ -26,7 +26,8 @@
 //! | `link` | how a packet of the box's own reaches the wire |
 //! | `mirror` | what other boxes of the site are told of contexts, and contexts that they run |
 //! | `natv6` | who is translated, through which provider, and which sessions get a context |
-//! | `watch`, `watches` | paths that are watched by exchanging liveness, and what follows when one fails |
+//! | `watch` | paths that are watched by exchanging liveness, and what follows when one fails |
+//! | `watches` | which these are |
 //! | `unreachable` | who hears of a packet whose next hop does not answer |
 //! | `routes` | what routers say of the providers' routes |
 //! | `standby` | another pair for each context, and what workers do at once when a path is lost |
