@@ -38,6 +38,7 @@ mod queue;
 mod ring;
 mod spread;
 mod sys;
+mod tap;
 pub mod testing;
 
 pub use device::DeviceSpec;
@@ -52,3 +53,4 @@ pub use process::keep_descriptors;
 pub use queue::QueuePair;
 pub use ring::{Consumer, Producer, ring};
 pub use spread::{RSS_KEY_MAX, Rss, Spread};
+pub use tap::open_tap;

@@ -54,6 +54,8 @@ struct Beginning {
     site: (u8, (Ipv6Addr, u8), (Ipv6Addr, u8), u32),
     ports: Vec<(String, String, [u8; 6], u16, u16)>,
     uplinks: Vec<()>,
+    interfaces: Vec<String>,
+    withdrawn: bool,
 }
 
 /// Items in one message.
@@ -120,6 +122,8 @@ fn beginning(site: &Site, macs: Vec<[u8; 6]>, keys: Keys) -> Beginning {
         ),
         ports: site.ports.iter().zip(macs).map(port).collect(),
         uplinks: Vec::new(),
+        interfaces: Vec::new(),
+        withdrawn: false,
     }
 }
 

@@ -248,6 +248,7 @@ fn is_order(request: &Request) -> bool {
         | Request::PolicyLoad
         | Request::Upgrade
         | Request::Steer(_)
+        | Request::Serve(_)
         | Request::TraceStart(_)
         | Request::TraceFetch(_)
         | Request::TraceStop(_) => true,

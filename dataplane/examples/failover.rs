@@ -99,6 +99,7 @@ fn snapshot() -> Snapshot {
         mtu: 1500,
         own: vec![address(0xfe80 << 48, 1)],
         icmp_source: address(0xfe80 << 48, 1),
+        system: None,
     };
     let provider = |number: u8| ProviderView {
         port: PortId(number + 1),

@@ -62,6 +62,7 @@ counters! {
         NextHopUnresolved = "drop_next_hop_unresolved", "The link-layer address of the next hop is not known.";
         ControlRate = "drop_control_rate", "More packets for the control core than the rate allows.";
         QuestionRate = "drop_question_rate", "More questions of hosts to the box's name server than the rate allows, in all or of one host, or more answers of its servers than these can be worth.";
+        SystemRate = "drop_system_rate", "More packets for the operating system, by the interface it shares a port by, than the rate allows.";
         RingFull = "drop_ring_full", "The packet, or the question it waits for an answer to, found the ring to the control core or to another worker full.";
         TransmitFull = "drop_transmit_full", "The device did not take the packet.";
         NoBuffer = "drop_no_buffer", "No packet buffer was free, or the packet has no room to grow.";
@@ -92,6 +93,7 @@ counters! {
         NatQualified = "nat_qualified", "Translated traffic told to the control core because it deserves a context.";
         ForwardedInside = "forwarded_inside", "Packets forwarded between hosts of the site.";
         Punted = "punted", "Packets given to the control core.";
+        SystemPunted = "system_punted", "Of those given to the control core, packets for the operating system, by the interface it shares a port by.";
         Held = "held", "Packets kept until their context is ready.";
         Released = "released", "Held packets sent once their context was ready.";
         Replayed = "replayed", "TCP segments sent again because the path of their context was replaced.";

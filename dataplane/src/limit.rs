@@ -40,6 +40,9 @@ pub struct Limits {
     pub questions_per_second: u32,
     /// The same for one host.
     pub questions_per_host_second: u32,
+    /// Packets per second for the operating system, by the interface it shares a port by; each port apart, and half of it from one
+    /// source /64.
+    pub system_per_second: u32,
     /// New pairs one host may have looked up per second, and packets per second for one unknown next hop.
     pub pairs_per_host_second: u32,
     /// Whether payload is only accepted over locators of its context (RFC 5533 §16.2, R5533-328).
@@ -70,6 +73,7 @@ impl Default for Limits {
             punts_per_source_second: 10_000,
             questions_per_second: 0,
             questions_per_host_second: 0,
+            system_per_second: 10_000,
             pairs_per_host_second: 400,
             strict_locators: false,
             flow_labels: LabelMode::Off,
@@ -103,6 +107,9 @@ pub(crate) struct Guard {
     /// Who borrows the address of one of them takes room from answers, and from nothing else.
     replies: Option<TokenBucket>,
     stack: Vec<TokenBucket>,
+    /// What is for the operating system has shares of its own, so that neither keeps the other from its packets.
+    system: Vec<TokenBucket>,
+    system_sources: SourceLimiter,
     shim6: TokenBucket,
     icmp_errors: TokenBucket,
     unknown_tags: TokenBucket,
@@ -124,6 +131,8 @@ impl Guard {
             replies: (limits.questions_per_second > 0)
                 .then(|| bucket(limits.questions_per_second.saturating_mul(REPLIES_PER_QUESTION))),
             stack: vec![total; ports],
+            system: vec![bucket(limits.system_per_second); ports],
+            system_sources: SourceLimiter::new((limits.system_per_second / 2).max(1), hasher),
             shim6: total,
             icmp_errors: total,
             unknown_tags: total,
@@ -140,6 +149,10 @@ impl Guard {
                 Some(total) => total,
                 None => return false,
             },
+            Punt::System => {
+                let Some(total) = self.system.get_mut(usize::from(port.0)) else { return false };
+                return self.system_sources.take(who(source, port), now) && total.take(now);
+            }
             Punt::Shim6 => &mut self.shim6,
             Punt::IcmpError => &mut self.icmp_errors,
         };
@@ -253,6 +266,30 @@ mod tests {
         assert_eq!((0..50_000).filter(|_| guard.reply(0) == Some(true)).count(), 4_000);
         let mut without = Guard::new(&Limits::default(), 2, Hasher::new([5; 32]));
         assert_eq!((without.question(host(1), 0), without.reply(0)), (None, None));
+    }
+
+    #[test]
+    fn the_system_and_the_control_core_do_not_take_each_others_room() {
+        let limits = Limits { system_per_second: 800, punts_per_second: 800, ..Limits::default() };
+        let mut guard = Guard::new(&limits, 2, Hasher::new([5; 32]));
+        let neighbour = Some(0xfe80_u128 << 112 | 7);
+        let mut take = |why, port, source| (0..5_000).filter(|_| guard.punt(why, PortId(port), source, 0)).count();
+        // One who floods leaves half to the others, on each port.
+        assert_eq!(take(Punt::System, 0, Some(0x2001_0db8_u128 << 96)), 100);
+        assert_eq!(take(Punt::System, 1, Some(0x2001_0db8_u128 << 96)), 100);
+        let many = |guard: &mut Guard, why| {
+            (0..5_000_u128)
+                .filter(|site| guard.punt(why, PortId(0), Some(0x2001_u128 << 112 | site << 64), 125))
+                .count()
+        };
+        assert_eq!(many(&mut guard, Punt::System), 100, "all of an eighth of a second");
+        assert!(!guard.punt(Punt::System, PortId(0), neighbour, 125));
+        assert!(
+            guard.punt(Punt::HostStack, PortId(0), neighbour, 125)
+                && guard.punt(Punt::Shim6, PortId(0), neighbour, 125)
+        );
+        assert_eq!(many(&mut guard, Punt::HostStack), 99);
+        assert!(guard.punt(Punt::System, PortId(1), neighbour, 125), "another port");
     }
 
     #[test]

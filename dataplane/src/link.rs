@@ -57,6 +57,8 @@ pub enum Punt {
     Shim6,
     /// An ICMPv6 error for a managed locator.
     IcmpError,
+    /// For the operating system, by the interface it shares the port by.
+    System,
 }
 
 /// What a worker tells control.

@@ -10,6 +10,7 @@ use std::sync::Arc;
 pub use self::class::{CLASSES_MAX, ClassView, Classes, Traits, has_ports};
 pub use self::nat::{Image, Mapped, NatView, Outside, Thresholds};
 use crate::wire::ethernet::Mac;
+use crate::wire::ipv6::protocol;
 use crate::wire::{Ulid, UlidPair};
 
 /// A port of the box, as an index into [`Snapshot::ports`].
@@ -40,7 +41,28 @@ pub struct PortView {
     pub own: Vec<Ipv6Addr>,
     /// Source of ICMPv6 errors sent there.
     pub icmp_source: Ipv6Addr,
+    /// Addresses that the operating system has on an interface it shares this port by: a few. None if it has no such interface.
+    pub system: Option<Vec<Ipv6Addr>>,
 }
+
+impl PortView {
+    /// Whether a packet for this address is for the operating system and for nobody else: one of its addresses, or a group of
+    /// the link in which routers talk. Groups of neighbour discovery and of DHCPv6 are the box's, which passes on what the system
+    /// should hear as well.
+    #[inline]
+    pub fn is_system(&self, target: Ipv6Addr, next_header: u8) -> bool {
+        let Some(addresses) = &self.system else { return false };
+        if target.is_multicast() {
+            let link_scope = target.segments()[0] & 0xff0f == 0xff02;
+            let ours = matches!(next_header, protocol::ICMPV6 | protocol::HOP_BY_HOP) || target == ALL_DHCP;
+            return link_scope && !ours;
+        }
+        addresses.contains(&target)
+    }
+}
+
+/// All_DHCP_Relay_Agents_and_Servers (RFC 8415 §7.1).
+const ALL_DHCP: Ipv6Addr = Ipv6Addr::new(0xff02, 0, 0, 0, 0, 0, 1, 2);
 
 /// A provider as workers see it.
 #[derive(Clone, Debug)]

@@ -161,7 +161,7 @@ fn turn_away<F: Frame>(batch: &mut Batch<F>) -> bool {
 
 /// Sees to what the short way left.
 fn outbound_long<F: Frame>(batch: &mut Batch<F>, scene: &mut Scene<'_>) {
-    if !parse(batch, scene, |packet, _| outbound_key(packet, scene.snapshot)) {
+    if !parse(batch, scene, |packet, port| outbound_key(packet, port, scene.snapshot)) {
         return;
     }
     locate_pairs(batch, scene);
@@ -210,10 +210,10 @@ fn parse<F: Frame>(
     lookups
 }
 
-fn outbound_key(packet: &ipv6::View<'_>, snapshot: &Snapshot) -> (Key, Verdict) {
+fn outbound_key(packet: &ipv6::View<'_>, port: &PortView, snapshot: &Snapshot) -> (Key, Verdict) {
     let (source, target) = (packet.source(), packet.target());
     if target.is_multicast() {
-        return (Key::None, Verdict::Punt(Punt::HostStack));
+        return (Key::None, plain::to_box(packet, port));
     }
     if packet.next_header() == protocol::ICMPV6
         && let Some(about) = natv6::complaint(packet, snapshot)
@@ -228,7 +228,7 @@ fn inbound_key(packet: &ipv6::View<'_>, port: &PortView, scene: &Scene<'_>) -> (
     let refuse = |reason| (Key::None, Verdict::Drop(reason));
     let (source, target) = (packet.source(), packet.target());
     if !snapshot.delegated(target) && !snapshot.is_image(target) {
-        return (Key::None, plain::to_box(target, port));
+        return (Key::None, plain::to_box(packet, port));
     }
     if !may_cross(source) {
         return refuse(DropReason::BadAddress);

@@ -217,6 +217,16 @@ const PROVOKED: &[(DropReason, Provoke)] = &[
         };
         (0..9).fold(with_limits(limits), |bench, _| give(bench, LAN, &question()))
     }),
+    (DropReason::SystemRate, || {
+        let limits = Limits { system_per_second: 8, ..Limits::default() };
+        let mut snapshot = Side::A.snapshot();
+        let address: std::net::Ipv6Addr = "fe80::5157".parse().unwrap();
+        snapshot.ports[usize::from(X.0)].system = Some(vec![address]);
+        let bench = Setup { limits, ..Setup::default() }.build_with(snapshot);
+        let hello = packet("fe80::9".parse().unwrap(), address, 89, &[0; 36]);
+        let hello = frame(Side::A.mac(X), Side::A.router_mac(X), &hello);
+        (0..9).fold(bench, |bench, _| give(bench, X, &hello))
+    }),
     (DropReason::RingFull, || {
         let rings = RingSizes { events: 1, ..RingSizes::default() };
         let mut bench = Setup { rings, ..Setup::default() }.build();

@@ -43,10 +43,12 @@ def config_text(site, options, peers=()):
     """The box's TOML. `peers` are what the other site's `host add` printed."""
     queues = f",qpairs={options.workers}" if options.workers > 1 else ""
 
-    def port(index, name, iface, addresses, extra=""):
+    def port(index, name, iface, addresses, kernel_addresses=(), extra=""):
         listed = ", ".join(f'"{address}"' for address in addresses)
         device = f"net_af_packet{index},iface={iface},qdisc_bypass=1{queues}"
         kernel = f'interface = "{plan.kernel_port(iface)}"\n' if options.ha else ""
+        if options.ha and kernel_addresses:
+            kernel += f"interface_addresses = {json.dumps(kernel_addresses)}\n"
         return f'[[port]]\nname = "{name}"\ndevice = "{device}"\naddresses = [{listed}]\n{kernel}{extra}'
 
     # With a second box its hosts have a router of their own, which finds the box that serves.
@@ -72,11 +74,12 @@ prefix = "{site.cmula}"
 lan = "{site.lan}"
 port = "lan"
 """,
-        port(0, "lan", "lan0", inside, "mtu = 1500\n"),
+        port(0, "lan", "lan0", inside, extra="mtu = 1500\n"),
     ]
     wired = site.providers + (site.spares if options.services else ())
     for index, provider in enumerate(wired, start=1):
-        parts.append(port(index, provider.name, provider.port, [f"{provider.link_of(site.number)}/64"]))
+        kernel = [f"{provider.link_kernel(site.number)}/64"]
+        parts.append(port(index, provider.name, provider.port, [f"{provider.link_of(site.number)}/64"], kernel))
     for provider in site.providers:
         parts.append(
             f'[[provider]]\nname = "{provider.name}"\nport = "{provider.name}"\n'

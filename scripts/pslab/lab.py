@@ -29,6 +29,7 @@ class Options:
     core_mtu: int = 1500
     services: bool = False  # DNS servers of the world, and a spare provider for site a
     ha: bool = False  # two boxes for each site, routing daemons, three etcd nodes
+    sync: bool = False  # the boxes of a site tell each other their contexts
     extra: str = ""  # lines at the end of all boxes' configuration
 
 

@@ -1,4 +1,5 @@
-"""The routing daemons of a lab with two boxes for each site: FRR beside every box, at the hosts' routers and at the providers.
+"""The routing daemons of a lab with two boxes for each site: FRR at the hosts' routers and at the providers, and beside the boxes
+FRR (site a) or BIRD (site b).
 
 Inside a site they speak OSPFv3, towards providers BGP, and BFD (a tenth of a second, three times) with both. What a box's kernel
 has on the box's own interfaces is redistributed, with the metric of the box's role, and nothing else is.
@@ -16,6 +17,7 @@ from .net import LabError
 
 DIRECTORY = plan.RUN_DIR / "frr"
 PROGRAMS = "/usr/lib/frr"
+WITH_BIRD = ("b",)
 START_TIMEOUT_S = 10.0
 CHILDREN = {}  # Node -> its daemons, if this process started them.
 
@@ -37,13 +39,12 @@ def configuration(node):
     if node.startswith("isp-"):
         return {"zebra": "", "bfdd": FAST, "bgpd": provider_text(net.provider_named(node))}
     site = next(each for site in plan.SITES.values() for each in site.boxes if node in (each.box, each.router))
+    if node != site.router and site.name in WITH_BIRD:
+        return {"bird": bird_text(site)}
     if node == site.router:
         lan = "interface lan0\n ipv6 ospf6 area 0\n ipv6 ospf6 passive\nexit\n"
         return {"zebra": "", "bfdd": FAST, "ospf6d": ospf_text("in0", f"10.0.{site.box_id}.100", 255) + lan}
-    addresses = [
-        f"interface {plan.kernel_port(it.port)}\n ipv6 address {it.link_kernel(site.number)}/64\nexit\n" for it in site.providers
-    ]
-    return {"zebra": "".join(addresses), "bfdd": FAST, "ospf6d": inside_text(site), "bgpd": outside_text(site)}
+    return {"zebra": "", "bfdd": FAST, "ospf6d": inside_text(site), "bgpd": outside_text(site)}
 
 
 def ospf_text(interface, router_id, priority, more=""):
@@ -106,6 +107,49 @@ exit
 """
 
 
+def bird_text(site):
+    """All of it in one: BIRD has what FRR has in four daemons. From the other routers it takes the hosts alone: what the other
+    box announces would win against the kernel's own route, and never be announced."""
+    protocols = "".join(
+        f"""protocol bgp {it.name} {{
+    local as {site.number_as};
+    neighbor {it.link_isp} as {it.number_as};
+    hold time 9; keepalive time 3; connect retry time 1; connect delay time 1; error wait time 1, 2;
+    bfd yes;
+    ipv6 {{
+        import none;
+        next hop self;
+        export filter {{
+            if proto = "boxes" && net ~ [ {it.prefix}{{48,64}} ] then {{ bgp_med = krt_metric; accept; }}
+            reject;
+        }};
+    }};
+}}
+"""
+        for it in site.providers
+    )
+    inner = plan.kernel_port("lan0")
+    return f"""router id 10.0.{site.box_id}.1;
+protocol device {{ scan time 1; }}
+protocol kernel boxes {{
+    learn;
+    scan time 5;
+    ipv6 {{ import all; export filter {{ if net = {site.lan} then accept; reject; }}; }};
+}}
+protocol bfd {{ interface "*" {{ min rx interval 100 ms; min tx interval 100 ms; multiplier 3; }}; }}
+protocol ospf v3 inside {{
+    ipv6 {{
+        import filter {{ if net = {site.lan} then accept; reject; }};
+        export filter {{
+            if proto = "boxes" && net ~ [ {plan.IDENTIFIERS}{{7,64}} ] then {{ ospf_metric2 = krt_metric; accept; }}
+            reject;
+        }};
+    }};
+    area 0 {{ interface "{inner}" {{ type broadcast; hello 1; dead 4; priority 0; bfd yes; }}; }};
+}}
+{protocols}"""
+
+
 # --- processes -------------------------------------------------------------------------------------------------
 
 
@@ -123,22 +167,30 @@ def launch(node):
         shutil.chown(path, "frr", "frr")
     CHILDREN[node] = []
     for name, text in configuration(node).items():
-        file, log, vty = (folder / f"{name}.{end}" for end in ("conf", "log", "vty"))
-        file.write_text(f"hostname {node}\nlog file {log}\n{text}")
+        file, log, socket_file = (folder / f"{name}.{end}" for end in ("conf", "log", "vty"))
+        file.write_text(text if name == "bird" else f"hostname {node}\nlog file {log}\n{text}")
         shutil.chown(file, "frr", "frr")
-        vty.unlink(missing_ok=True)
-        words = [f"{PROGRAMS}/{name}", "-f", str(file), "-i", str(folder / f"{name}.pid")]
-        words += ["-z", str(folder / "zserv"), "--vty_socket", str(folder), "-P", "0"]
-        words += ["--bfdctl", str(folder / "bfdd.sock")] if name == "bfdd" else []
+        socket_file.unlink(missing_ok=True)
+        words = bird_words(folder) if name == "bird" else frr_words(name, folder)
         with open(folder / f"{name}.out", "ab") as out:
             try:
                 child = subprocess.Popen(
                     net.inside(node, words), stdin=subprocess.DEVNULL, stdout=out, stderr=out, start_new_session=True
                 )
             except FileNotFoundError:
-                raise LabError("FRR is not there: run scripts/install-deps --services") from None
+                raise LabError("FRR or BIRD is not there: run scripts/install-deps --services") from None
         CHILDREN[node].append(child)
-        wait_for(vty, child, folder / f"{name}.out")
+        wait_for(socket_file, child, folder / f"{name}.out")
+
+
+def bird_words(folder):
+    return ["bird", "-f", "-c", str(folder / "bird.conf"), "-s", str(folder / "bird.vty"), "-P", str(folder / "bird.pid")]
+
+
+def frr_words(name, folder):
+    words = [f"{PROGRAMS}/{name}", "-f", str(folder / f"{name}.conf"), "-i", str(folder / f"{name}.pid")]
+    words += ["-z", str(folder / "zserv"), "--vty_socket", str(folder), "-P", "0"]
+    return [*words, "--bfdctl", str(folder / "bfdd.sock")] if name == "bfdd" else words
 
 
 def wait_for(path, child, log):
@@ -208,24 +260,27 @@ def number_of(hops, site, port):
 
 
 def link_local(node, port):
-    """The link-local address that a kernel makes for an interface with this port's hardware address (RFC 4291, appendix A);
-    none without the port."""
+    """The link-local address that a box's kernel has on the interface it shares this port by; none without the port. The box
+    has the one that everybody makes of the hardware address (RFC 4291, appendix A), and the kernel's differs in one octet."""
     done = net.exec_in(node, ["ip", "-j", "link", "show", port], check=False)
     if done.returncode != 0:
         return None
     octets = bytearray.fromhex(json.loads(done.stdout)[0]["address"].replace(":", ""))
-    octets[3:3] = b"\xff\xfe"
+    octets[3:3] = b"\xff\xfd"
     octets[0] ^= 2
     return str(ipaddress.IPv6Address(b"\xfe\x80" + bytes(6) + bytes(octets)))
 
 
 def wait_converged(number=1, timeout_s=40.0):
     """Waits until everybody sends to the same box of each site."""
+    for site in plan.SITES.values():
+        wait_serving(site, number, timeout_s)
+
+
+def wait_serving(site, number, timeout_s=40.0):
+    """Waits until the hosts' router and all providers of a site send to this one of its boxes."""
     deadline = time.monotonic() + timeout_s
-    while True:
-        found = {site.name: serving(site) for site in plan.SITES.values()}
-        if all(set(places.values()) == {number} for places in found.values()):
-            return
+    while set((found := serving(site)).values()) != {number}:
         if time.monotonic() > deadline:
-            raise LabError(f"routes have not converged after {timeout_s:.0f} s: {found}")
-        time.sleep(0.1)
+            raise LabError(f"site {site.name} is not served by box {number} after {timeout_s:.0f} s: {found}")
+        time.sleep(0.05)

@@ -15,6 +15,7 @@ use super::natv6;
 use super::network;
 use super::problem::Problem;
 use super::publish;
+use super::routes;
 use super::site::{Eal, Hints, Hugepages, Idle, Node, Order, Reap, Routable, Setup, Shim6, Site};
 use super::source::{Source, Span};
 use super::sync;
@@ -49,6 +50,9 @@ fn read(source: &mut Source<'_>, directory: &Path) -> Option<Site> {
     let web = web::check(source, &file.web, &manage, &metrics);
     let sync = sync::check(source, &file.sync, directory);
     let forks = fork::check(source, &file.forks, &network, shim6.forks_max);
+    routes::together(source, &file, &network);
+    let router = routes::router(source, &file, &network);
+    let routes = routes::check(source, &file.routes, &network);
     Some(Site {
         node,
         eal,
@@ -79,6 +83,8 @@ fn read(source: &mut Source<'_>, directory: &Path) -> Option<Site> {
         metrics,
         web,
         sync,
+        router,
+        routes,
     })
 }
 

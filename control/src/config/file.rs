@@ -8,6 +8,7 @@ use serde::de::DeserializeOwned;
 use toml::Spanned;
 use toml::de::{DeValue, ValueDeserializer};
 
+use super::routes::Role;
 use super::site::{ARecords, FlowLabels, Hugepages, Idle, Order, Routable};
 use super::source::{Source, remove_at};
 
@@ -39,6 +40,7 @@ pub(super) struct SiteFile {
     pub(super) metrics: Section<MetricsSection>,
     pub(super) web: Section<WebSection>,
     pub(super) sync: Section<SyncSection>,
+    pub(super) routes: Section<RoutesSection>,
 }
 
 /// A table that stands in the file once or not at all.
@@ -91,6 +93,7 @@ pub(super) struct SiteSection {
     pub(super) quarantine_s: Number,
     pub(super) mss_clamp: Option<bool>,
     pub(super) identifier_blocks: Texts,
+    pub(super) router: Text,
 }
 
 /// `[[port]]`
@@ -102,6 +105,8 @@ pub(super) struct PortSection {
     pub(super) addresses: Texts,
     pub(super) mac: Text,
     pub(super) mtu: Number,
+    pub(super) interface: Text,
+    pub(super) interface_addresses: Texts,
 }
 
 /// `[[provider]]`
@@ -325,6 +330,18 @@ pub(super) struct WebSection {
     pub(super) over_tls: Option<Spanned<bool>>,
 }
 
+/// `[routes]`
+#[derive(Debug, Default, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub(super) struct RoutesSection {
+    pub(super) enabled: Option<bool>,
+    pub(super) role: Option<Role>,
+    pub(super) metric: Number,
+    pub(super) inside: Texts,
+    pub(super) linger_ms: Number,
+    pub(super) packets_per_s: Number,
+}
+
 /// `[metrics]`
 #[derive(Debug, Default, Deserialize)]
 #[serde(deny_unknown_fields)]
@@ -348,7 +365,7 @@ pub(super) struct SyncSection {
 
 const SECTIONS: &str = "[box], [eal], [site], [[port]], [[provider]], [[peer]], [[fork]], [reap], [hints], [shim6], \
                         [natv6], [setup], [dns], [publish], [dhcp], [ra], [store], [manage], [metrics], [web], \
-                        [sync]";
+                        [routes], [sync]";
 
 impl SiteFile {
     /// The file's fields; what cannot be read is noted in `source` and left out.
@@ -377,6 +394,7 @@ impl SiteFile {
                 "metrics" => file.metrics = one(source, "metrics", value),
                 "web" => file.web = one(source, "web", value),
                 "sync" => file.sync = one(source, "sync", value),
+                "routes" => file.routes = one(source, "routes", value),
                 unknown => {
                     source.problem_at(&key.span(), unknown.to_string(), format!("unknown; expected one of {SECTIONS}"));
                 }

@@ -105,6 +105,12 @@ limits! {
     SETUP_OCTETS "setup.octets" 0, 0 to 1_099_511_627_776;
     /// The same in time: a quiet session that lasts has more to lose than its few packets tell.
     SETUP_AGE_S "setup.age_s" 30, 0 to 86_400;
+    /// Metric of the operating system's routes; 200 where `routes.role` is "backup". zebra reads a distance in the upper octet.
+    ROUTES_METRIC "routes.metric" 100, 1 to 16_777_215;
+    /// How long the box forwards on after its routes are gone: what routing protocols need to hear of it.
+    ROUTES_LINGER_MS "routes.linger_ms" 1000, 0 to 10_000;
+    /// Packets a second for the operating system, by each port.
+    ROUTES_PACKETS_PER_S "routes.packets_per_s" 10_000, 10 to 1_000_000;
     /// Clients with an address at one time.
     DHCP_LEASES_MAX "dhcp.leases_max" 4096, 1 to 65_536;
     /// Addresses of one client.

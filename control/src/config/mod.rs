@@ -27,6 +27,7 @@ pub mod prefix;
 mod problem;
 pub mod publish;
 pub mod reload;
+pub mod routes;
 pub mod site;
 mod source;
 pub mod sync;

@@ -15,6 +15,7 @@ use super::file::{PeerSection, PortSection, ProviderSection, SiteFile, SiteSecti
 use super::limits;
 use super::natv6;
 use super::prefix::{LinkAddress, MacAddress, Prefix, is_routable, is_unicast};
+use super::routes;
 use super::site::{Device, Peer, Port, Provider};
 use super::source::{Source, Span};
 use super::uplink::{self, Uplink};
@@ -165,10 +166,11 @@ fn port(source: &mut Source<'_>, section: &Spanned<PortSection>) -> Option<Port>
         None => None,
     };
     let mtu = number(source, &section.mtu, limits::MTU);
-    Some(Port { name: name?, device: device?, addresses: addresses?, mac, mtu })
+    let interface = routes::interface(source, section);
+    Some(Port { name: name?, device: device?, addresses: addresses?, mac, mtu, interface })
 }
 
-fn link_address(source: &mut Source<'_>, text: &Spanned<String>) -> Option<LinkAddress> {
+pub(super) fn link_address(source: &mut Source<'_>, text: &Spanned<String>) -> Option<LinkAddress> {
     let parsed: LinkAddress = parsed(source, text, "an IPv6 address with its prefix length")?;
     if !is_unicast(parsed.address) {
         source.problem(&text.span(), format!("{} is not an address a box can have", parsed.address));

@@ -6,7 +6,7 @@
 //! to list here is refused and never passed over.
 
 use super::Site;
-use super::site::TlsFiles;
+use super::site::{Routes, TlsFiles};
 
 /// What becomes of a setting that was changed while the box runs.
 #[derive(Clone, Copy, Debug)]
@@ -66,6 +66,11 @@ pub const SETTINGS: &[Setting] = &[
     reload("manage.clients_operator_ca", |new, old| {
         like_tls(new, old, |new, old| new.operators.clone_from(&old.operators));
     }),
+    reload("site.router", |new, old| new.router = old.router),
+    reload("routes.role", |new, old| like_routes(new, old, |new, old| new.role = old.role)),
+    reload("routes.metric", |new, old| like_routes(new, old, |new, old| new.metric = old.metric)),
+    reload("routes.inside", |new, old| like_routes(new, old, |new, old| new.inside.clone_from(&old.inside))),
+    reload("routes.linger_ms", |new, old| like_routes(new, old, |new, old| new.linger = old.linger)),
     restart("box.name", |new, old| new.node.name == old.node.name),
     restart("box.id", |new, old| new.node.id == old.node.id),
     restart("box.workers", |new, old| new.node.workers == old.node.workers),
@@ -98,6 +103,7 @@ pub const SETTINGS: &[Setting] = &[
     restart("[metrics]", |new, old| new.metrics == old.metrics),
     restart("[web]", |new, old| new.web == old.web),
     restart("[sync]", |new, old| new.sync == old.sync),
+    restart("the rest of [routes]", |new, old| new.routes == old.routes),
 ];
 
 /// What is told of a difference that no setting above owns up to.
@@ -123,6 +129,13 @@ pub fn needs_restart(old: &Site, new: &Site) -> Vec<&'static str> {
 fn like_if_both<T: Clone>(new: &mut Option<T>, old: &Option<T>) {
     if new.is_some() && old.is_some() {
         new.clone_from(old);
+    }
+}
+
+/// Other routes; whether there are any is not taken over.
+fn like_routes(new: &mut Site, old: &Site, like: fn(&mut Routes, &Routes)) {
+    if let (Some(new), Some(old)) = (&mut new.routes, &old.routes) {
+        like(new, old);
     }
 }
 
@@ -152,6 +165,7 @@ port = "lan"
 name = "lan"
 device = "net_af_packet0,iface=eth0"
 addresses = ["fc00:a:0:1::1/64"]
+interface = "ps-lan"
 
 [[port]]
 name = "x"
@@ -162,6 +176,7 @@ addresses = ["2001:db8:aa::2/64"]
 name = "y"
 device = "net_af_packet2,iface=eth2"
 addresses = ["2001:db8:ab::2/64"]
+interface = "ps-y"
 
 [[provider]]
 name = "isp-x"
@@ -193,6 +208,7 @@ clients_operator_ca = "operators.pem"
 listen = "[::1]:9464"
 [web]
 listen = "[::1]:8080"
+[routes]
 "#;
 
     /// For each setting of the table, what to write instead of what (or, without anything, which section to add).
@@ -218,6 +234,11 @@ listen = "[::1]:8080"
         ("manage.key", "\"box-key.pem\"", "\"new-key.pem\""),
         ("manage.clients_read_ca", "clients_read_ca = \"readers.pem\"\n", ""),
         ("manage.clients_operator_ca", "\"operators.pem\"", "\"others.pem\""),
+        ("site.router", "port = \"lan\"", "port = \"lan\"\nrouter = \"fe80::9\""),
+        ("routes.role", "[routes]", "[routes]\nrole = \"backup\"\nmetric = 100"),
+        ("routes.metric", "[routes]", "[routes]\nmetric = 7"),
+        ("routes.inside", "[routes]", "[routes]\ninside = [\"fc00::/16\"]"),
+        ("routes.linger_ms", "[routes]", "[routes]\nlinger_ms = 0"),
         ("box.name", "name = \"a-box\"", "name = \"b-box\""),
         ("box.id", "name = \"a-box\"", "name = \"a-box\"\nid = 7"),
         ("box.workers", "name = \"a-box\"", "name = \"a-box\"\nworkers = 2"),
@@ -253,6 +274,7 @@ listen = "[::1]:8080"
             "[sync]\nlisten = \"[::1]:4700\"\npeers = [\"[::1]:4701\"]\ncertificate = \"c\"\nkey = \"k\"\nca = \"a\"\n\
              secret = \"s\"",
         ),
+        ("the rest of [routes]", "[routes]", "[routes]\npackets_per_s = 70"),
     ];
 
     fn parsed(text: &str) -> Site {

@@ -16,6 +16,7 @@ use crate::dns::Name;
 pub use super::manage::{Manage, Metrics};
 use super::prefix::{LinkAddress, MacAddress, Prefix};
 use super::publish::Publish;
+pub use super::routes::{Interface, Role, Routes};
 pub use super::sync::Sync;
 pub use super::tls::TlsFiles;
 use super::uplink::Uplink;
@@ -83,6 +84,10 @@ pub struct Site {
     pub web: Web,
     /// Other boxes of the site (`[sync]`); none without it.
     pub sync: Option<Sync>,
+    /// The router the hosts are behind (`site.router`); none if they are on the port's link, or the system's routes say so.
+    pub router: Option<Ipv6Addr>,
+    /// Routes of the operating system's (`[routes]`); none without them.
+    pub routes: Option<Routes>,
 }
 
 /// What clients inside are given (`[dhcp]`). Times in seconds.
@@ -261,6 +266,8 @@ pub struct Port {
     pub mac: Option<MacAddress>,
     /// The link's MTU in octets.
     pub mtu: u16,
+    /// The operating system's interface there, if it shares the port.
+    pub interface: Option<Interface>,
 }
 
 /// What DPDK opens.

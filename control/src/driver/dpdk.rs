@@ -2,6 +2,7 @@
 
 use std::cell::Cell;
 use std::collections::BTreeMap;
+use std::os::fd::OwnedFd;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::thread::{self, JoinHandle};
@@ -67,6 +68,11 @@ pub(super) fn keep_descriptors() {
     if let Err(error) = dataplane::port::dpdk::keep_descriptors() {
         warn!(%error, "another process may inherit devices of this one");
     }
+}
+
+/// Makes an interface of the operating system's.
+pub(super) fn open_tap(name: &str) -> std::io::Result<OwnedFd> {
+    dataplane::port::dpdk::open_tap(name).map(OwnedFd::from)
 }
 
 /// Devices that are to be opened, and where their queues go.

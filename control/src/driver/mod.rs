@@ -16,6 +16,7 @@ mod stories;
 mod succession;
 mod supervisor;
 mod sync;
+mod system;
 mod traced;
 mod uplinks;
 
@@ -53,6 +54,7 @@ pub use run::run;
 use stories::Stories;
 use succession::{Heirs, Succession};
 pub use supervisor::Supervisor;
+use system::{Conditions, System};
 use traced::Tracing;
 use uplinks::resolved;
 
@@ -196,6 +198,9 @@ struct Control {
     history: History,
     /// Other boxes of the site, if there are any.
     boxes: Option<sync::Boxes>,
+    /// What is shared with the operating system, if anything is.
+    system: Option<System>,
+    conditions: Conditions,
 }
 
 impl Control {
@@ -239,6 +244,8 @@ impl Control {
             renewal: None,
             history: History::default(),
             boxes: None,
+            system: None,
+            conditions: Conditions::default(),
         })
     }
 
@@ -299,6 +306,7 @@ impl Control {
         let mut events = workers.poll(EVENTS_PER_TURN, &mut |notice| engine.notice(clock.now(), rng, notice, effects));
         let now = clock.now();
         let mut looked = false;
+        events += self.system.as_mut().map_or(0, |system| system.turn(now, engine, effects));
         events += helpers.turn(now, rng, engine, effects);
         events += boxes.as_mut().map_or(0, |boxes| boxes.turn(now, rng, engine, effects));
         events += leases.as_mut().map_or(0, |leases| leases.turn(now, rng, engine, effects));
@@ -308,8 +316,12 @@ impl Control {
             if let Ok(unix) = SystemTime::now().duration_since(SystemTime::UNIX_EPOCH) {
                 engine.wall_clock(now, unix.as_secs());
             }
-            for (port, up) in self.devices.links().into_iter().enumerate() {
-                engine.link_state(now, PortId(port as u8), up, effects);
+            let links = self.devices.links();
+            for (port, up) in links.iter().enumerate() {
+                engine.link_state(now, PortId(port as u8), *up, effects);
+            }
+            if let Some(system) = &mut self.system {
+                system.set_links(&links);
             }
         }
         if engine.deadline().is_some_and(|due| due <= now) {
@@ -320,6 +332,7 @@ impl Control {
         }
         if looked {
             self.tend_trace(now);
+            self.tend_system(now);
             let Control { surroundings, engine, configuration, .. } = self;
             surroundings.supervisor.status(|| serving(engine, configuration));
             self.remember(now);
@@ -346,6 +359,11 @@ impl Control {
                         warn!(port = port.0, worker, "no buffer for a packet of the control core");
                     }
                 }
+                Effect::System(port, frame) => {
+                    if self.system.as_mut().is_none_or(|system| !system.give(port, &frame)) {
+                        self.engine.system_lost(1);
+                    }
+                }
                 Effect::Plain(port, frame) => {
                     if !self.workers.plain(port, &frame) {
                         warn!(port = port.0, "no buffer for a packet that control gives back");
@@ -364,7 +382,9 @@ impl Control {
         }
         let response = match &call.request {
             // What is said now would be known to a process that is about to end, and to nobody else.
-            Request::Reload | Request::Steer(_) | Request::PolicyLoad if self.succession.is_some() => {
+            Request::Reload | Request::Steer(_) | Request::PolicyLoad | Request::Serve(_)
+                if self.succession.is_some() =>
+            {
                 Response::error("another process is taking over: say it again to that one")
             }
             Request::Status => Response::Status(self.status(now)),
@@ -390,6 +410,7 @@ impl Control {
             },
             Request::Upgrade => self.upgrade(),
             Request::Steer(wanted) => self.steer(wanted),
+            Request::Serve(wanted) => self.serve_again(now, wanted),
             Request::TraceStart(asked) => self.start_trace(now, asked),
             Request::TraceFetch(asked) => self.fetch_trace(now, asked.id),
             Request::TraceStop(asked) => self.trace_stopped(asked.id),
@@ -441,6 +462,7 @@ impl Control {
             hosts: self.engine.hosts_served() as u64,
             publish: self.engine.publish_counts(),
             sync: self.boxes.as_ref().map(|boxes| boxes.view(now, &self.engine)),
+            system: Box::new(self.system_view()),
         }
     }
 

@@ -13,6 +13,7 @@ use tracing::info;
 use super::dpdk;
 use super::succession::{Beginning, Heir, Predecessor, Succession};
 use super::sync::Boxes;
+use super::system::System;
 use super::uplinks::resolved;
 use super::{Clock, Control, FAREWELL, Opened, RunError, Surroundings, leases};
 use crate::config::Configuration;
@@ -42,11 +43,17 @@ pub fn run(configuration: Configuration, surroundings: Surroundings) -> Result<(
     let known = resolved(&configuration, &carried);
     let policy = Policy::of(&known).map_err(|problems| RunError::Policy(problems.to_string()))?;
     let opened = open(&known, surroundings.ordinary_memory, clock, &mut rng, beginning)?;
+    let interfaces = old.as_mut().map(|(heir, _)| heir.interfaces()).unwrap_or_default();
     let mut control = Control::new(configuration, carried, surroundings, clock, rng, opened)?;
     super::sync::join(&control.configuration, clock, &mut control.engine);
+    control.conditions.withdrawn = old.as_ref().is_some_and(|(_, beginning)| beginning.withdrawn);
+    control.system = System::open(&control.configuration.site, &control.engine, interfaces)?;
     control.engine.set_policy(clock.now(), policy, &mut Vec::new());
     let taken_over = old.is_some();
     let mut heir = old.take().map(|(heir, _)| heir);
+    if heir.is_none() {
+        control.begin_system()?;
+    }
     if let Some(heir) = &mut heir {
         control.inherit(heir)?;
         kept = leases::open(&control.configuration, clock, &mut control.rng)?;
@@ -70,6 +77,7 @@ pub fn run(configuration: Configuration, surroundings: Surroundings) -> Result<(
         Ending::Told => {
             control.surroundings.supervisor.stopping();
             drop((server, heirs));
+            control.linger();
             control.engine.farewell(&mut control.effects);
             control.carry_out();
             std::thread::sleep(FAREWELL);
@@ -89,7 +97,12 @@ pub(super) enum Ending {
 }
 
 #[cfg(feature = "dpdk")]
-pub(super) use dpdk::keep_descriptors;
+pub(super) use dpdk::{keep_descriptors, open_tap};
+
+#[cfg(not(feature = "dpdk"))]
+pub(super) fn open_tap(_: &str) -> std::io::Result<std::os::fd::OwnedFd> {
+    Err(std::io::ErrorKind::Unsupported.into())
+}
 
 #[cfg(not(feature = "dpdk"))]
 pub(super) fn keep_descriptors() {}

@@ -25,6 +25,8 @@ pub enum Effect {
     Transmit(PortId, Vec<u8>),
     /// Let this worker send an Ethernet frame, after what it was told before.
     TransmitBy(usize, PortId, Vec<u8>),
+    /// Give an Ethernet frame to the operating system, by its interface of this port.
+    System(PortId, Vec<u8>),
     /// Give an Ethernet frame back to the workers: it is none of a context's.
     Plain(PortId, Vec<u8>),
     /// Give all workers this snapshot.

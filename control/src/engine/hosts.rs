@@ -117,6 +117,8 @@ impl Engine {
             self.advise_hosts(told);
         }
         self.set_natv6(site);
+        self.fitness.renew(site);
+        self.configure_inner_router(now, site.router, effects);
         self.set_peers(site);
         self.set_lists_due();
         let reclassified = self.set_classes(site);
@@ -337,6 +339,8 @@ impl Engine {
     /// Who has a ULID now.
     fn owner_of(&self, ulid: Ulid) -> Owner {
         let link = self.host_at(self.lan_port, ulid.0).and_then(|at| self.snapshot.hosts[at].mac);
+        // Where the router is tells nobody apart.
+        let link = link.filter(|_| !self.is_behind_router(self.lan_port, ulid.0));
         Owner { pds: self.endpoint.host(ulid).and_then(|host| host.pds.clone()), link }
     }
 
@@ -377,7 +381,8 @@ impl Engine {
 
     /// A host that is new gets a place among those that workers know.
     pub(super) fn show_to_workers(&mut self, ulid: Ulid) {
-        let view = HostView { ulid, port: self.lan_port, mac: None };
+        let mac = self.inner_mac().filter(|_| self.is_behind_router(self.lan_port, ulid.0));
+        let view = HostView { ulid, port: self.lan_port, mac };
         let snapshot = Arc::make_mut(&mut self.snapshot);
         let at = match self.free_places.pop() {
             Some(at) => at,

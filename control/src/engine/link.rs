@@ -108,7 +108,7 @@ impl Engine {
         frame: &[u8],
         effects: &mut Vec<Effect>,
     ) {
-        if let Some(mac) = self.neighbours.mac(port, next_hop) {
+        if let Some(mac) = self.neighbours.mac(port, self.hop_to(port, next_hop)) {
             self.link_events(now, vec![LinkEvent::Resolved(port, next_hop, mac)], effects);
         }
         self.send_frame(now, port, next_hop, frame.to_vec(), effects);
@@ -123,6 +123,7 @@ impl Engine {
         frame: Vec<u8>,
         effects: &mut Vec<Effect>,
     ) {
+        let next_hop = self.hop_to(port, next_hop);
         if let Some(mac) = self.neighbours.configured_mac(port, next_hop) {
             // What almost always happens, and needs no events.
             let mut frame = frame;
@@ -133,6 +134,7 @@ impl Engine {
             return;
         }
         let router = self.providers.iter().any(|provider| (provider.port, provider.next_hop) == (port, next_hop));
+        let router = router || port == self.lan_port && self.inner_router() == Some(next_hop);
         let kind = if router || self.host_at(port, next_hop).is_some() { Kind::Configured } else { Kind::Stranger };
         let mut events = Vec::new();
         self.neighbours.send(now, (port, next_hop), kind, frame, &mut events);
@@ -155,7 +157,8 @@ impl Engine {
         });
         let behind = |provider: &&Provider| provider.port == port && provider.exists();
         let router = self.providers.iter().find(behind).map(|provider| provider.next_hop);
-        let next_hop = if on_link { Some(target) } else { router };
+        let inside = self.is_behind_router(port, target);
+        let next_hop = if on_link || inside { Some(target) } else { router };
         if let Some(next_hop) = next_hop {
             self.send_packet(now, port, next_hop, packet, effects);
         }
@@ -199,19 +202,21 @@ impl Engine {
         mac: Option<Mac>,
         effects: &mut Vec<Effect>,
     ) -> bool {
+        if port == self.lan_port && self.inner_router() == Some(address) {
+            // It may be a host besides.
+            return self.set_host_mac(port, address, mac) | self.spread_inner_router();
+        }
+        // Who is behind the router is where that is, whoever says otherwise.
+        let mac = if self.is_behind_router(port, address) { self.inner_mac() } else { mac };
         let views = self.snapshot.providers.iter().enumerate();
         let news = views.filter(|(_, view)| (view.port, view.next_hop) == (port, address) && view.mac != mac);
         let routers: Vec<usize> = news.map(|(at, _)| at).collect();
-        let host = self.host_at(port, address).filter(|&at| self.snapshot.hosts[at].mac != mac);
-        if routers.is_empty() && host.is_none() {
+        let host = self.set_host_mac(port, address, mac);
+        if routers.is_empty() && !host {
             return self.note_mapped(port, address, mac);
         }
-        let snapshot = Arc::make_mut(&mut self.snapshot);
         for &at in &routers {
-            snapshot.providers[at].mac = mac;
-        }
-        if let Some(at) = host {
-            snapshot.hosts[at].mac = mac;
+            Arc::make_mut(&mut self.snapshot).providers[at].mac = mac;
         }
         for at in routers {
             self.provider_state(now, at, |provider| provider.router = mac.is_some(), effects);
@@ -219,9 +224,21 @@ impl Engine {
         true
     }
 
+    /// Whether that is news of a host.
+    fn set_host_mac(&mut self, port: PortId, address: Ipv6Addr, mac: Option<Mac>) -> bool {
+        let host = self.host_at(port, address).filter(|&at| self.snapshot.hosts[at].mac != mac);
+        if let Some(at) = host {
+            Arc::make_mut(&mut self.snapshot).hosts[at].mac = mac;
+        }
+        host.is_some()
+    }
+
     /// The device of a port says that its link is up or down.
     pub fn link_state(&mut self, now: Instant, port: PortId, up: bool, effects: &mut Vec<Effect>) {
         self.note_uplink(port, up);
+        if port == self.lan_port {
+            self.fitness.inside = up;
+        }
         for at in 0..self.providers.len() {
             if self.providers[at].port == port {
                 self.provider_state(now, at, |provider| provider.link = up, effects);

@@ -1,9 +1,8 @@
 //! The engine: everything the control core decides, wired together, still without a clock, a socket or a thread.
 //!
-//! In come [`Notice`]s of the workers, the passing of time and the operator's wishes; out go [`Effect`]s. Between them
-//! the [Shim6 endpoint](crate::shim6), one [REAP machine](crate::reap) per established context, the book of paths that
-//! contexts share, and the box's own [host stack](crate::host). The driver runs it against real workers, the simulator
-//! and the tests against workers with ports in memory: it is the same code.
+//! In come [`Notice`]s of the workers, the passing of time and the operator's wishes; out go [`Effect`]s. Between them the [Shim6
+//! endpoint](crate::shim6), one [REAP machine](crate::reap) per established context, the book of paths that contexts share, and the
+//! box's own [host stack](crate::host). The driver, the simulator and the tests run the same code.
 //!
 //! | file | what it answers |
 //! |---|---|
@@ -29,6 +28,9 @@
 //! | `unreachable` | who hears of a packet whose next hop does not answer |
 //! | `standby` | another pair for each context, and what workers do at once when a path is lost |
 //! | `numbers` | the numbers by which workers know paths |
+//! | `system` | what the operating system may send and what it hears, where it shares a port |
+//! | `inside` | the router that hosts are behind |
+//! | `fitness` | whether the box is fit to serve, and the routes that say so |
 //! | `succession` | what another process is told that takes this one's place, and what it makes of it |
 //! | `steer` | which providers contexts should use, and how peers hear of it |
 //! | `policy` | which contexts should use which provider, by the site's policy |
@@ -48,11 +50,13 @@ mod context;
 mod durations;
 mod effect;
 mod explain;
+mod fitness;
 mod fork;
 mod goal;
 mod hints;
 mod hosts;
 mod icmp;
+mod inside;
 mod label;
 mod leases;
 mod legacy;
@@ -77,6 +81,7 @@ mod setup;
 mod standby;
 mod steer;
 mod succession;
+mod system;
 mod tally;
 mod udp;
 mod unreachable;
@@ -111,6 +116,7 @@ use crate::time::Instant;
 use crate::wheel::Wheel;
 use attachments::Attachments;
 pub use effect::{Effect, Story};
+pub use fitness::{Unfit, Wanted};
 pub use hosts::Changes;
 pub use leases::{Commit, IdentityJob, Kept, MadeIdentity};
 pub use mirror::{GroupPlan, MirrorCounts, Told};
@@ -252,6 +258,10 @@ pub struct Engine {
     /// Room for what the endpoint says, empty between calls.
     outputs: Vec<shim6::Output>,
     keys: Keys,
+    /// The router that hosts are behind.
+    inner: inside::InnerRouter,
+    /// What the routes of the operating system depend on.
+    fitness: fitness::Fitness,
     /// What has been told to who takes this engine's place.
     bequest: Option<Box<succession::Bequest>>,
     /// What was told by the one whose place this engine takes.
@@ -265,12 +275,10 @@ impl Engine {
     pub fn notice(&mut self, now: Instant, rng: &mut dyn Rng, notice: Notice<'_>, effects: &mut Vec<Effect>) {
         match notice {
             Notice::UnknownPair(ulids) => self.unknown_pair(now, rng, ulids, effects),
+            Notice::UnknownTag { tag, .. } if self.ask_for_tag(now, tag) => {}
             Notice::UnknownTag { tag, locators, udp } => {
                 let mut out = Vec::new();
                 self.remind(tag, effects);
-                if self.ask_for_tag(now, tag) {
-                    return;
-                }
                 self.carriages.came(context::along(locators).swapped(), udp);
                 let verdict = self.endpoint.payload_without_context(now, tag, locators, &mut out);
                 self.tally.shim6(verdict);
@@ -279,6 +287,7 @@ impl Engine {
             }
             Notice::Punt(port, Punt::HostStack, frame) => self.for_the_box(now, rng, port, frame, effects),
             Notice::Punt(_, Punt::Shim6, frame) if self.is_for_another(frame) => {}
+            Notice::Punt(port, Punt::System, frame) => self.for_the_system(port, frame, effects),
             Notice::Punt(_, Punt::Shim6, frame) => self.control_message(now, rng, frame, effects),
             Notice::Punt(port, Punt::IcmpError, frame) => self.icmp_error(now, rng, Some(port), frame, effects),
             Notice::Unresolved(port, next_hop, frame) => self.unresolved(now, port, next_hop, frame, effects),
@@ -531,6 +540,7 @@ impl Engine {
     /// Neighbour discovery, and whatever else is addressed to the box itself.
     fn for_the_box(&mut self, now: Instant, rng: &mut dyn Rng, port: PortId, frame: &[u8], effects: &mut Vec<Effect>) {
         let Some(packet) = frame.get(ethernet::HEADER_LEN..) else { return };
+        self.show_to_system(port, frame, effects);
         if self.router_advertised(now, rng, port, packet, effects) {
             return;
         }

@@ -16,6 +16,7 @@ use rand::Rng;
 use super::carriage::Carriages;
 use super::standby::Standbys;
 use super::{Effect, Engine, Keys, Provider, Revival, Round, Tally};
+use crate::config::routes::PACKETS_PER_S;
 use crate::config::site::FlowLabels;
 use crate::config::{Hosts, Site, site};
 use crate::host::{Listener, Neighbours, OwnLink, Stack};
@@ -169,11 +170,14 @@ impl Engine {
             bequest: None,
             inheritance: Default::default(),
             mirrors: None,
+            inner: Default::default(),
+            fitness: super::fitness::Fitness::of(site),
         };
         engine.endpoint.reserve(site.node.contexts_max as usize);
         engine.set_natv6(site);
         engine.set_peers(site);
         engine.set_classes(site);
+        engine.configure_inner_router(Instant::START, site.router, &mut Vec::new());
         engine.set_hosts(hosts, rng)?;
         engine.prepare_advertising(site);
         engine.renew_nat();
@@ -222,6 +226,7 @@ pub fn worker_limits(site: &Site) -> Limits {
         questions_per_second: site.dns.as_ref().map_or(0, |dns| dns.questions_per_s.div_ceil(workers)),
         questions_per_host_second: site.dns.as_ref().map_or(0, |dns| dns.questions_per_host_s),
         standbys: site.reap.standby,
+        system_per_second: site.routes.as_ref().map_or(PACKETS_PER_S, |it| it.packets_per_s).div_ceil(workers),
         ..Limits::default()
     }
 }
@@ -274,9 +279,11 @@ pub(super) fn role_of(hosts: bool, providers: bool) -> Role {
 fn snapshot(site: &Site, ports: &[PortSetup], own: &[Vec<(Ipv6Addr, u8)>]) -> Snapshot {
     let addresses = |own: &Vec<(Ipv6Addr, u8)>| own.iter().map(|(address, _)| *address).collect::<Vec<Ipv6Addr>>();
     let own = own.iter().map(addresses);
+    let shared = super::system::shared(site);
     let views = ports.iter().zip(own).enumerate().map(|(at, (setup, own))| {
         let icmp_source = Ipv6Addr::UNSPECIFIED;
-        PortView { role: role(site, at), mac: setup.mac, mtu: setup.mtu, own, icmp_source }
+        let system = shared.get(at).is_some_and(|shared| *shared).then(Vec::new);
+        PortView { role: role(site, at), mac: setup.mac, mtu: setup.mtu, own, icmp_source, system }
     });
     let mut ports: Vec<PortView> = views.collect();
     icmp_sources(&mut ports);

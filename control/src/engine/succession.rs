@@ -226,7 +226,9 @@ impl Engine {
                 Item::Host(host) => {
                     hosts_changed |= self.inherit_host(&host);
                     let list = self.inheritance.lists.get(&host.list);
-                    seen.extend(list.zip(host.mac).map(|(list, mac)| (self.lan_port, list.ulid.0, Mac(mac))));
+                    let port = self.lan_port;
+                    let place = list.zip(host.mac);
+                    seen.extend(place.map(|(list, mac)| (port, self.hop_to(port, list.ulid.0), Mac(mac))));
                 }
                 Item::HostGone(ulid) => _ = self.remove_host(now, rng, Ulid(ulid), effects),
                 Item::Context(carried, doubts) => {

@@ -129,6 +129,11 @@ pub enum Event {
     DelegationHeard,
     DelegationUnheard,
     RouterHeard,
+    SystemSent,
+    SystemForeign,
+    SystemIdentifier,
+    SystemUnreadable,
+    SystemFull,
 }
 
 impl Tally {
@@ -234,6 +239,16 @@ impl Tally {
         }
     }
 
+    /// Counts something that happened several times.
+    pub fn count_many(&mut self, event: Event, times: u64) {
+        if let Some(more) = times.checked_sub(1) {
+            self.count(event);
+            if let Some(count) = self.places.get(&What::Event(event)).and_then(|place| self.counts.get_mut(*place)) {
+                *count += more;
+            }
+        }
+    }
+
     /// Every name, what it means, and its count.
     pub fn iter(&self) -> impl Iterator<Item = (&'static str, &'static str, u64)> {
         MEANINGS.iter().zip(&self.counts).map(|((name, help), count)| (*name, *help, *count))
@@ -295,6 +310,20 @@ const MEANINGS: &[(&str, &str)] = &[
     ),
     ("control_retried_early", "I1s and probes sent before their time because a peer or a provider is there again."),
     ("control_listener_reports", "Multicast listener reports sent."),
+    ("control_system_sent", "Packets of the operating system's sent, on ports it shares."),
+    (
+        "control_system_foreign",
+        "Packets of the operating system's not sent because they spoke for others: their source was none of its addresses.",
+    ),
+    (
+        "control_system_identifier",
+        "Packets of the operating system's not sent because an identifier would have gone to a provider.",
+    ),
+    ("control_system_unreadable", "Frames of the operating system's not sent because they were no IPv6, or broken."),
+    (
+        "control_system_full",
+        "Packets for or from the operating system lost because its interface or the queue from it had no room.",
+    ),
     ("control_datagram_malformed", "UDP datagrams for the box with a wrong checksum, length or sender."),
     ("control_datagram_not_sent", "Datagrams of the box's own that were too long to be sent."),
     ("control_neighbour_refused", "Packets not sent because the box has to find too many strangers on the link."),

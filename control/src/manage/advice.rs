@@ -83,6 +83,10 @@ pub const ADVICE: &[(&str, &str)] = &[
         "A host asks too many DNS questions: trace --drop question_rate shows which. Raise dns.questions_per_host_s if it may.",
     ),
     (
+        "drop_system_rate",
+        "Somebody floods an address of the system's, or a routing protocol says very much: trace --drop system_rate shows which. Raise routes.packets_per_s if it may.",
+    ),
+    (
         "drop_ring_full",
         "The control core or a worker does not keep up: more box.workers, or box.cores of their own; see pshim6_ring_used.",
     ),

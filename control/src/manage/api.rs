@@ -12,6 +12,7 @@ mod metrics;
 mod natv6;
 mod policy;
 mod status;
+mod system;
 mod trace;
 mod uplinks;
 
@@ -28,6 +29,7 @@ pub use metrics::*;
 pub use natv6::*;
 pub use policy::*;
 pub use status::*;
+pub use system::*;
 pub use trace::*;
 pub use uplinks::*;
 
@@ -103,6 +105,8 @@ pub enum Request {
     PolicyLoad,
     /// How the box was in the last hour.
     History(HistoryFilter),
+    /// Have this box serve, or leave it to others.
+    Serve(ServeRequest),
 }
 
 /// How a provider is to be used from now on, until told otherwise or restarted.
@@ -161,6 +165,8 @@ pub enum Response {
     PolicyLoaded(PolicyLoadedView),
     /// To [`Request::History`].
     History(Box<HistoryView>),
+    /// To [`Request::Serve`]: how it is now.
+    Serving(SystemView),
     /// The request cannot be answered or was not obeyed.
     Error(ErrorView),
 }

@@ -149,6 +149,8 @@ operations! {
         Get "/v1/history" Read: History(HistoryFilter) => History(Box<HistoryView>);
     "Use a provider in another way, until told otherwise or restarted."
         Post "/v1/providers/steering" Operate: Steer(SteerRequest) => Steered(ProviderView);
+    "Have this box serve, or leave it to others: withdraw the routes to it, until told otherwise or restarted."
+        Post "/v1/serving" Operate: Serve(ServeRequest) => Serving(SystemView);
     "Begin to record what becomes of packets that pass a filter. There is one trace at a time."
         Post "/v1/trace" Operate: TraceStart(TraceRequest) => TraceStarted(TraceStarted);
     "The records made since the last time. They show packets, so they are for operators."

@@ -122,8 +122,8 @@ impl Endpoint {
     }
 
     /// Something shows that the peer of an exchange that waits for R1 may answer now: one more I1, on `pair`. It counts as no
-    /// retransmission, and the next of those waits its full time from here. A second apart at least, and not without end.
-    /// Whether it was sent.
+    /// retransmission, and the next of those waits its full time from here. A second apart at least, and not without end: one
+    /// that comes too soon is sent when the second is over. Whether it was sent now.
     pub fn nudge(
         &mut self,
         now: Instant,
@@ -137,6 +137,8 @@ impl Endpoint {
         let granted = exchange.grant_nudge(now, pair);
         if granted {
             self.send_i1(now, rng, id, out);
+        } else if exchange.defer_nudge(now, pair) {
+            self.store.settle(id);
         }
         granted
     }
@@ -496,6 +498,19 @@ impl Exchange {
         let Some(place) = place.filter(|_| rested) else { return false };
         self.nudges += 1;
         self.next = place;
+        true
+    }
+
+    /// The same for a sign that comes sooner than an I1 may follow another: whoever has just begun, and has not heard of the peer
+    /// before, is in the middle of what the sign says is over.
+    fn defer_nudge(&mut self, now: Instant, pair: LocatorPair) -> bool {
+        let place = self.candidates.iter().position(|candidate| *candidate == pair);
+        let early = now.since(self.sent) < NUDGE_GAP && self.nudges < NUDGES_MAX && !self.hastened;
+        let Some(place) = place.filter(|_| early) else { return false };
+        self.nudges += 1;
+        self.next = place;
+        self.hastened = true;
+        self.at = self.at.min(self.sent + NUDGE_GAP);
         true
     }
 

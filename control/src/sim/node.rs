@@ -477,6 +477,8 @@ impl Node {
                 Effect::Refuse(worker, pair) => self.control.refuse(worker, pair),
                 Effect::Transmit(port, frame) => _ = self.control.transmit(port, &frame),
                 Effect::TransmitBy(worker, port, frame) => _ = self.control.transmit_by(worker, port, &frame),
+                // No system shares a port of a simulated box.
+                Effect::System(..) => {}
                 Effect::Plain(port, frame) => _ = self.control.plain(port, &frame),
                 Effect::Publish(snapshot) => self.control.publish(&snapshot),
                 Effect::Story(story) => stories.push(story),

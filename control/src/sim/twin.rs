@@ -257,7 +257,7 @@ impl Node {
     pub(crate) fn second_acts<T>(
         &mut self,
         now: Instant,
-        act: impl FnOnce(Instant, &mut StdRng, &mut Engine, &mut Vec<Effect>) -> T,
+        act: impl FnOnce(Instant, &mut StdRng, &mut crate::engine::Engine, &mut Vec<crate::engine::Effect>) -> T,
     ) -> Option<T> {
         self.with_twin(|twin, _| twin.node.act(now, act))
     }

@@ -22,7 +22,7 @@
 pub use bindings::{
     DeviceSpec, DeviceSpecError, Eal, EalConfig, EalError, Errno, Hugepages, Lcore, LcoreError, Mac, Mbuf, Memory,
     Pool as BufferPool, PoolError, Port as Device, PortConfig, PortError as DeviceError, PortEvents, PortStats,
-    QueuePair, RSS_KEY_MAX, Rss, Spread, keep_descriptors, keep_off, node_of_core, pin, thread_time,
+    QueuePair, RSS_KEY_MAX, Rss, Spread, keep_descriptors, keep_off, node_of_core, open_tap, pin, thread_time,
 };
 
 use super::{Frame, Pool, Port};

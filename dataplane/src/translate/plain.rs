@@ -13,9 +13,13 @@ use crate::wire::ipv6::chain::UpperLayer;
 use crate::wire::ipv6::{self, protocol};
 use crate::wire::shim6::PROTOCOL;
 
-/// A packet from a provider whose destination is no locator.
+/// A packet for a group, or from a provider whose destination is no locator.
 #[cold]
-pub(super) fn to_box(target: Ipv6Addr, port: &PortView) -> Verdict {
+pub(super) fn to_box(packet: &ipv6::View<'_>, port: &PortView) -> Verdict {
+    let target = packet.target();
+    if port.is_system(target, packet.next_header()) {
+        return Verdict::Punt(Punt::System);
+    }
     if target.is_multicast() || port.own.contains(&target) {
         return Verdict::Punt(Punt::HostStack);
     }
@@ -55,6 +59,9 @@ pub(super) fn without_context<F: Frame>(frame: &mut F, pair: UlidPair, hash: u64
     };
     if port.own.contains(&target) {
         return Verdict::Punt(Punt::HostStack);
+    }
+    if port.system.as_ref().is_some_and(|addresses| addresses.contains(&target)) {
+        return Verdict::Punt(Punt::System);
     }
     if !may_cross(source) || !may_cross(target) {
         return Verdict::Drop(DropReason::BadAddress);

@@ -94,6 +94,7 @@ fn snapshot(mss_clamp: bool, mtus: [u16; 2]) -> Snapshot {
         mtu,
         own: vec![ip(0xfe80 << 48, 1)],
         icmp_source: ip(0xfe80 << 48, 1),
+        system: None,
     };
     let provider = |n: u64| ProviderView {
         port: OUTSIDE,

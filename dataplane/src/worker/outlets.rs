@@ -122,9 +122,12 @@ impl<F: Frame> Outlets<F> {
                 if allowed == Some(false) {
                     self.drop(DropReason::QuestionRate);
                 } else if allowed.is_none() && !self.guard.punt(why, port, source(&frame), self.now) {
-                    self.drop(DropReason::ControlRate);
+                    self.drop(if why == Punt::System { DropReason::SystemRate } else { DropReason::ControlRate });
                 } else if self.tell(Event::Punt(port, why, frame)) {
                     self.count(Count::Punted);
+                    if why == Punt::System {
+                        self.count(Count::SystemPunted);
+                    }
                 }
             }
             Verdict::UnknownTag(tag, locators, udp) => {

@@ -90,6 +90,7 @@ fn decision(verdict: &Verdict) -> Decision {
         Verdict::Unresolved(port, next_hop) => Decision::AwaitNeighbour(port, next_hop),
         Verdict::Hold(_) => Decision::Hold,
         Verdict::Punt(Punt::HostStack) => Decision::Control("for the box itself"),
+        Verdict::Punt(Punt::System) => Decision::Control("for the operating system"),
         Verdict::Punt(Punt::Shim6) => Decision::Control("a Shim6 message"),
         Verdict::Punt(Punt::IcmpError) => Decision::Control("an ICMPv6 error about a translated packet"),
         Verdict::HandOver(worker) => Decision::HandOver(worker),

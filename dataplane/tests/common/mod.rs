@@ -90,6 +90,7 @@ impl Side {
             mtu: 1500,
             own: vec![self.own(id), Ipv6Addr::new(0xfe80, 0, 0, 0, 0, 0, 0, 1)],
             icmp_source: self.own(id),
+            system: None,
         };
         let provider = |id: PortId| ProviderView {
             port: id,

@@ -112,7 +112,7 @@ impl Site {
     /// What all workers know.
     pub fn snapshot(&self) -> Snapshot {
         let own = address(0xfe80 << 48, 1);
-        let port = |role| PortView { role, mac: BOX_MAC, mtu: MTU, own: vec![own], icmp_source: own };
+        let port = |role| PortView { role, mac: BOX_MAC, mtu: MTU, own: vec![own], icmp_source: own, system: None };
         let provider = ProviderView {
             port: PROVIDER,
             prefix: 0x2001_0db8_00a1_0001,

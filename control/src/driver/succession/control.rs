@@ -1,5 +1,7 @@
 //! What the control thread does about it, on either side.
 
+use std::io;
+use std::os::fd::{BorrowedFd, OwnedFd};
 use std::process::Child;
 use std::time::{Duration, Instant as WallInstant};
 
@@ -11,6 +13,7 @@ use super::{
     Beginning, CarriedPort, CarriedSite, CarriedUplink, Heir, Heirs, Inherited, Succession, device_text, is_shareable,
 };
 use crate::driver::run::keep_descriptors;
+use crate::driver::system::System;
 use crate::driver::uplinks::resolved;
 use crate::driver::{Control, EVENTS_PER_TURN, RunError};
 use crate::engine::Effect;
@@ -74,7 +77,9 @@ impl Control {
             return None;
         }
         let stream = arrived?;
-        match Succession::begin(stream, self.beginning(), &mut self.engine) {
+        let files: io::Result<Vec<OwnedFd>> = self.files().map(|(_, file)| file.try_clone_to_owned()).collect();
+        let begun = files.and_then(|files| Succession::begin(stream, self.beginning(), &files, &mut self.engine));
+        match begun {
             Ok(succession) => self.succession = Some(succession),
             Err(error) => {
                 warn!(%error, "somebody who was to take over cannot be told");
@@ -82,6 +87,11 @@ impl Control {
             }
         }
         None
+    }
+
+    /// The system's interfaces, by name.
+    fn files(&self) -> impl Iterator<Item = (&str, BorrowedFd<'_>)> {
+        self.system.iter().flat_map(System::files)
     }
 
     fn beginning(&self) -> Beginning {
@@ -101,6 +111,8 @@ impl Control {
             site: CarriedSite::of(&self.configuration.site),
             ports: carried.collect(),
             uplinks: self.engine.found().into_iter().map(CarriedUplink::of).collect(),
+            interfaces: self.files().map(|(name, _)| name.to_owned()).collect(),
+            withdrawn: self.conditions.withdrawn,
         }
     }
 
@@ -111,6 +123,9 @@ impl Control {
         sockets: (Server, Heirs),
     ) -> Result<(), RunError> {
         let began = WallInstant::now();
+        if let Some(system) = &mut self.system {
+            system.stop_watching();
+        }
         self.devices.stop();
         // What the workers noticed last. Whatever ought to be sent about it, its receiver asks again.
         let Control { engine, workers, clock, rng, effects, .. } = &mut self;
@@ -139,6 +154,7 @@ impl Control {
     /// Takes in what the old process has, and then its devices.
     pub(in crate::driver) fn inherit(&mut self, heir: &mut Heir) -> Result<(), RunError> {
         let began = WallInstant::now();
+        self.begin_system()?;
         let mut items_taken = 0;
         loop {
             match heir.next()? {

@@ -6,9 +6,10 @@ use std::time::Duration;
 
 use tracing::info;
 
-use super::{Beginning, FromHeir, FromOld, VERSION, wire};
+use super::{Beginning, FromHeir, FromOld, VERSION, files, wire};
 use crate::config::Configuration;
 use crate::driver::RunError;
+use crate::driver::system::Carried;
 use crate::engine::Item;
 
 /// How long the old process may be silent.
@@ -25,6 +26,8 @@ pub(in crate::driver) enum Predecessor {
 /// The new process's end.
 pub(in crate::driver) struct Heir {
     stream: UnixStream,
+    /// The system's interfaces that go on.
+    interfaces: Vec<Carried>,
 }
 
 /// What the old process says next.
@@ -48,12 +51,15 @@ impl Heir {
             }
             Err(error) => return Err(RunError::Succession(format!("{}: {error}", path.display()))),
         };
-        let mut heir = Heir { stream };
+        let mut heir = Heir { stream, interfaces: Vec::new() };
         let begun = heir.begin().map_err(lost)?;
         match begun {
             FromOld::Beginning(beginning) => {
                 let refused = |text| RunError::Succession(format!("{text}: restart it instead"));
                 beginning.check(configuration).map_err(refused)?;
+                let found = files::receive(&heir.stream, beginning.interfaces.len()).map_err(lost)?;
+                let names = beginning.interfaces.iter().cloned();
+                heir.interfaces = names.zip(found).map(|(name, file)| Carried { name, file }).collect();
                 info!(version = beginning.version, "taking over from the daemon that runs");
                 Ok(Predecessor::Old(heir, beginning))
             }
@@ -67,6 +73,11 @@ impl Heir {
         self.stream.set_write_timeout(Some(PATIENCE))?;
         wire::send(&mut self.stream, &FromHeir::Hello(VERSION))?;
         wire::receive(&mut self.stream)
+    }
+
+    /// The system's interfaces that the old process has.
+    pub(in crate::driver) fn interfaces(&mut self) -> Vec<Carried> {
+        std::mem::take(&mut self.interfaces)
     }
 
     /// What the old process says next.

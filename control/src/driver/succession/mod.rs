@@ -20,6 +20,7 @@
 //! that does not come, it starts itself again from nothing, so that a box is there whatever happens.
 
 mod control;
+mod files;
 mod heir;
 mod old;
 mod wire;
@@ -93,6 +94,10 @@ pub(super) struct Beginning {
     pub(super) ports: Vec<CarriedPort>,
     /// What it found out of providers.
     pub(super) uplinks: Vec<CarriedUplink>,
+    /// The system's interfaces that it has. Their files follow, in this order.
+    pub(super) interfaces: Vec<String>,
+    /// Whether the operator withdrew it.
+    pub(super) withdrawn: bool,
 }
 
 /// What of a site two processes have to have in common.

@@ -1,6 +1,7 @@
 //! The running daemon's part: somebody may come at any time who will take its place.
 
 use std::io;
+use std::os::fd::OwnedFd;
 use std::os::unix::net::{UnixListener, UnixStream};
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
@@ -10,7 +11,7 @@ use std::time::{Duration, Instant as WallInstant};
 use crossbeam::channel::{Receiver, RecvTimeoutError, Sender, TryRecvError, TrySendError, bounded};
 use tracing::{info, warn};
 
-use super::{Beginning, FromHeir, FromOld, OPENING, VERSION, wire};
+use super::{Beginning, FromHeir, FromOld, OPENING, VERSION, files, wire};
 use crate::config::Site;
 use crate::engine::Engine;
 use crate::manage::server::{Place, ServerError, Socket, bind};
@@ -128,12 +129,15 @@ impl Succession {
     pub(in crate::driver) fn begin(
         stream: UnixStream,
         beginning: Beginning,
+        interfaces: &[OwnedFd],
         engine: &mut Engine,
     ) -> io::Result<Succession> {
         let (out, to_send) = bounded::<Vec<u8>>(AHEAD);
         let (say, said) = bounded(4);
         let (mut reads, mut writes) = (stream.try_clone()?, stream);
-        let first = wire::encode(&FromOld::Beginning(Box::new(beginning)))?;
+        // The stream is empty and has room for both, so nobody waits.
+        wire::send(&mut writes, &FromOld::Beginning(Box::new(beginning)))?;
+        files::send(&writes, interfaces)?;
         let write = move || {
             // Whoever does not read in time is gone; the reader's thread hears of it by the end of the stream.
             let all = to_send.iter().try_for_each(|octets| io::Write::write_all(&mut writes, &octets));
@@ -156,7 +160,7 @@ impl Succession {
         info!(contexts = engine.left_to_bequeath(), "a new process takes over; it is told everything");
         let began = WallInstant::now();
         let most = 2 * engine.left_to_bequeath() + LEFT_BESIDES;
-        Ok(Succession { out: Some(out), said, next: Some(first), caught_up: None, most, began, told: 0 })
+        Ok(Succession { out: Some(out), said, next: None, caught_up: None, most, began, told: 0 })
     }
 
     /// Tells some more, and hears what there is.

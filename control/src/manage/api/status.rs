@@ -5,7 +5,7 @@ use std::net::Ipv6Addr;
 use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 
-use super::{ContextCounts, UplinkView, named};
+use super::{ContextCounts, SystemView, UplinkView, named};
 use crate::publish::Counts;
 
 /// How the box is.
@@ -46,6 +46,9 @@ pub struct StatusView {
     /// Other boxes of the site that know this one's contexts; nothing without `[sync]`.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub sync: Option<SyncView>,
+    /// Whether it is fit to serve, and what it shares with the operating system.
+    #[serde(default)]
+    pub system: Box<SystemView>,
 }
 
 /// One poll-mode worker.

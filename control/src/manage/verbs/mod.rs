@@ -14,6 +14,7 @@ pub mod records;
 mod remote;
 mod show;
 mod store;
+mod system;
 mod top;
 mod trace;
 mod upgrade;
@@ -80,6 +81,9 @@ enum Verb {
     /// The site's key pair.
     #[command(subcommand)]
     Key(KeyVerb),
+    /// Have the running box serve, or leave it to others.
+    #[command(subcommand)]
+    Box(BoxVerb),
     /// How the running box is.
     Status,
     /// The hosts the running box serves.
@@ -161,6 +165,14 @@ enum Verb {
         /// Where to.
         directory: PathBuf,
     },
+}
+
+#[derive(Clone, Copy, Debug, Subcommand)]
+enum BoxVerb {
+    /// Withdraw the routes to this box, so that others serve; it goes on forwarding what comes all the same.
+    Withdraw,
+    /// Announce the routes to this box again, as soon as it is fit to serve.
+    Serve,
 }
 
 #[derive(Debug, Subcommand)]
@@ -495,6 +507,7 @@ fn obey(cli: &Cli, output: &mut Output<'_>) -> Result<(), VerbError> {
         Verb::Key(KeyVerb::Make { bits }) => files::key_make(config, *bits, output),
         Verb::Upgrade => upgrade::run(config, output),
         Verb::Status => show::status(config, output),
+        Verb::Box(verb) => show::serve(config, matches!(verb, BoxVerb::Serve), output),
         Verb::Hosts => show::hosts(config, output),
         Verb::Contexts(arguments) => show::contexts(config, arguments.filter(), output),
         Verb::Paths => show::paths(config, output),

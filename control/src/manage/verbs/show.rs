@@ -8,7 +8,7 @@ use super::uplinks::uplinks_text;
 use super::{Output, VerbError};
 use crate::manage::api::{
     ContextFilter, ContextView, ContextsView, CountersView, DnsView, HostsView, LeasesView, Natv6View, PathsView,
-    Request, Response, StatusView, SteerRequest, SyncView,
+    Request, Response, ServeRequest, StatusView, SteerRequest, SyncView,
 };
 use crate::manage::table::Table;
 use crate::publish::Counts;
@@ -104,6 +104,11 @@ pub(super) fn provider(config: &Path, wanted: SteerRequest, output: &mut Output<
         .answer(&view, |view| format!("{}: {}; {} contexts send through it\n", view.name, view.steering, view.contexts))
 }
 
+pub(super) fn serve(config: &Path, serve: bool, output: &mut Output<'_>) -> Result<(), VerbError> {
+    let view = ask!(config, output, Request::Serve(ServeRequest { serve }), Serving);
+    output.answer(&view, super::system::text)
+}
+
 pub(super) fn reload(config: &Path, output: &mut Output<'_>) -> Result<(), VerbError> {
     let view = ask!(config, output, Request::Reload, Reloaded);
     output.answer(&view, |view| {
@@ -180,6 +185,7 @@ fn status_text(view: &StatusView) -> String {
     if let Some(sync) = &view.sync {
         text += &sync_text(sync);
     }
+    text += &super::system::text(&view.system);
     let mut providers =
         Table::new(&["PROVIDER", "STATE", "USE", "PORT", "PREFIX", "NEXT HOP", "RESOLVED", ">PREFERENCE", ">CONTEXTS"]);
     for it in &view.providers {
