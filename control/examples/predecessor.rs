@@ -186,6 +186,7 @@ fn contexts(configuration: &Configuration, keys: &Keys, count: u32) -> impl Iter
                 tags: (tag, u64::from(number) + 1),
                 labels: (None, None),
                 udp: (false, false),
+                liveness: (false, false),
                 list: at as u32,
                 preferences: None,
                 peer_locators: vec![peer_locator(peer, None), peer_locator(there, Some(1))],

@@ -4,6 +4,8 @@
 //! them together; `driver` is the only place with a clock, sockets and threads.
 #![forbid(unsafe_code)]
 
+pub mod bfd;
+pub mod bmp;
 pub mod chains;
 pub mod config;
 pub mod dhcp;

@@ -300,6 +300,22 @@ fn lease() -> LeaseView {
     }
 }
 
+fn path() -> PathView {
+    let liveness = LivenessView { state: "up".into(), detection_ms: 150.0, held_s: Some(3), ..Default::default() };
+    PathView {
+        provider: "isp-x".into(),
+        peer_prefix: "2001:db8:b1:1::/64".into(),
+        state: "up".into(),
+        evidence: "payload seen".into(),
+        contexts: 1,
+        carriage: "header".into(),
+        last_in_s: Some(2),
+        liveness: Some(liveness),
+        rtt_ms: Some(1.25),
+        ..Default::default()
+    }
+}
+
 fn answer(request: &Request) -> Response {
     match request {
         Request::Status => Response::Status(StatusView {
@@ -318,19 +334,7 @@ fn answer(request: &Request) -> Response {
             Response::Contexts(ContextsView { contexts: vec![context()], left_off: 0, next: Some(4096) })
         }
         Request::Contexts(_) => Response::Contexts(ContextsView { contexts: Vec::new(), left_off: 2, next: None }),
-        Request::Paths => Response::Paths(PathsView {
-            paths: vec![PathView {
-                provider: "isp-x".into(),
-                peer_prefix: "2001:db8:b1:1::/64".into(),
-                state: "up".into(),
-                evidence: "payload seen".into(),
-                contexts: 1,
-                carriage: "header".into(),
-                last_in_s: Some(2),
-                last_out_s: None,
-                rtt_ms: Some(1.25),
-            }],
-        }),
+        Request::Paths => Response::Paths(PathsView { paths: vec![path()] }),
         Request::Leases => Response::Leases(LeasesView {
             enabled: true,
             leases_max: 9,
@@ -403,6 +407,7 @@ fn answer(request: &Request) -> Response {
             ..Default::default()
         }),
         Request::History(_) => Response::History(Box::default()),
+        Request::Serve(_) => Response::error("there is no [routes]"),
         Request::Reload => Response::error("site.toml:3:6: box.id: 16 is out of range: 0 to 15"),
     }
 }
@@ -458,7 +463,7 @@ fn a_running_daemon_is_shown_in_tables_and_in_json() {
     assert!(
         room.ctl("paths")
             .out
-            .contains("isp-x     2001:db8:b1:1::/64  up            1  header       2s         -  1.2 ms  payload seen")
+            .contains("isp-x     2001:db8:b1:1::/64  up            1  header       2s         -  1.2 ms  up 150 ms, held 3s  payload seen")
     );
     assert_eq!(room.ctl("paths --json").json()["paths"][0]["rtt_ms"], 1.25);
     let counters = room.ctl("counters").out;

@@ -87,7 +87,7 @@ impl Bench {
         let setups: Vec<PortSetup> = (1..=3).map(|at| PortSetup { mac: Mac([2, 0, 0, 0, 0, at]), mtu: 1500 }).collect();
         let mut engine = Engine::new(&site, &hosts, &setups, &mut rng).unwrap();
         let stored = Stored { leases: disk.clone(), quarantine: Vec::new() };
-        let kept = Kept { duid: Duid::from_uuid([7; 16]), stored, epoch: 1_000_000 };
+        let kept = Kept { duid: Duid::from_uuid([7; 16]), stored, reserved: Vec::new(), epoch: 1_000_000 };
         engine.begin_leases(&mut rng, &site, &hosts, kept);
         let mut bench = Bench { engine, site, hosts, rng, now: Instant::START, disk, broken: false, sent: Vec::new() };
         let mut effects = Vec::new();
@@ -353,7 +353,7 @@ fn hosts_hear_of_the_router_when_it_comes_and_when_it_goes() {
         assert!(reports.windows(16).any(|octets| octets == group.octets()), "{group}");
     }
     let mut effects = Vec::new();
-    bench.engine.farewell(&mut effects);
+    bench.engine.farewell(bench.now, &mut effects);
     bench.sent.clear();
     bench.drive(effects);
     assert_eq!(lifetime(&bench.sent), [(0xc0, 0)]);

@@ -50,6 +50,11 @@ fn shim6_machines() {
 }
 
 #[test]
+fn bmp_machines() {
+    run("bmp_machine", machines::bmp);
+}
+
+#[test]
 fn dhcp_machines() {
     run("dhcp_machine", machines::dhcp);
 }

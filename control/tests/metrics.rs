@@ -38,9 +38,11 @@ fn figures() -> MetricsView {
         evidence: String::new(),
         contexts: 3,
         carriage: "udp".into(),
+        liveness: Some(LivenessView { state: "up".into(), detection_ms: 150.0, ..Default::default() }),
         last_in_s: None,
         last_out_s: None,
         rtt_ms: Some(12.5),
+        route: None,
     };
     let fill = |worker| FillView { name: "contexts".into(), worker, used: 1, max: 2 };
     let buckets = [(0.5, 1), (1.0, 2), (2.0, 4)].map(|(below_s, count)| BucketView { below_s, count });
@@ -51,6 +53,21 @@ fn figures() -> MetricsView {
         natv6: vec![Natv6ProviderView { name: "isp-x".into(), packets_in: 5, ..Default::default() }],
         paths: vec![path],
         paths_left_off: 2,
+        bmp: BmpView {
+            enabled: true,
+            sources: vec![BmpSourceView {
+                provider: "isp-x".into(),
+                peer: "2001:db8:aa::1".parse().unwrap(),
+                router: None,
+                state: BmpState::Complete,
+                since_s: 1,
+                routes: 2,
+                lost: 1,
+                lies: 0,
+                distrusted_s: 0,
+            }],
+            ..BmpView::default()
+        },
         rings: vec![fill(Some(0))],
         tables: vec![fill(None)],
         handshakes: times.clone(),
@@ -149,6 +166,7 @@ fn the_text_is_what_openmetrics_asks_for() {
     assert!(text.contains("pshim6_drops_total{worker=\"1\",reason=\"ring_full\"} 3\n"), "{text}");
     assert!(text.contains("pshim6_port_rx_packets_total{port=\"lan\"} 7\n"));
     assert!(text.contains("pshim6_path_in_udp{provider=\"isp-x\",peer_prefix=\"2001:db8:b1:1::/64\"} 1.0\n"));
+    assert!(text.contains("pshim6_path_liveness_up{provider=\"isp-x\",peer_prefix=\"2001:db8:b1:1::/64\"} 1.0\n"));
     assert!(text.contains("pshim6_path_rtt_seconds{provider=\"isp-x\",peer_prefix=\"2001:db8:b1:1::/64\"} 0.0125\n"));
     // Buckets add up, and the last has no bound.
     for line in ["sum 9.5", "count 7", "bucket{le=\"0.5\"} 1", "bucket{le=\"1.0\"} 3", "bucket{le=\"+Inf\"} 7"] {

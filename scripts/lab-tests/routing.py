@@ -23,6 +23,12 @@ from common import box, net, plan
 
 FRR = Path("/usr/lib/frr")
 NODES = ("h1", "inner", "box", "isp", "far", "h2")
+FAST = """
+bfd
+ profile fast
+  receive-interval 100
+  transmit-interval 100
+"""
 HELLO = "ipv6 ospf6 hello-interval 1\n ipv6 ospf6 dead-interval 4\n"
 
 LAN = "fc00:a:0:1::"  # hosts, behind the inner router
@@ -197,6 +203,7 @@ class Network:
         (folder / f"{daemon}.conf").write_text(f"hostname {node}\nlog file {folder}/{daemon}.log\n{text}")
         paths = ["-f", folder / f"{daemon}.conf", "-i", folder / f"{daemon}.pid", "-z", folder / "zserv.api"]
         more = ["--vty_socket", folder, "-A", "::1", "-P", "0"] + (["-p", "179"] if daemon == "bgpd" else [])
+        more += ["--bfdctl", folder / "bfdd.sock"] if daemon == "bfdd" else []
         out = open(folder / f"{daemon}.out", "ab")
         with out:
             process = subprocess.Popen(
@@ -364,12 +371,16 @@ next_hop = "{FAR_LINK}1"
 """
 
 
-def start_routers(network):
-    """FRR in the inner router and at the provider."""
-    network.frr("inner", "zebra", "")
+def start_routers(network, bfd=False):
+    """FRR in the inner router and at the provider; with BFD, three times a tenth of a second."""
+    for node in ("inner", "isp"):
+        network.frr(node, "zebra", "")
+        if bfd:
+            network.frr(node, "bfdd", FAST)
     network.frr("inner", "ospf6d", f"""
 interface box0
  ipv6 ospf6 area 0.0.0.0
+ {"ipv6 ospf6 bfd profile fast" if bfd else "!"}
  {HELLO}!
 interface hosts0
  ipv6 ospf6 area 0.0.0.0
@@ -378,7 +389,6 @@ interface hosts0
 router ospf6
  ospf6 router-id 10.0.0.9
 """)
-    network.frr("isp", "zebra", "")
     network.frr("isp", "bgpd", f"""
 router bgp 65000
  bgp router-id 10.0.0.8
@@ -387,17 +397,21 @@ router bgp 65000
  neighbor {LINK}5 remote-as 65001
  neighbor {LINK}5 timers 1 3
  neighbor {LINK}5 timers connect 1
+ {f"neighbor {LINK}5 bfd profile fast" if bfd else "!"}
  address-family ipv6 unicast
   neighbor {LINK}5 activate
 """)
 
 
-def start_frr(network):
+def start_frr(network, bfd=False):
     """FRR in the box: what docs/operations.md shows."""
     network.frr("box", "zebra", "")
+    if bfd:
+        network.frr("box", "bfdd", FAST)
     network.frr("box", "ospf6d", f"""
 interface ps-lan
  ipv6 ospf6 area 0.0.0.0
+ {"ipv6 ospf6 bfd profile fast" if bfd else "!"}
  {HELLO}!
 ipv6 prefix-list INSIDE seq 5 permit fc00::/7 le 64
 route-map INSIDE permit 10
@@ -420,6 +434,7 @@ router bgp 65001
  neighbor {LINK}1 remote-as 65000
  neighbor {LINK}1 timers 1 3
  neighbor {LINK}1 timers connect 1
+ {f"neighbor {LINK}1 bfd profile fast" if bfd else "!"}
  address-family ipv6 unicast
   redistribute kernel route-map OUTSIDE
   neighbor {LINK}1 activate

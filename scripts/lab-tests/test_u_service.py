@@ -147,7 +147,10 @@ class Service(LabTest):
         text = site.config.read_text()
         text = text.replace(f'"{site.control_socket}"', f'"{cls.manager.folder}/run/control.sock"')
         text += f'[manage]\nread_socket = "{cls.manager.folder}/run/read.sock"\nread_group = "{READERS}"\n'
-        text += f'[store]\nfile = "{cls.manager.folder}/state/leases"\n[dhcp]\n'
+        text += f'[store]\nfile = "{cls.manager.folder}/state/leases"\n[dhcp]\n[routes]\n'
+        # An interface of the kernel's, made by an account without root that may not write to /proc/sys.
+        text = text.replace('name = "lan"\n', 'name = "lan"\ninterface = "ps-lan"\n')
+        net.exec_in(site.box, ["sh", "-c", "echo 0 > /proc/sys/net/ipv6/conf/default/disable_ipv6"])
         site.config.write_text(text)
         # As in /etc/pshim6: readable by the daemon's group.
         os.chown(site.run_dir / "hosts.json", 0, DAEMON)
@@ -157,6 +160,11 @@ class Service(LabTest):
 
     def ctl(self, *arguments):
         return box.ctl_process(SITES["a"], arguments)
+
+    def routes(self):
+        """Destinations of the box's own routes in the kernel."""
+        done = net.exec_in(SITES["a"].box, ["ip", "-6", "-j", "route", "show", "proto", "201"])
+        return [route["dst"] for route in json.loads(done.stdout or "[]")]
 
     def test_1_ready_under_the_units_account_and_capabilities_alone(self):
         status = self.manager.status()
@@ -187,6 +195,7 @@ class Service(LabTest):
         finally:
             net.heal(before)
         self.assertTrue((self.manager.folder / "state" / "leases").exists(), "the store was not made")
+        self.wait_until("the kernel has a route to the inside", lambda: self.routes() == ["fc00::/7"])
         self.assert_no_spoofing()
 
     def test_3_the_watchdog_is_told_while_every_thread_turns(self):
@@ -200,7 +209,10 @@ class Service(LabTest):
                     # One look may have been under way.
                     self.manager.listen(WATCHDOG_S / 4)
                     self.assertNotIn("WATCHDOG=1", self.manager.listen(WATCHDOG_S))
+                    # Nobody is to send to a box whose worker stands still; the control thread sees to that.
+                    self.assertEqual(self.routes(), [] if name == "worker-0" else ["fc00::/7"])
                 self.manager.heard("WATCHDOG=1")
+                self.wait_until("the kernel has a route again", lambda: self.routes() == ["fc00::/7"])
         self.assertIn("a worker stands still", box.log_tail(SITES["a"], 200))
 
     def test_4_a_reload_takes_over_or_names_what_needs_a_restart(self):
@@ -259,6 +271,7 @@ class Service(LabTest):
         self.assertNotEqual(self.manager.pid, old)
         status = self.manager.status()
         self.assertEqual({name: status[name] for name in rights}, rights)
+        self.assertEqual(self.routes(), ["fc00::/7"])
         # The watchdog hears of the new one.
         self.manager.drain()
         self.manager.heard("WATCHDOG=1", timeout_s=WATCHDOG_S)
@@ -270,6 +283,7 @@ class Service(LabTest):
         self.manager.heard("STOPPING=1")
         self.wait_until("it ends", lambda: box.pid(SITES["a"]) is None)
         self.assertEqual(list((self.manager.folder / "run").glob("*.sock")), [], "left behind")
+        self.assertEqual(self.routes(), [])
 
 
 

@@ -3,16 +3,18 @@
 import json
 import os
 import re
+import secrets
 import shutil
 import signal
 import subprocess
 import time
 from pathlib import Path
 
-from . import net, plan, services
+from . import certificates, net, plan, services, stores
 from .net import LabError
 
 READY_TIMEOUT_S = 20.0
+SYNC_PORT = 4700
 CHILDREN = {}  # Daemons this process started, by process id: only it can wait for their end.
 
 
@@ -94,8 +96,46 @@ port = "lan"
         )
     if options.ha:
         parts.append(f'[routes]\nenabled = true\nrole = "{"primary" if site.number == 1 else "backup"}"\n')
+    if options.ha:
+        parts.append(store_text(site))
+    if options.sync:
+        parts.append(sync_text(site))
     parts.append(f"[reap]\nsend_timeout_s = {options.send_timeout}\n{options.extra}")
     return "\n".join(parts)
+
+
+def store_text(site):
+    """The section by which the boxes of a site share their hosts."""
+    files = {"ca": "ca.pem", "certificate": f"{stores.user(site)}.pem", "key": f"{stores.user(site)}.key"}
+    lines = "".join(f'{name} = "{stores.DIRECTORY / file}"\n' for name, file in files.items())
+    return f"""[store]
+file = "store.redb"
+etcd = {json.dumps(stores.endpoints())}
+prefix = "{stores.prefix(site)}"
+user = "{stores.user(site)}"
+password_file = "{stores.password_file(site)}"
+share = ["hosts"]
+{lines}"""
+
+
+def sync_text(site):
+    """The section by which the boxes of a site tell each other their contexts; what it names is made first."""
+    folder = plan.RUN_DIR / f"sync-{site.name}"
+    if not folder.exists():
+        certificates.authority(folder)
+        for each in site.boxes:
+            certificates.issue(folder, each.box, [each.management()])
+        (folder / "secret").touch(mode=0o600)
+        (folder / "secret").write_text(secrets.token_hex(32))
+    listen = [f"[{each.management()}]:{SYNC_PORT}" for each in site.boxes]
+    return f"""[sync]
+listen = "{listen[site.number - 1]}"
+peers = ["{listen[2 - site.number]}"]
+certificate = "{folder}/{site.box}.pem"
+key = "{folder}/{site.box}.key"
+ca = "{folder}/ca.pem"
+secret = "{folder}/secret"
+"""
 
 
 def configure(options):

@@ -18,12 +18,12 @@ def authority(folder, name="ca"):
     return certificate
 
 
-def issue(folder, name, addresses, authority_name="ca"):
+def issue(folder, name, addresses, authority_name="ca", common_name=True):
     """Makes a key and a certificate for whoever has these addresses, to be a server or a client with. Returns both files."""
     folder = Path(folder)
     key, request, certificate = (folder / f"{name}.{end}" for end in ("key", "csr", "pem"))
     new_key(key)
-    net.run(["openssl", "req", "-new", "-key", key, "-subj", f"/CN={name}", "-out", request])
+    net.run(["openssl", "req", "-new", "-key", key, "-subj", f"/{'CN' if common_name else 'O'}={name}", "-out", request])
     extensions = folder / f"{name}.ext"
     names = ",".join([f"DNS:{name}", *(f"IP:{address}" for address in addresses)])
     extensions.write_text(f"subjectAltName={names}\nextendedKeyUsage=serverAuth,clientAuth\nbasicConstraints=CA:FALSE\n")

@@ -125,7 +125,7 @@ class Site:
     @property
     def second(self):
         """The same site, as its second box sees it."""
-        return replace(self, number=2, box_id=self.box_id + len(SITES))
+        return replace(self, number=2, box_id=self.box_id + 1)
 
     @property
     def boxes(self):
@@ -153,7 +153,7 @@ class Site:
 
     def management(self):
         """This box's address on the management network."""
-        return f"{MGMT}:{self.box_id}::1"
+        return f"{MGMT}:{self.name}{self.number}::1"
 
     @property
     def zone(self):

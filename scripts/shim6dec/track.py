@@ -76,6 +76,7 @@ class Tracker:
     handshakes: list = field(default_factory=list)
     moves: list = field(default_factory=list)  # changes of locator pair of payload
     explored: list = field(default_factory=list)  # every probe at the first place it was seen
+    offered_liveness: set = field(default_factory=set)  # and those whose owners offered to exchange liveness
     offered_udp: set = field(default_factory=set)  # tags whose owners offered that the context comes in UDP
     started: dict = field(default_factory=dict)  # (ULID pair, tag) -> time of the first I1
 
@@ -254,6 +255,8 @@ class Tracker:
             faults.append(("tag-reuse", f"tag {tag:012x} is announced for two ULID pairs"))
         if wire.UDP_OPTION in message.options:
             self.offered_udp.add(tag)
+        if wire.LIVENESS in message.options:
+            self.offered_liveness.add(tag)
 
     # --- with a context ----------------------------------------------------------------------------------------
 
@@ -279,7 +282,9 @@ class Tracker:
             self.unless_midstream(faults, "ua-unasked", "UA that answers no UR")
 
     def keepalive(self, message, found, frame, faults):
-        self.check_tag(message.tag, found, "Keepalive", faults)
+        end = self.check_tag(message.tag, found, "Keepalive", faults)
+        if end is not None and wire.LIVENESS in message.options and message.tag not in self.offered_liveness:
+            self.unless_midstream(faults, "liveness-unasked", f"liveness, which {show(end.owner)} did not offer")
 
     def probe(self, message, found, frame, faults):
         self.check_tag(message.tag, found, "Probe", faults)

@@ -38,6 +38,8 @@ FLOW_LABEL = 19526  # the box's own experiment, docs/decisions/0022-flow-label.m
 EXPERIMENT = b"P6FL"
 UDP_OPTION = 21828  # another, docs/decisions/0035-paths-that-drop.md
 UDP_EXPERIMENT = b"P6UD"
+LIVENESS = 16966  # a third, docs/decisions/draft-liveness.md
+LIVENESS_EXPERIMENT = b"P6BF"
 UDP, UDP_PORT, DYNAMIC_PORTS = 17, 5533, range(49152, 65536)
 EXPERIMENTAL = range(16384, 32768)  # RFC 5533 §17
 OPTION_NAMES = {
@@ -51,17 +53,18 @@ OPTION_NAMES = {
     TIMEOUT: "Keepalive Timeout",
     FLOW_LABEL: "Flow Label",
     UDP_OPTION: "UDP",
+    LIVENESS: "Liveness",
 }
 CARRIES = {
     I1: {ULID_PAIR, FORK},
     R1: {VALIDATOR},
-    I2: {VALIDATOR, ULID_PAIR, FORK, LOCATORS, PREFERENCES, PDS, SIGNATURE, TIMEOUT, FLOW_LABEL, UDP_OPTION},
-    R2: {LOCATORS, PREFERENCES, PDS, SIGNATURE, TIMEOUT, FLOW_LABEL, UDP_OPTION},
+    I2: {VALIDATOR, ULID_PAIR, FORK, LOCATORS, PREFERENCES, PDS, SIGNATURE, TIMEOUT, FLOW_LABEL, UDP_OPTION, LIVENESS},
+    R2: {LOCATORS, PREFERENCES, PDS, SIGNATURE, TIMEOUT, FLOW_LABEL, UDP_OPTION, LIVENESS},
     R1BIS: {VALIDATOR},
-    I2BIS: {VALIDATOR, ULID_PAIR, FORK, LOCATORS, PREFERENCES, PDS, SIGNATURE, TIMEOUT, FLOW_LABEL, UDP_OPTION},
+    I2BIS: {VALIDATOR, ULID_PAIR, FORK, LOCATORS, PREFERENCES, PDS, SIGNATURE, TIMEOUT, FLOW_LABEL, UDP_OPTION, LIVENESS},
     UR: {LOCATORS, PREFERENCES, PDS, SIGNATURE, TIMEOUT},
     UA: set(),
-    KEEPALIVE: {FLOW_LABEL, UDP_OPTION},
+    KEEPALIVE: {FLOW_LABEL, UDP_OPTION, LIVENESS},
     PROBE: set(),
     ERROR: set(),
 }
@@ -383,6 +386,31 @@ def check_label(contents, message, faults):
         faults.append(("option-label", f"an offer of label {label:#x} with nonce {nonce:#x}"))
 
 
+def check_liveness(contents, message, faults):
+    """Liveness: offers (0) in I2, R2 and I2bis; BFD Control packets (1; RFC 5880 4.1) in Keepalives."""
+    if len(contents) < 8 or contents[:4] != LIVENESS_EXPERIMENT:
+        faults.append(("option-liveness", f"Liveness of {contents.hex()}"))
+        return
+    (said,) = struct.unpack(">I", contents[4:8])
+    purpose, packet = said >> 28, contents[8:]
+    if purpose != (1 if message.name == "Keepalive" else 0) or said & 0xFFFFFFE:
+        faults.append(("option-liveness", f"Liveness with purpose {purpose} and flags {said & 0xfffffff:#x} in {message.name}"))
+        return
+    if purpose == 0:
+        if packet or said:
+            faults.append(("option-liveness", f"an offer of liveness with {contents.hex()}"))
+        return
+    if len(packet) != 24:
+        faults.append(("option-bfd", f"a BFD packet of {len(packet)} octets"))
+        return
+    first, flags, multiplier, length, mine, yours, _, _, echo = struct.unpack(">BBBBIIIII", packet)
+    state = flags >> 6
+    if first >> 5 != 1 or length != 24 or flags & 0x0F or flags & 0x30 == 0x30 or not multiplier or not mine or echo:
+        faults.append(("option-bfd", f"a BFD packet of {packet.hex()}"))
+    elif not yours and state > 1:
+        faults.append(("option-bfd", f"state {state} without Your Discriminator"))
+
+
 def check_udp_option(contents, message, faults):
     """UDP: offers (0) in I2, R2 and I2bis, tests (1) and answers (2) in Keepalives."""
     if len(contents) != 12 or contents[:4] != UDP_EXPERIMENT:
@@ -418,6 +446,8 @@ def check_options(message, faults):
         check_label(options[FLOW_LABEL], message, faults)
     if UDP_OPTION in options:
         check_udp_option(options[UDP_OPTION], message, faults)
+    if LIVENESS in options:
+        check_liveness(options[LIVENESS], message, faults)
     if VALIDATOR in options and not options[VALIDATOR]:
         faults.append(("validator", "an empty Responder Validator"))
     if LOCATORS in options:

@@ -305,6 +305,24 @@ class Faults(unittest.TestCase):
             self.broken(control(4, r2, bad), "option-udp")
         self.broken(control(64, r2, udp(0, 0, 0)), "option-place")
 
+    def test_liveness_options(self):
+        up = bytes([0x20, 0xC0, 3, 24]) + word(7) + word(9) + word(50_000) * 2 + word(0)
+
+        def liveness(purpose, flags, packet=b"", name=b"P6BF"):
+            return option(16966, name + word(purpose << 28 | flags) + packet)
+
+        keepalive, r2 = tag(1) + bytes(4), tag(1) + word(2)
+        self.broken(control(4, r2, liveness(0, 0)))
+        for good in (up, up[:1] + b"\x40" + up[2:8] + word(0) + up[12:]):
+            self.broken(control(66, keepalive, liveness(1, 1, good)))
+        for bad in (up[:1] + b"\xc2" + up[2:], b"\x40" + up[1:], up[:2] + b"\0" + up[3:], up[:8] + word(0) + up[12:], up[:23]):
+            self.broken(control(66, keepalive, liveness(1, 0, bad)), "option-bfd")
+        for bad in (liveness(0, 0), liveness(2, 0), liveness(1, 2, up), liveness(1, 0, up, b"P6BE")):
+            self.broken(control(66, keepalive, bad), "option-liveness")
+        for bad in (liveness(1, 0, up), liveness(0, 1), liveness(0, 0, up)):
+            self.broken(control(4, r2, bad), "option-liveness")
+        self.broken(control(64, r2, liveness(0, 0)), "option-place")
+
     def test_udp(self):
         def found(packet, *rules):
             faults = []
@@ -551,6 +569,14 @@ class Session(unittest.TestCase):
             locator_list(1, locators), option(4, pds),
         ))
         self.broken(self.established() + [i1, r1, i2], "tag-reuse")
+
+    def test_liveness_only_for_who_offered_it(self):
+        up = bytes([0x20, 0xC0, 3, 24]) + word(7) + word(9) + word(50_000) * 2 + word(0)
+        offer, said = [option(16966, b"P6BF" + word(0))], option(16966, b"P6BF" + word(1 << 28) + up)
+        i1, r1, *_ = self.established()
+        out = self.there(control(66, tag(self.TB) + bytes(4), said))
+        self.broken([i1, r1, self.i2(offers=offer), self.r2(offers=offer), out])
+        self.broken([*self.established(), out], "liveness-unasked")
 
     def test_udp_only_for_who_offered_it(self):
         offer = [option(21828, b"P6UD" + bytes(8))]

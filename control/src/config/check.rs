@@ -5,9 +5,13 @@ use std::time::Duration;
 
 use toml::Spanned;
 
+use super::bmp;
+use super::cluster;
 use super::dhcp;
 use super::dns;
-use super::file::{EalSection, HintsSection, NodeSection, ReapSection, SetupSection, Shim6Section, SiteFile};
+use super::file::{
+    EalSection, HintsSection, LivenessSection, NodeSection, ReapSection, SetupSection, Shim6Section, SiteFile,
+};
 use super::fork;
 use super::limits::{self, Limits};
 use super::manage;
@@ -16,7 +20,7 @@ use super::network;
 use super::problem::Problem;
 use super::publish;
 use super::routes;
-use super::site::{Eal, Hints, Hugepages, Idle, Node, Order, Reap, Routable, Setup, Shim6, Site};
+use super::site::{Eal, Hints, Hugepages, Idle, Liveness, Node, Order, Reap, Routable, Setup, Shim6, Site};
 use super::source::{Source, Span};
 use super::sync;
 use super::web;
@@ -43,12 +47,14 @@ fn read(source: &mut Source<'_>, directory: &Path) -> Option<Site> {
     let dhcp = dhcp::dhcp(source, &file, &network);
     let advertising = dhcp::advertising(source, &file, &network);
     let store = dhcp::store(source, &file, directory);
+    let cluster = file.store.as_ref().and_then(|table| cluster::check(source, table, directory));
     let dns = dns::check(source, &file.dns, &network);
     let publish = publish::check(source, &file.publish, &network, directory);
     let manage = manage::check(source, &file.manage, directory, &node.control_socket);
     let metrics = manage::metrics(source, &file.metrics);
     let web = web::check(source, &file.web, &manage, &metrics);
     let sync = sync::check(source, &file.sync, directory);
+    let bmp = bmp::check(source, &file.bmp, &network, directory);
     let forks = fork::check(source, &file.forks, &network, shim6.forks_max);
     routes::together(source, &file, &network);
     let router = routes::router(source, &file, &network);
@@ -70,6 +76,7 @@ fn read(source: &mut Source<'_>, directory: &Path) -> Option<Site> {
         peers: network.peers,
         forks,
         reap,
+        liveness: liveness(source, &file.liveness),
         hints: hints(&file.hints),
         shim6,
         natv6,
@@ -77,14 +84,16 @@ fn read(source: &mut Source<'_>, directory: &Path) -> Option<Site> {
         dhcp,
         advertising,
         store,
+        cluster,
         dns,
         publish,
         manage,
         metrics,
         web,
-        sync,
         router,
         routes,
+        sync,
+        bmp,
     })
 }
 
@@ -204,6 +213,17 @@ fn reap(source: &mut Source<'_>, section: &Option<Spanned<ReapSection>>) -> Reap
         order: section.order.unwrap_or(Order::Informed),
         standby: section.standby.unwrap_or(true),
     }
+}
+
+fn liveness(source: &mut Source<'_>, section: &Option<Spanned<LivenessSection>>) -> Option<Liveness> {
+    let section = section.as_ref()?.get_ref();
+    let checked = Liveness {
+        interval: millis(source, &section.interval_ms, limits::LIVENESS_INTERVAL_MS),
+        multiplier: number(source, &section.multiplier, limits::LIVENESS_MULTIPLIER),
+        paths_max: number(source, &section.paths_max, limits::LIVENESS_PATHS_MAX),
+        packets_per_s: number(source, &section.packets_per_s, limits::LIVENESS_PACKETS_PER_S),
+    };
+    section.enabled.unwrap_or(false).then_some(checked)
 }
 
 fn hints(section: &Option<Spanned<HintsSection>>) -> Hints {

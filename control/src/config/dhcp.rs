@@ -308,6 +308,29 @@ mod tests {
         };
         wrong("[dhcp]\n", "needs [store]");
         wrong("[store]\n", "store.file: is missing");
+        let shared = |text: &str| format!("[store]\nfile = \"s\"\n{text}");
+        wrong(&shared("user = \"x\"\n"), "store.user: user is for a store that boxes share");
+        wrong(&shared("etcd = []\n"), "store.etcd: names 1 to 16 members");
+        wrong(&shared("etcd = [\"https://[::1]:2379\"]\n"), "store.ca: is missing");
+        let papers = "ca = \"ca\"\ncertificate = \"c\"\nkey = \"k\"\n";
+        for other in
+            ["http://[::1]:2379", "https://::1:2379", "https://[::1]", "https://[x]:1", "https://a b:1", "https://a:0"]
+        {
+            wrong(&shared(&format!("etcd = [\"{other}\"]\n{papers}")), "store.etcd[0]: ");
+        }
+        let good = format!("etcd = [\"https://[::1]:2379\", \"https://etcd.example:2379/\"]\n{papers}");
+        wrong(&shared(&good.replace("etcd.example", "[::1]")), "stands twice");
+        wrong(&shared(&format!("{good}prefix = \"site\"\n")), "begins and ends with a slash");
+        wrong(&shared(&format!("{good}user = \"x\"\n")), "are both needed");
+        wrong(&shared(&good.replace("\"k\"", "\"\"")), "store.key: names no file");
+        wrong(&shared(&format!("{good}share = [\"hosts\", \"hosts\"]\n")), "stands twice");
+        wrong(&shared(&format!("{good}share = [\"all\"]\n")), "store.share[0]: unknown variant");
+        wrong(&shared(&format!("{good}share = [\"key\"]\n")), "names what seals it");
+        wrong(&shared(&format!("{good}wrap_key = \"w\"\n")), "names what seals it");
+        let cluster = read(&shared(&good)).unwrap().cluster.unwrap();
+        assert_eq!(cluster.endpoints, [("::1".to_owned(), 2379), ("etcd.example".to_owned(), 2379)]);
+        assert_eq!((cluster.prefix.as_str(), cluster.user), ("/pshim6/", None));
+        assert_eq!(cluster.authority, Path::new("/etc/pshim6/ca"));
         let dhcp = |text: &str| format!("[store]\nfile = \"s\"\n[dhcp]\n{text}");
         wrong(&dhcp("preferred_s = 7200\nvalid_s = 3600\n"), "longer than valid_s");
         wrong(&dhcp("t1_s = 900\nt2_s = 800\n"), "must not fall");

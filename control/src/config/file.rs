@@ -8,6 +8,8 @@ use serde::de::DeserializeOwned;
 use toml::Spanned;
 use toml::de::{DeValue, ValueDeserializer};
 
+use super::bmp::View;
+use super::documents::Share;
 use super::routes::Role;
 use super::site::{ARecords, FlowLabels, Hugepages, Idle, Order, Routable};
 use super::source::{Source, remove_at};
@@ -28,6 +30,7 @@ pub(super) struct SiteFile {
     pub(super) forks: Vec<Spanned<ForkSection>>,
     pub(super) reap: Section<ReapSection>,
     pub(super) hints: Section<HintsSection>,
+    pub(super) liveness: Section<LivenessSection>,
     pub(super) shim6: Section<Shim6Section>,
     pub(super) natv6: Section<Natv6Section>,
     pub(super) setup: Section<SetupSection>,
@@ -39,8 +42,9 @@ pub(super) struct SiteFile {
     pub(super) manage: Section<ManageSection>,
     pub(super) metrics: Section<MetricsSection>,
     pub(super) web: Section<WebSection>,
-    pub(super) sync: Section<SyncSection>,
     pub(super) routes: Section<RoutesSection>,
+    pub(super) sync: Section<SyncSection>,
+    pub(super) bmp: Section<BmpSection>,
 }
 
 /// A table that stands in the file once or not at all.
@@ -176,6 +180,17 @@ pub(super) struct ReapSection {
     pub(super) standby: Option<bool>,
 }
 
+/// `[liveness]`
+#[derive(Debug, Default, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub(super) struct LivenessSection {
+    pub(super) enabled: Option<bool>,
+    pub(super) interval_ms: Number,
+    pub(super) multiplier: Number,
+    pub(super) paths_max: Number,
+    pub(super) packets_per_s: Number,
+}
+
 /// `[hints]`
 #[derive(Debug, Default, Deserialize)]
 #[serde(deny_unknown_fields)]
@@ -293,6 +308,15 @@ pub(super) struct RaSection {
 #[serde(deny_unknown_fields)]
 pub(super) struct StoreSection {
     pub(super) file: Text,
+    pub(super) etcd: Texts,
+    pub(super) prefix: Text,
+    pub(super) ca: Text,
+    pub(super) certificate: Text,
+    pub(super) key: Text,
+    pub(super) user: Text,
+    pub(super) password_file: Text,
+    pub(super) share: Option<Spanned<Vec<Spanned<Share>>>>,
+    pub(super) wrap_key: Text,
 }
 
 /// `[publish]`
@@ -363,9 +387,38 @@ pub(super) struct SyncSection {
     pub(super) wait_s: Number,
 }
 
-const SECTIONS: &str = "[box], [eal], [site], [[port]], [[provider]], [[peer]], [[fork]], [reap], [hints], [shim6], \
-                        [natv6], [setup], [dns], [publish], [dhcp], [ra], [store], [manage], [metrics], [web], \
-                        [routes], [sync]";
+/// `[bmp]`
+#[derive(Debug, Default, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub(super) struct BmpSection {
+    pub(super) listen: Text,
+    pub(super) certificate: Text,
+    pub(super) key: Text,
+    pub(super) clients_ca: Text,
+    pub(super) plain: Option<Spanned<bool>>,
+    pub(super) from: Texts,
+    pub(super) view: Option<View>,
+    pub(super) stall_s: Number,
+    pub(super) routers_max: Number,
+    pub(super) routes_max: Number,
+    pub(super) source: Option<Vec<Spanned<BmpSourceSection>>>,
+}
+
+/// `[[bmp.source]]`
+#[derive(Debug, Default, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub(super) struct BmpSourceSection {
+    pub(super) provider: Text,
+    pub(super) peer: Text,
+    pub(super) asn: Number,
+    pub(super) router: Text,
+    pub(super) complete: Option<bool>,
+    pub(super) default_route: Option<bool>,
+}
+
+const SECTIONS: &str = "[box], [eal], [site], [[port]], [[provider]], [[peer]], [[fork]], [reap], [liveness], [hints], \
+                        [shim6], [natv6], [setup], [dns], [publish], [dhcp], [ra], [store], [manage], [metrics], [web], [routes], \
+                        [sync], [bmp]";
 
 impl SiteFile {
     /// The file's fields; what cannot be read is noted in `source` and left out.
@@ -381,6 +434,7 @@ impl SiteFile {
                 "peer" => file.peers = many(source, "peer", value),
                 "fork" => file.forks = many(source, "fork", value),
                 "reap" => file.reap = one(source, "reap", value),
+                "liveness" => file.liveness = one(source, "liveness", value),
                 "hints" => file.hints = one(source, "hints", value),
                 "shim6" => file.shim6 = one(source, "shim6", value),
                 "natv6" => file.natv6 = one(source, "natv6", value),
@@ -393,8 +447,9 @@ impl SiteFile {
                 "manage" => file.manage = one(source, "manage", value),
                 "metrics" => file.metrics = one(source, "metrics", value),
                 "web" => file.web = one(source, "web", value),
-                "sync" => file.sync = one(source, "sync", value),
                 "routes" => file.routes = one(source, "routes", value),
+                "sync" => file.sync = one(source, "sync", value),
+                "bmp" => file.bmp = one(source, "bmp", value),
                 unknown => {
                     source.problem_at(&key.span(), unknown.to_string(), format!("unknown; expected one of {SECTIONS}"));
                 }

@@ -54,6 +54,15 @@ limits! {
     INITIAL_PROBES "reap.initial_probes" 4, 1 to 16;
     /// Max Probe Timeout (RFC 5534 §4.3).
     MAX_PROBE_S "reap.max_probe_s" 60, 1 to 60;
+    /// bfd.DesiredMinTxInterval and bfd.RequiredMinRxInterval (RFC 5880 §6.8.1). Below ten milliseconds a worker that sleeps
+    /// would be taken for a path that is cut.
+    LIVENESS_INTERVAL_MS "liveness.interval_ms" 50, 10 to 10_000;
+    /// bfd.DetectMult. Below three a single packet that is lost beside a late one is a failure.
+    LIVENESS_MULTIPLIER "liveness.multiplier" 3, 2 to 50;
+    /// Paths watched at one time.
+    LIVENESS_PATHS_MAX "liveness.paths_max" 1024, 1 to 65_536;
+    /// Liveness packets a second in all, each way.
+    LIVENESS_PACKETS_PER_S "liveness.packets_per_s" 10_000, 20 to 1_000_000;
     /// I1_TIMEOUT (R5533-300).
     I1_TIMEOUT_MS "shim6.i1_timeout_ms" 4000, 100 to 60_000;
     /// I1_RETRIES_MAX (R5533-300).
@@ -157,6 +166,12 @@ limits! {
     METRICS_PATHS "metrics.paths" 256, 0 to 10_000;
     /// How long a box that begins waits for the others of its site.
     SYNC_WAIT_S "sync.wait_s" 10, 0 to 600;
+    /// After how long a silence what a router said of routes does not count; longer than the time between its statistics.
+    BMP_STALL_S "bmp.stall_s" 300, 0 to 86_400;
+    /// Routers connected at one time.
+    BMP_ROUTERS_MAX "bmp.routers_max" 16, 1 to 1024;
+    /// Routes of one session: ten times what the whole of IPv6 has in 2026.
+    BMP_ROUTES_MAX "bmp.routes_max" 2_000_000, 1000 to 100_000_000;
 }
 
 /// Most providers of a site: with the site's own prefix sixteen prefixes in an HBA set, whose parameters and locator

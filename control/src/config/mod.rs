@@ -7,9 +7,12 @@
 mod blocks;
 #[cfg(test)]
 mod blocks_tests;
+pub mod bmp;
 mod check;
+pub mod cluster;
 mod dhcp;
 mod dns;
+pub mod documents;
 pub mod edit;
 mod file;
 mod fork;
@@ -42,6 +45,7 @@ use std::sync::Arc;
 
 use crate::identity::{Kind, Parameters};
 
+pub use cluster::Cluster;
 pub use fork::{code_point, range as port_range, upper_layer};
 pub use hosts::{Host, Hosts};
 pub use prefix::{LinkAddress, MacAddress, Prefix};
@@ -68,6 +72,8 @@ pub struct Configuration {
     pub tls: Option<Arc<tls::Tls>>,
     /// Certificates, keys and the secret for other boxes of the site; nothing without `[sync]`.
     pub sync: Option<sync::SyncFiles>,
+    /// The same for routers that tell of routes; nothing without `[bmp]`, or where that is plain.
+    pub bmp_tls: Option<Arc<tls::Tls>>,
     /// What can be obeyed but should be known.
     pub warnings: Vec<Problem>,
 }
@@ -87,6 +93,7 @@ impl Configuration {
         let key = site.publish.as_ref().map(|publish| publish::TsigKey::load(&publish.key));
         let publish_key = key.transpose()?;
         let tls = site.manage.tls.as_ref().map(tls::Tls::load).transpose()?.map(Arc::new);
+        site.cluster.as_ref().map(cluster::Access::load).transpose()?;
         let sync = site.sync.as_ref().map(sync::SyncFiles::load).transpose()?;
         if hosts.is_empty() && site.dhcp.is_none() {
             warnings.push(Problem::of_file(&site.node.hosts_file, "no hosts yet (pshim6ctl host add NAME)"));
@@ -96,7 +103,13 @@ impl Configuration {
         if let (Some(tls), Some(files)) = (&tls, &site.manage.tls) {
             warnings.extend(tls.warning().map(|text| Problem::of_file(&files.certificate, text)));
         }
-        Ok(Configuration { file: file.to_path_buf(), site, hosts, publish_key, policy, tls, sync, warnings })
+        let bmp_files = site.bmp.as_ref().and_then(|bmp| bmp.tls.as_ref());
+        let bmp_tls = bmp_files.map(tls::Tls::load).transpose()?.map(Arc::new);
+        if let (Some(tls), Some(files)) = (&bmp_tls, bmp_files) {
+            warnings.extend(tls.warning().map(|text| Problem::of_file(&files.certificate, text)));
+        }
+        let file = file.to_path_buf();
+        Ok(Configuration { file, site, hosts, publish_key, policy, tls, bmp_tls, sync, warnings })
     }
 }
 

@@ -91,19 +91,21 @@ pub const SETTINGS: &[Setting] = &[
     restart("[[port]]", |new, old| new.ports == old.ports),
     restart("[[provider]] that is delegated or discovered", |new, old| new.uplinks == old.uplinks),
     restart("[reap]", |new, old| new.reap == old.reap),
+    restart("[liveness]", |new, old| new.liveness == old.liveness),
     restart("hints.tcp", |new, old| new.hints == old.hints),
     restart("the rest of [shim6]", |new, old| new.shim6 == old.shim6),
     restart("whether there is [natv6]", |new, old| new.natv6.is_some() == old.natv6.is_some()),
     restart("whether there is [dhcp]", |new, old| new.dhcp.is_some() == old.dhcp.is_some()),
     restart("whether there is [ra]", |new, old| new.advertising.is_some() == old.advertising.is_some()),
-    restart("[store]", |new, old| new.store == old.store),
+    restart("[store]", |new, old| (&new.store, &new.cluster) == (&old.store, &old.cluster)),
     restart("[dns]", |new, old| new.dns == old.dns),
     restart("[publish]", |new, old| new.publish == old.publish),
     restart("the rest of [manage]", |new, old| new.manage == old.manage),
     restart("[metrics]", |new, old| new.metrics == old.metrics),
     restart("[web]", |new, old| new.web == old.web),
-    restart("[sync]", |new, old| new.sync == old.sync),
     restart("the rest of [routes]", |new, old| new.routes == old.routes),
+    restart("[sync]", |new, old| new.sync == old.sync),
+    restart("[bmp]", |new, old| new.bmp == old.bmp),
 ];
 
 /// What is told of a difference that no setting above owns up to.
@@ -209,6 +211,13 @@ listen = "[::1]:9464"
 [web]
 listen = "[::1]:8080"
 [routes]
+[bmp]
+listen = "[::1]:11019"
+plain = true
+from = ["::1"]
+[[bmp.source]]
+provider = "isp-x"
+peer = "2001:db8:aa::1"
 "#;
 
     /// For each setting of the table, what to write instead of what (or, without anything, which section to add).
@@ -257,6 +266,7 @@ listen = "[::1]:8080"
         ("[[port]]", "2001:db8:ab::2/64", "2001:db8:ab::3/64"),
         ("[[provider]] that is delegated or discovered", "next_hop = \"2001:db8:aa::1\"", "next_hop = \"discover\""),
         ("[reap]", "", "[reap]\nsend_timeout_s = 12"),
+        ("[liveness]", "", "[liveness]\nenabled = true"),
         ("hints.tcp", "", "[hints]\ntcp = false"),
         ("the rest of [shim6]", "", "[shim6]\nforks_max = 2"),
         ("whether there is [natv6]", "enabled = true", "enabled = false"),
@@ -268,13 +278,14 @@ listen = "[::1]:8080"
         ("the rest of [manage]", "0660", "0600"),
         ("[metrics]", "9464", "9466"),
         ("[web]", "8080", "8081"),
+        ("the rest of [routes]", "[routes]", "[routes]\npackets_per_s = 70"),
         (
             "[sync]",
             "",
             "[sync]\nlisten = \"[::1]:4700\"\npeers = [\"[::1]:4701\"]\ncertificate = \"c\"\nkey = \"k\"\nca = \"a\"\n\
              secret = \"s\"",
         ),
-        ("the rest of [routes]", "[routes]", "[routes]\npackets_per_s = 70"),
+        ("[bmp]", "11019", "11020"),
     ];
 
     fn parsed(text: &str) -> Site {

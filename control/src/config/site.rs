@@ -13,6 +13,8 @@ use dataplane::wire::{Locator, Ulid};
 use crate::dhcp::options::PolicyRow;
 use crate::dns::Name;
 
+pub use super::bmp::Bmp;
+use super::cluster::Cluster;
 pub use super::manage::{Manage, Metrics};
 use super::prefix::{LinkAddress, MacAddress, Prefix};
 use super::publish::Publish;
@@ -60,6 +62,8 @@ pub struct Site {
     pub reap: Reap,
     /// What besides REAP's own timers may make a context test its path (`[hints]`).
     pub hints: Hints,
+    /// Liveness of paths between boxes that both want it (`[liveness]`).
+    pub liveness: Option<Liveness>,
     /// RFC 5533's numbers (`[shim6]`).
     pub shim6: Shim6,
     /// Translation for peers without Shim6 (`[natv6]`); none unless it is enabled.
@@ -72,6 +76,8 @@ pub struct Site {
     pub advertising: Option<Advertising>,
     /// Where leases are kept (`store.file`).
     pub store: Option<PathBuf>,
+    /// Where they are shared with other boxes (`store.etcd`); then the former is this box's copy.
+    pub cluster: Option<Cluster>,
     /// DNS for the hosts (`[dns]`); none without upstream servers.
     pub dns: Option<Dns>,
     /// Where names are published (`[publish]`); nowhere without it.
@@ -82,12 +88,14 @@ pub struct Site {
     pub metrics: Metrics,
     /// Where the web page is (`[web]`).
     pub web: Web,
-    /// Other boxes of the site (`[sync]`); none without it.
-    pub sync: Option<Sync>,
     /// The router the hosts are behind (`site.router`); none if they are on the port's link, or the system's routes say so.
     pub router: Option<Ipv6Addr>,
     /// Routes of the operating system's (`[routes]`); none without them.
     pub routes: Option<Routes>,
+    /// Other boxes of the site (`[sync]`); none without it.
+    pub sync: Option<Sync>,
+    /// What routers may tell of the providers' routes (`[bmp]`); none without it.
+    pub bmp: Option<Bmp>,
 }
 
 /// What clients inside are given (`[dhcp]`). Times in seconds.
@@ -351,6 +359,19 @@ pub enum Order {
     Divergent,
     /// Preferences alone.
     Preferred,
+}
+
+/// Liveness of paths between boxes that both want it (`[liveness]`).
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Liveness {
+    /// Time between two packets on a path, each way.
+    pub interval: Duration,
+    /// Packets the peer waits for in vain before the path is down.
+    pub multiplier: u8,
+    /// Paths that are watched at one time.
+    pub paths_max: u32,
+    /// Packets a second on all of them, each way; with more paths the interval becomes longer.
+    pub packets_per_s: u32,
 }
 
 /// What besides REAP's own timers may make a context test its path (RFC 5534 §3.3; `[hints]`).

@@ -204,7 +204,7 @@ fn each_wrong_value_is_named_with_its_place() {
         (
             "[eal]",
             "[eel]",
-            "site.toml:11:2: eel: unknown; expected one of [box], [eal], [site], [[port]], [[provider]], [[peer]], [[fork]], [reap], [hints], [shim6], [natv6], [setup], [dns], [publish], [dhcp], [ra], [store], [manage], [metrics], [web], [routes], [sync]",
+            "site.toml:11:2: eel: unknown; expected one of [box], [eal], [site], [[port]], [[provider]], [[peer]], [[fork]], [reap], [liveness], [hints], [shim6], [natv6], [setup], [dns], [publish], [dhcp], [ra], [store], [manage], [metrics], [web], [routes], [sync], [bmp]",
         ),
         (
             "fc00:a::/48",

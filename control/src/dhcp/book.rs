@@ -231,7 +231,23 @@ impl Book {
         self.held.insert(held.ulid, held);
     }
 
-    fn free(&mut self, ulid: Ipv6Addr) {
+    /// Forgets a client without more. What it had.
+    pub fn drop_client(&mut self, client: &Client) -> Option<Lease> {
+        self.remove(client)
+    }
+
+    /// Ends every quarantine of an address.
+    pub fn free_address(&mut self, address: Ipv6Addr) {
+        if self.quarantined.contains(&address) {
+            let of = self.held.values().filter(|held| held.ulid == address || held.locators.contains(&address));
+            for ulid in of.map(|held| held.ulid).collect::<Vec<_>>() {
+                self.free(ulid);
+            }
+        }
+    }
+
+    /// Ends the quarantine of what was held with this identifier.
+    pub fn free(&mut self, ulid: Ipv6Addr) {
         if let Some(held) = self.held.remove(&ulid) {
             self.held_ends.remove(&(held.until, ulid));
             for address in held.locators.iter().chain([&ulid]) {

@@ -15,6 +15,7 @@
 
 mod answer;
 mod rows;
+mod shared;
 
 use std::collections::{BTreeSet, VecDeque};
 use std::net::Ipv6Addr;
@@ -125,6 +126,8 @@ pub enum Verdict {
     Nothing,
     /// Not answered: no address is ready yet.
     NoIdentity,
+    /// Not answered: the other servers of the link cannot be heard, and this is not what the client was offered by us.
+    Alone,
     /// Not answered: too many answers wait to be written.
     Busy,
 }
@@ -166,6 +169,8 @@ struct Work {
     told: Vec<Told>,
     /// An association gets nothing because no identity is ready.
     starved: bool,
+    /// One gets nothing because another server may give it something else.
+    alone: bool,
     /// What the host is called.
     name: Option<String>,
 }
@@ -196,6 +201,8 @@ pub struct Server {
     ending: HashMap<Client, u64>,
     /// Names that others than clients have.
     foreign_names: HashSet<String>,
+    /// Whether other servers of the link cannot be heard.
+    alone: bool,
 }
 
 impl Server {
@@ -214,6 +221,7 @@ impl Server {
             next_ticket: 0,
             ending: HashMap::new(),
             foreign_names: HashSet::new(),
+            alone: false,
         }
     }
 
@@ -263,10 +271,12 @@ impl Server {
     }
 
     /// Identities that are not yet anybody's are of no use any more: providers have changed.
-    pub fn discard_stock(&mut self) {
-        self.reserve.clear();
-        self.offers.clear();
+    ///
+    /// Their identifiers.
+    pub fn discard_stock(&mut self) -> Vec<Ipv6Addr> {
         self.offers_by_end.clear();
+        let offered = self.offers.drain().map(|(_, (_, identity))| identity.ulid);
+        offered.chain(self.reserve.drain(..).map(|identity| identity.ulid)).collect()
     }
 
     /// What a client has cannot be served: it gets another address when it asks again.
@@ -371,7 +381,7 @@ impl Server {
         };
         let asked = Asked { request, client, via, relayed };
         let mut work = Work::default();
-        let rapid = kind == Kind::Solicit && request.rapid_commit && self.config.rapid_commit;
+        let rapid = kind == Kind::Solicit && request.rapid_commit && self.config.rapid_commit && !self.alone;
         let outcomes: Vec<Outcome> = match kind {
             Kind::Confirm => return self.confirm(request, way, out),
             Kind::InformationRequest => Vec::new(),
@@ -380,6 +390,9 @@ impl Server {
         };
         out.extend(work.told.drain(..).map(Output::Tell));
         let ends = matches!(kind, Kind::Release | Kind::Decline);
+        if work.alone && work.changes.is_empty() {
+            return Verdict::Alone;
+        }
         if work.starved && work.changes.is_empty() {
             return Verdict::NoIdentity;
         }

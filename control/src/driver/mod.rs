@@ -4,14 +4,17 @@
 //! passing of time, and carries out the engine's effects. The workers run in threads of their own; the management socket
 //! in a few more that only carry questions and answers.
 
+mod bmp;
 #[cfg(feature = "dpdk")]
 mod dpdk;
 mod figures;
 mod helpers;
 mod history;
+mod keeper;
 mod leases;
 mod policy;
 mod run;
+mod sharing;
 mod stories;
 mod succession;
 mod supervisor;
@@ -19,6 +22,7 @@ mod sync;
 mod system;
 mod traced;
 mod uplinks;
+mod watcher;
 
 use std::process::Child;
 use std::sync::Arc;
@@ -26,7 +30,7 @@ use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::{Duration, Instant as WallInstant, SystemTime};
 
 use crossbeam::channel::{Receiver, RecvTimeoutError};
-use dataplane::counters::{Count, Counters, DropReason, NatCount};
+use dataplane::counters::{Counters, NatCount};
 use dataplane::link::Workers;
 use dataplane::snapshot::PortId;
 use rand::rngs::StdRng;
@@ -40,17 +44,19 @@ use crate::dhcp::client::Stored as Delegation;
 use crate::engine::{Effect, Engine, PortSetup, SetupError};
 use crate::manage::api::{
     CountersView, DnsView, FlushedView, MemoryView, Natv6ProviderView, Natv6View, PortView, ProviderView, ReloadedView,
-    Request, Response, StatusView, SteerRequest, WorkerView,
+    Request, Response, StatusView, SteerRequest, StoreView,
 };
 use crate::manage::server::{Call, Renewal, ServerError};
 use crate::policy::Policy;
 use crate::publish::Publisher;
 use crate::time::Instant;
+use bmp::Routers;
 use helpers::Helpers;
 use history::History;
 use leases::Leases;
 use run::Ending;
 pub use run::run;
+use sharing::Sharing;
 use stories::Stories;
 use succession::{Heirs, Succession};
 pub use supervisor::Supervisor;
@@ -175,6 +181,8 @@ struct Control {
     devices: Box<dyn Devices>,
     helpers: Helpers,
     leases: Option<Leases>,
+    /// Files that boxes of the site share.
+    sharing: Option<Sharing>,
     effects: Vec<Effect>,
     stories: Stories,
     surroundings: Surroundings,
@@ -196,11 +204,13 @@ struct Control {
     /// What takes over new certificates.
     renewal: Option<Renewal>,
     history: History,
-    /// Other boxes of the site, if there are any.
-    boxes: Option<sync::Boxes>,
     /// What is shared with the operating system, if anything is.
     system: Option<System>,
     conditions: Conditions,
+    /// Other boxes of the site, if there are any.
+    boxes: Option<sync::Boxes>,
+    /// What listens to routers.
+    routers: Option<Routers>,
 }
 
 impl Control {
@@ -230,6 +240,7 @@ impl Control {
             devices,
             helpers,
             leases: None,
+            sharing: None,
             effects: Vec::new(),
             stories: Stories::default(),
             surroundings,
@@ -243,22 +254,25 @@ impl Control {
             successor: None,
             renewal: None,
             history: History::default(),
-            boxes: None,
             system: None,
             conditions: Conditions::default(),
+            boxes: None,
+            routers: None,
         })
     }
 
     /// Clients have what the store says they have.
     fn begin_leases(&mut self, kept: Option<leases::Opened>) -> Result<(), RunError> {
-        let Some((store, kept)) = kept else { return Ok(()) };
-        info!(leases = kept.stored.leases.len(), server = %kept.duid, "store read");
+        let Some(mut opened) = kept else { return Ok(()) };
+        let (store, kept) = (&mut opened.store, opened.kept.clone());
+        info!(store = store.name(), leases = kept.stored.leases.len(), server = %kept.duid, "store read");
         let known = resolved(&self.configuration, &self.carried);
         self.delegations = (Some(kept.duid.clone()), kept.epoch, store.delegations()?);
         self.engine.begin_leases(&mut self.rng, &known.site, &known.hosts, kept);
         let published = store.published()?;
         self.engine.publish_since(published.iter().filter_map(|name| name.parse().ok()).collect());
-        self.leases = Some(Leases::start(store)?);
+        self.sharing = Sharing::begin(&self.configuration, std::mem::take(&mut opened.documents))?;
+        self.leases = Some(Leases::start(opened)?);
         Ok(())
     }
 
@@ -302,7 +316,7 @@ impl Control {
 
     /// Takes in what happened, lets time pass, carries out what follows. How many events there were.
     fn turn(&mut self) -> usize {
-        let Control { clock, rng, engine, workers, helpers, leases, effects, boxes, .. } = self;
+        let Control { clock, rng, engine, workers, helpers, leases, effects, boxes, routers, .. } = self;
         let mut events = workers.poll(EVENTS_PER_TURN, &mut |notice| engine.notice(clock.now(), rng, notice, effects));
         let now = clock.now();
         let mut looked = false;
@@ -310,6 +324,7 @@ impl Control {
         events += helpers.turn(now, rng, engine, effects);
         events += boxes.as_mut().map_or(0, |boxes| boxes.turn(now, rng, engine, effects));
         events += leases.as_mut().map_or(0, |leases| leases.turn(now, rng, engine, effects));
+        events += routers.as_mut().map_or(0, |routers| routers.turn(now, engine, effects));
         if self.links_due <= now {
             self.links_due = now + LINK_POLL;
             looked = true;
@@ -338,6 +353,7 @@ impl Control {
             self.remember(now);
         }
         self.carry_out();
+        self.follow_store();
         events
     }
 
@@ -394,6 +410,7 @@ impl Control {
                 Err(error) => Response::Error(error),
             },
             Request::Paths => Response::Paths(self.engine.paths_view(now)),
+            Request::Bmp => Response::Bmp(self.bmp(now)),
             Request::Counters => Response::Counters(self.counters()),
             Request::Metrics => Response::Metrics(Box::new(self.metrics(now))),
             Request::Leases => Response::Leases(self.engine.leases_view(now)),
@@ -461,22 +478,14 @@ impl Control {
             contexts: self.engine.context_counts(now, site.node.contexts_max),
             hosts: self.engine.hosts_served() as u64,
             publish: self.engine.publish_counts(),
-            sync: self.boxes.as_ref().map(|boxes| boxes.view(now, &self.engine)),
             system: Box::new(self.system_view()),
+            store: self
+                .leases
+                .as_ref()
+                .and_then(Leases::shared)
+                .map(|alone| StoreView { alone, shared: self.sharing.as_ref().map(Sharing::view).unwrap_or_default() }),
+            sync: self.boxes.as_ref().map(|boxes| boxes.view(now, &self.engine)),
         }
-    }
-
-    fn worker_view(&self, at: usize) -> Option<WorkerView> {
-        let counters = self.workers.counters(at)?;
-        let core = self.configuration.site.node.cores.as_ref().and_then(|cores| cores.get(at).copied());
-        Some(WorkerView {
-            id: u16::try_from(at).unwrap_or(u16::MAX),
-            core,
-            contexts: counters.count(Count::Contexts),
-            packets_in: counters.count(Count::ReceivedSite) + counters.count(Count::ReceivedProvider),
-            packets_out: counters.count(Count::Transmitted),
-            dropped: DropReason::ALL.iter().map(|reason| counters.dropped(*reason)).sum(),
-        })
     }
 
     fn counters(&self) -> CountersView {
@@ -492,7 +501,8 @@ impl Control {
         for (name, help) in Counters::descriptions() {
             view.descriptions.insert(name.to_owned(), help.to_owned());
         }
-        for (name, help, value) in self.engine.tally().iter().chain(self.engine.name_counts()) {
+        let routers = self.routers.iter().flat_map(Routers::counts);
+        for (name, help, value) in self.engine.tally().iter().chain(self.engine.name_counts()).chain(routers) {
             view.counters.insert(name.to_owned(), value);
             view.descriptions.insert(name.to_owned(), help.to_owned());
         }
@@ -571,6 +581,7 @@ impl Control {
             renewal.renew(Arc::clone(tls));
         }
         self.configuration = new;
+        self.share();
         Ok(view)
     }
 }

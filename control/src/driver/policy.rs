@@ -25,6 +25,7 @@ impl Control {
         self.engine.set_policy(now, policy, &mut self.effects);
         self.carry_out();
         self.configuration.policy = text;
+        self.share();
         info!(classes = view.classes, changed = view.changed, "policy loaded");
         Ok(view)
     }

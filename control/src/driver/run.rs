@@ -45,9 +45,9 @@ pub fn run(configuration: Configuration, surroundings: Surroundings) -> Result<(
     let opened = open(&known, surroundings.ordinary_memory, clock, &mut rng, beginning)?;
     let interfaces = old.as_mut().map(|(heir, _)| heir.interfaces()).unwrap_or_default();
     let mut control = Control::new(configuration, carried, surroundings, clock, rng, opened)?;
-    super::sync::join(&control.configuration, clock, &mut control.engine);
     control.conditions.withdrawn = old.as_ref().is_some_and(|(_, beginning)| beginning.withdrawn);
-    control.system = System::open(&control.configuration.site, &control.engine, interfaces)?;
+    control.system = System::open(&control.configuration.site, clock.now(), &control.engine, interfaces)?;
+    super::sync::join(&control.configuration, clock, &mut control.engine);
     control.engine.set_policy(clock.now(), policy, &mut Vec::new());
     let taken_over = old.is_some();
     let mut heir = old.take().map(|(heir, _)| heir);
@@ -64,6 +64,7 @@ pub fn run(configuration: Configuration, surroundings: Surroundings) -> Result<(
     }
     let (calls_in, calls) = bounded(64);
     let (server, heirs) = control.open_sockets(&calls_in, taken_over)?;
+    control.begin_routers(taken_over)?;
     if let Some(heir) = heir {
         // The old process ends when it hears this, so everything that could go wrong is done.
         heir.running(std::process::id())?;
@@ -78,7 +79,7 @@ pub fn run(configuration: Configuration, surroundings: Surroundings) -> Result<(
             control.surroundings.supervisor.stopping();
             drop((server, heirs));
             control.linger();
-            control.engine.farewell(&mut control.effects);
+            control.engine.farewell(control.clock.now(), &mut control.effects);
             control.carry_out();
             std::thread::sleep(FAREWELL);
             control.devices.stop();

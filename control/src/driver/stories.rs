@@ -74,6 +74,14 @@ fn tell(story: &Story) {
                 false => info!(%from, %to, "path carries next header 140 again"),
             }
         }
+        Story::Liveness(path, up, after) => {
+            let [from, to] = path.prefixes();
+            let after_ms = after.as_millis();
+            match up {
+                true => info!(%from, %to, after_ms, "path is back: the peer's box and this one hear each other"),
+                false => warn!(%from, %to, after_ms, "path failed: the peer's box or this one hears nothing"),
+            }
+        }
         Story::Provider(name, true) => info!(provider = name, "router answers"),
         Story::Provider(name, false) => warn!(provider = name, "link down, or router does not answer"),
         Story::ForkRefused(ulids, fork, reason) => {
@@ -99,6 +107,12 @@ fn tell(story: &Story) {
         | Story::DhcpUnheard(told) => info!(?told, "DHCPv6"),
         Story::NotWritten(reason) => error!(reason, "a lease could not be written; its client was not answered"),
         Story::Store(Some(reason)) => error!(reason, "nothing can be written to the store; leases wait"),
+        Story::StoreAlone(Some(reason)) => {
+            warn!(reason, "the store that boxes share cannot be reached; new clients get what is reserved for this box")
+        }
+        Story::StoreAlone(None) => info!("the store that boxes share is reached, and read as a whole"),
+        Story::StoreConflict(what) => warn!(what, "another box of the site had changed the same lease"),
+        Story::StoreUnreadable(row) => error!(row, "a row of the store that boxes share cannot be read"),
         Story::Store(None) => info!("the store is written to again"),
         Story::NotServed(name, address) => {
             error!(host = name, %address, "a lease cannot be served: its client gets another address")

@@ -99,6 +99,11 @@ impl Attachments {
         self.paths.keys()
     }
 
+    /// The contexts on a path.
+    pub(super) fn on_path(&self, path: PathKey) -> impl Iterator<Item = ContextId> {
+        self.paths.iter(path).filter_map(|place| self.id_at(place))
+    }
+
     /// How many paths are in use.
     pub(super) fn paths_in_use(&self) -> usize {
         self.paths.lists()

@@ -214,6 +214,7 @@ impl Engine {
         }
         self.sync(id, effects);
         self.sight(now, id, PathKey::of(pair), [true, false]);
+        self.watch_used(now, rng, id, pair);
         if fork != 0 {
             self.fork_ready(ulids, fork);
         }
@@ -296,6 +297,7 @@ impl Engine {
 
     /// Tells the owning worker what it should know of a context, if that is not what it was told last.
     pub(super) fn sync(&mut self, id: ContextId, effects: &mut Vec<Effect>) {
+        self.ask_for_routes(id);
         let Some(context) = self.endpoint.context(id) else { return };
         let phase = match context.state {
             Shim6State::I1Sent => Phase::Opening,
@@ -393,6 +395,7 @@ impl Engine {
         };
         let digest = Activity { received: activity.received, sent: activity.sent, last };
         self.sight(now, id, PathKey::of(pair), [activity.received, activity.sent]);
+        self.watch_used(now, rng, id, pair);
         self.reap(now, rng, id, effects, |reap, rng, out| reap.activity(now, rng, digest, out));
         self.label_payload(now, rng, id, Some(activity), effects);
         self.udp_payload(now, rng, id, activity.sent, effects);
@@ -417,4 +420,9 @@ fn locator_sets(context: &Context) -> LocatorSets {
 /// The addresses of a packet we send on a pair.
 pub(super) fn along(pair: LocatorPair) -> Addresses {
     Addresses { source: pair.local.0, target: pair.peer.0 }
+}
+
+/// The /64 of an address.
+pub(super) fn prefix_of(address: std::net::Ipv6Addr) -> [u8; 8] {
+    ((address.to_bits() >> 64) as u64).to_be_bytes()
 }

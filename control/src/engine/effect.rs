@@ -50,6 +50,8 @@ pub enum Story {
     Moved(UlidPair, LocatorPair, LocatorPair),
     /// A path drops next header 140, or no longer does.
     Carriage(reap::PathKey, bool),
+    /// By the exchange with the peer's box a path is down, which it knew after so long, or back after so long.
+    Liveness(reap::PathKey, bool, std::time::Duration),
     /// A provider's router can be reached, or not.
     Provider(String, bool),
     /// A peer took no forked context.
@@ -72,6 +74,12 @@ pub enum Story {
     NotWritten(String),
     /// Nothing can be written to the store for this reason, or something can again.
     Store(Option<String>),
+    /// The store that boxes share cannot be reached for this reason, or it can again.
+    StoreAlone(Option<String>),
+    /// Another box had changed the same; what became of it.
+    StoreConflict(String),
+    /// A row of the store that boxes share cannot be read.
+    StoreUnreadable(String),
     /// A client has a lease and cannot be served.
     NotServed(String, std::net::Ipv6Addr),
     /// What was found out about a provider's prefix and router.

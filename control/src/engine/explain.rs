@@ -18,7 +18,8 @@ use dataplane::worker::{Limits, Outlet, Worker};
 
 use super::Engine;
 use crate::manage::api::ExplainRequest;
-use crate::shim6::FailReason;
+use crate::reap::PathKey;
+use crate::shim6::{Context, FailReason};
 use crate::time::Instant;
 
 /// Places in the copy: contexts of one pair are found by the low bits of their tags, which are drawn at random.
@@ -140,6 +141,7 @@ impl Engine {
             why.push(format!("provider {name}: {state}, preference {preference}, use {steering}{used}"));
         }
         if let Some(context) = self.endpoint.find(pair, 0) {
+            self.why_route(context, &mut why);
             let reap = self.attached.get(&context.id).and_then(|attached| attached.reap.as_ref());
             let reap = reap.map(|reap| format!(", REAP {:?}", reap.state())).unwrap_or_default();
             why.push(format!(
@@ -147,10 +149,25 @@ impl Engine {
                 context.state,
                 context.peer_locators.len()
             ));
+            if let Some(watch) = self.liveness_view(now, PathKey::of(context.pair)) {
+                let held = watch.held_s.map(|left| format!(", trusted in {left} s")).unwrap_or_default();
+                let (state, after, failures) = (watch.state, watch.detection_ms, watch.failures);
+                why.push(format!("its path is watched: {state}{held}, down after {after} ms, failures {failures}"));
+            }
         } else if host.is_some() && matches!(record.decision, Decision::Hold) {
             self.why_held(now, pair, &mut why);
         }
         why
+    }
+
+    /// What routers say of the routes of a context's pair and its standby.
+    fn why_route(&self, context: &Context, why: &mut Vec<String>) {
+        let standby = self.attached.get(&context.id).and_then(|it| it.installed.as_ref()?.standby);
+        for pair in [context.pair].into_iter().chain(standby.map(|standby| standby.locators)) {
+            if let Some(words) = self.route_in_words(PathKey::of(pair)) {
+                why.push(format!("from {} to {}: {words}", pair.local.0, pair.peer.0));
+            }
+        }
     }
 
     /// What would follow from the first packet of a pair without a context.

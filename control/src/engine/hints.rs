@@ -48,6 +48,7 @@ impl Engine {
             TcpSign::Progress => {
                 self.tally.count(Event::TcpProgress);
                 self.book.progressed(PathKey::of(pair), now);
+                self.route_progressed(now, PathKey::of(pair), effects);
             }
         }
     }

@@ -6,7 +6,6 @@
 
 use std::collections::VecDeque;
 use std::net::Ipv6Addr;
-use std::ops::ControlFlow;
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -16,6 +15,7 @@ use dataplane::wire::{Locator, Ulid};
 use hashbrown::{HashMap, HashSet};
 use rand::Rng;
 
+use super::identities::{IdentityJob, MadeIdentity};
 use super::services::HOP_LIMIT;
 use super::{Effect, Engine, Event, Story};
 use crate::config::hosts::{Entry, locator_under};
@@ -25,11 +25,11 @@ use crate::dhcp::options::encode_name;
 use crate::dhcp::{self, Change, Client, Config, Duid, Identity, Incoming, Lease, Output, Server, State, Stored, Told};
 use crate::host::advertise::ALL_ROUTERS;
 use crate::host::{Advertisement, Advertiser, Datagram};
-use crate::identity::{HostIdentity, HostPrefixes, Kind, Sec, SigningKey, make_host_with, verify_ulid};
+use crate::identity::{HostIdentity, HostPrefixes, Kind, Sec, SigningKey, verify_ulid};
 use crate::time::Instant;
 
 /// Identities that are made beforehand, so that a new client does not wait for its own.
-const RESERVE: usize = 64;
+pub(super) const RESERVE: usize = 64;
 /// Link-layer addresses of clients that are remembered for their answers.
 const CLIENTS_MAX: usize = 8192;
 /// All_DHCP_Relay_Agents_and_Servers and All_DHCP_Servers (RFC 8415 §7.1).
@@ -45,6 +45,8 @@ pub struct Kept {
     pub duid: Duid,
     /// Leases and quarantine.
     pub stored: Stored,
+    /// Identities that this box alone may give to clients; nothing if it has the store alone.
+    pub reserved: Vec<Identity>,
     /// The wall clock's seconds since 1970 at [`Instant::START`].
     pub epoch: u64,
 }
@@ -56,49 +58,23 @@ pub struct Commit {
     pub ticket: u64,
     /// What.
     pub changes: Vec<Change>,
-}
-
-/// An identity to be made.
-#[derive(Clone, Debug)]
-pub struct IdentityJob {
-    generation: u64,
-    prefixes: HostPrefixes,
-    sec: Sec,
-    key: Option<Arc<SigningKey>>,
-}
-
-/// What came of it.
-#[derive(Clone, Debug)]
-pub struct MadeIdentity {
-    generation: u64,
-    identity: Option<Identity>,
-}
-
-impl IdentityJob {
-    /// Makes it. `go_on` is asked now and then; with Sec 2 that takes long.
-    pub fn run(&self, rng: &mut dyn Rng, go_on: &dyn Fn() -> bool) -> MadeIdentity {
-        let progress = &mut |_| if go_on() { ControlFlow::Continue(()) } else { ControlFlow::Break(()) };
-        let key = self.key.as_ref().map(|key| key.public_key_der());
-        // Whether somebody has one of the addresses is looked at by the server when it gets them.
-        let made = make_host_with(&self.prefixes, self.sec, key, rng, &mut |_| false, progress);
-        let identity = made.ok().map(|made| Identity {
-            ulid: made.ulid.0,
-            locators: made.locators.iter().map(|locator| locator.0).collect(),
-            pds: made.pds,
-        });
-        MadeIdentity { generation: self.generation, identity }
-    }
+    /// The last of what other boxes wrote that was known.
+    pub seen: u64,
 }
 
 /// The server and what is around it.
 pub(super) struct Leases {
-    server: Server,
+    pub(super) server: Server,
     commits: VecDeque<Commit>,
-    job: IdentityJob,
+    pub(super) job: IdentityJob,
     /// Identities that are being made.
     making: usize,
     /// Where clients on the link were heard last: their answers need no neighbour discovery.
     heard: HashMap<Ipv6Addr, Mac>,
+    /// The number of the last news of other boxes.
+    pub(super) seen: u64,
+    /// Identifiers of identities that were reserved and will not be used.
+    pub(super) released: VecDeque<Ipv6Addr>,
 }
 
 impl Engine {
@@ -113,8 +89,9 @@ impl Engine {
             IdentityJob { generation: 0, prefixes: prefixes_of(site), sec: sec_of(site), key: key_of(site, hosts) };
         let mut out = Vec::new();
         server.expire(now, &mut out);
-        let leases = Leases { server, commits: VecDeque::new(), job, making: 0, heard: HashMap::new() };
-        self.leases = Some(leases);
+        let (commits, heard, released) = (VecDeque::new(), HashMap::new(), VecDeque::new());
+        self.leases = Some(Leases { server, commits, job, making: 0, heard, seen: 0, released });
+        self.stock_reserved(kept.reserved);
         self.hold_former(kept.epoch);
         let (joined, fitted) = self.with_leased(rng, site, hosts, &|_| true);
         // Those that another process served until now have their place already.
@@ -246,7 +223,8 @@ impl Engine {
         if !leases.job.makes_the_same(&job) {
             // What is ready or being made does not fit any more.
             leases.job = IdentityJob { generation: leases.job.generation + 1, ..job };
-            leases.server.discard_stock();
+            let unused = leases.server.discard_stock();
+            leases.released.extend(unused);
             leases.making = 0;
         }
         leases.server.forgive();
@@ -363,14 +341,20 @@ impl Engine {
         self.leases.as_ref().map(|leases| &leases.server)
     }
 
-    fn follow_leases(&mut self, now: Instant, rng: &mut dyn Rng, out: Vec<Output>, effects: &mut Vec<Effect>) {
+    pub(super) fn follow_leases(
+        &mut self,
+        now: Instant,
+        rng: &mut dyn Rng,
+        out: Vec<Output>,
+        effects: &mut Vec<Effect>,
+    ) {
         let mut changed = false;
         let (mut answers, mut out) = (Vec::new(), VecDeque::from(out));
         while let Some(output) = out.pop_front() {
             match output {
                 Output::Write { ticket, changes } => {
                     if let Some(leases) = &mut self.leases {
-                        leases.commits.push_back(Commit { ticket, changes });
+                        leases.commits.push_back(Commit { ticket, changes, seen: leases.seen });
                     }
                 }
                 // Nobody is told of an address that cannot be his: he asks again, and gets another one.
@@ -493,17 +477,11 @@ impl Engine {
     }
 
     /// What is to be sent when the box stops: hosts look for another router at once (RFC 4861 §6.2.5).
-    pub fn farewell(&mut self, effects: &mut Vec<Effect>) {
+    pub fn farewell(&mut self, now: Instant, effects: &mut Vec<Effect>) {
+        self.end_watches(now, effects);
         if let Some(frame) = self.advertiser.as_mut().and_then(Advertiser::stop) {
             effects.push(Effect::Transmit(self.lan_port, frame));
         }
-    }
-}
-
-impl IdentityJob {
-    fn makes_the_same(&self, other: &IdentityJob) -> bool {
-        let key = |job: &IdentityJob| job.key.as_ref().map(|key| key.public_key_der().to_vec());
-        (&self.prefixes, self.sec, key(self)) == (&other.prefixes, other.sec, key(other))
     }
 }
 

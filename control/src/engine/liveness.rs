@@ -36,6 +36,9 @@ impl Engine {
         message: &Message,
         effects: &mut Vec<Effect>,
     ) {
+        if self.liveness_message(now, rng, id, addresses, message, effects) {
+            return;
+        }
         let arrived = LocatorPair { local: Locator(addresses.target), peer: Locator(addresses.source) };
         self.sight(now, id, PathKey::of(arrived), [true, false]);
         if let Some(attached) = self.attached.get_mut(&id) {
@@ -144,10 +147,12 @@ impl Engine {
                 self.answered(id, Some(pair));
                 let _ = self.endpoint.set_probed(id, pair.peer, true);
                 self.book.confirmed(PathKey::of(pair), now);
+                self.route_works(PathKey::of(pair), now - after, now, effects);
                 self.path_is_back(PathKey::of(pair), effects);
             }
             ReapOutput::Failed { pair, probed } => {
                 let path = PathKey::of(pair);
+                self.route_fails(path, probed);
                 let verdict = self.book.failed(path, id.to_bits(), probed, now);
                 if matches!(verdict, Verdict::NewlyDead | Verdict::KnownDead) {
                     self.path_is_lost(now, path, effects);

@@ -25,7 +25,10 @@
 //! | `link` | how a packet of the box's own reaches the wire |
 //! | `mirror` | what other boxes of the site are told of contexts, and contexts that they run |
 //! | `natv6` | who is translated, through which provider, and which sessions get a context |
+//! | `watch` | paths that are watched by exchanging liveness, and what follows when one fails |
+//! | `watches` | which these are |
 //! | `unreachable` | who hears of a packet whose next hop does not answer |
+//! | `routes` | what routers say of the providers' routes |
 //! | `standby` | another pair for each context, and what workers do at once when a path is lost |
 //! | `numbers` | the numbers by which workers know paths |
 //! | `system` | what the operating system may send and what it hears, where it shares a port |
@@ -56,6 +59,7 @@ mod goal;
 mod hints;
 mod hosts;
 mod icmp;
+mod identities;
 mod inside;
 mod label;
 mod leases;
@@ -76,8 +80,10 @@ mod quote;
 mod report;
 mod revive;
 mod round;
+mod routes;
 mod services;
 mod setup;
+mod shared;
 mod standby;
 mod steer;
 mod succession;
@@ -86,6 +92,8 @@ mod tally;
 mod udp;
 mod unreachable;
 mod uplinks;
+mod watch;
+mod watches;
 
 use std::cmp::Reverse;
 use std::collections::{BTreeMap, BinaryHeap, VecDeque};
@@ -108,7 +116,6 @@ use crate::config::Prefix;
 use crate::config::site::Hints;
 use crate::host::{Advertiser, GivenUp, LinkEvent, Listener, Neighbours, Stack};
 use crate::identity::SigningKey;
-use crate::manage::api::Steering;
 use crate::publish::Publisher;
 use crate::reap::{self, PathBook, ProbeBudget, Sightings};
 use crate::shim6::{self, Context, ContextId, Endpoint, Incoming, Open, OpenRefused, Owner, Unreadable};
@@ -118,49 +125,17 @@ use attachments::Attachments;
 pub use effect::{Effect, Story};
 pub use fitness::{Unfit, Wanted};
 pub use hosts::Changes;
-pub use leases::{Commit, IdentityJob, Kept, MadeIdentity};
+pub use identities::{IdentityJob, MadeIdentity};
+pub use leases::{Commit, Kept};
 pub use mirror::{GroupPlan, MirrorCounts, Told};
+use providers::Provider;
 use revive::Revival;
 use round::Round;
+pub use routes::RouteWish;
 pub use setup::{PortSetup, SetupError, worker_limits};
 pub use steer::SteerRefused;
 pub use succession::{CarriedHost, Doubts, Item, Keys};
 pub use tally::{Event, Tally};
-
-/// A provider as the engine knows it.
-#[derive(Clone, Debug)]
-struct Provider {
-    name: String,
-    port: PortId,
-    prefix: u64,
-    next_hop: std::net::Ipv6Addr,
-    preference: u16,
-    /// Whether its router answers.
-    router: bool,
-    /// Whether the port's link is up, as far as the device can tell.
-    link: bool,
-    /// Whether contexts saw every path through it fail that they know of, while others answered.
-    failing: bool,
-    /// What the operator wants of it.
-    steering: Steering,
-    /// Whether peers were told that it does not work.
-    told_down: bool,
-    /// Whether the policy wants everybody to leave it.
-    drained: bool,
-    /// When it came up last.
-    up_since: Option<Instant>,
-    /// Whether its prefix is to be left, as who delegated it says.
-    deprecated: bool,
-    /// Until when it serves, if it has gone from the configuration: as the last resort, for contexts to leave it.
-    leaving: Option<Instant>,
-}
-
-impl Provider {
-    /// Whether packets can be sent there; what happens to them further on is another question.
-    fn is_up(&self) -> bool {
-        self.router && self.link
-    }
-}
 
 /// All of the control core's state.
 pub struct Engine {
@@ -238,6 +213,10 @@ pub struct Engine {
     standbys: standby::Standbys,
     /// Paths that drop next header 140.
     carriages: carriage::Carriages,
+    /// Paths whose liveness is exchanged with the peer's box.
+    watches: watches::Watches,
+    /// What routers say of routes.
+    routes: routes::Routes,
     neighbours: Neighbours,
     listener: Listener,
     /// What is translated by prefix.
@@ -286,8 +265,8 @@ impl Engine {
                 self.carriages.went();
             }
             Notice::Punt(port, Punt::HostStack, frame) => self.for_the_box(now, rng, port, frame, effects),
-            Notice::Punt(_, Punt::Shim6, frame) if self.is_for_another(frame) => {}
             Notice::Punt(port, Punt::System, frame) => self.for_the_system(port, frame, effects),
+            Notice::Punt(_, Punt::Shim6, frame) if self.is_for_another(frame) => {}
             Notice::Punt(_, Punt::Shim6, frame) => self.control_message(now, rng, frame, effects),
             Notice::Punt(port, Punt::IcmpError, frame) => self.icmp_error(now, rng, Some(port), frame, effects),
             Notice::Unresolved(port, next_hop, frame) => self.unresolved(now, port, next_hop, frame, effects),
@@ -330,6 +309,8 @@ impl Engine {
         self.expire_leases(now, rng, effects);
         self.expire_news(now, rng, effects);
         self.expire_revivals(now, rng, effects);
+        self.expire_watches(now, rng, effects);
+        self.expire_routes(now, rng, effects);
         self.expire_reap(now, rng, effects);
         self.expire_standbys(now, rng, effects);
         self.expire_wakes(now, effects);
@@ -355,9 +336,11 @@ impl Engine {
             self.failing_check,
             self.revival.due(),
             self.standbys_deadline(),
+            self.watches_deadline(),
             self.policy_deadline(),
             self.uplinks.deadline(),
             self.mirrors_deadline(),
+            self.routes_deadline(),
         ];
         [reap, suspects, wakes, self.news_deadline(), self.lists_due, self.endpoint.deadline(), self.leases_deadline()]
             .into_iter()
@@ -528,6 +511,7 @@ impl Engine {
         if let Ok(Message::Error(error)) = message {
             effects.push(Effect::Story(Story::PeerError(error.code.code(), error.pointer)));
         }
+        self.watches.heard(now, context::prefix_of(addresses.source));
         let mut out = std::mem::take(&mut self.outputs);
         let incoming = Incoming { addresses, message, ipv6_packet: packet, shim6_offset };
         self.carriages.came(addresses, udp);

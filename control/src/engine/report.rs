@@ -268,7 +268,7 @@ impl Engine {
             ("exchanges being timed", self.durations.under_way()),
             ("moves under way", self.goals.len()),
         ];
-        let tables = tables.into_iter().chain(self.standbys.leftovers());
+        let tables = tables.into_iter().chain(self.standbys.leftovers()).chain([self.watches.leftovers()]);
         tables.filter(|(_, held)| *held > 0).collect()
     }
 
@@ -328,6 +328,9 @@ impl Engine {
         for (path, contexts) in self.attached.paths() {
             paths.entry(path).or_insert((0, self.book.status(path, now))).0 = contexts as u64;
         }
+        for path in self.watches.paths.keys() {
+            paths.entry(*path).or_insert((0, self.book.status(*path, now)));
+        }
         let view = |(path, (contexts, status)): (PathKey, (u64, Status))| self.path_view(now, path, contexts, status);
         PathsView { paths: paths.into_iter().map(view).collect() }
     }
@@ -335,7 +338,14 @@ impl Engine {
     fn path_view(&self, now: Instant, path: PathKey, contexts: u64, status: Status) -> PathView {
         let seen = self.sightings.seen(path);
         let ago = |at: Option<Instant>| at.map(|at| now.since(at).as_secs());
+        let watch = self.watches.paths.get(&path);
         let (state, evidence) = match status {
+            Status::Working | Status::Unknown if watch.is_some_and(|watch| watch.session.is_up()) => {
+                ("up", "the peer's box and this one hear each other")
+            }
+            Status::Dead if watch.is_some_and(|watch| watch.lost.is_some()) => {
+                ("down", "the peer's box or this one heard nothing")
+            }
             Status::Working => ("up", "a probe was answered or data acknowledged lately"),
             Status::Unknown if ago(seen.last_in).is_some_and(|ago| ago < FRESH_S) => ("up", "packets arrive"),
             Status::Unknown => ("unknown", "no recent evidence"),
@@ -353,7 +363,9 @@ impl Engine {
             carriage: if self.carriages.is_udp(path) { "udp" } else { "header" }.to_owned(),
             last_in_s: ago(seen.last_in),
             last_out_s: ago(seen.last_out),
+            liveness: self.liveness_view(now, path),
             rtt_ms: seen.round_trip.map(|time| time.as_secs_f64() * 1000.0),
+            route: self.route_in_words(path).map(str::to_owned),
         }
     }
 

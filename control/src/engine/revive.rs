@@ -70,6 +70,8 @@ pub(super) enum Sign {
     Peer([u8; 8]),
     /// A provider of ours, by the prefix it delegated.
     Provider([u8; 8]),
+    /// One path, as routers say.
+    Path(PathKey),
 }
 
 impl Revival {
@@ -100,7 +102,7 @@ impl Revival {
 impl Walk {
     fn concerns(&self, pair: LocatorPair) -> bool {
         let path = PathKey::of(pair);
-        self.signs.contains(&Sign::Peer(path.peer)) || self.signs.contains(&Sign::Provider(path.local))
+        [Sign::Peer(path.peer), Sign::Provider(path.local), Sign::Path(path)].iter().any(|it| self.signs.contains(it))
     }
 }
 

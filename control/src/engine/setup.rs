@@ -15,6 +15,7 @@ use rand::Rng;
 
 use super::carriage::Carriages;
 use super::standby::Standbys;
+use super::watches::Watches;
 use super::{Effect, Engine, Keys, Provider, Revival, Round, Tally};
 use crate::config::routes::PACKETS_PER_S;
 use crate::config::site::FlowLabels;
@@ -142,6 +143,8 @@ impl Engine {
             goals: super::goal::Goals::default(),
             standbys: Standbys::new(site.reap.standby),
             carriages: Carriages::new(site.shim6.udp_port),
+            watches: Watches::new(site),
+            routes: Default::default(),
             budget: ProbeBudget::new(PROBES_PER_S, PROBES_PER_S / 10),
             due: Wheel::default(),
             waiting: VecDeque::new(),
@@ -169,9 +172,9 @@ impl Engine {
             keys,
             bequest: None,
             inheritance: Default::default(),
-            mirrors: None,
             inner: Default::default(),
             fitness: super::fitness::Fitness::of(site),
+            mirrors: None,
         };
         engine.endpoint.reserve(site.node.contexts_max as usize);
         engine.set_natv6(site);
@@ -350,6 +353,7 @@ fn shim6_config(site: &Site) -> shim6::Config {
         accepted_per_prefix_percent: wanted.accepted_per_prefix_percent,
         initiated_reserve_percent: wanted.initiated_reserve_percent,
         udp: wanted.udp_port.is_some(),
+        liveness: site.liveness.is_some(),
         flow_labels: (wanted.flow_label != FlowLabels::Off).then_some(site.node.workers),
         routable_ulids: site.natv6.is_some(),
         keepalive_timeout: reap_config(site).announced_keepalive_timeout(),

@@ -223,7 +223,8 @@ impl Engine {
         let guard = attached.guard.as_deref()?;
         let usable = |pair: &LocatorPair| {
             let up = self.provider_of(pair.local.0).is_some_and(|(_, provider)| provider.is_up());
-            up && self.is_candidate(context, *pair) && self.book.rank(*pair, now) < Status::Suspect
+            // What routers say is no reason not to look.
+            up && self.is_candidate(context, *pair) && self.book.seen(PathKey::of(*pair), now) < Status::Suspect
         };
         if let Some(pair) = guard.pair.filter(|pair| usable(pair)) {
             return Some(pair);
@@ -289,9 +290,12 @@ impl Engine {
         pair: LocatorPair,
         effects: &mut Vec<Effect>,
     ) {
-        self.standbys.asked.remove(&id);
+        let asked = self.standbys.asked.remove(&id);
         self.tally.count(Event::StandbyTested);
         self.book.confirmed(PathKey::of(pair), now);
+        if let Some(Asked { attempts, late, .. }) = asked {
+            self.route_works(PathKey::of(pair), late - PATIENCE * u32::from(attempts), now, effects);
+        }
         self.path_is_back(PathKey::of(pair), effects);
         let Some(guard) = self.attached.get_mut(&id).and_then(|attached| attached.guard.as_deref_mut()) else { return };
         (guard.pair, guard.failures, guard.next) = (Some(pair), 0, now + spread(rng, RENEW));
@@ -433,7 +437,10 @@ impl Engine {
 
     /// Evidence against paths that is too old to count ends their loss, when all who are on them have been asked.
     pub(super) fn look_at_paths(&mut self, now: Instant, effects: &mut Vec<Effect>) {
-        let dead = |path: &PathKey| self.book.status(*path, now) == Status::Dead || self.attached.is_in_doubt(*path);
+        let dead = |path: &PathKey| {
+            let lost = self.attached.is_in_doubt(*path) || self.routes.holds(*path);
+            lost || self.book.status(*path, now) == Status::Dead
+        };
         let back: Vec<PathKey> = self.standbys.paths.iter().filter(|path| !dead(path)).copied().collect();
         for path in back {
             self.path_is_back(path, effects);

@@ -5,6 +5,9 @@
 //! deciding and forwarding meanwhile, and tells again what has changed, until there is nothing left to tell and the other one
 //! has the ports.
 //!
+//! Last come the sessions that watch paths, whenever something about them has changed: the peer hears the next packet of each as if
+//! nothing had happened.
+//!
 //! Not told, because it comes back by itself: standbys and what else is known of paths (they are tested anew), the cache of DNS,
 //! failures that are held against peers, exchanges under way (the peer repeats its part, or the host its packet), counters.
 
@@ -20,6 +23,7 @@ use rand::Rng;
 use serde::{Deserialize, Serialize};
 
 use super::hosts::Served;
+use super::watch::CarriedWatch;
 use super::{Effect, Engine, Event};
 use crate::manage::api::Steering;
 use crate::reap::{PathKey, Reap, State};
@@ -67,6 +71,8 @@ pub enum Item {
     Context(Box<CarriedContext>, Doubts),
     /// The context with this tag is there no longer.
     Gone(u64),
+    /// A path whose liveness is exchanged with the peer's box.
+    Watch(CarriedWatch),
 }
 
 /// A host, as its box serves it.
@@ -102,6 +108,8 @@ pub(super) struct Bequest {
     providers: usize,
     /// Hosts to tell of, and those among them as a set.
     hosts: VecDeque<Ulid>,
+    /// What was told of watched paths.
+    watches: HashMap<PathKey, CarriedWatch>,
     waiting: HashSet<Ulid>,
 }
 
@@ -125,7 +133,13 @@ impl Engine {
         let mut hosts: Vec<Ulid> = self.served.keys().copied().collect();
         hosts.sort_unstable();
         let waiting = hosts.iter().copied().collect();
-        self.bequest = Some(Box::new(Bequest { lists: HashMap::new(), providers: 0, hosts: hosts.into(), waiting }));
+        self.bequest = Some(Box::new(Bequest {
+            lists: HashMap::new(),
+            providers: 0,
+            hosts: hosts.into(),
+            watches: HashMap::new(),
+            waiting,
+        }));
     }
 
     /// Nobody takes its place after all.
@@ -137,7 +151,10 @@ impl Engine {
     /// How many things are left to tell, about.
     pub fn left_to_bequeath(&self) -> usize {
         self.bequest.as_ref().map_or(0, |it| {
-            self.providers.len().saturating_sub(it.providers) + it.hosts.len() + self.endpoint.left_to_copy()
+            self.providers.len().saturating_sub(it.providers)
+                + it.hosts.len()
+                + self.endpoint.left_to_copy()
+                + usize::from(self.next_watch(&it.watches).is_some())
         })
     }
 
@@ -175,7 +192,7 @@ impl Engine {
             return true;
         }
         match self.endpoint.next_copied() {
-            None => false,
+            None => self.bequeath_watch(&mut bequest.watches, items),
             Some(Copied::Gone(tag)) => {
                 items.push(Item::Gone(tag.value()));
                 true
@@ -235,6 +252,7 @@ impl Engine {
                     self.heard_of_neighbours(now, &mut seen, &mut hosts_changed, effects);
                     self.inherit_context(now, rng, &carried, doubts, effects);
                 }
+                Item::Watch(watch) => self.inherit_watch(now, rng, watch),
                 Item::Gone(tag) => {
                     let mut out = Vec::new();
                     self.endpoint.give_up(ContextTag::truncate(tag), &mut out);
@@ -250,6 +268,7 @@ impl Engine {
         for id in std::mem::take(&mut self.inheritance).doubted {
             self.hint(now, rng, id, effects);
         }
+        self.go_on_watching(now);
     }
 
     fn inherit_provider(

@@ -4,6 +4,7 @@
 //! beginning of every path goes up ([`OPERATIONS`](super::OPERATIONS)). Addresses are plain here, since JSON has no types for them; names of fields say
 //! which kind they are. Octet and packet counts are since the daemon (or the context) began.
 
+mod bmp;
 mod contexts;
 mod dns;
 mod history;
@@ -21,6 +22,7 @@ use std::collections::BTreeMap;
 use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 
+pub use bmp::*;
 pub use contexts::*;
 pub use dns::*;
 pub use history::*;
@@ -107,6 +109,8 @@ pub enum Request {
     History(HistoryFilter),
     /// Have this box serve, or leave it to others.
     Serve(ServeRequest),
+    /// What routers tell of the providers' routes.
+    Bmp,
 }
 
 /// How a provider is to be used from now on, until told otherwise or restarted.
@@ -167,6 +171,8 @@ pub enum Response {
     History(Box<HistoryView>),
     /// To [`Request::Serve`]: how it is now.
     Serving(SystemView),
+    /// To [`Request::Bmp`].
+    Bmp(BmpView),
     /// The request cannot be answered or was not obeyed.
     Error(ErrorView),
 }

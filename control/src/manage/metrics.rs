@@ -11,7 +11,9 @@ use prometheus_client::encoding::{DescriptorEncoder, MetricEncoder, NoLabelSet, 
 use prometheus_client::metrics::MetricType;
 use prometheus_client::registry::Registry;
 
-use super::api::{FillView, MetricsView, PathView, PortView, ProviderView, TimesView, UplinkView};
+use super::api::{
+    BmpSourceView, BmpState, FillView, MetricsView, PathView, PortView, ProviderView, SharedView, TimesView, UplinkView,
+};
 
 /// What is sent.
 pub(super) const MEDIA_TYPE: &str = "application/openmetrics-text; version=1.0.0; charset=utf-8";
@@ -139,6 +141,8 @@ impl Collector for Figures {
         self.ports(&mut out)?;
         self.providers(&mut out)?;
         self.uplinks(&mut out)?;
+        self.store(&mut out)?;
+        self.bmp(&mut out)?;
         self.paths(&mut out)?;
         self.rooms(&mut out)?;
         self.times(&mut out)?;
@@ -152,6 +156,7 @@ impl Figures {
         let info = vec![("box", status.name.clone()), ("version", status.version.clone())];
         out.gauges("pshim6_build_info", "The box and its program", [(info, 1.0)])?;
         out.gauge("pshim6_ready", "Whether the box serves", flag(status.ready))?;
+        out.gauge("pshim6_fit", "Whether the box is fit to have routes to it", flag(status.system.fit))?;
         out.gauge("pshim6_uptime_seconds", "Seconds since the start", status.uptime_s as f64)?;
         out.gauge("pshim6_hosts", "Hosts served", status.hosts as f64)?;
         let counts = &status.contexts;
@@ -250,6 +255,33 @@ impl Figures {
         out.counters("pshim6_provider_natv6_packets", "Packets translated for peers without Shim6", translated)
     }
 
+    fn bmp(&self, out: &mut Family<'_, '_>) -> Result<(), Error> {
+        let view = &self.view.bmp;
+        if !view.enabled {
+            return Ok(());
+        }
+        out.gauge("pshim6_bmp_routers", "Routers that are connected", view.routers.len() as f64)?;
+        let help = "Paths that packets are kept off because routers say that their route is lost";
+        out.gauge("pshim6_bmp_paths_held", help, view.held as f64)?;
+        let label = |it: &BmpSourceView| vec![("provider", it.provider.clone()), ("peer", it.peer.to_string())];
+        let gauges: [Told<BmpSourceView, f64>; 4] = [
+            ("pshim6_bmp_source_complete", "Whether all routes of a BGP session are known", |it| {
+                flag(it.state == BmpState::Complete)
+            }),
+            ("pshim6_bmp_source_routes", "Prefixes a BGP session has", |it| it.routes as f64),
+            ("pshim6_bmp_source_lost", "Prefixes of peers to which the provider has lost its route", |it| {
+                it.lost as f64
+            }),
+            ("pshim6_bmp_source_distrusted_seconds", "For how long a provider's feed is not believed", |it| {
+                it.distrusted_s as f64
+            }),
+        ];
+        for (name, help, value) in gauges {
+            out.gauges(name, help, view.sources.iter().map(|it| (label(it), value(it))))?;
+        }
+        Ok(())
+    }
+
     fn uplinks(&self, out: &mut Family<'_, '_>) -> Result<(), Error> {
         let uplinks = &self.view.status.uplinks;
         let label = |it: &UplinkView| vec![("provider", it.name.clone())];
@@ -272,6 +304,17 @@ impl Figures {
         )
     }
 
+    fn store(&self, out: &mut Family<'_, '_>) -> Result<(), Error> {
+        let store = self.view.status.store.as_ref();
+        let reached = store.map(|it| (Vec::new(), flag(it.alone.is_none())));
+        out.gauges("pshim6_store_reached", "Whether the store that boxes of a site share can be reached", reached)?;
+        let version = |it: &SharedView| (vec![("file", it.name.clone())], it.version as f64);
+        let shared = || store.iter().flat_map(|it| &it.shared);
+        out.gauges("pshim6_shared_version", "Version of a file that boxes share", shared().map(version))?;
+        let refused = shared().map(|it| (vec![("file", it.name.clone())], flag(it.refused)));
+        out.gauges("pshim6_shared_refused", "Whether that version cannot be obeyed by this box", refused)
+    }
+
     fn paths(&self, out: &mut Family<'_, '_>) -> Result<(), Error> {
         let paths = &self.view.paths;
         let label = |it: &PathView| vec![("provider", it.provider.clone()), ("peer_prefix", it.peer_prefix.clone())];
@@ -289,6 +332,22 @@ impl Figures {
         )?;
         let rtts = paths.iter().filter_map(|it| Some((label(it), it.rtt_ms? / 1000.0)));
         out.gauges("pshim6_path_rtt_seconds", "Round trip of the last probe that was answered", rtts)?;
+        let watched = || paths.iter().filter_map(|it| Some((label(it), it.liveness.as_ref()?)));
+        out.gauges(
+            "pshim6_path_liveness_up",
+            "Whether the peer's box and this one hear each other on a path they watch",
+            watched().map(|(label, it)| (label, f64::from(u8::from(it.state == "up")))),
+        )?;
+        out.gauges(
+            "pshim6_path_liveness_detection_seconds",
+            "Silence after which a watched path is down",
+            watched().map(|(label, it)| (label, it.detection_ms / 1000.0)),
+        )?;
+        out.gauges(
+            "pshim6_path_liveness_rtt_seconds",
+            "Round trip of the last liveness poll that was answered",
+            watched().filter_map(|(label, it)| Some((label, it.rtt_ms? / 1000.0))),
+        )?;
         out.gauge("pshim6_paths_left_off", "Paths in use that are not told one by one", self.view.paths_left_off as f64)
     }
 

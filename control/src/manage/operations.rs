@@ -123,6 +123,8 @@ operations! {
         Get "/v1/contexts" Read: Contexts(ContextFilter) => Contexts(ContextsView);
     "What is known of each path: a provider and a peer's prefix."
         Get "/v1/paths" Read: Paths => Paths(PathsView);
+    "What routers tell of the providers' routes to peers, and how far they are believed."
+        Get "/v1/bmp" Read: Bmp => Bmp(BmpView);
     "Every counter, with its meaning and each worker's share."
         Get "/v1/counters" Read: Counters => Counters(CountersView);
     "Everything monitoring is told: status, counters, fill and times in one piece; /metrics is made of it."

@@ -9,7 +9,7 @@
 use std::time::Duration;
 
 use dataplane::wire::{Locator, LocatorPair};
-use hashbrown::HashMap;
+use hashbrown::{HashMap, HashSet};
 
 use crate::time::Instant;
 
@@ -86,6 +86,8 @@ pub struct PathBook {
     entries: HashMap<PathKey, Entry>,
     swept: Option<Instant>,
     counters: BookCounters,
+    /// Paths of which somebody else says that they do not work.
+    warned: HashSet<PathKey>,
 }
 
 const WITNESSES_MAX: usize = 4;
@@ -133,6 +135,16 @@ impl PathBook {
             entries: HashMap::new(),
             swept: None,
             counters: BookCounters::default(),
+            warned: HashSet::new(),
+        }
+    }
+
+    /// Somebody says that this path does not work, or says so no longer: while they do it is no better than suspect, and comes
+    /// after others. Whoever warns sees to it that this ends.
+    pub fn warn(&mut self, path: PathKey, warned: bool) {
+        match warned {
+            true => _ = self.warned.insert(path),
+            false => _ = self.warned.remove(&path),
         }
     }
 
@@ -140,7 +152,7 @@ impl PathBook {
     ///
     /// [`Output::Confirmed`]: super::Output::Confirmed
     pub fn confirmed(&mut self, path: PathKey, now: Instant) {
-        let revived = self.status(path, now) >= Status::Suspect;
+        let revived = self.seen(path, now) >= Status::Suspect;
         let Some(entry) = self.entry(path, now) else { return };
         *entry = Entry { confirmed: Some(now), ..Entry::default() };
         self.counters.revivals += u64::from(revived);
@@ -149,7 +161,7 @@ impl PathBook {
     /// A host's TCP had an acknowledgement of what it sent on this path: the path is as good as if a probe had been
     /// answered. But only a probe ends what probes began, since whoever acknowledges may do so unseen.
     pub fn progressed(&mut self, path: PathKey, now: Instant) {
-        if self.status(path, now) < Status::Suspect
+        if self.seen(path, now) < Status::Suspect
             && let Some(entry) = self.entry(path, now)
         {
             entry.confirmed = Some(now);
@@ -161,7 +173,7 @@ impl PathBook {
     /// [`Output::Failed`]: super::Output::Failed
     pub fn failed(&mut self, path: PathKey, witness: u64, probed: Instant, now: Instant) -> Verdict {
         let needed = self.config.witnesses;
-        let known = self.status(path, now);
+        let known = self.seen(path, now);
         let Some(entry) = self.entry(path, now) else { return Verdict::Full };
         if entry.confirmed.is_some_and(|confirmed| confirmed >= probed) {
             self.counters.outdated += 1;
@@ -187,7 +199,7 @@ impl PathBook {
 
     /// The box itself knows that this path is down (link, route, address): no witness is needed.
     pub fn down(&mut self, path: PathKey, now: Instant) -> Verdict {
-        let was_dead = self.status(path, now) == Status::Dead;
+        let was_dead = self.seen(path, now) == Status::Dead;
         let Some(entry) = self.entry(path, now) else { return Verdict::Full };
         entry.failed = Some(now);
         entry.dead = true;
@@ -201,6 +213,12 @@ impl PathBook {
 
     /// What is known about this path now.
     pub fn status(&self, path: PathKey, now: Instant) -> Status {
+        let seen = self.seen(path, now);
+        if self.warned.contains(&path) { seen.max(Status::Suspect) } else { seen }
+    }
+
+    /// What was seen on this path, whatever somebody says of it.
+    pub fn seen(&self, path: PathKey, now: Instant) -> Status {
         match self.entries.get(&path) {
             Some(entry) => entry.status(now, &self.config),
             None => Status::Unknown,

@@ -13,6 +13,7 @@ use super::context::{Accepted, Context, ContextId, State, incoming_pair};
 use super::dispatch::{Incoming, Key};
 use super::endpoint::Endpoint;
 use super::establish::Offer;
+use super::offers::Offers;
 use super::output::{DropReason, How, Output, Verdict};
 use super::peer::{self, Told};
 use super::validator::{Claim, Invalid};
@@ -79,8 +80,7 @@ impl Endpoint {
                 Err(reason) => return Verdict::Dropped(reason),
             },
         };
-        let offers = |context: &Context| (context.peer_label.is_some(), context.peer_udp);
-        let offered = self.store.get(id).map_or((false, false), offers);
+        let offered = self.store.get(id).map(Offers::of_peer).unwrap_or_default();
         self.settle_offers(rng, id, offered);
         self.resolve_confusion(now, rng, id, out);
         if let Some(how) = how {

@@ -70,6 +70,8 @@ pub struct CarriedContext {
     pub labels: (Option<u32>, Option<u32>),
     /// Whether UDP was offered, by us and by the peer.
     pub udp: (bool, bool),
+    /// Whether liveness of paths was.
+    pub liveness: (bool, bool),
     /// Our locators as the peer knows them: a number that the carrier gave to a list.
     pub list: u32,
     /// Our preferences as the peer knows them.
@@ -169,6 +171,7 @@ impl CarriedContext {
             tags: (context.local_tag.value(), peer_tag.value()),
             labels: (context.local_label.map(FlowLabel::value), context.peer_label.map(FlowLabel::value)),
             udp: (context.local_udp, context.peer_udp),
+            liveness: (context.local_liveness, context.peer_liveness),
             list,
             preferences: context.preferences.as_deref().map(flatten),
             peer_locators: context.peer_locators.iter().map(locator).collect(),
@@ -274,6 +277,7 @@ impl Endpoint {
                 if let Some(context) = self.store.get_mut_unnoted(id) {
                     carried.write_to(context, list);
                     context.local_udp &= self.config.udp;
+                    context.local_liveness &= self.config.liveness;
                     if let (Some(ours), Some((_, _, used))) = (&mut context.accepted, carried.accepted) {
                         ours.used |= used;
                     }
@@ -315,6 +319,7 @@ impl Endpoint {
         context.stamp = carried.stamp;
         carried.write_to(&mut context, list);
         context.local_udp &= self.config.udp;
+        context.local_liveness &= self.config.liveness;
         let id = context.id;
         self.store.insert(context);
         self.take_labels(id, carried);
@@ -361,6 +366,7 @@ impl CarriedContext {
         context.peer_tag = Some(ContextTag::truncate(self.tags.1));
         context.peer_label = self.labels.1.and_then(FlowLabel::truncate);
         (context.local_udp, context.peer_udp) = self.udp;
+        (context.local_liveness, context.peer_liveness) = self.liveness;
         context.host = list.clone();
         context.preferences = self.preferences.as_deref().map(unflatten);
         context.peer_locators = self.peer_locators.iter().map(locator).collect();

@@ -63,6 +63,8 @@ pub struct Config {
     pub flow_labels: Option<u8>,
     /// Whether contexts are offered to come in UDP where a path drops Shim6.
     pub udp: bool,
+    /// Whether liveness of the paths of contexts is offered to be exchanged.
+    pub liveness: bool,
     /// Whether messages that would be dropped in silence are answered by an Error with code 120 (§5.14).
     pub debug_errors: bool,
     /// Limits on what strangers can make us send (D36).
@@ -204,6 +206,7 @@ impl Default for Config {
             keepalive_timeout: None,
             flow_labels: None,
             udp: false,
+            liveness: false,
             debug_errors: false,
             limits: Limits::default(),
         }

@@ -151,6 +151,10 @@ pub struct Context {
     pub local_udp: bool,
     /// Whether the peer offered it.
     pub peer_udp: bool,
+    /// Whether we offered the peer that liveness of the context's paths is exchanged.
+    pub local_liveness: bool,
+    /// Whether the peer offered it.
+    pub peer_liveness: bool,
     /// The host with Ls(local) as the peer knows it: these may be used as sources (§7.2).
     pub host: Arc<LocalHost>,
     /// Our preferences as the peer knows them.
@@ -285,6 +289,11 @@ impl Context {
     /// Whether both sides have offered that the context comes in UDP.
     pub fn may_use_udp(&self) -> bool {
         self.local_udp && self.peer_udp
+    }
+
+    /// Whether both sides have offered that liveness of the context's paths is exchanged.
+    pub fn may_exchange_liveness(&self) -> bool {
+        self.local_liveness && self.peer_liveness
     }
 
     /// Whether it waits for an answer to an I1 that was sent again.

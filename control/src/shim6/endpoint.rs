@@ -19,6 +19,7 @@ use super::context::{Context, ContextId, LocalHost, PeerLocator, State, is_unica
 use super::holddown::{Failure, Held, HoldDowns};
 use super::labels::LabelSpace;
 use super::limits::Limiter;
+use super::offers::Offers;
 use super::output::{FailReason, GoneReason, Output};
 use super::proof::LocatorProof;
 use super::quarantine::{Owner, Quarantine};
@@ -458,13 +459,13 @@ impl Endpoint {
         [self.store.first_deadline(), self.holddowns.deadline(), self.quarantine.deadline()].into_iter().flatten().min()
     }
 
-    /// What is offered to the peer of a context: a flow label, and UDP, as far as they are `wanted`. The peer offers none, and then
-    /// it uses none.
-    pub(super) fn settle_offers(&mut self, rng: &mut dyn Rng, id: ContextId, wanted: (bool, bool)) {
+    /// What is offered to the peer of a context, as far as it is `wanted`. What the peer does not offer is not used.
+    pub(super) fn settle_offers(&mut self, rng: &mut dyn Rng, id: ContextId, wanted: Offers) {
         if let Some(context) = self.store.get_mut(id) {
-            context.local_udp = self.config.udp && wanted.1;
+            context.local_udp = self.config.udp && wanted.udp;
+            context.local_liveness = self.config.liveness && wanted.liveness;
         }
-        self.settle_label(rng, id, wanted.0);
+        self.settle_label(rng, id, wanted.label);
     }
 
     /// Makes sure that a context has a flow label to offer if one is `wanted`, and none if not: the peer offers none, and

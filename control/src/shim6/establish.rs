@@ -3,7 +3,7 @@
 use std::sync::Arc;
 use std::time::Duration;
 
-use dataplane::wire::shim6::{Addresses, LocatorPreferences, Message, Options, Preference, UdpOption};
+use dataplane::wire::shim6::{Addresses, LivenessOption, LocatorPreferences, Message, Options, Preference, UdpOption};
 use dataplane::wire::{ContextTag, Locator, LocatorPair, UlidPair};
 use rand::Rng;
 
@@ -14,6 +14,7 @@ use super::dispatch::{Incoming, Key};
 use super::endpoint::Endpoint;
 use super::labels;
 use super::limits::Kind;
+use super::offers::Offers;
 use super::output::{Answer, DropReason, FailReason, How, Output, Verdict};
 use super::peer;
 use super::size;
@@ -93,7 +94,7 @@ impl Endpoint {
         let id = context.id;
         self.tags.hold(tag);
         self.store.insert(context);
-        self.settle_offers(rng, id, (true, true));
+        self.settle_offers(rng, id, Offers::ALL);
         out.push(Output::Opening { id });
         self.send_i1(now, rng, id, out);
         Ok(id)
@@ -385,7 +386,7 @@ impl Endpoint {
         peer::learn_exchange(context, tag, told);
         context.settle_pair(pair);
         context.become_established(now, self.config.idle);
-        let offered = (context.peer_label.is_some(), context.peer_udp);
+        let offered = Offers::of_peer(context);
         self.store.settle(id);
         self.settle_offers(rng, id, offered);
         self.holddowns.release(ulids);
@@ -402,8 +403,10 @@ impl Endpoint {
         let host = &context.host;
         let flow_label = context.local_label.map(labels::offer);
         let udp = context.local_udp.then_some(UdpOption::OFFER);
+        let liveness = context.local_liveness.then_some(LivenessOption::OFFER);
         if !host.announces() {
-            return Options { keepalive_timeout: self.config.keepalive_timeout, flow_label, udp, ..Options::default() };
+            let keepalive_timeout = self.config.keepalive_timeout;
+            return Options { keepalive_timeout, flow_label, udp, liveness, ..Options::default() };
         }
         Options {
             locators: Some(host.list()),
@@ -413,6 +416,7 @@ impl Endpoint {
             keepalive_timeout: self.config.keepalive_timeout,
             flow_label,
             udp,
+            liveness,
             ..Options::default()
         }
     }
@@ -437,6 +441,8 @@ impl Endpoint {
             peer_label: None,
             local_udp: self.config.udp,
             peer_udp: false,
+            local_liveness: self.config.liveness,
+            peer_liveness: false,
             preferences: host.preferences.clone(),
             host,
             peer_locators: vec![PeerLocator::ulid(ulids.peer)],

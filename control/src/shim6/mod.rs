@@ -45,6 +45,7 @@ mod ledger;
 mod limits;
 mod local;
 mod mirrored;
+mod offers;
 mod output;
 mod peer;
 mod portrait;

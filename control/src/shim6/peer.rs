@@ -23,6 +23,8 @@ pub(super) struct Told<'a> {
     flow_label: Option<FlowLabel>,
     /// Whether UDP was offered.
     udp: bool,
+    /// Whether liveness was.
+    liveness: bool,
 }
 
 impl Told<'_> {
@@ -89,6 +91,7 @@ pub(super) fn prove<'a>(
         keepalive_timeout: options.keepalive_timeout,
         flow_label: labels::offered(options.flow_label),
         udp: options.udp.is_some_and(|option| option.purpose == UdpPurpose::Offer),
+        liveness: options.liveness.is_some_and(|option| option.packet.is_none()),
     })
 }
 
@@ -140,6 +143,7 @@ pub(super) fn learn_exchange(context: &mut Context, tag: ContextTag, mut told: T
     let new_tag = context.peer_tag.replace(tag) != Some(tag);
     let new_label = std::mem::replace(&mut context.peer_label, told.flow_label) != told.flow_label;
     let new_udp = std::mem::replace(&mut context.peer_udp, told.udp) != told.udp;
+    let new_liveness = std::mem::replace(&mut context.peer_liveness, told.liveness) != told.liveness;
     if new_tag {
         // Whatever its generation, the list is the first of its kind.
         context.peer_generation = context.peer_generation.filter(|_| told.list.is_none());
@@ -147,7 +151,7 @@ pub(super) fn learn_exchange(context: &mut Context, tag: ContextTag, mut told: T
         told.list = None;
         told.preferences = None;
     }
-    learn(context, told) || new_tag || new_label || new_udp
+    learn(context, told) || new_tag || new_label || new_udp || new_liveness
 }
 
 /// Writes what was proved into the context; true if Ls(peer) or a preference is not what it was.

@@ -57,6 +57,8 @@ fn portray_context(context: &Context, now: Instant, put: &mut dyn FnMut(Feature<
         peer_label,
         local_udp,
         peer_udp,
+        local_liveness,
+        peer_liveness,
         host,
         preferences,
         peer_locators,
@@ -82,7 +84,9 @@ fn portray_context(context: &Context, now: Instant, put: &mut dyn FnMut(Feature<
     for label in [local_label, peer_label] {
         put_option(put, *label, |put, label| put(Feature::Value(label.value().into())));
     }
-    put(Feature::Value(u128::from(*local_udp) << 1 | u128::from(*peer_udp)));
+    for (local, peer) in [(local_udp, peer_udp), (local_liveness, peer_liveness)] {
+        put(Feature::Value(u128::from(*local) << 1 | u128::from(*peer)));
+    }
     put(Feature::Value(host.generation.into()));
     put_option(put, preferences.as_deref(), put_preferences);
     put(Feature::Value(peer_locators.len() as u128));

@@ -9,6 +9,7 @@ use super::dispatch::Incoming;
 use super::endpoint::Endpoint;
 use super::establish::{Offer, naming, nonzero};
 use super::limits::Kind;
+use super::offers::Offers;
 use super::output::{Answer, DropReason, Output, Verdict};
 use super::size;
 use super::timers::backoff;
@@ -57,7 +58,7 @@ impl Endpoint {
             State::I1Sent | State::I2Sent | State::I2bisSent => return Verdict::Dropped(DropReason::WrongState),
             State::Idle | State::EFailed | State::NoSupport => return Verdict::Dropped(DropReason::NoContext),
         }
-        self.settle_offers(rng, id, (true, true));
+        self.settle_offers(rng, id, Offers::ALL);
         let mut exchange = Exchange::new(now, rng.next_u32(), Vec::new());
         exchange.responder_nonce = responder_nonce;
         exchange.validator.clone_from(validator);

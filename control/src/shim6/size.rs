@@ -7,7 +7,7 @@ use dataplane::wire::ContextTag;
 use dataplane::wire::ipv6::{HEADER_LEN, MIN_MTU};
 use dataplane::wire::shim6::udp;
 use dataplane::wire::shim6::{
-    LabelOption, LabelPurpose, LocatorPreferences, Message, Options, UdpOption, VerificationMethod,
+    LabelOption, LabelPurpose, LivenessOption, LocatorPreferences, Message, Options, UdpOption, VerificationMethod,
 };
 use dataplane::wire::{Ulid, UlidPair};
 
@@ -65,6 +65,7 @@ fn largest(host: &LocalHost) -> Message {
         fork: Some(0),
         keepalive_timeout: Some(0),
         udp: Some(UdpOption::OFFER),
+        liveness: Some(LivenessOption::OFFER),
         flow_label: Some(LabelOption { purpose: LabelPurpose::Offer, arrived: false, label: 0, nonce: 0 }),
     };
     let tag = ContextTag::MAX;

@@ -99,6 +99,7 @@ impl Endpoint {
         context.peer_tag = None;
         context.peer_label = None;
         (context.local_udp, context.peer_udp) = (self.config.udp, false);
+        (context.local_liveness, context.peer_liveness) = (self.config.liveness, false);
         context.peer_generation = None;
         context.peer_locators = vec![PeerLocator::ulid(context.ulids.peer)];
         // The exchange tells again what the peer may know already; the peer may answer the I1 with R2 at once, and then

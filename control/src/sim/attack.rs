@@ -3,10 +3,11 @@
 
 use std::net::Ipv6Addr;
 
+use dataplane::wire::bfd::{self, State};
 use dataplane::wire::ipv6::{self, protocol};
 use dataplane::wire::shim6::{
-    Addresses, ControlPacket, ErrorCode, ErrorMessage, LocatorList, Message, Options, PayloadHeader, Probe,
-    ProbeReport, ProbeState, VerificationMethod, emit_packet,
+    Addresses, ControlPacket, ErrorCode, ErrorMessage, LivenessOption, LocatorList, Message, Options, PayloadHeader,
+    Probe, ProbeReport, ProbeState, VerificationMethod, emit_packet,
 };
 use dataplane::wire::{ContextTag, Locator, Ulid, UlidPair};
 use rand::Rng;
@@ -180,7 +181,12 @@ impl World {
         let answer = Options { validator: Some(validator), ..Options::default() };
         let none = Options::default;
         let (from, at, message) = match below(rng, 8) {
-            0 | 1 => (source, target, Message::Keepalive { receiver_tag: tag, options: none() }),
+            0 | 1 => {
+                // What boxes say of their paths is turned into its opposite.
+                let liveness = liveness_in(&octets).map(|said| contradicted(said, rng));
+                let options = Options { liveness, ..none() };
+                (source, target, Message::Keepalive { receiver_tag: tag, options })
+            }
             2 | 3 => (source, target, forged_probe(source, target, tag, rng)),
             4 => {
                 let request_nonce = rng.next_u32();
@@ -228,6 +234,17 @@ fn forged_probe(source: Ipv6Addr, target: Ipv6Addr, tag: ContextTag, rng: &mut d
         received: vec![report(target, source, rng.next_u32())],
         options: Options::default(),
     })
+}
+
+/// What a packet says of its path, if it does.
+fn liveness_in(octets: &[u8]) -> Option<LivenessOption> {
+    ControlPacket::parse(octets).ok()?.message.options().liveness.filter(|option| option.packet.is_some())
+}
+
+/// The same in another state.
+fn contradicted(said: LivenessOption, rng: &mut dyn Rng) -> LivenessOption {
+    let state = State::ALL[below(rng, State::ALL.len())];
+    LivenessOption { packet: said.packet.map(|packet| bfd::Packet { state, ..packet }), ..said }
 }
 
 /// The tag in a packet that has one for its receiver.

@@ -90,6 +90,9 @@ const SLOW: Duration = ms(2000);
 /// Boxes offer UDP in one life of four.
 const UDP: &str = "\nudp_encapsulation = true\n";
 
+/// Boxes watch paths in one life of four.
+const LIVENESS: &str = "enabled = true";
+
 /// Some of the sessions have contexts of their own in one life of five.
 const CLASSES: &str = "[[fork]]\nname = \"some\"\nprotocol = \"udp\"\nsource_ports = [\"1024\", \"1026\"]\n\
                        providers = [\"isp-{site}-{last}\"]\n\
@@ -125,6 +128,9 @@ impl Life {
         let udp = seed % 8 > 5;
         if udp {
             plan.shim6 += UDP;
+        }
+        if seed % 4 == 2 {
+            plan.liveness = LIVENESS.to_owned();
         }
         let world = World::new(&plan, seed);
         Life {
@@ -563,10 +569,12 @@ fn plan(rng: &mut StdRng) -> Plan {
     }
     let strict = upto(4) == 0;
     Plan {
+        shared: false,
         sites,
         send_timeout_s: [3, 3, 5, 15][upto(4) as usize],
         contexts_max: 64,
         hold_pairs: 16,
+        liveness: String::new(),
         shim6: format!("strict_locators = {strict}"),
         order: None,
         standby: true,

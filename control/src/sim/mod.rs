@@ -391,6 +391,15 @@ impl World {
         self.turn(site);
     }
 
+    /// A router of a site says that a provider has lost its route to a peer's /64 (by the first half of its addresses), or has one.
+    pub fn route_changed(&mut self, site: SiteId, provider: &std::sync::Arc<str>, peer: u64, lost: bool) {
+        let now = self.now;
+        if let Some(node) = self.nodes.get_mut(site) {
+            node.route_changed(now, provider, peer, lost);
+        }
+        self.turn(site);
+    }
+
     fn happen(&mut self, due: Due) {
         match due {
             Due::ToBox(site, port, frame, origin) => self.at_box(site, port, &frame, origin),

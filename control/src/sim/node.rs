@@ -54,6 +54,8 @@ pub struct Node {
     pub control: ControlLink<HeapFrame>,
     /// Its workers.
     pub workers: Vec<Worker<HeapFrame>>,
+    /// Frames given to the operating system that shares its ports.
+    pub shown: Vec<(PortId, Vec<u8>)>,
     blueprint: Blueprint,
     /// By worker, then port.
     wires: Vec<Vec<Wire>>,
@@ -127,6 +129,7 @@ impl Node {
             engine,
             control,
             workers,
+            shown: Vec::new(),
             blueprint,
             wires,
             proofs: Vec::new(),
@@ -316,6 +319,11 @@ impl Node {
         }
     }
 
+    /// A router says that a provider has lost its route to a peer's /64, or has one.
+    pub(super) fn route_changed(&mut self, now: Instant, provider: &std::sync::Arc<str>, peer: u64, lost: bool) {
+        self.engine.route_changed(now + self.ahead, provider, peer, lost, &mut self.effects);
+    }
+
     /// What it was configured with last.
     pub fn configuration(&self) -> (&Site, &Hosts) {
         (&self.blueprint.site, &self.blueprint.hosts)
@@ -477,8 +485,7 @@ impl Node {
                 Effect::Refuse(worker, pair) => self.control.refuse(worker, pair),
                 Effect::Transmit(port, frame) => _ = self.control.transmit(port, &frame),
                 Effect::TransmitBy(worker, port, frame) => _ = self.control.transmit_by(worker, port, &frame),
-                // No system shares a port of a simulated box.
-                Effect::System(..) => {}
+                Effect::System(port, frame) => self.shown.push((port, frame)),
                 Effect::Plain(port, frame) => _ = self.control.plain(port, &frame),
                 Effect::Publish(snapshot) => self.control.publish(&snapshot),
                 Effect::Story(story) => stories.push(story),
@@ -527,6 +534,13 @@ impl Node {
             }
             filter.after = view.next;
         }
+    }
+
+    /// Something happens to its engine from outside, as the operating system does it. What follows is carried out when it is
+    /// next looked at.
+    pub fn tell(&mut self, what: impl FnOnce(&mut Engine, &mut Vec<Effect>)) {
+        what(&mut self.engine, &mut self.effects);
+        self.worked = true;
     }
 
     /// A count of the control core.

@@ -33,6 +33,8 @@ pub struct Plan {
     pub order: Option<String>,
     /// Whether boxes test other pairs before they need them (`reap.standby`).
     pub standby: bool,
+    /// Lines for a `[liveness]` section of all boxes; none without.
+    pub liveness: String,
     /// Sites whose boxes do without those lines.
     pub plain: Vec<SiteId>,
     /// What signs for the hosts of all sites, which are hybrid then; HBA-only without.
@@ -46,6 +48,8 @@ pub struct Plan {
     pub elsewhere: Vec<SiteId>,
     /// Ports whose providers delegate their prefix, and say themselves who the router is.
     pub open: Vec<(SiteId, u16)>,
+    /// Whether all boxes share their ports with an operating system.
+    pub shared: bool,
 }
 
 /// What a site is made of.
@@ -74,6 +78,7 @@ impl Default for Plan {
             contexts_max: 1024,
             hold_pairs: 256,
             shim6: String::new(),
+            liveness: String::new(),
             order: None,
             standby: true,
             plain: Vec::new(),
@@ -82,6 +87,7 @@ impl Default for Plan {
             sections: String::new(),
             elsewhere: Vec::new(),
             open: Vec::new(),
+            shared: false,
         }
     }
 }
@@ -152,15 +158,22 @@ impl Plan {
         (0..plan.hosts).map(host).collect()
     }
 
+    /// The line that shares a port.
+    fn interface(&self, port: usize) -> String {
+        if self.shared { format!("interface = \"ps-{port}\"\n") } else { String::new() }
+    }
+
     /// The configuration of a site's box.
     fn toml(&self, site: SiteId, hosts: &[Vec<Named>]) -> String {
         let SitePlan { providers, workers, .. } = self.sites[site];
         let prefix = self.prefix(site);
+        let takes_part = !self.liveness.is_empty() && !self.plain.contains(&site);
+        let liveness = if takes_part { format!("[liveness]\n{}\n", self.liveness) } else { String::new() };
         let mut text = format!(
             "[box]\nname = \"box-{site}\"\nworkers = {workers}\ncontexts_max = {}\nhold = {{ packets = 16, pairs = {} }}\n\
              [site]\nprefix = \"{}/48\"\nlan = \"{}/64\"\nport = \"lan\"\n{}\
-             [reap]\nsend_timeout_s = {}\nstandby = {}\n{}\n[shim6]\n{}\n{}\n\
-             [[port]]\nname = \"lan\"\ndevice = \"net_null0\"\naddresses = [\"{}/64\"]\n",
+             [reap]\nsend_timeout_s = {}\nstandby = {}\n{}\n[shim6]\n{}\n{liveness}{}\n\
+             [[port]]\nname = \"lan\"\ndevice = \"net_null0\"\naddresses = [\"{}/64\"]\n{}",
             self.contexts_max,
             self.hold_pairs,
             prefix,
@@ -172,6 +185,7 @@ impl Plan {
             if self.plain.contains(&site) { "" } else { &self.shim6 },
             self.sections.replace("{site}", &site.to_string()).replace("{last}", &providers.to_string()),
             address(lan(prefix), 1),
+            self.interface(0),
         );
         for port in 1..=providers {
             let (link, delegated) = (link(site, port), delegated(site, port));
@@ -181,10 +195,11 @@ impl Plan {
             };
             let _ = write!(
                 text,
-                "[[port]]\nname = \"wan-{port}\"\ndevice = \"net_null{port}\"\naddresses = [\"{}/64\"]\n\
+                "[[port]]\nname = \"wan-{port}\"\ndevice = \"net_null{port}\"\naddresses = [\"{}/64\"]\n{}\
                  [[provider]]\nname = \"isp-{site}-{port}\"\nport = \"wan-{port}\"\nprefix = \"{prefix}\"\n\
                  next_hop = \"{router}\"\n",
                 address(link, 2),
+                self.interface(port.into()),
             );
         }
         if self.open.iter().any(|(of, _)| *of == site) {

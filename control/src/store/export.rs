@@ -9,8 +9,8 @@ use dataplane::wire::Ulid;
 use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 
-use super::{Store, StoreError, VERSION};
-use crate::dhcp::{Change, Client, Duid, Stored};
+use super::{StoreError, VERSION};
+use crate::dhcp::{Client, Duid, Stored};
 use crate::identity::verify_ulid;
 
 /// The end of the year 9999: what ends later was written by no clock.
@@ -47,35 +47,27 @@ pub enum ExportError {
     /// There is something in the store already.
     #[error("the store has {0} leases and quarantined hosts; an import starts with an empty one")]
     NotEmpty(usize),
+    /// The store goes by another name already.
+    #[error("the store is that of another server, {0}")]
+    Server(Duid),
+    /// The store takes it not, though it is good.
+    #[error("refused: {0}")]
+    Refused(String),
     /// The store.
     #[error(transparent)]
     Store(#[from] StoreError),
 }
 
-impl Store {
-    /// Everything in it.
-    pub fn export(&self) -> Result<Export, StoreError> {
-        Ok(Export { version: VERSION, server: self.read_duid()?, stored: self.load()? })
-    }
-
-    /// Takes an export into an empty store, all of it or nothing.
-    pub fn import(&self, export: &Export) -> Result<(), ExportError> {
-        if export.version != VERSION {
-            return Err(ExportError::Version(export.version));
+impl Export {
+    /// Whether it can be taken into a store that has this.
+    pub(super) fn fits(&self, known: &Stored) -> Result<(), ExportError> {
+        if self.version != VERSION {
+            return Err(ExportError::Version(self.version));
         }
-        let known = self.load()?;
-        let known = known.leases.len() + known.quarantine.len();
-        if known > 0 {
-            return Err(ExportError::NotEmpty(known));
+        match known.leases.len() + known.quarantine.len() {
+            0 => check(&self.stored),
+            known => Err(ExportError::NotEmpty(known)),
         }
-        check(&export.stored)?;
-        let leases = export.stored.leases.iter().cloned().map(Change::Put);
-        let changes: Vec<Change> = leases.chain(export.stored.quarantine.iter().cloned().map(Change::Hold)).collect();
-        if let Some(server) = &export.server {
-            // First: a store with leases has the name they were given under.
-            self.duid(server)?;
-        }
-        Ok(self.commit(&changes)?)
     }
 }
 

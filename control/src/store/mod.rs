@@ -18,6 +18,8 @@
 
 mod export;
 mod migrate;
+pub mod shared;
+mod storage;
 #[cfg(test)]
 pub(crate) mod testing;
 #[cfg(test)]
@@ -40,6 +42,7 @@ use serde::de::DeserializeOwned;
 use crate::dhcp::client::Stored as Delegation;
 use crate::dhcp::{Change, Client, Duid, Held, Lease, Stored};
 pub use export::{Export, ExportError};
+pub use storage::{Entry, News, Storage, Verdict};
 
 /// The version of the format that is read and written.
 pub const VERSION: u64 = migrate::STEPS.len() as u64 + 1;
@@ -106,6 +109,14 @@ pub enum StoreError {
         file: PathBuf,
         /// Why.
         source: Box<redb::Error>,
+    },
+    /// The cluster that several boxes share.
+    #[error("{name}: {reason}")]
+    Cluster {
+        /// Where it is.
+        name: String,
+        /// What is wrong.
+        reason: String,
     },
 }
 

@@ -17,6 +17,11 @@ fn scratch(name: &str) -> PathBuf {
     directory.join("store.redb")
 }
 
+/// One with addresses that are proved.
+pub(super) fn made_lease(number: u32) -> Lease {
+    lease(number, 10)
+}
+
 fn lease(number: u32, until: u64) -> Lease {
     let prefixes =
         HostPrefixes { ulid: [0xfc, 0, 0, 0xa, 0, 0, 0, 1], locators: vec![[0x20, 1, 0xd, 0xb8, 0, 1, 0, 1]] };
@@ -102,14 +107,14 @@ fn an_older_format_is_brought_up_to_date_and_a_newer_one_refused() {
 #[test]
 fn an_export_is_taken_in_whole_by_an_empty_store() {
     let [from, to] = ["from", "to"].map(scratch);
-    let store = Store::open(&from).unwrap();
+    let mut store = Store::open(&from).unwrap();
     store.duid(&Duid::from_uuid([1; 16])).unwrap();
     store.commit(&[Change::Put(lease(1, 10)), Change::Put(lease(2, 10)), Change::Hold(held(1))]).unwrap();
     let export = store.export().unwrap();
     let text = serde_json::to_string(&export).unwrap();
     let read: Export = serde_json::from_str(&text).unwrap();
     assert_eq!(read, export);
-    let other = Store::open(&to).unwrap();
+    let mut other = Store::open(&to).unwrap();
     type Spoil = fn(&mut Stored);
     let spoilt: [(&str, Spoil); 9] = [
         ("leases[1].identity.locators[0]: 2001:db8:1:1:", |it| {

@@ -74,7 +74,9 @@ fn new_key() -> PKey<Private> {
 
 fn begin(name: &str, key: &PKey<Private>, issuer: Option<&X509>, from_s: i64, until_s: i64) -> X509Builder {
     let mut subject = X509Name::builder().unwrap();
-    subject.append_entry_by_text("CN", name).unwrap();
+    // A name that begins with `O=` is that of an organisation, and there is no common name.
+    let (kind, name) = name.strip_prefix("O=").map_or(("CN", name), |rest| ("O", rest));
+    subject.append_entry_by_text(kind, name).unwrap();
     let subject = subject.build();
     let mut serial = BigNum::new().unwrap();
     serial.rand(120, MsbOption::MAYBE_ZERO, false).unwrap();

@@ -4,6 +4,7 @@
 //! sense, and offers `parse` and `emit`. `wire` imports nothing from its neighbours.
 
 pub mod address;
+pub mod bfd;
 pub mod checksum;
 pub mod ethernet;
 pub mod icmpv6;

@@ -83,6 +83,7 @@ impl Server {
         let old_name = known.as_ref().map(|lease| lease.name.clone());
         let identity = match known.filter(|_| !self.book.is_unfit(&client)) {
             Some(lease) => lease.identity,
+            None if self.may_be_elsewhere(&client, ia) => return alone(work),
             None => {
                 let Some(identity) = self.take_offer(&client).or_else(|| self.fresh()) else { return starved(work) };
                 identity
@@ -189,6 +190,11 @@ fn not_ours(ia: &Ia, kind: Kind) -> Option<Outcome> {
 fn refused(client: Client, via: Ipv6Addr, refusal: Refusal, work: &mut Work) -> Outcome {
     work.told.push(Told::Refused(client, via, refusal));
     Outcome::Status(Status::NoAddrsAvail, "no address left")
+}
+
+fn alone(work: &mut Work) -> Outcome {
+    work.alone = true;
+    Outcome::Status(Status::NoAddrsAvail, "no address at present")
 }
 
 fn starved(work: &mut Work) -> Outcome {

@@ -3,6 +3,7 @@
 mod hostile;
 mod properties;
 mod rows;
+mod shared;
 mod wire;
 
 use std::net::Ipv6Addr;

@@ -131,7 +131,7 @@ impl Control {
         let Control { engine, workers, clock, rng, effects, .. } = &mut self;
         while workers.poll(EVENTS_PER_TURN, &mut |notice| engine.notice(clock.now(), rng, notice, effects)) > 0 {}
         succession.tell_rest(&mut self.engine);
-        let Control { workers, devices, leases, helpers, surroundings, configuration, .. } = self;
+        let Control { workers, devices, leases, helpers, routers, surroundings, configuration, .. } = self;
         let (mut mine, mut theirs) = (Some((workers, devices)), None);
         if configuration.site.ports.iter().all(is_shareable) {
             // To close them takes the kernel a while, for which nobody has to wait.
@@ -141,7 +141,7 @@ impl Control {
         succession.give_way();
         info!(took = ?began.elapsed(), "gave way");
         // The new process waits for the store and the sockets, and for nothing else.
-        drop((leases, sockets));
+        drop((leases, sockets, routers));
         drop((theirs, helpers));
         let Some(process) = succession.runs() else {
             keep_descriptors();

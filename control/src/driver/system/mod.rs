@@ -15,6 +15,7 @@ use std::fs::{self, File};
 use std::io::{self, Write};
 use std::net::Ipv6Addr;
 use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
+use std::time::{Duration, Instant as WallInstant};
 
 use dataplane::snapshot::PortId;
 use dataplane::wire::ethernet::Mac;
@@ -31,6 +32,12 @@ pub(super) use tend::Conditions;
 
 /// Pieces of news taken in one turn, so that events of the workers do not wait long.
 const NEWS_PER_TURN: usize = 256;
+
+/// How long new interfaces are left alone.
+const SETTLING: Duration = Duration::from_millis(300);
+/// How often, and for how long, an interface is tried to be made whose name is taken.
+const AGAIN: Duration = Duration::from_millis(50);
+const PATIENCE: Duration = Duration::from_secs(5);
 
 /// An interface of the system's by which it shares a port.
 struct Interface {
@@ -54,6 +61,9 @@ pub(super) struct System {
     routes: BTreeSet<Route>,
     /// Those among them it would not take, which the log knows of.
     refused: BTreeSet<Route>,
+    /// Until when new interfaces have neither addresses nor routes: a routing daemon has to know an interface before it hears what is
+    /// on it. FRR reads the two from different sockets, and what it hears too early it never hears again.
+    settled: Option<Instant>,
 }
 
 /// An interface that was another process's.
@@ -66,7 +76,12 @@ pub(super) struct Carried {
 
 impl System {
     /// Makes the interfaces of a site, or goes on with those another process had. None if the site wants none.
-    pub(super) fn open(site: &Site, engine: &Engine, carried: Vec<Carried>) -> Result<Option<System>, RunError> {
+    pub(super) fn open(
+        site: &Site,
+        now: Instant,
+        engine: &Engine,
+        carried: Vec<Carried>,
+    ) -> Result<Option<System>, RunError> {
         if site.ports.iter().all(|port| port.interface.is_none()) {
             return Ok(None);
         }
@@ -78,22 +93,22 @@ impl System {
             watch: None,
             routes: BTreeSet::new(),
             refused: BTreeSet::new(),
+            settled: None,
         };
         for (at, port) in site.ports.iter().enumerate() {
             let (Some(wanted), Some(view)) = (&port.interface, engine.snapshot().ports.get(at)) else { continue };
             let known = carried.iter().position(|it| it.name == wanted.name).map(|at| carried.swap_remove(at));
             let fresh = known.is_none();
             let failed = |error: io::Error| RunError::System(format!("interface {}: {error}", wanted.name));
-            let file = match known {
-                Some(known) => known.file.into(),
-                None => super::run::open_tap(&wanted.name).map_err(failed)?.into(),
+            let (file, index) = match known {
+                Some(known) => (known.file, index_of(&wanted.name).map_err(failed)?),
+                None => make(&mut system.netlink, &wanted.name, (view.mac, view.mtu)).map_err(failed)?,
             };
-            let index = index_of(&wanted.name).map_err(failed)?;
             if fresh {
-                system.netlink.configure(index, view.mac, view.mtu).map_err(failed)?;
-                enable(&wanted.name);
-                system.netlink.up(index).map_err(failed)?;
-            } else {
+                system.settled = Some(now + SETTLING);
+            }
+            let file = File::from(file);
+            if !fresh {
                 system.routes.extend(system.netlink.routes(index).map_err(failed)?);
             }
             let mut addresses = wanted.addresses.clone();
@@ -105,7 +120,6 @@ impl System {
             let interface = Interface { port, name, index, file, addresses, carrier: true, refused: false };
             system.interfaces.push(interface);
         }
-        system.keep_addresses();
         Ok(Some(system))
     }
 
@@ -182,6 +196,17 @@ impl System {
             }
             interface.carrier = *up;
         }
+    }
+
+    /// Whether new interfaces may have addresses and routes. The addresses come first.
+    pub(super) fn has_settled(&mut self, now: Instant) -> bool {
+        match self.settled {
+            Some(settled) if settled > now => return false,
+            Some(_) => self.keep_addresses(),
+            None => {}
+        }
+        self.settled = None;
+        true
     }
 
     /// Has the system have these routes and no other of ours.
@@ -268,6 +293,30 @@ impl Interface {
     fn watched(&self) -> io::Result<Watched> {
         Ok(Watched { port: self.port, index: self.index, name: self.name.clone(), file: self.file.try_clone()? })
     }
+}
+
+/// Makes an interface. It gets its name when everything about it is as it shall be: routing daemons wait for that name, and take an
+/// interface up as soon as they see it. One of this name that is another process's may be about to go: who was to take over and could
+/// not has it for a moment longer.
+fn make(netlink: &mut Netlink, name: &str, (mac, mtu): (Mac, u16)) -> io::Result<(OwnedFd, u32)> {
+    let first = format!("ps{}", std::process::id());
+    let file = super::run::open_tap(&first)?;
+    let index = index_of(&first)?;
+    netlink.configure(index, mac, mtu)?;
+    let until = WallInstant::now() + PATIENCE;
+    loop {
+        match netlink.rename(index, name) {
+            Err(error) if is_taken(&error) && WallInstant::now() < until => std::thread::sleep(AGAIN),
+            renamed => break renamed?,
+        }
+    }
+    enable(name);
+    netlink.up(index)?;
+    Ok((file, index))
+}
+
+fn is_taken(error: &io::Error) -> bool {
+    error.kind() == io::ErrorKind::ResourceBusy || error.kind() == io::ErrorKind::AlreadyExists
 }
 
 /// The system's number of an interface.

@@ -65,6 +65,11 @@ impl Netlink {
         self.link(index, attributes, LinkFlags::empty())
     }
 
+    /// Gives an interface another name, as long as it is down.
+    pub(super) fn rename(&mut self, index: u32, name: &str) -> io::Result<()> {
+        self.link(index, vec![LinkAttribute::IfName(name.to_owned())], LinkFlags::empty())
+    }
+
     /// Brings an interface up.
     pub(super) fn up(&mut self, index: u32) -> io::Result<()> {
         self.link(index, Vec::new(), LinkFlags::Up)

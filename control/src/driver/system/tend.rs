@@ -2,7 +2,7 @@
 
 use std::time::Duration;
 
-use tracing::{info, warn};
+use tracing::info;
 
 use super::super::{Control, NAP, RunError};
 use crate::engine::Unfit;
@@ -21,8 +21,6 @@ pub(in crate::driver) struct Conditions {
     pub(in crate::driver) withdrawn: bool,
     /// It is about to end.
     pub(in crate::driver) stopping: bool,
-    /// It has still to hear of contexts that other boxes have.
-    pub(in crate::driver) catching_up: bool,
     /// Turns of each worker at the last look, and when they were others.
     turns: Vec<(u64, Instant)>,
     /// Why the box was not fit at the last look; none before the first.
@@ -59,16 +57,19 @@ impl Control {
     /// Looks whether the box is fit, and has the system have its routes or not.
     pub(in crate::driver) fn tend_system(&mut self, now: Instant) {
         let standstill = self.conditions.stands_still(now, &self.devices.turns());
-        let Conditions { withdrawn, stopping, catching_up, .. } = self.conditions;
+        let Conditions { withdrawn, stopping, .. } = self.conditions;
+        let catching_up = self.boxes.is_some() && !self.engine.is_caught_up(now);
         let own = [
             (stopping, Unfit::Stopping),
             (withdrawn, Unfit::Withdrawn),
-            (catching_up || !self.engine.is_caught_up(now), Unfit::CatchingUp),
+            (catching_up, Unfit::CatchingUp),
             (standstill, Unfit::Standstill),
         ];
         let mut reasons: Vec<Unfit> = own.into_iter().filter(|(is, _)| *is).map(|(_, reason)| reason).collect();
         reasons.extend(self.engine.unfit());
-        if let Some(system) = &mut self.system {
+        if let Some(system) = &mut self.system
+            && system.has_settled(now)
+        {
             system.set_routes(&if reasons.is_empty() { self.engine.wanted_routes() } else { Vec::new() });
             if self.conditions.keep <= now {
                 self.conditions.keep = now + KEEP;
@@ -78,7 +79,8 @@ impl Control {
         if self.conditions.reasons.as_ref() != Some(&reasons) {
             match reasons.is_empty() {
                 true => info!("fit to serve"),
-                false => warn!(reasons = texts(&reasons).join("; "), "not fit to serve"),
+                // At a start this is how it begins.
+                false => info!(reasons = texts(&reasons).join("; "), "not fit to serve"),
             }
             self.conditions.reasons = Some(reasons);
         }

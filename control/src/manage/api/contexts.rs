@@ -224,7 +224,7 @@ pub struct PathsView {
 }
 
 /// From one of our providers to one peer prefix: what many contexts share.
-#[derive(Clone, Debug, PartialEq, Serialize, Deserialize, JsonSchema)]
+#[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize, JsonSchema)]
 pub struct PathView {
     /// Our provider.
     pub provider: String,
@@ -238,10 +238,36 @@ pub struct PathView {
     pub contexts: u64,
     /// How Shim6 goes there: `header`, or `udp` because the path drops next header 140.
     pub carriage: String,
+    /// What the exchange with the peer's box says of it, where there is one.
+    pub liveness: Option<LivenessView>,
     /// Seconds since something last arrived this way.
     pub last_in_s: Option<u64>,
     /// Seconds since something was last sent this way.
     pub last_out_s: Option<u64>,
     /// Round trip of the last answered probe, in milliseconds.
     pub rtt_ms: Option<f64>,
+    /// What routers say of its route, and how far that is believed; nothing if it is there or nobody tells.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub route: Option<String>,
+}
+
+/// The exchange of liveness with the peer's box about a path (BFD, RFC 5880).
+#[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize, JsonSchema)]
+pub struct LivenessView {
+    /// `up`, `init`, `down` or `admindown`.
+    pub state: String,
+    /// Milliseconds between two packets of ours, before jitter; none while the peer wants none.
+    pub interval_ms: Option<f64>,
+    /// Milliseconds of silence after which the path is down.
+    pub detection_ms: f64,
+    /// Round trip of the last poll that was answered.
+    pub rtt_ms: Option<f64>,
+    /// Packets sent.
+    pub sent: u64,
+    /// Packets taken.
+    pub received: u64,
+    /// How often the path failed, one failure following the other within ten minutes.
+    pub failures: u32,
+    /// Seconds until a path that is up again is trusted.
+    pub held_s: Option<u64>,
 }

@@ -3,7 +3,7 @@
 use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 
-use super::{CountersView, Natv6ProviderView, PathView, StatusView};
+use super::{BmpView, CountersView, Natv6ProviderView, PathView, StatusView};
 
 /// Figures of one moment.
 #[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize, JsonSchema)]
@@ -18,6 +18,9 @@ pub struct MetricsView {
     pub paths: Vec<PathView>,
     /// Paths that are in use besides.
     pub paths_left_off: u64,
+    /// Routers and the BGP sessions they tell of; empty without `[bmp]`.
+    #[serde(default)]
+    pub bmp: BmpView,
     /// Rings between the control core and workers.
     pub rings: Vec<FillView>,
     /// Tables with a bound.

@@ -43,12 +43,38 @@ pub struct StatusView {
     /// How the publishing of their names stands; nothing if there is none.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub publish: Option<Counts>,
-    /// Other boxes of the site that know this one's contexts; nothing without `[sync]`.
-    #[serde(default, skip_serializing_if = "Option::is_none")]
-    pub sync: Option<SyncView>,
     /// Whether it is fit to serve, and what it shares with the operating system.
     #[serde(default)]
     pub system: Box<SystemView>,
+    /// How it stands with the store that boxes of the site share; nothing if this one has a store alone, or none.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub store: Option<StoreView>,
+    /// Other boxes of the site that know this one's contexts; nothing without `[sync]`.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub sync: Option<SyncView>,
+}
+
+/// The store that boxes of a site share.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
+pub struct StoreView {
+    /// Why it cannot be reached; nothing if it can.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub alone: Option<String>,
+    /// Files that are shared (`store.share`).
+    pub shared: Vec<SharedView>,
+}
+
+/// A file that boxes of a site share.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
+pub struct SharedView {
+    /// `hosts`, `policy` or `key`.
+    pub name: String,
+    /// Its version, which goes up by one with each change.
+    pub version: u64,
+    /// The box that made it so.
+    pub by: String,
+    /// Whether this box could not obey it, and goes on with what it had.
+    pub refused: bool,
 }
 
 /// One poll-mode worker.

@@ -39,6 +39,7 @@ pub(super) fn run(config: &Path, arguments: &DoctorArgs, output: &mut Output<'_>
             daemon: &account,
             features: &features,
         }));
+        members(&site, &mut findings);
         if let Some(status) = status {
             on_duty(&site, &status, &mut findings);
         }
@@ -130,6 +131,26 @@ fn daemon(site: &Site, socket: Option<&Path>, findings: &mut Vec<Finding>) -> Op
     }
 }
 
+/// The store that boxes share: each member of its cluster is asked. One may be silent, as long as most of them answer.
+fn members(site: &Site, findings: &mut Vec<Finding>) {
+    let Some(cluster) = &site.cluster else { return };
+    let topic = "store";
+    let mut silent = 0;
+    for (endpoint, answer) in super::store::members(cluster) {
+        match answer {
+            Ok(()) => findings.push(Finding::ok(topic, format!("{endpoint} answers"))),
+            Err(error) => {
+                silent += 1;
+                findings.push(Finding::warn(topic, error));
+            }
+        }
+    }
+    if silent * 2 >= cluster.endpoints.len() {
+        let text = "most of the store's members do not answer: new clients get only what is reserved for this box";
+        findings.push(Finding::fail(topic, text).look("pshim6ctl store check"));
+    }
+}
+
 /// What only a running box knows: whether its links are up and the next hops answer.
 fn on_duty(site: &Site, status: &StatusView, findings: &mut Vec<Finding>) {
     let interface = |name: &str| {
@@ -155,6 +176,14 @@ fn on_duty(site: &Site, status: &StatusView, findings: &mut Vec<Finding>) {
             Some(interface) => finding.look(format!("tcpdump -c 4 -ni {interface} icmp6")),
             None => finding,
         });
+    }
+    if let Some(alone) = status.store.as_ref().and_then(|store| store.alone.as_ref()) {
+        findings.push(Finding::warn("store", format!("the daemon does not reach the other boxes' store: {alone}")));
+    }
+    let shared = status.store.iter().flat_map(|store| &store.shared);
+    for it in shared.filter(|it| it.refused) {
+        let text = format!("version {} of the {} file, of box {}, cannot be obeyed here", it.version, it.name, it.by);
+        findings.push(Finding::warn("store", text).look("journalctl -u pshim6 -n 50"));
     }
     if site.eal.hugepages == Hugepages::Auto && !status.memory.hugepages {
         let text = "the daemon runs on ordinary memory: reserve hugepages, then restart it";

@@ -7,8 +7,8 @@ use super::files::hosts_table;
 use super::uplinks::uplinks_text;
 use super::{Output, VerbError};
 use crate::manage::api::{
-    ContextFilter, ContextView, ContextsView, CountersView, DnsView, HostsView, LeasesView, Natv6View, PathsView,
-    Request, Response, ServeRequest, StatusView, SteerRequest, SyncView,
+    ContextFilter, ContextView, ContextsView, CountersView, DnsView, HostsView, LeasesView, LivenessView, Natv6View,
+    PathsView, Request, Response, ServeRequest, StatusView, SteerRequest, SyncView,
 };
 use crate::manage::table::Table;
 use crate::publish::Counts;
@@ -182,10 +182,18 @@ fn status_text(view: &StatusView) -> String {
         let Counts { published, waiting, taken, .. } = names;
         text += &format!("names: {published} published, {waiting} waiting, {taken} somebody else's\n");
     }
+    text += &super::system::text(&view.system);
+    if let Some(store) = &view.store {
+        let reached = store.alone.as_ref().map_or_else(|| "reached".to_owned(), |why| format!("NOT reached: {why}"));
+        text += &format!("store: shared, {reached}\n");
+        for it in &store.shared {
+            let refused = if it.refused { ", which could NOT be obeyed here" } else { "" };
+            text += &format!("shared: {} version {} of box {}{refused}\n", it.name, it.version, it.by);
+        }
+    }
     if let Some(sync) = &view.sync {
         text += &sync_text(sync);
     }
-    text += &super::system::text(&view.system);
     let mut providers =
         Table::new(&["PROVIDER", "STATE", "USE", "PORT", "PREFIX", "NEXT HOP", "RESOLVED", ">PREFERENCE", ">CONTEXTS"]);
     for it in &view.providers {
@@ -318,6 +326,12 @@ fn context_row(it: &ContextView) -> [String; 12] {
     ]
 }
 
+/// State, the time of silence after which a path is down, and how long one that failed is still not trusted.
+fn liveness(it: &LivenessView) -> String {
+    let held = it.held_s.map(|left| format!(", held {}", duration(left))).unwrap_or_default();
+    format!("{} {:.0} ms{held}", it.state, it.detection_ms)
+}
+
 fn paths_text(view: &PathsView) -> String {
     let mut table = Table::new(&[
         "PROVIDER",
@@ -328,6 +342,7 @@ fn paths_text(view: &PathsView) -> String {
         ">LAST IN",
         ">LAST OUT",
         ">RTT",
+        "LIVENESS",
         "EVIDENCE",
     ]);
     for it in &view.paths {
@@ -340,7 +355,8 @@ fn paths_text(view: &PathsView) -> String {
             it.last_in_s.map_or("-".into(), duration),
             it.last_out_s.map_or("-".into(), duration),
             it.rtt_ms.map_or("-".into(), |rtt| format!("{rtt:.1} ms")),
-            it.evidence.clone(),
+            it.liveness.as_ref().map_or("-".into(), liveness),
+            it.route.as_ref().map_or_else(|| it.evidence.clone(), |route| format!("{}; {route}", it.evidence)),
         ]);
     }
     table.to_string()

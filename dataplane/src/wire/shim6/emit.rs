@@ -3,10 +3,11 @@
 use super::kind::locator_padding;
 use super::view::{REPORT_LEN, option_len};
 use super::{
-    ErrorMessage, LabelOption, LocatorList, LocatorPreferences, Message, OptionType, Options, Preference, Probe,
-    ProbeReport, UdpOption,
+    ErrorMessage, LabelOption, LivenessOption, LocatorList, LocatorPreferences, Message, OptionType, Options,
+    Preference, Probe, ProbeReport, UdpOption,
 };
 use crate::wire::address::{ContextTag, UlidPair};
+use crate::wire::bfd;
 use crate::wire::checksum;
 use crate::wire::ipv6::protocol;
 
@@ -148,6 +149,7 @@ impl Options {
             OptionType::KeepaliveTimeout => self.keepalive_timeout.map(|_| 4),
             OptionType::FlowLabel => self.flow_label.map(|_| LabelOption::LEN),
             OptionType::Udp => self.udp.map(|_| UdpOption::LEN),
+            OptionType::Liveness => self.liveness.map(|it| LivenessOption::LEN + it.packet.map_or(0, |_| bfd::LEN)),
             OptionType::Unknown(_) => None,
         }
     }
@@ -226,6 +228,7 @@ impl Writer {
                     options.keepalive_timeout.iter().for_each(|seconds| _ = self.word(u32::from(*seconds)));
                 }
                 OptionType::FlowLabel => options.flow_label.iter().for_each(|label| self.label(label)),
+                OptionType::Liveness => options.liveness.iter().for_each(|it| self.liveness(it)),
                 OptionType::Udp => options.udp.iter().for_each(|udp| self.udp(udp)),
                 OptionType::Unknown(_) => {}
             }
@@ -265,6 +268,13 @@ impl Writer {
         let UdpOption { purpose, in_udp, nonce } = *option;
         let said = u32::from(purpose.code()) << 28 | u32::from(in_udp);
         self.word(UdpOption::EXPERIMENT).word(said).word(nonce);
+    }
+
+    fn liveness(&mut self, option: &LivenessOption) {
+        let LivenessOption { wanted, packet } = *option;
+        let said = u32::from(packet.is_some()) << 28 | u32::from(wanted);
+        self.word(LivenessOption::EXPERIMENT).word(said);
+        packet.iter().for_each(|packet| _ = self.octets(&packet.emit()));
     }
 
     fn ulids(&mut self, ulids: &UlidPair) {

@@ -131,6 +131,8 @@ pub enum OptionType {
     Fork,
     /// 10
     KeepaliveTimeout,
+    /// 16966, of those for experimental use (RFC 5533 §17); see [`LivenessOption`](super::LivenessOption).
+    Liveness,
     /// 19526, of those for experimental use (RFC 5533 §17); see [`LabelOption`](super::LabelOption).
     FlowLabel,
     /// 21828, likewise; see [`UdpOption`](super::UdpOption).
@@ -141,7 +143,7 @@ pub enum OptionType {
 
 impl OptionType {
     /// Every type with a meaning, in the order of their numbers.
-    pub const KNOWN: [OptionType; 10] = [
+    pub const KNOWN: [OptionType; 11] = [
         OptionType::Validator,
         OptionType::Locators,
         OptionType::Preferences,
@@ -150,6 +152,7 @@ impl OptionType {
         OptionType::Ulids,
         OptionType::Fork,
         OptionType::KeepaliveTimeout,
+        OptionType::Liveness,
         OptionType::FlowLabel,
         OptionType::Udp,
     ];
@@ -165,6 +168,7 @@ impl OptionType {
             6 => OptionType::Ulids,
             7 => OptionType::Fork,
             10 => OptionType::KeepaliveTimeout,
+            16966 => OptionType::Liveness,
             19526 => OptionType::FlowLabel,
             21828 => OptionType::Udp,
             other => OptionType::Unknown(other),
@@ -182,6 +186,7 @@ impl OptionType {
             OptionType::Ulids => 6,
             OptionType::Fork => 7,
             OptionType::KeepaliveTimeout => 10,
+            OptionType::Liveness => 16966,
             OptionType::FlowLabel => 19526,
             OptionType::Udp => 21828,
             OptionType::Unknown(other) => other,
@@ -200,7 +205,9 @@ impl OptionType {
             | OptionType::Signature
             | OptionType::KeepaliveTimeout => matches!(message, I2 | R2 | I2bis | UpdateRequest),
             OptionType::Ulids | OptionType::Fork => matches!(message, I1 | I2 | I2bis),
-            OptionType::FlowLabel | OptionType::Udp => matches!(message, I2 | R2 | I2bis | Keepalive),
+            OptionType::FlowLabel | OptionType::Udp | OptionType::Liveness => {
+                matches!(message, I2 | R2 | I2bis | Keepalive)
+            }
             OptionType::Unknown(_) => false,
         }
     }
@@ -404,6 +411,7 @@ impl Options {
         keepalive_timeout: None,
         flow_label: None,
         udp: None,
+        liveness: None,
     };
 
     /// Whether the option is there.
@@ -419,6 +427,7 @@ impl Options {
             OptionType::KeepaliveTimeout => self.keepalive_timeout.is_some(),
             OptionType::FlowLabel => self.flow_label.is_some(),
             OptionType::Udp => self.udp.is_some(),
+            OptionType::Liveness => self.liveness.is_some(),
             OptionType::Unknown(_) => false,
         }
     }
@@ -454,6 +463,7 @@ impl fmt::Display for OptionType {
             OptionType::Ulids => "ULID Pair",
             OptionType::Fork => "Forked Instance Identifier",
             OptionType::KeepaliveTimeout => "Keepalive Timeout",
+            OptionType::Liveness => "Liveness",
             OptionType::FlowLabel => "Flow Label",
             OptionType::Udp => "UDP",
             OptionType::Unknown(code) => return write!(out, "option type {code}"),
@@ -485,6 +495,6 @@ mod tests {
     #[test]
     fn the_known_types_are_those_of_the_rfcs() {
         assert_eq!(MessageType::KNOWN.map(MessageType::code), [1, 2, 3, 4, 5, 6, 64, 65, 66, 67, 68]);
-        assert_eq!(OptionType::KNOWN.map(OptionType::code), [1, 2, 3, 4, 5, 6, 7, 10, 19526, 21828]);
+        assert_eq!(OptionType::KNOWN.map(OptionType::code), [1, 2, 3, 4, 5, 6, 7, 10, 16966, 19526, 21828]);
     }
 }

@@ -3,10 +3,11 @@
 use super::kind::locator_padding;
 use super::view::{ControlView, ParseError, RawOption, RawOptions, chunk};
 use super::{
-    ErrorMessage, LabelOption, LabelPurpose, LocatorList, LocatorPreferences, Message, MessageType, OptionType,
-    Options, Preference, Probe, UdpOption, UdpPurpose, VerificationMethod,
+    ErrorMessage, LabelOption, LabelPurpose, LivenessOption, LocatorList, LocatorPreferences, Message, MessageType,
+    OptionType, Options, Preference, Probe, UdpOption, UdpPurpose, VerificationMethod,
 };
 use crate::wire::address::{Locator, Ulid, UlidPair};
+use crate::wire::bfd;
 
 impl Message {
     /// The control message at the start of `header`; octets after the Shim6 header are not looked at. Reserved bits,
@@ -123,6 +124,7 @@ impl Options {
             }
             OptionType::FlowLabel => self.flow_label = Some(label(option)?),
             OptionType::Udp => self.udp = Some(udp(option)?),
+            OptionType::Liveness => self.liveness = Some(liveness(option)?),
             OptionType::Unknown(_) => {}
         }
         Some(())
@@ -134,6 +136,13 @@ fn is_foreign(option: &RawOption<'_>) -> bool {
     match option.kind {
         OptionType::FlowLabel => label(option).is_none(),
         OptionType::Udp => udp(option).is_none(),
+        OptionType::Liveness => {
+            let ours = option
+                .contents
+                .first_chunk()
+                .is_some_and(|name| u32::from_be_bytes(*name) == LivenessOption::EXPERIMENT);
+            !ours || option.contents.get(4).is_none_or(|said| said >> 4 > 1)
+        }
         _ => false,
     }
 }
@@ -162,6 +171,18 @@ fn udp(option: &RawOption<'_>) -> Option<UdpOption> {
     }
     let purpose = UdpPurpose::from_code((word(4) >> 28) as u8)?;
     Some(UdpOption { purpose, in_udp: word(4) & 1 == 1, nonce: word(8) })
+}
+
+/// Liveness, with reserved bits ignored.
+fn liveness(option: &RawOption<'_>) -> Option<LivenessOption> {
+    let (head, rest) = option.contents.split_first_chunk::<{ LivenessOption::LEN }>()?;
+    let said = u32::from_be_bytes(chunk(head, 4));
+    let packet = match said >> 28 {
+        0 if rest.is_empty() => None,
+        1 => Some(bfd::Packet::parse(rest.try_into().ok()?)?),
+        _ => return None,
+    };
+    Some(LivenessOption { wanted: said & 1 == 1, packet })
 }
 
 /// Locator List (RFC 5533 §5.15.2): the length must be exactly what the count asks for.

@@ -6,6 +6,7 @@
 use std::net::Ipv6Addr;
 
 use crate::wire::address::{ContextTag, Locator, UlidPair};
+use crate::wire::bfd;
 
 /// IPv6 next-header value of both kinds of Shim6 header (RFC 5533 §5, §17).
 pub const PROTOCOL: u8 = crate::wire::ipv6::protocol::SHIM6;
@@ -127,6 +128,8 @@ pub struct Options {
     pub flow_label: Option<LabelOption>,
     /// Shim6 in UDP: an experiment of ours (docs/decisions: paths that drop extension headers).
     pub udp: Option<UdpOption>,
+    /// Path liveness: an experiment of ours (docs/decisions: path liveness).
+    pub liveness: Option<LivenessOption>,
 }
 
 /// Flow Label option: an experiment of ours, ignored by all who do not take part in it.
@@ -173,6 +176,39 @@ pub enum LabelPurpose {
     Test,
     /// 2: with this one.
     Answer,
+}
+
+/// Liveness option: an experiment of ours, ignored by all who do not take part in it.
+///
+/// ```text
+///  0                   1                   2                   3
+///  0 1 2 3 4 5 6 7 8 9 0 1 2 3 4 5 6 7 8 9 0 1 2 3 4 5 6 7 8 9 0 1
+/// +-------------------------------+-------------------------------+
+/// |         Type = 16966        |0|       Length = 8 or 32        |
+/// +-------------------------------+-------------------------------+
+/// |                Experiment = 0x50364246 ("P6BF")               |
+/// +-------+-----------------------------------------------------+-+
+/// |Purpose|                       Reserved                      |W|
+/// +-------+-----------------------------------------------------+-+
+/// |      BFD Control packet (RFC 5880 section 4.1), purpose 1     |
+/// +- - - -
+/// ```
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct LivenessOption {
+    /// The sender has sessions on the path and wants to know whether it works (W).
+    pub wanted: bool,
+    /// Purpose 1: the exchange itself. Without it (purpose 0) an offer: who has it may exchange such packets with me about the
+    /// paths of this context.
+    pub packet: Option<bfd::Packet>,
+}
+
+impl LivenessOption {
+    /// Distinguishes us from others who experiment with the same option type.
+    pub const EXPERIMENT: u32 = u32::from_be_bytes(*b"P6BF");
+    /// Octets of contents before the packet.
+    pub const LEN: usize = 8;
+    /// What tells the peer that liveness of the context's paths may be exchanged.
+    pub const OFFER: LivenessOption = LivenessOption { wanted: false, packet: None };
 }
 
 /// UDP option: an experiment of ours, ignored by all who do not take part in it.

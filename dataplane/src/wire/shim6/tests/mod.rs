@@ -5,6 +5,7 @@ mod properties;
 
 use super::*;
 use crate::wire::address::{ContextTag, Locator, Ulid, UlidPair};
+use crate::wire::bfd;
 use crate::wire::checksum;
 
 pub(super) fn tag() -> ContextTag {

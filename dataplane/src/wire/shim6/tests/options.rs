@@ -9,6 +9,45 @@ fn raw(word: u16, contents: &[u8], padding: u8) -> Vec<u8> {
     octets
 }
 
+/// What a session says that is up.
+fn up() -> bfd::Packet {
+    bfd::Packet {
+        diagnostic: bfd::Diagnostic::None,
+        state: bfd::State::Up,
+        poll: false,
+        is_final: false,
+        multiplier: 3,
+        mine: 7,
+        yours: 9,
+        desired_min_tx: 50_000,
+        required_min_rx: 50_000,
+    }
+}
+
+#[test]
+fn liveness_is_offered_in_twelve_octets_and_spoilt_packets_spoil_the_message() {
+    let keepalive =
+        |liveness| Message::Keepalive { receiver_tag: tag(), options: Options { liveness, ..Options::NONE } };
+    let offer = keepalive(Some(LivenessOption::OFFER));
+    let octets = offer.emit().unwrap();
+    assert_eq!(octets[16..], hex("848c0008 50364246 00000000 00000000"));
+    assert_eq!(Message::parse(&octets), Ok(offer));
+    let plain = keepalive(None);
+    let said = |contents: &[u8]| Message::parse(&with_raw(&plain, &raw(16966 << 1, contents, 0)));
+    let whole = [&b"P6BF"[..], &[0x10, 0, 0, 0], &up().emit()].concat();
+    assert_eq!(said(&whole), Ok(keepalive(Some(LivenessOption { wanted: false, packet: Some(up()) }))));
+    let mut without_multiplier = whole.clone();
+    without_multiplier[10] = 0;
+    let longer = [&whole[..], &[0; 4]].concat();
+    for wrong in [&whole[..31], &longer, &without_multiplier, &[&whole[..4], &[0; 5][..]].concat()] {
+        assert_eq!(said(wrong), Err(ParseError::MalformedOption { offset: 16 }));
+    }
+    // Somebody else's, or what later versions may say.
+    for unknown in [&b"P6BE"[..], b"P6B", b"P6BF", b"P6BF\x20\0\0\0"] {
+        assert_eq!(said(unknown), Ok(plain.clone()));
+    }
+}
+
 /// The message that takes an option, with that option.
 fn update(options: Options) -> Message {
     Message::UpdateRequest { receiver_tag: tag(), request_nonce: 1, options }
@@ -81,6 +120,17 @@ fn golden_options_go_both_ways() {
                 },
             },
             "aa88000c 50365544 20000001 01020304",
+        ),
+        (
+            Message::Keepalive {
+                receiver_tag: tag(),
+                options: Options {
+                    liveness: Some(LivenessOption { wanted: true, packet: Some(up()) }),
+                    ..Options::NONE
+                },
+            },
+            "848c0020 50364246 10000001
+             20c00318 00000007 00000009 0000c350 0000c350 00000000 00000000",
         ),
     ];
     for (message, octets) in cases {
@@ -210,6 +260,7 @@ fn sound(option: OptionType) -> Vec<u8> {
         OptionType::Ulids => vec![0x20; 36],
         OptionType::Fork | OptionType::KeepaliveTimeout => vec![0, 0, 0, 9],
         OptionType::FlowLabel => vec![0x50, 0x36, 0x46, 0x4c, 0, 0, 0, 9, 0, 0, 0, 0],
+        OptionType::Liveness => b"P6BF\0\0\0\0".to_vec(),
         OptionType::Udp => b"P6UD\0\0\0\0\0\0\0\0".to_vec(),
         OptionType::Unknown(_) => vec![],
     };
@@ -220,13 +271,13 @@ fn sound(option: OptionType) -> Vec<u8> {
 const ALLOWED: [(MessageType, &[u16]); 10] = [
     (MessageType::I1, &[6, 7]),
     (MessageType::R1, &[1]),
-    (MessageType::I2, &[1, 2, 3, 4, 5, 6, 7, 10, 19526, 21828]),
-    (MessageType::R2, &[2, 3, 4, 5, 10, 19526, 21828]),
+    (MessageType::I2, &[1, 2, 3, 4, 5, 6, 7, 10, 16966, 19526, 21828]),
+    (MessageType::R2, &[2, 3, 4, 5, 10, 16966, 19526, 21828]),
     (MessageType::R1bis, &[1]),
-    (MessageType::I2bis, &[1, 2, 3, 4, 5, 6, 7, 10, 19526, 21828]),
+    (MessageType::I2bis, &[1, 2, 3, 4, 5, 6, 7, 10, 16966, 19526, 21828]),
     (MessageType::UpdateRequest, &[2, 3, 4, 5, 10]),
     (MessageType::UpdateAck, &[]),
-    (MessageType::Keepalive, &[19526, 21828]),
+    (MessageType::Keepalive, &[16966, 19526, 21828]),
     (MessageType::Probe, &[]),
 ];
 
@@ -284,7 +335,7 @@ fn a_foreign_experiment_is_an_unknown_option() {
     let mut other_purpose = ours;
     other_purpose[4] = 0x30;
     for foreign in [&other_name[..], &other_purpose, &ours[..8], &[]] {
-        for number in [19526 << 1, 21828 << 1] {
+        for number in [16966 << 1, 19526 << 1, 21828 << 1] {
             assert_eq!(Message::parse(&with_raw(&i2, &raw(number, foreign, 0))).as_ref(), Ok(&i2));
         }
         let twice = [raw(19526 << 1, foreign, 0), raw(19526 << 1, &ours, 0)].concat();

@@ -50,7 +50,7 @@ fn any_options() -> impl Strategy<Value = Options> {
         opaque(),
         of(ulids),
         any::<(Option<u32>, Option<u16>)>(),
-        (of(any_label()), of(any_udp())),
+        (of(any_label()), of(any_udp()), of(any_liveness())),
     )
         .prop_map(
             |(
@@ -61,7 +61,7 @@ fn any_options() -> impl Strategy<Value = Options> {
                 signature,
                 ulids,
                 (fork, keepalive_timeout),
-                (flow_label, udp),
+                (flow_label, udp, liveness),
             )| Options {
                 validator,
                 locators,
@@ -73,6 +73,7 @@ fn any_options() -> impl Strategy<Value = Options> {
                 keepalive_timeout,
                 flow_label,
                 udp,
+                liveness,
             },
         )
 }
@@ -92,6 +93,20 @@ fn any_udp() -> impl Strategy<Value = UdpOption> {
     (purpose, any::<bool>(), any::<u32>()).prop_map(|(purpose, in_udp, nonce)| UdpOption { purpose, in_udp, nonce })
 }
 
+fn any_liveness() -> impl Strategy<Value = LivenessOption> {
+    let octets: [u8; bfd::LEN] = [0; bfd::LEN];
+    let packet =
+        (any::<[u8; bfd::LEN]>(), 1u8.., any::<(u32, u32)>()).prop_map(move |(random, multiplier, (mine, yours))| {
+            let mut octets = octets;
+            octets.copy_from_slice(&random);
+            (octets[0], octets[1], octets[2], octets[3]) = (0x20 | random[0] & 0x1f, random[1] & 0xf0, multiplier, 24);
+            octets[4..8].copy_from_slice(&mine.max(1).to_be_bytes());
+            octets[8..12].copy_from_slice(&yours.max(1).to_be_bytes());
+            bfd::Packet::parse(&octets).expect("a packet")
+        });
+    (any::<bool>(), of(packet)).prop_map(|(wanted, packet)| LivenessOption { wanted, packet })
+}
+
 /// What the message's type allows of its options, and a validator if it needs one.
 fn thinned(mut message: Message) -> Message {
     let kind = message.kind();
@@ -109,6 +124,7 @@ fn thinned(mut message: Message) -> Message {
             keepalive_timeout: all.keepalive_timeout.filter(|_| allowed(OptionType::KeepaliveTimeout)),
             flow_label: all.flow_label.filter(|_| allowed(OptionType::FlowLabel)),
             udp: all.udp.filter(|_| allowed(OptionType::Udp)),
+            liveness: all.liveness.filter(|_| allowed(OptionType::Liveness)),
         };
     }
     message

@@ -1,0 +1,262 @@
+//! Hosts, policy and the site's key of boxes that share a store: what one box is told the others take over.
+//!
+//! Each box has them as files, so it has them whatever becomes of the store. A file that was changed here goes into the store
+//! with the reload that takes it over; what comes from the store is written into the file and taken over by a reload, which
+//! takes all of it or nothing. Who was first is right: a change that came second is put aside.
+
+use std::path::PathBuf;
+
+use rand::Rng;
+use tracing::{error, info, warn};
+
+use super::{Control, RunError};
+use crate::config::Configuration;
+use crate::config::documents::{Share, wrap_key};
+use crate::manage::api::SharedView;
+use crate::store::shared::{Document, NONCE_OCTETS, Seal, TEXT_MAX};
+
+/// One of the files.
+struct One {
+    share: Share,
+    file: PathBuf,
+    /// What the store is known to say of it: version, who wrote it, and the text in the clear.
+    known: Option<(u64, String, Option<String>)>,
+    /// What is here although the store says otherwise, which was not good here.
+    kept: Option<Option<String>>,
+}
+
+/// The files, and what seals the one that needs it.
+pub(super) struct Sharing {
+    files: Vec<One>,
+    seal: Option<Seal>,
+}
+
+/// A file that was changed because the store says so.
+struct Taken {
+    at: usize,
+    before: Option<String>,
+}
+
+impl Sharing {
+    /// With what the store said last, as far as the box had heard of it.
+    pub(super) fn begin(configuration: &Configuration, known: Vec<Document>) -> Result<Option<Sharing>, RunError> {
+        let site = &configuration.site;
+        let Some(cluster) = site.cluster.as_ref().filter(|cluster| !cluster.share.is_empty()) else { return Ok(None) };
+        let octets = cluster.wrap_key.as_deref().map(wrap_key).transpose();
+        let octets = octets.map_err(|problem| RunError::Policy(problem.to_string()))?;
+        let seal = octets.and_then(|octets| Seal::new(&octets));
+        let one = |share: &Share| Some(One { share: *share, file: share.file(site)?, known: None, kept: None });
+        let mut sharing = Sharing { files: cluster.share.iter().filter_map(one).collect(), seal };
+        for document in known {
+            if let Some((at, text)) = sharing.opened(&document) {
+                sharing.files[at].known = Some((document.version, document.by, text));
+            }
+        }
+        Ok(Some(sharing))
+    }
+
+    /// For the operator.
+    pub(super) fn view(&self) -> Vec<SharedView> {
+        let one = |it: &One| {
+            let (version, by, _) = it.known.as_ref()?;
+            let (name, by) = (it.share.name().to_owned(), by.clone());
+            Some(SharedView { name, version: *version, by, refused: it.kept.is_some() })
+        };
+        self.files.iter().filter_map(one).collect()
+    }
+
+    /// Which of the files a document is, and what it says in the clear.
+    fn opened(&self, document: &Document) -> Option<(usize, Option<String>)> {
+        let at = self.files.iter().position(|it| it.share.name() == document.name)?;
+        let text = match (&document.text, self.files[at].share) {
+            (Some(sealed), Share::Key) => {
+                let opened = self.seal.as_ref().and_then(|seal| seal.open(&document.name, sealed));
+                if opened.is_none() {
+                    error!(
+                        version = document.version,
+                        by = document.by,
+                        "the site's key in the store was not sealed with ours"
+                    );
+                    return None;
+                }
+                opened
+            }
+            (text, _) => text.clone(),
+        };
+        Some((at, text))
+    }
+
+    /// The store says this. What was changed by it, if anything was.
+    fn receive(&mut self, document: Document) -> Option<Taken> {
+        let (at, text) = self.opened(&document)?;
+        let one = &mut self.files[at];
+        let (name, file) = (one.share.name(), &one.file);
+        let fails = |reason: std::io::Error| error!(file = %file.display(), %reason, "what boxes share cannot be kept");
+        let before = one.share.read(file).map_err(fails).ok()?;
+        let is_own = before.is_some() && one.known.as_ref().is_none_or(|(.., known)| *known != before);
+        let was_kept = one.kept.take().is_some_and(|kept| kept == before);
+        one.known = Some((document.version, document.by.clone(), text.clone()));
+        if before == text {
+            return None;
+        }
+        if let Some(own) = before.as_ref().filter(|_| is_own && !was_kept) {
+            let aside = one.share.put_aside(file, own).map_err(fails).ok()?;
+            warn!(name, version = document.version, by = document.by, ours = %aside.display(), "another box was first; what this one had is put aside");
+        }
+        one.share.write(file, text.as_deref()).map_err(fails).ok()?;
+        info!(name, version = document.version, by = document.by, "taken from the store");
+        Some(Taken { at, before })
+    }
+
+    /// What came from the store cannot be obeyed here: the files are as they were.
+    fn undo(&mut self, taken: Vec<Taken>) {
+        for Taken { at, before } in taken {
+            let one = &mut self.files[at];
+            if let Err(reason) = one.share.write(&one.file, before.as_deref()) {
+                error!(file = %one.file.display(), %reason, "cannot be put back");
+            }
+            one.kept = Some(before);
+        }
+    }
+
+    /// What was changed here and the store does not say: names and texts as they go there.
+    fn changed(&mut self, rng: &mut dyn Rng) -> Vec<(&'static str, Option<String>)> {
+        let mut changed = Vec::new();
+        for one in &self.files {
+            let Ok(now) = one.share.read(&one.file) else { continue };
+            let known = one.known.as_ref().and_then(|(.., text)| text.clone());
+            // A file that was never there is nothing to tell of.
+            if now == known || one.kept.as_ref() == Some(&now) {
+                continue;
+            }
+            if now.as_ref().is_some_and(|text| text.len() > TEXT_MAX) {
+                error!(file = %one.file.display(), most = TEXT_MAX, "is too long to be shared");
+                continue;
+            }
+            let text = match (now, one.share, &self.seal) {
+                (Some(text), Share::Key, Some(seal)) => {
+                    let mut nonce = [0; NONCE_OCTETS];
+                    rng.fill_bytes(&mut nonce);
+                    seal.close(one.share.name(), &text, nonce)
+                }
+                // A key is not taken from others because one box has lost it.
+                (_, Share::Key, _) => continue,
+                (text, ..) => text,
+            };
+            changed.push((one.share.name(), text));
+        }
+        changed
+    }
+}
+
+impl Control {
+    /// Takes over what came from the store, and gives it what was changed here while it could not be asked.
+    pub(super) fn follow_store(&mut self) {
+        let Some(leases) = &mut self.leases else { return };
+        let (documents, back) = leases.documents();
+        if documents.is_empty() && !back {
+            return;
+        }
+        let Some(sharing) = &mut self.sharing else { return };
+        let taken: Vec<Taken> = documents.into_iter().filter_map(|document| sharing.receive(document)).collect();
+        if !taken.is_empty() {
+            match self.reload() {
+                Ok(view) => info!(hosts = view.hosts, "reloaded what came from the store"),
+                Err(problems) => {
+                    error!("what came from the store cannot be obeyed here: {problems}");
+                    if let Some(sharing) = &mut self.sharing {
+                        sharing.undo(taken);
+                    }
+                }
+            }
+        }
+        if back {
+            self.share();
+        }
+    }
+
+    /// Gives the store what was changed here.
+    pub(super) fn share(&mut self) {
+        let Control { sharing: Some(sharing), leases: Some(leases), rng, .. } = self else { return };
+        for (name, text) in sharing.changed(rng) {
+            leases.share(name, text);
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn one(name: &str, files: &str) -> (Sharing, PathBuf) {
+        let folder = std::env::temp_dir().join(format!("pshim6-sharing-{}-{files}", std::process::id()));
+        let _ = std::fs::remove_dir_all(&folder);
+        std::fs::create_dir_all(&folder).unwrap();
+        let file = folder.join(name);
+        let share = if name == "key" { Share::Key } else { Share::Hosts };
+        let files = vec![One { share, file: file.clone(), known: None, kept: None }];
+        (Sharing { files, seal: Seal::new(&[5; 32]) }, file)
+    }
+
+    fn document(name: &str, version: u64, text: &str) -> Document {
+        Document { name: name.into(), version, by: "other".into(), text: Some(text.into()) }
+    }
+
+    fn read(file: &PathBuf) -> String {
+        std::fs::read_to_string(file).unwrap()
+    }
+
+    #[test]
+    fn a_file_follows_the_store_and_what_was_changed_here_goes_there() {
+        let (mut sharing, file) = one("hosts", "follow");
+        let rng: &mut dyn Rng = &mut <rand::rngs::StdRng as rand::SeedableRng>::seed_from_u64(1);
+        assert_eq!(sharing.changed(rng), [], "there is no file");
+        assert!(sharing.receive(document("hosts", 1, "one")).is_some());
+        assert_eq!((read(&file).as_str(), sharing.changed(rng)), ("one", vec![]));
+        // Its own words come back and change nothing.
+        std::fs::write(&file, "two").unwrap();
+        assert_eq!(sharing.changed(rng), [("hosts", Some("two".to_owned()))]);
+        assert!(sharing.receive(document("hosts", 2, "two")).is_none());
+        assert_eq!(sharing.changed(rng), []);
+        // Another box was first.
+        std::fs::write(&file, "ours").unwrap();
+        assert!(sharing.receive(document("hosts", 3, "theirs")).is_some());
+        assert_eq!((read(&file).as_str(), read(&file.with_file_name("hosts.lost")).as_str()), ("theirs", "ours"));
+        // What cannot be obeyed is undone, and not told as if it were a change of ours.
+        let taken = sharing.receive(document("hosts", 4, "bad")).unwrap();
+        sharing.undo(vec![taken]);
+        assert_eq!((read(&file).as_str(), sharing.changed(rng)), ("theirs", vec![]));
+        assert!(sharing.view()[0].refused && sharing.view()[0].version == 4);
+        assert!(sharing.receive(document("hosts", 5, "good")).is_some());
+        assert!(!sharing.view()[0].refused);
+        assert_eq!(read(&file), "good");
+        assert!(sharing.receive(document("nothing-of-ours", 1, "x")).is_none());
+        let _ = std::fs::remove_dir_all(file.parent().unwrap());
+    }
+
+    #[test]
+    fn the_key_is_sealed_on_its_way_and_a_strangers_is_not_taken() {
+        let (mut sharing, file) = one("key", "sealed");
+        let rng: &mut dyn Rng = &mut <rand::rngs::StdRng as rand::SeedableRng>::seed_from_u64(1);
+        std::fs::write(&file, "secret").unwrap();
+        let changed = sharing.changed(rng);
+        let [("key", Some(sealed))] = &changed[..] else { panic!("{changed:?}") };
+        assert!(!sealed.contains("secret"));
+        let stranger = Seal::new(&[6; 32]).unwrap().close("key", "evil", [1; NONCE_OCTETS]).unwrap();
+        for text in ["evil", &stranger] {
+            assert!(sharing.receive(document("key", 2, text)).is_none());
+            assert_eq!(read(&file), "secret");
+        }
+        let (mut other, copy) = one("key", "other");
+        assert!(other.receive(document("key", 1, sealed)).is_some());
+        assert_eq!(read(&copy), "secret");
+        let mode = std::os::unix::fs::PermissionsExt::mode(&std::fs::metadata(&copy).unwrap().permissions());
+        assert_eq!(mode & 0o777, 0o600);
+        // A box that has lost its key takes it from nobody.
+        std::fs::remove_file(&copy).unwrap();
+        assert_eq!(other.changed(rng), []);
+        for file in [file, copy] {
+            let _ = std::fs::remove_dir_all(file.parent().unwrap());
+        }
+    }
+}

@@ -1,0 +1,147 @@
+//! A thread that hears what other boxes write into the store that they share with this one.
+//!
+//! It reads everything, and then what comes after. When that breaks off, or nobody can say whether it still comes, it reads
+//! everything again. So the store's thread never has to know what it missed.
+
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::thread;
+use std::time::{Duration, Instant as WallInstant};
+
+use crossbeam::channel::{Receiver, Sender, bounded};
+
+use super::leases::client;
+use crate::store::shared::etcd::{Client, Settings};
+use crate::store::shared::{ClusterError, Heard, Shared};
+use crate::store::{Storage, StoreError};
+
+/// What may wait for the store's thread.
+const ROOM: usize = 256;
+/// How long is waited for something to come before a look at what else there is to do.
+const NAP: Duration = Duration::from_millis(200);
+/// How often the cluster is asked whether it answers, and whether something was missed.
+const PROBE: Duration = Duration::from_secs(3);
+/// How soon it is tried again, at first and at last.
+const AGAIN: Duration = Duration::from_millis(100);
+const AGAIN_MAX: Duration = Duration::from_secs(2);
+
+/// The other boxes, by way of the cluster.
+pub(super) struct Others {
+    /// For what comes, and for questions meanwhile.
+    clients: [Client; 2],
+    /// What was read already.
+    read: Option<u64>,
+}
+
+impl Others {
+    /// Has a store hear everything, as soon as the cluster answers. One that knows something already does not wait long.
+    pub(super) fn find(store: &mut Shared<Client>, settings: &Settings, time: Duration) -> Result<Others, StoreError> {
+        let (mut reader, asker) = (client(settings)?, client(settings)?);
+        let (began, knows) = (WallInstant::now(), store.read_duid()?.is_some());
+        let read = loop {
+            match reader.read_all() {
+                Ok(all) => {
+                    let revision = all.revision;
+                    store.hear(Heard::All(all))?;
+                    break store.alone().is_none().then_some(revision);
+                }
+                Err(error) if knows || began.elapsed() > time || matches!(error, ClusterError::Refused(_)) => {
+                    store.hear(Heard::Lost(error.to_string()))?;
+                    break None;
+                }
+                Err(_) => thread::sleep(AGAIN),
+            }
+        };
+        Ok(Others { clients: [reader, asker], read })
+    }
+
+    /// Starts the thread, which ends soon after `stop` is set. What it hears, and what to set so that it reads everything
+    /// again.
+    pub(super) fn listen(self, stop: &Arc<AtomicBool>) -> std::io::Result<(Receiver<Heard>, Arc<AtomicBool>)> {
+        let (heard_in, heard) = bounded(ROOM);
+        let again = Arc::new(AtomicBool::new(false));
+        let (stop, asked) = (stop.clone(), again.clone());
+        let Others { clients, read } = self;
+        // Nobody waits for its end: it may be waiting for an answer that does not come.
+        thread::Builder::new().name("store-watch".into()).spawn(move || {
+            Watcher { clients, heard: heard_in, again: asked, stop, pause: AGAIN }.run(read);
+        })?;
+        Ok((heard, again))
+    }
+}
+
+struct Watcher {
+    clients: [Client; 2],
+    heard: Sender<Heard>,
+    again: Arc<AtomicBool>,
+    stop: Arc<AtomicBool>,
+    pause: Duration,
+}
+
+/// That nobody listens any more.
+struct Over;
+
+impl Watcher {
+    fn run(mut self, mut read: Option<u64>) {
+        while !self.stop.load(Ordering::Relaxed) {
+            let from = match read.take() {
+                Some(revision) => Ok(revision),
+                None => self.read_all(),
+            };
+            let Ok(from) = from else { return };
+            if from > 0 && self.follow(from).is_err() {
+                return;
+            }
+            thread::sleep(self.pause);
+        }
+    }
+
+    /// The revision up to which all is known now, 0 if that failed.
+    fn read_all(&mut self) -> Result<u64, Over> {
+        self.again.store(false, Ordering::Relaxed);
+        match self.clients[0].read_all() {
+            Ok(all) => {
+                self.pause = AGAIN;
+                let revision = all.revision;
+                self.tell(Heard::All(all))?;
+                Ok(revision)
+            }
+            Err(error) => {
+                self.pause = (self.pause * 2).min(AGAIN_MAX);
+                self.tell(Heard::Lost(error.to_string()))?;
+                Ok(0)
+            }
+        }
+    }
+
+    /// Passes on what comes, for as long as it does.
+    fn follow(&mut self, from: u64) -> Result<(), Over> {
+        let Ok(mut watch) = self.clients[0].watch(from + 1) else { return Ok(()) };
+        let (mut known, mut missed, mut asked) = (from, None, WallInstant::now());
+        while !self.stop.load(Ordering::Relaxed) && !self.again.load(Ordering::Relaxed) {
+            match self.clients[0].next(&mut watch, NAP) {
+                Ok(Some(events)) if events.rows.is_empty() => {}
+                Ok(Some(events)) => {
+                    known = known.max(events.revision);
+                    self.tell(Heard::Since(events))?;
+                }
+                Ok(None) => {}
+                Err(_) => return Ok(()),
+            }
+            if asked.elapsed() >= PROBE {
+                asked = WallInstant::now();
+                // What was written and did not come until the next question will not come.
+                match self.clients[1].newest() {
+                    Ok((_, last)) if last > known && missed == Some(last) => return Ok(()),
+                    Ok((_, last)) => missed = Some(last),
+                    Err(_) => return Ok(()),
+                }
+            }
+        }
+        Ok(())
+    }
+
+    fn tell(&self, heard: Heard) -> Result<(), Over> {
+        self.heard.send(heard).map_err(|_| Over)
+    }
+}

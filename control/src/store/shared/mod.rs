@@ -1,0 +1,383 @@
+//! A store that several boxes of one site share: a cluster (`etcd`) has it, each box has a copy.
+//!
+//! What is written goes to the cluster in one transaction that is done only if nobody else has written the same rows since
+//! they were read. What others write is heard and told on ([`News::Changed`]). So an address can be one client's only, and a
+//! lease that one box gave is served by the others.
+//!
+//! A box that cannot reach the cluster is *alone*: it goes on with what it knows, and writes into its copy. What it may give
+//! to a client that has nothing yet is only what it reserved beforehand, which no other box can give ([`Entry::Reserve`]).
+//! When the cluster is back all of it is read, what was written alone follows, and where somebody else wrote the same
+//! [`merge`] says whose stands.
+//!
+//! No socket and no thread in here but those of [`etcd`]; a test runs it against a cluster in memory.
+
+mod cluster;
+mod copy;
+mod documents;
+pub mod etcd;
+mod merge;
+mod mirror;
+mod plan;
+mod reconcile;
+mod rows;
+#[cfg(test)]
+pub(crate) mod testing;
+#[cfg(test)]
+mod tests;
+
+use std::collections::BTreeSet;
+use std::path::Path;
+
+pub use cluster::{Cluster, ClusterError, Done, Events, Row, Snapshot, Transaction};
+pub use documents::{Document, NONCE_OCTETS, SEAL_OCTETS, Seal, TEXT_MAX};
+use mirror::{Edits, Known, Mirror};
+use rows::Owner;
+
+use super::storage::{Entry, News, Storage, Verdict};
+use super::{Store, StoreError};
+use crate::dhcp::client::Stored as Delegation;
+use crate::dhcp::{Change, Duid, Identity, Stored};
+
+/// The version of the format of rows.
+const VERSION: &str = "1";
+/// Rows of one transaction: `etcd` takes 128 unless it is told otherwise.
+const ROWS_PER_TRANSACTION: usize = 120;
+/// Rows that a store may have.
+pub const ROWS_MAX: usize = 1 << 20;
+/// How often a transaction is tried again that others were faster than.
+const ATTEMPTS: u32 = 16;
+
+/// What a box hears of the cluster.
+#[derive(Clone, Debug)]
+pub enum Heard {
+    /// All there is; after it only what follows.
+    All(Snapshot),
+    /// What was written since.
+    Since(Events),
+    /// Nothing more, for this reason, until all is read again.
+    Lost(String),
+}
+
+/// A shared store, as one box has it.
+pub struct Shared<C> {
+    /// The box.
+    node: String,
+    cluster: C,
+    copy: Store,
+    mirror: Mirror,
+    /// Why the cluster cannot be reached.
+    alone: Option<String>,
+    /// Whether it was told last that it cannot.
+    told_alone: Option<bool>,
+    news: Vec<News>,
+    /// Of the last [`News::Changed`].
+    told: u64,
+}
+
+impl<C: Cluster> Shared<C> {
+    /// With the copy in `file`, which is made if it is not there. It is alone until it has heard of all there is.
+    pub fn open(file: &Path, node: &str, cluster: C) -> Result<Shared<C>, StoreError> {
+        Shared::with_copy(Store::open(file)?, node, cluster)
+    }
+
+    /// With a copy that is forgotten with it, for somebody who comes and goes.
+    pub fn passing(node: &str, cluster: C) -> Result<Shared<C>, StoreError> {
+        let name = std::path::PathBuf::from(cluster.name());
+        Shared::with_copy(Store::in_memory(&name)?, node, cluster)
+    }
+
+    fn with_copy(copy: Store, node: &str, cluster: C) -> Result<Shared<C>, StoreError> {
+        let mirror = copy.read_mirror()?;
+        let alone = Some("the cluster was not asked yet".to_owned());
+        Ok(Shared { node: node.to_owned(), cluster, copy, mirror, alone, told_alone: None, news: Vec::new(), told: 0 })
+    }
+
+    /// Why the cluster cannot be reached; nothing if it can.
+    pub fn alone(&self) -> Option<&str> {
+        self.alone.as_deref()
+    }
+
+    /// Rows that wait to be written to the cluster.
+    pub fn unwritten(&self) -> usize {
+        self.mirror.unwritten().count()
+    }
+
+    fn go_alone(&mut self, reason: String) {
+        if self.told_alone.replace(true) != Some(true) {
+            self.news.push(News::Alone(Some(reason.clone())));
+        }
+        self.alone = Some(reason);
+    }
+
+    fn wrong(&self, reason: impl ToString) -> StoreError {
+        StoreError::Cluster { name: self.cluster.name(), reason: reason.to_string() }
+    }
+
+    /// Takes in what the cluster says.
+    fn take(&mut self, heard: Heard) -> Result<(), StoreError> {
+        match heard {
+            Heard::Lost(reason) => {
+                self.go_alone(reason);
+                Ok(())
+            }
+            Heard::Since(events) => {
+                let news = self.told + 1;
+                let mut changed = Vec::new();
+                for (key, value, revision) in &events.rows {
+                    // What was changed here meanwhile is compared with all there is, when that comes.
+                    let waits = self.mirror.get(key).is_some_and(|known| known.base.is_some());
+                    if !waits && self.mirror.heard(key, value.as_deref(), *revision, news, false) {
+                        changed.push(key.clone());
+                    }
+                }
+                let mut touched: Vec<String> = events.rows.into_iter().map(|(key, ..)| key).collect();
+                touched.extend(self.mirror.forget_gone(events.revision));
+                self.copy.write_mirror(&self.mirror, touched.iter().map(String::as_str), false)?;
+                self.tell(&changed);
+                Ok(())
+            }
+            Heard::All(snapshot) => self.take_all(&snapshot),
+        }
+    }
+
+    /// All there is, and then what was written here while it could not be heard.
+    fn take_all(&mut self, snapshot: &Snapshot) -> Result<(), StoreError> {
+        if let Err(reason) = self.check_all(snapshot) {
+            self.go_alone(reason);
+            return Ok(());
+        }
+        // Nothing was written to the cluster since it was read, so what it says is so, whatever its revisions were before.
+        let is_all = self.alone.is_some();
+        let ours: Vec<(String, Known)> =
+            self.mirror.unwritten().map(|(key, it)| (key.to_owned(), it.clone())).collect();
+        let mine: BTreeSet<&str> = ours.iter().map(|(key, _)| key.as_str()).collect();
+        let news = self.told + 1;
+        let (mut changed, mut touched) = (Vec::new(), Vec::new());
+        for row in snapshot.rows.iter().filter(|row| !mine.contains(row.key.as_str())) {
+            let known = self.mirror.get(&row.key).map(|known| known.revision);
+            if self.mirror.heard(&row.key, Some(&row.value), row.revision, news, is_all) {
+                changed.push(row.key.clone());
+            }
+            if known != Some(row.revision) {
+                touched.push(row.key.clone());
+            }
+        }
+        for key in self.mirror.missing(&snapshot.rows).into_iter().filter(|key| !mine.contains(key.as_str())) {
+            // Something written after the snapshot was taken is not missing.
+            if self.mirror.heard(&key, None, snapshot.revision, news, is_all) {
+                changed.push(key.clone());
+                touched.push(key);
+            }
+        }
+        touched.extend(self.mirror.forget_gone(snapshot.revision));
+        self.copy.write_mirror(&self.mirror, touched.iter().map(String::as_str), true)?;
+        self.tell(&changed);
+        self.alone = None;
+        if self.told_alone.replace(false) != Some(false) {
+            self.news.push(News::Alone(None));
+        }
+        self.reconcile(ours, snapshot)
+    }
+
+    /// Whether this is the store we know.
+    fn check_all(&self, snapshot: &Snapshot) -> Result<(), String> {
+        if snapshot.rows.len() > ROWS_MAX {
+            return Err(format!("{} rows are more than the {ROWS_MAX} there may be", snapshot.rows.len()));
+        }
+        let at = |key: &str| snapshot.rows.iter().find(|row| row.key == key).map(|row| row.value.as_str());
+        if let Some(version) = at(rows::VERSION).filter(|version| *version != VERSION) {
+            return Err(format!("its rows are of version {version}; only {VERSION} is known here"));
+        }
+        // Hosts would be taken from a site whose cluster was emptied, or was mistaken for another one.
+        match (self.mirror.value(rows::DUID), at(rows::DUID)) {
+            (Some(_), None) => Err("it is empty, and was not; see \"store import\"".into()),
+            (Some(known), Some(found)) if known != found => Err("it is another site's store".into()),
+            _ => Ok(()),
+        }
+    }
+
+    /// Tells of rows as they are now. What is gone comes first, since something else may stand in its place.
+    fn tell(&mut self, keys: &[String]) {
+        let (mut gone, mut there) = (Vec::new(), Vec::new());
+        for key in keys {
+            match rows::change_of(key, self.mirror.value(key)) {
+                Ok(Some(change @ (Change::Forget(_) | Change::Free(_)))) => gone.push(change),
+                Ok(Some(change)) => there.push(change),
+                Ok(None) => {}
+                Err(()) => self.news.push(News::Unreadable(key.clone())),
+            }
+        }
+        gone.extend(there);
+        self.told += 1;
+        for key in keys.iter().filter(|key| key.starts_with(rows::SITE)) {
+            match rows::document_of(key, self.mirror.value(key)) {
+                Some(document) => self.news.push(News::Document(document, self.told)),
+                None => self.news.push(News::Unreadable(key.clone())),
+            }
+        }
+        if !gone.is_empty() {
+            self.news.push(News::Changed(gone, self.told));
+        }
+    }
+
+    /// Has the cluster do these edits. False if others were faster.
+    fn transact(&mut self, edits: &Edits) -> Result<bool, ClusterError> {
+        let rows: Vec<(String, Option<String>)> =
+            edits.iter().map(|(key, value)| (key.clone(), value.clone())).collect();
+        for part in rows.chunks(ROWS_PER_TRANSACTION) {
+            let part: Edits = part.iter().cloned().collect();
+            match self.cluster.transact(&self.mirror.transaction(&part))? {
+                Done::Applied(revision) => self.mirror.written(&part, revision),
+                Done::Overtaken(revision, found) => {
+                    let (news, mut changed) = (self.told + 1, Vec::new());
+                    for key in part.keys() {
+                        let row = found.iter().find(|row| row.key == *key);
+                        let (value, at) = row.map_or((None, revision), |row| (Some(row.value.as_str()), row.revision));
+                        if self.mirror.heard(key, value, at, news, false) {
+                            changed.push(key.clone());
+                        }
+                    }
+                    self.tell(&changed);
+                    return Ok(false);
+                }
+            }
+        }
+        Ok(true)
+    }
+}
+
+impl<C: Cluster> Storage for Shared<C> {
+    fn name(&self) -> String {
+        self.cluster.name()
+    }
+
+    fn duid(&mut self, fresh: &Duid) -> Result<Duid, StoreError> {
+        for _ in 0..ATTEMPTS {
+            if let Some(known) = self.read_duid()? {
+                return Ok(known);
+            }
+            if let Some(reason) = &self.alone {
+                return Err(self.wrong(format!("{reason}, and nothing of it is known here yet")));
+            }
+            let edits: Edits = [
+                (rows::DUID.to_owned(), Some(fresh.to_string())),
+                (rows::VERSION.to_owned(), Some(VERSION.to_owned())),
+            ]
+            .into();
+            self.transact(&edits).map_err(|error| self.wrong(error))?;
+            self.copy.write_mirror(&self.mirror, edits.keys().map(String::as_str), true)?;
+        }
+        Err(self.wrong("others are faster again and again"))
+    }
+
+    fn read_duid(&mut self) -> Result<Option<Duid>, StoreError> {
+        let text = self.mirror.value(rows::DUID);
+        text.map(|text| text.parse().map_err(|reason| self.wrong(format!("duid: {reason}")))).transpose()
+    }
+
+    fn load(&mut self) -> Result<Stored, StoreError> {
+        let mut stored = Stored::default();
+        let mut unreadable = Vec::new();
+        for folder in [rows::LEASES, rows::QUARANTINE] {
+            for (key, value) in self.mirror.under(folder) {
+                match rows::change_of(key, Some(value)) {
+                    Ok(Some(Change::Put(lease))) => stored.leases.push(lease),
+                    Ok(Some(Change::Hold(held))) => stored.quarantine.push(held),
+                    _ => unreadable.push(News::Unreadable(key.to_owned())),
+                }
+            }
+        }
+        self.news.extend(unreadable);
+        Ok(stored)
+    }
+
+    fn published(&mut self) -> Result<Vec<String>, StoreError> {
+        let names = self.mirror.under(rows::PUBLISHED);
+        Ok(names.filter_map(|(key, _)| key.strip_prefix(rows::PUBLISHED).map(str::to_owned)).collect())
+    }
+
+    fn delegations(&mut self) -> Result<Vec<(String, Delegation)>, StoreError> {
+        let rows = self.mirror.under(rows::DELEGATIONS);
+        let read = |(key, value): (&str, &str)| {
+            let name = key.strip_prefix(rows::DELEGATIONS)?;
+            Some((name.to_owned(), serde_json::from_str(value).ok()?))
+        };
+        Ok(rows.filter_map(read).collect())
+    }
+
+    fn reserved(&mut self) -> Result<Vec<Identity>, StoreError> {
+        let rows = self.mirror.under(rows::ADDRESSES);
+        let mine = |(_, value): (&str, &str)| match rows::owner_of(Some(value)) {
+            Some(Owner::Reserved { by, identity }) if by == self.node => Some(identity),
+            _ => None,
+        };
+        Ok(rows.filter_map(mine).collect())
+    }
+
+    fn documents(&mut self) -> Vec<Document> {
+        self.mirror.under(rows::SITE).filter_map(|(key, value)| rows::document_of(key, Some(value))).collect()
+    }
+
+    fn write(&mut self, entries: &[Entry<'_>]) -> Result<Vec<Verdict>, StoreError> {
+        let mut verdicts: Vec<Verdict> = Vec::with_capacity(entries.len());
+        let (mut most, mut attempts) = (usize::MAX, 0);
+        while let Some(rest) = entries.get(verdicts.len()..).filter(|rest| !rest.is_empty()) {
+            let plan = self.plan(rest, most);
+            if !plan.edits.is_empty() && self.alone.is_none() {
+                match self.transact(&plan.edits) {
+                    Ok(true) => {}
+                    Ok(false) => {
+                        // One at a time: it is that one's fault, and it is looked at again with what was found.
+                        (most, attempts) = (1, attempts + 1);
+                        if attempts > ATTEMPTS {
+                            self.go_alone("others are faster again and again".into());
+                        }
+                        continue;
+                    }
+                    Err(error) => {
+                        self.go_alone(error.to_string());
+                        continue;
+                    }
+                }
+                self.copy.write_mirror(&self.mirror, plan.edits.keys().map(String::as_str), false)?;
+            } else if !plan.edits.is_empty() {
+                if self.mirror.len() + plan.edits.len() > ROWS_MAX {
+                    return Err(self.wrong("there is no room for more rows"));
+                }
+                self.mirror.noted(&plan.edits);
+                self.copy.write_mirror(&self.mirror, plan.edits.keys().map(String::as_str), true)?;
+            }
+            if !plan.refused.is_empty() {
+                self.tell(&plan.refused);
+            }
+            self.news.extend(plan.conflicts.into_iter().map(News::Conflict));
+            let documents: Vec<String> = plan.edits.into_keys().filter(|key| key.starts_with(rows::SITE)).collect();
+            if !documents.is_empty() {
+                self.tell(&documents);
+            }
+            if !plan.stands.is_empty() {
+                self.told += 1;
+                self.news.push(News::Changed(plan.stands, self.told));
+            }
+            verdicts.extend(plan.verdicts);
+            (most, attempts) = (usize::MAX, 0);
+        }
+        Ok(verdicts)
+    }
+
+    fn is_shared(&self) -> bool {
+        true
+    }
+
+    fn is_alone(&self) -> bool {
+        self.alone.is_some()
+    }
+
+    fn hear(&mut self, heard: Heard) -> Result<(), StoreError> {
+        self.take(heard)
+    }
+
+    fn news(&mut self) -> Vec<News> {
+        std::mem::take(&mut self.news)
+    }
+}
