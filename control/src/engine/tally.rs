@@ -388,10 +388,7 @@ const MEANINGS: &[(&str, &str)] = &[
     ("control_liveness_up", "Times both ends of a path came to hear each other."),
     ("control_liveness_silent", "Watched paths that failed because nothing was heard for the detection time."),
     ("control_liveness_told", "Watched paths that failed because the peer's box said that it hears nothing."),
-    (
-        "control_liveness_stalled",
-        "Times the peer's box said so because this one was too late to send: no path failed by that.",
-    ),
+    ("control_liveness_stalled", "Times it said so because this box was too late to send: no path failed by that."),
     (
         "control_liveness_late",
         "Detection times that ended without consequence: the timer was looked at late, or messages of the path may have been dropped here.",
