@@ -406,7 +406,6 @@ fn answer(request: &Request) -> Response {
             ..Default::default()
         }),
         Request::History(_) => Response::History(Box::default()),
-        Request::Bmp => Response::Bmp(BmpView::default()),
         Request::Serve(_) => Response::error("there is no [routes]"),
         Request::Reload => Response::error("site.toml:3:6: box.id: 16 is out of range: 0 to 15"),
     }

@@ -267,7 +267,6 @@ fn is_order(request: &Request) -> bool {
         | Request::Dns
         | Request::Policy
         | Request::Recording
-        | Request::Bmp
         | Request::Explain(_) => false,
     }
 }
