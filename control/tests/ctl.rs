@@ -300,7 +300,6 @@ fn lease() -> LeaseView {
 }
 
 fn path() -> PathView {
-    let liveness = LivenessView { state: "up".into(), detection_ms: 150.0, held_s: Some(3), ..Default::default() };
     PathView {
         provider: "isp-x".into(),
         peer_prefix: "2001:db8:b1:1::/64".into(),
@@ -309,7 +308,7 @@ fn path() -> PathView {
         contexts: 1,
         carriage: "header".into(),
         last_in_s: Some(2),
-        liveness: Some(liveness),
+        liveness: Some(LivenessView { state: "up".into(), detection_ms: 150.0, held_s: Some(3), ..Default::default() }),
         rtt_ms: Some(1.25),
         ..Default::default()
     }

@@ -258,6 +258,7 @@ fn is_order(request: &Request) -> bool {
         | Request::Hosts
         | Request::Contexts(_)
         | Request::Paths
+        | Request::Bmp
         | Request::Counters
         | Request::Metrics
         | Request::History(_)
@@ -266,7 +267,6 @@ fn is_order(request: &Request) -> bool {
         | Request::Dns
         | Request::Policy
         | Request::Recording
-        | Request::Bmp
         | Request::Explain(_) => false,
     }
 }

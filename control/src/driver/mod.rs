@@ -43,7 +43,7 @@ use crate::config::uplink::Found as FoundUplink;
 use crate::config::{Configuration, Problems};
 use crate::dhcp::Duid;
 use crate::dhcp::client::Stored as Delegation;
-use crate::engine::{Effect, Engine, PortSetup, SetupError};
+use crate::engine::{Effect, PortSetup, SetupError};
 use crate::manage::api::{FlushedView, MemoryView, PortView, ReloadedView, Request, Response, SteerRequest};
 use crate::manage::server::{Call, Renewal, ServerError};
 use crate::policy::Policy;
@@ -160,7 +160,7 @@ impl Clock {
 /// A box that is ready to run: what decides, what forwards, and what they stand on.
 type Opened = (Core, Box<dyn Workers>, Box<dyn Devices>);
 
-/// Starts a process that takes over; recorded like this one, or to this file of so many octets at most.
+/// Starts a process of the program as it is on disk, to record into a file of so many octets at most if that is asked for.
 pub type StartSuccessor = dyn Fn(Option<&(PathBuf, u64)>) -> std::io::Result<Child>;
 
 /// What the program around the box gives it besides its configuration.
@@ -173,7 +173,7 @@ pub struct Surroundings {
     pub take_over: bool,
     /// Where everything the control core is told is recorded, and how many octets at most.
     pub record: Option<(PathBuf, u64)>,
-    /// Starts a process of the program as it is on disk now, which does that.
+    /// Starts a process of the program as it is on disk now, which does that; recorded like this one, or to this file.
     pub start_successor: Box<StartSuccessor>,
     /// Makes the log follow a filter (`box.log`) that was checked before; called after each reload.
     pub log: Box<dyn Fn(&str)>,
@@ -361,7 +361,7 @@ impl Control {
             self.tend_trace(now);
             self.tend_system(now);
             let Control { surroundings, engine, configuration, .. } = self;
-            surroundings.supervisor.status(|| serving(engine, configuration));
+            surroundings.supervisor.status(|| supervisor::serving(engine, configuration));
             self.remember(now);
         }
         self.carry_out();
@@ -518,10 +518,4 @@ impl Control {
         self.share();
         Ok(view)
     }
-}
-
-/// What the service manager shows of a box that serves.
-fn serving(engine: &Engine, configuration: &Configuration) -> String {
-    let (up, all) = engine.providers_up();
-    format!("{}: providers up: {up} of {all}, hosts: {}", configuration.site.node.name, engine.hosts_served())
 }

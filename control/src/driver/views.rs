@@ -2,15 +2,13 @@
 
 use std::process::Child;
 
-use dataplane::counters::{Count, Counters, DropReason, NatCount};
+use dataplane::counters::{Counters, NatCount};
 
 use super::Control;
 use super::bmp::Routers;
 use super::leases::Leases;
 use super::sharing::Sharing;
-use crate::manage::api::{
-    CountersView, DnsView, Natv6ProviderView, Natv6View, ProviderView, StatusView, StoreView, WorkerView,
-};
+use crate::manage::api::{CountersView, DnsView, Natv6ProviderView, Natv6View, ProviderView, StatusView, StoreView};
 use crate::time::Instant;
 
 impl Control {
@@ -47,19 +45,6 @@ impl Control {
             }),
             sync: self.boxes.as_ref().map(|boxes| Box::new(boxes.view(now, &self.engine))),
         }
-    }
-
-    pub(super) fn worker_view(&self, at: usize) -> Option<WorkerView> {
-        let counters = self.workers.counters(at)?;
-        let core = self.configuration.site.node.cores.as_ref().and_then(|cores| cores.get(at).copied());
-        Some(WorkerView {
-            id: u16::try_from(at).unwrap_or(u16::MAX),
-            core,
-            contexts: counters.count(Count::Contexts),
-            packets_in: counters.count(Count::ReceivedSite) + counters.count(Count::ReceivedProvider),
-            packets_out: counters.count(Count::Transmitted),
-            dropped: DropReason::ALL.iter().map(|reason| counters.dropped(*reason)).sum(),
-        })
     }
 
     pub(super) fn counters(&self) -> CountersView {

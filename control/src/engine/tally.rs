@@ -54,7 +54,6 @@ pub enum Event {
     Mirrored,
     TakenOn,
     HandedOver,
-    HandedIn,
     ContextGone,
     ContextDisplaced,
     OpenFailed,
@@ -298,7 +297,6 @@ const MEANINGS: &[(&str, &str)] = &[
     ("control_mirrored", "Contexts that another box of the site told of and runs."),
     ("control_taken_on", "Contexts that another box of the site ran and this one runs now."),
     ("control_handed_over", "Control messages handed over to another box of the site, whose context they are about."),
-    ("control_handed_in", "Control messages that another box of the site handed over."),
     ("control_context_gone", "Contexts forgotten."),
     ("control_context_displaced", "Contexts a peer asked for and nobody used, forgotten early for want of room."),
     ("control_open_failed", "Exchanges that came to nothing."),
@@ -390,10 +388,7 @@ const MEANINGS: &[(&str, &str)] = &[
     ("control_liveness_up", "Times both ends of a path came to hear each other."),
     ("control_liveness_silent", "Watched paths that failed because nothing was heard for the detection time."),
     ("control_liveness_told", "Watched paths that failed because the peer's box said that it hears nothing."),
-    (
-        "control_liveness_stalled",
-        "Times the peer's box said so because this one was too late to send: no path failed by that.",
-    ),
+    ("control_liveness_stalled", "Times it said so because this box was too late to send: no path failed by that."),
     (
         "control_liveness_late",
         "Detection times that ended without consequence: the timer was looked at late, or messages of the path may have been dropped here.",

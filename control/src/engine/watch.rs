@@ -102,9 +102,12 @@ impl Engine {
     /// Ends a watch nobody needs, and keeps what it knows fresh.
     fn look_after_watch(&mut self, now: Instant, path: PathKey, effects: &mut Vec<Effect>) {
         let Some(watch) = self.watches.paths.get(&path) else { return };
-        let asked = watch.asked && watch.session.is_up();
-        let (used, down) = (watch.is_used(now), watch.lost.is_some() && !watch.session.is_up());
-        if !used && !asked {
+        let up = watch.session.is_up();
+        let asked = watch.asked && up;
+        let (used, down) = (watch.is_used(now), watch.lost.is_some() && !up);
+        // Whoever could say something is gone: there is nobody left who uses the path.
+        let dumb = !up && self.speaker_of(now, path).is_none();
+        if dumb || (!used && !asked) {
             return self.end_watch(now, path, effects);
         }
         // What has been said of a path that is still dead does not get too old, unless a probe has said otherwise.
