@@ -237,14 +237,17 @@ def spawn(site, *arguments):
 
 def replay_tapes():
     """Decides again what recorded daemons of this lab decided; returns what is not as it was."""
-    wrong = []
+    wrong, inputs = [], 0
     for tape in TAPES:
         # A box that publishes is not recorded.
         if tape.exists():
             done = subprocess.run([binary("pshim6ctl"), "replay", str(tape), "--effects", "lose"], text=True, capture_output=True)
+            inputs += int((re.findall(r"^(\d+) inputs", done.stdout, re.M) or [0])[-1])
             if done.returncode != 0:
                 wrong.append(f"{tape.parent.name}/{tape.name}: {done.stdout[-2000:]}{done.stderr}")
                 shutil.copy2(tape, Path(os.environ["PSHIM6_RECORD"]) / f"{tape.parent.name}-{tape.name}")
+    if TAPES:
+        print(f"    {inputs} inputs of {len(TAPES)} daemons decided again", flush=True)
     TAPES.clear()
     return wrong
 
