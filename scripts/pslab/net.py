@@ -139,11 +139,13 @@ class Link:
     other: str
     other_port: str
     mtu: int = 1500
+    mac: str = ""  # of the first end; the kernel's choice if none is given
 
     def line(self):
         """For `ip -batch`."""
+        address = f"address {self.mac} " if self.mac else ""
         return (
-            f"link add name {self.port} mtu {self.mtu} netns {plan.namespace(self.node)} "
+            f"link add name {self.port} mtu {self.mtu} {address}netns {plan.namespace(self.node)} "
             f"type veth peer name {self.other_port} mtu {self.mtu} netns {plan.namespace(self.other)}\n"
         )
 
@@ -175,11 +177,11 @@ def links(core_mtu=1500, services=False, ha=False):
 
 
 def box_links(site):
-    """The links of one of a site's two boxes."""
-    yield Link(site.box, "lan0", site.inner, f"box{site.number}")
-    for provider in site.providers:
-        yield Link(site.box, provider.port, provider.switch, f"box{site.number}")
-    yield Link(site.box, "mgmt0", plan.MGMT_SWITCH, f"{site.name}{site.number}")
+    """The links of one of a site's two boxes. A machine that comes back has the cards it had."""
+    ends = [("lan0", site.inner, f"box{site.number}"), ("mgmt0", plan.MGMT_SWITCH, f"{site.name}{site.number}")]
+    ends += [(provider.port, provider.switch, f"box{site.number}") for provider in site.providers]
+    for at, (port, switch, switch_port) in enumerate(ends):
+        yield Link(site.box, port, switch, switch_port, mac=f"02:00:00:{ord(site.name):02x}:{site.number:02x}:{at:02x}")
 
 
 def is_ha():

@@ -271,13 +271,13 @@ def link_local(node, port):
     return str(ipaddress.IPv6Address(b"\xfe\x80" + bytes(6) + bytes(octets)))
 
 
-def wait_converged(number=1, timeout_s=40.0):
+def wait_converged(number=1, timeout_s=60.0):
     """Waits until everybody sends to the same box of each site."""
     for site in plan.SITES.values():
         wait_serving(site, number, timeout_s)
 
 
-def wait_serving(site, number, timeout_s=40.0):
+def wait_serving(site, number, timeout_s=60.0):
     """Waits until the hosts' router and all providers of a site send to this one of its boxes."""
     deadline = time.monotonic() + timeout_s
     while set((found := serving(site)).values()) != {number}:
