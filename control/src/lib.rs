@@ -23,5 +23,6 @@ pub mod shim6;
 pub mod sim;
 pub mod store;
 pub mod sync;
+pub mod tape;
 pub mod time;
 pub mod wheel;

@@ -10,10 +10,9 @@ use std::process::{Command, Output};
 use std::sync::{Arc, Mutex};
 use std::thread;
 
-use control::manage::api::*;
-use control::manage::{Call, Doors, Server};
+use control::manage::{Call, Doors, Server, api::*};
 use serde_json::Value;
-use watching::traced;
+use watching::{seldom, traced};
 
 const SITE: &str = r#"[box]
 name = "a-box"
@@ -301,7 +300,6 @@ fn lease() -> LeaseView {
 }
 
 fn path() -> PathView {
-    let liveness = LivenessView { state: "up".into(), detection_ms: 150.0, held_s: Some(3), ..Default::default() };
     PathView {
         provider: "isp-x".into(),
         peer_prefix: "2001:db8:b1:1::/64".into(),
@@ -310,7 +308,7 @@ fn path() -> PathView {
         contexts: 1,
         carriage: "header".into(),
         last_in_s: Some(2),
-        liveness: Some(liveness),
+        liveness: Some(LivenessView { state: "up".into(), detection_ms: 150.0, held_s: Some(3), ..Default::default() }),
         rtt_ms: Some(1.25),
         ..Default::default()
     }
@@ -329,6 +327,7 @@ fn answer(request: &Request) -> Response {
             ..Default::default()
         }),
         Request::Hosts => Response::Hosts(HostsView::default()),
+        Request::Bmp | Request::Recording | Request::RecordStart(_) | Request::RecordStop => seldom(request),
         Request::Upgrade => Response::Upgrading(UpgradingView { process: 4711 }),
         Request::Contexts(filter) if filter.after.is_none() => {
             Response::Contexts(ContextsView { contexts: vec![context()], left_off: 0, next: Some(4096) })
@@ -407,7 +406,7 @@ fn answer(request: &Request) -> Response {
             ..Default::default()
         }),
         Request::History(_) => Response::History(Box::default()),
-        Request::Serve(_) | Request::Bmp => Response::error("there is none here"),
+        Request::Serve(_) => Response::error("there is no [routes]"),
         Request::Reload => Response::error("site.toml:3:6: box.id: 16 is out of range: 0 to 15"),
     }
 }

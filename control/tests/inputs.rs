@@ -249,6 +249,8 @@ fn is_order(request: &Request) -> bool {
         | Request::Upgrade
         | Request::Steer(_)
         | Request::Serve(_)
+        | Request::RecordStart(_)
+        | Request::RecordStop
         | Request::TraceStart(_)
         | Request::TraceFetch(_)
         | Request::TraceStop(_) => true,
@@ -256,6 +258,7 @@ fn is_order(request: &Request) -> bool {
         | Request::Hosts
         | Request::Contexts(_)
         | Request::Paths
+        | Request::Bmp
         | Request::Counters
         | Request::Metrics
         | Request::History(_)
@@ -263,6 +266,7 @@ fn is_order(request: &Request) -> bool {
         | Request::Leases
         | Request::Dns
         | Request::Policy
+        | Request::Recording
         | Request::Explain(_) => false,
     }
 }
@@ -370,7 +374,7 @@ fn no_command_line_makes_the_program_panic() {
             let arguments = ["pshim6ctl", "--json", "--config", config.to_str().unwrap(), "check"];
             let cli = Cli::try_parse_from(arguments).unwrap();
             let (mut out, mut err) = (Vec::new(), Vec::new());
-            let _ = run(&cli, &mut out, &mut err);
+            let _ = run(&cli, control::tape::tell, &mut out, &mut err);
             prop_assert!(!out.is_empty() || !err.is_empty());
             prop_assert_eq!(fs::read_to_string(&config).unwrap(), text, "a check changes nothing");
             Ok(())

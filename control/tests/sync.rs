@@ -264,4 +264,10 @@ fn a_newcomer_is_told_everything_before_it_is_fit() {
     assert!(!scene.nodes[0].engine.is_caught_up(Instant::START + s(1)));
     scene.run(s(6));
     assert!(scene.nodes[0].engine.is_caught_up(scene.now));
+    // And goes on when another one comes, of which it has to hear first.
+    scene.add_twin(0);
+    for _ in 0..100 {
+        scene.run(ms(1));
+        assert!(scene.nodes[0].engine.is_caught_up(scene.now));
+    }
 }

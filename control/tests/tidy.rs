@@ -61,12 +61,13 @@ const CONTROL: Rooms = &[
         ],
     ),
     ("sync", &["config", "engine", "time"]),
-    ("sim", &["config", "engine", "host", "identity", "manage", "policy", "reap", "shim6", "sync", "time"]),
+    ("tape", &["config", "dhcp", "engine", "identity", "manage", "policy", "publish", "shim6", "time"]),
+    ("sim", &["config", "engine", "host", "identity", "manage", "policy", "reap", "shim6", "sync", "tape", "time"]),
     (
         "driver",
         &[
             "bmp", "config", "dhcp", "engine", "identity", "manage", "policy", "publish", "shim6", "store", "sync",
-            "time",
+            "tape", "time",
         ],
     ),
 ];
@@ -103,6 +104,8 @@ const WORLD: &[(&[&str], &[&str])] = &[
             "control/src/manage/verbs/",
             // So is the store, which a thread of the driver's opens.
             "control/src/store/",
+            // What the control core is told goes to a file, if that is wanted.
+            "control/src/driver/recording.rs",
             // The socket is a file too, and what the system knows of the process is in files.
             "control/src/manage/server/socket.rs",
             "control/src/manage/process.rs",

@@ -35,7 +35,10 @@ class LabTest(unittest.TestCase):
 
     @classmethod
     def tearDownClass(cls):
+        wrong = box.replay_tapes()
         lab.down(say=note)
+        if wrong:
+            raise AssertionError("a replay decides otherwise:\n" + "\n".join(wrong))
 
     def ulid(self, node):
         return self.hosts[node]["ulid"]

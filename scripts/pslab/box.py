@@ -16,6 +16,7 @@ from .net import LabError
 READY_TIMEOUT_S = 20.0
 SYNC_PORT = 4700
 CHILDREN = {}  # Daemons this process started, by process id: only it can wait for their end.
+TAPES = []  # What daemons were told, if `PSHIM6_RECORD` is a folder for recordings that are not decided the same again.
 
 
 def binary(name):
@@ -217,6 +218,9 @@ def answers(site):
 
 
 def spawn(site, *arguments):
+    if os.environ.get("PSHIM6_RECORD") and "--record" not in arguments:
+        TAPES.append(site.run_dir / f"tape-{len(TAPES)}")
+        arguments = (*arguments, "--record", str(TAPES[-1]))
     with open(site.run_dir / "pshim6d.log", "ab") as log:
         process = subprocess.Popen(
             net.inside(site.box, [binary("pshim6d"), "--config", str(site.config), *arguments]),
@@ -229,6 +233,20 @@ def spawn(site, *arguments):
         )
     CHILDREN[process.pid] = process
     return process
+
+
+def replay_tapes():
+    """Decides again what recorded daemons of this lab decided; returns what is not as it was."""
+    wrong = []
+    for tape in TAPES:
+        # A box that publishes is not recorded.
+        if tape.exists():
+            done = subprocess.run([binary("pshim6ctl"), "replay", str(tape), "--effects", "lose"], text=True, capture_output=True)
+            if done.returncode != 0:
+                wrong.append(f"{tape.parent.name}/{tape.name}: {done.stdout[-2000:]}{done.stderr}")
+                shutil.copy2(tape, Path(os.environ["PSHIM6_RECORD"]) / f"{tape.parent.name}-{tape.name}")
+    TAPES.clear()
+    return wrong
 
 
 def pid(site):

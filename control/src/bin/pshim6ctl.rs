@@ -9,5 +9,5 @@ use control::manage::verbs::{Cli, run};
 
 fn main() -> ExitCode {
     let cli = Cli::parse();
-    run(&cli, &mut BufWriter::new(stdout().lock()), &mut stderr().lock())
+    run(&cli, control::tape::tell, &mut BufWriter::new(stdout().lock()), &mut stderr().lock())
 }

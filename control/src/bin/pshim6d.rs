@@ -10,7 +10,7 @@ use std::process::{Child, Command, ExitCode, Stdio};
 
 use clap::{Parser, ValueEnum};
 use control::config::{Configuration, DEFAULT_PATH};
-use control::driver::{RunError, Supervisor, Surroundings};
+use control::driver::{MEGABYTES, RunError, Supervisor, Surroundings};
 use tracing::{error, info, warn};
 use tracing_subscriber::layer::SubscriberExt;
 use tracing_subscriber::util::SubscriberInitExt;
@@ -35,6 +35,14 @@ struct Cli {
     /// Take the place of the daemon that runs with this configuration, if one does: sessions go on.
     #[arg(long)]
     take_over: bool,
+    /// Record everything the control core is told, from the first moment, for `pshim6ctl replay`. The file holds keys and
+    /// packets: whoever has it can do harm. One that is there is kept as FILE.old.
+    #[arg(long, value_name = "FILE", overrides_with = "record")]
+    record: Option<PathBuf>,
+    /// Octets the recording may have, in millions; then it ends, and the box goes on.
+    #[arg(long, value_name = "N", default_value_t = MEGABYTES, overrides_with = "record_megabytes",
+          value_parser = clap::value_parser!(u32).range(1..=100_000))]
+    record_megabytes: u32,
     /// How log lines look.
     #[arg(long, value_enum, default_value_t = LogFormat::Text)]
     log_format: LogFormat,
@@ -83,6 +91,7 @@ fn main() -> ExitCode {
         supervisor: supervisor(),
         ordinary_memory: cli.no_hugepages,
         take_over: cli.take_over,
+        record: cli.record.map(|file| (file, u64::from(cli.record_megabytes) * 1_000_000)),
         start_successor: Box::new(start_successor),
         log: Box::new(log),
     };
@@ -112,10 +121,15 @@ fn main() -> ExitCode {
 
 /// A process beside this one that takes its place. It is found by the name this one was started by, so that it is the program
 /// that lies there now.
-fn start_successor() -> io::Result<Child> {
+fn start_successor(record: Option<&(PathBuf, u64)>) -> io::Result<Child> {
     let mut arguments: Vec<OsString> = env::args_os().collect();
     let program = if arguments.is_empty() { "pshim6d".into() } else { arguments.remove(0) };
     arguments.retain(|argument| argument != "--take-over");
+    // What is said later counts.
+    if let Some((file, octets)) = record {
+        let most = (octets / 1_000_000).to_string();
+        arguments.extend(["--record".into(), file.into(), "--record-megabytes".into(), most.into()]);
+    }
     // The service manager's watchdog is for whoever is the box.
     Command::new(program).args(arguments).arg("--take-over").env_remove("WATCHDOG_PID").stdin(Stdio::null()).spawn()
 }

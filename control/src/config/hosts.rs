@@ -95,13 +95,27 @@ pub enum EditError {
 impl Hosts {
     /// Reads `file` and verifies every host for `site`. A file that does not exist holds no hosts.
     pub fn load(file: &Path, site: &Site) -> Result<Hosts, Problems> {
-        let Some(text) = read(file)? else { return Ok(Hosts::default()) };
-        Hosts::parse(file, &text, site)
+        Hosts::load_text(file, site).map(|(hosts, _)| hosts)
+    }
+
+    /// The same, and what the file said.
+    pub fn load_text(file: &Path, site: &Site) -> Result<(Hosts, Option<String>), Problems> {
+        let Some(text) = read(file)? else { return Ok((Hosts::default(), None)) };
+        Ok((Hosts::parse(file, &text, site)?, Some(text)))
     }
 
     /// Verifies `text` as the contents of `file`.
     pub fn parse(file: &Path, text: &str, site: &Site) -> Result<Hosts, Problems> {
-        let mut reader = Reader::new(file, text);
+        Hosts::read(Reader::new(file, text), site)
+    }
+
+    /// The same with this key or none, whatever the site's file says of one.
+    pub fn parse_with(file: &Path, text: &str, site: &Site, key: Option<Arc<SigningKey>>) -> Result<Hosts, Problems> {
+        let none = || locators::Key::Missing("there is no key here".into());
+        Hosts::read(Reader { key: key.map_or_else(none, locators::Key::Read), ..Reader::new(file, text) }, site)
+    }
+
+    fn read(mut reader: Reader<'_>, site: &Site) -> Result<Hosts, Problems> {
         let entries = reader.entries();
         let list: Vec<Host> = entries.into_iter().filter_map(|entry| reader.verify(entry, site)).collect();
         let Reader { problems, warnings, key, .. } = reader;

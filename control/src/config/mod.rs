@@ -76,13 +76,25 @@ pub struct Configuration {
     pub bmp_tls: Option<Arc<tls::Tls>>,
     /// What can be obeyed but should be known.
     pub warnings: Vec<Problem>,
+    /// What the files said that `site` and `hosts` came from.
+    pub texts: Arc<Texts>,
+}
+
+/// What the files of a configuration said.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Texts {
+    /// That of the site.
+    pub site: String,
+    /// That of the hosts, if there is one.
+    pub hosts: Option<String>,
 }
 
 impl Configuration {
     /// Reads `file` and the hosts file it names; all of it is good or none of it is taken.
     pub fn load(file: &Path) -> Result<Configuration, Problems> {
-        let (site, mut warnings) = Site::load(file)?;
-        let mut hosts = Hosts::load(&site.node.hosts_file, &site)?;
+        let text = Site::read(file)?;
+        let (site, mut warnings) = Site::parse(file, &text)?;
+        let (mut hosts, listed) = Hosts::load_text(&site.node.hosts_file, &site)?;
         // Addresses of clients, and those in prefixes that come later, are made with it, so it must be there.
         let made_later = site.dhcp.is_some() || !site.uplinks.is_empty();
         if let Some(file) = site.key.as_ref().filter(|_| made_later && hosts.key().is_none()) {
@@ -108,8 +120,8 @@ impl Configuration {
         if let (Some(tls), Some(files)) = (&bmp_tls, bmp_files) {
             warnings.extend(tls.warning().map(|text| Problem::of_file(&files.certificate, text)));
         }
-        let file = file.to_path_buf();
-        Ok(Configuration { file, site, hosts, publish_key, policy, tls, bmp_tls, sync, warnings })
+        let (file, texts) = (file.to_path_buf(), Arc::new(Texts { site: text, hosts: listed }));
+        Ok(Configuration { file, site, hosts, publish_key, policy, tls, bmp_tls, sync, warnings, texts })
     }
 }
 
@@ -142,10 +154,12 @@ fn key_warnings(site: &Site, hosts: &Hosts) -> Vec<Problem> {
 impl Site {
     /// Reads and checks `file`; also what it says that can be obeyed but should be known.
     pub fn load(file: &Path) -> Result<(Site, Vec<Problem>), Problems> {
-        match std::fs::read_to_string(file) {
-            Ok(text) => Site::parse(file, &text),
-            Err(error) => Err(Problem::of_file(file, format!("cannot be read: {error}")).into()),
-        }
+        Site::parse(file, &Site::read(file)?)
+    }
+
+    fn read(file: &Path) -> Result<String, Problems> {
+        let unread = |error| Problem::of_file(file, format!("cannot be read: {error}")).into();
+        std::fs::read_to_string(file).map_err(unread)
     }
 
     /// Checks `text` as the contents of `file`, which gives relative paths their start and problems their name.

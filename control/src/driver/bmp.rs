@@ -8,9 +8,10 @@ use super::{Control, RunError};
 use crate::bmp::Phase;
 use crate::bmp::server::{News, Patience, Server, Wish};
 use crate::bmp::station::{RouterStatus, SourceStatus, Status};
-use crate::engine::{Effect, Engine, RouteWish};
+use crate::engine::{Effect, RouteWish};
 use crate::manage::api::{BmpRouterView, BmpSourceView, BmpState, BmpView};
 use crate::manage::server::ServerError;
+use crate::tape::Inputs;
 use crate::time::Instant;
 
 /// News taken in and questions asked before others get their turn.
@@ -31,7 +32,9 @@ impl Routers {
     }
 
     /// Takes in news and asks what there is to ask. How much news there was.
-    pub(super) fn turn(&mut self, now: Instant, engine: &mut Engine, effects: &mut Vec<Effect>) -> usize {
+    pub(super) fn turn(&mut self, now: Instant, inputs: &mut Inputs<'_>, effects: &mut Vec<Effect>) -> usize {
+        // A box that hears routers is not recorded.
+        let (engine, _) = inputs.unrecorded();
         let mut taken = 0;
         while taken < PER_TURN
             && let Some(news) = self.server.news()
@@ -87,7 +90,7 @@ impl Control {
             warn!(at = %server.address(), "routers are listened to without TLS");
         }
         info!(at = %server.address(), "listening to routers");
-        self.engine.expect_routes(self.clock.now());
+        self.engine.inputs().unrecorded().0.expect_routes(self.clock.now());
         self.routers = Some(Routers { server, status: Status::default() });
         Ok(())
     }

@@ -22,6 +22,7 @@ use dataplane::worker::{Outlet, Worker};
 use rand::Rng;
 use tracing::{error, info, warn};
 
+use super::recording::Start;
 use super::succession::{Beginning, device_text, is_shareable};
 use super::{Clock, Devices, Opened, RunError};
 use crate::config::{Configuration, Site, site};
@@ -128,7 +129,7 @@ pub(super) fn open_late(
     configuration: &Configuration,
     ordinary: bool,
     clock: Clock,
-    rng: &mut dyn Rng,
+    (rng, start): (&mut dyn Rng, Start),
     beginning: &Beginning,
 ) -> Result<Opened, RunError> {
     let site = &configuration.site;
@@ -146,7 +147,7 @@ pub(super) fn open_late(
         queues.push(late);
         deliveries.push(due);
     }
-    let engine = Engine::with_keys(site, &configuration.hosts, &setups, beginning.keys.clone(), rng)?;
+    let engine = start.core(configuration, &setups, beginning.keys.clone(), clock, rng)?;
     let Started { control, threads, turns, stop } = start_workers(&eal, site, &engine, queues, &pools, clock)?;
     let (hugepages, own) = (matches!(eal.memory(), Memory::Hugepages { .. }), pools.values().cloned().collect());
     let mut late = Opening { eal, pools, key, queues: deliveries, setups, early: Vec::new() };
@@ -164,7 +165,7 @@ pub(super) fn open(
     configuration: &Configuration,
     ordinary: bool,
     clock: Clock,
-    rng: &mut dyn Rng,
+    (rng, start): (&mut dyn Rng, Start),
 ) -> Result<Opened, RunError> {
     let site = &configuration.site;
     leave_cores_to_workers(site);
@@ -186,7 +187,7 @@ pub(super) fn open(
         .map(|(port, device)| PortSetup { mac: mac(port, device), mtu: mtu(port, device) })
         .collect();
     let keys = super::sync::keys(configuration, rng);
-    let engine = Engine::with_keys(site, &configuration.hosts, &setups, keys, rng)?;
+    let engine = start.core(configuration, &setups, keys, clock, rng)?;
     let Started { control, threads, turns, stop } = start_workers(&eal, site, &engine, queues, &pools, clock)?;
     let (hugepages, own) = (matches!(eal.memory(), Memory::Hugepages { .. }), pools.values().cloned().collect());
     let resets = devices.iter().map(|_| Cell::default()).collect();

@@ -2,10 +2,11 @@
 
 use std::time::SystemTime;
 
+use dataplane::counters::{Count, DropReason};
 use dataplane::histogram::Histogram;
 
 use super::Control;
-use crate::manage::api::{BucketView, FillView, MetricsView, Natv6ProviderView, StatusView, TimesView};
+use crate::manage::api::{BucketView, FillView, MetricsView, Natv6ProviderView, StatusView, TimesView, WorkerView};
 use crate::time::Instant;
 
 /// Nanoseconds, as a power of two, from which on times of exchanges with peers are told apart: 131 us.
@@ -39,6 +40,19 @@ impl Control {
             at_s: now.since(self.started).as_secs_f64(),
             status,
         }
+    }
+
+    pub(super) fn worker_view(&self, at: usize) -> Option<WorkerView> {
+        let counters = self.workers.counters(at)?;
+        let core = self.configuration.site.node.cores.as_ref().and_then(|cores| cores.get(at).copied());
+        Some(WorkerView {
+            id: u16::try_from(at).unwrap_or(u16::MAX),
+            core,
+            contexts: counters.count(Count::Contexts),
+            packets_in: counters.count(Count::ReceivedSite) + counters.count(Count::ReceivedProvider),
+            packets_out: counters.count(Count::Transmitted),
+            dropped: DropReason::ALL.iter().map(|reason| counters.dropped(*reason)).sum(),
+        })
     }
 
     fn rings(&self) -> Vec<FillView> {

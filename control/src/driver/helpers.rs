@@ -7,11 +7,11 @@ use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::thread::{self, JoinHandle};
 
 use crossbeam::channel::{Receiver, Sender, TryRecvError, bounded};
-use rand::Rng;
 use tracing::error;
 
-use crate::engine::{Effect, Engine};
+use crate::engine::Effect;
 use crate::shim6::{Finding, ProofJob};
+use crate::tape::Inputs;
 use crate::time::Instant;
 
 /// Jobs a thread is given before it has answered the first: enough for the time between two turns of the control thread.
@@ -29,11 +29,16 @@ pub(super) struct Helpers {
 
 impl Helpers {
     /// So many threads. With none, the engine verifies signatures itself.
-    pub(super) fn start(count: u8, engine: &mut Engine) -> std::io::Result<Helpers> {
-        Self::start_with(count, engine, ProofJob::run)
+    pub(super) fn start(count: u8, now: Instant, inputs: &mut Inputs<'_>) -> std::io::Result<Helpers> {
+        Self::start_with(count, now, inputs, ProofJob::run)
     }
 
-    fn start_with(count: u8, engine: &mut Engine, verify: fn(&ProofJob) -> Finding) -> std::io::Result<Helpers> {
+    fn start_with(
+        count: u8,
+        now: Instant,
+        inputs: &mut Inputs<'_>,
+        verify: fn(&ProofJob) -> Finding,
+    ) -> std::io::Result<Helpers> {
         let room = AHEAD * usize::from(count);
         let (jobs, to_do) = bounded::<ProofJob>(room);
         let (done, findings) = bounded(room);
@@ -45,31 +50,25 @@ impl Helpers {
         };
         let threads = (0..count).map(start).collect::<std::io::Result<Vec<_>>>()?;
         if count > 0 {
-            engine.defer_proofs();
+            inputs.defer_proofs(now);
         }
         Ok(Helpers { jobs: Some(jobs), findings, threads, under_way: 0, room })
     }
 
     /// Hands answers to the engine, and jobs to the threads. How many answers there were.
-    pub(super) fn turn(
-        &mut self,
-        now: Instant,
-        rng: &mut dyn Rng,
-        engine: &mut Engine,
-        effects: &mut Vec<Effect>,
-    ) -> usize {
+    pub(super) fn turn(&mut self, now: Instant, inputs: &mut Inputs<'_>, effects: &mut Vec<Effect>) -> usize {
         let mut answers = 0;
         // What comes in while this goes on has to wait for the next turn.
         while answers < self.room {
             match self.findings.try_recv() {
-                Ok(finding) => engine.proved(now, rng, finding, effects),
+                Ok(finding) => inputs.proved(now, finding, effects),
                 Err(TryRecvError::Empty | TryRecvError::Disconnected) => break,
             }
             answers += 1;
             self.under_way -= 1;
         }
         while self.under_way < self.room
-            && let (Some(jobs), Some(job)) = (&self.jobs, engine.next_proof())
+            && let (Some(jobs), Some(job)) = (&self.jobs, inputs.next_proof(now))
         {
             // There is room, since no more are under way than that.
             if jobs.try_send(job).is_err() {
@@ -119,7 +118,9 @@ mod tests {
         let engine = &mut world.nodes[0].engine;
         let mut rng = <rand::rngs::StdRng as rand::SeedableRng>::seed_from_u64(1);
         let verify = |job: &ProofJob| if *job == ProofJob::of([1; 32]) { panic!("as planned") } else { job.run() };
-        let mut helpers = Helpers::start_with(1, engine, verify).unwrap();
+        let mut inputs = Inputs::new(engine, &mut rng, None);
+        let now = Instant(Duration::from_secs(1));
+        let mut helpers = Helpers::start_with(1, now, &mut inputs, verify).unwrap();
         let jobs = [1, 1, 2].map(|number| ProofJob::of([number; 32]));
         for job in &jobs {
             helpers.jobs.as_ref().unwrap().send(job.clone()).unwrap();
@@ -132,8 +133,7 @@ mod tests {
         let (done, again) = bounded(3);
         findings.iter().for_each(|finding| done.send(*finding).unwrap());
         helpers.findings = again;
-        let now = Instant(Duration::from_secs(1));
-        assert_eq!(helpers.turn(now, &mut rng, engine, &mut Vec::new()), 3);
+        assert_eq!(helpers.turn(now, &mut inputs, &mut Vec::new()), 3);
         assert!(!helpers.are_at_work());
     }
 
@@ -142,10 +142,11 @@ mod tests {
         let mut world = World::new(&Plan::default(), 1);
         let engine = &mut world.nodes[0].engine;
         let mut rng = <rand::rngs::StdRng as rand::SeedableRng>::seed_from_u64(1);
+        let mut inputs = Inputs::new(engine, &mut rng, None);
         for count in [0, 2] {
-            let mut helpers = Helpers::start(count, engine).unwrap();
             let now = Instant(Duration::from_secs(1));
-            assert_eq!(helpers.turn(now, &mut rng, engine, &mut Vec::new()), 0);
+            let mut helpers = Helpers::start(count, now, &mut inputs).unwrap();
+            assert_eq!(helpers.turn(now, &mut inputs, &mut Vec::new()), 0);
             assert!(!helpers.are_at_work());
         }
     }

@@ -20,12 +20,13 @@ use super::watcher::Others;
 use super::{Clock, RunError};
 use crate::config::Configuration;
 use crate::dhcp::Duid;
-use crate::engine::{Effect, Engine, IdentityJob, Kept, MadeIdentity};
+use crate::engine::{Effect, IdentityJob, Kept, MadeIdentity};
 use crate::manage::api::Response;
 use crate::manage::server::Call;
 use crate::store::shared::etcd::{Client, Settings};
 use crate::store::shared::{Document, Shared};
 use crate::store::{News, Storage, Store, StoreError};
+use crate::tape::Inputs;
 use crate::time::Instant;
 
 /// What may wait for the store; the engine keeps the rest.
@@ -177,13 +178,7 @@ impl Leases {
     }
 
     /// Hands answers to the engine, and work to the threads. How many answers there were.
-    pub(super) fn turn(
-        &mut self,
-        now: Instant,
-        rng: &mut dyn Rng,
-        engine: &mut Engine,
-        effects: &mut Vec<Effect>,
-    ) -> usize {
+    pub(super) fn turn(&mut self, now: Instant, inputs: &mut Inputs<'_>, effects: &mut Vec<Effect>) -> usize {
         let (mut done, mut answers) = (Vec::new(), 0);
         for report in self.reports.try_iter() {
             match report {
@@ -191,8 +186,8 @@ impl Leases {
                     self.under_way -= usize::from(write.is_awaited());
                     match write {
                         Write::Commit(commit) => done.push((commit.ticket, Ok(()))),
-                        Write::Published(record, true) => engine.published_is_kept(record),
-                        Write::Reserve(made) => engine.identity_made(made),
+                        Write::Published(record, true) => inputs.published_is_kept(record),
+                        Write::Reserve(made) => inputs.identity_made(now, made),
                         _ => {}
                     }
                 }
@@ -200,9 +195,10 @@ impl Leases {
                     self.under_way -= usize::from(write.is_awaited());
                     match write {
                         Write::Commit(commit) => done.push((commit.ticket, Err(reason))),
-                        Write::Reserve(made) => engine.identity_made(made.spoilt()),
+                        Write::Reserve(made) => inputs.identity_made(now, made.spoilt()),
                         // What another box wrote instead is told by itself.
                         Write::Document(name, ..) => {
+                            let (engine, _) = inputs.unrecorded();
                             engine.store_conflict(format!("{name}: {reason}"), effects);
                         }
                         _ => {}
@@ -210,7 +206,9 @@ impl Leases {
                 }
                 Report::News(news) => {
                     // What was written before it was heard is taken in before.
-                    engine.committed(now, rng, &std::mem::take(&mut done), effects);
+                    inputs.committed(now, &std::mem::take(&mut done), effects);
+                    // A box with a shared store is not recorded.
+                    let (engine, rng) = inputs.unrecorded();
                     answers += 1;
                     match news {
                         News::Changed(changes, number) => {
@@ -233,26 +231,26 @@ impl Leases {
                 }
                 Report::Failed(reason) => {
                     self.failed = true;
-                    engine.store_failed(Some(reason), effects);
+                    inputs.store_failed(now, Some(reason), effects);
                 }
                 Report::Back => {
                     self.failed = false;
-                    engine.store_failed(None, effects);
+                    inputs.store_failed(now, None, effects);
                 }
             }
         }
         if !done.is_empty() {
-            engine.committed(now, rng, &done, effects);
+            inputs.committed(now, &done, effects);
         }
         for made in self.made.try_iter() {
             match self.reserves && made.identity.is_some() {
                 true => self.reserving.push_back(made),
-                false => engine.identity_made(made),
+                false => inputs.identity_made(now, made),
             }
         }
-        self.hand_on(engine);
+        self.hand_on(now, inputs);
         while let Some(wanted) = self.wanted.as_ref().filter(|wanted| !wanted.is_full())
-            && let Some(job) = engine.next_identity()
+            && let Some(job) = inputs.next_identity(now)
         {
             let _ = wanted.try_send(job);
         }
@@ -260,17 +258,22 @@ impl Leases {
     }
 
     /// Gives the store what is to be written. To be called again after anything that may want more.
-    pub(super) fn hand_on(&mut self, engine: &mut Engine) {
+    pub(super) fn hand_on(&mut self, now: Instant, inputs: &mut Inputs<'_>) {
         let Some(jobs) = &self.jobs else { return };
         let mut next = || {
-            let commit = engine.next_commit().map(Write::Commit);
-            let published = || engine.next_published().map(|(record, there)| Write::Published(record, there));
-            commit
-                .or_else(published)
-                .or_else(|| engine.next_delegation().map(|(name, delegation)| Write::Delegation(name, delegation)))
-                .or_else(|| self.reserving.pop_front().map(Write::Reserve))
+            if let Some(commit) = inputs.next_commit(now) {
+                return Some(Write::Commit(commit));
+            }
+            if let Some((record, there)) = inputs.next_published() {
+                return Some(Write::Published(record, there));
+            }
+            if let Some((name, delegation)) = inputs.next_delegation(now) {
+                return Some(Write::Delegation(name, delegation));
+            }
+            let reserved = self.reserving.pop_front().map(Write::Reserve);
+            reserved
                 .or_else(|| self.changed.pop_front().map(|(name, text)| Write::Document(name, text, self.seen)))
-                .or_else(|| engine.next_released().filter(|_| self.reserves).map(Write::Release))
+                .or_else(|| inputs.next_released(now).filter(|_| self.reserves).map(Write::Release))
         };
         while let Some(write) = self.next.take().or_else(&mut next) {
             let awaited = write.is_awaited();

@@ -13,6 +13,7 @@ mod history;
 mod keeper;
 mod leases;
 mod policy;
+mod recording;
 mod run;
 mod sharing;
 mod stories;
@@ -22,15 +23,16 @@ mod sync;
 mod system;
 mod traced;
 mod uplinks;
+mod views;
 mod watcher;
 
+use std::path::PathBuf;
 use std::process::Child;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::{Duration, Instant as WallInstant, SystemTime};
 
 use crossbeam::channel::{Receiver, RecvTimeoutError};
-use dataplane::counters::{Count, Counters, DropReason, NatCount};
 use dataplane::link::Workers;
 use dataplane::snapshot::PortId;
 use rand::rngs::StdRng;
@@ -41,19 +43,19 @@ use crate::config::uplink::Found as FoundUplink;
 use crate::config::{Configuration, Problems};
 use crate::dhcp::Duid;
 use crate::dhcp::client::Stored as Delegation;
-use crate::engine::{Effect, Engine, PortSetup, SetupError};
-use crate::manage::api::{
-    CountersView, DnsView, FlushedView, MemoryView, Natv6ProviderView, Natv6View, PortView, ProviderView, ReloadedView,
-    Request, Response, StatusView, SteerRequest, StoreView, WorkerView,
-};
+use crate::engine::{Effect, PortSetup, SetupError};
+use crate::manage::api::{FlushedView, MemoryView, PortView, ReloadedView, Request, Response, SteerRequest};
 use crate::manage::server::{Call, Renewal, ServerError};
 use crate::policy::Policy;
 use crate::publish::Publisher;
+use crate::tape::Core;
 use crate::time::Instant;
 use bmp::Routers;
 use helpers::Helpers;
 use history::History;
 use leases::Leases;
+pub use recording::MEGABYTES;
+use recording::Recording;
 use run::Ending;
 pub use run::run;
 use sharing::Sharing;
@@ -156,7 +158,10 @@ impl Clock {
 }
 
 /// A box that is ready to run: what decides, what forwards, and what they stand on.
-type Opened = (Engine, Box<dyn Workers>, Box<dyn Devices>);
+type Opened = (Core, Box<dyn Workers>, Box<dyn Devices>);
+
+/// Starts a process of the program as it is on disk, to record into a file of so many octets at most if that is asked for.
+pub type StartSuccessor = dyn Fn(Option<&(PathBuf, u64)>) -> std::io::Result<Child>;
 
 /// What the program around the box gives it besides its configuration.
 pub struct Surroundings {
@@ -166,8 +171,10 @@ pub struct Surroundings {
     pub ordinary_memory: bool,
     /// Take the place of a daemon that runs, if one does.
     pub take_over: bool,
-    /// Starts a process of the program as it is on disk now, which does that.
-    pub start_successor: Box<dyn Fn() -> std::io::Result<Child>>,
+    /// Where everything the control core is told is recorded, and how many octets at most.
+    pub record: Option<(PathBuf, u64)>,
+    /// Starts a process of the program as it is on disk now, which does that; recorded like this one, or to this file.
+    pub start_successor: Box<StartSuccessor>,
     /// Makes the log follow a filter (`box.log`) that was checked before; called after each reload.
     pub log: Box<dyn Fn(&str)>,
 }
@@ -176,7 +183,7 @@ struct Control {
     configuration: Configuration,
     clock: Clock,
     rng: StdRng,
-    engine: Engine,
+    engine: Core,
     workers: Box<dyn Workers>,
     devices: Box<dyn Devices>,
     helpers: Helpers,
@@ -204,6 +211,7 @@ struct Control {
     /// What takes over new certificates.
     renewal: Option<Renewal>,
     history: History,
+    recording: Option<Recording>,
     /// What is shared with the operating system, if anything is.
     system: Option<System>,
     conditions: Conditions,
@@ -220,16 +228,17 @@ impl Control {
         carried: Vec<FoundUplink>,
         surroundings: Surroundings,
         clock: Clock,
-        mut rng: StdRng,
+        rng: StdRng,
         (mut engine, workers, devices): Opened,
     ) -> Result<Control, RunError> {
+        let mut inputs = engine.inputs();
         if let (Some(settings), Some(key)) = (&configuration.site.publish, &configuration.publish_key) {
             let kind = configuration.site.ulid_kind();
-            let publisher = Publisher::new(settings, key, kind, &mut rng);
+            let publisher = inputs.publisher(|rng| Publisher::new(settings, key, kind, rng));
             let publisher = publisher.ok_or_else(|| RunError::System("publish: the key cannot be used".into()))?;
-            engine.publish_to(publisher, &resolved(&configuration, &carried).hosts);
+            inputs.publish_to(publisher, &resolved(&configuration, &carried).hosts);
         }
-        let helpers = Helpers::start(configuration.site.node.proof_threads, &mut engine);
+        let helpers = Helpers::start(configuration.site.node.proof_threads, clock.now(), &mut inputs);
         let helpers = helpers.map_err(|error| RunError::System(error.to_string()))?;
         Ok(Control {
             configuration,
@@ -254,6 +263,7 @@ impl Control {
             successor: None,
             renewal: None,
             history: History::default(),
+            recording: None,
             system: None,
             conditions: Conditions::default(),
             boxes: None,
@@ -268,16 +278,17 @@ impl Control {
         info!(store = store.name(), leases = kept.stored.leases.len(), server = %kept.duid, "store read");
         let known = resolved(&self.configuration, &self.carried);
         self.delegations = (Some(kept.duid.clone()), kept.epoch, store.delegations()?);
-        self.engine.begin_leases(&mut self.rng, &known.site, &known.hosts, kept);
+        let now = self.clock.now();
+        self.engine.inputs().begin_leases(now, &self.carried, (&known.site, &known.hosts), kept);
         let published = store.published()?;
-        self.engine.publish_since(published.iter().filter_map(|name| name.parse().ok()).collect());
+        self.engine.inputs().publish_since(published.iter().filter_map(|name| name.parse().ok()).collect());
         self.sharing = Sharing::begin(&self.configuration, std::mem::take(&mut opened.documents))?;
         self.leases = Some(Leases::start(opened)?);
         Ok(())
     }
 
     fn serve(&mut self, calls: &Receiver<Call>, heirs: &Heirs, stop: &AtomicBool, hangup: &AtomicBool) -> Ending {
-        self.engine.start(self.clock.now(), &mut self.effects);
+        self.engine.inputs().start(self.clock.now(), &mut self.effects);
         self.begin_uplinks();
         self.surroundings.supervisor.ready();
         let mut quiet = 0_u32;
@@ -316,43 +327,45 @@ impl Control {
 
     /// Takes in what happened, lets time pass, carries out what follows. How many events there were.
     fn turn(&mut self) -> usize {
-        let Control { clock, rng, engine, workers, helpers, leases, effects, boxes, routers, .. } = self;
-        let mut events = workers.poll(EVENTS_PER_TURN, &mut |notice| engine.notice(clock.now(), rng, notice, effects));
+        let Control { clock, engine, workers, helpers, leases, effects, boxes, routers, .. } = self;
+        let mut inputs = engine.inputs();
+        let mut events = workers.poll(EVENTS_PER_TURN, &mut |notice| inputs.notice(clock.now(), notice, effects));
         let now = clock.now();
         let mut looked = false;
-        events += self.system.as_mut().map_or(0, |system| system.turn(now, engine, effects));
-        events += helpers.turn(now, rng, engine, effects);
-        events += boxes.as_mut().map_or(0, |boxes| boxes.turn(now, rng, engine, effects));
-        events += leases.as_mut().map_or(0, |leases| leases.turn(now, rng, engine, effects));
-        events += routers.as_mut().map_or(0, |routers| routers.turn(now, engine, effects));
+        events += self.system.as_mut().map_or(0, |system| system.turn(now, &mut inputs, effects));
+        events += helpers.turn(now, &mut inputs, effects);
+        events += boxes.as_mut().map_or(0, |boxes| boxes.turn(now, &mut inputs, effects));
+        events += leases.as_mut().map_or(0, |leases| leases.turn(now, &mut inputs, effects));
+        events += routers.as_mut().map_or(0, |routers| routers.turn(now, &mut inputs, effects));
         if self.links_due <= now {
             self.links_due = now + LINK_POLL;
             looked = true;
             if let Ok(unix) = SystemTime::now().duration_since(SystemTime::UNIX_EPOCH) {
-                engine.wall_clock(now, unix.as_secs());
+                inputs.wall_clock(now, unix.as_secs());
             }
             let links = self.devices.links();
             for (port, up) in links.iter().enumerate() {
-                engine.link_state(now, PortId(port as u8), *up, effects);
+                inputs.link_state(now, PortId(port as u8), *up, effects);
             }
             if let Some(system) = &mut self.system {
                 system.set_links(&links);
             }
         }
-        if engine.deadline().is_some_and(|due| due <= now) {
-            engine.expire(now, rng, effects);
+        if inputs.deadline().is_some_and(|due| due <= now) {
+            inputs.expire(now, effects);
         }
-        if self.engine.uplinks_have_news() {
+        if inputs.uplinks_have_news(now) {
             self.resolve();
         }
         if looked {
             self.tend_trace(now);
             self.tend_system(now);
             let Control { surroundings, engine, configuration, .. } = self;
-            surroundings.supervisor.status(|| serving(engine, configuration));
+            surroundings.supervisor.status(|| supervisor::serving(engine, configuration));
             self.remember(now);
         }
         self.carry_out();
+        self.tend_recording();
         self.follow_store();
         events
     }
@@ -377,7 +390,7 @@ impl Control {
                 }
                 Effect::System(port, frame) => {
                     if self.system.as_mut().is_none_or(|system| !system.give(port, &frame)) {
-                        self.engine.system_lost(1);
+                        self.engine.inputs().system_lost(self.clock.now(), 1);
                     }
                 }
                 Effect::Plain(port, frame) => {
@@ -398,7 +411,7 @@ impl Control {
         }
         let response = match &call.request {
             // What is said now would be known to a process that is about to end, and to nobody else.
-            Request::Reload | Request::Steer(_) | Request::PolicyLoad | Request::Serve(_)
+            Request::Reload | Request::Steer(_) | Request::PolicyLoad | Request::Serve(_) | Request::RecordStop
                 if self.succession.is_some() =>
             {
                 Response::error("another process is taking over: say it again to that one")
@@ -417,7 +430,7 @@ impl Control {
             Request::StoreExport => Response::error("there is no store: the configuration has no [store]"),
             Request::Natv6 => Response::Natv6(self.natv6(now)),
             Request::Dns => Response::Dns(self.dns(now)),
-            Request::DnsFlush => match self.engine.flush_names() {
+            Request::DnsFlush => match self.engine.inputs().flush_names(now) {
                 Some(entries) => Response::DnsFlushed(FlushedView { entries: entries as u64 }),
                 None => Response::error("the configuration has no [dns]"),
             },
@@ -425,7 +438,8 @@ impl Control {
                 Ok(view) => Response::Reloaded(view),
                 Err(problems) => Response::error(problems.to_string()),
             },
-            Request::Upgrade => self.upgrade(),
+            Request::Upgrade => self.upgrade(None),
+            Request::RecordStart(asked) => self.start_recorded(asked),
             Request::Steer(wanted) => self.steer(wanted),
             Request::Serve(wanted) => self.serve_again(now, wanted),
             Request::TraceStart(asked) => self.start_trace(now, asked),
@@ -434,6 +448,11 @@ impl Control {
             Request::Explain(asked) => self.explain(now, asked),
             Request::Policy => Response::Policy(self.engine.policy_view()),
             Request::History(asked) => Response::History(Box::new(self.history.view(asked.from))),
+            Request::Recording => Response::Recording(self.recording()),
+            Request::RecordStop => {
+                self.end_recording("the operator stopped it");
+                Response::RecordStopped(self.recording())
+            }
             Request::PolicyLoad => match self.load_policy() {
                 Ok(view) => Response::PolicyLoaded(view),
                 Err(problems) => Response::error(problems.to_string()),
@@ -443,112 +462,13 @@ impl Control {
     }
 
     fn steer(&mut self, wanted: &SteerRequest) -> Response {
-        if let Err(refused) = self.engine.steer(&wanted.provider, wanted.steering) {
+        let now = self.clock.now();
+        if let Err(refused) = self.engine.inputs().steer(now, &wanted.provider, wanted.steering) {
             return Response::error(refused.to_string());
         }
         info!(provider = wanted.provider, steering = %wanted.steering, "steered");
         let view = self.providers().into_iter().find(|view| view.name == wanted.provider);
         view.map_or_else(|| Response::error("the provider is gone"), Response::Steered)
-    }
-
-    fn providers(&self) -> Vec<ProviderView> {
-        let ports = &self.configuration.site.ports;
-        let mut providers = self.engine.providers_view();
-        for view in &mut providers {
-            let port = view.port.parse().ok().and_then(|at: usize| ports.get(at));
-            view.port = port.map(|port| port.name.clone()).unwrap_or_default();
-        }
-        providers
-    }
-
-    fn status(&self, now: Instant) -> StatusView {
-        let site = &self.configuration.site;
-        StatusView {
-            name: site.node.name.clone(),
-            version: env!("CARGO_PKG_VERSION").to_owned(),
-            ready: self.engine.serves(),
-            uptime_s: now.since(self.started).as_secs(),
-            process: std::process::id(),
-            successor: self.successor.as_ref().map(Child::id),
-            workers: (0..self.workers.count()).filter_map(|at| self.worker_view(at)).collect(),
-            ports: self.devices.ports(),
-            providers: self.providers(),
-            uplinks: self.uplinks(now),
-            memory: self.devices.memory(),
-            contexts: self.engine.context_counts(now, site.node.contexts_max),
-            hosts: self.engine.hosts_served() as u64,
-            publish: self.engine.publish_counts(),
-            system: Box::new(self.system_view()),
-            store: self.leases.as_ref().and_then(Leases::shared).map(|alone| {
-                Box::new(StoreView { alone, shared: self.sharing.as_ref().map(Sharing::view).unwrap_or_default() })
-            }),
-            sync: self.boxes.as_ref().map(|boxes| Box::new(boxes.view(now, &self.engine))),
-        }
-    }
-
-    fn worker_view(&self, at: usize) -> Option<WorkerView> {
-        let counters = self.workers.counters(at)?;
-        let core = self.configuration.site.node.cores.as_ref().and_then(|cores| cores.get(at).copied());
-        Some(WorkerView {
-            id: u16::try_from(at).unwrap_or(u16::MAX),
-            core,
-            contexts: counters.count(Count::Contexts),
-            packets_in: counters.count(Count::ReceivedSite) + counters.count(Count::ReceivedProvider),
-            packets_out: counters.count(Count::Transmitted),
-            dropped: DropReason::ALL.iter().map(|reason| counters.dropped(*reason)).sum(),
-        })
-    }
-
-    fn counters(&self) -> CountersView {
-        let mut view = CountersView::default();
-        for worker in (0..self.workers.count()).filter_map(|at| self.workers.counters(at)) {
-            let own: std::collections::BTreeMap<String, u64> =
-                worker.iter().map(|(name, value)| (name.to_owned(), value)).collect();
-            for (name, value) in &own {
-                *view.counters.entry(name.clone()).or_default() += value;
-            }
-            view.workers.push(own);
-        }
-        for (name, help) in Counters::descriptions() {
-            view.descriptions.insert(name.to_owned(), help.to_owned());
-        }
-        let routers = self.routers.iter().flat_map(Routers::counts);
-        for (name, help, value) in self.engine.tally().iter().chain(self.engine.name_counts()).chain(routers) {
-            view.counters.insert(name.to_owned(), value);
-            view.descriptions.insert(name.to_owned(), help.to_owned());
-        }
-        view
-    }
-
-    fn dns(&self, now: Instant) -> DnsView {
-        let mut view = self.engine.dns_view(now);
-        let ports = &self.configuration.site.ports;
-        for server in &mut view.servers {
-            let port = server.port.take().and_then(|at| ports.get(at.parse::<usize>().ok()?));
-            server.port = port.map(|port| port.name.clone());
-        }
-        view
-    }
-
-    fn natv6(&self, now: Instant) -> Natv6View {
-        let mut view = self.engine.natv6_view(now);
-        let about = |name: &str| name.contains("nat_") || name == "drop_unique_local" || name == "control_qualified";
-        let all = self.counters().counters.into_iter();
-        view.counters = all.filter(|(name, _)| view.enabled && about(name)).collect();
-        self.add_translated(&mut view.providers);
-        view
-    }
-
-    /// What workers counted for the provider in each place.
-    fn add_translated(&self, providers: &mut [Natv6ProviderView]) {
-        for worker in (0..self.workers.count()).filter_map(|at| self.workers.counters(at)) {
-            for (at, provider) in providers.iter_mut().enumerate() {
-                provider.packets_out += worker.translated(at, NatCount::Out);
-                provider.packets_in += worker.translated(at, NatCount::In);
-                provider.hairpins += worker.translated(at, NatCount::Hairpin);
-                provider.quotes += worker.translated(at, NatCount::Quotes);
-            }
-        }
     }
 
     /// Reads the configuration again, and tells the service manager before and after.
@@ -569,15 +489,18 @@ impl Control {
             let text = format!("nothing was taken over, for this needs a restart: {}", others.join(", "));
             return Err(crate::config::Problem::of_file(&new.file, text).into());
         }
-        let effective = resolved(&new, &self.engine.found());
+        let found = self.engine.found();
+        let effective = resolved(&new, &found);
         let policy = Policy::of(&effective)?;
         let now = self.clock.now();
-        let Control { rng, engine, effects, .. } = self;
-        let changes = engine.reload(now, rng, &effective.site, &effective.hosts, effects).map_err(|error| {
+        let Control { engine, effects, .. } = self;
+        let mut inputs = engine.inputs();
+        let (source, both) = (|| recording::source(&new), (&effective.site, &effective.hosts));
+        let changes = inputs.reload(now, (&source, &found), both, effects).map_err(|error| {
             let text = format!("nothing was taken over: {error}");
             Problems::from(crate::config::Problem::of_file(&new.site.node.hosts_file, text))
         })?;
-        self.engine.set_policy(now, policy, &mut self.effects);
+        inputs.set_policy(now, (new.policy.as_deref(), &found), policy, effects);
         self.carry_out();
         (self.surroundings.log)(&new.site.node.log);
         let view = ReloadedView {
@@ -595,10 +518,4 @@ impl Control {
         self.share();
         Ok(view)
     }
-}
-
-/// What the service manager shows of a box that serves.
-fn serving(engine: &Engine, configuration: &Configuration) -> String {
-    let (up, all) = engine.providers_up();
-    format!("{}: providers up: {up} of {all}, hosts: {}", configuration.site.node.name, engine.hosts_served())
 }

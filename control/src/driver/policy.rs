@@ -3,6 +3,7 @@
 use tracing::info;
 
 use super::Control;
+use super::uplinks::resolved;
 use crate::config::{Problems, read_policy};
 use crate::manage::api::PolicyLoadedView;
 use crate::policy::{Policy, PolicyFile, diff};
@@ -10,10 +11,13 @@ use crate::policy::{Policy, PolicyFile, diff};
 impl Control {
     /// Reads the policy file again: all of it or nothing. A file that is gone is no policy.
     pub(super) fn load_policy(&mut self) -> Result<PolicyLoadedView, Problems> {
-        let (site, hosts) = (&self.configuration.site, &self.configuration.hosts);
-        let file = site.node.policy_file.clone();
+        let file = self.configuration.site.node.policy_file.clone();
         let text = read_policy(&file)?;
-        let policy = text.as_ref().map(|text| Policy::parse(&file, text, site, hosts)).transpose()?;
+        // Providers are known to the policy by their prefixes, also those that were found out.
+        let found = self.engine.found();
+        let known = resolved(&self.configuration, &found);
+        let parse = |text: &String| Policy::parse(&file, text, &known.site, &known.hosts);
+        let policy = text.as_ref().map(parse).transpose()?;
         let none = PolicyFile::default();
         let said = policy.as_ref().map_or(&none, |(_, said)| said);
         let view = PolicyLoadedView {
@@ -22,7 +26,7 @@ impl Control {
             changed: diff(self.engine.policy_file().unwrap_or(&none), said).len() as u64,
         };
         let now = self.clock.now();
-        self.engine.set_policy(now, policy, &mut self.effects);
+        self.engine.inputs().set_policy(now, (text.as_deref(), &found), policy, &mut self.effects);
         self.carry_out();
         self.configuration.policy = text;
         self.share();

@@ -11,6 +11,7 @@ use tracing::info;
 
 #[cfg(feature = "dpdk")]
 use super::dpdk;
+use super::recording::Start;
 use super::succession::{Beginning, Heir, Predecessor, Succession};
 use super::sync::Boxes;
 use super::system::System;
@@ -42,13 +43,16 @@ pub fn run(configuration: Configuration, surroundings: Surroundings) -> Result<(
     let carried = beginning.map(Beginning::found).unwrap_or_default();
     let known = resolved(&configuration, &carried);
     let policy = Policy::of(&known).map_err(|problems| RunError::Policy(problems.to_string()))?;
-    let opened = open(&known, surroundings.ordinary_memory, clock, &mut rng, beginning)?;
+    let (recording, start) = Start::begin(surroundings.record.as_ref(), &configuration, &carried, clock);
+    let opened = open(&known, surroundings.ordinary_memory, clock, (&mut rng, start), beginning)?;
     let interfaces = old.as_mut().map(|(heir, _)| heir.interfaces()).unwrap_or_default();
     let mut control = Control::new(configuration, carried, surroundings, clock, rng, opened)?;
+    control.recording = recording;
     control.conditions.withdrawn = old.as_ref().is_some_and(|(_, beginning)| beginning.withdrawn);
     control.system = System::open(&control.configuration.site, clock.now(), &control.engine, interfaces)?;
-    super::sync::join(&control.configuration, clock, &mut control.engine);
-    control.engine.set_policy(clock.now(), policy, &mut Vec::new());
+    super::sync::join(&control.configuration, clock, &mut control.engine.inputs());
+    let said = (control.configuration.policy.as_deref(), control.carried.as_slice());
+    control.engine.inputs().set_policy(clock.now(), said, policy, &mut Vec::new());
     let taken_over = old.is_some();
     let mut heir = old.take().map(|(heir, _)| heir);
     if heir.is_none() {
@@ -79,8 +83,9 @@ pub fn run(configuration: Configuration, surroundings: Surroundings) -> Result<(
             control.surroundings.supervisor.stopping();
             drop((server, heirs));
             control.linger();
-            control.engine.farewell(control.clock.now(), &mut control.effects);
+            control.engine.inputs().farewell(control.clock.now(), &mut control.effects);
             control.carry_out();
+            control.end_recording("the box stopped");
             std::thread::sleep(FAREWELL);
             control.devices.stop();
             Ok(())
@@ -113,16 +118,22 @@ fn open(
     configuration: &Configuration,
     ordinary: bool,
     clock: Clock,
-    rng: &mut dyn Rng,
+    given: (&mut dyn Rng, Start),
     beginning: Option<&Beginning>,
 ) -> Result<Opened, RunError> {
     match beginning {
-        None => dpdk::open(configuration, ordinary, clock, rng),
-        Some(beginning) => dpdk::open_late(configuration, ordinary, clock, rng, beginning),
+        None => dpdk::open(configuration, ordinary, clock, given),
+        Some(beginning) => dpdk::open_late(configuration, ordinary, clock, given, beginning),
     }
 }
 
 #[cfg(not(feature = "dpdk"))]
-fn open(_: &Configuration, _: bool, _: Clock, _: &mut dyn Rng, _: Option<&Beginning>) -> Result<Opened, RunError> {
+fn open(
+    _: &Configuration,
+    _: bool,
+    _: Clock,
+    _: (&mut dyn Rng, Start),
+    _: Option<&Beginning>,
+) -> Result<Opened, RunError> {
     Err(RunError::Hardware("this program was built without the `dpdk` feature and has no ports to run on".into()))
 }

@@ -16,6 +16,8 @@ use std::time::Duration;
 use nix::time::{ClockId, clock_gettime};
 use tracing::{error, info, warn};
 
+use crate::config::Configuration;
+use crate::engine::Engine;
 use crate::time::Instant;
 
 /// Looks at the workers in the time after which the service manager loses its patience. Two of them in vain still leave time
@@ -140,6 +142,12 @@ fn connect(name: &OsStr) -> io::Result<UnixDatagram> {
     socket.set_nonblocking(true)?;
     socket.connect_addr(&address)?;
     Ok(socket)
+}
+
+/// What the service manager shows of a box that serves.
+pub(super) fn serving(engine: &Engine, configuration: &Configuration) -> String {
+    let (up, all) = engine.providers_up();
+    format!("{}: providers up: {up} of {all}, hosts: {}", configuration.site.node.name, engine.hosts_served())
 }
 
 #[cfg(test)]

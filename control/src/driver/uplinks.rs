@@ -7,6 +7,7 @@ use crate::config::Configuration;
 use crate::config::uplink::{Found, resolve};
 use crate::manage::api::UplinkView;
 use crate::policy::Policy;
+use crate::tape::Source;
 use crate::time::Instant;
 
 /// The configuration as if the operator had written what was found out.
@@ -18,23 +19,25 @@ pub(super) fn resolved(configuration: &Configuration, found: &[Found]) -> Config
 impl Control {
     /// Begins to look for prefixes and routers.
     pub(super) fn begin_uplinks(&mut self) {
-        let Control { clock, rng, engine, effects, delegations, carried, .. } = self;
+        let Control { clock, engine, effects, delegations, carried, .. } = self;
         let (duid, epoch, kept) = std::mem::take(delegations);
         let carried = std::mem::take(carried);
-        engine.begin_uplinks(clock.now(), rng, (duid, epoch), (&kept, &carried), effects);
+        engine.inputs().begin_uplinks(clock.now(), (duid, epoch), (&kept, &carried), effects);
     }
 
     /// Has the engine take over what was found out. What it refuses stays as it was, and is tried again with the next news.
     pub(super) fn resolve(&mut self) {
         let now = self.clock.now();
-        let effective = resolved(&self.configuration, &self.engine.found());
-        let Control { rng, engine, effects, .. } = self;
-        if let Err(refused) = engine.reload(now, rng, &effective.site, &effective.hosts, effects) {
+        let found = self.engine.found();
+        let effective = resolved(&self.configuration, &found);
+        let Control { engine, effects, configuration, .. } = self;
+        let (mut inputs, both) = (engine.inputs(), (&effective.site, &effective.hosts));
+        if let Err(refused) = inputs.reload(now, (&|| Source::Before, &found), both, effects) {
             return error!("what was found out of providers is not taken over: {refused}");
         }
         // Providers are known to the policy by their prefixes.
         match Policy::of(&effective) {
-            Ok(policy) => engine.set_policy(now, policy, effects),
+            Ok(policy) => inputs.set_policy(now, (configuration.policy.as_deref(), &found), policy, effects),
             Err(problems) => error!("the policy stays as it was: {problems}"),
         }
     }

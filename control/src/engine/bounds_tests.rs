@@ -13,6 +13,7 @@ use rand::rngs::StdRng;
 
 use super::*;
 use crate::manage::api::ContextFilter;
+use crate::manage::api::Steering;
 use crate::reap::PathKey;
 use crate::shim6::State;
 use crate::sim::{Plan, SitePlan, World};

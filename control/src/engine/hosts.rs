@@ -234,6 +234,9 @@ impl Engine {
         let signed: Vec<Locator> = signed.map(|(locator, _)| *locator).collect();
         let sign = |key: &Arc<SigningKey>| key.sign_locators(generation, &signed).ok();
         let signature = key.filter(|_| !signed.is_empty()).and_then(sign);
+        if let (Some(key), Some(octets)) = (key, &signature) {
+            self.note_signed(key, generation, &signed, octets);
+        }
         let (ulid, pds) = (host.identity.ulid, Some(host.identity.pds.clone()));
         let told = LocalHost { ulid, locators, pds, generation, signature, preferences: None };
         let refused = |reason| SetupError::Host { name: host.name.clone(), reason };

@@ -6,6 +6,7 @@ use std::sync::Arc;
 
 use dataplane::wire::Ulid;
 use rand::Rng;
+use serde::{Deserialize, Serialize};
 
 use crate::dhcp::Identity;
 use crate::identity::{HostPrefixes, Kind, Parameters, Sec, SigningKey, make_host_with, verify_ulid};
@@ -20,7 +21,7 @@ pub struct IdentityJob {
 }
 
 /// What came of it.
-#[derive(Clone, Debug)]
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct MadeIdentity {
     pub(super) generation: u64,
     /// Nothing if none could be made.

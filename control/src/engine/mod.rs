@@ -1,9 +1,8 @@
 //! The engine: everything the control core decides, wired together, still without a clock, a socket or a thread.
 //!
-//! In come [`Notice`]s of the workers, the passing of time and the operator's wishes; out go [`Effect`]s. Between them
-//! the [Shim6 endpoint](crate::shim6), one [REAP machine](crate::reap) per established context, the book of paths that
-//! contexts share, and the box's own [host stack](crate::host). The driver runs it against real workers, the simulator
-//! and the tests against workers with ports in memory: it is the same code.
+//! In come [`Notice`]s of the workers, the passing of time and the operator's wishes; out go [`Effect`]s. Between them the [Shim6
+//! endpoint](crate::shim6), one [REAP machine](crate::reap) per established context, the book of paths that contexts share, and the
+//! box's own [host stack](crate::host). The driver, the simulator and the tests run the same code.
 //!
 //! | file | what it answers |
 //! |---|---|
@@ -36,6 +35,7 @@
 //! | `inside` | the router that hosts are behind |
 //! | `fitness` | whether the box is fit to serve, and the routes that say so |
 //! | `succession` | what another process is told that takes this one's place, and what it makes of it |
+//! | `signed` | what the site's key has signed |
 //! | `steer` | which providers contexts should use, and how peers hear of it |
 //! | `policy` | which contexts should use which provider, by the site's policy |
 //! | `proofs` | what others compute for the engine |
@@ -86,6 +86,7 @@ mod routes;
 mod services;
 mod setup;
 mod shared;
+mod signed;
 mod standby;
 mod steer;
 mod succession;
@@ -116,7 +117,6 @@ use crate::config::Prefix;
 use crate::config::site::Hints;
 use crate::host::{Advertiser, GivenUp, LinkEvent, Listener, Neighbours, Stack};
 use crate::identity::SigningKey;
-use crate::manage::api::Steering;
 use crate::publish::Publisher;
 use crate::reap::{self, PathBook, ProbeBudget, Sightings};
 use crate::shim6::{self, Context, ContextId, Endpoint, Open, OpenRefused, Owner};
@@ -129,48 +129,15 @@ pub use hosts::Changes;
 pub use identities::{IdentityJob, MadeIdentity};
 pub use leases::{Commit, Kept};
 pub use mirror::{GroupPlan, MirrorCounts, Told};
+use providers::Provider;
 use revive::Revival;
 use round::Round;
 pub use routes::RouteWish;
 pub use setup::{PortSetup, SetupError, worker_limits};
+pub use signed::Signed;
 pub use steer::SteerRefused;
 pub use succession::{CarriedHost, Doubts, Item, Keys};
 pub use tally::{Event, Tally};
-
-/// A provider as the engine knows it.
-#[derive(Clone, Debug)]
-struct Provider {
-    name: String,
-    port: PortId,
-    prefix: u64,
-    next_hop: std::net::Ipv6Addr,
-    preference: u16,
-    /// Whether its router answers.
-    router: bool,
-    /// Whether the port's link is up, as far as the device can tell.
-    link: bool,
-    /// Whether contexts saw every path through it fail that they know of, while others answered.
-    failing: bool,
-    /// What the operator wants of it.
-    steering: Steering,
-    /// Whether peers were told that it does not work.
-    told_down: bool,
-    /// Whether the policy wants everybody to leave it.
-    drained: bool,
-    /// When it came up last.
-    up_since: Option<Instant>,
-    /// Whether its prefix is to be left, as who delegated it says.
-    deprecated: bool,
-    /// Until when it serves, if it has gone from the configuration: as the last resort, for contexts to leave it.
-    leaving: Option<Instant>,
-}
-
-impl Provider {
-    /// Whether packets can be sent there; what happens to them further on is another question.
-    fn is_up(&self) -> bool {
-        self.router && self.link
-    }
-}
 
 /// All of the control core's state.
 pub struct Engine {
@@ -272,6 +239,8 @@ pub struct Engine {
     /// Room for what the endpoint says, empty between calls.
     outputs: Vec<shim6::Output>,
     keys: Keys,
+    /// What the site's key has signed, while somebody wants to know.
+    signed: Option<Vec<Signed>>,
     /// The router that hosts are behind.
     inner: inside::InnerRouter,
     /// What the routes of the operating system depend on.
@@ -289,12 +258,10 @@ impl Engine {
     pub fn notice(&mut self, now: Instant, rng: &mut dyn Rng, notice: Notice<'_>, effects: &mut Vec<Effect>) {
         match notice {
             Notice::UnknownPair(ulids) => self.unknown_pair(now, rng, ulids, effects),
+            Notice::UnknownTag { tag, .. } if self.ask_for_tag(now, tag) => {}
             Notice::UnknownTag { tag, locators, udp } => {
                 let mut out = Vec::new();
                 self.remind(tag, effects);
-                if self.ask_for_tag(now, tag) {
-                    return;
-                }
                 self.carriages.came(context::along(locators).swapped(), udp);
                 let verdict = self.endpoint.payload_without_context(now, tag, locators, &mut out);
                 self.tally.shim6(verdict);

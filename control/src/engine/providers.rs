@@ -9,13 +9,14 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use dataplane::context::Loss;
-use dataplane::snapshot::ProviderView;
+use dataplane::snapshot::{PortId, ProviderView};
 use rand::Rng;
 
 use super::hosts::LEAVING;
 use super::setup::{PORTS_MAX, SetupError, icmp_sources, provider, role_of};
-use super::{Effect, Engine, Provider};
+use super::{Effect, Engine};
 use crate::config::Site;
+use crate::manage::api::Steering;
 use crate::shim6::{ContextId, GoneReason};
 use crate::time::Instant;
 
@@ -33,6 +34,41 @@ impl Provider {
     /// Whether there is a provider in this place.
     pub(super) fn exists(&self) -> bool {
         self.prefix != NOBODY
+    }
+}
+
+/// A provider as the engine knows it.
+#[derive(Clone, Debug)]
+pub(super) struct Provider {
+    pub(super) name: String,
+    pub(super) port: PortId,
+    pub(super) prefix: u64,
+    pub(super) next_hop: Ipv6Addr,
+    pub(super) preference: u16,
+    /// Whether its router answers.
+    pub(super) router: bool,
+    /// Whether the port's link is up, as far as the device can tell.
+    pub(super) link: bool,
+    /// Whether contexts saw every path through it fail that they know of, while others answered.
+    pub(super) failing: bool,
+    /// What the operator wants of it.
+    pub(super) steering: Steering,
+    /// Whether peers were told that it does not work.
+    pub(super) told_down: bool,
+    /// Whether the policy wants everybody to leave it.
+    pub(super) drained: bool,
+    /// When it came up last.
+    pub(super) up_since: Option<Instant>,
+    /// Whether its prefix is to be left, as who delegated it says.
+    pub(super) deprecated: bool,
+    /// Until when it serves, if it has gone from the configuration: as the last resort, for contexts to leave it.
+    pub(super) leaving: Option<Instant>,
+}
+
+impl Provider {
+    /// Whether packets can be sent there; what happens to them further on is another question.
+    pub(super) fn is_up(&self) -> bool {
+        self.router && self.link
     }
 }
 

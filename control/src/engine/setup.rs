@@ -170,6 +170,7 @@ impl Engine {
             durations: Default::default(),
             outputs: Vec::new(),
             keys,
+            signed: None,
             bequest: None,
             inheritance: Default::default(),
             inner: Default::default(),

@@ -3,7 +3,6 @@
 use std::mem::{Discriminant, discriminant};
 
 use dataplane::wire::shim6::{PacketError, ParseError};
-
 use hashbrown::HashMap;
 
 use crate::dhcp;
@@ -55,7 +54,6 @@ pub enum Event {
     Mirrored,
     TakenOn,
     HandedOver,
-    HandedIn,
     ContextGone,
     ContextDisplaced,
     OpenFailed,
@@ -299,7 +297,6 @@ const MEANINGS: &[(&str, &str)] = &[
     ("control_mirrored", "Contexts that another box of the site told of and runs."),
     ("control_taken_on", "Contexts that another box of the site ran and this one runs now."),
     ("control_handed_over", "Control messages handed over to another box of the site, whose context they are about."),
-    ("control_handed_in", "Control messages that another box of the site handed over."),
     ("control_context_gone", "Contexts forgotten."),
     ("control_context_displaced", "Contexts a peer asked for and nobody used, forgotten early for want of room."),
     ("control_open_failed", "Exchanges that came to nothing."),

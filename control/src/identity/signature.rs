@@ -10,6 +10,8 @@
 //! context it was sent in, so an old one can be replayed; a locator still has to answer a probe before anything is
 //! sent to it (reading A-C6).
 
+use std::collections::BTreeMap;
+
 use dataplane::wire::Locator;
 use openssl::hash::MessageDigest;
 use openssl::pkey::{PKey, Private};
@@ -95,6 +97,9 @@ pub enum KeyError {
     /// Not an RSA key, or one whose public half we cannot encode.
     #[error("the key is not an RSA key")]
     NotRsa,
+    /// There is only what was recorded of the key.
+    #[error("the private key is not here, and it did not sign this when it was recorded")]
+    Recorded,
     /// The library failed, or the text is no private key in PEM.
     #[error("the cryptographic library refused")]
     Library(#[from] openssl::error::ErrorStack),
@@ -102,8 +107,14 @@ pub enum KeyError {
 
 /// An RSA key pair that signs locators, and does nothing else (R3972-042, R3972-043).
 pub struct SigningKey {
-    pair: PKey<Private>,
+    pair: Pair,
     public: Vec<u8>,
+}
+
+enum Pair {
+    Whole(PKey<Private>),
+    /// What it has signed, by what was signed. This way of signing gives the same signature each time.
+    Recorded(BTreeMap<Vec<u8>, Vec<u8>>),
 }
 
 impl SigningKey {
@@ -129,7 +140,26 @@ impl SigningKey {
 
     /// The private key as unencrypted PKCS#8 PEM. Keep it as you would the key itself.
     pub fn to_pem(&self) -> Result<Vec<u8>, KeyError> {
-        Ok(self.pair.private_key_to_pem_pkcs8()?)
+        match &self.pair {
+            Pair::Whole(pair) => Ok(pair.private_key_to_pem_pkcs8()?),
+            Pair::Recorded(_) => Err(KeyError::Recorded),
+        }
+    }
+
+    /// Stands in for a key of which there is only the public half: it signs what the key has signed, a list's generation, its
+    /// locators and the signature, and nothing else.
+    pub fn recorded<'a>(
+        public: Vec<u8>,
+        signed: impl IntoIterator<Item = (u32, Vec<Locator>, &'a [u8])>,
+    ) -> Result<SigningKey, KeyError> {
+        match PublicKey::parse(&public) {
+            Ok(key) if key.der().len() == public.len() => {}
+            _ => return Err(KeyError::NotRsa),
+        }
+        let of = |(generation, locators, octets): (u32, Vec<Locator>, &[u8])| {
+            (signed_octets(generation, &locators), octets.to_vec())
+        };
+        Ok(SigningKey { pair: Pair::Recorded(signed.into_iter().map(of).collect()), public })
     }
 
     fn new(pair: PKey<Private>) -> Result<SigningKey, KeyError> {
@@ -139,7 +169,7 @@ impl SigningKey {
             _ => return Err(KeyError::NotRsa),
         };
         match u32::try_from(bits) {
-            Ok(BITS_MIN..=BITS_MAX) => Ok(SigningKey { pair, public }),
+            Ok(BITS_MIN..=BITS_MAX) => Ok(SigningKey { pair: Pair::Whole(pair), public }),
             _ => Err(KeyError::Bits(u32::try_from(bits).unwrap_or(u32::MAX))),
         }
     }
@@ -151,15 +181,21 @@ impl SigningKey {
 
     /// Signs a list with this generation over its `locators` of method CGA, in list order.
     pub fn sign_locators(&self, generation: u32, locators: &[Locator]) -> Result<Vec<u8>, KeyError> {
-        let mut signer = Signer::new(MessageDigest::sha1(), &self.pair)?;
-        Ok(signer.sign_oneshot_to_vec(&signed_octets(generation, locators))?)
+        let octets = signed_octets(generation, locators);
+        match &self.pair {
+            Pair::Whole(pair) => Ok(Signer::new(MessageDigest::sha1(), pair)?.sign_oneshot_to_vec(&octets)?),
+            Pair::Recorded(signed) => signed.get(&octets).cloned().ok_or(KeyError::Recorded),
+        }
     }
 }
 
 impl std::fmt::Debug for SigningKey {
     /// Shows the length alone: what is secret must not end in a log.
     fn fmt(&self, out: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
-        write!(out, "SigningKey({} bits)", self.pair.bits())
+        match &self.pair {
+            Pair::Whole(pair) => write!(out, "SigningKey({} bits)", pair.bits()),
+            Pair::Recorded(signed) => write!(out, "SigningKey({} signatures)", signed.len()),
+        }
     }
 }
 

@@ -35,6 +35,31 @@ fn verdict(pds: &[u8], generation: u32, locators: &[Locator], signature: &[u8]) 
     verify_locators(&Parameters::parse(pds).unwrap(), generation, locators, signature)
 }
 
+/// The private half.
+fn pair() -> &'static PKey<Private> {
+    match &SIGNING_KEY.pair {
+        Pair::Whole(pair) => pair,
+        Pair::Recorded(_) => panic!("a whole key"),
+    }
+}
+
+#[test]
+fn what_was_recorded_of_a_key_signs_that_again_and_nothing_else() {
+    let locators = [Locator("2001:db8::1".parse().unwrap()), Locator("2001:db8:1::1".parse().unwrap())];
+    let signature = SIGNING_KEY.sign_locators(7, &locators).unwrap();
+    // The same each time, or there would be nothing to record.
+    assert_eq!(SIGNING_KEY.sign_locators(7, &locators).unwrap(), signature);
+    let public = SIGNING_KEY.public_key_der().to_vec();
+    let signed = [(7, locators.to_vec(), signature.as_slice())];
+    let stand_in = SigningKey::recorded(public.clone(), signed).unwrap();
+    assert_eq!(stand_in.public_key_der(), public);
+    assert_eq!(stand_in.sign_locators(7, &locators).unwrap(), signature);
+    assert!(stand_in.sign_locators(8, &locators).is_err());
+    assert!(stand_in.sign_locators(7, &locators[..1]).is_err());
+    assert!(stand_in.to_pem().is_err());
+    assert!(SigningKey::recorded(public[1..].to_vec(), []).is_err());
+}
+
 #[test]
 fn a_signature_made_by_the_openssl_program_is_accepted() {
     // R3972-033, R3972-034, R3972-041, R5533-116
@@ -66,7 +91,7 @@ fn another_type_tag_is_another_signature() {
     let tagged = |tag: u128| {
         let mut octets = signed_octets(GENERATION, &LOCATORS);
         octets[..16].copy_from_slice(&tag.to_be_bytes());
-        Signer::new(MessageDigest::sha1(), &SIGNING_KEY.pair).unwrap().sign_oneshot_to_vec(&octets).unwrap()
+        Signer::new(MessageDigest::sha1(), pair()).unwrap().sign_oneshot_to_vec(&octets).unwrap()
     };
     let pds = with_key(SIGNING_KEY.public_key_der().to_vec());
     assert_eq!(verdict(&pds, GENERATION, &LOCATORS, &tagged(TYPE_TAG)), Ok(()));
@@ -158,7 +183,7 @@ fn keys_survive_pem() {
     let of = |key: &SigningKey| key.sign_locators(GENERATION, &LOCATORS).unwrap();
     assert_eq!(of(&again), of(&SIGNING_KEY));
     // The traditional form too.
-    let pkcs1 = SIGNING_KEY.pair.rsa().unwrap().private_key_to_pem().unwrap();
+    let pkcs1 = pair().rsa().unwrap().private_key_to_pem().unwrap();
     assert_eq!(SigningKey::from_pem(&pkcs1).unwrap().public_key_der(), SIGNING_KEY.public_key_der());
     assert_eq!(format!("{again:?}"), "SigningKey(1024 bits)");
 }
@@ -177,7 +202,7 @@ fn what_cannot_sign_is_no_signing_key() {
     let curve_key = PKey::from_ec_key(openssl::ec::EcKey::generate(&curve).unwrap()).unwrap();
     let pem = curve_key.private_key_to_pem_pkcs8().unwrap();
     assert!(matches!(SigningKey::from_pem(&pem), Err(KeyError::NotRsa)));
-    let locked = SIGNING_KEY.pair.private_key_to_pem_pkcs8_passphrase(openssl::symm::Cipher::aes_128_cbc(), b"secret");
+    let locked = pair().private_key_to_pem_pkcs8_passphrase(openssl::symm::Cipher::aes_128_cbc(), b"secret");
     assert!(matches!(SigningKey::from_pem(&locked.unwrap()), Err(KeyError::Library(_))));
 }
 

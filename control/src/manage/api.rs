@@ -12,6 +12,7 @@ mod leases;
 mod metrics;
 mod natv6;
 mod policy;
+mod recording;
 mod status;
 mod system;
 mod trace;
@@ -30,6 +31,7 @@ pub use leases::*;
 pub use metrics::*;
 pub use natv6::*;
 pub use policy::*;
+pub use recording::*;
 pub use status::*;
 pub use system::*;
 pub use trace::*;
@@ -107,6 +109,12 @@ pub enum Request {
     PolicyLoad,
     /// How the box was in the last hour.
     History(HistoryFilter),
+    /// Whether the control core is recorded.
+    Recording,
+    /// Start the program anew, recorded, and have it take over.
+    RecordStart(RecordRequest),
+    /// Record it no longer.
+    RecordStop,
     /// Have this box serve, or leave it to others.
     Serve(ServeRequest),
     /// What routers tell of the providers' routes.
@@ -151,7 +159,7 @@ pub enum Response {
     DnsFlushed(FlushedView),
     /// To [`Request::Reload`].
     Reloaded(ReloadedView),
-    /// To [`Request::Upgrade`].
+    /// To [`Request::Upgrade`] and [`Request::RecordStart`].
     Upgrading(UpgradingView),
     /// To [`Request::Steer`]: the provider as it is now.
     Steered(ProviderView),
@@ -169,6 +177,10 @@ pub enum Response {
     PolicyLoaded(PolicyLoadedView),
     /// To [`Request::History`].
     History(Box<HistoryView>),
+    /// To [`Request::Recording`].
+    Recording(RecordingView),
+    /// To [`Request::RecordStop`]: how it is then.
+    RecordStopped(RecordingView),
     /// To [`Request::Serve`]: how it is now.
     Serving(SystemView),
     /// To [`Request::Bmp`].

@@ -149,6 +149,12 @@ operations! {
         Post "/v1/policy/load" Operate: PolicyLoad => PolicyLoaded(PolicyLoadedView);
     "How the box was in the last hour: a look every few seconds, forgotten when it stops."
         Get "/v1/history" Read: History(HistoryFilter) => History(Box<HistoryView>);
+    "Whether what the control core is told is recorded, and where."
+        Get "/v1/recording" Read: Recording => Recording(RecordingView);
+    "Start the program anew, recorded, and have it take this process's place; sessions go on."
+        Post "/v1/recording/start" Operate: RecordStart(RecordRequest) => Upgrading(UpgradingView);
+    "Record it no longer."
+        Post "/v1/recording/stop" Operate: RecordStop => RecordStopped(RecordingView);
     "Use a provider in another way, until told otherwise or restarted."
         Post "/v1/providers/steering" Operate: Steer(SteerRequest) => Steered(ProviderView);
     "Have this box serve, or leave it to others: withdraw the routes to it, until told otherwise or restarted."

@@ -6,6 +6,7 @@ use dataplane::wire::shim6::{LocatorList, VerificationMethod};
 use dataplane::wire::{Locator, Ulid};
 use hashbrown::HashMap;
 use ring::digest::{Context as Hash, SHA256};
+use serde::{Deserialize, Serialize};
 
 use crate::identity::signature::verify_locators;
 use crate::identity::{self, Parameters};
@@ -73,7 +74,7 @@ pub struct ProofJob {
 }
 
 /// What came out.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Finding {
     digest: Digest,
     /// Absent if whoever was to find it out has failed.

@@ -12,8 +12,8 @@ use rand::rngs::StdRng;
 use rand::{Rng, SeedableRng};
 
 use super::{
-    ConnectionId, Fault, Faults, Host, HostId, Oracle, Plan, ProviderId, RTO_MAX, SiteId, SitePlan, StreamId,
-    Violation, Way, World, bound, packet,
+    ConnectionId, Fault, Faults, Host, HostId, Oracle, Plan, ProviderId, RTO_MAX, Recording, SiteId, SitePlan,
+    StreamId, Violation, Way, World, bound, packet,
 };
 use crate::config::{Hosts, Site};
 use crate::time::Instant;
@@ -47,6 +47,13 @@ pub fn live(seed: u64) -> Report {
         let faults = Faults::default();
         Report { seed, faults, violations: vec![violation], time: Duration::ZERO, moved: (0, 0) }
     })
+}
+
+/// Lives one life with every box recorded.
+pub fn record(seed: u64) -> Vec<Recording> {
+    let mut life = Life::with(seed, true);
+    life.live();
+    life.world.recordings()
 }
 
 /// Lives one life and tells what happened in it, line by line, in order of time.
@@ -122,9 +129,13 @@ struct Life {
 
 impl Life {
     fn new(seed: u64) -> Life {
+        Life::with(seed, false)
+    }
+
+    fn with(seed: u64, recorded: bool) -> Life {
         let mut rng = StdRng::seed_from_u64(seed);
         let sections = if seed % 5 == 2 { CLASSES.to_owned() } else { String::new() };
-        let mut plan = Plan { sections, ..plan(&mut rng) };
+        let mut plan = Plan { sections, recorded, ..plan(&mut rng) };
         let udp = seed % 8 > 5;
         if udp {
             plan.shim6 += UDP;
@@ -584,5 +595,6 @@ fn plan(rng: &mut StdRng) -> Plan {
         key: None,
         proofs_take: Duration::ZERO,
         plain: Vec::new(),
+        recorded: false,
     }
 }

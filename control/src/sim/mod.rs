@@ -34,6 +34,7 @@
 //! | `evil` | a peer that lies |
 //! | `fault` | kinds of faults, and how many there were |
 //! | `oracle` | what must never be |
+//! | `taped` | what boxes are told, recorded and replayed |
 //! | `packet` | the few packets the world makes itself |
 
 mod attack;
@@ -47,6 +48,7 @@ mod node;
 mod oracle;
 pub mod packet;
 mod plan;
+mod taped;
 mod tcp;
 mod twin;
 
@@ -68,6 +70,7 @@ pub use network::{Captured, Leg, Provider, ROUTER, Way};
 pub use node::Node;
 pub use oracle::{Oracle, Violation};
 pub use plan::{Plan, SitePlan};
+pub use taped::{Recording, look};
 pub use tcp::{Connection, End, RTO_MAX};
 
 use evil::{Evil, Visits};
@@ -257,7 +260,7 @@ impl World {
     pub fn restart(&mut self, site: SiteId) {
         let seed = self.rng.next_u64();
         if let Some(node) = self.nodes.get_mut(site) {
-            *node = node.reborn(seed);
+            *node = node.reborn(self.now, seed);
             self.faults.count(Fault::Restart);
             let hosts = self.hosts.iter().enumerate().filter(|(_, host)| host.site == site);
             hosts.for_each(|(id, _)| self.ledger.forget(id));
@@ -265,6 +268,12 @@ impl World {
             unplugged.for_each(|it| self.nodes[site].link_state(self.now, PortId(it.port as u8), false));
             self.later(self.now, Due::Tick(site));
         }
+    }
+
+    /// What the engines of all boxes were told so far, if the plan says that they are recorded.
+    pub fn recordings(&mut self) -> Vec<Recording> {
+        let now = self.now;
+        self.nodes.iter_mut().flat_map(|node| node.recordings_until(now)).collect()
     }
 
     /// A process is started that will take a box's place, as for a new version.

@@ -1,5 +1,7 @@
 //! A box: an engine and its workers on ports in memory, and what the driver would do for them.
 
+mod orders;
+
 use std::cell::Cell;
 use std::net::Ipv6Addr;
 use std::time::Duration;
@@ -15,13 +17,13 @@ use dataplane::worker::{Limits, Outlet, Worker};
 use rand::rngs::StdRng;
 use rand::{Rng, SeedableRng};
 
+use super::taped::{Recording, Taped, inputs};
 use super::twin::Twin;
 use super::{HOLDING, REPORT, packet};
 use crate::config::uplink::resolve;
-use crate::config::{Hosts, Problems, Site};
-use crate::engine::{Changes, Effect, Engine, Item, Keys, PortSetup, SetupError, Story, worker_limits};
+use crate::config::{Hosts, Site};
+use crate::engine::{Effect, Engine, Item, Keys, PortSetup, Story, worker_limits};
 use crate::manage::api::{ContextFilter, ContextView};
-use crate::policy::Policy;
 use crate::shim6::{ProofJob, State};
 use crate::sync::{Broken, FromTeller, Partner};
 use crate::time::Instant;
@@ -44,6 +46,8 @@ pub(super) struct Blueprint {
     pub(super) macs: Vec<Mac>,
     /// How long somebody takes at most to verify a signature; zero if the engine does.
     pub(super) proofs_take: Duration,
+    /// Whether what its engine is told is written down.
+    pub(super) recorded: bool,
 }
 
 /// A box of the world.
@@ -83,6 +87,9 @@ pub struct Node {
     effective: Option<(Site, Hosts)>,
     /// Who will take its place.
     heir: Option<Box<Node>>,
+    /// What its engine is told, and what those were told that had its place before.
+    taped: Option<Box<Taped>>,
+    recordings: Vec<Recording>,
     /// The second box of its site.
     pub(super) twin: Option<Box<Twin>>,
 }
@@ -95,19 +102,25 @@ impl Node {
         let mut rng = StdRng::seed_from_u64(seed);
         let keys = Keys::draw(&mut rng);
         let mut node = Node::unstarted(blueprint, keys, rng);
-        node.engine.start(Instant::START, &mut node.effects);
+        let Node { engine, rng, effects, taped, .. } = &mut node;
+        inputs(engine, rng, taped).start(Instant::START, effects);
         node
     }
 
     /// A box that has not begun yet.
     fn unstarted(blueprint: Blueprint, keys: Keys, mut rng: StdRng) -> Node {
-        let Blueprint { site, hosts, macs, proofs_take } = &blueprint;
+        let Blueprint { site, hosts, macs, proofs_take, recorded } = &blueprint;
         let setups: Vec<PortSetup> = macs.iter().map(|mac| PortSetup { mac: *mac, mtu: 1500 }).collect();
         let known = resolve(site, hosts, &[]);
+        let taped = recorded.then(|| Taped::begin(&keys, &setups, (site, hosts), &mut rng));
         let mut engine =
             Engine::with_keys(&known.0, &known.1, &setups, keys, &mut rng).expect("a plan the engine takes");
+        let mut taped = taped.map(|(mut taped, beginning)| {
+            taped.begun(&beginning, &mut engine);
+            Box::new(taped)
+        });
         if !proofs_take.is_zero() {
-            engine.defer_proofs();
+            inputs(&mut engine, &mut rng, &mut taped).defer_proofs(Instant::START);
         }
         let count = usize::from(site.node.workers);
         let (control, links) = connect(count, RINGS, Box::new(HeapPool));
@@ -145,6 +158,8 @@ impl Node {
             hold_pairs: limits.hold_pairs,
             effective: None,
             heir: None,
+            taped,
+            recordings: Vec::new(),
             twin: None,
         }
     }
@@ -157,7 +172,8 @@ impl Node {
         let keys = Keys { sharding: self.engine.keys().sharding, ..Keys::draw(&mut rng) };
         let mut node = Node::unstarted(blueprint, keys, rng);
         node.ahead = self.ahead;
-        node.engine.start(Instant::START + node.ahead, &mut node.effects);
+        let Node { engine, rng, effects, taped, ahead, .. } = &mut node;
+        inputs(engine, rng, taped).start(Instant::START + *ahead, effects);
         node
     }
 
@@ -212,7 +228,7 @@ impl Node {
     pub(super) fn begin_succession(&mut self, seed: u64, (site, hosts): (Site, Hosts)) {
         let blueprint = Blueprint { site, hosts, ..self.blueprint.clone() };
         let heir = Node::unstarted(blueprint, self.engine.keys().clone(), StdRng::seed_from_u64(seed));
-        self.engine.begin_bequest();
+        inputs(&mut self.engine, &mut self.rng, &mut self.taped).begin_bequest(Instant::START);
         self.heir = Some(Box::new(heir));
     }
 
@@ -225,10 +241,10 @@ impl Node {
     fn bequeath(&mut self, now: Instant, most: usize) {
         let Some(heir) = &mut self.heir else { return };
         let mut items = Vec::new();
-        self.engine.bequeath(most, &mut items);
+        inputs(&mut self.engine, &mut self.rng, &mut self.taped).bequeath(now, most, &mut items);
         let octets = postcard::to_stdvec(&items).expect("items are plain");
         let items: Vec<Item> = postcard::from_bytes(&octets).expect("and come back");
-        heir.engine.inherit(now, &mut heir.rng, items, &mut heir.effects);
+        inputs(&mut heir.engine, &mut heir.rng, &mut heir.taped).inherit(now, items, &mut heir.effects);
         heir.carry_out(&mut Vec::new());
     }
 
@@ -242,14 +258,17 @@ impl Node {
         {
             heir.control.poll(0, &mut |_| ());
         }
-        heir.engine.start(now, &mut heir.effects);
-        heir.engine.end_inheritance(now, &mut heir.rng, &mut heir.effects);
+        let Node { engine, rng, effects, taped, .. } = &mut *heir;
+        let mut told = inputs(engine, rng, taped);
+        told.start(now, effects);
+        told.end_inheritance(now, effects);
         // The machine's clock is the same for both.
         heir.ahead = self.ahead;
         let kept = (std::mem::take(&mut self.standbys), self.delivered);
         // What the configuration says by now; it may have been reloaded since.
         let configured = (self.blueprint.site.clone(), self.blueprint.hosts.clone());
         let workers = heir.blueprint.site.node.workers;
+        heir.recordings = self.recordings(now);
         *self = *heir;
         self.blueprint.site = configured.0;
         self.blueprint.site.node.workers = workers;
@@ -264,69 +283,21 @@ impl Node {
     }
 
     /// The same box after a crash. Its clock goes on, as that of its machine would.
-    pub(super) fn reborn(&self, seed: u64) -> Node {
+    pub(super) fn reborn(&mut self, now: Instant, seed: u64) -> Node {
         debug_assert!(self.twin.is_none(), "its second box takes its place instead");
-        Node { ahead: self.ahead, ..Node::new(self.blueprint.clone(), seed) }
+        let recordings = self.recordings(now + self.ahead);
+        Node { ahead: self.ahead, recordings, ..Node::new(self.blueprint.clone(), seed) }
     }
 
-    /// The operator changes the configuration and has it read again.
-    pub(super) fn reload(&mut self, now: Instant, new: (Site, Hosts)) -> Result<Changes, SetupError> {
-        let Node { engine, rng, effects, ahead, .. } = self;
-        let effective = resolve(&new.0, &new.1, &engine.found());
-        let changes = engine.reload(now + *ahead, rng, &effective.0, &effective.1, effects)?;
-        if let Some(twin) = &mut self.twin {
-            let mut second = new.clone();
-            second.0.node.id = twin.node.blueprint.site.node.id;
-            twin.node.reload(now, second)?;
-        }
-        (self.blueprint.site, self.blueprint.hosts) = new;
-        self.effective = Some(effective);
-        Ok(changes)
+    /// [`Node::recordings`] at a time of the world's.
+    pub(super) fn recordings_until(&mut self, now: Instant) -> Vec<Recording> {
+        self.recordings(now + self.ahead)
     }
 
-    /// Takes over what was found out of providers, as the driver would. Whether there was anything.
-    pub(super) fn settle_uplinks(&mut self, now: Instant) -> bool {
-        let news = self.engine.uplinks_have_news();
-        if news {
-            let Node { engine, rng, effects, ahead, blueprint, .. } = self;
-            let effective = resolve(&blueprint.site, &blueprint.hosts, &engine.found());
-            let taken = engine.reload(now + *ahead, rng, &effective.0, &effective.1, effects);
-            taken.expect("what was found can be taken over");
-            self.effective = Some(effective);
-        }
-        news
-    }
-
-    /// What it goes by: its configuration with what was found out of providers.
-    pub fn effective(&self) -> (&Site, &Hosts) {
-        self.effective.as_ref().map_or((&self.blueprint.site, &self.blueprint.hosts), |(site, hosts)| (site, hosts))
-    }
-
-    /// The operator loads a policy, or takes it away.
-    pub(super) fn load_policy(&mut self, now: Instant, text: Option<&str>) -> Result<(), Problems> {
-        let (site, hosts) = (&self.blueprint.site, &self.blueprint.hosts);
-        let parse = |text| Policy::parse(std::path::Path::new("policy.json"), text, site, hosts);
-        let policy = text.map(parse).transpose()?;
-        self.engine.set_policy(now + self.ahead, policy, &mut self.effects);
-        Ok(())
-    }
-
-    /// The device of a port says that its link is up or down.
-    pub(super) fn link_state(&mut self, now: Instant, port: PortId, up: bool) {
-        self.engine.link_state(now + self.ahead, port, up, &mut self.effects);
-        if let Some(twin) = &mut self.twin {
-            twin.node.link_state(now, port, up);
-        }
-    }
-
-    /// A router says that a provider has lost its route to a peer's /64, or has one.
-    pub(super) fn route_changed(&mut self, now: Instant, provider: &std::sync::Arc<str>, peer: u64, lost: bool) {
-        self.engine.route_changed(now + self.ahead, provider, peer, lost, &mut self.effects);
-    }
-
-    /// What it was configured with last.
-    pub fn configuration(&self) -> (&Site, &Hosts) {
-        (&self.blueprint.site, &self.blueprint.hosts)
+    /// What its engine was told so far, and before it those that had its place.
+    pub(super) fn recordings(&mut self, now: Instant) -> Vec<Recording> {
+        let last = self.taped.as_mut().map(|taped| taped.recording(&self.engine, now));
+        self.recordings.iter().cloned().chain(last).collect()
     }
 
     /// When the engine has something to do.
@@ -434,10 +405,11 @@ impl Node {
         let millis = now.0.as_millis() as u64;
         for _ in 0..ROUNDS_MAX {
             let mut work: usize = self.workers.iter_mut().map(|worker| worker.turn(millis)).sum();
-            let Node { engine, control, rng, effects, .. } = self;
-            work += control.poll(256, &mut |notice| engine.notice(now, rng, notice, effects));
-            if engine.deadline().is_some_and(|due| due <= now) {
-                engine.expire(now, rng, effects);
+            let Node { engine, control, rng, effects, taped, .. } = self;
+            let mut told = inputs(engine, rng, taped);
+            work += control.poll(256, &mut |notice| told.notice(now, notice, effects));
+            if told.deadline().is_some_and(|due| due <= now) {
+                told.expire(now, effects);
             }
             work += self.prove(now);
             work += self.carry_out(stories);
@@ -458,13 +430,14 @@ impl Node {
 
     /// Somebody verifies what the engine wants verified, and takes his time.
     fn prove(&mut self, now: Instant) -> usize {
-        let Node { engine, rng, effects, proofs, blueprint, .. } = self;
+        let Node { engine, rng, effects, proofs, blueprint, taped, .. } = self;
         let done: Vec<ProofJob> = proofs.extract_if(.., |(at, _)| *at <= now).map(|(_, job)| job).collect();
         for job in &done {
-            engine.proved(now, rng, job.run(), effects);
+            inputs(engine, rng, taped).proved(now, job.run(), effects);
         }
-        while let Some(job) = engine.next_proof() {
-            let share = f64::from(rng.next_u32()) / f64::from(u32::MAX);
+        while let Some(job) = inputs(engine, rng, taped).next_proof(now) {
+            let drawn = taped.as_mut().map_or_else(|| rng.next_u32(), |taped| taped.others.next_u32());
+            let share = f64::from(drawn) / f64::from(u32::MAX);
             proofs.push((now + blueprint.proofs_take.mul_f64(share), job));
         }
         done.len()

@@ -48,6 +48,8 @@ pub struct Plan {
     pub elsewhere: Vec<SiteId>,
     /// Ports whose providers delegate their prefix, and say themselves who the router is.
     pub open: Vec<(SiteId, u16)>,
+    /// Whether what the boxes are told is recorded ([`World::recordings`](super::World::recordings)).
+    pub recorded: bool,
     /// Whether all boxes share their ports with an operating system.
     pub shared: bool,
 }
@@ -87,6 +89,7 @@ impl Default for Plan {
             sections: String::new(),
             elsewhere: Vec::new(),
             open: Vec::new(),
+            recorded: false,
             shared: false,
         }
     }
@@ -130,7 +133,13 @@ impl Plan {
                 known.set_key(key.clone());
             }
             let macs = (0..=plan.providers).map(|port| mac(0, site, port)).collect();
-            made.sites.push(Blueprint { site: configured, hosts: known, macs, proofs_take: self.proofs_take });
+            made.sites.push(Blueprint {
+                site: configured,
+                hosts: known,
+                macs,
+                proofs_take: self.proofs_take,
+                recorded: self.recorded,
+            });
             made.providers.extend((1..=plan.providers).map(|port| provider(site, port)));
             made.hosts.extend(hosts[site].iter().zip(0..).map(|(host, number)| Host {
                 site,

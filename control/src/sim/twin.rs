@@ -12,8 +12,6 @@ use rand::{Rng, SeedableRng};
 
 use super::node::Node;
 use super::packet;
-#[cfg(test)]
-use crate::engine::{Effect, Engine};
 use crate::engine::{GroupPlan, Story};
 use crate::sync::{ALIVE, Common, Counts, Frame, FromTeller, Hello, Partner, VERSION, decode};
 use crate::time::Instant;
@@ -259,7 +257,7 @@ impl Node {
     pub(crate) fn second_acts<T>(
         &mut self,
         now: Instant,
-        act: impl FnOnce(Instant, &mut StdRng, &mut Engine, &mut Vec<Effect>) -> T,
+        act: impl FnOnce(Instant, &mut StdRng, &mut crate::engine::Engine, &mut Vec<crate::engine::Effect>) -> T,
     ) -> Option<T> {
         self.with_twin(|twin, _| twin.node.act(now, act))
     }

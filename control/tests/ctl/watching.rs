@@ -104,3 +104,47 @@ fn an_upgrade_is_waited_for() {
     assert_eq!(said.out, "process 4711 runs, version 9.9, 0 contexts\n");
     assert_eq!(*asked.lock().unwrap(), [Request::Upgrade, Request::Status]);
 }
+
+/// Answers to what is asked in few tests.
+pub(super) fn seldom(request: &Request) -> Response {
+    let view = |running: bool| {
+        let ended = (!running).then(|| "the operator stopped it".to_owned());
+        let file = Some("/var/lib/pshim6/tape".into());
+        RecordingView { running, file, octets: 4096, octets_max: 256_000_000, ended }
+    };
+    match request {
+        Request::RecordStart(_) => Response::Upgrading(UpgradingView { process: 4711 }),
+        Request::Recording => Response::Recording(view(true)),
+        Request::RecordStop => Response::RecordStopped(view(false)),
+        _ => Response::Bmp(BmpView::default()),
+    }
+}
+
+#[test]
+fn a_recording_is_begun_looked_at_and_ended() {
+    let room = Room::new("record", SITE);
+    let (_server, asked) = daemon(&room);
+    let begun = room.ctl("record start /var/lib/pshim6/tape --megabytes 7");
+    assert_eq!((begun.status, begun.err.as_str()), (0, "process 4711 takes over\n"));
+    let wanted = RecordRequest { file: "/var/lib/pshim6/tape".into(), megabytes: Some(7) };
+    assert_eq!(asked.lock().unwrap().first(), Some(&Request::RecordStart(wanted)));
+    assert_eq!(room.ctl("record status").out, "recorded to /var/lib/pshim6/tape: 4096 of 256000000 octets\n");
+    let text = "recorded to /var/lib/pshim6/tape, until the operator stopped it: 4096 of 256000000 octets\n";
+    assert_eq!(room.ctl("record stop").out, text);
+    assert_eq!(room.ctl("record status --json").json()["running"], true);
+}
+
+#[test]
+fn what_is_no_recording_is_refused_in_words() {
+    let room = Room::new("replay", SITE);
+    fs::write(room.0.join("tape"), "nothing of the kind").unwrap();
+    let said = room.ctl("replay tape");
+    let text = "this is no recording of a P-SHIM6 box\n";
+    assert_eq!((said.status, said.out.as_str(), said.err.as_str()), (1, "", text));
+    assert!(room.ctl("replay nowhere").err.contains("nowhere: "));
+    // With the head of one and no more.
+    fs::write(room.0.join("tape"), b"P6TAPE\0\x01").unwrap();
+    assert_eq!(room.ctl("replay tape").err, "the recording has no beginning\n");
+    fs::write(room.0.join("tape"), b"P6TAPE\0\x63").unwrap();
+    assert_eq!(room.ctl("replay tape").err, "the recording has form 99, and this program reads 1\n");
+}

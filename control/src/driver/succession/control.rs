@@ -2,6 +2,7 @@
 
 use std::io;
 use std::os::fd::{BorrowedFd, OwnedFd};
+use std::path::PathBuf;
 use std::process::Child;
 use std::time::{Duration, Instant as WallInstant};
 
@@ -19,6 +20,7 @@ use crate::driver::{Control, EVENTS_PER_TURN, RunError};
 use crate::engine::Effect;
 use crate::manage::api::{Response, UpgradingView};
 use crate::manage::server::{Call, Doors, Server, ServerError};
+use crate::tape::Source;
 
 /// How often, and for how long, sockets are tried again that the old process has not let go of yet.
 const AGAIN: Duration = Duration::from_millis(10);
@@ -32,13 +34,13 @@ impl Control {
         self.succession.is_some() && self.engine.left_to_bequeath() > 0
     }
 
-    /// The operator wants the program as it is on disk now.
-    pub(in crate::driver) fn upgrade(&mut self) -> Response {
+    /// The operator wants the program as it is on disk now, recorded to this file if there is one.
+    pub(in crate::driver) fn upgrade(&mut self, record: Option<&(PathBuf, u64)>) -> Response {
         if let Some(process) = self.successor.as_ref().map(Child::id) {
             return Response::error(format!("process {process} is about to take over already"));
         }
         keep_descriptors();
-        match (self.surroundings.start_successor)() {
+        match (self.surroundings.start_successor)(record) {
             Ok(child) => {
                 let process = child.id();
                 info!(process, "started, to take over");
@@ -65,25 +67,27 @@ impl Control {
         self.bury_successor();
         let arrived = heirs.arrived();
         if let Some(mut succession) = self.succession.take() {
-            match succession.turn(&mut self.engine) {
+            match succession.turn(self.clock.now(), &mut self.engine.inputs()) {
                 Turn::Ready => return Some(succession),
                 Turn::Telling => self.succession = Some(succession),
                 Turn::Gone => {
                     warn!("the process that was to take over is gone; this one goes on");
-                    self.engine.end_bequest();
+                    self.engine.inputs().end_bequest(self.clock.now());
                 }
             }
             // One who comes meanwhile is turned away: its connection ends.
             return None;
         }
         let stream = arrived?;
+        let (beginning, now) = (self.beginning(), self.clock.now());
         let files: io::Result<Vec<OwnedFd>> = self.files().map(|(_, file)| file.try_clone_to_owned()).collect();
-        let begun = files.and_then(|files| Succession::begin(stream, self.beginning(), &files, &mut self.engine));
+        let inputs = &mut self.engine.inputs();
+        let begun = files.and_then(|files| Succession::begin(stream, beginning, &files, (now, inputs)));
         match begun {
             Ok(succession) => self.succession = Some(succession),
             Err(error) => {
                 warn!(%error, "somebody who was to take over cannot be told");
-                self.engine.end_bequest();
+                self.engine.inputs().end_bequest(now);
             }
         }
         None
@@ -128,9 +132,11 @@ impl Control {
         }
         self.devices.stop();
         // What the workers noticed last. Whatever ought to be sent about it, its receiver asks again.
-        let Control { engine, workers, clock, rng, effects, .. } = &mut self;
-        while workers.poll(EVENTS_PER_TURN, &mut |notice| engine.notice(clock.now(), rng, notice, effects)) > 0 {}
-        succession.tell_rest(&mut self.engine);
+        let Control { engine, workers, clock, effects, .. } = &mut self;
+        let mut inputs = engine.inputs();
+        while workers.poll(EVENTS_PER_TURN, &mut |notice| inputs.notice(clock.now(), notice, effects)) > 0 {}
+        succession.tell_rest(clock.now(), &mut inputs);
+        self.end_recording("another process took over");
         let Control { workers, devices, leases, helpers, routers, surroundings, configuration, .. } = self;
         let (mut mine, mut theirs) = (Some((workers, devices)), None);
         if configuration.site.ports.iter().all(is_shareable) {
@@ -160,7 +166,7 @@ impl Control {
             match heir.next()? {
                 Inherited::Items(items) => {
                     items_taken += items.len();
-                    self.engine.inherit(self.clock.now(), &mut self.rng, items, &mut self.effects);
+                    self.engine.inputs().inherit(self.clock.now(), items, &mut self.effects);
                     self.carry_out_inherited();
                 }
                 Inherited::CaughtUp => {
@@ -175,8 +181,9 @@ impl Control {
         let known = began.elapsed();
         self.devices.open()?;
         let now = self.clock.now();
-        self.engine.start(now, &mut self.effects);
-        self.engine.end_inheritance(now, &mut self.rng, &mut self.effects);
+        let mut inputs = self.engine.inputs();
+        inputs.start(now, &mut self.effects);
+        inputs.end_inheritance(now, &mut self.effects);
         self.carry_out();
         let opened = began.elapsed();
         info!(items = items_taken, ?caught_up, ?known, ?opened, "took over");
@@ -187,8 +194,9 @@ impl Control {
     /// has a lease.
     pub(in crate::driver) fn catch_up(&mut self) {
         let (now, known) = (self.clock.now(), resolved(&self.configuration, &self.carried));
-        let Control { engine, rng, effects, .. } = self;
-        if let Err(error) = engine.reload(now, rng, &known.site, &known.hosts, effects) {
+        let Control { engine, effects, carried, .. } = self;
+        let (again, both) = (|| Source::Before, (&known.site, &known.hosts));
+        if let Err(error) = engine.inputs().reload(now, (&again, carried), both, effects) {
             error!(%error, "the hosts stay as the other process had them");
         }
         self.carry_out();

@@ -13,8 +13,9 @@ use tracing::{info, warn};
 
 use super::{Beginning, FromHeir, FromOld, OPENING, VERSION, files, wire};
 use crate::config::Site;
-use crate::engine::Engine;
 use crate::manage::server::{Place, ServerError, Socket, bind};
+use crate::tape::Inputs;
+use crate::time::Instant;
 
 /// Messages that may wait for the new process to read them.
 const AHEAD: usize = 16;
@@ -130,7 +131,7 @@ impl Succession {
         stream: UnixStream,
         beginning: Beginning,
         interfaces: &[OwnedFd],
-        engine: &mut Engine,
+        (now, inputs): (Instant, &mut Inputs<'_>),
     ) -> io::Result<Succession> {
         let (out, to_send) = bounded::<Vec<u8>>(AHEAD);
         let (say, said) = bounded(4);
@@ -156,27 +157,27 @@ impl Succession {
         // They end with the connection, and nothing of theirs is waited for.
         named("heir-tell").spawn(write)?;
         named("heir-hear").spawn(read)?;
-        engine.begin_bequest();
-        info!(contexts = engine.left_to_bequeath(), "a new process takes over; it is told everything");
+        inputs.begin_bequest(now);
+        info!(contexts = inputs.left_to_bequeath(), "a new process takes over; it is told everything");
         let began = WallInstant::now();
-        let most = 2 * engine.left_to_bequeath() + LEFT_BESIDES;
+        let most = 2 * inputs.left_to_bequeath() + LEFT_BESIDES;
         Ok(Succession { out: Some(out), said, next: None, caught_up: None, most, began, told: 0 })
     }
 
     /// Tells some more, and hears what there is.
-    pub(in crate::driver) fn turn(&mut self, engine: &mut Engine) -> Turn {
+    pub(in crate::driver) fn turn(&mut self, now: Instant, inputs: &mut Inputs<'_>) -> Turn {
         match self.said.try_recv() {
             // What changed since is told when the workers have stopped.
             Ok(FromHeir::Ready) if self.caught_up.is_some() => return Turn::Ready,
             Ok(_) | Err(TryRecvError::Disconnected) => return Turn::Gone,
             Err(TryRecvError::Empty) => {}
         }
-        if self.caught_up.is_some_and(|since| since.elapsed() > PATIENCE) || engine.left_to_bequeath() > self.most {
+        if self.caught_up.is_some_and(|since| since.elapsed() > PATIENCE) || inputs.left_to_bequeath() > self.most {
             warn!("the process that was to take over takes too long");
             return Turn::Gone;
         }
         for _ in 0..MESSAGES_PER_TURN {
-            let octets = match self.next.take().map_or_else(|| self.message(engine), |next| Ok(Some(next))) {
+            let octets = match self.next.take().map_or_else(|| self.message(now, inputs), |next| Ok(Some(next))) {
                 Ok(Some(octets)) => octets,
                 Ok(None) => break,
                 Err(error) => {
@@ -197,9 +198,9 @@ impl Succession {
     }
 
     /// The next message, if there is something to say.
-    fn message(&mut self, engine: &mut Engine) -> io::Result<Option<Vec<u8>>> {
+    fn message(&mut self, now: Instant, inputs: &mut Inputs<'_>) -> io::Result<Option<Vec<u8>>> {
         let mut items = Vec::with_capacity(ITEMS);
-        engine.bequeath(ITEMS, &mut items);
+        inputs.bequeath(now, ITEMS, &mut items);
         self.told += items.len();
         if items.is_empty() {
             let first = self.caught_up.is_none();
@@ -210,9 +211,9 @@ impl Succession {
     }
 
     /// The workers have stopped: tells the rest.
-    pub(in crate::driver) fn tell_rest(&mut self, engine: &mut Engine) {
+    pub(in crate::driver) fn tell_rest(&mut self, now: Instant, inputs: &mut Inputs<'_>) {
         loop {
-            let next = self.next.take().map_or_else(|| self.message(engine), |next| Ok(Some(next)));
+            let next = self.next.take().map_or_else(|| self.message(now, inputs), |next| Ok(Some(next)));
             let sent = match next {
                 Ok(None) => return,
                 Ok(Some(octets)) => self.out.as_ref().is_some_and(|out| out.send_timeout(octets, PATIENCE).is_ok()),

@@ -19,6 +19,7 @@ use crate::config::{Configuration, Site};
 use crate::engine::{Effect, Engine, GroupPlan, Keys};
 use crate::manage::api::{SyncBoxView, SyncView};
 use crate::sync::{ALIVE, Common, FromHearer, FromTeller, Hello, Partner, VERSION, encode, shared_keys};
+use crate::tape::Inputs;
 use crate::time::Instant;
 use link::{Event, LinkId, Out, Refusals};
 
@@ -61,7 +62,7 @@ struct Stranger {
 }
 
 /// The engine is one of several from now on, if the configuration says so. To be called before it knows any context.
-pub(super) fn join(configuration: &Configuration, clock: Clock, engine: &mut Engine) {
+pub(super) fn join(configuration: &Configuration, clock: Clock, inputs: &mut Inputs<'_>) {
     let Some(sync) = &configuration.site.sync else { return };
     let (now, wall) = (clock.now(), SystemTime::now().duration_since(SystemTime::UNIX_EPOCH).unwrap_or_default());
     let plan = GroupPlan {
@@ -71,7 +72,7 @@ pub(super) fn join(configuration: &Configuration, clock: Clock, engine: &mut Eng
         patience: sync.patience,
         base: wall.saturating_sub(now.0).as_micros() as u64,
     };
-    engine.join_group(now, plan);
+    inputs.unrecorded().0.join_group(now, plan);
 }
 
 /// The keys of a box that begins.
@@ -110,13 +111,9 @@ impl Boxes {
     }
 
     /// Hears and tells. How much there was to do.
-    pub(super) fn turn(
-        &mut self,
-        now: Instant,
-        rng: &mut StdRng,
-        engine: &mut Engine,
-        effects: &mut Vec<Effect>,
-    ) -> usize {
+    pub(super) fn turn(&mut self, now: Instant, inputs: &mut Inputs<'_>, effects: &mut Vec<Effect>) -> usize {
+        // A box with others is not recorded.
+        let (engine, rng) = inputs.unrecorded();
         let mut done = 0;
         while done < EVENTS_PER_TURN
             && let Ok(event) = self.events.try_recv()

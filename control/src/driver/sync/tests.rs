@@ -20,6 +20,7 @@ use rand::SeedableRng;
 use super::*;
 use crate::engine::Told;
 use crate::sim::{Plan, SitePlan, World};
+use crate::tape::Inputs;
 
 const DAY: (i64, i64) = (-3600, 86_400);
 const PATIENCE: Duration = Duration::from_secs(20);
@@ -117,8 +118,11 @@ impl Pair {
     fn turn(&mut self) {
         let Pair { world, boxes: [first, second], .. } = self;
         let now = world.now;
-        world.nodes[0].act(now, |now, rng, engine, effects| first.turn(now, rng, engine, effects));
-        world.nodes[0].second_acts(now, |now, rng, engine, effects| second.turn(now, rng, engine, effects));
+        world.nodes[0]
+            .act(now, |now, rng, engine, effects| first.turn(now, &mut Inputs::new(engine, rng, None), effects));
+        world.nodes[0].second_acts(now, |now, rng, engine, effects| {
+            second.turn(now, &mut Inputs::new(engine, rng, None), effects)
+        });
         world.run(Duration::from_millis(2));
         thread::sleep(Duration::from_millis(1));
     }

@@ -26,6 +26,7 @@ use self::watch::{News, Watch, Watched};
 use super::RunError;
 use crate::config::{LinkAddress, Site};
 use crate::engine::{Effect, Engine, Wanted};
+use crate::tape::Inputs;
 use crate::time::Instant;
 
 pub(super) use tend::Conditions;
@@ -129,19 +130,19 @@ impl System {
         &mut self,
         site: &Site,
         now: Instant,
-        engine: &mut Engine,
+        inputs: &mut Inputs<'_>,
         effects: &mut Vec<Effect>,
     ) -> Result<(), RunError> {
         let failed = |error: io::Error| RunError::System(format!("netlink: {error}"));
         for at in 0..self.interfaces.len() {
             let Interface { port, index, .. } = self.interfaces[at];
             let addresses = self.netlink.addresses(index).map_err(failed)?;
-            engine.system_addresses(port, &addresses, effects);
+            inputs.system_addresses(now, port, &addresses, effects);
         }
         let inside = (PortId(site.lan_port as u8), site.lan.address());
         let inner = self.interfaces.iter().find(|it| it.port == inside.0).map(|it| it.index);
         let way = self.netlink.way_to(inside.1).map_err(failed)?.filter(|(index, _)| Some(*index) == inner);
-        engine.learn_inner_router(now, way.and_then(|(_, gateway)| gateway), effects);
+        inputs.learn_inner_router(now, way.and_then(|(_, gateway)| gateway), effects);
         let watched: io::Result<Vec<Watched>> = self.interfaces.iter().map(Interface::watched).collect();
         self.watch = Some(Watch::start(watched.map_err(failed)?, inside).map_err(failed)?);
         Ok(())
@@ -153,7 +154,7 @@ impl System {
     }
 
     /// Takes in what the system sends and what has changed about it. How much there was.
-    pub(super) fn turn(&mut self, now: Instant, engine: &mut Engine, effects: &mut Vec<Effect>) -> usize {
+    pub(super) fn turn(&mut self, now: Instant, inputs: &mut Inputs<'_>, effects: &mut Vec<Effect>) -> usize {
         let Some(watch) = &self.watch else { return 0 };
         let mut seen = 0;
         while seen < NEWS_PER_TURN
@@ -161,18 +162,18 @@ impl System {
         {
             seen += 1;
             match news {
-                News::Frame(port, frame) => engine.from_system(port, frame, effects),
-                News::Addresses(port, addresses) => engine.system_addresses(port, &addresses, effects),
-                News::Gateway(gateway) => engine.learn_inner_router(now, gateway, effects),
+                News::Frame(port, frame) => inputs.from_system(now, port, frame, effects),
+                News::Addresses(port, addresses) => inputs.system_addresses(now, port, &addresses, effects),
+                News::Gateway(gateway) => inputs.learn_inner_router(now, gateway, effects),
                 News::Gone(port) => {
-                    engine.system_addresses(port, &[], effects);
+                    inputs.system_addresses(now, port, &[], effects);
                     self.interfaces.retain(|interface| interface.port != port);
                     break;
                 }
             }
         }
         if let Some(watch) = &self.watch {
-            engine.system_lost(watch.lost());
+            inputs.system_lost(now, watch.lost());
         }
         seen
     }

@@ -49,7 +49,7 @@ impl Control {
     pub(in crate::driver) fn begin_system(&mut self) -> Result<(), RunError> {
         let Control { system, configuration, clock, engine, effects, .. } = self;
         let Some(system) = system else { return Ok(()) };
-        system.begin(&configuration.site, clock.now(), engine, effects)?;
+        system.begin(&configuration.site, clock.now(), &mut engine.inputs(), effects)?;
         self.carry_out();
         Ok(())
     }

@@ -167,7 +167,6 @@ impl Engine {
     }
 
     fn hear_handed(&mut self, now: Instant, rng: &mut dyn Rng, packet: &[u8], effects: &mut Vec<Effect>) {
-        self.tally.count(Event::HandedIn);
         let mut frame = vec![0; ethernet::HEADER_LEN];
         frame.extend_from_slice(packet);
         self.control_message(now, rng, &frame, effects);

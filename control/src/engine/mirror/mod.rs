@@ -13,6 +13,7 @@
 mod heard;
 mod passive;
 
+use std::cell::Cell;
 use std::collections::VecDeque;
 use std::sync::Arc;
 use std::time::Duration;
@@ -116,6 +117,8 @@ pub(super) struct Mirrors {
     plan: GroupPlan,
     others: Vec<Other>,
     since: Instant,
+    /// Whether this box was once found to know what the others know, or that there is nobody.
+    fit: Cell<bool>,
     asked: HashMap<ContextTag, (Instant, bool)>,
     missed: HashSet<Ulid>,
 }
@@ -202,7 +205,8 @@ impl Engine {
     pub fn join_group(&mut self, now: Instant, plan: GroupPlan) {
         self.endpoint.join_group(plan.box_id, plan.boxes, plan.others);
         let others = (0..plan.others).map(|_| Other::default()).collect();
-        let mirrors = Mirrors { plan, others, since: now, asked: HashMap::new(), missed: HashSet::new() };
+        let fit = Cell::new(false);
+        let mirrors = Mirrors { plan, others, since: now, fit, asked: HashMap::new(), missed: HashSet::new() };
         self.mirrors = Some(Box::new(mirrors));
         self.advance_group(now);
     }
@@ -280,14 +284,16 @@ impl Engine {
     /// Whether this box knows what the others know, as far as they are there: before that it is not fit to serve. A box that
     /// nobody talks to waits for a while and then serves alone.
     pub fn is_caught_up(&self, now: Instant) -> bool {
-        let Some(mirrors) = &self.mirrors else { return true };
+        let Some(mirrors) = self.mirrors.as_ref().filter(|mirrors| !mirrors.fit.get()) else { return true };
         let waits = |other: &&Other| other.heard && !other.told_all;
         if mirrors.others.iter().any(|other| waits(&other)) {
             return false;
         }
         let known = mirrors.others.iter().any(|other| other.told_all);
         let alone = mirrors.others.iter().all(|other| other.refused);
-        known || alone || now.since(mirrors.since) >= mirrors.plan.patience
+        // Whoever serves goes on when others come that have to tell him something.
+        mirrors.fit.set(known || alone || now.since(mirrors.since) >= mirrors.plan.patience);
+        mirrors.fit.get()
     }
 
     /// What was told and heard, and whether another box is there: it can be heard, can hear us, and has told everything.

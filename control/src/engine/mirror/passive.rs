@@ -136,6 +136,9 @@ impl Engine {
     /// for the moment.
     pub(in crate::engine) fn ask_for_tag(&mut self, now: Instant, tag: ContextTag) -> bool {
         let Some(mine) = self.mirrors.as_ref().map(|mirrors| mirrors.plan.box_id) else { return false };
+        if self.endpoint.find_by_local_tag(tag).is_some() {
+            return false;
+        }
         let maker = tags::box_of(tag);
         let Some(other) = self.other_with(maker).filter(|_| maker != mine) else { return false };
         let Some(mirrors) = self.mirrors.as_mut() else { return false };

@@ -13,6 +13,7 @@ mod policy;
 mod providers;
 pub mod records;
 mod remote;
+mod replay;
 mod show;
 mod store;
 mod system;
@@ -30,7 +31,9 @@ use std::process::ExitCode;
 use clap::{Args, Parser, Subcommand, ValueEnum};
 use serde::Serialize;
 
-use super::api::{ContextFilter, ContextState, SteerRequest, Steering};
+pub use replay::{Look, ReplayArgs, ReplayLine, Replayer, Say};
+
+use super::api::{ContextFilter, ContextState, Request, SteerRequest, Steering};
 use super::client::{Client, ClientError};
 use crate::config::edit::{NewProvider, SiteEditError};
 use crate::config::hosts::EditError;
@@ -156,6 +159,14 @@ enum Verb {
     /// Ends with --count, --seconds or control-C. One trace at a time; records that are more than --rate, or find no room, are
     /// counted and left out. With --json, a line for each packet.
     Trace(trace::TraceArgs),
+    /// The recording of everything the control core of the running box is told (`pshim6d --record`).
+    #[command(subcommand)]
+    Record(replay::RecordVerb),
+    /// Decide again what a recorded box decided, and tell of it: what happened when, and how the box was then.
+    ///
+    /// Needs no daemon, and changes nothing. Says where this program decides otherwise than the one that recorded. Exit status: 1
+    /// when it does, or when the recording is damaged.
+    Replay(replay::ReplayArgs),
     /// A live screen: providers, rates, paths, what is dropped most. Control-C ends it.
     Top(top::TopArgs),
     /// Print what a shell has to know to complete commands.
@@ -468,9 +479,11 @@ impl Output<'_> {
 }
 
 /// Runs one command; answers go to `out`, everything else to `err`.
-pub fn run(cli: &Cli, out: &mut dyn Write, err: &mut dyn Write) -> ExitCode {
+///
+/// `replayer` decides again what was recorded.
+pub fn run(cli: &Cli, replayer: Replayer, out: &mut dyn Write, err: &mut dyn Write) -> ExitCode {
     let mut output = Output { json: cli.json, socket: cli.socket.as_deref(), remote: &cli.remote, out, err };
-    let result = obey(cli, &mut output).and_then(|()| Ok(output.out.flush()?));
+    let result = obey(cli, replayer, &mut output).and_then(|()| Ok(output.out.flush()?));
     match result {
         Ok(()) => ExitCode::SUCCESS,
         // `pshim6ctl contexts | head` is no failure.
@@ -489,13 +502,13 @@ fn works_on_files(verb: &Verb) -> bool {
     let changes = |arguments: &ProviderArgs| arguments.change.is_some();
     match verb {
         Verb::Check | Verb::Doctor(_) | Verb::Host(_) | Verb::Key(_) | Verb::Store(_) | Verb::Zone { .. } => true,
-        Verb::Completion { .. } | Verb::Man { .. } => true,
+        Verb::Completion { .. } | Verb::Man { .. } | Verb::Replay(_) => true,
         Verb::Provider(arguments) => changes(arguments),
         _ => false,
     }
 }
 
-fn obey(cli: &Cli, output: &mut Output<'_>) -> Result<(), VerbError> {
+fn obey(cli: &Cli, replayer: Replayer, output: &mut Output<'_>) -> Result<(), VerbError> {
     let config = cli.config.as_path();
     if cli.remote.is_given() && works_on_files(&cli.verb) {
         return Err(VerbError::Words("this works on the files of this machine: --connect has no part in it".into()));
@@ -514,7 +527,7 @@ fn obey(cli: &Cli, output: &mut Output<'_>) -> Result<(), VerbError> {
             files::host_records(config, name.as_deref(), domain.as_deref(), output)
         }
         Verb::Key(KeyVerb::Make { bits }) => files::key_make(config, *bits, output),
-        Verb::Upgrade => upgrade::run(config, output),
+        Verb::Upgrade => upgrade::run(config, Request::Upgrade, output),
         Verb::Status => show::status(config, output),
         Verb::Box(verb) => show::serve(config, matches!(verb, BoxVerb::Serve), output),
         Verb::Hosts => show::hosts(config, output),
@@ -536,6 +549,8 @@ fn obey(cli: &Cli, output: &mut Output<'_>) -> Result<(), VerbError> {
         Verb::Reload => show::reload(config, output),
         Verb::Explain(asked) => trace::explain(config, asked, output),
         Verb::Trace(asked) => trace::trace(config, asked, output),
+        Verb::Record(verb) => replay::record(config, verb, output),
+        Verb::Replay(asked) => replay::replay(asked, replayer, output),
         Verb::Top(asked) => top::top(config, asked, output),
         Verb::Completion { shell } => manual::completion(*shell, output),
         Verb::Man { directory } => manual::man(directory, output),

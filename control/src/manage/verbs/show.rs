@@ -8,7 +8,7 @@ use super::uplinks::uplinks_text;
 use super::{Output, VerbError};
 use crate::manage::api::{
     ContextFilter, ContextView, ContextsView, CountersView, DnsView, HostsView, LeasesView, LivenessView, Natv6View,
-    PathsView, Request, Response, ServeRequest, StatusView, SteerRequest, SyncView,
+    PathsView, ProviderView, Request, Response, ServeRequest, StatusView, SteerRequest, SyncView,
 };
 use crate::manage::table::Table;
 use crate::publish::Counts;
@@ -143,7 +143,7 @@ fn leases_text(view: &LeasesView) -> String {
     text
 }
 
-fn hosts_text(view: &HostsView) -> String {
+pub(super) fn hosts_text(view: &HostsView) -> String {
     let mut text = hosts_table(&view.hosts);
     if !view.quarantined.is_empty() {
         let mut table = Table::new(&["GONE", "MAC", ">LEFT", "ADDRESSES NO OTHER HOST MAY HAVE YET"]);
@@ -194,21 +194,7 @@ fn status_text(view: &StatusView) -> String {
     if let Some(sync) = &view.sync {
         text += &sync_text(sync);
     }
-    let mut providers =
-        Table::new(&["PROVIDER", "STATE", "USE", "PORT", "PREFIX", "NEXT HOP", "RESOLVED", ">PREFERENCE", ">CONTEXTS"]);
-    for it in &view.providers {
-        providers.row([
-            it.name.clone(),
-            up(it.up),
-            if it.leaving { "leaving".into() } else { it.steering.to_string() },
-            it.port.clone(),
-            it.prefix.clone(),
-            or_dash(it.next_hop),
-            if it.next_hop_resolved { "yes" } else { "no" }.into(),
-            it.preference.to_string(),
-            it.contexts.to_string(),
-        ]);
-    }
+    let providers = providers_table(&view.providers);
     let uplinks = uplinks_text(&view.uplinks);
     let mut ports = Table::new(&[
         "PORT", "LINK", "DEVICE", "MAC", ">MTU", ">QUEUES", "SPREAD", ">RX", ">MISSED", ">TX", ">DROPPED",
@@ -279,7 +265,26 @@ fn sync_text(view: &SyncView) -> String {
     format!("other boxes: this one {state}\n{boxes}{}", reasons.collect::<String>())
 }
 
-fn contexts_text(view: &ContextsView) -> String {
+pub(super) fn providers_table(views: &[ProviderView]) -> Table {
+    let mut providers =
+        Table::new(&["PROVIDER", "STATE", "USE", "PORT", "PREFIX", "NEXT HOP", "RESOLVED", ">PREFERENCE", ">CONTEXTS"]);
+    for it in views {
+        providers.row([
+            it.name.clone(),
+            up(it.up),
+            if it.leaving { "leaving".into() } else { it.steering.to_string() },
+            it.port.clone(),
+            it.prefix.clone(),
+            or_dash(it.next_hop),
+            if it.next_hop_resolved { "yes" } else { "no" }.into(),
+            it.preference.to_string(),
+            it.contexts.to_string(),
+        ]);
+    }
+    providers
+}
+
+pub(super) fn contexts_text(view: &ContextsView) -> String {
     let mut table = Table::new(&[
         "ULID",
         "PEER ULID",
@@ -332,7 +337,7 @@ fn liveness(it: &LivenessView) -> String {
     format!("{} {:.0} ms{held}", it.state, it.detection_ms)
 }
 
-fn paths_text(view: &PathsView) -> String {
+pub(super) fn paths_text(view: &PathsView) -> String {
     let mut table = Table::new(&[
         "PROVIDER",
         "PEER PREFIX",
@@ -377,7 +382,7 @@ fn explained(view: &CountersView, all: bool) -> String {
     if text.is_empty() { "every counter is zero (--all shows them)\n".into() } else { text }
 }
 
-fn counters_text(view: &CountersView, all: bool) -> String {
+pub(super) fn counters_text(view: &CountersView, all: bool) -> String {
     let mut table = Table::new(&["COUNTER", ">VALUE", "MEANING"]);
     for (name, value) in view.counters.iter().filter(|(_, value)| all || **value > 0) {
         table.row([name.clone(), value.to_string(), view.descriptions.get(name).cloned().unwrap_or_default()]);

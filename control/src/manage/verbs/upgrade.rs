@@ -13,9 +13,9 @@ const QUESTIONS: u32 = 1200;
 const PAUSE: Duration = Duration::from_millis(100);
 
 /// Asks for it, and waits until it is done.
-pub(super) fn run(config: &Path, output: &mut Output<'_>) -> Result<(), VerbError> {
+pub(super) fn run(config: &Path, request: Request, output: &mut Output<'_>) -> Result<(), VerbError> {
     let mut client = output.client(config)?;
-    let Response::Upgrading(new) = client.call(Request::Upgrade)? else { return Err(client.wrong_answer().into()) };
+    let Response::Upgrading(new) = client.call(request)? else { return Err(client.wrong_answer().into()) };
     if !output.json {
         output.note(format!("process {} takes over", new.process))?;
     }
