@@ -1,6 +1,7 @@
 #!/usr/bin/env python3
 """Two boxes for each site: whatever happens to one of them, to its peer or to the stores, sessions go on."""
 
+import time
 import unittest
 
 from common import SITES, LabTest, box, need_boxes, note, plan, routing, trouble
@@ -79,6 +80,15 @@ class Synced(TwoBoxes):
     def all_told(self):
         partners = [partner for each in box.every() for partner in box.ctl_json(each, "status")["sync"]["boxes"]]
         return len(partners) == 4 and all(it["caught_up"] and not it["behind"] for it in partners)
+
+    def test_an_upgrade_does_not_move_the_site(self):
+        site, began = SITES["a"], time.time()
+        box.succeed(site)
+        seen = set()
+        while time.time() < began + 4:
+            seen.update(routing.serving(site).values())
+        self.assertEqual(seen, {1})
+        note(f"an upgrade: longest silence {self.sessions.silence_ms(began, time.time()):.0f} ms")
 
     # R5533-124: nobody's tags change, so nobody is told of anything.
     def assert_recovered(self, count):

@@ -61,7 +61,8 @@ def start_and_wait(site):
 
 def management(site, state):
     """A box loses, or finds again, its peer and the stores."""
-    net.exec_in(plan.MGMT_SWITCH, ["ip", "link", "set", f"{site.name}{site.number}", state])
+    # A machine without power has no link to take down, and comes back with one that is up.
+    net.exec_in(plan.MGMT_SWITCH, ["ip", "link", "set", f"{site.name}{site.number}", state], check=False)
 
 
 def store_link(node, state):
@@ -116,13 +117,15 @@ def suffer(sessions, trouble, hold_s=2.0, settle_s=1.5):
     lasted, and when it ended."""
     site = plan.SITES.get(trouble.about)
     began = time.time()
-    trouble.begin()
-    time.sleep(hold_s)
-    if site:
-        routing.wait_serving(site, trouble.serves)
-    sessions.wait_flowing()
-    ended = time.time()
-    trouble.end()
+    try:
+        trouble.begin()
+        time.sleep(hold_s)
+        if site:
+            routing.wait_serving(site, trouble.serves)
+        sessions.wait_flowing()
+    finally:
+        ended = time.time()
+        trouble.end()
     if site:
         routing.wait_serving(site, 1)
     time.sleep(settle_s)

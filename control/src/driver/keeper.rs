@@ -185,7 +185,12 @@ impl<'a> Keeper<'a> {
     /// Takes in what the cluster says.
     fn hear(&mut self, heard: Heard) {
         match self.store.as_mut().map(|store| store.hear(heard)) {
-            Some(Ok(())) => self.tell(),
+            Some(Ok(())) => {
+                self.tell();
+                if self.store.as_ref().is_some_and(|store| store.is_refused()) {
+                    self.again.store(true, Ordering::Relaxed);
+                }
+            }
             Some(Err(error)) => self.fail(&error),
             // All of it is asked for when there is a store again.
             None => {}

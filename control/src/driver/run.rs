@@ -50,7 +50,7 @@ pub fn run(configuration: Configuration, surroundings: Surroundings) -> Result<(
     control.recording = recording;
     control.conditions.withdrawn = old.as_ref().is_some_and(|(_, beginning)| beginning.withdrawn);
     control.system = System::open(&control.configuration.site, clock.now(), &control.engine, interfaces)?;
-    super::sync::join(&control.configuration, clock, &mut control.engine.inputs());
+    super::sync::join(&control.configuration, clock, &mut control.engine.inputs(), old.is_some());
     let said = (control.configuration.policy.as_deref(), control.carried.as_slice());
     control.engine.inputs().set_policy(clock.now(), said, policy, &mut Vec::new());
     let taken_over = old.is_some();

@@ -21,6 +21,8 @@ struct One {
     file: PathBuf,
     /// What the store is known to say of it: version, who wrote it, and the text in the clear.
     known: Option<(u64, String, Option<String>)>,
+    /// What this box goes by: what the file said when it was last taken over.
+    loaded: Option<String>,
     /// What is here although the store says otherwise, which was not good here.
     kept: Option<Option<String>>,
 }
@@ -45,7 +47,11 @@ impl Sharing {
         let octets = cluster.wrap_key.as_deref().map(wrap_key).transpose();
         let octets = octets.map_err(|problem| RunError::Policy(problem.to_string()))?;
         let seal = octets.and_then(|octets| Seal::new(&octets));
-        let one = |share: &Share| Some(One { share: *share, file: share.file(site)?, known: None, kept: None });
+        let one = |share: &Share| {
+            let file = share.file(site)?;
+            let loaded = share.read(&file).ok().flatten();
+            Some(One { share: *share, file, known: None, loaded, kept: None })
+        };
         let mut sharing = Sharing { files: cluster.share.iter().filter_map(one).collect(), seal };
         for document in known {
             if let Some((at, text)) = sharing.opened(&document) {
@@ -103,7 +109,13 @@ impl Sharing {
             let aside = one.share.put_aside(file, own).map_err(fails).ok()?;
             warn!(name, version = document.version, by = document.by, ours = %aside.display(), "another box was first; what this one had is put aside");
         }
-        one.share.write(file, text.as_deref()).map_err(fails).ok()?;
+        if let Err(reason) = one.share.write(file, text.as_deref()) {
+            fails(reason);
+            // What is here still is not what anybody wants to tell the others.
+            one.kept = Some(before);
+            return None;
+        }
+        one.loaded = text;
         info!(name, version = document.version, by = document.by, "taken from the store");
         Some(Taken { at, before })
     }
@@ -115,17 +127,27 @@ impl Sharing {
             if let Err(reason) = one.share.write(&one.file, before.as_deref()) {
                 error!(file = %one.file.display(), %reason, "cannot be put back");
             }
+            one.loaded.clone_from(&before);
             one.kept = Some(before);
         }
     }
 
-    /// What was changed here and the store does not say: names and texts as they go there.
+    /// The files were taken over as they are now.
+    fn reloaded(&mut self) {
+        for one in &mut self.files {
+            if let Ok(now) = one.share.read(&one.file) {
+                one.loaded = now;
+            }
+        }
+    }
+
+    /// What was changed here and the store does not say: names and texts as they go there. A file that is not there is no change:
+    /// what all boxes have does not end because one has lost it.
     fn changed(&mut self, rng: &mut dyn Rng) -> Vec<(&'static str, Option<String>)> {
         let mut changed = Vec::new();
         for one in &self.files {
-            let Ok(now) = one.share.read(&one.file) else { continue };
+            let Some(now) = one.loaded.clone().map(Some) else { continue };
             let known = one.known.as_ref().and_then(|(.., text)| text.clone());
-            // A file that was never there is nothing to tell of.
             if now == known || one.kept.as_ref() == Some(&now) {
                 continue;
             }
@@ -171,12 +193,19 @@ impl Control {
             }
         }
         if back {
-            self.share();
+            self.tell_store();
         }
     }
 
-    /// Gives the store what was changed here.
+    /// Gives the store what was changed here and has just been taken over.
     pub(super) fn share(&mut self) {
+        if let Some(sharing) = &mut self.sharing {
+            sharing.reloaded();
+        }
+        self.tell_store();
+    }
+
+    fn tell_store(&mut self) {
         let Control { sharing: Some(sharing), leases: Some(leases), rng, .. } = self else { return };
         for (name, text) in sharing.changed(rng) {
             leases.share(name, text);
@@ -194,7 +223,7 @@ mod tests {
         std::fs::create_dir_all(&folder).unwrap();
         let file = folder.join(name);
         let share = if name == "key" { Share::Key } else { Share::Hosts };
-        let files = vec![One { share, file: file.clone(), known: None, kept: None }];
+        let files = vec![One { share, file: file.clone(), known: None, loaded: None, kept: None }];
         (Sharing { files, seal: Seal::new(&[5; 32]) }, file)
     }
 
@@ -215,6 +244,8 @@ mod tests {
         assert_eq!((read(&file).as_str(), sharing.changed(rng)), ("one", vec![]));
         // Its own words come back and change nothing.
         std::fs::write(&file, "two").unwrap();
+        assert_eq!(sharing.changed(rng), [], "nobody has taken it over");
+        sharing.reloaded();
         assert_eq!(sharing.changed(rng), [("hosts", Some("two".to_owned()))]);
         assert!(sharing.receive(document("hosts", 2, "two")).is_none());
         assert_eq!(sharing.changed(rng), []);
@@ -231,6 +262,10 @@ mod tests {
         assert!(!sharing.view()[0].refused);
         assert_eq!(read(&file), "good");
         assert!(sharing.receive(document("nothing-of-ours", 1, "x")).is_none());
+        // A file that somebody has taken away is not taken away from all.
+        std::fs::remove_file(&file).unwrap();
+        sharing.reloaded();
+        assert_eq!(sharing.changed(rng), []);
         let _ = std::fs::remove_dir_all(file.parent().unwrap());
     }
 
@@ -239,6 +274,7 @@ mod tests {
         let (mut sharing, file) = one("key", "sealed");
         let rng: &mut dyn Rng = &mut <rand::rngs::StdRng as rand::SeedableRng>::seed_from_u64(1);
         std::fs::write(&file, "secret").unwrap();
+        sharing.reloaded();
         let changed = sharing.changed(rng);
         let [("key", Some(sealed))] = &changed[..] else { panic!("{changed:?}") };
         assert!(!sealed.contains("secret"));
@@ -254,6 +290,7 @@ mod tests {
         assert_eq!(mode & 0o777, 0o600);
         // A box that has lost its key takes it from nobody.
         std::fs::remove_file(&copy).unwrap();
+        other.reloaded();
         assert_eq!(other.changed(rng), []);
         for file in [file, copy] {
             let _ = std::fs::remove_dir_all(file.parent().unwrap());

@@ -24,6 +24,8 @@ const PROBE: Duration = Duration::from_secs(3);
 /// How soon it is tried again, at first and at last.
 const AGAIN: Duration = Duration::from_millis(100);
 const AGAIN_MAX: Duration = Duration::from_secs(2);
+/// For how long something has to have been followed to be worth following again at once.
+const LASTED: Duration = Duration::from_secs(5);
 
 /// The other boxes, by way of the cluster.
 pub(super) struct Others {
@@ -89,9 +91,12 @@ impl Watcher {
                 None => self.read_all(),
             };
             let Ok(from) = from else { return };
+            let began = WallInstant::now();
             if from > 0 && self.follow(from).is_err() {
                 return;
             }
+            // Reading all is dear, and what could be followed for a moment only will soon have to be read again.
+            self.pause = if began.elapsed() < LASTED { (self.pause * 2).min(AGAIN_MAX) } else { AGAIN };
             thread::sleep(self.pause);
         }
     }
@@ -101,13 +106,11 @@ impl Watcher {
         self.again.store(false, Ordering::Relaxed);
         match self.clients[0].read_all() {
             Ok(all) => {
-                self.pause = AGAIN;
                 let revision = all.revision;
                 self.tell(Heard::All(all))?;
                 Ok(revision)
             }
             Err(error) => {
-                self.pause = (self.pause * 2).min(AGAIN_MAX);
                 self.tell(Heard::Lost(error.to_string()))?;
                 Ok(0)
             }

@@ -181,7 +181,7 @@ impl Group {
     }
 
     fn tick(&mut self) -> Stamp {
-        self.clock += 1;
+        self.clock = self.clock.saturating_add(1);
         Stamp::new(self.clock, self.box_id)
     }
 

@@ -190,6 +190,7 @@ impl Endpoint {
         if let Some(context) = self.store.get_mut_unnoted(id) {
             carried.write_to(context, list);
             context.local_udp &= self.config.udp;
+            context.local_liveness &= self.config.liveness;
             // Whatever was under way here is the other box's affair.
             context.state = State::Established;
             context.exchange = None;

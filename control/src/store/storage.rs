@@ -94,6 +94,11 @@ pub trait Storage: Send {
         false
     }
 
+    /// Whether what is reached is not the store we know, so that all of it has to be read again before anything of it counts.
+    fn is_refused(&self) -> bool {
+        false
+    }
+
     /// Takes in what the cluster says, if there is one.
     fn hear(&mut self, heard: Heard) -> Result<(), StoreError> {
         drop(heard);

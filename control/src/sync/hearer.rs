@@ -48,7 +48,7 @@ impl Hearer {
     pub fn begin(&mut self, fresh: bool, first: u64) -> Result<(), Broken> {
         if fresh {
             self.heard = first.saturating_sub(1);
-        } else if first == 0 || first > self.heard + 1 {
+        } else if first == 0 || first > self.heard.saturating_add(1) {
             return Err(Broken::Beginning);
         }
         self.begun = true;
@@ -67,8 +67,8 @@ impl Hearer {
             self.repeated += 1;
             return Ok(false);
         }
-        if number > self.heard + 1 {
-            return Err(Broken::Gap { came: number, expected: self.heard + 1 });
+        if number > self.heard.saturating_add(1) {
+            return Err(Broken::Gap { came: number, expected: self.heard.saturating_add(1) });
         }
         self.heard = number;
         self.received += 1;
@@ -83,10 +83,10 @@ impl Hearer {
         if !self.begun {
             return Err(Broken::Beginning);
         }
-        if next <= self.heard + 1 {
+        if next <= self.heard.saturating_add(1) {
             return Ok(());
         }
-        Err(Broken::Gap { came: next, expected: self.heard + 1 })
+        Err(Broken::Gap { came: next, expected: self.heard.saturating_add(1) })
     }
 
     /// What has been taken in.

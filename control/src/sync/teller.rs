@@ -129,6 +129,9 @@ impl Teller {
 
     /// The one that hears has taken in everything up to a number. Nonsense changes nothing.
     pub fn acknowledged(&mut self, number: u64) {
+        if number >= self.next {
+            return;
+        }
         while self.next - self.window.len() as u64 <= number {
             let Some(frame) = self.window.pop_front() else { return };
             self.octets -= frame.len();

@@ -83,7 +83,7 @@ pub(super) fn start(sync: &Sync, files: &SyncFiles, refusals: Arc<Refusals>) -> 
         for (at, peer) in sync.peers.iter().enumerate() {
             local.spawn_local(call(at, *peer, files.client.clone(), shared.clone()));
         }
-        runtime.block_on(local.run_until(listen(sync.listen, files.server.clone(), shared)));
+        runtime.block_on(local.run_until(listen(sync, files.server.clone(), shared)));
     })?;
     Ok(said)
 }
@@ -141,7 +141,8 @@ async fn call(at: usize, peer: SocketAddr, client: Arc<rustls::ClientConfig>, sh
 }
 
 /// Takes calls.
-async fn listen(address: SocketAddr, server: Arc<rustls::ServerConfig>, shared: Rc<Shared>) {
+async fn listen(sync: Sync, server: Arc<rustls::ServerConfig>, shared: Rc<Shared>) {
+    let address = sync.listen;
     let acceptor = TlsAcceptor::from(server);
     let handshakes = Arc::new(Semaphore::new(HANDSHAKES_MAX));
     let mut told = false;
@@ -162,6 +163,12 @@ async fn listen(address: SocketAddr, server: Arc<rustls::ServerConfig>, shared: 
             sleep(PORT_TAKEN).await;
             continue;
         };
+        // Whoever calls from elsewhere is none of the others, and takes no place from them.
+        let caller = from.ip().to_canonical();
+        if sync.peers.iter().all(|peer| peer.ip().to_canonical() != caller) {
+            shared.refusals.handshakes.fetch_add(1, Ordering::Relaxed);
+            continue;
+        }
         let Ok(place) = handshakes.clone().try_acquire_owned() else {
             shared.refusals.handshakes.fetch_add(1, Ordering::Relaxed);
             continue;

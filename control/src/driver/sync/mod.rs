@@ -5,7 +5,7 @@ mod link;
 use std::net::IpAddr;
 use std::sync::Arc;
 use std::sync::atomic::Ordering;
-use std::time::SystemTime;
+use std::time::{Duration, SystemTime};
 
 use rand::Rng;
 use rand::rngs::StdRng;
@@ -62,14 +62,15 @@ struct Stranger {
 }
 
 /// The engine is one of several from now on, if the configuration says so. To be called before it knows any context.
-pub(super) fn join(configuration: &Configuration, clock: Clock, inputs: &mut Inputs<'_>) {
+pub(super) fn join(configuration: &Configuration, clock: Clock, inputs: &mut Inputs<'_>, takes_over: bool) {
     let Some(sync) = &configuration.site.sync else { return };
     let (now, wall) = (clock.now(), SystemTime::now().duration_since(SystemTime::UNIX_EPOCH).unwrap_or_default());
     let plan = GroupPlan {
         box_id: configuration.site.node.id,
         boxes: sync.boxes(),
         others: sync.peers.len(),
-        patience: sync.patience,
+        // Who is told by the process before it waits for nobody: the box is fit, and its routes stay.
+        patience: if takes_over { Duration::ZERO } else { sync.patience },
         base: wall.saturating_sub(now.0).as_micros() as u64,
     };
     inputs.unrecorded().0.join_group(now, plan);

@@ -26,6 +26,12 @@ const ANSWER_MAX: usize = 64 * 1024;
 /// Groups of messages that nobody asked for: links, IPv6 addresses, IPv6 routes (RTNLGRP_…).
 const GROUPS: [u32; 3] = [1, 9, 11];
 
+/// Answers that say there is no way to an address: none at all, or a route that throws away, refuses or skips.
+const NO_WAY: [rustix::io::Errno; 5] = {
+    use rustix::io::Errno;
+    [Errno::NETUNREACH, Errno::HOSTUNREACH, Errno::INVAL, Errno::ACCESS, Errno::AGAIN]
+};
+
 /// A route on an interface.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
 pub(super) struct Route {
@@ -153,9 +159,7 @@ impl Netlink {
             found = interface.filter(|_| message.header.kind == RouteType::Unicast).map(|index| (index, gateway));
         });
         match asked {
-            Err(error) if is(&error, rustix::io::Errno::NETUNREACH) || is(&error, rustix::io::Errno::HOSTUNREACH) => {
-                Ok(None)
-            }
+            Err(error) if NO_WAY.iter().any(|errno| is(&error, *errno)) => Ok(None),
             done => done.map(|()| found),
         }
     }

@@ -67,6 +67,8 @@ pub struct Shared<C> {
     mirror: Mirror,
     /// Why the cluster cannot be reached.
     alone: Option<String>,
+    /// Whether the cluster that is reached is not the one we know, so that nothing of it counts.
+    refused: bool,
     /// Whether it was told last that it cannot.
     told_alone: Option<bool>,
     news: Vec<News>,
@@ -89,7 +91,18 @@ impl<C: Cluster> Shared<C> {
     fn with_copy(copy: Store, node: &str, cluster: C) -> Result<Shared<C>, StoreError> {
         let mirror = copy.read_mirror()?;
         let alone = Some("the cluster was not asked yet".to_owned());
-        Ok(Shared { node: node.to_owned(), cluster, copy, mirror, alone, told_alone: None, news: Vec::new(), told: 0 })
+        let (refused, told_alone) = (false, None);
+        Ok(Shared {
+            node: node.to_owned(),
+            cluster,
+            copy,
+            mirror,
+            alone,
+            refused,
+            told_alone,
+            news: Vec::new(),
+            told: 0,
+        })
     }
 
     /// Why the cluster cannot be reached; nothing if it can.
@@ -120,7 +133,13 @@ impl<C: Cluster> Shared<C> {
                 self.go_alone(reason);
                 Ok(())
             }
+            Heard::Since(_) if self.refused => Ok(()),
             Heard::Since(events) => {
+                if let Err(reason) = self.check_since(&events) {
+                    self.refused = true;
+                    self.go_alone(reason);
+                    return Ok(());
+                }
                 let news = self.told + 1;
                 let mut changed = Vec::new();
                 for (key, value, revision) in &events.rows {
@@ -142,7 +161,9 @@ impl<C: Cluster> Shared<C> {
 
     /// All there is, and then what was written here while it could not be heard.
     fn take_all(&mut self, snapshot: &Snapshot) -> Result<(), StoreError> {
+        self.refused = false;
         if let Err(reason) = self.check_all(snapshot) {
+            self.refused = true;
             self.go_alone(reason);
             return Ok(());
         }
@@ -194,6 +215,19 @@ impl<C: Cluster> Shared<C> {
             (Some(known), Some(found)) if known != found => Err("it is another site's store".into()),
             _ => Ok(()),
         }
+    }
+
+    /// The same for what was written since: whoever empties the cluster, or makes it another site's, does not have hosts lose
+    /// their addresses.
+    fn check_since(&self, events: &Events) -> Result<(), String> {
+        for (key, value, _) in &events.rows {
+            let known = self.mirror.value(key);
+            let about_site = key == rows::DUID || key == rows::VERSION;
+            if about_site && known.is_some() && known != value.as_deref() {
+                return Err(format!("{key} in it is another than before; see \"store import\""));
+            }
+        }
+        Ok(())
     }
 
     /// Tells of rows as they are now. What is gone comes first, since something else may stand in its place.
@@ -371,6 +405,10 @@ impl<C: Cluster> Storage for Shared<C> {
 
     fn is_alone(&self) -> bool {
         self.alone.is_some()
+    }
+
+    fn is_refused(&self) -> bool {
+        self.refused
     }
 
     fn hear(&mut self, heard: Heard) -> Result<(), StoreError> {

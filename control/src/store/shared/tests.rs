@@ -325,6 +325,21 @@ fn what_was_given_alone_outlives_the_box_and_is_written_by_the_next_process() {
     newer.rows.iter_mut().filter(|row| row.key == rows::VERSION).for_each(|row| row.value = "2".into());
     store.hear(Heard::All(newer)).unwrap();
     assert!(store.alone().unwrap().contains("of version 2"));
+    // Nor is what is written there afterwards, until it is itself again.
+    let gone = |keys: &[&str]| Events {
+        revision: 1 << 40,
+        rows: keys.iter().map(|key| ((*key).to_owned(), None, 1 << 40)).collect(),
+    };
+    let lease_row = memory.all().rows.iter().find(|row| row.key.starts_with("leases/")).unwrap().key.clone();
+    store.hear(Heard::Since(gone(&[&lease_row]))).unwrap();
+    assert!(store.is_refused() && store.load().unwrap().leases.len() == 1);
+    store.hear(Heard::All(memory.all())).unwrap();
+    assert!(!store.is_refused() && store.alone().is_none(), "{:?}", store.alone());
+    // One that is emptied while it is watched.
+    store.hear(Heard::Since(gone(&[&lease_row, rows::DUID]))).unwrap();
+    assert!(store.is_refused() && store.alone().is_some());
+    assert_eq!(store.load().unwrap().leases.len(), 1);
+    assert_eq!(store.duid(&Duid::from_uuid([2; 16])).unwrap(), duid);
     drop(store);
     let _ = std::fs::remove_file(&file);
 }
