@@ -36,10 +36,14 @@ pub(super) struct Others {
 }
 
 impl Others {
-    /// Has a store hear everything, as soon as the cluster answers. One that knows something already does not wait long.
+    /// Has a store hear everything, as soon as the cluster answers. One that knows something already does not wait: nothing of a
+    /// box that takes over may stand still for as long as an answer takes, and what it knows is what it would go on with alone.
     pub(super) fn find(store: &mut Shared<Client>, settings: &Settings, time: Duration) -> Result<Others, StoreError> {
         let (mut reader, asker) = (client(settings)?, client(settings)?);
-        let (began, knows) = (WallInstant::now(), store.read_duid()?.is_some());
+        if store.read_duid()?.is_some() {
+            return Ok(Others { clients: [reader, asker], read: None });
+        }
+        let began = WallInstant::now();
         let read = loop {
             match reader.read_all() {
                 Ok(all) => {
@@ -47,7 +51,7 @@ impl Others {
                     store.hear(Heard::All(all))?;
                     break store.alone().is_none().then_some(revision);
                 }
-                Err(error) if knows || began.elapsed() > time || matches!(error, ClusterError::Refused(_)) => {
+                Err(error) if began.elapsed() > time || matches!(error, ClusterError::Refused(_)) => {
                     store.hear(Heard::Lost(error.to_string()))?;
                     break None;
                 }
