@@ -110,6 +110,8 @@ fn a_peer_that_never_answers_is_unreachable_and_left_alone() {
         scene.cut(provider, BOTH);
     }
     let sent = packet::udp(scene.hosts[0].ulid, scene.hosts[1].ulid, (9, 9), b"hello?");
+    // That a provider's router is found is a sign of life, for which one more I1 is sent.
+    scene.run(s(2));
     scene.send(0, &sent);
     scene.run(s(6));
     let (kind, code, _, quote) = scene.error_at(0);
