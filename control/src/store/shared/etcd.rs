@@ -5,7 +5,7 @@
 //! between reads and changes nothing; there is no way without.
 //!
 //! A client blocks its thread. It goes from one member of the cluster to the next until one answers, and each has
-//! [`PATIENCE`]; who asks twice because an answer was lost does no harm, since every write names what it is based on.
+//! `PATIENCE`; who asks twice because an answer was lost does no harm, since every write names what it is based on.
 
 use std::fmt;
 use std::sync::Arc;

@@ -7,7 +7,7 @@
 //! A box that cannot reach the cluster is *alone*: it goes on with what it knows, and writes into its copy. What it may give
 //! to a client that has nothing yet is only what it reserved beforehand, which no other box can give ([`Entry::Reserve`]).
 //! When the cluster is back all of it is read, what was written alone follows, and where somebody else wrote the same
-//! [`merge`] says whose stands.
+//! `merge` says whose stands.
 //!
 //! No socket and no thread in here but those of [`etcd`]; a test runs it against a cluster in memory.
 
