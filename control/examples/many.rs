@@ -8,8 +8,7 @@ mod scene;
 use std::time::{Duration, Instant as Wall};
 
 use clap::Parser;
-use control::engine::{Effect, GroupPlan};
-use control::sync::{FromTeller, decode, encode};
+use control::engine::Effect;
 use control::time::Instant;
 use dataplane::context::entry::Traffic;
 use dataplane::context::{Activity, Direction};
@@ -42,7 +41,6 @@ fn main() {
     let room = (arguments.contexts as u32).saturating_mul(3).max(1 << 16);
     let mut scene =
         Scene::new(Setting { hosts: arguments.hosts, locators: 2, contexts_max: room, limited: false }, 0, 0);
-    scene.with(|engine, now, _, _| engine.join_group(now, group(0)));
     let (octets, handles) = fill(&mut scene, &arguments);
     let (keepalives, _) = idle(&mut scene, Duration::from_secs(60));
     let (quiet, busiest_quiet) = idle(&mut scene, Duration::from_secs(20));
@@ -57,7 +55,6 @@ fn main() {
         began.elapsed()
     };
     let heir = succession(&mut scene);
-    let mirror = mirror(&mut scene);
     let lost = lost(&mut scene);
     let before = scene.engine().contexts().count();
     let (ended, busiest_end) = idle(&mut scene, Duration::from_secs(700));
@@ -78,14 +75,6 @@ fn main() {
             "octets_told_each": heir.octets / arguments.contexts,
             "ns_to_take_in_each": heir.taking.as_nanos() as u64 / arguments.contexts as u64,
             "contexts_taken": heir.taken,
-        },
-        "state_sync": {
-            "ns_to_tell_each": mirror.telling.as_nanos() as u64 / arguments.contexts as u64,
-            "us_longest_turn_of_telling": mirror.longest.as_micros() as u64,
-            "octets_told_each": mirror.octets / arguments.contexts,
-            "ns_to_take_in_each": mirror.taking.as_nanos() as u64 / arguments.contexts as u64,
-            "us_longest_turn_of_taking_in": mirror.longest_taking.as_micros() as u64,
-            "contexts_taken": mirror.taken,
         },
         "us_link_down": lost.as_micros() as u64,
         "contexts_before_the_end": before,
@@ -202,54 +191,6 @@ fn succession(scene: &mut Scene) -> Succession {
     }
     scene.with(|engine, _, _, _| engine.end_bequest());
     seen.taken = heir.contexts().count();
-    seen
-}
-
-/// One of two boxes.
-fn group(box_id: u8) -> GroupPlan {
-    GroupPlan { box_id, boxes: 2, others: 1, patience: Duration::ZERO, base: 0 }
-}
-
-/// What it costs to tell another box of all contexts, and that box to take them in, two batches in a turn as the driver does.
-struct Mirror {
-    telling: Duration,
-    longest: Duration,
-    octets: usize,
-    taking: Duration,
-    longest_taking: Duration,
-    taken: usize,
-}
-
-fn mirror(scene: &mut Scene) -> Mirror {
-    let none = Duration::ZERO;
-    let mut seen = Mirror { telling: none, longest: none, octets: 0, taking: none, longest_taking: none, taken: 0 };
-    let mut other = scene.heir();
-    other.join_group(scene.now, group(1));
-    other.partner_heard(0, 0, true);
-    scene.with(|engine, _, _, _| engine.partner_hears(0, 1, true));
-    let mut number = 0;
-    while scene.engine().left_to_tell(0) > 0 {
-        let mut messages: Vec<Vec<u8>> = Vec::new();
-        let took = scene.with(|engine, now, _, _| {
-            for _ in 0..2 {
-                let mut told = Vec::new();
-                engine.tell_partner(now, 0, 128, &mut told);
-                number += 1;
-                messages.push(encode(&FromTeller::Batch { number, now: now.0, told }));
-            }
-        });
-        seen.telling += took;
-        seen.longest = seen.longest.max(took);
-        for message in messages {
-            seen.octets += message.len();
-            let Some(FromTeller::Batch { now: sent, told, .. }) = decode(&message[4..]) else { continue };
-            let (began, mut effects) = (Wall::now(), Vec::new());
-            other.hear_partner(scene.now, scene.rng(), 0, sent, told, &mut effects);
-            seen.taking += began.elapsed();
-            seen.longest_taking = seen.longest_taking.max(began.elapsed());
-        }
-    }
-    seen.taken = other.contexts().count();
     seen
 }
 

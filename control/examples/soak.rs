@@ -23,6 +23,9 @@ struct Arguments {
     /// The first seed.
     #[arg(long, default_value_t = 0)]
     from: u64,
+    /// Only every so many of these seeds, as of the lives with several boxes for a site: `--from 3 --step 17`.
+    #[arg(long, default_value_t = 1)]
+    step: u64,
     /// Threads.
     #[arg(long)]
     jobs: Option<usize>,
@@ -157,7 +160,8 @@ fn mutants(arguments: &Arguments) -> bool {
 /// Lives all lives, or those until the first one that fails.
 fn run(arguments: &Arguments, first: bool) -> Sum {
     let jobs = arguments.jobs.unwrap_or_else(|| std::thread::available_parallelism().map_or(1, usize::from));
-    let (next, end) = (AtomicU64::new(arguments.from), arguments.from + arguments.lives);
+    let (next, step) = (AtomicU64::new(arguments.from), arguments.step.max(1));
+    let end = arguments.from + arguments.lives * step;
     let (began, stop) = (Instant::now(), AtomicBool::new(false));
     let sum = Mutex::new(Sum::default());
     // Panics are reported as what they are: violations of a seed.
@@ -168,7 +172,7 @@ fn run(arguments: &Arguments, first: bool) -> Sum {
             let (sum, next, stop, done) = (&sum, &next, &stop, done.clone());
             scope.spawn(move || {
                 while !stop.load(Ordering::Relaxed) {
-                    let seed = next.fetch_add(1, Ordering::Relaxed);
+                    let seed = next.fetch_add(step, Ordering::Relaxed);
                     if seed >= end {
                         break;
                     }

@@ -436,3 +436,36 @@ fn it_goes_in_udp_where_the_path_drops_the_header() {
     let [sent, in_udp] = [0, 1].map(|at| count(&scene)[at] - before[at]);
     assert!(sent > 300 && in_udp >= sent, "{in_udp} of {sent}");
 }
+
+/// Cuts the first site's providers in turn, for two seconds each, with some time in between. The longest silence of each cut.
+fn taking_turns(plan: Plan, seed: u64, between: Duration) -> Vec<Duration> {
+    let mut scene = Scene::new(&crowd(2, plan), seed);
+    let pairs = [(0, 2), (3, 1), (1, 2), (3, 0)];
+    let streams: Vec<StreamId> =
+        pairs.iter().flat_map(|(a, b)| [(*a, *b), (*b, *a)]).map(|(a, b)| scene.stream(a, b, ms(20))).collect();
+    scene.run(s(6));
+    let cut = |at: usize| {
+        let since = scene.now;
+        let provider = at % 2;
+        scene.cut(provider, BOTH);
+        scene.run(s(2));
+        scene.until_back(&streams, s(60));
+        scene.heal(provider);
+        scene.run(between);
+        silences(&scene, &streams, since)
+    };
+    (0..8).map(cut).collect()
+}
+
+// R5534-122: a peer that explores again soon after it found a way means it.
+#[test]
+fn providers_that_take_turns_in_failing_cost_no_more_than_the_first_failure() {
+    // Without a standby, which takes some time to be tested, a probe or two are needed.
+    for (liveness, most) in [("enabled = true", ms(1000)), ("", s(4))] {
+        for seed in 1..4 {
+            let plan = Plan { liveness: liveness.to_owned(), ..Plan::default() };
+            let took = taking_turns(plan, seed, ms(1500));
+            assert!(took.iter().all(|took| *took < most), "seed {seed}, {liveness:?}: {took:?}");
+        }
+    }
+}

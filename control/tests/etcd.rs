@@ -201,17 +201,7 @@ fn a_password_that_is_wrong_opens_nothing_and_is_told_to_nobody() {
     }
     let etcd = Etcd::start("password", 1);
     etcd.connect().transact(&row("meta/version", 0, "1")).unwrap();
-    for arguments in [
-        &["user", "add", "root:correct-horse"][..],
-        &["user", "grant-role", "root", "root"],
-        &["user", "add", "pshim6:battery-staple"],
-        &["role", "add", "site"],
-        &["role", "grant-permission", "site", "--prefix=true", "readwrite", "/pshim6/a/"],
-        &["user", "grant-role", "pshim6", "site"],
-        &["auth", "enable"],
-    ] {
-        etcd.control(arguments);
-    }
+    etcd.want_passwords();
     let with = |user: &str, password: &str| {
         let file = etcd.file("password", &format!("{password}\n"));
         let place = Place { user: Some((user.into(), file)), ..etcd.cluster() };

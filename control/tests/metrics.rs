@@ -23,7 +23,22 @@ fn figures() -> MetricsView {
         advice: BTreeMap::new(),
         workers: vec![of_worker.clone(), of_worker],
     };
+    let other = SyncBoxView {
+        address: "[2001:db8::2]:4700".into(),
+        hears: true,
+        heard: true,
+        last_heard_ms: Some(250),
+        behind: 3,
+        sent: 4,
+        resent: 1,
+        contexts_told: 5,
+        contexts_taken: 6,
+        ..Default::default()
+    };
+    let away = SyncBoxView { address: "[2001:db8::3]:4700".into(), hears: true, ..Default::default() };
+    let sync = SyncView { caught_up: true, boxes: vec![other, away], turned_away: 2, ..Default::default() };
     let status = StatusView {
+        sync: Some(Box::new(sync)),
         name: "a \"box\"\\".into(),
         ready: true,
         workers: vec![WorkerView::default()],
@@ -168,6 +183,21 @@ fn the_text_is_what_openmetrics_asks_for() {
     assert!(text.contains("pshim6_path_in_udp{provider=\"isp-x\",peer_prefix=\"2001:db8:b1:1::/64\"} 1.0\n"));
     assert!(text.contains("pshim6_path_liveness_up{provider=\"isp-x\",peer_prefix=\"2001:db8:b1:1::/64\"} 1.0\n"));
     assert!(text.contains("pshim6_path_rtt_seconds{provider=\"isp-x\",peer_prefix=\"2001:db8:b1:1::/64\"} 0.0125\n"));
+    // Of each of the other boxes of the site.
+    for line in [
+        "connected{address=\"[2001:db8::2]:4700\"} 1.0",
+        "connected{address=\"[2001:db8::3]:4700\"} 0.0",
+        "behind{address=\"[2001:db8::2]:4700\"} 3.0",
+        "last_heard_seconds{address=\"[2001:db8::2]:4700\"} 0.25",
+        "sent_batches_total{address=\"[2001:db8::2]:4700\"} 4",
+        "resent_batches_total{address=\"[2001:db8::2]:4700\"} 1",
+        "sent_versions_total{address=\"[2001:db8::2]:4700\"} 5",
+        "received_versions_total{address=\"[2001:db8::2]:4700\"} 6",
+        "strangers_total{why=\"turned away\"} 2",
+    ] {
+        assert!(text.contains(&format!("pshim6_sync_{line}\n")), "{line} is not in {text}");
+    }
+    assert!(!text.contains("last_heard_seconds{address=\"[2001:db8::3]"), "one that never said anything");
     // Buckets add up, and the last has no bound.
     for line in ["sum 9.5", "count 7", "bucket{le=\"0.5\"} 1", "bucket{le=\"1.0\"} 3", "bucket{le=\"+Inf\"} 7"] {
         assert!(text.contains(&format!("pshim6_handshake_seconds_{line}\n")), "{line} is not in {text}");

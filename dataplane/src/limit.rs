@@ -8,7 +8,7 @@ use crate::bucket::TokenBucket;
 use crate::context::{Hasher, LabelMode};
 use crate::link::Punt;
 use crate::snapshot::PortId;
-use crate::wire::Ulid;
+use crate::wire::UlidPair;
 
 /// Bounds and rates of one worker.
 #[derive(Clone, Copy, Debug)]
@@ -86,6 +86,8 @@ impl Default for Limits {
 
 /// Buckets; sources whose hashes meet share one, which makes the limit stricter, never looser.
 const BUCKETS: usize = 4096;
+/// Places for pairs that were refused lately, two in each.
+const REFUSED: usize = 1 << 13;
 
 /// What the box may hear from servers for each question of a host: addresses and the identifier, of an alias as well.
 const REPLIES_PER_QUESTION: u32 = 4;
@@ -100,6 +102,8 @@ struct SourceLimiter {
 pub(crate) struct Guard {
     sources: SourceLimiter,
     hosts: SourceLimiter,
+    /// Pairs that found no room to wait, by a part of their hash: who comes again has a session that goes on.
+    refused: Box<[[u32; 2]]>,
     /// What hosts ask has a share of its own: many ask much, and nothing else of the host stack is to wait for it. None if
     /// nobody would answer.
     questions: Option<(SourceLimiter, TokenBucket)>,
@@ -124,6 +128,7 @@ impl Guard {
         Guard {
             sources: SourceLimiter::new(limits.punts_per_source_second, hasher),
             hosts: SourceLimiter::new(limits.pairs_per_host_second, hasher),
+            refused: vec![[0; 2]; REFUSED].into_boxed_slice(),
             questions: (limits.questions_per_second > 0).then(|| {
                 let askers = SourceLimiter::new(limits.questions_per_host_second, hasher);
                 (askers, bucket(limits.questions_per_second))
@@ -180,10 +185,25 @@ impl Guard {
         self.hosts.take(next_hop as u64 ^ (next_hop >> 64) as u64, now) && self.unresolved.take(now)
     }
 
-    /// Whether control shall hear that a host wants to talk to someone new.
-    pub(crate) fn opening(&mut self, host: Ulid, now: u64) -> bool {
-        let bits = host.0.to_bits();
-        self.hosts.take(bits as u64 ^ (bits >> 64) as u64, now)
+    /// Whether control shall hear that a host wants to talk to someone new. Sessions that go on come first: a pair that was not
+    /// refused before leaves them a part of what the host has, and has to wait where the room for waiting is `short`.
+    pub(crate) fn opening(&mut self, pair: UlidPair, short: bool, now: u64) -> bool {
+        let hash = self.hosts.hasher.pair(&pair);
+        let (place, print) = ((hash >> 20) as usize % REFUSED, (hash as u32) | 1);
+        let bits = pair.local.0.to_bits();
+        let host = bits as u64 ^ (bits >> 64) as u64;
+        let Some(refused) = self.refused.get_mut(place) else { return false };
+        let again = refused.contains(&print);
+        let allowed = (again || !short) && self.hosts.take_leaving(if again { 0 } else { 1 }, host, now);
+        // The latest stands first, so two that meet in a place do not forget each other.
+        let [first, second] = *refused;
+        *refused = match (allowed, again) {
+            (true, true) if first == print => [second, 0],
+            (true, true) => [first, 0],
+            (true, false) => [first, second],
+            (false, _) => [print, if first == print { second } else { first }],
+        };
+        allowed
     }
 
     /// Whether one more ICMPv6 error may be sent (RFC 4443 §2.4 (f)).
@@ -213,9 +233,13 @@ impl SourceLimiter {
     }
 
     fn take(&mut self, who: u64, now: u64) -> bool {
+        self.take_leaving(0, who, now)
+    }
+
+    fn take_leaving(&mut self, quarters: u64, who: u64, now: u64) -> bool {
         let hash = self.hasher.number(who);
         let place = (hash >> 20) as usize % BUCKETS;
-        self.buckets.get_mut(place).is_some_and(|bucket| bucket.take(now))
+        self.buckets.get_mut(place).is_some_and(|bucket| bucket.take_leaving(quarters, now))
     }
 }
 
@@ -249,6 +273,41 @@ mod tests {
         // Many stations use up what there is for the link, and for it alone.
         assert_eq!((1000..2000).filter(|station| from(0, *station)).count(), 100 - 11);
         assert!(from(1, 9));
+    }
+
+    /// Pairs of a host; those it talks to once begin at a thousand.
+    fn pair(peer: u128) -> UlidPair {
+        let ulid = |bits: u128| crate::wire::Ulid((0xfc00_u128 << 112 | bits).into());
+        UlidPair { local: ulid(1), peer: ulid(1 << 64 | peer) }
+    }
+
+    #[test]
+    fn sessions_of_a_host_that_go_on_come_before_what_it_sends_once() {
+        let mut guard = Guard::new(&Limits::default(), 1, Hasher::new([5; 32]));
+        let (mut let_in, mut lone) = (std::collections::BTreeMap::new(), 0);
+        // Twenty packets a millisecond to somebody new each, and two hundred sessions that send twenty times a second.
+        for ms in 0..1000_u64 {
+            for number in 0..20 {
+                lone += u32::from(guard.opening(pair(1000 + u128::from(ms) * 20 + number), false, ms));
+            }
+            for live in (0..200_u64).filter(|live| (live + ms).is_multiple_of(50)) {
+                if !let_in.contains_key(&live) && guard.opening(pair(live.into()), false, ms) {
+                    let_in.insert(live, ms);
+                }
+            }
+        }
+        // A host has four hundred a second and may save up a hundred.
+        let last = let_in.values().max().copied();
+        assert!(let_in.len() == 200 && last < Some(700), "{} of them, the last after {last:?} ms", let_in.len());
+        assert!((200..=300).contains(&lone), "{lone}");
+    }
+
+    #[test]
+    fn where_room_is_short_who_comes_again_has_it() {
+        let mut guard = Guard::new(&Limits::default(), 1, Hasher::new([5; 32]));
+        assert!(guard.opening(pair(1), false, 0));
+        assert_eq!([0, 50].map(|ms| guard.opening(pair(2), true, ms)), [false, true]);
+        assert!(!guard.opening(pair(2), true, 60), "let in, so it begins again");
     }
 
     #[test]

@@ -105,6 +105,11 @@ impl Block {
         Block { bits: address.to_bits() & mask, mask }
     }
 
+    /// The first 64 bits of all its addresses, and which of these bits they have in common.
+    pub(crate) fn first_half(&self) -> (u64, u64) {
+        ((self.bits >> 64) as u64, (self.mask >> 64) as u64)
+    }
+
     /// Whether `address` lies in the block.
     #[inline]
     pub fn contains(&self, address: Ipv6Addr) -> bool {

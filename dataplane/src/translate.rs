@@ -64,7 +64,7 @@ pub struct Batch<F> {
     keys: Vec<Key>,
     hashes: Vec<u64>,
     slots: Vec<Option<Slot>>,
-    /// What becomes of each, in the same order.
+    /// What becomes of each, in the same order; nothing while [`all_to`](Batch::all_to) says it.
     pub verdicts: Vec<Verdict>,
     /// Where all of them go, if that is one port.
     pub all_to: Option<PortId>,
@@ -299,7 +299,7 @@ fn locate_tags<F: Frame>(batch: &mut Batch<F>, scene: &Scene<'_>) {
         let mut hash = 0;
         if let Key::Tag(tag, _, locators) = *key {
             match scene.sharding.owner_of_tag(tag) {
-                Some(owner) if owner == scene.worker => drop(scene.shard.approach_tag(tag)),
+                Some(owner) if owner == scene.worker => scene.shard.approach_tag(tag),
                 Some(owner) => *verdict = Verdict::HandOver(owner),
                 None => *verdict = Verdict::UnknownTag(tag, locators, None),
             }

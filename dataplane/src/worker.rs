@@ -181,6 +181,7 @@ impl<F: Frame> Worker<F> {
         {
             return self.batch.clear();
         }
+        self.batch.spell_out();
         // By reference: a verdict was just written octet by octet, and moving it whole would wait for each of them.
         for (frame, verdict) in self.batch.frames.drain(..).zip(&self.batch.verdicts) {
             self.outlets.settle(port, frame, verdict, &self.snapshot);

@@ -433,6 +433,7 @@ impl Stages {
             LAN => outbound(&mut batch, &mut scene),
             _ => inbound(&mut batch, &mut scene),
         }
+        batch.spell_out();
         assert_eq!((batch.frames.len(), batch.verdicts.len()), (1, 1), "every packet has one verdict");
         batch.verdicts[0]
     }

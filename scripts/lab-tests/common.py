@@ -16,7 +16,7 @@ HERE = Path(__file__).resolve().parent
 sys.path.insert(0, str(HERE.parent))
 
 import shim6_decode  # noqa: E402
-from pslab import box, capture, lab, net, plan, routing, trouble  # noqa: E402
+from pslab import box, capture, lab, net, plan, routing, stores, trouble  # noqa: E402
 from pslab.transfer import Transfer  # noqa: E402
 
 MB = 1_000_000

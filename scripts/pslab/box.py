@@ -96,7 +96,7 @@ port = "lan"
             f'[publish]\nservers = ["{plan.DNS_AUTHORITY}"]\nzone = "{site.zone}"\nkey = "{services.key_file(site)}"\nttl_s = 5\n'
         )
     if options.ha:
-        parts.append(f'[routes]\nenabled = true\nrole = "{"primary" if site.number == 1 else "backup"}"\n')
+        parts.append(f'[routes]\nenabled = true\nrole = "{"primary" if site.number == 1 or options.active else "backup"}"\n')
     if options.ha:
         parts.append(store_text(site))
     if options.sync:
@@ -106,7 +106,7 @@ port = "lan"
 
 
 def store_text(site):
-    """The section by which the boxes of a site share their hosts."""
+    """The section by which the boxes of a site share their hosts and their policy."""
     files = {"ca": "ca.pem", "certificate": f"{stores.user(site)}.pem", "key": f"{stores.user(site)}.key"}
     lines = "".join(f'{name} = "{stores.DIRECTORY / file}"\n' for name, file in files.items())
     return f"""[store]
@@ -115,7 +115,7 @@ etcd = {json.dumps(stores.endpoints())}
 prefix = "{stores.prefix(site)}"
 user = "{stores.user(site)}"
 password_file = "{stores.password_file(site)}"
-share = ["hosts"]
+share = ["hosts", "policy"]
 {lines}"""
 
 
@@ -348,6 +348,16 @@ def ctl_json(site, *arguments):
     if done.returncode != 0:
         raise LabError(f"{site.box}: pshim6ctl {' '.join(arguments)}: {done.stderr.strip()}")
     return json.loads(done.stdout)
+
+
+def wait_fit(timeout_s=30.0):
+    """Waits until every box that runs could serve: one that begins does not know its hosts' router before the routing daemon does."""
+    deadline = time.monotonic() + timeout_s
+    for each in every():
+        while pid(each) and (unfit := ctl_json(each, "status")["system"]["unfit"]):
+            if time.monotonic() > deadline:
+                raise LabError(f"{each.box} is not fit to serve after {timeout_s:.0f} s: {unfit}")
+            time.sleep(0.1)
 
 
 def contexts(site):

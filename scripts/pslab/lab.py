@@ -30,6 +30,7 @@ class Options:
     services: bool = False  # DNS servers of the world, and a spare provider for site a
     ha: bool = False  # two boxes for each site, routing daemons, three etcd nodes
     sync: bool = False  # the boxes of a site tell each other their contexts
+    active: bool = False  # both boxes of a site have the better metric, and share what comes
     extra: str = ""  # lines at the end of all boxes' configuration
 
 
@@ -114,6 +115,7 @@ def raise_lab(options, say):
             say(f"{site.box}: ready")
         if options.ha:
             routing.wait_converged()
+            box.wait_fit()
         check_hosts()
     return hosts
 

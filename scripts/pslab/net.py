@@ -126,6 +126,10 @@ def set_defaults(node):
         script.append("echo 1 > /proc/sys/net/ipv6/conf/all/forwarding")
         # A lab asks for many errors in a short time and wants to see every one.
         script.append("echo 0 > /proc/sys/net/ipv6/icmp/ratelimit")
+        # Over routes of equal cost: by addresses, what is carried, flow label and ports (RFC 6438), without which all that two
+        # hosts send each other would look like one flow where ports cannot be seen.
+        script.append("echo 63 > /proc/sys/net/ipv6/fib_multipath_hash_fields")
+        script.append("echo 3 > /proc/sys/net/ipv6/fib_multipath_hash_policy")
     script.append("ip link set lo up")
     exec_in(node, ["sh", "-ec", "\n".join(script)])
 

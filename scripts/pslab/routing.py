@@ -2,7 +2,8 @@
 FRR (site a) or BIRD (site b).
 
 Inside a site they speak OSPFv3, towards providers BGP, and BFD (a tenth of a second, three times) with both. What a box's kernel
-has on the box's own interfaces is redistributed, with the metric of the box's role, and nothing else is.
+has on the box's own interfaces is redistributed, with the metric of the box's role, and nothing else is. Where both boxes are
+active these metrics are alike, and the hosts' router and the providers send to both.
 """
 
 import ipaddress
@@ -28,6 +29,16 @@ FAST = """bfd
  exit
 exit
 """
+
+
+def active():
+    """Whether both boxes of each site serve."""
+    return json.loads((plan.RUN_DIR / "state.json").read_text())["options"]["active"]
+
+
+def metric(site):
+    """Of the routes that a box's kernel has."""
+    return 100 if active() else 100 * site.number
 
 
 def nodes():
@@ -68,7 +79,7 @@ def inside_text(site):
     routes = f"""ipv6 prefix-list identifiers permit fc00::/7 le 64
 route-map inside permit 10
  match ipv6 address prefix-list identifiers
- set metric {100 * site.number}
+ set metric {metric(site)}
 exit
 """
     return routes + ospf_text(plan.kernel_port("lan0"), f"10.0.{site.box_id}.1", 0, " redistribute kernel route-map inside\n")
@@ -85,7 +96,7 @@ def provider_text(provider):
     site = plan.SITES[provider.site]
     neighbours = [(provider.link_kernel(each.number), site.number_as, ("customer", None)) for each in site.boxes]
     wanted = f"ipv6 prefix-list customer permit {provider.prefix} le 64\n"
-    return wanted + bgp_text(provider.number_as, f"10.1.{provider.index}.1", neighbours)
+    return wanted + bgp_text(provider.number_as, f"10.1.{provider.index}.1", neighbours, "  maximum-paths 2\n")
 
 
 def bgp_text(own, router_id, neighbours, more=""):
@@ -240,23 +251,27 @@ def answer(vty, command):
 def next_hops(node, prefix):
     """Where a node's kernel sends what is for a prefix: [(gateway or device, metric)]."""
     done = net.exec_in(node, ["ip", "-6", "-j", "route", "show", prefix])
-    return [(route.get("gateway", route.get("dev")), route.get("metric")) for route in json.loads(done.stdout)]
+    hops = [(hop, route.get("metric")) for route in json.loads(done.stdout) for hop in route.get("nexthops", [route])]
+    return [(hop.get("gateway", hop.get("dev")), metric) for hop, metric in hops]
 
 
 def serving(site):
     """Which of a site's boxes the hosts' router sends to, and which each provider does: 1, 2 or None."""
-    found = {"inside": number_of(next_hops(site.router, plan.IDENTIFIERS), site, "lan0")}
+    return {place: min(numbers, default=None) for place, numbers in all_serving(site).items()}
+
+
+def all_serving(site):
+    """The same with all of them."""
+    found = {"inside": numbers_of(next_hops(site.router, plan.IDENTIFIERS), site, "lan0")}
     for provider in site.providers:
-        found[provider.name] = number_of(next_hops(provider.node, provider.locators), site, provider.port)
+        found[provider.name] = numbers_of(next_hops(provider.node, provider.locators), site, provider.port)
     return found
 
 
-def number_of(hops, site, port):
-    """The box whose link-local address, made from its port's hardware address, a route names."""
-    for each in site.boxes:
-        if any(gateway == link_local(each.box, port) for gateway, _ in hops):
-            return each.number
-    return None
+def numbers_of(hops, site, port):
+    """The boxes whose link-local addresses, made from their ports' hardware addresses, a route names."""
+    gateways = {gateway for gateway, _ in hops}
+    return {each.number for each in site.boxes if link_local(each.box, port) in gateways}
 
 
 def link_local(node, port):
@@ -271,10 +286,22 @@ def link_local(node, port):
     return str(ipaddress.IPv6Address(b"\xfe\x80" + bytes(6) + bytes(octets)))
 
 
-def wait_converged(number=1, timeout_s=60.0):
-    """Waits until everybody sends to the same box of each site."""
+def wait_converged(timeout_s=60.0):
+    """Waits until everybody sends to the first box of each site, or to both."""
     for site in plan.SITES.values():
-        wait_serving(site, number, timeout_s)
+        if active():
+            wait_all_serving(site, {1, 2}, timeout_s)
+        else:
+            wait_serving(site, 1, timeout_s)
+
+
+def wait_all_serving(site, numbers, timeout_s=60.0):
+    """Waits until the hosts' router and all providers of a site send to these of its boxes, and to no others."""
+    deadline = time.monotonic() + timeout_s
+    while list((found := all_serving(site)).values()) != [numbers] * len(found):
+        if time.monotonic() > deadline:
+            raise LabError(f"site {site.name} is not served by {numbers} after {timeout_s:.0f} s: {found}")
+        time.sleep(0.05)
 
 
 def wait_serving(site, number, timeout_s=60.0):

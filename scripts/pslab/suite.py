@@ -21,8 +21,8 @@ PYTHON = [sys.executable, "-B", "-W", "default::ResourceWarning"]
 LAB_TESTS = ROOT / "scripts" / "lab-tests"
 # These count what is left on the machine, or measure silences and need its cores to themselves.
 ALONE = {
-    "test_b_traffic", "test_c_survival", "test_e_workers", "test_g_leaves_nothing", "test_z_alive", "test_z_bmp", "test_z_ha",
-    "test_z_routes",
+    "test_b_traffic", "test_c_survival", "test_e_workers", "test_g_leaves_nothing", "test_z_active", "test_z_alive", "test_z_bmp",
+    "test_z_ha", "test_z_routes",
 }  # fmt: skip
 LANES = 2
 

@@ -101,7 +101,11 @@ class Sessions:
 
     def silence_ms(self, since, until):
         """The longest silence of any session that began in a span of time."""
-        return max(stream.silence_ms(since, until) for stream in self.streams)
+        return self.longest(since, until)[0]
+
+    def longest(self, since, until):
+        """The longest silence of any session that began in a span of time, and which session that was."""
+        return max((stream.silence_ms(since, until), stream.name) for stream in self.streams)
 
     def stop(self):
         """Ends them in order; what was wrong with any."""
@@ -128,6 +132,7 @@ def suffer(sessions, trouble, hold_s=2.0, settle_s=1.5):
         trouble.end()
     if site:
         routing.wait_serving(site, 1)
+    box.wait_fit()
     time.sleep(settle_s)
     sessions.wait_flowing()
     over = time.time()

@@ -15,7 +15,7 @@ use dataplane::link::{Notice, Punt};
 use dataplane::snapshot::PortId;
 use dataplane::wire::ethernet::{self, Mac};
 use dataplane::wire::shim6::{ControlPacket, VerificationMethod, emit_packet};
-use dataplane::wire::{Locator, LocatorPair, Ulid, UlidPair};
+use dataplane::wire::{ContextTag, Locator, LocatorPair, Ulid, UlidPair};
 use rand::SeedableRng;
 use rand::rngs::StdRng;
 
@@ -45,7 +45,8 @@ pub(crate) struct Setting {
 pub(crate) struct Scene {
     world: World,
     peers: Endpoint,
-    known: Vec<UlidPair>,
+    /// Peers so far; each is another one by its number.
+    number: usize,
     keys: Vec<Arc<SigningKey>>,
     setting: Setting,
     rng: StdRng,
@@ -73,16 +74,7 @@ impl Scene {
         let config = Config { contexts_max: u32::MAX as usize, routable_ulids: false, ..Config::default() };
         let peers = Endpoint::new(config, [7; 32], TagSpace::new(1), Box::new(|_| 0), Box::new(IdentityProof));
         let keys = (0..keys).map(|_| Arc::new(SigningKey::generate(bits).expect("a key"))).collect();
-        Scene {
-            world,
-            peers,
-            known: Vec::new(),
-            keys,
-            setting,
-            rng: StdRng::seed_from_u64(2),
-            effects: Vec::new(),
-            now,
-        }
+        Scene { world, peers, number: 0, keys, setting, rng: StdRng::seed_from_u64(2), effects: Vec::new(), now }
     }
 
     /// The box.
@@ -100,47 +92,48 @@ impl Scene {
         Engine::with_keys(site, hosts, &ports, keys, &mut self.rng).expect("a plan the engine takes")
     }
 
-    /// One more peer and its I1 to one of our hosts.
-    fn peer(&mut self, number: usize) -> Vec<u8> {
-        let site = (number / PEERS_PER_SITE) as u128;
-        let half = |bits: u128| ((bits >> 64) as u64).to_be_bytes();
-        let locators = (0..u128::from(self.setting.locators)).map(|way| 0x2a00_u128 << 112 | way << 96 | site << 64);
-        let ulid = half(0xfd00_u128 << 112 | site << 64);
+    /// One more peer and its I1s, each to another one of our hosts.
+    fn peer(&mut self, number: usize, contexts: usize) -> Vec<Vec<u8>> {
         let key = (!self.keys.is_empty()).then(|| self.keys[number % self.keys.len()].clone());
-        // Without a key the locators are members of the address set; with one they are anything, and signed.
-        let members = if key.is_some() { Vec::new() } else { locators.clone().map(half).collect() };
-        let prefixes = HostPrefixes { ulid, locators: members };
-        let identity = make_host(&prefixes, Sec::ZERO, key.as_deref(), &mut self.rng).expect("an identity");
-        let list: Vec<(Locator, VerificationMethod)> = match &key {
-            None => identity.locators.iter().map(|locator| (*locator, VerificationMethod::Hba)).collect(),
-            Some(_) => locators
-                .map(|bits| (Locator((bits | number as u128 | 1 << 40).into()), VerificationMethod::Cga))
-                .collect(),
-        };
-        let signed: Vec<Locator> = list.iter().map(|(locator, _)| *locator).collect();
-        let signature = key.map(|key| key.sign_locators(1, &signed).expect("a signature"));
-        let host = LocalHost {
-            ulid: identity.ulid,
-            locators: list,
-            pds: Some(identity.pds),
-            generation: 1,
-            signature,
-            preferences: None,
-        };
+        let host = stranger(number, (self.setting.locators, 64), key.as_deref(), &mut self.rng);
+        let (ulid, first) = (host.ulid, host.locators[0].0);
         self.peers.set_host(host).expect("a host its endpoint takes");
-        let ours = &self.world.hosts[number % usize::from(self.setting.hosts)];
-        let ulids = UlidPair { local: identity.ulid, peer: Ulid(ours.ulid) };
-        self.known.push(ulids);
-        let pairs = vec![LocatorPair { local: signed[0], peer: Locator(ours.locators[0]) }];
         let mut out = Vec::new();
-        self.peers.open(self.now, &mut self.rng, Open { ulids, fork: 0, pairs }, &mut out).expect("an I1");
-        sent(&out).pop().expect("an I1")
+        for host in 0..contexts {
+            let ours = &self.world.hosts[(number + host) % usize::from(self.setting.hosts)];
+            let ulids = UlidPair { local: ulid, peer: Ulid(ours.ulid) };
+            let pairs = vec![LocatorPair { local: first, peer: Locator(ours.locators[0]) }];
+            self.peers.open(self.now, &mut self.rng, Open { ulids, fork: 0, pairs }, &mut out).expect("an I1");
+        }
+        sent(&out)
     }
 
     /// So many more peers; their I1s.
+    #[allow(dead_code, reason = "not every program needs it")]
     pub(crate) fn peers(&mut self, count: usize) -> Vec<Vec<u8>> {
-        let first = self.known.len();
-        (first..first + count).map(|number| self.peer(number)).collect()
+        self.peers_with(count, 1)
+    }
+
+    /// So many more peers, each of which wants to talk to so many of our hosts; their I1s.
+    pub(crate) fn peers_with(&mut self, count: usize, contexts: usize) -> Vec<Vec<u8>> {
+        let first = self.number;
+        self.number += count;
+        (first..first + count).flat_map(|number| self.peer(number, contexts)).collect()
+    }
+
+    /// The next peer has this number: with another one than in another scene it is somebody else.
+    #[allow(dead_code, reason = "not every program needs it")]
+    pub(crate) fn go_on_from(&mut self, number: usize) {
+        self.number = number;
+        // The box draws other tags, too.
+        self.rng = StdRng::seed_from_u64(number as u64 + 3);
+    }
+
+    /// What payload of the peers' contexts comes with: a tag that the box gave, and addresses as they are seen from there.
+    #[allow(dead_code, reason = "not every program needs it")]
+    pub(crate) fn payload(&self) -> Vec<(ContextTag, LocatorPair)> {
+        let ready = self.peers.contexts().filter(|context| context.state.carries_payload());
+        ready.filter_map(|context| Some((context.peer_tag?, context.pair.mirrored()))).collect()
     }
 
     /// What the peers answer to what the box sent.
@@ -212,16 +205,61 @@ impl Scene {
 
     /// A turn of the control core for each [`TURN`] frames. What the box sent, and how long it took.
     pub(crate) fn turns(&mut self, frames: &[Vec<u8>], turn: Turn) -> (Vec<Vec<u8>>, Duration) {
-        let (mut sent, mut took) = (Vec::new(), Duration::ZERO);
-        for frames in frames.chunks(TURN) {
+        let (sent, took, _) = self.turns_of(frames, turn);
+        (sent, took)
+    }
+
+    /// The same for other things than frames, and how long the longest turn took.
+    pub(crate) fn turns_of<T>(
+        &mut self,
+        things: &[T],
+        turn: impl Fn(&mut Engine, Instant, &mut StdRng, &[T], &mut Vec<Effect>),
+    ) -> (Vec<Vec<u8>>, Duration, Duration) {
+        let (mut sent, mut took, mut longest) = (Vec::new(), Duration::ZERO, Duration::ZERO);
+        for things in things.chunks(TURN) {
             self.now = self.now + TURN_TIME;
             let Scene { world, rng, effects, now, .. } = self;
             let began = std::time::Instant::now();
-            turn(&mut world.nodes[0].engine, *now, rng, frames, effects);
-            took += began.elapsed();
+            turn(&mut world.nodes[0].engine, *now, rng, things, effects);
+            let this = began.elapsed();
+            took += this;
+            longest = longest.max(this);
             sent.extend(self.take_effects());
         }
-        (sent, took)
+        (sent, took, longest)
+    }
+}
+
+/// The host of that number at some site, with so many locators, and an identity of its own. Sites have other prefixes from the
+/// given bit on: a /64 or a /48 of each provider. With a key locators are what only a signature by it proves.
+pub(crate) fn stranger(
+    number: usize,
+    (locators, site_bit): (u16, u32),
+    key: Option<&SigningKey>,
+    rng: &mut StdRng,
+) -> LocalHost {
+    let site = ((number / PEERS_PER_SITE) as u128) << (128 - site_bit);
+    let half = |bits: u128| ((bits >> 64) as u64).to_be_bytes();
+    let locators = (0..u128::from(locators)).map(|way| 0x2a00_u128 << 112 | way << 96 | site);
+    let ulid = half(0xfd00_u128 << 112 | site);
+    // Without a key the locators are members of the address set; with one they are anything, and signed.
+    let members = if key.is_some() { Vec::new() } else { locators.clone().map(half).collect() };
+    let identity = make_host(&HostPrefixes { ulid, locators: members }, Sec::ZERO, key, rng).expect("an identity");
+    let list: Vec<(Locator, VerificationMethod)> = match key {
+        None => identity.locators.iter().map(|locator| (*locator, VerificationMethod::Hba)).collect(),
+        Some(_) => {
+            locators.map(|bits| (Locator((bits | number as u128 | 1 << 40).into()), VerificationMethod::Cga)).collect()
+        }
+    };
+    let signed: Vec<Locator> = list.iter().map(|(locator, _)| *locator).collect();
+    let signature = key.map(|key| key.sign_locators(1, &signed).expect("a signature"));
+    LocalHost {
+        ulid: identity.ulid,
+        locators: list,
+        pds: Some(identity.pds),
+        generation: 1,
+        signature,
+        preferences: None,
     }
 }
 
@@ -252,6 +290,7 @@ fn sent(out: &[Output]) -> Vec<Vec<u8>> {
 }
 
 /// Octets of memory this program has now.
+#[allow(dead_code, reason = "not every program needs it")]
 pub(crate) fn memory() -> usize {
     let text = std::fs::read_to_string("/proc/self/statm").unwrap_or_default();
     let pages: usize = text.split(' ').nth(1).and_then(|pages| pages.parse().ok()).unwrap_or_default();

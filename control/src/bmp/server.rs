@@ -9,6 +9,7 @@
 //! by TCP's own keepalives.
 
 use std::cell::RefCell;
+use std::fmt;
 use std::io;
 use std::net::{IpAddr, SocketAddr, TcpListener as StdListener};
 use std::rc::Rc;
@@ -23,7 +24,7 @@ use rustls::ServerConfig;
 use tokio::io::{AsyncRead, AsyncReadExt};
 use tokio::net::{TcpListener, TcpStream};
 use tokio::runtime;
-use tokio::sync::{Semaphore, mpsc, oneshot};
+use tokio::sync::{Semaphore, mpsc, oneshot, watch};
 use tokio::task::{self, LocalSet};
 use tokio::time::{interval, sleep, timeout};
 use tokio_rustls::TlsAcceptor;
@@ -95,6 +96,8 @@ pub struct Server {
     counts: Arc<Counts>,
     news: Receiver<News>,
     wishes: mpsc::Sender<Wish>,
+    /// Certificates for connections that come later.
+    acceptor: watch::Sender<Option<Acceptor>>,
     stop: Option<oneshot::Sender<()>>,
     serving: Option<JoinHandle<()>>,
 }
@@ -130,7 +133,7 @@ impl Server {
         let (wishes, asked) = mpsc::channel(WISHES);
         let (stop, stopped) = oneshot::channel::<()>();
         let runtime = runtime::Builder::new_current_thread().enable_io().enable_time().build()?;
-        let acceptor = tls.map(acceptor);
+        let (renew, acceptor) = watch::channel(tls.map(acceptor));
         let (settings, own) = (Arc::new(settings.clone()), Arc::clone(&counts));
         let serving = move || {
             let all = async move {
@@ -157,7 +160,13 @@ impl Server {
             runtime.block_on(LocalSet::new().run_until(all));
         };
         let serving = thread::Builder::new().name("bmp".into()).spawn(serving)?;
-        Ok(Server { address, counts, news, wishes, stop: Some(stop), serving: Some(serving) })
+        Ok(Server { address, counts, news, wishes, acceptor: renew, stop: Some(stop), serving: Some(serving) })
+    }
+
+    /// Shows connections that come later these certificates, and asks for theirs by these authorities. Routers that are connected
+    /// stay so: what they have told would have to be told again. Plain ones stay plain.
+    pub fn renew(&self, tls: &Tls) {
+        self.acceptor.send_if_modified(|known| known.is_some() && known.replace(acceptor(tls)).is_some());
     }
 
     /// Where routers connect.
@@ -192,13 +201,28 @@ impl Drop for Server {
 }
 
 /// The protocol above TLS has no name there.
-fn acceptor(tls: &Tls) -> TlsAcceptor {
+fn acceptor(tls: &Tls) -> Acceptor {
     let mut config = ServerConfig::clone(&tls.server());
     config.alpn_protocols.clear();
-    TlsAcceptor::from(Arc::new(config))
+    Acceptor(TlsAcceptor::from(Arc::new(config)))
 }
 
-async fn accept(listener: TcpListener, settings: Arc<Bmp>, acceptor: Option<TlsAcceptor>, shared: Rc<Shared>) {
+/// What shakes hands with routers.
+#[derive(Clone)]
+struct Acceptor(TlsAcceptor);
+
+impl fmt::Debug for Acceptor {
+    fn fmt(&self, out: &mut fmt::Formatter<'_>) -> fmt::Result {
+        out.write_str("Acceptor")
+    }
+}
+
+async fn accept(
+    listener: TcpListener,
+    settings: Arc<Bmp>,
+    acceptor: watch::Receiver<Option<Acceptor>>,
+    shared: Rc<Shared>,
+) {
     loop {
         let (stream, from) = match listener.accept().await {
             Ok(accepted) => accepted,
@@ -215,7 +239,8 @@ async fn accept(listener: TcpListener, settings: Arc<Bmp>, acceptor: Option<TlsA
             shared.counts.add(Count::NotFrom);
             continue;
         }
-        let (acceptor, shared) = (acceptor.clone(), Rc::clone(&shared));
+        let acceptor = acceptor.borrow().as_ref().map(|it| it.0.clone());
+        let shared = Rc::clone(&shared);
         if let Err(error) = keep_alive(&stream) {
             debug!(%error, "a connection without keepalives");
         }

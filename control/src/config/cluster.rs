@@ -1,10 +1,12 @@
 //! The store that several boxes of a site share (`store.etcd`, and what goes with it).
 
+use std::fmt;
 use std::fs;
 use std::os::unix::fs::PermissionsExt;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
+use ring::digest::{Context, SHA256, digest};
 use rustls::ClientConfig;
 use toml::Spanned;
 
@@ -50,6 +52,15 @@ pub struct Access {
     pub tls: Arc<ClientConfig>,
     /// Name and password.
     pub user: Option<(String, String)>,
+    /// What tells the files from others: SHA-256 of all they say.
+    pub print: Vec<u8>,
+}
+
+impl fmt::Debug for Access {
+    fn fmt(&self, out: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let user = self.user.as_ref().map(|(name, _)| name);
+        out.debug_struct("Access").field("user", &user).finish_non_exhaustive()
+    }
 }
 
 impl Access {
@@ -61,7 +72,15 @@ impl Access {
         let tls = tls::client(&cluster.authority, &cluster.certificate, &cluster.key)?;
         let user = cluster.user.as_ref().map(|(name, file)| Ok((name.clone(), password(file)?))).transpose()?;
         cluster.wrap_key.as_deref().map(documents::wrap_key).transpose()?;
-        Ok(Access { tls, user })
+        let mut print = Context::new(&SHA256);
+        for file in [&cluster.authority, &cluster.certificate, &cluster.key] {
+            let said = fs::read(file).map_err(|error| Problem::of_file(file, format!("cannot be read: {error}")))?;
+            print.update(digest(&SHA256, &said).as_ref());
+        }
+        for said in user.iter().flat_map(|(name, password)| [name, password]) {
+            print.update(digest(&SHA256, said.as_bytes()).as_ref());
+        }
+        Ok(Access { tls, user, print: print.finish().as_ref().to_vec() })
     }
 }
 

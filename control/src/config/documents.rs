@@ -5,6 +5,7 @@ use std::io;
 use std::os::unix::fs::PermissionsExt;
 use std::path::{Path, PathBuf};
 
+use ring::digest::{SHA256, digest};
 use serde::Deserialize;
 
 use super::Site;
@@ -74,12 +75,42 @@ impl Share {
 
     /// Keeps beside the file what it said and is to say no longer, although nobody else knows it. The place.
     pub fn put_aside(self, file: &Path, text: &str) -> io::Result<PathBuf> {
-        let mut name = file.file_name().unwrap_or_default().to_os_string();
-        name.push(".lost");
-        let aside = file.with_file_name(name);
+        let aside = beside(file, ".lost");
         replace_file(&aside, text.as_bytes(), self.mode())?;
         Ok(aside)
     }
+
+    /// Remembers beside the file that it goes on saying `text` although the store says otherwise, which was not good here. A
+    /// process that begins later would take it for a change of the operator's.
+    pub fn note_refusal(self, file: &Path, text: &str) -> io::Result<()> {
+        replace_file(&beside(file, REFUSED), digest_of(text).as_bytes(), self.mode())
+    }
+
+    /// Whether that was noted of this text.
+    pub fn is_refusal(self, file: &Path, text: &str) -> bool {
+        fs::read_to_string(beside(file, REFUSED)).is_ok_and(|noted| noted == digest_of(text))
+    }
+
+    /// It is over.
+    pub fn forget_refusal(self, file: &Path) -> io::Result<()> {
+        match fs::remove_file(beside(file, REFUSED)) {
+            Err(error) if error.kind() != io::ErrorKind::NotFound => Err(error),
+            _ => Ok(()),
+        }
+    }
+}
+
+/// What the name of a note ends with.
+const REFUSED: &str = ".refused";
+
+fn beside(file: &Path, ending: &str) -> PathBuf {
+    let mut name = file.file_name().unwrap_or_default().to_os_string();
+    name.push(ending);
+    file.with_file_name(name)
+}
+
+fn digest_of(text: &str) -> String {
+    digest(&SHA256, text.as_bytes()).as_ref().iter().map(|octet| format!("{octet:02x}")).collect()
 }
 
 /// The key that seals, of which a file has 32 octets that nobody but its owner may read.

@@ -70,6 +70,8 @@ pub struct Configuration {
     pub policy: Option<String>,
     /// Certificates and keys for management over TLS; nothing without `manage.listen`.
     pub tls: Option<Arc<tls::Tls>>,
+    /// Certificate, key and password for the store that boxes share; nothing without `store.etcd`.
+    pub access: Option<cluster::Access>,
     /// Certificates, keys and the secret for other boxes of the site; nothing without `[sync]`.
     pub sync: Option<sync::SyncFiles>,
     /// The same for routers that tell of routes; nothing without `[bmp]`, or where that is plain.
@@ -105,7 +107,7 @@ impl Configuration {
         let key = site.publish.as_ref().map(|publish| publish::TsigKey::load(&publish.key));
         let publish_key = key.transpose()?;
         let tls = site.manage.tls.as_ref().map(tls::Tls::load).transpose()?.map(Arc::new);
-        site.cluster.as_ref().map(cluster::Access::load).transpose()?;
+        let access = site.cluster.as_ref().map(cluster::Access::load).transpose()?;
         let sync = site.sync.as_ref().map(sync::SyncFiles::load).transpose()?;
         if hosts.is_empty() && site.dhcp.is_none() {
             warnings.push(Problem::of_file(&site.node.hosts_file, "no hosts yet (pshim6ctl host add NAME)"));
@@ -121,7 +123,7 @@ impl Configuration {
             warnings.extend(tls.warning().map(|text| Problem::of_file(&files.certificate, text)));
         }
         let (file, texts) = (file.to_path_buf(), Arc::new(Texts { site: text, hosts: listed }));
-        Ok(Configuration { file, site, hosts, publish_key, policy, tls, bmp_tls, sync, warnings, texts })
+        Ok(Configuration { file, site, hosts, publish_key, policy, tls, access, bmp_tls, sync, warnings, texts })
     }
 }
 

@@ -8,6 +8,7 @@ use super::{Control, RunError};
 use crate::bmp::Phase;
 use crate::bmp::server::{News, Patience, Server, Wish};
 use crate::bmp::station::{RouterStatus, SourceStatus, Status};
+use crate::config::tls::Tls;
 use crate::engine::{Effect, RouteWish};
 use crate::manage::api::{BmpRouterView, BmpSourceView, BmpState, BmpView};
 use crate::manage::server::ServerError;
@@ -29,6 +30,11 @@ impl Routers {
     /// What happened between routers and the station.
     pub(super) fn counts(&self) -> impl Iterator<Item = (&'static str, &'static str, u64)> {
         self.server.counts().iter()
+    }
+
+    /// Other certificates for connections that come later.
+    pub(super) fn renew(&self, tls: &Tls) {
+        self.server.renew(tls);
     }
 
     /// Takes in news and asks what there is to ask. How much news there was.

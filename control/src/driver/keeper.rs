@@ -187,7 +187,8 @@ impl<'a> Keeper<'a> {
         match self.store.as_mut().map(|store| store.hear(heard)) {
             Some(Ok(())) => {
                 self.tell();
-                if self.store.as_ref().is_some_and(|store| store.is_refused()) {
+                // What was read may be older than what was written last, or another site's.
+                if self.store.as_ref().is_some_and(|store| store.is_refused() || store.is_alone()) {
                     self.again.store(true, Ordering::Relaxed);
                 }
             }

@@ -19,11 +19,13 @@ use super::keeper::{Job, Keeper, Report, Write};
 use super::watcher::Others;
 use super::{Clock, RunError};
 use crate::config::Configuration;
+use crate::config::cluster::Access;
 use crate::dhcp::Duid;
 use crate::engine::{Effect, IdentityJob, Kept, MadeIdentity};
 use crate::manage::api::Response;
 use crate::manage::server::Call;
-use crate::store::shared::etcd::{Client, Settings};
+use crate::store::shared::claim::Claim;
+use crate::store::shared::etcd::{Client, Renewal, Settings};
 use crate::store::shared::{Document, Shared};
 use crate::store::{News, Storage, Store, StoreError};
 use crate::tape::Inputs;
@@ -62,6 +64,10 @@ pub(super) struct Leases {
     back: bool,
     /// Why they are not.
     alone: Option<String>,
+    /// Who else goes by this box's name.
+    rival: Option<String>,
+    /// What takes other certificates and passwords for the store.
+    renewal: Option<Renewal>,
     /// Changes of files that wait for room.
     changed: VecDeque<(&'static str, Option<String>)>,
     stop: Arc<AtomicBool>,
@@ -73,6 +79,7 @@ pub(super) struct Opened {
     pub(super) store: Box<dyn Storage>,
     open: Box<dyn FnMut() -> Result<Box<dyn Storage>, StoreError> + Send>,
     others: Option<Others>,
+    renewal: Option<Renewal>,
     /// What it keeps.
     pub(super) kept: Kept,
     /// Files that boxes share, as this one had heard of them before.
@@ -84,6 +91,7 @@ pub(super) fn open(configuration: &Configuration, clock: Clock, rng: &mut dyn Rn
     let site = &configuration.site;
     let Some(file) = site.store.clone() else { return Ok(None) };
     let mut documents = Vec::new();
+    let mut renewal = None;
     let (mut store, open, others): (Box<dyn Storage>, Box<dyn FnMut() -> _ + Send>, _) = match &site.cluster {
         None => {
             let store = soon(|| Store::open(&file))?;
@@ -96,10 +104,16 @@ pub(super) fn open(configuration: &Configuration, clock: Clock, rng: &mut dyn Rn
             let node = site.node.name.clone();
             let mut store = soon(|| Shared::open(&file, &node, client(&settings)?))?;
             documents = store.documents();
-            let others = Others::find(&mut store, &settings, FIRST)?;
+            let mut fresh = || format!("{:016x}{:016x}", rng.next_u64(), rng.next_u64());
+            let instance = store.identify(&fresh())?;
+            let claim = Claim::new(&node, instance, fresh(), machine());
+            let others = Others::find(&mut store, &settings, claim, FIRST)?;
+            renewal = Some(settings.renewal());
+            let tried = store.tried();
             let open = move || {
                 Store::open_existing(&file)?;
-                Ok(Box::new(Shared::open(&file, &node, client(&settings)?)?) as Box<dyn Storage>)
+                let store = Shared::open(&file, &node, client(&settings)?)?.counting(tried.clone());
+                Ok(Box::new(store) as Box<dyn Storage>)
             };
             (Box::new(store), Box::new(open), Some(others))
         }
@@ -110,7 +124,14 @@ pub(super) fn open(configuration: &Configuration, clock: Clock, rng: &mut dyn Rn
     let (stored, reserved) = (store.load()?, store.reserved()?);
     let wall = SystemTime::now().duration_since(UNIX_EPOCH).map_err(|error| RunError::System(error.to_string()))?;
     let epoch = wall.saturating_sub(clock.now().0).as_secs();
-    Ok(Some(Opened { store, open, others, kept: Kept { duid, stored, reserved, epoch }, documents }))
+    Ok(Some(Opened { store, open, others, renewal, kept: Kept { duid, stored, reserved, epoch }, documents }))
+}
+
+/// What people call this machine.
+fn machine() -> String {
+    let system = rustix::system::uname();
+    let name = system.nodename().to_string_lossy();
+    if name.is_empty() { "a machine without a name".to_owned() } else { name.into_owned() }
 }
 
 /// A conversation with the cluster of a store.
@@ -136,7 +157,7 @@ fn soon<T>(mut open: impl FnMut() -> Result<T, StoreError>) -> Result<T, StoreEr
 impl Leases {
     /// With an open store.
     pub(super) fn start(opened: Opened) -> Result<Leases, RunError> {
-        let Opened { store, open, others, .. } = opened;
+        let Opened { store, open, others, renewal, .. } = opened;
         let reserves = store.is_shared();
         let system = |error: std::io::Error| RunError::System(error.to_string());
         let (jobs, to_do) = bounded(ROOM);
@@ -171,6 +192,8 @@ impl Leases {
             documents: Vec::new(),
             back: false,
             alone: None,
+            rival: None,
+            renewal,
             changed: VecDeque::new(),
             stop,
             threads,
@@ -226,6 +249,12 @@ impl Leases {
                             engine.store_alone(reason, effects);
                         }
                         News::Conflict(what) => engine.store_conflict(what, effects),
+                        News::Name(rival) => {
+                            if self.rival != rival {
+                                engine.store_name(rival.clone(), effects);
+                            }
+                            self.rival = rival;
+                        }
                         News::Unreadable(row) => engine.store_unreadable(row, effects),
                     }
                 }
@@ -299,9 +328,16 @@ impl Leases {
         self.changed.push_back((name, text));
     }
 
-    /// Whether the store is shared with other boxes, and why they cannot be heard, if they cannot.
-    pub(super) fn shared(&self) -> Option<Option<String>> {
-        self.reserves.then(|| self.alone.clone())
+    /// If the store is shared with other boxes: why they cannot be heard, if they cannot, and who goes by this one's name.
+    pub(super) fn shared(&self) -> Option<(Option<String>, Option<String>)> {
+        self.reserves.then(|| (self.alone.clone(), self.rival.clone()))
+    }
+
+    /// Speaks to the cluster with these certificates and this password from now on.
+    pub(super) fn renew(&self, access: &Access) {
+        if let Some(renewal) = &self.renewal {
+            renewal.renew(access);
+        }
     }
 
     /// Whether an answer may come at any moment.

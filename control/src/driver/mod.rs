@@ -471,6 +471,22 @@ impl Control {
         view.map_or_else(|| Response::error("the provider is gone"), Response::Steered)
     }
 
+    /// Certificates, keys and passwords may be others in the same files. Whoever uses them takes them from now on.
+    fn renew_papers(&self, new: &Configuration) {
+        if let (Some(renewal), Some(tls)) = (&self.renewal, &new.tls) {
+            renewal.renew(Arc::clone(tls));
+        }
+        if let (Some(leases), Some(access)) = (&self.leases, &new.access) {
+            leases.renew(access);
+        }
+        if let (Some(routers), Some(tls)) = (&self.routers, &new.bmp_tls) {
+            routers.renew(tls);
+        }
+        if let (Some(boxes), Some(files)) = (&self.boxes, &new.sync) {
+            boxes.renew(files);
+        }
+    }
+
     /// Reads the configuration again, and tells the service manager before and after.
     fn reload(&mut self) -> Result<ReloadedView, Problems> {
         self.surroundings.supervisor.reloading();
@@ -511,9 +527,7 @@ impl Control {
             peers: new.site.peers.len() as u64,
             notes,
         };
-        if let (Some(renewal), Some(tls)) = (&self.renewal, &new.tls) {
-            renewal.renew(Arc::clone(tls));
-        }
+        self.renew_papers(&new);
         self.configuration = new;
         self.share();
         Ok(view)

@@ -13,7 +13,7 @@ use super::{Control, RunError};
 use crate::config::Configuration;
 use crate::config::documents::{Share, wrap_key};
 use crate::manage::api::SharedView;
-use crate::store::shared::{Document, NONCE_OCTETS, Seal, TEXT_MAX};
+use crate::store::shared::{Document, NONCE_OCTETS, Seal, TEXT_MAX, may_be_shared};
 
 /// One of the files.
 struct One {
@@ -25,6 +25,32 @@ struct One {
     loaded: Option<String>,
     /// What is here although the store says otherwise, which was not good here.
     kept: Option<Option<String>>,
+}
+
+impl One {
+    fn begin(share: Share, file: PathBuf) -> One {
+        let loaded = share.read(&file).ok().flatten();
+        // Refused by a process before this one, and as it was then.
+        let kept = loaded.clone().filter(|text| share.is_refusal(&file, text)).map(Some);
+        One { share, file, known: None, loaded, kept }
+    }
+
+    /// What the store says is not good here: this goes on, and is no change of ours.
+    fn keep(&mut self, text: Option<String>) {
+        let noted = text.as_ref().map_or(Ok(()), |text| self.share.note_refusal(&self.file, text));
+        if let Err(reason) = noted {
+            error!(file = %self.file.display(), %reason, "that the store's version was refused cannot be noted");
+        }
+        self.kept = Some(text);
+    }
+
+    /// What was kept, which is over.
+    fn yields(&mut self) -> Option<Option<String>> {
+        if let Err(reason) = self.share.forget_refusal(&self.file) {
+            error!(file = %self.file.display(), %reason, "that the store's version was refused cannot be forgotten");
+        }
+        self.kept.take()
+    }
 }
 
 /// The files, and what seals the one that needs it.
@@ -47,18 +73,17 @@ impl Sharing {
         let octets = cluster.wrap_key.as_deref().map(wrap_key).transpose();
         let octets = octets.map_err(|problem| RunError::Policy(problem.to_string()))?;
         let seal = octets.and_then(|octets| Seal::new(&octets));
-        let one = |share: &Share| {
-            let file = share.file(site)?;
-            let loaded = share.read(&file).ok().flatten();
-            Some(One { share: *share, file, known: None, loaded, kept: None })
-        };
-        let mut sharing = Sharing { files: cluster.share.iter().filter_map(one).collect(), seal };
+        let files = cluster.share.iter().filter_map(|share| Some(One::begin(*share, share.file(site)?))).collect();
+        Ok(Some(Sharing { files, seal }.knowing(known)))
+    }
+
+    fn knowing(mut self, known: Vec<Document>) -> Sharing {
         for document in known {
-            if let Some((at, text)) = sharing.opened(&document) {
-                sharing.files[at].known = Some((document.version, document.by, text));
+            if let Some((at, text)) = self.opened(&document) {
+                self.files[at].known = Some((document.version, document.by, text));
             }
         }
-        Ok(Some(sharing))
+        self
     }
 
     /// For the operator.
@@ -96,11 +121,12 @@ impl Sharing {
     fn receive(&mut self, document: Document) -> Option<Taken> {
         let (at, text) = self.opened(&document)?;
         let one = &mut self.files[at];
-        let (name, file) = (one.share.name(), &one.file);
+        let (name, file) = (one.share.name(), one.file.clone());
+        let file = &file;
         let fails = |reason: std::io::Error| error!(file = %file.display(), %reason, "what boxes share cannot be kept");
         let before = one.share.read(file).map_err(fails).ok()?;
         let is_own = before.is_some() && one.known.as_ref().is_none_or(|(.., known)| *known != before);
-        let was_kept = one.kept.take().is_some_and(|kept| kept == before);
+        let was_kept = one.yields().is_some_and(|kept| kept == before);
         one.known = Some((document.version, document.by.clone(), text.clone()));
         if before == text {
             return None;
@@ -112,7 +138,7 @@ impl Sharing {
         if let Err(reason) = one.share.write(file, text.as_deref()) {
             fails(reason);
             // What is here still is not what anybody wants to tell the others.
-            one.kept = Some(before);
+            one.keep(before);
             return None;
         }
         one.loaded = text;
@@ -128,16 +154,19 @@ impl Sharing {
                 error!(file = %one.file.display(), %reason, "cannot be put back");
             }
             one.loaded.clone_from(&before);
-            one.kept = Some(before);
+            one.keep(before);
         }
     }
 
     /// The files were taken over as they are now.
     fn reloaded(&mut self) {
         for one in &mut self.files {
-            if let Ok(now) = one.share.read(&one.file) {
-                one.loaded = now;
+            let Ok(now) = one.share.read(&one.file) else { continue };
+            // Somebody has made it as the store wants it, and it is good now.
+            if one.kept.is_some() && one.known.as_ref().is_some_and(|(.., known)| *known == now) {
+                one.yields();
             }
+            one.loaded = now;
         }
     }
 
@@ -151,7 +180,7 @@ impl Sharing {
             if now == known || one.kept.as_ref() == Some(&now) {
                 continue;
             }
-            if now.as_ref().is_some_and(|text| text.len() > TEXT_MAX) {
+            if now.as_ref().is_some_and(|text| !may_be_shared(text)) {
                 error!(file = %one.file.display(), most = TEXT_MAX, "is too long to be shared");
                 continue;
             }
@@ -223,8 +252,14 @@ mod tests {
         std::fs::create_dir_all(&folder).unwrap();
         let file = folder.join(name);
         let share = if name == "key" { Share::Key } else { Share::Hosts };
-        let files = vec![One { share, file: file.clone(), known: None, loaded: None, kept: None }];
+        let files = vec![One::begin(share, file.clone())];
         (Sharing { files, seal: Seal::new(&[5; 32]) }, file)
+    }
+
+    /// The next process, which finds files as they are and knows what the store said last.
+    fn again(sharing: &Sharing, known: Document) -> Sharing {
+        let files = sharing.files.iter().map(|one| One::begin(one.share, one.file.clone())).collect();
+        Sharing { files, seal: Seal::new(&[5; 32]) }.knowing(vec![known])
     }
 
     fn document(name: &str, version: u64, text: &str) -> Document {
@@ -266,6 +301,44 @@ mod tests {
         std::fs::remove_file(&file).unwrap();
         sharing.reloaded();
         assert_eq!(sharing.changed(rng), []);
+        let _ = std::fs::remove_dir_all(file.parent().unwrap());
+    }
+
+    #[test]
+    fn what_a_process_has_refused_the_next_one_does_not_undo_for_all() {
+        let (mut sharing, file) = one("hosts", "refused");
+        let rng: &mut dyn Rng = &mut <rand::rngs::StdRng as rand::SeedableRng>::seed_from_u64(1);
+        assert!(sharing.receive(document("hosts", 1, "good")).is_some());
+        let bad = document("hosts", 2, "bad here");
+        let taken = sharing.receive(bad.clone()).unwrap();
+        sharing.undo(vec![taken]);
+        for _ in 0..2 {
+            sharing = again(&sharing, bad.clone());
+            assert_eq!(sharing.changed(rng), [], "the older version is told as a newer one");
+            assert!(sharing.view()[0].refused);
+            sharing.reloaded();
+            assert_eq!(sharing.changed(rng), []);
+        }
+        // What the operator changes afterwards is a change, before and after a restart.
+        std::fs::write(&file, "better").unwrap();
+        sharing = again(&sharing, bad.clone());
+        assert_eq!(sharing.changed(rng), [("hosts", Some("better".to_owned()))]);
+        // Made as the store wants it, it is refused no longer.
+        std::fs::write(&file, "good").unwrap();
+        sharing = again(&sharing, bad.clone());
+        std::fs::write(&file, "bad here").unwrap();
+        sharing.reloaded();
+        assert!(!sharing.view()[0].refused);
+        assert_eq!(sharing.changed(rng), []);
+        // The next version, which is good, ends it; what was kept is not put aside as if it were ours.
+        let taken = sharing.receive(document("hosts", 3, "bad too")).unwrap();
+        sharing.undo(vec![taken]);
+        sharing = again(&sharing, document("hosts", 3, "bad too"));
+        assert!(sharing.receive(document("hosts", 4, "fine")).is_some());
+        assert_eq!((read(&file).as_str(), sharing.changed(rng)), ("fine", vec![]));
+        let names: Vec<_> =
+            std::fs::read_dir(file.parent().unwrap()).unwrap().map(|it| it.unwrap().file_name()).collect();
+        assert_eq!(names, ["hosts"]);
         let _ = std::fs::remove_dir_all(file.parent().unwrap());
     }
 

@@ -112,6 +112,10 @@ fn tell(story: &Story) {
         }
         Story::StoreAlone(None) => info!("the store that boxes share is reached, and read as a whole"),
         Story::StoreConflict(what) => warn!(what, "another box of the site had changed the same lease"),
+        Story::StoreName(Some(rival)) => {
+            error!(rival, "the boxes that share a store need names of their own; change box.name of one of them")
+        }
+        Story::StoreName(None) => info!("no other box goes by the name of this one any more"),
         Story::StoreUnreadable(row) => error!(row, "a row of the store that boxes share cannot be read"),
         Story::Store(None) => info!("the store is written to again"),
         Story::NotServed(name, address) => {

@@ -40,8 +40,12 @@ impl Control {
             hosts: self.engine.hosts_served() as u64,
             publish: self.engine.publish_counts(),
             system: Box::new(self.system_view()),
-            store: self.leases.as_ref().and_then(Leases::shared).map(|alone| {
-                Box::new(StoreView { alone, shared: self.sharing.as_ref().map(Sharing::view).unwrap_or_default() })
+            store: self.leases.as_ref().and_then(Leases::shared).map(|(alone, name_taken)| {
+                Box::new(StoreView {
+                    alone,
+                    name_taken,
+                    shared: self.sharing.as_ref().map(Sharing::view).unwrap_or_default(),
+                })
             }),
             sync: self.boxes.as_ref().map(|boxes| Box::new(boxes.view(now, &self.engine))),
         }

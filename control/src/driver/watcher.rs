@@ -4,15 +4,16 @@
 //! everything again. So the store's thread never has to know what it missed.
 
 use std::sync::Arc;
-use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::thread;
 use std::time::{Duration, Instant as WallInstant};
 
 use crossbeam::channel::{Receiver, Sender, bounded};
 
 use super::leases::client;
+use crate::store::shared::claim::Claim;
 use crate::store::shared::etcd::{Client, Settings};
-use crate::store::shared::{ClusterError, Heard, Shared};
+use crate::store::shared::{Cluster, ClusterError, Heard, Shared};
 use crate::store::{Storage, StoreError};
 
 /// What may wait for the store's thread.
@@ -33,20 +34,41 @@ pub(super) struct Others {
     clients: [Client; 2],
     /// What was read already.
     read: Option<u64>,
+    /// What the store's thread has tried to write.
+    tried: Arc<AtomicU64>,
+    claim: Claim,
 }
 
 impl Others {
     /// Has a store hear everything, as soon as the cluster answers. One that knows something already does not wait: nothing of a
     /// box that takes over may stand still for as long as an answer takes, and what it knows is what it would go on with alone.
-    pub(super) fn find(store: &mut Shared<Client>, settings: &Settings, time: Duration) -> Result<Others, StoreError> {
-        let (mut reader, asker) = (client(settings)?, client(settings)?);
+    ///
+    /// # Errors
+    /// The box knows nothing yet and another one goes by its name: `claim` is refused for as long as that one lives.
+    pub(super) fn find(
+        store: &mut Shared<Client>,
+        settings: &Settings,
+        mut claim: Claim,
+        time: Duration,
+    ) -> Result<Others, StoreError> {
+        let (mut reader, mut asker) = (client(settings)?, client(settings)?);
+        let tried = store.tried();
         if store.read_duid()?.is_some() {
-            return Ok(Others { clients: [reader, asker], read: None });
+            return Ok(Others { clients: [reader, asker], read: None, tried, claim });
         }
         let began = WallInstant::now();
         let read = loop {
             match reader.read_all() {
                 Ok(all) => {
+                    // Its lease ends a moment after the box before this one did, if that is not there any more.
+                    if let Ok(Some(rival)) = claim.hold(&mut asker) {
+                        if began.elapsed() > time {
+                            claim.give_up(&mut asker);
+                            return Err(StoreError::Cluster { name: reader.name(), reason: rival });
+                        }
+                        thread::sleep(AGAIN);
+                        continue;
+                    }
                     let revision = all.revision;
                     store.hear(Heard::All(all))?;
                     break store.alone().is_none().then_some(revision);
@@ -58,7 +80,7 @@ impl Others {
                 Err(_) => thread::sleep(AGAIN),
             }
         };
-        Ok(Others { clients: [reader, asker], read })
+        Ok(Others { clients: [reader, asker], read, tried, claim })
     }
 
     /// Starts the thread, which ends soon after `stop` is set. What it hears, and what to set so that it reads everything
@@ -67,10 +89,10 @@ impl Others {
         let (heard_in, heard) = bounded(ROOM);
         let again = Arc::new(AtomicBool::new(false));
         let (stop, asked) = (stop.clone(), again.clone());
-        let Others { clients, read } = self;
+        let Others { clients, read, tried, claim } = self;
         // Nobody waits for its end: it may be waiting for an answer that does not come.
         thread::Builder::new().name("store-watch".into()).spawn(move || {
-            Watcher { clients, heard: heard_in, again: asked, stop, pause: AGAIN }.run(read);
+            Watcher { clients, heard: heard_in, again: asked, tried, claim, stop, pause: AGAIN }.run(read);
         })?;
         Ok((heard, again))
     }
@@ -80,6 +102,8 @@ struct Watcher {
     clients: [Client; 2],
     heard: Sender<Heard>,
     again: Arc<AtomicBool>,
+    tried: Arc<AtomicU64>,
+    claim: Claim,
     stop: Arc<AtomicBool>,
     pause: Duration,
 }
@@ -88,7 +112,12 @@ struct Watcher {
 struct Over;
 
 impl Watcher {
-    fn run(mut self, mut read: Option<u64>) {
+    fn run(mut self, read: Option<u64>) {
+        self.hear(read);
+        self.claim.give_up(&mut self.clients[1]);
+    }
+
+    fn hear(&mut self, mut read: Option<u64>) {
         while !self.stop.load(Ordering::Relaxed) {
             let from = match read.take() {
                 Some(revision) => Ok(revision),
@@ -108,10 +137,11 @@ impl Watcher {
     /// The revision up to which all is known now, 0 if that failed.
     fn read_all(&mut self) -> Result<u64, Over> {
         self.again.store(false, Ordering::Relaxed);
+        let tried = self.tried.load(Ordering::SeqCst);
         match self.clients[0].read_all() {
             Ok(all) => {
                 let revision = all.revision;
-                self.tell(Heard::All(all))?;
+                self.tell(Heard::Read(all, tried))?;
                 Ok(revision)
             }
             Err(error) => {
@@ -125,6 +155,8 @@ impl Watcher {
     fn follow(&mut self, from: u64) -> Result<(), Over> {
         let Ok(mut watch) = self.clients[0].watch(from + 1) else { return Ok(()) };
         let (mut known, mut missed, mut asked) = (from, None, WallInstant::now());
+        let mut named = None;
+        self.claim(&mut named)?;
         while !self.stop.load(Ordering::Relaxed) && !self.again.load(Ordering::Relaxed) {
             match self.clients[0].next(&mut watch, NAP) {
                 Ok(Some(events)) if events.rows.is_empty() => {}
@@ -143,9 +175,26 @@ impl Watcher {
                     Ok((_, last)) => missed = Some(last),
                     Err(_) => return Ok(()),
                 }
+                self.claim(&mut named)?;
+            }
+            if self.clients[0].is_outdated() {
+                // Who we are there has changed, so what was opened with other papers is over.
+                return Ok(());
             }
         }
         Ok(())
+    }
+
+    /// Says that this box lives, and tells who else goes by its name if that is not what is `known`.
+    fn claim(&mut self, known: &mut Option<Option<String>>) -> Result<(), Over> {
+        match self.claim.hold(&mut self.clients[1]) {
+            Ok(rival) if known.as_ref() != Some(&rival) => {
+                *known = Some(rival.clone());
+                self.tell(Heard::Name(rival))
+            }
+            // Whether the cluster answers is found out otherwise.
+            _ => Ok(()),
+        }
     }
 
     fn tell(&self, heard: Heard) -> Result<(), Over> {

@@ -8,7 +8,7 @@ use rand::Rng;
 
 use super::fork::Refused;
 use super::label::LabelUse;
-use super::mirror::MirrorNote;
+use super::mirror::{MirrorNote, second};
 use super::standby::Guard;
 use super::{Effect, Engine, Event, Story};
 use crate::reap::{Activity, Direction, LocalLocator, PathKey, PeerLocator, Reap};
@@ -56,6 +56,8 @@ pub(super) struct Attached {
     pub(super) narrow: Option<LocatorPair>,
     /// The pair of its last probe that has no answer yet, and when that left.
     pub(super) probed: Option<(LocatorPair, Instant)>,
+    /// The second of this box's life in which hosts last sent here, where other boxes know the context; 0 before that.
+    pub(super) sent_here: u32,
     /// Another box runs it.
     pub(super) mirrored: Option<Box<MirrorNote>>,
 }
@@ -377,6 +379,9 @@ impl Engine {
         let early = activity.received && matches!(context.state, Shim6State::I2Sent | Shim6State::I2bisSent);
         if let Some(attached) = self.attached.get_mut(&id) {
             attached.traffic = traffic;
+            if activity.sent {
+                attached.sent_here = second(now);
+            }
         }
         let sends = activity.sent.then_some(pair);
         self.policy_measures(now, id, traffic.map(|it| it.octets), sends, activity.arrived);

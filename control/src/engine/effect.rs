@@ -78,6 +78,8 @@ pub enum Story {
     StoreAlone(Option<String>),
     /// Another box had changed the same; what became of it.
     StoreConflict(String),
+    /// Another box goes by the name of this one, or none does any more.
+    StoreName(Option<String>),
     /// A row of the store that boxes share cannot be read.
     StoreUnreadable(String),
     /// A client has a lease and cannot be served.

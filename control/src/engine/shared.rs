@@ -52,6 +52,14 @@ impl Engine {
         effects.push(Effect::Story(Story::StoreConflict(what)));
     }
 
+    /// Another box goes by this one's name, or none does any more.
+    pub fn store_name(&mut self, rival: Option<String>, effects: &mut Vec<Effect>) {
+        if rival.is_some() {
+            self.tally.count(Event::StoreNameTaken);
+        }
+        effects.push(Effect::Story(Story::StoreName(rival)));
+    }
+
     /// A row of the store cannot be read.
     pub fn store_unreadable(&mut self, row: String, effects: &mut Vec<Effect>) {
         self.tally.count(Event::StoreUnreadable);

@@ -110,6 +110,7 @@ pub enum Event {
     StoreHeard,
     StoreConflicts,
     StoreUnreadable,
+    StoreNameTaken,
     RouterAdvertisements,
     NamesOpened,
     NamesPaced,
@@ -412,6 +413,7 @@ const MEANINGS: &[(&str, &str)] = &[
     ("control_store_heard", "Leases and quarantines that another box wrote, and this one took in."),
     ("control_store_conflicts", "Leases that this box changed and another one too, of which the other's stands."),
     ("control_store_unreadable", "Rows of the store that boxes share which cannot be read and were passed over."),
+    ("control_store_name_taken", "Times another box was found to go by this one's `box.name`."),
     ("control_delegation_asked", "DHCPv6 messages sent to providers' servers to be delegated a prefix or to keep it."),
     ("control_delegation_heard", "DHCPv6 answers of providers' servers that were awaited."),
     (
@@ -526,6 +528,7 @@ const MEANINGS: &[(&str, &str)] = &[
     ("shim6_drop_wrong_state", "The context is in a state that does not want it."),
     ("shim6_drop_wrong_nonce", "An acknowledgement of another update."),
     ("shim6_drop_rate_limited", "Enough answers of the kind were sent lately."),
+    ("shim6_drop_told_already", "With an unknown tag, of a context whose peer got an R1bis a moment ago."),
     ("shim6_drop_too_many_forks", "The pair has as many forked contexts as a peer may ask for."),
     ("shim6_drop_too_many_from_prefix", "As many contexts as may be were accepted from the sender's /64."),
     ("shim6_drop_common_tag", "As many contexts as may be have this tag of their peers."),

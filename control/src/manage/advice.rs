@@ -120,6 +120,7 @@ pub const ADVICE: &[(&str, &str)] = &[
     ("shim6_drop_wrong_state", "Nothing, if few: messages overtook each other."),
     ("shim6_drop_wrong_nonce", "Nothing, if few: an answer to a message that was sent again."),
     ("shim6_drop_rate_limited", "Nothing: it keeps the box from being used to flood others."),
+    ("shim6_drop_told_already", "Nothing: after a restart peers go on sending for a round trip."),
     ("shim6_drop_too_many_forks", "Raise shim6.forks_max if the peer may have more."),
     (
         "shim6_drop_too_many_from_prefix",

@@ -12,7 +12,8 @@ use prometheus_client::metrics::MetricType;
 use prometheus_client::registry::Registry;
 
 use super::api::{
-    BmpSourceView, BmpState, FillView, MetricsView, PathView, PortView, ProviderView, SharedView, TimesView, UplinkView,
+    BmpSourceView, BmpState, FillView, MetricsView, PathView, PortView, ProviderView, SharedView, SyncBoxView,
+    TimesView, UplinkView,
 };
 
 /// What is sent.
@@ -142,6 +143,7 @@ impl Collector for Figures {
         self.providers(&mut out)?;
         self.uplinks(&mut out)?;
         self.store(&mut out)?;
+        self.sync(&mut out)?;
         self.bmp(&mut out)?;
         self.paths(&mut out)?;
         self.rooms(&mut out)?;
@@ -313,6 +315,53 @@ impl Figures {
         out.gauges("pshim6_shared_version", "Version of a file that boxes share", shared().map(version))?;
         let refused = shared().map(|it| (vec![("file", it.name.clone())], flag(it.refused)));
         out.gauges("pshim6_shared_refused", "Whether that version cannot be obeyed by this box", refused)
+    }
+
+    fn sync(&self, out: &mut Family<'_, '_>) -> Result<(), Error> {
+        let Some(view) = &self.view.status.sync else { return Ok(()) };
+        out.gauge("pshim6_sync_caught_up", "Whether this box knows what the others know", flag(view.caught_up))?;
+        // One that has not said who it is has no number yet, and is told by its address all the same.
+        let label = |it: &SyncBoxView| vec![("address", it.address.clone())];
+        let gauges: [Told<SyncBoxView, f64>; 5] = [
+            ("pshim6_sync_connected", "Whether another box and this one hear each other", |it| {
+                flag(it.hears && it.heard)
+            }),
+            ("pshim6_sync_partner_caught_up", "Whether it has told all it had when it came", |it| flag(it.caught_up)),
+            ("pshim6_sync_refused", "Whether it is not reached, or the two do not fit", |it| {
+                flag(it.refused.is_some())
+            }),
+            ("pshim6_sync_behind", "Contexts and words it has still to be told, about", |it| it.behind as f64),
+            ("pshim6_sync_waiting_batches", "Batches that it has not acknowledged", |it| it.waiting as f64),
+        ];
+        for (name, help, value) in gauges {
+            out.gauges(name, help, view.boxes.iter().map(|it| (label(it), value(it))))?;
+        }
+        let last = |it: &SyncBoxView| Some((label(it), it.last_heard_ms? as f64 / 1e3));
+        out.gauges(
+            "pshim6_sync_last_heard_seconds",
+            "Time since it said anything",
+            view.boxes.iter().filter_map(last),
+        )?;
+        let counters: [Told<SyncBoxView, u64>; 9] = [
+            ("pshim6_sync_sent_batches", "Batches sent to it", |it| it.sent),
+            ("pshim6_sync_resent_batches", "Batches sent once more", |it| it.resent),
+            ("pshim6_sync_received_batches", "Batches of its that were taken in", |it| it.received),
+            ("pshim6_sync_repeated_batches", "Batches that came once more", |it| it.repeated),
+            ("pshim6_sync_sent_versions", "Versions of contexts it was told", |it| it.contexts_told),
+            ("pshim6_sync_received_versions", "Versions of contexts it told that were taken in", |it| {
+                it.contexts_taken
+            }),
+            ("pshim6_sync_older_versions", "Versions it told of which a newer one was known", |it| it.contexts_older),
+            ("pshim6_sync_refused_versions", "Versions it told that were not taken in", |it| it.contexts_refused),
+            ("pshim6_sync_dropped_words", "Words and packets that found no room on the way to it", |it| it.dropped),
+        ];
+        for (name, help, value) in counters {
+            out.counters(name, help, view.boxes.iter().map(|it| (label(it), value(it))))?;
+        }
+        let strangers =
+            [("no handshake", view.handshakes_failed), ("nonsense", view.nonsense), ("turned away", view.turned_away)];
+        let rows = strangers.map(|(why, count)| (vec![("why", why.to_owned())], count));
+        out.counters("pshim6_sync_strangers", "Connections by others than the boxes of the site", rows)
     }
 
     fn paths(&self, out: &mut Family<'_, '_>) -> Result<(), Error> {

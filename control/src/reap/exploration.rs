@@ -47,7 +47,7 @@ pub(super) struct Exploration {
     /// What arrived since Exploring was last entered: oldest first, at most [`REPORTS_MAX`], the latest of each pair.
     pub(super) received: Vec<ProbeReport>,
     /// The pair on which we last answered by guess, without having learned that the answer arrived.
-    guessed: Option<LocatorPair>,
+    pub(super) guessed: Option<LocatorPair>,
     /// The pair that policy wants to move to; taken as soon as it is confirmed.
     pub(super) goal: Option<LocatorPair>,
     /// There is local evidence against the current pair.

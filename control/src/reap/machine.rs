@@ -17,9 +17,9 @@ use super::paths::Status;
 use super::sightings::Ends;
 use crate::time::Instant;
 
-/// A Probe(Exploring) that comes this soon after an episode belongs to it: no peer can have missed us for a Send
-/// Timeout (at least 10 s) since (R5534-122).
-const LATE: Duration = Duration::from_secs(5);
+/// A Probe(Exploring) that comes this soon after an episode may belong to it, having been late (R5534-122). Later the peer means
+/// it: its Send Timeout may be short, and hints, liveness and the misfortune of others make it explore sooner than that.
+const LATE: Duration = Duration::from_secs(1);
 /// Most confirmed pairs remembered.
 const CONFIRMED_MAX: usize = 16;
 
@@ -468,10 +468,14 @@ impl Reap {
         out: &mut Vec<Output>,
     ) {
         let flipped = self.state != State::InboundOk;
+        let mut guess = mirror;
         if self.state == State::Operational {
             let ended = self.exploration.as_ref().and_then(|episode| episode.ended);
             if ended.is_some_and(|ended| now.since(ended) < LATE) {
                 self.resume(now, out);
+                // An answer by the way the peer found would be all that is ever said: what was shown of the current pair would
+                // count on, and what goes out by it be lost.
+                guess = self.current;
             } else {
                 self.begin(now, Reason::Peer, false, &|_| Status::Unknown, out);
             }
@@ -480,7 +484,7 @@ impl Reap {
         self.stop_keepalive();
         self.episode(now).remember_received(first);
         self.learn(now, &probe.received, out);
-        self.answer(now, rng, Some(mirror), flipped, out);
+        self.answer(now, rng, Some(guess), flipped, out);
         self.restart_send(now, rng);
     }
 

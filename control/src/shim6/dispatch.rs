@@ -8,6 +8,7 @@ use super::context::{Context, ContextId, State, incoming_pair, is_unicast, outgo
 use super::endpoint::Endpoint;
 use super::establish::Offer;
 use super::limits::Kind;
+use super::lost::Asker;
 use super::output::{Answer, DropReason, FailReason, Output, Verdict};
 use super::peer::Refusal;
 use super::quote::{self, Quote, kind};
@@ -88,8 +89,8 @@ impl Endpoint {
             Err(Unreadable::NoValidator) => Verdict::Dropped(DropReason::NoValidator),
             Err(Unreadable::Malformed) => Verdict::Dropped(DropReason::Malformed),
         };
-        if self.config.debug_errors && matches!(verdict, Verdict::Dropped(reason) if reason != DropReason::RateLimited)
-        {
+        let paced = matches!(verdict, Verdict::Dropped(DropReason::RateLimited | DropReason::ToldAlready));
+        if self.config.debug_errors && matches!(verdict, Verdict::Dropped(_)) && !paced {
             self.refuse(now, &packet, Refusal::Error { code: ErrorCode::Other(120), pointer: 0 }, out);
         }
         verdict
@@ -190,7 +191,7 @@ impl Endpoint {
     ) -> Result<ContextId, Verdict> {
         let addresses = packet.addresses;
         let Some(context) = self.store.by_local_tag(tag) else {
-            return Err(self.send_r1bis(now, tag, addresses, out));
+            return Err(self.send_r1bis(now, tag, addresses, Asker::Message, out));
         };
         let (id, state, has_pair) = (context.id, context.state, context.has_pair(addresses));
         // In I1-SENT nothing is known of the peer's locators, so a wrong one cannot be told from a right one (D41).
@@ -198,7 +199,7 @@ impl Endpoint {
             return Err(Verdict::Dropped(DropReason::WrongState));
         }
         if !has_pair {
-            return Err(self.send_r1bis(now, tag, addresses, out));
+            return Err(self.send_r1bis(now, tag, addresses, Asker::Message, out));
         }
         match state {
             State::Established => Ok(id),
@@ -258,7 +259,7 @@ impl Endpoint {
             // The context came into being while the packet was on its way here.
             return Verdict::Dropped(DropReason::WrongState);
         }
-        self.send_r1bis(now, tag, addresses, out)
+        self.send_r1bis(now, tag, addresses, Asker::Payload, out)
     }
 
     /// Payload came with the tag of the context (§12.2). `Accepted` means that it is to be restored and delivered.

@@ -19,6 +19,7 @@ use super::context::{Context, ContextId, LocalHost, PeerLocator, State, is_unica
 use super::holddown::{Failure, Held, HoldDowns};
 use super::labels::LabelSpace;
 use super::limits::Limiter;
+use super::lost::Lost;
 use super::offers::Offers;
 use super::output::{FailReason, GoneReason, Output};
 use super::proof::LocatorProof;
@@ -42,6 +43,7 @@ pub struct Endpoint {
     pub(super) proof: Box<dyn LocatorProof>,
     pub(super) validators: Validators,
     pub(super) limiter: Limiter,
+    pub(super) lost: Lost,
     pub(super) tags: TagSpace,
     labels: Option<LabelSpace>,
     pub(super) shard_of: ShardOf,
@@ -127,6 +129,7 @@ impl Endpoint {
     ) -> Endpoint {
         let validators = Validators::new(&secret, &config);
         let limiter = Limiter::new(&config.limits, validators.derive(b"buckets"));
+        let lost = Lost::new(validators.derive(b"lost"));
         let (holddowns, starts) = (HoldDowns::new(config.holddowns_max), Starts::new(config.holddowns_max));
         let labels = config.flow_labels.map(LabelSpace::new);
         let (hosts, homes, aliases) = (HashMap::new(), HashMap::new(), HashMap::new());
@@ -136,6 +139,7 @@ impl Endpoint {
             proof,
             validators,
             limiter,
+            lost,
             tags,
             labels,
             shard_of,

@@ -3,8 +3,8 @@
 //! Unlike a copy for a successor ([`super::journal`]) this never ends: a box that is told comes and goes, and changes go on.
 //! One bit for each place says that whoever is there has changed since that box was last told of it; changes stand in a queue as
 //! well, so that they do not wait for the rest when everything is told anew. What is told is always the state at that moment, so
-//! a context that changes ten times before its turn comes is told once. Memory is bounded by the table: a bit and at most two
-//! places in the queue for each place, and [`GONE_MAX`] tags of contexts that are gone.
+//! a context that changes ten times before its turn comes is told once. Memory is bounded by the table: two bits and one place in
+//! the queue for each place, and [`GONE_MAX`] tags of contexts that are gone.
 
 use std::collections::VecDeque;
 
@@ -26,8 +26,10 @@ pub(super) struct Ledger {
     dirty: Vec<u64>,
     /// How many bits are set.
     count: usize,
-    /// Places that have changed, in order. The bit counts: one that is clear was told since.
+    /// Places that have changed, in order, each once. The bit counts: one that is clear was told since.
     queue: VecDeque<u32>,
+    /// Which stand in the queue.
+    queued: Vec<u64>,
     gone: VecDeque<(ContextTag, Stamp)>,
     /// The next place of those that are told anew, and the end of them.
     sweep: (usize, usize),
@@ -54,6 +56,7 @@ impl Ledger {
         }
         self.count = places;
         self.queue.clear();
+        self.queued.fill(0);
         self.gone.clear();
         self.sweep = (0, places);
     }
@@ -69,12 +72,14 @@ impl Ledger {
         if self.dirty.len() <= word {
             self.dirty.resize(word + 1, 0);
         }
-        if self.dirty[word] & bit == 0 {
-            self.dirty[word] |= bit;
-            self.count += 1;
-            self.queue.push_back(place);
-        } else if (self.sweep.0..self.sweep.1).contains(&(place as usize)) && self.queue.len() < self.sweep.1 {
-            // Among what is told anyway; but what is in use comes first.
+        self.count += usize::from(self.dirty[word] & bit == 0);
+        self.dirty[word] |= bit;
+        // Also what is told anyway: what is in use comes first.
+        if self.queued.len() <= word {
+            self.queued.resize(word + 1, 0);
+        }
+        if self.queued[word] & bit == 0 {
+            self.queued[word] |= bit;
             self.queue.push_back(place);
         }
     }
@@ -98,19 +103,29 @@ impl Ledger {
     }
 
     /// What to tell next. First who is gone, so that places and pairs are free for those who have them now; then in turn what has
-    /// changed and what is told anew.
-    pub(super) fn next(&mut self) -> Option<Due> {
+    /// changed and what is told anew. Each thing that is looked at on the way takes one from `looks`; when none is left there may be
+    /// more.
+    pub(super) fn next(&mut self, looks: &mut usize) -> Option<Due> {
         if let Some((tag, stamp)) = self.gone.pop_front() {
             return Some(Due::Gone(tag, stamp));
         }
         self.turn = !self.turn;
-        let found =
-            if self.turn { self.changed().or_else(|| self.swept()) } else { self.swept().or_else(|| self.changed()) };
+        let found = if self.turn {
+            self.changed(looks).or_else(|| self.swept(looks))
+        } else {
+            self.swept(looks).or_else(|| self.changed(looks))
+        };
         found.map(|place| Due::Place(place as usize))
     }
 
-    fn changed(&mut self) -> Option<u32> {
-        while let Some(place) = self.queue.pop_front() {
+    fn changed(&mut self, looks: &mut usize) -> Option<u32> {
+        while !self.queue.is_empty()
+            && look(looks)
+            && let Some(place) = self.queue.pop_front()
+        {
+            if let Some(word) = self.queued.get_mut(place as usize / 64) {
+                *word &= !(1 << (place % 64));
+            }
             if self.settle(place) {
                 return Some(place);
             }
@@ -118,8 +133,11 @@ impl Ledger {
         None
     }
 
-    fn swept(&mut self) -> Option<u32> {
+    fn swept(&mut self, looks: &mut usize) -> Option<u32> {
         while self.sweep.0 < self.sweep.1 {
+            if !look(looks) {
+                return None;
+            }
             let (at, word) = (self.sweep.0, self.dirty.get(self.sweep.0 / 64).copied().unwrap_or_default());
             let ahead = word >> (at % 64);
             if ahead == 0 {
@@ -147,6 +165,13 @@ impl Ledger {
     pub(super) fn left(&self) -> usize {
         self.gone.len() + self.count
     }
+}
+
+/// Takes one of the looks that are left, if there is one.
+fn look(looks: &mut usize) -> bool {
+    let left = looks.checked_sub(1);
+    *looks = left.unwrap_or_default();
+    left.is_some()
 }
 
 /// The boxes that tell each other of their contexts, as far as the table of contexts has to do with them.
@@ -267,6 +292,9 @@ mod tests {
 
     use super::*;
 
+    /// Far fewer than there are steps, so that a queue which grows with time is seen.
+    const PLACES: u32 = 40;
+
     #[derive(Clone, Copy, Debug)]
     enum Step {
         Change(u32),
@@ -277,17 +305,17 @@ mod tests {
 
     fn step() -> impl Strategy<Value = Step> {
         prop_oneof![
-            8 => (0u32..200).prop_map(Step::Change),
-            1 => (0u32..200).prop_map(Step::Settle),
+            8 => (0..PLACES).prop_map(Step::Change),
+            4 => (0..PLACES).prop_map(Step::Settle),
             1 => Just(Step::Begin),
-            4 => (0usize..40).prop_map(Step::Tell),
+            2 => (0usize..40).prop_map(Step::Tell),
         ]
     }
 
     proptest! {
         /// Whatever changes and whenever it begins anew, all that changed is told after it changed, and memory is bounded.
         #[test]
-        fn what_changed_is_told_afterwards(steps in prop::collection::vec(step(), 0..200)) {
+        fn what_changed_is_told_afterwards(steps in prop::collection::vec(step(), 0..400)) {
             let (mut ledger, mut table, mut copy) = (Ledger::default(), BTreeMap::new(), BTreeMap::new());
             let (mut version, mut places) = (0u64, 0usize);
             ledger.begin(0);
@@ -312,7 +340,7 @@ mod tests {
                     }
                     Step::Tell(most) => {
                         for _ in 0..most {
-                            let Some(Due::Place(place)) = ledger.next() else { break };
+                            let Some(Due::Place(place)) = ledger.next(&mut usize::MAX.clone()) else { break };
                             if let Some(version) = table.get(&place) {
                                 copy.insert(place, *version);
                             }
@@ -321,9 +349,9 @@ mod tests {
                 }
                 let set: u32 = ledger.dirty.iter().map(|word| word.count_ones()).sum();
                 prop_assert_eq!(set as usize, ledger.count);
-                prop_assert!(ledger.queue.len() <= 2 * 200);
+                prop_assert!(ledger.queue.len() <= PLACES as usize);
             }
-            while let Some(due) = ledger.next() {
+            while let Some(due) = ledger.next(&mut usize::MAX.clone()) {
                 let Due::Place(place) = due else { continue };
                 if let Some(version) = table.get(&place) {
                     copy.insert(place, *version);
@@ -340,9 +368,37 @@ mod tests {
         let mut ledger = Ledger::default();
         ledger.begin(1_000_000);
         ledger.note(999_999);
-        let told: Vec<Due> = (0..4).filter_map(|_| ledger.next()).collect();
+        let told: Vec<Due> = (0..4).filter_map(|_| ledger.next(&mut 10)).collect();
         assert!(told.contains(&Due::Place(999_999)), "{told:?}");
         assert_eq!(ledger.left(), 999_996);
+    }
+
+    #[test]
+    fn a_context_that_goes_to_and_fro_while_a_box_is_away_stands_in_the_queue_once() {
+        let mut ledger = Ledger::default();
+        ledger.begin(0);
+        for _ in 0..1000 {
+            ledger.note(7);
+            ledger.settle(7);
+        }
+        ledger.note(7);
+        assert_eq!((ledger.queue.len(), ledger.left()), (1, 1));
+        assert_eq!((ledger.next(&mut 10), ledger.next(&mut 10)), (Some(Due::Place(7)), None));
+    }
+
+    #[test]
+    fn no_turn_looks_at_everything_that_was_settled_meanwhile() {
+        let mut ledger = Ledger::default();
+        ledger.begin(64 * 100);
+        (0..64 * 100).for_each(|place| ledger.note(place));
+        (0..64 * 100).for_each(|place| _ = ledger.settle(place));
+        let mut turns = 0;
+        while !(ledger.has_told_all() && ledger.queue.is_empty()) {
+            let mut looks = 50;
+            assert_eq!((ledger.next(&mut looks), looks), (None, 0));
+            turns += 1;
+        }
+        assert_eq!(turns, (64 * 100 + 100) / 50);
     }
 
     #[test]

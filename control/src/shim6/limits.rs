@@ -64,6 +64,11 @@ impl Limiter {
 
     /// Whether an answer of this kind to `source` may be sent now; if so it has been paid for.
     pub(super) fn allow(&mut self, now: Instant, kind: Kind, source: Ipv6Addr) -> bool {
+        self.allow_leaving(0, now, kind, source)
+    }
+
+    /// The same if so many quarters of what can be saved up are left for those who need it more, in each bucket.
+    pub(super) fn allow_leaving(&mut self, quarters: u32, now: Instant, kind: Kind, source: Ipv6Addr) -> bool {
         let slots = [self.slot(source, 64), self.slot(source, 80)];
         let buckets = match kind {
             Kind::R1 => &mut self.r1,
@@ -71,7 +76,7 @@ impl Limiter {
             Kind::R2 => &mut self.r2,
             Kind::Error => &mut self.error,
         };
-        buckets.allow(now, slots)
+        buckets.allow(now, slots, quarters)
     }
 
     /// The slot of the prefix without so many bits at the end.
@@ -103,7 +108,7 @@ impl Buckets {
         Buckets { rates, site, total: Bucket::full(rates.total), sites, prefixes }
     }
 
-    fn allow(&mut self, now: Instant, [prefix, site]: [usize; 2]) -> bool {
+    fn allow(&mut self, now: Instant, [prefix, site]: [usize; 2], quarters: u32) -> bool {
         let (Some(prefix), Some(site)) = (self.prefixes.get_mut(prefix), self.sites.get_mut(site)) else {
             return false;
         };
@@ -111,8 +116,9 @@ impl Buckets {
         prefix.refill(now, self.rates.prefix);
         site.refill(now, self.site);
         self.total.refill(now, self.rates.total);
+        let rates = [self.rates.prefix, self.site, self.rates.total];
         let mut buckets = [prefix, site, &mut self.total];
-        let allowed = buckets.iter().all(|bucket| bucket.has_token());
+        let allowed = buckets.iter().zip(rates).all(|(bucket, rate)| bucket.has_token(rate, quarters));
         if allowed {
             buckets.iter_mut().for_each(|bucket| bucket.take());
         }
@@ -141,8 +147,11 @@ impl Bucket {
         self.refilled = self.refilled.max(now);
     }
 
-    fn has_token(&self) -> bool {
-        self.level >= Self::TOKEN
+    /// Whether there is a token besides so many quarters of the burst, of which one is never held back.
+    fn has_token(&self, rate: Rate, quarters: u32) -> bool {
+        let kept = u64::from(rate.burst) * Self::TOKEN / 4 * u64::from(quarters);
+        let most = u64::from(rate.burst.max(1) - 1) * Self::TOKEN;
+        self.level >= Self::TOKEN + kept.min(most)
     }
 
     fn take(&mut self) {
@@ -201,6 +210,23 @@ mod tests {
         assert_eq!(granted(&mut limiter, Instant::START, Kind::R1, |i| source(1, i)), 5);
         assert_eq!(granted(&mut limiter, Instant::START, Kind::Error, |i| source(1, i)), 5);
         assert_eq!(granted(&mut limiter, Instant::START, Kind::R2, |i| source(1, i)), 5);
+    }
+
+    #[test]
+    fn who_needs_it_less_leaves_some_and_gets_the_whole_rate_when_nobody_else_asks() {
+        let pair = Pair { prefix: Rate::new(100, 100), total: Rate::new(400, 400) };
+        let mut limiter = Limiter::new(&Limits { r1: pair, r1bis: pair, r2: pair, error: pair }, 7);
+        let mut granted = |ms, quarters| {
+            let now = Instant::from_millis(ms);
+            (0..1000).filter(|i| limiter.allow_leaving(quarters, now, Kind::R1bis, source(1, *i))).count()
+        };
+        assert_eq!((granted(0, 2), granted(0, 1), granted(0, 0)), (50, 25, 25));
+        assert_eq!((granted(100, 2), granted(100, 1), granted(100, 0)), (0, 0, 10));
+        // What is spared fills up again to where they may take it, and from then on they get all.
+        assert_eq!((granted(600, 2), granted(700, 2), granted(800, 2)), (0, 10, 10));
+        let one = Pair { prefix: Rate::new(1, 1), total: Rate::new(1, 1) };
+        let mut limiter = Limiter::new(&Limits { r1: one, r1bis: one, r2: one, error: one }, 7);
+        assert!(limiter.allow_leaving(2, Instant::START, Kind::R1bis, source(1, 1)), "one is for anybody");
     }
 
     #[test]

@@ -74,10 +74,11 @@ impl Endpoint {
         }
     }
 
-    /// What one of the others is to be told next.
-    pub fn next_to_tell(&mut self, other: usize) -> Option<ToTell<'_>> {
+    /// What one of the others is to be told next. Each place that is looked at takes one from `looks`, also an empty one; when
+    /// none is left there may be more.
+    pub fn next_to_tell(&mut self, other: usize, looks: &mut usize) -> Option<ToTell<'_>> {
         loop {
-            match self.store.group.as_mut()?.ledger(other)?.next()? {
+            match self.store.group.as_mut()?.ledger(other)?.next(looks)? {
                 Due::Gone(tag, stamp) => return Some(ToTell::Gone(tag, stamp)),
                 Due::Place(place) => {
                     let carries = |context: &&Context| context.state.carries_payload();

@@ -44,6 +44,7 @@ mod labels;
 mod ledger;
 mod limits;
 mod local;
+mod lost;
 mod mirrored;
 mod offers;
 mod output;

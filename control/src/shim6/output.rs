@@ -205,6 +205,8 @@ pub enum DropReason {
     WrongNonce,
     /// Enough answers of this kind have been sent lately (D36).
     RateLimited,
+    /// The sender was told a moment ago that its context is not known here (§7.17), and may answer soon.
+    ToldAlready,
     /// The pair of ULIDs has as many forked contexts as a peer may ask for (decision 0015).
     TooManyForks,
     /// As many contexts as may be were accepted from the /64 it came from (decision 0015).

@@ -9,6 +9,7 @@ use super::dispatch::Incoming;
 use super::endpoint::Endpoint;
 use super::establish::{Offer, naming, nonzero};
 use super::limits::Kind;
+use super::lost::{Asker, Rank};
 use super::offers::Offers;
 use super::output::{Answer, DropReason, Output, Verdict};
 use super::size;
@@ -17,16 +18,33 @@ use super::validator::Claim;
 use crate::time::Instant;
 
 impl Endpoint {
-    /// §7.17: "I do not know this context", made from the packet and the secret alone.
+    /// §7.17: "I do not know this context", made from the packet and the secret alone. Live sessions hear it first.
     pub(super) fn send_r1bis(
         &mut self,
         now: Instant,
         packet_tag: ContextTag,
         addresses: Addresses,
+        asker: Asker,
         out: &mut Vec<Output>,
     ) -> Verdict {
-        if !self.limiter.allow(now, Kind::R1bis, addresses.source) {
+        let Some(rank) = self.lost.asks(now, packet_tag, addresses, asker) else {
+            return Verdict::Dropped(DropReason::ToldAlready);
+        };
+        // Each answer is an I2bis with a signature perhaps: those of this site that came already come first.
+        if self.waiting.is_crowded_by(addresses.source) {
+            return Verdict::Dropped(DropReason::TooManyWaiting);
+        }
+        let kept = match rank {
+            Rank::Live => 0,
+            Rank::Payload => 1,
+            Rank::Message => 2,
+        };
+        if !self.limiter.allow_leaving(kept, now, Kind::R1bis, addresses.source) {
             return Verdict::Dropped(DropReason::RateLimited);
+        }
+        // Messages are few, may be forged, and say nothing of payload.
+        if asker == Asker::Payload {
+            self.lost.told(now, packet_tag, addresses);
         }
         let (responder_nonce, validator) = self.validators.issue(now, &Claim::Recover { packet_tag, addresses });
         let options = Options { validator: Some(validator), ..Options::default() };

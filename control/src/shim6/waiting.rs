@@ -26,6 +26,8 @@ use crate::time::Instant;
 const WAITING_MAX: usize = 1024;
 /// Most messages that wait for one and the same proof: one host of a peer's that speaks to many of ours.
 const TOGETHER_MAX: usize = 64;
+/// Messages of one site of peers beyond which it is not asked for more.
+const CROWD: usize = WAITING_MAX / 4;
 
 /// Messages put aside.
 #[derive(Default)]
@@ -94,6 +96,11 @@ impl Waiting {
             }
         });
         true
+    }
+
+    /// Whether so many messages of the site of an address wait that no more are to be asked for.
+    pub(super) fn is_crowded_by(&self, source: Ipv6Addr) -> bool {
+        self.messages >= CROWD && self.sites.get(&site_of(source)).is_some_and(|has| has.messages >= CROWD)
     }
 
     /// Has the site with most messages do without its latest. False if that would be `site` itself, or as good as.

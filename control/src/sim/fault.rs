@@ -55,6 +55,8 @@ faults! {
     Succession "boxes succeeded",
     /// A box died, and the second one of its site served in its place.
     TakeOver "boxes that died beside a second one",
+    /// Boxes of one site could not tell each other anything.
+    Apart "boxes cut off from each other",
     /// A box did nothing for a while, and then saw all that had come at once.
     Pause "box pauses",
     /// A box's clock jumped forward.

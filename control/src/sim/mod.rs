@@ -29,7 +29,7 @@
 //! | `network` | providers and the core |
 //! | `host` | packet sources and sinks, and the streams between them |
 //! | `tcp` | the same with connections |
-//! | `twin` | a second box of a site, and the wire between the two |
+//! | `group`, `boxes` | several boxes of a site, the wires between them, and which one gets a frame |
 //! | `attack` | strangers and listeners |
 //! | `evil` | a peer that lies |
 //! | `fault` | kinds of faults, and how many there were |
@@ -39,8 +39,10 @@
 
 mod attack;
 pub mod bound;
+mod boxes;
 mod evil;
 mod fault;
+mod group;
 mod host;
 pub mod life;
 mod network;
@@ -50,7 +52,6 @@ pub mod packet;
 mod plan;
 mod taped;
 mod tcp;
-mod twin;
 
 use std::collections::BTreeMap;
 use std::net::Ipv6Addr;
@@ -65,6 +66,7 @@ use rand::{Rng, SeedableRng};
 
 pub use evil::VICTIM;
 pub use fault::{Fault, Faults};
+pub use group::{Boxes, NOTICED};
 pub use host::{Arrival, ECHO, Host, Stream};
 pub use network::{Captured, Leg, Provider, ROUTER, Way};
 pub use node::Node;
@@ -262,11 +264,8 @@ impl World {
         if let Some(node) = self.nodes.get_mut(site) {
             *node = node.reborn(self.now, seed);
             self.faults.count(Fault::Restart);
-            let hosts = self.hosts.iter().enumerate().filter(|(_, host)| host.site == site);
-            hosts.for_each(|(id, _)| self.ledger.forget(id));
-            let unplugged = self.providers.iter().filter(|it| it.site == site && !it.plugged);
-            unplugged.for_each(|it| self.nodes[site].link_state(self.now, PortId(it.port as u8), false));
-            self.later(self.now, Due::Tick(site));
+            self.forget_site(site);
+            self.tell_unplugged(site);
         }
     }
 
@@ -298,50 +297,15 @@ impl World {
         if let Some(node) = self.nodes.get_mut(site) {
             node.end_succession(now);
             self.faults.count(Fault::Succession);
-            let unplugged = self.providers.iter().filter(|it| it.site == site && !it.plugged);
-            unplugged.for_each(|it| self.nodes[site].link_state(self.now, PortId(it.port as u8), false));
-            self.later(self.now, Due::Tick(site));
+            self.tell_unplugged(site);
         }
-    }
-
-    /// A second box begins at a site, and hears of the contexts of the one that serves.
-    pub fn add_twin(&mut self, site: SiteId) {
-        let (seed, now) = (self.rng.next_u64(), self.now);
-        self.nodes[site].add_twin(now, seed);
-        let unplugged = self.providers.iter().filter(|it| it.site == site && !it.plugged);
-        unplugged.for_each(|it| self.nodes[site].link_state(now, PortId(it.port as u8), false));
-        self.later(now, Due::Tick(site));
-    }
-
-    /// The box that serves a site dies, and the second one has its place at once. There is none beside that then.
-    pub fn take_over(&mut self, site: SiteId) {
-        self.nodes[site].die();
-        self.faults.count(Fault::TakeOver);
-        self.later(self.now, Due::Tick(site));
-    }
-
-    /// The two boxes of a site change places: what was for the one is for the other.
-    pub fn move_routes(&mut self, site: SiteId) {
-        self.nodes[site].with_twin(|twin, node| twin.change_places(node));
-        self.later(self.now, Due::Tick(site));
-    }
-
-    /// The wire between the two boxes of a site is cut, or mended.
-    pub fn cut_sync(&mut self, site: SiteId, cut: bool) {
-        self.nodes[site].with_twin(|twin, node| twin.cut(node, cut));
-        self.later(self.now, Due::Tick(site));
-    }
-
-    /// Of a thousand messages between the two boxes of a site so many are lost, and so many come twice.
-    pub fn spoil_sync(&mut self, site: SiteId, loss: u32, doubles: u32) {
-        self.nodes[site].with_twin(|twin, _| twin.spoil(loss, doubles));
     }
 
     /// A box does nothing for a while. Frames wait in its devices as far as they have room.
     pub fn pause(&mut self, site: SiteId, time: Duration) {
         let until = self.now + time;
         if let Some(node) = self.nodes.get_mut(site) {
-            node.pause(until);
+            node.pause(self.now, until);
             self.faults.count(Fault::Pause);
             self.later(until, Due::Tick(site));
         }

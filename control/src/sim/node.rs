@@ -17,8 +17,8 @@ use dataplane::worker::{Limits, Outlet, Worker};
 use rand::rngs::StdRng;
 use rand::{Rng, SeedableRng};
 
+use super::group::Group;
 use super::taped::{Recording, Taped, inputs};
-use super::twin::Twin;
 use super::{HOLDING, REPORT, packet};
 use crate::config::uplink::resolve;
 use crate::config::{Hosts, Site};
@@ -73,12 +73,15 @@ pub struct Node {
     ahead: Duration,
     /// It does nothing until then.
     paused: Option<Instant>,
+    /// Since when.
+    slept: Instant,
     /// Frames that came while it was paused.
     waiting: Cell<usize>,
     /// When it is looked at again, whatever happens.
     tick: Option<Instant>,
-    /// Its workers did something when it was last looked at.
+    /// Its workers did something when it was last looked at, and when that was.
     worked: bool,
+    looked: Instant,
     /// Packets sent to hosts, without those of neighbour discovery.
     delivered: u64,
     /// Pairs for which one of its workers may hold packets.
@@ -90,8 +93,8 @@ pub struct Node {
     /// What its engine is told, and what those were told that had its place before.
     taped: Option<Box<Taped>>,
     recordings: Vec<Recording>,
-    /// The second box of its site.
-    pub(super) twin: Option<Box<Twin>>,
+    /// The other boxes of its site.
+    pub(super) group: Option<Box<Group>>,
 }
 
 /// A context as far as nobody may change it who has no right to.
@@ -136,8 +139,8 @@ impl Node {
             wires.push(far_ends);
         }
         let effects = Vec::new();
-        let (ahead, paused, waiting, tick) = (Duration::ZERO, None, Cell::new(0), None);
-        let (worked, delivered) = (false, 0);
+        let (ahead, paused, slept, waiting, tick) = (Duration::ZERO, None, Instant::START, Cell::new(0), None);
+        let (worked, looked, delivered) = (false, Instant::START, 0);
         Node {
             engine,
             control,
@@ -151,23 +154,25 @@ impl Node {
             standbys: Vec::new(),
             ahead,
             paused,
+            slept,
             waiting,
             tick,
             worked,
+            looked,
             delivered,
             hold_pairs: limits.hold_pairs,
             effective: None,
             heir: None,
             taped,
             recordings: Vec::new(),
-            twin: None,
+            group: None,
         }
     }
 
     /// A box with another number and the same hosts, which begins now.
-    pub(super) fn sibling(&self, seed: u64) -> Node {
+    pub(super) fn sibling(&self, number: u8, seed: u64) -> Node {
         let mut blueprint = self.blueprint.clone();
-        blueprint.site.node.id = 1 - self.blueprint.site.node.id % 2 + self.blueprint.site.node.id / 2 * 2;
+        blueprint.site.node.id = number;
         let mut rng = StdRng::seed_from_u64(seed);
         let keys = Keys { sharding: self.engine.keys().sharding, ..Keys::draw(&mut rng) };
         let mut node = Node::unstarted(blueprint, keys, rng);
@@ -183,12 +188,6 @@ impl Node {
         *self = other;
         self.standbys.extend(kept.0);
         self.delivered += kept.1;
-    }
-
-    /// Another box serves, and this one stands by.
-    pub(super) fn change_places(&mut self, other: &mut Node) {
-        std::mem::swap(self, other);
-        std::mem::swap(&mut self.twin, &mut other.twin);
     }
 
     /// Somebody else than the world has its engine do something.
@@ -278,13 +277,12 @@ impl Node {
 
     /// Turns after which everything that is due at one moment has been done.
     pub(super) fn turns_until_still(&self) -> usize {
-        let holds = self.workers.iter().any(|worker| worker.held() > 0);
+        let holds = self.all().flat_map(|node| &node.workers).any(|worker| worker.held() > 0);
         if holds { 1 + self.hold_pairs } else { 1 }
     }
 
     /// The same box after a crash. Its clock goes on, as that of its machine would.
     pub(super) fn reborn(&mut self, now: Instant, seed: u64) -> Node {
-        debug_assert!(self.twin.is_none(), "its second box takes its place instead");
         let recordings = self.recordings(now + self.ahead);
         Node { ahead: self.ahead, recordings, ..Node::new(self.blueprint.clone(), seed) }
     }
@@ -305,19 +303,34 @@ impl Node {
         let proved = self.proofs.iter().map(|(at, _)| *at).min();
         let at = self.engine.deadline().into_iter().chain(proved).min().map(|at| at - self.ahead);
         let at = at.map(|at| self.paused.map_or(at, |until| until.max(at)));
-        let twin = self.twin.as_ref().and_then(|twin| twin.due().into_iter().chain(twin.node.deadline()).min());
-        at.into_iter().chain(twin).min()
+        let others = self.group.as_ref().and_then(|group| group.due(self).into_iter().chain(self.paused).min());
+        at.into_iter().chain(others).min()
     }
 
     /// Does nothing until a time.
-    pub(super) fn pause(&mut self, until: Instant) {
+    pub(super) fn pause(&mut self, now: Instant, until: Instant) {
+        self.slept = self.paused.map_or(now, |_| self.slept);
         self.paused = Some(self.paused.map_or(until, |before| before.max(until)));
-        self.tick = self.paused;
+        // The others of its site do not sleep.
+        if self.group.is_none() {
+            self.tick = self.paused;
+        }
+    }
+
+    /// Since when it does nothing, if it does.
+    pub(super) fn sleeps_since(&self) -> Option<Instant> {
+        self.paused.map(|_| self.slept)
+    }
+
+    /// When it goes on, if it does nothing.
+    pub(super) fn wakes(&self) -> Option<Instant> {
+        self.paused
     }
 
     /// Goes on if it did nothing.
     pub(super) fn resume(&mut self) {
         (self.paused, self.tick) = (None, None);
+        self.group.iter_mut().flat_map(|group| &mut group.others).for_each(Node::resume);
     }
 
     /// Whether it does nothing now.
@@ -337,15 +350,13 @@ impl Node {
         if wanted {
             self.tick = None;
         }
-        wanted && !self.is_paused(now)
+        wanted && (self.group.is_some() || !self.is_paused(now))
     }
 
     /// When to look again because the workers have something to report or to let go, if that is news.
     pub(super) fn look_again(&mut self, now: Instant) -> Option<Instant> {
         let busy = |node: &Node| node.workers.iter().any(|worker| worker.held() > 0);
-        let second = self.second();
-        let holding = busy(self) || second.is_some_and(busy);
-        let worked = self.worked || second.is_some_and(|second| second.worked);
+        let (holding, worked) = (self.all().any(busy), self.all().any(|node| node.worked));
         let wait = if holding { HOLDING } else { REPORT };
         let at = (holding || worked).then_some(now + wait)?;
         let news = self.tick.is_none_or(|tick| at < tick);
@@ -358,9 +369,13 @@ impl Node {
     /// A frame arrives; the device puts all frames of a flow into one worker's queue. While the box does nothing there is
     /// room for only so many.
     pub(super) fn receive(&self, port: usize, frame: &[u8], now: Instant) {
-        if let Some(second) = self.second().filter(|_| packet::is_discovery(frame)) {
-            second.receive(port, frame, now);
+        if packet::is_discovery(frame) {
+            return self.all().for_each(|node| node.take(port, frame, now));
         }
+        self.whose(port, frame, now).into_iter().for_each(|node| node.take(port, frame, now));
+    }
+
+    fn take(&self, port: usize, frame: &[u8], now: Instant) {
         if self.is_paused(now) {
             if self.waiting.get() >= DEVICE_ROOM {
                 return;
@@ -380,26 +395,28 @@ impl Node {
     /// # Panics
     /// When they never come to rest.
     pub(super) fn turn(&mut self, now: Instant, stories: &mut Vec<Story>) -> Vec<(usize, Vec<u8>)> {
-        let mut sent = self.turn_alone(now, stories);
-        while let Some(mut twin) = self.twin.take() {
-            sent.extend(twin.turn(now, stories));
-            let done = if self.is_paused(now) { 0 } else { twin.exchange(self, now) };
-            self.twin = Some(twin);
+        let mut sent = self.work(now, stories);
+        while let Some(mut group) = self.group.take() {
+            sent.extend(group.turn(now, stories));
+            let done = group.exchange(self, now);
+            self.group = Some(group);
             if done == 0 {
                 break;
             }
-            sent.extend(self.turn_alone(now, stories));
+            sent.extend(self.work(now, stories));
         }
         sent
     }
 
-    fn turn_alone(&mut self, now: Instant, stories: &mut Vec<Story>) -> Vec<(usize, Vec<u8>)> {
+    /// What this box does now.
+    pub(super) fn work(&mut self, now: Instant, stories: &mut Vec<Story>) -> Vec<(usize, Vec<u8>)> {
         let mut sent = Vec::new();
         if self.is_paused(now) {
             return sent;
         }
         self.waiting.set(0);
-        (self.paused, self.worked) = (None, false);
+        (self.paused, self.worked) = (None, self.worked && self.looked == now);
+        self.looked = now;
         let now = now + self.ahead;
         self.bequeath(now, ITEMS_PER_TURN);
         let millis = now.0.as_millis() as u64;
@@ -470,17 +487,15 @@ impl Node {
     /// Standbys its workers were told of since this was last asked, and whose they are.
     pub(super) fn told_standbys(&mut self) -> Vec<(Ipv6Addr, LocatorPair)> {
         let mut told = std::mem::take(&mut self.standbys);
-        if let Some(twin) = &mut self.twin {
-            told.append(&mut twin.node.standbys);
-        }
+        let others = self.group.iter_mut().flat_map(|group| &mut group.others);
+        others.for_each(|other| told.append(&mut other.standbys));
         told
     }
 
     /// Its contexts, as far as nobody may change them who has no right to; in order.
     pub(super) fn essence(&self) -> Vec<Essence> {
-        let mut all: Vec<Essence> = self
-            .engine
-            .contexts()
+        let contexts = self.all().flat_map(|node| node.engine.contexts());
+        let mut all: Vec<Essence> = contexts
             .map(|it| {
                 let peers = it.peer_locators.iter().filter(|known| known.verified).map(|known| known.locator.0);
                 (it.ulids, it.fork, it.state, it.local_tag, it.peer_tag, it.pair, peers.collect())
@@ -492,7 +507,7 @@ impl Node {
 
     /// Packets sent to hosts so far.
     pub(super) fn delivered(&self) -> u64 {
-        self.delivered
+        self.all().map(|node| node.delivered).sum()
     }
 
     /// All its contexts, as the operator sees them.
@@ -557,7 +572,7 @@ impl Node {
     /// # Panics
     /// When an invariant is broken.
     pub fn selfcheck(&self) {
-        self.second().into_iter().for_each(Node::selfcheck);
+        self.group.iter().flat_map(|group| &group.others).for_each(Node::selfcheck);
         self.workers.iter().for_each(|worker| worker.shard().selfcheck());
         let held: usize = self.workers.iter().map(|worker| worker.shard().len()).sum();
         let known = self.engine.context_counts(Instant::START, 0);

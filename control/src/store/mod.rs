@@ -373,6 +373,6 @@ fn key_of(client: &Client) -> Vec<u8> {
 }
 
 /// What has no keys but text cannot fail to be written.
-fn json<T: Serialize>(value: &T) -> String {
+fn json<T: Serialize + ?Sized>(value: &T) -> String {
     serde_json::to_string(value).unwrap_or_default()
 }

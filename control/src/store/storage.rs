@@ -46,6 +46,8 @@ pub enum News {
     Alone(Option<String>),
     /// Both this box and another one had changed the same; what is said is what became of it.
     Conflict(String),
+    /// The box's name is its own, or who else goes by it.
+    Name(Option<String>),
     /// A row that cannot be read was passed over.
     Unreadable(String),
 }

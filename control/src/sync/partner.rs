@@ -127,6 +127,19 @@ impl Partner {
         most: usize,
         send: &mut dyn FnMut(Frame) -> Result<(), Frame>,
     ) -> usize {
+        let (sent, full) = self.send(now, engine, most, send);
+        engine.partner_full(self.at, full);
+        sent
+    }
+
+    /// The same, and whether it ended for want of room.
+    fn send(
+        &mut self,
+        now: Instant,
+        engine: &mut Engine,
+        most: usize,
+        send: &mut dyn FnMut(Frame) -> Result<(), Frame>,
+    ) -> (usize, bool) {
         for sent in 0..most {
             let frame = match self.next.take().or_else(|| self.teller.next_frame()) {
                 Some(frame) => frame,
@@ -134,20 +147,20 @@ impl Partner {
                     let mut told = Vec::new();
                     engine.tell_partner(now, self.at, PER_BATCH, &mut told);
                     if told.is_empty() {
-                        return sent;
+                        return (sent, false);
                     }
                     self.teller.push(now, told);
-                    let Some(frame) = self.teller.next_frame() else { return sent };
+                    let Some(frame) = self.teller.next_frame() else { return (sent, false) };
                     frame
                 }
-                None => return sent,
+                None => return (sent, true),
             };
             if let Err(frame) = send(frame) {
                 self.next = Some(frame);
-                return sent;
+                return (sent, true);
             }
         }
-        most
+        (most, false)
     }
 
     /// What is said when there is nothing to say.

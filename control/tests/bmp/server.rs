@@ -252,6 +252,12 @@ impl Room {
         Desk::open(&self.settings, Some(&tls), Patience::default())
     }
 
+    /// The same files with something else in them.
+    fn renewed(&self) -> Tls {
+        self.servers.issue(&self.folder, "box", DAY, &["127.0.0.1"]);
+        Tls::load(self.settings.tls.as_ref().unwrap()).unwrap()
+    }
+
     fn router(&self) -> Files {
         self.routers.issue(&self.folder, "router", DAY, &[])
     }
@@ -302,6 +308,22 @@ fn only_routers_with_a_certificate_are_heard() {
     assert!(say(&mut router, &session("edge", X, &[ROUTE])));
     desk.becomes(Phase::Complete);
     assert!(desk.status.routers[0].certificate.as_ref().is_some_and(|it| it.len() == 64));
+}
+
+#[test]
+fn other_certificates_are_shown_to_who_comes_later_and_disturb_nobody_who_is_there() {
+    let room = Room::new("renewed");
+    let mut desk = room.desk();
+    let shown = |stream: &SslStream<TcpStream>| stream.ssl().peer_certificate().unwrap().to_der().unwrap();
+    let mut first = room.connect(desk.address(), Some(&room.router())).unwrap();
+    assert!(say(&mut first, &session("edge", X, &[ROUTE])));
+    desk.becomes(Phase::Complete);
+    desk.server.renew(&room.renewed());
+    let second = room.connect(desk.address(), Some(&room.router())).unwrap();
+    assert_ne!(shown(&first), shown(&second));
+    let before = desk.count(Count::Messages);
+    assert!(say(&mut first, &session("edge", X, &[])));
+    desk.until("it is heard on", |desk| desk.count(Count::Messages) > before);
 }
 
 #[test]

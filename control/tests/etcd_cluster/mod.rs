@@ -142,6 +142,21 @@ impl Etcd {
         assert!(output.status.success(), "{arguments:?}: {}", String::from_utf8_lossy(&output.stderr));
     }
 
+    /// From now on only who has a password is heard: `pshim6` with `battery-staple` may read and write below `/pshim6/a/`.
+    pub(crate) fn want_passwords(&self) {
+        for arguments in [
+            &["user", "add", "root:correct-horse"][..],
+            &["user", "grant-role", "root", "root"],
+            &["user", "add", "pshim6:battery-staple"],
+            &["role", "add", "site"],
+            &["role", "grant-permission", "site", "--prefix=true", "readwrite", "/pshim6/a/"],
+            &["user", "grant-role", "pshim6", "site"],
+            &["auth", "enable"],
+        ] {
+            self.control(arguments);
+        }
+    }
+
     pub(crate) fn file(&self, name: &str, text: &str) -> PathBuf {
         use std::os::unix::fs::PermissionsExt;
         let file = self.folder.join(name);

@@ -172,6 +172,9 @@ impl Subject for Stages {
     fn rest(&mut self, direction: Direction, frames: &mut Frames) {
         let mut strangers = 0;
         for batch in &mut self.batches {
+            if batch.all_to.is_some() {
+                self.expected[direction as usize] += batch.frames.len() as u64;
+            }
             let strange = |verdict: &&Verdict| match direction {
                 Direction::Egress => matches!(verdict, Verdict::Hold(_)),
                 Direction::Ingress => matches!(verdict, Verdict::UnknownTag(..)),

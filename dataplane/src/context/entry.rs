@@ -296,14 +296,11 @@ impl Entry {
         self.flags & TAKEN != 0
     }
 
-    /// Whether a packet from the site with these identifiers may take the short way: live, with nothing about it that
+    /// Whether a packet from the site with its identifiers may take the short way: live, with nothing about it that
     /// asks for a second look. Packets of a context in doubt are looked at once more if they are `watched`.
-    #[inline]
-    pub fn is_ordinary_out(&self, ulids: &UlidPair, watched: bool) -> bool {
-        self.flags == TAKEN | DEFAULT
-            && self.phase == Phase::Live
-            && (self.digest & DOUBT == 0 || !watched)
-            && self.ulids == *ulids
+    #[inline(always)]
+    pub fn is_ordinary_out(&self, watched: impl FnOnce() -> bool) -> bool {
+        self.flags == TAKEN | DEFAULT && self.phase == Phase::Live && (self.digest & DOUBT == 0 || !watched())
     }
 
     /// The same for a packet with our tag. Flags that say how packets leave are of no interest here.

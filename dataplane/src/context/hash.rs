@@ -107,6 +107,12 @@ impl Sharding {
         (worker < self.workers).then_some(worker)
     }
 
+    /// Whether a tag names `worker`, which is one of ours.
+    #[inline]
+    pub(crate) fn is_owner_of_tag(&self, worker: u8, tag: ContextTag) -> bool {
+        (tag.value() >> Self::WORKER_SHIFT) as u8 & (Self::WORKERS_MAX - 1) == worker
+    }
+
     /// Owner of a flow label that stands for a context: each worker has a part of the labels. Which pairs a worker owns
     /// nobody outside knows, so knowing the parts does not help to guess a label.
     #[inline]

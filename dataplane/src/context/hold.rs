@@ -64,6 +64,11 @@ impl<F> Hold<F> {
         Held::First
     }
 
+    /// Whether less than a quarter of the room is left for pairs that begin to wait.
+    pub fn is_short(&self) -> bool {
+        self.free.len() < self.waiting.len() / 4
+    }
+
     /// Whether packets of a pair wait.
     pub fn knows(&self, pair: &UlidPair) -> bool {
         self.places.contains_key(pair)

@@ -24,7 +24,6 @@ pub use entry::{Activity, Direction, Entry, Install, LocatorSets, Phase, UdpUse}
 pub use flows::Flows;
 pub use hash::{Hasher, Sharding};
 pub use hold::Hold;
-pub use index::Guess;
 pub use label::LabelMode;
 pub use replay::Replay;
 pub use shard::{Shard, Slot};

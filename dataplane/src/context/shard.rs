@@ -6,7 +6,7 @@
 use super::entry::{Activity, Direction, Entry, Install, LocatorSets, Traffic};
 use super::fork::{Forks, Place, Wish};
 use super::hash::Hasher;
-use super::index::{Full, Guess, Index};
+use super::index::{Full, Index};
 use super::label::{LabelMode, Labels};
 use super::standby::{Beside, Loss, Losses, Way};
 use crate::memory::huge;
@@ -352,19 +352,26 @@ impl Shard {
         self.pairs.prefetch(hash);
     }
 
-    /// The slot a tag names, asked for, without a look at whose it is: the first line is all that packets from the peer
+    /// Asks for the slot a tag names, without a look at whose it is: the first line is all that packets from the peer
     /// need.
     #[inline]
-    pub fn approach_tag(&self, tag: ContextTag) -> Option<Slot> {
+    pub fn approach_tag(&self, tag: ContextTag) {
+        if let Some((_, entry)) = self.named(tag) {
+            prefetch(entry);
+        }
+    }
+
+    /// The slot a tag names and what is there, whose it may be.
+    #[inline]
+    pub(crate) fn named(&self, tag: ContextTag) -> Option<(Slot, &Entry)> {
         let slot = tag.value() as u32 & self.slot_mask;
-        prefetch(self.entries.get(slot as usize)?);
-        Some(Slot(slot))
+        Some((Slot(slot), self.entries.get(slot as usize)?))
     }
 
     /// What the index says of a pair whose hash is `hash` at first sight.
     #[inline]
-    pub fn guess(&self, hash: u64) -> Guess {
-        self.pairs.guess(hash)
+    pub fn guess(&self, hash: u64) -> Option<Slot> {
+        self.pairs.guess(hash).map(Slot)
     }
 
     /// Whether payload headers too are only accepted over the locators of their context (RFC 5533 §16.2).
@@ -388,6 +395,12 @@ impl Shard {
             prefetch(entry);
             prefetch(&entry.locators);
         }
+    }
+
+    /// The context at `slot`, if there is such a slot.
+    #[inline]
+    pub(crate) fn get(&self, slot: Slot) -> Option<&Entry> {
+        self.entries.get(slot.0 as usize)
     }
 
     /// The context at `slot`.

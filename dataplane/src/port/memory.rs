@@ -46,7 +46,7 @@ impl Frame for HeapFrame {
     }
 
     fn trim_front(&mut self, octets: usize) {
-        self.start = self.start.saturating_add(octets).min(self.buffer.len());
+        self.start += octets.min(self.bytes().len());
     }
 
     fn truncate(&mut self, octets: usize) {

@@ -12,8 +12,8 @@
 
 use std::net::Ipv6Addr;
 
-use super::{BURST, Batch, Scene, Verdict, may_cross};
-use crate::context::{Direction, Guess, Hasher, Shard, Slot};
+use super::{BURST, Batch, Scene, Verdict};
+use crate::context::{Direction, Hasher, Shard, Slot};
 use crate::counters::{Count, Counters};
 use crate::port::Frame;
 use crate::processor::prefetch;
@@ -34,7 +34,11 @@ const TARGET: usize = IPV6 + 24;
 const TCP_FLAGS: usize = 13;
 const TCP_SYN: u8 = 2;
 
-/// Not a slot: the packet takes the long way.
+/// Not the hash of a packet. Of one that has it nevertheless the long way sees to it.
+const NO_HASH: u64 = 0;
+/// No tag.
+const NO_TAG: u64 = u64::MAX;
+/// Not a slot, for no table is so large, nor a port: the packet takes the long way.
 const LONG: u32 = u32::MAX;
 /// Not a slot either: the context is another worker's.
 const STRANGER: u32 = u32::MAX - 1;
@@ -43,41 +47,41 @@ const STRANGER: u32 = u32::MAX - 1;
 pub(super) fn outbound<F: Frame>(batch: &mut Batch<F>, scene: &mut Scene<'_>) -> usize {
     let port = scene.snapshot.ports.get(usize::from(scene.port.0));
     let (Some(port), 1..=BURST) = (port, batch.frames.len()) else { return leave(batch) };
-    let gate = Gate::new(port, scene.snapshot);
+    let gate = Gate::new(port, scene.port, scene.snapshot);
     let hasher = *scene.shard.hasher();
-    let (mut hashes, mut slots) = ([0; BURST], [LONG; BURST]);
-    for ((frame, hash), slot) in batch.frames.iter().zip(&mut hashes).zip(&mut slots) {
+    let (mut hashes, mut slots) = ([NO_HASH; BURST], [LONG; BURST]);
+    for (frame, hash) in batch.frames.iter().zip(&mut hashes) {
         let Some(head) = gate.headers_of_host(frame.bytes()) else { continue };
         *hash = hash_of(&hasher, head);
         scene.shard.prefetch_pair(*hash);
-        *slot = if scene.sharding.owner_of_hash(*hash) == scene.worker { 0 } else { STRANGER };
     }
-    for (hash, slot) in hashes.iter().zip(&mut slots).take(batch.frames.len()) {
-        if *slot == 0 {
-            *slot = match scene.shard.guess(*hash) {
-                Guess::Slot(found) => {
-                    scene.shard.prefetch(found);
-                    found.number()
-                }
-                Guess::Elsewhere | Guess::Nowhere => LONG,
-            };
+    let (shard, sharding, worker) = (&*scene.shard, *scene.sharding, scene.worker);
+    for (&hash, slot) in hashes.iter().zip(first(&mut slots, batch.frames.len())) {
+        if hash == NO_HASH {
+            continue;
+        }
+        if sharding.owner_of_hash(hash) != worker {
+            *slot = STRANGER;
+        } else if let Some(found) = shard.guess(hash) {
+            shard.prefetch(found);
+            *slot = found.number();
         }
     }
     let doors = Doors::out(scene.snapshot);
-    let owner = |at: usize| scene.sharding.owner_of_hash(hashes[at]);
+    let owner = |at: usize| sharding.owner_of_hash(hashes[at]);
     let (shard, counters) = (&mut *scene.shard, scene.counters);
     if !shard.losses().any() {
         let send = |frame: &mut F, slot| send::<F, false>(frame, slot, shard, &doors, counters);
-        return finish(batch, &slots, counters, Count::TranslatedOut, owner, send);
+        return finish(batch, &mut slots, counters, Count::TranslatedOut, owner, send);
     }
-    outbound_amid_losses(batch, &slots, counters, owner, shard, &doors)
+    outbound_amid_losses(batch, &mut slots, counters, owner, shard, &doors)
 }
 
 /// The last step while a provider or a path is lost.
 #[inline(never)]
 fn outbound_amid_losses<F: Frame>(
     batch: &mut Batch<F>,
-    slots: &[u32; BURST],
+    slots: &mut [u32; BURST],
     counters: &Counters,
     owner: impl Fn(usize) -> u8,
     shard: &mut Shard,
@@ -96,32 +100,38 @@ pub(super) fn inbound<F: Frame>(batch: &mut Batch<F>, scene: &mut Scene<'_>) -> 
     let (Some(port), 1..=BURST, false) = (port, batch.frames.len(), scene.shard.is_strict()) else {
         return leave(batch);
     };
-    let gate = Gate::new(port, scene.snapshot);
-    let (mut tags, mut slots) = ([ContextTag::MAX; BURST], [LONG; BURST]);
-    for ((frame, tag), slot) in batch.frames.iter().zip(&mut tags).zip(&mut slots) {
+    let gate = Gate::new(port, scene.port, scene.snapshot);
+    let (mut tags, mut slots) = ([NO_TAG; BURST], [LONG; BURST]);
+    for (frame, tag) in batch.frames.iter().zip(&mut tags) {
         let Some(found) = gate.tag_of_peer(frame.bytes()) else { continue };
-        *tag = found;
-        *slot = match scene.sharding.owner_of_tag(found) {
-            Some(owner) if owner == scene.worker => scene.shard.approach_tag(found).map_or(LONG, Slot::number),
-            Some(_) => STRANGER,
-            None => LONG,
-        };
+        *tag = found.value();
+        scene.shard.approach_tag(found);
     }
-    for (tag, slot) in tags.iter().zip(&mut slots).take(batch.frames.len()) {
-        if *slot < STRANGER {
-            let entry = scene.shard.entry(Slot::from_number(*slot));
-            match scene.snapshot.hosts.get(entry.host as usize) {
-                Some(host) if entry.is_ordinary_in(*tag) => prefetch(host),
-                _ => *slot = LONG,
-            }
+    let (shard, sharding, worker) = (&*scene.shard, *scene.sharding, scene.worker);
+    for (&tag, slot) in tags.iter().zip(first(&mut slots, batch.frames.len())) {
+        let Some(tag) = ContextTag::new(tag) else { continue };
+        if !sharding.is_owner_of_tag(worker, tag) {
+            *slot = sharding.owner_of_tag(tag).map_or(LONG, |_| STRANGER);
+        } else if let Some((found, entry)) = shard.named(tag)
+            && let Some(host) = scene.snapshot.hosts.get(entry.host as usize)
+            && entry.is_ordinary_in(tag)
+        {
+            prefetch(host);
+            *slot = found.number();
         }
     }
     let doors = Doors::inside(scene.snapshot);
-    let owner = |at: usize| scene.sharding.owner_of_tag(tags[at]).unwrap_or_default();
+    let owner = |at: usize| ContextTag::new(tags[at]).and_then(|tag| sharding.owner_of_tag(tag)).unwrap_or_default();
     let (shard, hosts) = (&mut *scene.shard, scene.snapshot.hosts.as_slice());
-    finish(batch, &slots, scene.counters, Count::TranslatedIn, owner, |frame, slot| {
+    finish(batch, &mut slots, scene.counters, Count::TranslatedIn, owner, |frame, slot| {
         deliver(frame, slot, shard, hosts, &doors)
     })
+}
+
+/// The slots of the packets there are.
+#[inline(always)]
+fn first(slots: &mut [u32; BURST], packets: usize) -> &mut [u32] {
+    slots.get_mut(..packets).unwrap_or_default()
 }
 
 fn leave<F>(batch: &mut Batch<F>) -> usize {
@@ -129,50 +139,112 @@ fn leave<F>(batch: &mut Batch<F>) -> usize {
     batch.frames.len()
 }
 
-/// Rewrites what has a slot and gives every packet a verdict.
+/// Rewrites what has a slot, whose place in the list the port takes it leaves by. A burst that leaves by one port gets one
+/// verdict, any other one for each packet.
 #[inline(always)]
 fn finish<F: Frame>(
     batch: &mut Batch<F>,
-    slots: &[u32; BURST],
+    slots: &mut [u32; BURST],
     counters: &Counters,
     count: Count,
     owner: impl Fn(usize) -> u8,
     mut rewrite: impl FnMut(&mut F, Slot) -> Option<PortId>,
 ) -> usize {
-    let (mut left, mut done, mut ports) = (0, 0, [PortId(0), PortId(u8::MAX)]);
-    let verdicts = batch.frames.iter_mut().zip(slots).enumerate().map(|(at, (frame, &slot))| {
-        if slot < STRANGER
-            && let Some(port) = rewrite(frame, Slot::from_number(slot))
-        {
+    let slots = first(slots, batch.frames.len());
+    for (frame, slot) in batch.frames.iter_mut().zip(&mut *slots) {
+        // What is no slot has no context, so it is not looked at twice.
+        match rewrite(frame, Slot::from_number(*slot)) {
+            Some(port) => *slot = port.0.into(),
+            None if *slot == STRANGER => {}
+            None => *slot = LONG,
+        }
+    }
+    let exits = &*slots;
+    let Some(&one) = exits.first() else { return 0 };
+    // Without a way out of the loop, so that several are compared at once.
+    let differ = exits.iter().fold(0, |differ, exit| differ | (exit ^ one));
+    if differ == 0 && one < STRANGER {
+        batch.all_to = Some(PortId(one as u8));
+        counters.add(count, batch.frames.len() as u64);
+        return 0;
+    }
+    judge(batch, exits, counters, count, owner)
+}
+
+impl<F> Batch<F> {
+    /// Gives each a verdict of its own, also where all have the same.
+    pub fn spell_out(&mut self) {
+        if let Some(port) = self.all_to.take() {
+            self.verdicts.resize(self.frames.len(), Verdict::Forward(port));
+        }
+    }
+}
+
+/// One verdict for each packet.
+#[inline(never)]
+fn judge<F>(
+    batch: &mut Batch<F>,
+    exits: &[u32],
+    counters: &Counters,
+    count: Count,
+    owner: impl Fn(usize) -> u8,
+) -> usize {
+    let (mut left, mut done) = (0, 0);
+    batch.verdicts.extend(exits.iter().enumerate().map(|(at, &exit)| match exit {
+        LONG => {
+            left += 1;
+            Verdict::Lookup
+        }
+        STRANGER => Verdict::HandOver(owner(at)),
+        port => {
             done += 1;
-            ports = [ports[0].max(port), ports[1].min(port)];
-            return Verdict::Forward(port);
+            Verdict::Forward(PortId(port as u8))
         }
-        if slot == STRANGER {
-            return Verdict::HandOver(owner(at));
-        }
-        left += 1;
-        Verdict::Lookup
-    });
-    batch.verdicts.extend(verdicts);
-    let all = done == batch.frames.len() as u64 && ports[0] == ports[1];
-    batch.all_to = Some(ports[0]).filter(|_| all);
+    }));
     counters.add(count, done);
     left
 }
 
-/// What packets have to look like to come in.
+/// What packets have to look like to come in. What is the same for all of a burst is worked out once.
 struct Gate<'a> {
-    /// The first eight octets, of which the first six are the station's address.
+    /// The station's address.
     mac: u64,
+    /// Whether TCP segments that offer a size are to be changed.
+    clamp: bool,
+    /// Next headers of hosts' packets that need no second look.
+    plain: &'static [bool; 256],
+    /// The site's addresses, or a few more.
+    site: Area,
+    /// Providers' locators, or a few more.
+    delegated: Area,
+    /// The prefix of locators that packets for this port mostly have.
+    likely: u64,
     snapshot: &'a Snapshot,
 }
 
-const MAC_MASK: u64 = u64::from_ne_bytes([0xff, 0xff, 0xff, 0xff, 0xff, 0xff, 0, 0]);
-/// The second eight octets of an Ethernet frame with IPv6: the last four are its type and version.
+/// First halves of addresses that have some bits in common, as they lie in memory.
+struct Area {
+    bits: u64,
+    mask: u64,
+}
+
+impl Area {
+    #[inline(always)]
+    fn may_contain(&self, half: u64) -> bool {
+        half & self.mask == self.bits
+    }
+}
+
+/// Four octets in the middle of an Ethernet frame with IPv6: its type and version.
 const TYPE: [u8; 2] = EtherType::IPV6.0.to_be_bytes();
-const KIND: u64 = u64::from_ne_bytes([0, 0, 0, 0, TYPE[0], TYPE[1], 0x60, 0]);
-const KIND_MASK: u64 = u64::from_ne_bytes([0, 0, 0, 0, 0xff, 0xff, 0xf0, 0]);
+const KIND: u32 = u32::from_ne_bytes([TYPE[0], TYPE[1], 0x60, 0]);
+const KIND_MASK: u32 = u32::from_ne_bytes([0xff, 0xff, 0xf0, 0]);
+
+/// Six octets from eight, whose last two are of no interest.
+#[inline(always)]
+const fn station(octets: [u8; 8]) -> u64 {
+    u64::from_le_bytes(octets) << 16
+}
 
 /// Next headers behind which a payload header never belongs, and that are no ICMPv6.
 const ORDINARY: [bool; 256] = {
@@ -183,11 +255,30 @@ const ORDINARY: [bool; 256] = {
     ordinary[protocol::ICMPV6 as usize] = false;
     ordinary
 };
+/// Those of them that are never followed by TCP.
+const SIZELESS: [bool; 256] = {
+    let mut sizeless = [false; 256];
+    sizeless[protocol::UDP as usize] = true;
+    sizeless[protocol::ESP as usize] = true;
+    sizeless
+};
+static PLAIN: [&[bool; 256]; 2] = [&ORDINARY, &SIZELESS];
 
 impl<'a> Gate<'a> {
-    fn new(port: &PortView, snapshot: &'a Snapshot) -> Gate<'a> {
+    fn new(port: &PortView, at: PortId, snapshot: &'a Snapshot) -> Gate<'a> {
         let [a, b, c, d, e, f] = port.mac.0;
-        Gate { mac: u64::from_ne_bytes([a, b, c, d, e, f, 0, 0]), snapshot }
+        let mac = station([a, b, c, d, e, f, 0, 0]);
+        let (mut likely, mut mask) = (snapshot.providers.first().map_or(0, |first| first.prefix), u64::MAX);
+        let first = likely;
+        for provider in &snapshot.providers {
+            mask &= !(provider.prefix ^ first);
+            likely = if provider.port == at { provider.prefix } else { likely };
+        }
+        let delegated = Area { bits: (first & mask).to_be(), mask: mask.to_be() };
+        let (bits, mask) = snapshot.site.first_half();
+        let site = Area { bits: bits.to_be(), mask: mask.to_be() };
+        let clamp = snapshot.mss_clamp;
+        Gate { mac, clamp, plain: PLAIN[usize::from(clamp)], site, delegated, likely: likely.to_be(), snapshot }
     }
 
     /// A whole IPv6 packet for this station, without padding behind it, and not at the end of its hops.
@@ -195,9 +286,10 @@ impl<'a> Gate<'a> {
     fn packet<'f, const N: usize>(&self, frame: &'f [u8]) -> Option<&'f [u8; N]> {
         let head: &[u8; N] = frame.first_chunk()?;
         let [.., a, b, _, hops] = *octets::<8, N>(head, IPV6);
-        let ours = u64::from_ne_bytes(*octets(head, 0)) & MAC_MASK == self.mac;
-        let ipv6 = u64::from_ne_bytes(*octets(head, 8)) & KIND_MASK == KIND;
-        let whole = usize::from(u16::from_be_bytes([a, b])) + HEAD == frame.len();
+        let ours = station(*octets(head, 0)) == self.mac;
+        let ipv6 = u32::from_ne_bytes(*octets(head, IPV6 - TYPE.len())) & KIND_MASK == KIND;
+        // No door lets a frame out of which the length has more than sixteen bits.
+        let whole = u16::from_be_bytes([a, b]) == frame.len().wrapping_sub(HEAD) as u16;
         (ours && ipv6 && whole && hops > 1).then_some(head)
     }
 
@@ -207,23 +299,40 @@ impl<'a> Gate<'a> {
     fn headers_of_host<'f>(&self, frame: &'f [u8]) -> Option<&'f [u8; HEAD]> {
         let head: &[u8; HEAD] = self.packet(frame)?;
         let next_header = head[IPV6 + 6];
-        let ordinary = ORDINARY[usize::from(next_header)] || is_information(next_header, frame.get(HEAD..)?);
-        let as_it_is = !self.snapshot.mss_clamp || keeps_size(next_header, frame.get(HEAD..)?);
-        (ordinary && as_it_is && head[TARGET] != 0xff).then_some(head)
+        let plain = self.plain[usize::from(next_header)] || self.is_plain(next_header, frame);
+        (plain && head[TARGET] != 0xff).then_some(head)
+    }
+
+    /// The second look at what a host sends.
+    #[inline(never)]
+    fn is_plain(&self, next_header: u8, frame: &[u8]) -> bool {
+        let Some(payload) = frame.get(HEAD..) else { return false };
+        let ordinary = ORDINARY[usize::from(next_header)] || is_information(next_header, payload);
+        ordinary && (!self.clamp || keeps_size(next_header, payload))
     }
 
     /// The tag of a packet of a peer whose payload header comes first.
     #[inline(always)]
     fn tag_of_peer(&self, frame: &[u8]) -> Option<ContextTag> {
         let head: &[u8; SHIM_HEAD] = self.packet(frame)?;
+        if head[IPV6 + 6] != protocol::SHIM6 {
+            return None;
+        }
         let header = PayloadHeader::parse(&head[HEAD..]).ok()?;
-        let source = address(head, SOURCE);
-        let as_it_is = !self.snapshot.mss_clamp || keeps_size(header.next_header, frame.get(SHIM_HEAD..)?);
-        let honest = self.snapshot.delegated(address(head, TARGET))
-            && may_cross(source)
-            && !self.snapshot.site.contains(source)
-            && !self.snapshot.delegated(source);
-        (head[IPV6 + 6] == protocol::SHIM6 && as_it_is && honest).then_some(header.tag)
+        let as_it_is = !self.clamp || keeps_size(header.next_header, frame.get(SHIM_HEAD..)?);
+        (as_it_is && self.is_honest(head)).then_some(header.tag)
+    }
+
+    /// Whether a packet is for a locator of ours, and from an address that may cross borders and is none of ours.
+    #[inline(always)]
+    fn is_honest(&self, head: &[u8; SHIM_HEAD]) -> bool {
+        let source = u64::from_ne_bytes(*octets(head, SOURCE));
+        let target = u64::from_ne_bytes(*octets(head, TARGET));
+        // Whatever may not cross begins with other octets than these, and little that may.
+        matches!(head[SOURCE], 1..=0xfd)
+            && !self.site.may_contain(source)
+            && (target == self.likely || self.snapshot.delegated(address(head, TARGET)))
+            && (!self.delegated.may_contain(source) || !self.snapshot.delegated(address(head, SOURCE)))
     }
 }
 
@@ -296,7 +405,7 @@ fn send<F: Frame, const AMID: bool>(
     doors: &Doors,
     counters: &Counters,
 ) -> Option<PortId> {
-    let entry = shard.entry(slot);
+    let entry = shard.get(slot)?;
     let standby = if AMID { shard.diverted(slot) } else { None };
     let (provider, locators) = match standby {
         Some(standby) if !standby.is_ordinary() => return None,
@@ -310,18 +419,17 @@ fn send<F: Frame, const AMID: bool>(
     let bytes = frame.bytes_mut();
     let length = bytes.len().wrapping_sub(IPV6 + PayloadHeader::LEN);
     let out: &mut [u8; SHIM_HEAD] = bytes.first_chunk_mut()?;
-    let pair = UlidPair {
-        local: Ulid(address(out, SOURCE + PayloadHeader::LEN)),
-        peer: Ulid(address(out, TARGET + PayloadHeader::LEN)),
-    };
-    let first = u64::from_be_bytes(*octets(out, IPV6 + PayloadHeader::LEN));
-    let next_header = (first >> 8) as u8;
     // Of contexts from which nothing comes back, TCP is watched, wherever it may be.
-    let watched = !matches!(next_header, protocol::UDP | protocol::ICMPV6 | protocol::ESP);
-    if length + PayloadHeader::LEN > door.most || !entry.is_ordinary_out(&pair, watched) {
+    let next_header = out[IPV6 + PayloadHeader::LEN + 6];
+    let watched = || !matches!(next_header, protocol::UDP | protocol::ICMPV6 | protocol::ESP);
+    let [source, target] = [SOURCE, TARGET].map(|at| u128::from_ne_bytes(*octets(out, at + PayloadHeader::LEN)));
+    let UlidPair { local: Ulid(local), peer: Ulid(peer) } = entry.ulids;
+    let strange = source ^ u128::from_ne_bytes(local.octets()) | target ^ u128::from_ne_bytes(peer.octets());
+    if strange != 0 || length + PayloadHeader::LEN > door.most || !entry.is_ordinary_out(watched) {
         frame.trim_front(PayloadHeader::LEN);
         return None;
     }
+    let first = u64::from_be_bytes(*octets(out, IPV6 + PayloadHeader::LEN));
     // Payload length, next header and hop limit are the lower half of the word.
     let first = ((first + (8 << 16) - 1) & !0xff00) | u64::from(protocol::SHIM6) << 8;
     out[..16].copy_from_slice(&door.ether);
@@ -345,26 +453,27 @@ fn deliver<F: Frame>(
     hosts: &[HostView],
     doors: &Doors,
 ) -> Option<PortId> {
-    let entry = shard.entry(slot);
+    let entry = shard.get(slot)?;
     let host = hosts.get(entry.host as usize)?;
     let door = doors.0.get(usize::from(host.port.0))?;
-    let mac = host.mac?;
-    let bytes = frame.bytes_mut();
+    let mac = host.mac.as_ref()?;
+    let bytes = frame.bytes();
     let length = bytes.len().wrapping_sub(IPV6 + PayloadHeader::LEN);
     if length > door.most {
         return None;
     }
-    let out: &mut [u8; SHIM_HEAD] = bytes.first_chunk_mut()?;
-    let first = u64::from_be_bytes(*octets(out, IPV6));
-    let next_header = u64::from(out[HEAD]);
-    let out: &mut [u8; HEAD] = out.last_chunk_mut()?;
-    out[..16].copy_from_slice(&door.ether);
-    out[..6].copy_from_slice(&mac.0);
+    let head: &[u8; SHIM_HEAD] = bytes.first_chunk()?;
+    let first = u64::from_be_bytes(*octets(head, IPV6));
+    let next_header = u64::from(head[HEAD]);
+    // Before anything is written, while its length is still known.
+    frame.trim_front(PayloadHeader::LEN);
+    let out: &mut [u8; HEAD] = frame.bytes_mut().first_chunk_mut()?;
     let first = ((first - (8 << 16) - 1) & !0xff00) | next_header << 8;
+    out[..6].copy_from_slice(&mac.0);
+    out[6..IPV6].copy_from_slice(&door.ether[6..IPV6]);
     out[IPV6..SOURCE].copy_from_slice(&first.to_be_bytes());
     out[SOURCE..TARGET].copy_from_slice(&entry.ulids.peer.0.octets());
     out[TARGET..].copy_from_slice(&entry.ulids.local.0.octets());
-    frame.trim_front(PayloadHeader::LEN);
     shard.note(slot, Direction::In, length);
     Some(door.port)
 }

@@ -248,6 +248,7 @@ impl Side {
                 inbound_long(&mut batch, &mut scene);
             }
         }
+        batch.spell_out();
         let packets = batch.frames.iter().map(|frame| frame.bytes().to_vec());
         batch.verdicts.iter().copied().zip(packets).collect()
     }

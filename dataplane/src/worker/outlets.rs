@@ -98,7 +98,9 @@ impl<F: Frame> Outlets<F> {
     #[cold]
     pub(super) fn settle_rare(&mut self, port: PortId, frame: F, verdict: Verdict, snapshot: &Snapshot) {
         match verdict {
-            Verdict::Hold(pair) if !self.hold.knows(&pair) && !self.guard.opening(pair.local, self.now) => {
+            Verdict::Hold(pair)
+                if !self.hold.knows(&pair) && !self.guard.opening(pair, self.hold.is_short(), self.now) =>
+            {
                 self.drop(DropReason::HoldFull);
             }
             Verdict::Hold(pair) => match self.hold.keep(pair, (port, frame), self.now) {
@@ -217,7 +219,11 @@ impl<F: Frame> Outlets<F> {
             self.flush(at);
         }
         if let Some(slot) = self.ports.get_mut(at) {
-            slot.sending.append(frames);
+            // Both lists have room for a burst, so the two may change places.
+            match slot.sending.is_empty() {
+                true => std::mem::swap(&mut slot.sending, frames),
+                false => slot.sending.append(frames),
+            }
             if slot.sending.len() == slot.sending.capacity() {
                 self.flush(at);
             }

@@ -15,6 +15,7 @@ impl<F: Frame> Worker<F> {
     pub(super) fn settle_traced(&mut self, port: PortId, origin: Origin) {
         let Some(mut tracer) = self.tracer.take() else { return };
         let counters = self.outlets.link.counters.clone();
+        self.batch.spell_out();
         let mut frames = std::mem::take(&mut self.batch.frames);
         for (at, frame) in frames.drain(..).enumerate() {
             let Some(&verdict) = self.batch.verdicts.get(at) else { break };
@@ -41,7 +42,6 @@ impl<F: Frame> Worker<F> {
             tracer.tell(record, &counters);
         }
         self.batch.frames = frames;
-        self.batch.all_to = None;
         self.tracer = Some(tracer);
     }
 

@@ -18,7 +18,7 @@ use rustls::pki_types::ServerName;
 use serde::de::DeserializeOwned;
 use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
 use tokio::net::{TcpListener, TcpStream};
-use tokio::sync::{Semaphore, mpsc};
+use tokio::sync::{Semaphore, mpsc, watch};
 use tokio::task::{LocalSet, spawn_local};
 use tokio::time::{sleep, timeout};
 use tokio_rustls::{TlsAcceptor, TlsConnector};
@@ -70,22 +70,28 @@ pub(super) struct Refusals {
 }
 
 /// The thread with the connections. It ends with the program.
-pub(super) fn start(sync: &Sync, files: &SyncFiles, refusals: Arc<Refusals>) -> io::Result<mpsc::Receiver<Event>> {
+/// What is sent to the other end of it takes the place of `files` for connections that come later.
+pub(super) fn start(
+    sync: &Sync,
+    files: &SyncFiles,
+    refusals: Arc<Refusals>,
+) -> io::Result<(mpsc::Receiver<Event>, watch::Sender<SyncFiles>)> {
     let (say, said) = mpsc::channel(SAID_MAX);
     let shared = Shared { say, refusals, links: Rc::default() };
     // Made anew in the thread: what is here is not for two threads.
     let Shared { say, refusals, .. } = shared;
-    let (sync, files) = (sync.clone(), files.clone());
+    let sync = sync.clone();
+    let (renew, files) = watch::channel(files.clone());
     let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build()?;
     thread::Builder::new().name("sync".into()).spawn(move || {
         let shared = Rc::new(Shared { say, refusals, links: Rc::default() });
         let local = LocalSet::new();
         for (at, peer) in sync.peers.iter().enumerate() {
-            local.spawn_local(call(at, *peer, files.client.clone(), shared.clone()));
+            local.spawn_local(call(at, *peer, files.clone(), shared.clone()));
         }
-        runtime.block_on(local.run_until(listen(sync, files.server.clone(), shared)));
+        runtime.block_on(local.run_until(listen(sync, files, shared)));
     })?;
-    Ok(said)
+    Ok((said, renew))
 }
 
 struct Shared {
@@ -108,9 +114,9 @@ impl Shared {
 }
 
 /// Calls one box again and again.
-async fn call(at: usize, peer: SocketAddr, client: Arc<rustls::ClientConfig>, shared: Rc<Shared>) {
-    let connector = TlsConnector::from(client);
+async fn call(at: usize, peer: SocketAddr, files: watch::Receiver<SyncFiles>, shared: Rc<Shared>) {
     loop {
+        let connector = TlsConnector::from(files.borrow().client.clone());
         let reach = async {
             let stream = TcpStream::connect(peer).await?;
             stream.set_nodelay(true)?;
@@ -141,9 +147,8 @@ async fn call(at: usize, peer: SocketAddr, client: Arc<rustls::ClientConfig>, sh
 }
 
 /// Takes calls.
-async fn listen(sync: Sync, server: Arc<rustls::ServerConfig>, shared: Rc<Shared>) {
+async fn listen(sync: Sync, files: watch::Receiver<SyncFiles>, shared: Rc<Shared>) {
     let address = sync.listen;
-    let acceptor = TlsAcceptor::from(server);
     let handshakes = Arc::new(Semaphore::new(HANDSHAKES_MAX));
     let mut told = false;
     let listener = loop {
@@ -173,7 +178,7 @@ async fn listen(sync: Sync, server: Arc<rustls::ServerConfig>, shared: Rc<Shared
             shared.refusals.handshakes.fetch_add(1, Ordering::Relaxed);
             continue;
         };
-        let (acceptor, shared) = (acceptor.clone(), shared.clone());
+        let (acceptor, shared) = (TlsAcceptor::from(files.borrow().server.clone()), shared.clone());
         spawn_local(async move {
             let _ = stream.set_nodelay(true);
             let stream = timeout(HANDSHAKE, acceptor.accept(stream)).await;

@@ -11,6 +11,7 @@ use rand::Rng;
 use rand::rngs::StdRng;
 use tokio::sync::mpsc::Receiver;
 use tokio::sync::mpsc::error::TrySendError;
+use tokio::sync::watch;
 use tracing::{info, warn};
 
 use super::Clock;
@@ -33,6 +34,8 @@ const STRANGERS_MAX: usize = 16;
 pub(super) struct Boxes {
     settings: Settings,
     events: Receiver<Event>,
+    /// Gives other files to connections that come later.
+    files: watch::Sender<SyncFiles>,
     others: Vec<Other>,
     strangers: Vec<Stranger>,
     refusals: Arc<Refusals>,
@@ -52,6 +55,8 @@ struct Other {
     heard: Option<u64>,
     /// Why it could not be reached, once it was said.
     unreached: Option<String>,
+    /// When it said anything last.
+    last: Option<Instant>,
 }
 
 /// Somebody who has not said who he is.
@@ -96,12 +101,14 @@ impl Boxes {
     ) -> std::io::Result<Option<Boxes>> {
         let (Some(settings), Some(files)) = (&site.sync, files) else { return Ok(None) };
         let refusals = Arc::new(Refusals::default());
-        let events = link::start(settings, files, refusals.clone())?;
+        let (events, files) = link::start(settings, files, refusals.clone())?;
         let partner = |at| Partner::new(at);
-        let other = |at| Other { partner: partner(at), telling: None, hearing: None, heard: None, unreached: None };
+        let other =
+            |at| Other { partner: partner(at), telling: None, hearing: None, heard: None, unreached: None, last: None };
         Ok(Some(Boxes {
             settings: settings.clone(),
             events,
+            files,
             others: (0..settings.peers.len()).map(other).collect(),
             strangers: Vec::new(),
             refusals,
@@ -109,6 +116,12 @@ impl Boxes {
             alive: Instant::START,
             turned_away: 0,
         }))
+    }
+
+    /// Connections that come later are opened with these certificates. The secret they say is not taken: what was made with the
+    /// old one is in every context.
+    pub(super) fn renew(&self, files: &SyncFiles) {
+        self.files.send_replace(files.clone());
     }
 
     /// Hears and tells. How much there was to do.
@@ -165,7 +178,7 @@ impl Boxes {
                 other.unreached = None;
                 other.telling = Some((link, out));
             }
-            Event::Answered(link, answer) => self.answered(engine, link, answer),
+            Event::Answered(link, answer) => self.answered(now, engine, link, answer),
             Event::Came(link, from, out) => {
                 if self.strangers.len() >= STRANGERS_MAX {
                     self.strangers.remove(0);
@@ -177,6 +190,7 @@ impl Boxes {
                 let found = self.others.iter_mut().find(|other| other.hearing.as_ref().is_some_and(|it| it.0 == link));
                 // From somebody who has not said who he is, or was replaced since: nothing of it counts.
                 let Some(other) = found else { return self.strangers.retain(|stranger| stranger.link != link) };
+                other.last = Some(now);
                 match other.partner.told(now, rng, engine, said, effects) {
                     Ok(heard) => other.heard = heard.or(other.heard),
                     Err(error) => {
@@ -197,9 +211,10 @@ impl Boxes {
         }
     }
 
-    fn answered(&mut self, engine: &mut Engine, link: LinkId, answer: FromHearer) {
+    fn answered(&mut self, now: Instant, engine: &mut Engine, link: LinkId, answer: FromHearer) {
         let found = self.others.iter_mut().find(|other| other.telling.as_ref().is_some_and(|it| it.0 == link));
         let Some(other) = found else { return };
+        other.last = Some(now);
         let welcome = matches!(answer, FromHearer::Welcome(_));
         if let FromHearer::Refused(reason) = &answer
             && other.partner.refused() != Some(reason)
@@ -241,6 +256,7 @@ impl Boxes {
         }
         let _ = stranger.out.try_send(encode(&answer).into());
         if fits {
+            other.last = Some(now);
             if other.hearing.replace((link, stranger.out)).is_some() {
                 other.partner.silent(engine);
             }
@@ -286,6 +302,7 @@ impl Boxes {
                 heard: counts.heard,
                 caught_up: counts.told_all,
                 refused: other.partner.refused().map(str::to_owned).or_else(|| other.unreached.clone()),
+                last_heard_ms: other.last.map(|at| now.since(at).as_millis() as u64),
                 behind: counts.behind,
                 waiting: counts.waiting,
                 sent: counts.sent,

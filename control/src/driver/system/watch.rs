@@ -66,6 +66,7 @@ impl Watch {
         let watcher = Watcher {
             seen: watched.iter().map(|_| None).collect(),
             gateway: None,
+            gone: Vec::new(),
             watched,
             inside,
             changes: listen()?,
@@ -105,6 +106,8 @@ struct Watcher {
     /// What was told last, in the same order.
     seen: Vec<Option<Vec<Ipv6Addr>>>,
     gateway: Option<Option<Ipv6Addr>>,
+    /// Ports whose interface is gone, until that could be told.
+    gone: Vec<PortId>,
     inside: (PortId, Ipv6Addr),
     changes: Socket,
     netlink: Netlink,
@@ -120,6 +123,8 @@ impl Watcher {
         self.look();
         let mut dirty = false;
         loop {
+            self.tell_gone();
+            dirty |= !self.gone.is_empty();
             let wait = (looked + if dirty { GAP } else { QUIET }).saturating_duration_since(Instant::now());
             let ready = match self.wait(wait) {
                 Ok(ready) => ready,
@@ -142,10 +147,17 @@ impl Watcher {
                     let gone = self.watched.remove(at);
                     self.seen.remove(at);
                     error!(interface = gone.name, "the interface is gone; a restart makes it again");
-                    self.say(News::Gone(gone.port));
+                    self.gone.push(gone.port);
                 }
             }
         }
+    }
+
+    /// Tells what is gone. What finds no room is told the next time: a port that the engine believes to be shared gets its packets
+    /// given to nobody.
+    fn tell_gone(&mut self) {
+        let gone = std::mem::take(&mut self.gone);
+        self.gone = gone.into_iter().filter(|port| !self.say(News::Gone(*port))).collect();
     }
 
     fn wait(&self, wait: Duration) -> io::Result<Ready> {
@@ -234,4 +246,32 @@ struct Ready {
     changes: bool,
     /// Places of interfaces that have something.
     frames: Vec<usize>,
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn an_interface_that_is_gone_is_told_of_when_there_is_room_again() {
+        let (tell, news) = bounded(1);
+        let mut watcher = Watcher {
+            watched: Vec::new(),
+            seen: Vec::new(),
+            gateway: None,
+            gone: vec![PortId(1), PortId(2)],
+            inside: (PortId(0), Ipv6Addr::LOCALHOST),
+            changes: listen().unwrap(),
+            netlink: Netlink::open().unwrap(),
+            tell,
+            lost: Arc::default(),
+            stop: eventfd(0, EventfdFlags::CLOEXEC).unwrap(),
+        };
+        let mut told = Vec::new();
+        for _ in 0..3 {
+            watcher.tell_gone();
+            told.extend(news.try_iter());
+        }
+        assert!(matches!(told[..], [News::Gone(PortId(1)), News::Gone(PortId(2))]), "{told:?}");
+    }
 }

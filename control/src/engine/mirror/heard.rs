@@ -6,7 +6,7 @@ use std::time::Duration;
 use dataplane::wire::{ContextTag, Locator, Ulid, ethernet};
 use rand::Rng;
 
-use super::{LISTS_MAX, MISSED_MAX, MirrorNote, SEEN_IN, SEEN_OUT, SEEN_OUT_LAST, Told};
+use super::{LEAVE, LISTS_MAX, MISSED_MAX, MirrorNote, SEEN_IN, SEEN_OUT, SEEN_OUT_LAST, Told, second};
 use crate::engine::succession::Doubts;
 use crate::engine::{Effect, Engine, Event};
 use crate::reap::{Activity, Direction, PathKey};
@@ -112,7 +112,7 @@ impl Engine {
         let attached = self.attached.get_or_default(id);
         let ran = attached.reap.take().is_some();
         let known = attached.mirrored.is_some();
-        let note = MirrorNote { since: now, doubted: doubts.explores, news: carried.news, left: false };
+        let note = MirrorNote { doubted: doubts.explores, news: carried.news, left: false };
         attached.mirrored = Some(Box::new(note));
         attached.narrow = doubts.narrow.then_some(pair);
         if doubts.udp {
@@ -157,6 +157,10 @@ impl Engine {
             let [received, sent, out_last] = [SEEN_IN, SEEN_OUT, SEEN_OUT_LAST].map(|bit| bits & bit != 0);
             self.endpoint.used(now, id);
             self.sight(now, id, PathKey::of(pair), [received, sent]);
+            if sent && self.is_left(now, id) {
+                // Hosts send by the other box alone: routes have moved, and it had better run it.
+                self.other(other).into_iter().for_each(|it| it.say(Told::NotMine(tag)));
+            }
             let last = if out_last { Direction::Sent } else { Direction::Received };
             let digest = Activity { received, sent, last };
             self.reap(now, rng, id, effects, |reap, rng, out| reap.activity(now, rng, digest, out));
@@ -164,6 +168,15 @@ impl Engine {
                 self.guard(now, id);
             }
         }
+    }
+
+    /// Whether hosts have not sent here for a while, of a context of which another box says that they send there.
+    fn is_left(&mut self, now: Instant, id: ContextId) -> bool {
+        let Some(attached) = self.attached.get_mut(&id) else { return false };
+        if attached.sent_here == 0 {
+            attached.sent_here = second(now);
+        }
+        u64::from(second(now).saturating_sub(attached.sent_here)) > LEAVE.as_secs()
     }
 
     fn hear_handed(&mut self, now: Instant, rng: &mut dyn Rng, packet: &[u8], effects: &mut Vec<Effect>) {

@@ -3,8 +3,8 @@
 //! Every context is run by one box, the one that changed it last. The others mirror it: they have it in their workers, so that a
 //! packet which arrives there is translated like any other, and are silent about it otherwise: no timers, probes, tests of
 //! standbys, news. What a mirroring box sees of payload it says to the one that runs the context, whose REAP machine needs it;
-//! what peers say about the context it hands over. It takes the context on when that box is not there, or when hosts go on
-//! sending here for a while.
+//! what peers say about the context it hands over. It takes the context on when that box is not there, or when hosts have sent
+//! here alone for a while.
 //!
 //! What is told is state, not events, and in any order: which of two versions counts is decided by their stamps
 //! ([`crate::shim6::Stamp`]). Here stands what is told and what comes of it; that none of it is lost on the way is for
@@ -30,9 +30,9 @@ use crate::time::Instant;
 
 /// How often it is said what was seen of contexts that another box runs.
 const SAY_SEEN: Duration = Duration::from_millis(500);
-/// How long hosts go on sending here until this box runs the context, although the other one is there. Longer than a route takes
-/// to come back, and rarely enough where packets of a pair take both ways.
-const TAKE_ON: Duration = Duration::from_secs(5);
+/// How long hosts have not sent here when the box by which they do send runs the context, although this one is there. Longer than
+/// a route takes to come back. Where they send by both more often than that, whoever runs it goes on.
+const LEAVE: Duration = Duration::from_secs(5);
 /// How long payload with a tag of another box may be unknown here before the peer is told so.
 const ASKED: Duration = Duration::from_millis(200);
 /// Most tags that were asked for at any time, most contexts that something was seen of, most packets and words that wait to be
@@ -45,6 +45,8 @@ const MISSED_MAX: usize = 4096;
 const LISTS_MAX: usize = 1 << 17;
 /// What was seen goes in words of so many contexts.
 const SEEN_PER_WORD: usize = 256;
+/// Places of the table looked at for one batch. After millions of contexts have gone nearly all of them are empty.
+const LOOKS_PER_BATCH: usize = 4096;
 
 /// One thing a box tells another.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
@@ -130,6 +132,8 @@ struct Other {
     /// Whether it can be heard, and can hear us.
     heard: bool,
     hears: bool,
+    /// Nothing can be told it for the moment: it has not acknowledged what it was told, or the connection has no room.
+    full: bool,
     /// It will not talk to us, nor we to it.
     refused: bool,
     /// It has told everything there was, in the life it has now.
@@ -148,13 +152,17 @@ struct Other {
 /// What is known of a context that another box runs.
 #[derive(Debug)]
 pub(super) struct MirrorNote {
-    since: Instant,
     /// Nothing came back, as the other box saw it.
     doubted: bool,
     /// The peer has not acknowledged everything.
     news: bool,
     /// Nobody runs it.
     left: bool,
+}
+
+/// A time as [`Attached::sent_here`](super::context::Attached) has it.
+pub(super) fn second(now: Instant) -> u32 {
+    u32::try_from(now.0.as_secs()).unwrap_or(u32::MAX).max(1)
 }
 
 impl Other {
@@ -274,6 +282,13 @@ impl Engine {
         }
     }
 
+    /// Whether nothing can be told it for the moment. What waits to be said wakes nobody meanwhile.
+    pub fn partner_full(&mut self, other: usize, full: bool) {
+        if let Some(other) = self.other(other) {
+            other.full = full;
+        }
+    }
+
     /// Another box will not talk to us, or must not: nobody waits for it.
     pub fn partner_refused(&mut self, other: usize) {
         if let Some(other) = self.other(other) {
@@ -311,7 +326,7 @@ impl Engine {
     /// When something is to be said that waits for its time.
     pub(super) fn mirrors_deadline(&self) -> Option<Instant> {
         let others = self.mirrors.iter().flat_map(|mirrors| &mirrors.others);
-        others.filter(|other| other.hears).filter_map(|other| other.say_seen).min()
+        others.filter(|other| other.hears && !other.full).filter_map(|other| other.say_seen).min()
     }
 
     /// The place among the others of the box with this number, if it is there.
@@ -330,7 +345,7 @@ impl Engine {
 
 /// What is told.
 impl Engine {
-    /// Tells another box about `most` further things.
+    /// Tells another box about `most` further things, or fewer: then there may be more all the same.
     pub fn tell_partner(&mut self, now: Instant, other: usize, most: usize, told: &mut Vec<Told>) {
         self.ask_for_missed();
         let Some(mut mirrors) = self.mirrors.take() else { return };
@@ -338,8 +353,9 @@ impl Engine {
             other_box.seen(now, told);
             let words = other_box.words.len().min(most);
             told.extend(other_box.words.drain(..words));
+            let mut looks = LOOKS_PER_BATCH;
             for _ in 0..most {
-                let tell = match self.endpoint.next_to_tell(other) {
+                let tell = match self.endpoint.next_to_tell(other, &mut looks) {
                     None => break,
                     Some(ToTell::Gone(tag, stamp)) => Told::Gone(tag.value(), stamp),
                     Some(ToTell::Context(context)) => {
@@ -373,5 +389,56 @@ impl Engine {
         for ulid in served {
             mirrors.others.iter_mut().for_each(|other| other.say(Told::AskHost(ulid.0)));
         }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::sim::{Plan, World};
+    use crate::sync::{Frame, FromHearer, FromTeller, Partner, Welcome, decode};
+
+    #[test]
+    fn a_partner_that_takes_nothing_wakes_nobody_and_hears_of_it_when_it_does() {
+        let mut world = World::new(&Plan::default(), 1);
+        let (now, engine) = (world.now, &mut world.nodes[0].engine);
+        engine.join_group(now, GroupPlan { box_id: 1, boxes: 2, others: 1, patience: Duration::ZERO, base: 0 });
+        let mut partner = Partner::new(0);
+        let welcome = Welcome { box_id: 2, life: 7, clock: 0, heard: None };
+        assert!(partner.answered(engine, FromHearer::Welcome(welcome)));
+        partner.tell(now, engine, 8, &mut |_| Ok(()));
+        let see = |engine: &mut Engine| {
+            let other = engine.other(0).unwrap();
+            other.seen.insert(ContextTag::truncate(9), SEEN_IN);
+            other.say_seen = Some(now);
+        };
+        see(engine);
+        assert_eq!(engine.mirrors_deadline(), Some(now));
+        // The connection has no room: first for a batch, and then for what was made of it.
+        let mut refused: Vec<Frame> = Vec::new();
+        for _ in 0..3 {
+            assert_eq!(partner.tell(now, engine, 8, &mut Err), 0);
+            see(engine);
+            assert_eq!(engine.mirrors_deadline(), None, "there is nothing to be done until there is room");
+        }
+        partner.tell(now, engine, 8, &mut |frame| {
+            refused.push(frame);
+            Ok(())
+        });
+        let said = refused.iter().filter_map(|frame| match decode(&frame[4..]) {
+            Some(FromTeller::Batch { told, .. }) => Some(told),
+            _ => None,
+        });
+        let seen = said.flatten().filter(|told| matches!(told, Told::Seen(_))).count();
+        assert_eq!((seen, engine.mirrors_deadline()), (2, None), "before and after it had room");
+        // Nobody acknowledges: the window is full one day.
+        for _ in 0..100 {
+            see(engine);
+            partner.tell(now, engine, 1, &mut |_| Ok(()));
+        }
+        assert_eq!(engine.mirrors_deadline(), None);
+        assert!(partner.answered(engine, FromHearer::Ack(60)));
+        partner.tell(now, engine, 1, &mut |_| Ok(()));
+        assert_eq!(engine.other(0).unwrap().say_seen, None, "said");
     }
 }

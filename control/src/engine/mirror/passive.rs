@@ -5,7 +5,7 @@ use dataplane::wire::shim6::{Addresses, ControlPacket, Message};
 use dataplane::wire::{ContextTag, Locator, LocatorPair, ethernet};
 use rand::Rng;
 
-use super::{ASKED, ASKED_MAX, SAY_SEEN, SEEN_IN, SEEN_MAX, SEEN_OUT, SEEN_OUT_LAST, TAKE_ON, Told};
+use super::{ASKED, ASKED_MAX, SAY_SEEN, SEEN_IN, SEEN_MAX, SEEN_OUT, SEEN_OUT_LAST, Told, second};
 use crate::engine::{Effect, Engine, Event};
 use crate::reap::Reap;
 use crate::shim6::{ContextId, tags};
@@ -22,11 +22,10 @@ impl Engine {
         effects: &mut Vec<Effect>,
     ) -> bool {
         let note = self.attached.get(&id).and_then(|attached| attached.mirrored.as_deref());
-        let Some((since, left)) = note.map(|note| (note.since, note.left)) else { return false };
+        let Some(left) = note.map(|note| note.left) else { return false };
         let Some(context) = self.endpoint.context(id) else { return false };
         let (runner, tag) = (self.runner(context), context.local_tag);
-        let stays_here = activity.sent && now.since(since) >= TAKE_ON;
-        let Some(runner) = runner.filter(|_| !left && !stays_here) else {
+        let Some(runner) = runner.filter(|_| !left) else {
             self.take_on(now, rng, id, effects);
             return false;
         };
@@ -70,6 +69,7 @@ impl Engine {
         }
         let attached = self.attached.get_or_default(id);
         attached.reap.get_or_insert(reap);
+        attached.sent_here = second(now);
         self.attached.settle(id);
         self.sync(id, effects);
         self.policy_begins(now, id);

@@ -60,6 +60,9 @@ pub struct StoreView {
     /// Why it cannot be reached; nothing if it can.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub alone: Option<String>,
+    /// Who else goes by this box's name, in words; nothing if nobody does.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub name_taken: Option<String>,
     /// Files that are shared (`store.share`).
     pub shared: Vec<SharedView>,
 }
@@ -294,6 +297,9 @@ pub struct SyncBoxView {
     /// Why the two do not talk, if that is known.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub refused: Option<String>,
+    /// Milliseconds since it said anything, were it that nothing has happened; none before it did.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub last_heard_ms: Option<u64>,
     /// Things it has still to be told.
     pub behind: u64,
     /// Batches that it has not acknowledged.

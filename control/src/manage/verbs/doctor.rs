@@ -180,6 +180,9 @@ fn on_duty(site: &Site, status: &StatusView, findings: &mut Vec<Finding>) {
     if let Some(alone) = status.store.as_ref().and_then(|store| store.alone.as_ref()) {
         findings.push(Finding::warn("store", format!("the daemon does not reach the other boxes' store: {alone}")));
     }
+    if let Some(rival) = status.store.as_ref().and_then(|store| store.name_taken.as_ref()) {
+        findings.push(Finding::fail("store", rival.clone()));
+    }
     let shared = status.store.iter().flat_map(|store| &store.shared);
     for it in shared.filter(|it| it.refused) {
         let text = format!("version {} of the {} file, of box {}, cannot be obeyed here", it.version, it.name, it.by);

@@ -186,6 +186,9 @@ fn status_text(view: &StatusView) -> String {
     if let Some(store) = &view.store {
         let reached = store.alone.as_ref().map_or_else(|| "reached".to_owned(), |why| format!("NOT reached: {why}"));
         text += &format!("store: shared, {reached}\n");
+        if let Some(rival) = &store.name_taken {
+            text += &format!("store: {rival}\n");
+        }
         for it in &store.shared {
             let refused = if it.refused { ", which could NOT be obeyed here" } else { "" };
             text += &format!("shared: {} version {} of box {}{refused}\n", it.name, it.version, it.by);

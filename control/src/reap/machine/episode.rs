@@ -45,6 +45,8 @@ impl Reap {
         episode.ended = None;
         episode.resumed = Some(now);
         episode.received.clear();
+        // What was answered by guess before says nothing of where to answer now.
+        episode.guessed = None;
         self.stop_keepalive();
         out.push(Output::ExplorationStarted { reason: Reason::Peer });
     }

@@ -76,9 +76,8 @@ fn a_current_pair_that_works_is_kept() {
     assert_eq!(changed(&bench.probe(at(15_650), pair(1, 2), InboundOk, &[second, first])), None, "no double switch");
     assert_eq!(changed(&bench.probe(at(15_700), pair(1, 2), Operational, &[first])), None);
     // A Probe(Exploring) overtaken by the end of the episode is answered, but starts nothing new.
-    let out = bench.probe(at(15_800), pair(1, 1), Exploring, &[]);
-    let late = only_probe(&out);
-    assert_eq!((late.0, late.1), (pair(1, 1), InboundOk));
+    let late = only_probe(&bench.probe(at(15_800), pair(1, 1), Exploring, &[]));
+    assert_eq!((late.0, late.1), (pair(2, 2), InboundOk));
     assert_eq!(changed(&bench.probe(at(15_900), pair(1, 1), Operational, &[late.2])), None);
     assert_eq!(bench.reap.current(), pair(2, 2));
 }
@@ -111,7 +110,7 @@ fn what_worked_before_the_peer_explored_again_does_not_count_when_it_fails_now()
     bench.probe(at(1_200), pair(2, 2), Operational, &[goal]);
     assert_eq!(bench.reap.state(), Operational);
     // Now what goes out by it is lost.
-    let answer = only_probe(&bench.probe(at(6_000), pair(2, 2), Exploring, &[]));
+    let answer = only_probe(&bench.probe(at(2_000), pair(2, 2), Exploring, &[]));
     assert_eq!((answer.0, answer.1), (pair(2, 2), InboundOk));
     let other = loop {
         let now = bench.reap.deadline().unwrap();
@@ -121,6 +120,46 @@ fn what_worked_before_the_peer_explored_again_does_not_count_when_it_fails_now()
     };
     assert_eq!(changed(&bench.probe(at(8_000), pair(2, 2), Operational, &[other.2])), Some(other.0));
     assert_eq!(bench.reap.current(), other.0);
+}
+
+// R5534-122, the other side of it: the peer, whose Send Timeout is short, explores again, and is answered where it found a way
+// itself. What was shown of the current pair before must not keep it.
+#[test]
+fn a_current_pair_that_is_only_known_from_before_is_left() {
+    for (again, soon) in [(16_200, true), (19_000, false)] {
+        let (mut bench, [_, second]) = two_probes_out();
+        bench.probe(at(15_600), pair(1, 2), InboundOk, &[second]);
+        bench.probe(at(15_700), pair(1, 2), Operational, &[second]);
+        assert_eq!((bench.reap.state(), bench.reap.current()), (Operational, pair(2, 2)));
+        // What goes out by it is lost from now on, and the peer comes by another way.
+        let mut answer = only_probe(&bench.probe(at(again), pair(1, 1), Exploring, &[]));
+        assert_eq!(answer.0, if soon { pair(2, 2) } else { pair(1, 1) });
+        let mut now = at(again);
+        while answer.0 == pair(2, 2) {
+            now = bench.reap.deadline().unwrap();
+            answer = probes(&bench.expire(now)).pop().unwrap_or(answer);
+        }
+        assert!(now < at(again + 5_000), "{now:?}");
+        let moved = changed(&bench.probe(now + Duration::from_millis(100), pair(1, 1), Operational, &[answer.2]));
+        assert_eq!(moved, Some(answer.0));
+    }
+}
+
+// R5534-122: the same where the peer had begun, and we went to where it found a way: that pair was the last to be answered on.
+#[test]
+fn a_current_pair_that_the_peer_found_is_asked_for_as_well() {
+    let mut bench = Bench::new(exact());
+    let answer = only_probe(&bench.probe(at(1_000), pair(1, 2), Exploring, &[]));
+    assert_eq!(changed(&bench.probe(at(1_100), pair(1, 2), Operational, &[answer.2])), Some(pair(1, 2)));
+    let again = only_probe(&bench.probe(at(1_600), pair(1, 1), Exploring, &[]));
+    assert_eq!((again.0, again.1), (pair(1, 2), InboundOk));
+    let other = loop {
+        let now = bench.reap.deadline().unwrap();
+        if let Some(sent) = probes(&bench.expire(now)).into_iter().find(|sent| sent.0 != pair(1, 2)) {
+            break sent;
+        }
+    };
+    assert_eq!(changed(&bench.probe(at(4_000), pair(1, 1), Operational, &[other.2])), Some(other.0));
 }
 
 // R5534-122, the other side of it: a peer that explores much later means it.

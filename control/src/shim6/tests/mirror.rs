@@ -132,7 +132,7 @@ impl Site {
 
     fn tell(&mut self, which: usize, most: usize) {
         for _ in 0..most {
-            let said = match self.boxes[which].endpoint.next_to_tell(0) {
+            let said = match self.boxes[which].endpoint.next_to_tell(0, &mut 1000) {
                 None => return,
                 Some(ToTell::Gone(tag, stamp)) => Said::Gone(tag, stamp),
                 Some(ToTell::Context(context)) => {
@@ -303,4 +303,28 @@ fn what_has_ended_does_not_come_back() {
         site.arrive(which, usize::MAX);
     }
     assert_eq!((site.known(0).len(), site.known(1).len()), (1, 1));
+}
+
+#[test]
+fn a_table_of_empty_places_is_not_walked_over_in_one_turn() {
+    const MADE: usize = 500;
+    let mut node = Node::with_tags(1, Config::default(), TagSpace::new(1), 5);
+    node.endpoint.join_group(1, 2, 1);
+    for peer in 0..MADE as u16 {
+        node.open(at(0), peer + 2).unwrap();
+    }
+    for peer in 0..MADE as u16 {
+        let id = node.context(peer + 2).id;
+        let Node { endpoint, out, .. } = &mut node;
+        endpoint.discard(id, GoneReason::Discarded, out);
+    }
+    node.endpoint.begin_telling(0);
+    assert_eq!(node.endpoint.left_to_tell(0), MADE, "nobody is there, which is not known yet");
+    let mut turns = 0;
+    while node.endpoint.left_to_tell(0) > 0 {
+        let mut looks = 100;
+        assert!(node.endpoint.next_to_tell(0, &mut looks).is_none());
+        turns += 1;
+    }
+    assert_eq!(turns, MADE / 100);
 }

@@ -275,3 +275,77 @@ fn a_fork_is_recovered_as_a_fork() {
     assert_eq!(a.endpoint.context(id).unwrap().peer_tag, Some(there.local_tag));
     assert!(b.endpoint.find(b.ulids(1), 0).is_none());
 }
+
+/// A node that lost everything, with `each` R1bis a second for a /64 and `all` in all.
+fn paced(each: u32, all: u32) -> Node {
+    let pace = RatePair { prefix: Rate::new(each, each), total: Rate::new(all, all) };
+    Node::with(2, Config { limits: Limits { r1bis: pace, ..Limits::default() }, ..Config::default() })
+}
+
+/// Payload with a tag that nobody has, from the peer of that number.
+fn stray(node: &mut Node, ms: u64, peer: u16, number: u64) -> Verdict {
+    node.out.clear();
+    let pair = pair(locator(2, 1, 1), locator(peer, 1, 1));
+    node.endpoint.payload_without_context(Instant::from_millis(ms), tag(number), pair, &mut node.out)
+}
+
+#[test]
+fn live_sessions_are_told_before_what_is_sent_once() {
+    // R5533-210, R5533-323: ten lone packets a millisecond, as of a million contexts that hardly say anything, and sixty sessions
+    // that go on. There are a hundred R1bis a second.
+    let mut node = paced(100, 100);
+    let (mut told, mut lone) = (std::collections::BTreeMap::new(), 0);
+    for ms in 0..1000 {
+        for number in 0..10 {
+            let peer = 1000 + (ms * 10 + number) as u16;
+            lone +=
+                u64::from(stray(&mut node, ms, peer, 100_000 + ms * 10 + number) == Verdict::Answered(Answer::R1bis));
+        }
+        for live in (0..60).filter(|live| (live + ms).is_multiple_of(20)) {
+            if !told.contains_key(&live)
+                && stray(&mut node, ms, 10 + live as u16, live) == Verdict::Answered(Answer::R1bis)
+            {
+                told.insert(live, ms);
+            }
+        }
+    }
+    // What had been saved up went to whoever came; then the sixty had everything, and then the others again.
+    let last = told.values().max().copied();
+    assert!(told.len() == 60 && last < Some(450), "{} of them, the last after {last:?} ms", told.len());
+    assert!((100..=140).contains(&lone), "{lone}");
+}
+
+#[test]
+fn a_stream_whose_peer_does_not_hear_takes_nothing_from_others_of_its_site() {
+    // R5533-323
+    let mut node = paced(50, 1000);
+    let mut told = [0, 0];
+    for ms in 0..1000 {
+        for _ in 0..10 {
+            told[0] += u64::from(stray(&mut node, ms, 7, 1) == Verdict::Answered(Answer::R1bis));
+        }
+        if ms % 20 == 0 {
+            told[1] += u64::from(stray(&mut node, ms, 7, 100 + ms) == Verdict::Answered(Answer::R1bis));
+        }
+    }
+    assert_eq!(told, [4, 50], "once in a quarter of a second, and everybody else");
+}
+
+#[test]
+fn probes_do_not_take_what_payload_needs() {
+    // R5533-212, R5533-323
+    let mut node = paced(100, 100);
+    let mut told = [0, 0];
+    for ms in 0..1000 {
+        let probe = Message::Keepalive { receiver_tag: tag(10_000 + ms), options: Options::NONE };
+        let from = between(locator(100 + ms as u16, 1, 1), locator(2, 1, 1));
+        let packet = Incoming { addresses: from, message: Ok(&probe), ipv6_packet: &[0; 64], shim6_offset: 40 };
+        let verdict = node.endpoint.receive(Instant::from_millis(ms), &mut node.rng, packet, &mut node.out);
+        told[0] += u64::from(verdict == Verdict::Answered(Answer::R1bis));
+        if ms % 10 == 5 {
+            told[1] += u64::from(stray(&mut node, ms, 2000 + ms as u16, ms) == Verdict::Answered(Answer::R1bis));
+        }
+    }
+    assert_eq!(told[1], 100, "all, as many as there may be");
+    assert!((50..=100).contains(&told[0]), "{told:?}");
+}

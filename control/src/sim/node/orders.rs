@@ -21,10 +21,10 @@ impl Node {
         let source = move || Source::Numbered(number);
         let (at, both) = (now + *ahead, (&effective.0, &effective.1));
         let changes = inputs(engine, rng, taped).reload(at, (&source, &found), both, effects)?;
-        if let Some(twin) = &mut self.twin {
-            let mut second = new.clone();
-            second.0.node.id = twin.node.blueprint.site.node.id;
-            twin.node.reload(now, second)?;
+        for other in self.group.iter_mut().flat_map(|group| &mut group.others) {
+            let mut its = new.clone();
+            its.0.node.id = other.blueprint.site.node.id;
+            other.reload(now, its)?;
         }
         (self.blueprint.site, self.blueprint.hosts) = new;
         self.effective = Some(effective);
@@ -67,9 +67,8 @@ impl Node {
     pub(in crate::sim) fn link_state(&mut self, now: Instant, port: PortId, up: bool) {
         let Node { engine, rng, effects, ahead, taped, .. } = self;
         inputs(engine, rng, taped).link_state(now + *ahead, port, up, effects);
-        if let Some(twin) = &mut self.twin {
-            twin.node.link_state(now, port, up);
-        }
+        let others = self.group.iter_mut().flat_map(|group| &mut group.others);
+        others.for_each(|other| other.link_state(now, port, up));
     }
 
     /// A router says that a provider has lost its route to a peer's /64, or has one.

@@ -7,10 +7,11 @@ use redb::backends::InMemoryBackend;
 use redb::{Durability, ReadableDatabase, ReadableTable, TableDefinition, TableError};
 
 use super::mirror::{Known, Mirror};
-use crate::store::{Store, StoreError, migrate};
+use crate::store::{META, Store, StoreError, migrate};
 
 /// A key; the revision that wrote it last, the revision it had when it was changed here, and what it says.
 type Fields = (u64, Option<u64>, Option<&'static str>);
+const INSTANCE: &str = "instance";
 const ROWS: TableDefinition<'_, &str, Fields> = TableDefinition::new("rows");
 
 impl Store {
@@ -55,6 +56,22 @@ impl Store {
         };
         write().map_err(|error| self.failed(error))?;
         transaction.commit().map_err(|error| self.failed(error))
+    }
+
+    /// Which box this is the copy of; `fresh` if nobody has said so yet, and from then on.
+    pub(super) fn instance(&self, fresh: &str) -> Result<String, StoreError> {
+        if let Some(known) = self.read_instance()? {
+            return Ok(known);
+        }
+        self.write(|transaction| transaction.open_table(META)?.insert(INSTANCE, fresh).map(drop).map_err(Into::into))?;
+        Ok(fresh.to_owned())
+    }
+
+    pub(super) fn read_instance(&self) -> Result<Option<String>, StoreError> {
+        let transaction = self.database.begin_read().map_err(|error| self.failed(error))?;
+        let meta = transaction.open_table(META).map_err(|error| self.failed(error))?;
+        let text = meta.get(INSTANCE).map_err(|error| self.failed(error))?;
+        Ok(text.map(|text| text.value().to_owned()))
     }
 
     /// One that is forgotten with the process.

@@ -9,8 +9,13 @@ use serde::{Deserialize, Serialize};
 pub const SEAL_OCTETS: usize = 32;
 /// Octets of a random number that is used for one seal.
 pub const NONCE_OCTETS: usize = NONCE_LEN;
-/// Longest text in octets: `etcd` takes a request of 1.5 MiB.
-pub const TEXT_MAX: usize = 1024 * 1024;
+/// Longest text in octets, as JSON has it (each quotation mark is two): `etcd` takes a request of 1.5 MiB.
+pub const TEXT_MAX: usize = 1_300_000;
+
+/// Whether a text is short enough to be shared.
+pub fn may_be_shared(text: &str) -> bool {
+    text.len() <= TEXT_MAX && crate::store::json(text).len() <= TEXT_MAX
+}
 
 /// A file as the store has it.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]

@@ -7,6 +7,9 @@
 //! A client blocks its thread. It goes from one member of the cluster to the next until one answers, and each has
 //! `PATIENCE`; who asks twice because an answer was lost does no harm, since every write names what it is based on.
 
+mod lease;
+mod renewal;
+
 use std::fmt;
 use std::sync::Arc;
 use std::time::Duration;
@@ -26,6 +29,7 @@ use tokio::time::timeout;
 use tokio_rustls::TlsConnector;
 
 use crate::config::{self, Problem};
+pub use renewal::Renewal;
 
 use super::{Cluster, ClusterError, Done, Events, ROWS_MAX, Row, Snapshot, Transaction};
 
@@ -35,6 +39,9 @@ const PATIENCE: Duration = Duration::from_secs(2);
 const ROWS_PER_PAGE: usize = 512;
 /// Longest answer in octets: rows have a few thousand, the largest of them not many more than `etcd` takes (1.5 MiB).
 const ANSWER_OCTETS_MAX: usize = 64 * 1024 * 1024;
+
+/// What a row says here that is no text; nothing that a row means.
+const NO_TEXT: &str = "(no text)";
 
 /// A member of the cluster.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -65,6 +72,8 @@ pub struct Settings {
     pub tls: Arc<ClientConfig>,
     /// Name and password, if `etcd` asks for them.
     pub user: Option<(String, String)>,
+    /// What takes the place of the two while conversations go on.
+    pub renewal: Renewal,
 }
 
 impl Settings {
@@ -73,9 +82,16 @@ impl Settings {
     /// # Errors
     /// A [`Problem`] that names the file.
     pub fn load(cluster: &config::Cluster) -> Result<Settings, Problem> {
-        let config::cluster::Access { tls, user } = config::cluster::Access::load(cluster)?;
+        let access = config::cluster::Access::load(cluster)?;
+        let renewal = Renewal::knowing(access.clone());
+        let config::cluster::Access { tls, user, .. } = access;
         let endpoints = cluster.endpoints.iter().map(|(host, port)| Endpoint { host: host.clone(), port: *port });
-        Ok(Settings { endpoints: endpoints.collect(), prefix: cluster.prefix.clone(), tls, user })
+        Ok(Settings { endpoints: endpoints.collect(), prefix: cluster.prefix.clone(), tls, user, renewal })
+    }
+
+    /// What gives other files to all conversations that begin with these settings.
+    pub fn renewal(&self) -> Renewal {
+        self.renewal.clone()
     }
 }
 
@@ -97,6 +113,10 @@ pub struct Client {
     at: usize,
     /// What says that the password was right.
     token: Option<String>,
+    /// The number of what was taken of [`Settings::renewal`].
+    renewed: u64,
+    /// Whether something was answered on the connection, so that it is older than the question.
+    used: bool,
 }
 
 /// What is written from a revision on, as it comes.
@@ -112,7 +132,7 @@ impl Client {
     /// Nothing is opened before it is needed.
     pub fn new(settings: Settings) -> std::io::Result<Client> {
         let runtime = runtime::Builder::new_current_thread().enable_io().enable_time().build()?;
-        Ok(Client { settings, runtime, connection: None, at: 0, token: None })
+        Ok(Client { settings, runtime, connection: None, at: 0, token: None, renewed: 0, used: false })
     }
 
     fn full(&self, key: &str) -> String {
@@ -130,9 +150,12 @@ impl Client {
 
     fn own(&self, row: &Value) -> Result<Row, ClusterError> {
         let strange = || ClusterError::Strange("a row that is none of ours".into());
-        let key = text_of(&row["key"])?;
-        let key = key.strip_prefix(&self.settings.prefix).ok_or_else(strange)?.to_owned();
-        Ok(Row { key, value: text_of(&row["value"])?, revision: number(&row["mod_revision"])? })
+        let key = octets_of(&row["key"])?;
+        let key = key.strip_prefix(self.settings.prefix.as_bytes()).ok_or_else(strange)?;
+        // What is no text was not written by a box. It is a row all the same, which says nothing that could be understood.
+        let key = String::from_utf8_lossy(key).into_owned();
+        let value = String::from_utf8(octets_of(&row["value"])?).unwrap_or_else(|_| NO_TEXT.to_owned());
+        Ok(Row { key, value, revision: number(&row["mod_revision"])? })
     }
 
     /// Everything there is at one moment.
@@ -155,14 +178,20 @@ impl Client {
             if snapshot.rows.len() > ROWS_MAX {
                 return Err(ClusterError::Strange(format!("more than {ROWS_MAX} rows")));
             }
-            match snapshot.rows.last() {
+            match rows.last() {
                 // The next key there can be.
-                Some(last) if answer["more"] == true && !rows.is_empty() => {
-                    from = self.full(&format!("{}\0", last.key))
+                Some(last) if answer["more"] == true => {
+                    let mut next = octets_of(&last["key"])?;
+                    next.push(0);
+                    from = base64::encode_block(&next);
                 }
-                _ => return Ok(snapshot),
+                _ => break,
             }
         }
+        // As keys are as text.
+        snapshot.rows.sort_by(|one, other| one.key.cmp(&other.key));
+        snapshot.rows.dedup_by(|one, other| one.key == other.key);
+        Ok(snapshot)
     }
 
     /// The revision of the cluster as most of its members know it, and that of the row written last of ours.
@@ -233,11 +262,13 @@ impl Client {
             });
             match answer {
                 Ok(octets) => {
+                    self.used = true;
                     return serde_json::from_slice(&octets).map_err(|error| ClusterError::Strange(error.to_string()));
                 }
                 Err(error @ ClusterError::Unreachable(_)) => {
+                    // A connection that nobody used for a while may have died of that. It says nothing about the member.
+                    tried += usize::from(!std::mem::take(&mut self.used));
                     (self.connection, self.at) = (None, self.at + 1);
-                    tried += 1;
                     if tried >= self.settings.endpoints.len() {
                         return Err(error);
                     }
@@ -250,6 +281,7 @@ impl Client {
     /// Asks one member, for which a connection is opened if there is none. Its answer begins well.
     fn ask(&mut self, place: &str, asked: &Value) -> Result<hyper::Response<Incoming>, ClusterError> {
         for attempt in 0..2 {
+            self.take_newest();
             if self.token.is_none() && self.settings.user.is_some() {
                 self.authenticate()?;
             }
@@ -296,6 +328,7 @@ impl Client {
 
     fn send(&mut self, place: &str, asked: &Value) -> Result<hyper::Response<Incoming>, ClusterError> {
         if self.connection.as_ref().is_none_or(SendRequest::is_closed) {
+            self.used = false;
             self.connection = Some(self.connect()?);
         }
         let endpoint = self.endpoint().to_string();
@@ -419,11 +452,10 @@ fn number(value: &Value) -> Result<u64, ClusterError> {
     }
 }
 
-/// Octets of text; left out if there are none.
-fn text_of(value: &Value) -> Result<String, ClusterError> {
-    let strange = |reason: &str| ClusterError::Strange(reason.to_owned());
-    let octets = base64::decode_block(value.as_str().unwrap_or_default()).map_err(|_| strange("no base64"))?;
-    String::from_utf8(octets).map_err(|_| strange("a row that is no text"))
+/// Octets; left out if there are none.
+fn octets_of(value: &Value) -> Result<Vec<u8>, ClusterError> {
+    let strange = |_| ClusterError::Strange("no base64".to_owned());
+    base64::decode_block(value.as_str().unwrap_or_default()).map_err(strange)
 }
 
 fn list(value: &Value) -> &[Value] {

@@ -11,6 +11,7 @@
 //!
 //! No socket and no thread in here but those of [`etcd`]; a test runs it against a cluster in memory.
 
+pub mod claim;
 mod cluster;
 mod copy;
 mod documents;
@@ -27,9 +28,11 @@ mod tests;
 
 use std::collections::BTreeSet;
 use std::path::Path;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicU64, Ordering};
 
 pub use cluster::{Cluster, ClusterError, Done, Events, Row, Snapshot, Transaction};
-pub use documents::{Document, NONCE_OCTETS, SEAL_OCTETS, Seal, TEXT_MAX};
+pub use documents::{Document, NONCE_OCTETS, SEAL_OCTETS, Seal, TEXT_MAX, may_be_shared};
 use mirror::{Edits, Known, Mirror};
 use rows::Owner;
 
@@ -42,6 +45,8 @@ use crate::dhcp::{Change, Duid, Identity, Stored};
 const VERSION: &str = "1";
 /// Rows of one transaction: `etcd` takes 128 unless it is told otherwise.
 const ROWS_PER_TRANSACTION: usize = 120;
+/// Octets of one transaction: `etcd` takes 1.5 MiB (1,572,864) unless it is told otherwise.
+const OCTETS_PER_TRANSACTION: usize = 1_400_000;
 /// Rows that a store may have.
 pub const ROWS_MAX: usize = 1 << 20;
 /// How often a transaction is tried again that others were faster than.
@@ -50,18 +55,24 @@ const ATTEMPTS: u32 = 16;
 /// What a box hears of the cluster.
 #[derive(Clone, Debug)]
 pub enum Heard {
-    /// All there is; after it only what follows.
+    /// All there is, read by who writes; after it only what follows.
     All(Snapshot),
+    /// The same, read by somebody else while this one may have written; with what [`Shared::tried`] was when reading began.
+    Read(Snapshot, u64),
     /// What was written since.
     Since(Events),
     /// Nothing more, for this reason, until all is read again.
     Lost(String),
+    /// The box's name is its own, or who else goes by it.
+    Name(Option<String>),
 }
 
 /// A shared store, as one box has it.
 pub struct Shared<C> {
     /// The box.
     node: String,
+    /// Which box of that name, if anybody has said so.
+    instance: Option<String>,
     cluster: C,
     copy: Store,
     mirror: Mirror,
@@ -74,6 +85,11 @@ pub struct Shared<C> {
     news: Vec<News>,
     /// Of the last [`News::Changed`].
     told: u64,
+    /// Transactions that came to an end, whatever that was.
+    tried: Arc<AtomicU64>,
+    /// Rows that the copy on disk has as not written yet. What became of them is on disk before anything else may follow:
+    /// a box that forgot it would write them once more, although others have ended them since.
+    owed: BTreeSet<String>,
 }
 
 impl<C: Cluster> Shared<C> {
@@ -89,11 +105,13 @@ impl<C: Cluster> Shared<C> {
     }
 
     fn with_copy(copy: Store, node: &str, cluster: C) -> Result<Shared<C>, StoreError> {
-        let mirror = copy.read_mirror()?;
+        let (mirror, instance) = (copy.read_mirror()?, copy.read_instance()?);
+        let owed = mirror.unwritten().map(|(key, _)| key.to_owned()).collect();
         let alone = Some("the cluster was not asked yet".to_owned());
         let (refused, told_alone) = (false, None);
         Ok(Shared {
             node: node.to_owned(),
+            instance,
             cluster,
             copy,
             mirror,
@@ -102,7 +120,27 @@ impl<C: Cluster> Shared<C> {
             told_alone,
             news: Vec::new(),
             told: 0,
+            tried: Arc::default(),
+            owed,
         })
+    }
+
+    /// Which box this is: what its copy says, or `fresh`, and from then on. What is reserved is reserved for it, and not for
+    /// whoever has the same name.
+    pub fn identify(&mut self, fresh: &str) -> Result<String, StoreError> {
+        let instance = self.copy.instance(fresh)?;
+        self.instance = Some(instance.clone());
+        Ok(instance)
+    }
+
+    /// Goes up with each transaction that was tried. Who reads everything in another thread looks at it before.
+    pub fn tried(&self) -> Arc<AtomicU64> {
+        self.tried.clone()
+    }
+
+    /// Counts on where another one, which was opened before, came to an end.
+    pub fn counting(self, tried: Arc<AtomicU64>) -> Shared<C> {
+        Shared { tried, ..self }
     }
 
     /// Why the cluster cannot be reached; nothing if it can.
@@ -113,6 +151,30 @@ impl<C: Cluster> Shared<C> {
     /// Rows that wait to be written to the cluster.
     pub fn unwritten(&self) -> usize {
         self.mirror.unwritten().count()
+    }
+
+    /// Makes the copy like what is known, in these rows. What the cluster has need not be on disk at once, unless the disk has it
+    /// as something that the cluster does not know.
+    fn keep<'k>(&mut self, keys: impl Iterator<Item = &'k str> + Clone, at_once: bool) -> Result<(), StoreError> {
+        let at_once = at_once || keys.clone().any(|key| self.owed.contains(key));
+        self.copy.write_mirror(&self.mirror, keys.clone(), at_once)?;
+        for key in keys {
+            match self.mirror.get(key).is_some_and(|known| known.base.is_some()) {
+                true => _ = self.owed.insert(key.to_owned()),
+                false => _ = self.owed.remove(key),
+            }
+        }
+        Ok(())
+    }
+
+    /// The same for all rows that are not written any more because they are, or because others were right.
+    fn keep_settled(&mut self) -> Result<(), StoreError> {
+        let unwritten = |key: &&String| self.mirror.get(key).is_some_and(|known| known.base.is_some());
+        let settled: Vec<String> = self.owed.iter().filter(|key| !unwritten(key)).cloned().collect();
+        match settled.is_empty() {
+            true => Ok(()),
+            false => self.keep(settled.iter().map(String::as_str), true),
+        }
     }
 
     fn go_alone(&mut self, reason: String) {
@@ -151,23 +213,36 @@ impl<C: Cluster> Shared<C> {
                 }
                 let mut touched: Vec<String> = events.rows.into_iter().map(|(key, ..)| key).collect();
                 touched.extend(self.mirror.forget_gone(events.revision));
-                self.copy.write_mirror(&self.mirror, touched.iter().map(String::as_str), false)?;
+                self.keep(touched.iter().map(String::as_str), false)?;
                 self.tell(&changed);
                 Ok(())
             }
-            Heard::All(snapshot) => self.take_all(&snapshot),
+            Heard::Name(rival) => {
+                let is_ours = rival.is_none();
+                self.news.push(News::Name(rival));
+                if is_ours && self.alone.is_none() { self.release_orphans() } else { Ok(()) }
+            }
+            Heard::All(snapshot) => self.take_all(&snapshot, false),
+            Heard::Read(snapshot, tried) => {
+                let is_old = self.tried.load(Ordering::SeqCst) != tried;
+                self.take_all(&snapshot, is_old)
+            }
         }
     }
 
     /// All there is, and then what was written here while it could not be heard.
-    fn take_all(&mut self, snapshot: &Snapshot) -> Result<(), StoreError> {
+    fn take_all(&mut self, snapshot: &Snapshot, is_old: bool) -> Result<(), StoreError> {
+        if is_old && self.alone.is_some() {
+            // It may be from before something we wrote, confirmed or not. It is read again, since nothing is written now.
+            return Ok(());
+        }
         self.refused = false;
         if let Err(reason) = self.check_all(snapshot) {
             self.refused = true;
             self.go_alone(reason);
             return Ok(());
         }
-        // Nothing was written to the cluster since it was read, so what it says is so, whatever its revisions were before.
+        // We wrote nothing since it was read, so what it says is so, whatever the cluster's revisions were before.
         let is_all = self.alone.is_some();
         let ours: Vec<(String, Known)> =
             self.mirror.unwritten().map(|(key, it)| (key.to_owned(), it.clone())).collect();
@@ -191,13 +266,14 @@ impl<C: Cluster> Shared<C> {
             }
         }
         touched.extend(self.mirror.forget_gone(snapshot.revision));
-        self.copy.write_mirror(&self.mirror, touched.iter().map(String::as_str), true)?;
+        self.keep(touched.iter().map(String::as_str), true)?;
         self.tell(&changed);
         self.alone = None;
         if self.told_alone.replace(false) != Some(false) {
             self.news.push(News::Alone(None));
         }
-        self.reconcile(ours, snapshot)
+        self.reconcile(ours, snapshot)?;
+        self.keep_settled()
     }
 
     /// Whether this is the store we know.
@@ -254,13 +330,33 @@ impl<C: Cluster> Shared<C> {
         }
     }
 
+    /// Gives back what is reserved for a box that had our name and is no more: it lost its copy, and with it what it was. Should
+    /// it be there after all, it may give none of that to anybody any more.
+    fn release_orphans(&mut self) -> Result<(), StoreError> {
+        let ours = |owner: Option<Owner>| matches!(owner, Some(Owner::Reserved { by, .. }) if by == self.node);
+        let orphan = |(_, value): &(&str, &str)| {
+            rows::is_reserved(value) && ours(rows::owner_of(Some(value))) && !self.is_mine(Some(value))
+        };
+        let edits: Edits =
+            self.mirror.under(rows::ADDRESSES).filter(orphan).map(|(key, _)| (key.to_owned(), None)).collect();
+        if edits.is_empty() {
+            return Ok(());
+        }
+        // What others change meanwhile is seen, and given back the next time.
+        let done = self.transact(&edits);
+        self.keep(edits.keys().map(String::as_str), false)?;
+        if let Err(error) = done {
+            self.go_alone(error.to_string());
+        }
+        Ok(())
+    }
+
     /// Has the cluster do these edits. False if others were faster.
     fn transact(&mut self, edits: &Edits) -> Result<bool, ClusterError> {
-        let rows: Vec<(String, Option<String>)> =
-            edits.iter().map(|(key, value)| (key.clone(), value.clone())).collect();
-        for part in rows.chunks(ROWS_PER_TRANSACTION) {
-            let part: Edits = part.iter().cloned().collect();
-            match self.cluster.transact(&self.mirror.transaction(&part))? {
+        for part in plan::parts(edits) {
+            let done = self.cluster.transact(&self.mirror.transaction(&part));
+            self.tried.fetch_add(1, Ordering::SeqCst);
+            match done? {
                 Done::Applied(revision) => self.mirror.written(&part, revision),
                 Done::Overtaken(revision, found) => {
                     let (news, mut changed) = (self.told + 1, Vec::new());
@@ -299,7 +395,7 @@ impl<C: Cluster> Storage for Shared<C> {
             ]
             .into();
             self.transact(&edits).map_err(|error| self.wrong(error))?;
-            self.copy.write_mirror(&self.mirror, edits.keys().map(String::as_str), true)?;
+            self.keep(edits.keys().map(String::as_str), true)?;
         }
         Err(self.wrong("others are faster again and again"))
     }
@@ -342,7 +438,7 @@ impl<C: Cluster> Storage for Shared<C> {
     fn reserved(&mut self) -> Result<Vec<Identity>, StoreError> {
         let rows = self.mirror.under(rows::ADDRESSES);
         let mine = |(_, value): (&str, &str)| match rows::owner_of(Some(value)) {
-            Some(Owner::Reserved { by, identity }) if by == self.node => Some(identity),
+            Some(Owner::Reserved { identity, .. }) if self.is_mine(Some(value)) => Some(identity),
             _ => None,
         };
         Ok(rows.filter_map(mine).collect())
@@ -358,7 +454,10 @@ impl<C: Cluster> Storage for Shared<C> {
         while let Some(rest) = entries.get(verdicts.len()..).filter(|rest| !rest.is_empty()) {
             let plan = self.plan(rest, most);
             if !plan.edits.is_empty() && self.alone.is_none() {
-                match self.transact(&plan.edits) {
+                let done = self.transact(&plan.edits);
+                // Of many rows some may be written although others are not.
+                self.keep(plan.edits.keys().map(String::as_str), false)?;
+                match done {
                     Ok(true) => {}
                     Ok(false) => {
                         // One at a time: it is that one's fault, and it is looked at again with what was found.
@@ -373,13 +472,12 @@ impl<C: Cluster> Storage for Shared<C> {
                         continue;
                     }
                 }
-                self.copy.write_mirror(&self.mirror, plan.edits.keys().map(String::as_str), false)?;
             } else if !plan.edits.is_empty() {
                 if self.mirror.len() + plan.edits.len() > ROWS_MAX {
                     return Err(self.wrong("there is no room for more rows"));
                 }
                 self.mirror.noted(&plan.edits);
-                self.copy.write_mirror(&self.mirror, plan.edits.keys().map(String::as_str), true)?;
+                self.keep(plan.edits.keys().map(String::as_str), true)?;
             }
             if !plan.refused.is_empty() {
                 self.tell(&plan.refused);

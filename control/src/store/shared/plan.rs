@@ -5,8 +5,8 @@ use std::net::Ipv6Addr;
 use super::merge::{Outcome, merge};
 use super::mirror::Edits;
 use super::rows::{self, Owner};
-use super::{Cluster, Document, ROWS_PER_TRANSACTION, Shared};
-use crate::dhcp::Change;
+use super::{Cluster, Document, OCTETS_PER_TRANSACTION, ROWS_PER_TRANSACTION, Shared};
+use crate::dhcp::{Change, Held, Identity};
 use crate::store::json;
 use crate::store::storage::{Entry, Verdict};
 
@@ -22,6 +22,41 @@ pub(super) struct Plan {
     pub(super) refused: Vec<String>,
 }
 
+/// What a row takes of a transaction: its key stands in it three times, to be compared, written, and read otherwise.
+fn octets(key: &str, value: Option<&str>) -> usize {
+    const AROUND: usize = 64;
+    3 * key.len() + value.map_or(0, str::len) + AROUND
+}
+
+fn octets_of(edits: &Edits) -> usize {
+    edits.iter().map(|(key, value)| octets(key, value.as_deref())).sum()
+}
+
+/// Edits in as many parts as it takes, each of which the cluster takes at once. What goes in parts is not all or nothing.
+pub(super) fn parts(edits: &Edits) -> Vec<Edits> {
+    let (mut parts, mut last, mut size) = (Vec::new(), Edits::new(), 0);
+    for (key, value) in edits {
+        let more = octets(key, value.as_deref());
+        if !last.is_empty() && (last.len() >= ROWS_PER_TRANSACTION || size + more > OCTETS_PER_TRANSACTION) {
+            parts.push(std::mem::take(&mut last));
+            size = 0;
+        }
+        size += more;
+        last.insert(key.clone(), value.clone());
+    }
+    parts.extend((!last.is_empty()).then_some(last));
+    parts
+}
+
+/// A row that is too long for any transaction is not written.
+fn fit(edits: &Edits) -> Result<(), String> {
+    let fits = |(key, value): &(&String, &Option<String>)| octets(key, value.as_deref()) <= OCTETS_PER_TRANSACTION;
+    match edits.iter().find(|edit| !fits(edit)) {
+        Some((key, _)) => Err(format!("{key} is too long for the cluster")),
+        None => Ok(()),
+    }
+}
+
 impl<C: Cluster> Shared<C> {
     /// What the first of these entries come to, as many as go into one transaction; one at least.
     pub(super) fn plan(&self, entries: &[Entry<'_>], most: usize) -> Plan {
@@ -29,16 +64,21 @@ impl<C: Cluster> Shared<C> {
         for entry in entries.iter().take(most) {
             let mut edits = Edits::new();
             let (stands, conflicts) = (plan.stands.len(), plan.conflicts.len());
-            let verdict = match self.plan_one(entry, &mut plan, &mut edits) {
+            let planned = self.plan_one(entry, &mut plan, &mut edits).and_then(|()| fit(&edits));
+            let verdict = match planned {
                 Ok(()) => Verdict::Written,
                 Err(reason) => Verdict::Refused(reason),
             };
             if verdict != Verdict::Written {
                 plan.refused.extend(std::mem::take(&mut edits).into_keys());
+                plan.stands.truncate(stands);
+                plan.conflicts.truncate(conflicts);
             }
             let both = plan.edits.keys().filter(|key| edits.contains_key(*key)).count();
             let rows = plan.edits.len() + edits.len() - both;
-            if rows > ROWS_PER_TRANSACTION && !plan.verdicts.is_empty() {
+            let octets = octets_of(&plan.edits) + octets_of(&edits);
+            let fits = rows <= ROWS_PER_TRANSACTION && octets <= OCTETS_PER_TRANSACTION;
+            if !fits && !plan.verdicts.is_empty() {
                 plan.stands.truncate(stands);
                 plan.conflicts.truncate(conflicts);
                 return plan;
@@ -85,12 +125,16 @@ impl<C: Cluster> Shared<C> {
                 if self.alone.is_some() {
                     return Err("nothing can be reserved while the cluster cannot be reached".into());
                 }
-                if self.mirror.value(&key).is_some() {
-                    return Err(format!("{} is somebody's", identity.ulid));
+                let owner = self.own(identity);
+                match self.mirror.value(&key) {
+                    // It was done, and the answer was lost.
+                    Some(row) if rows::owner_of(Some(row)).as_ref() == Some(&owner) => Ok(()),
+                    Some(_) => Err(format!("{} is somebody's", identity.ulid)),
+                    None => {
+                        edits.insert(key, Some(json(&owner)));
+                        Ok(())
+                    }
                 }
-                let owner = Owner::Reserved { by: self.node.clone(), identity: (*identity).clone() };
-                edits.insert(key, Some(json(&owner)));
-                Ok(())
             }
             Entry::Release(ulid) => {
                 let key = rows::address_key(*ulid);
@@ -102,8 +146,15 @@ impl<C: Cluster> Shared<C> {
         }
     }
 
-    fn is_mine(&self, row: Option<&str>) -> bool {
-        matches!(rows::owner_of(row), Some(Owner::Reserved { by, .. }) if by == self.node)
+    /// What says that an identity is for this box to give.
+    fn own(&self, identity: &Identity) -> Owner {
+        Owner::Reserved { by: self.node.clone(), instance: self.instance.clone(), identity: identity.clone() }
+    }
+
+    pub(super) fn is_mine(&self, row: Option<&str>) -> bool {
+        let Some(Owner::Reserved { by, instance, .. }) = rows::owner_of(row) else { return false };
+        // Before boxes told themselves apart it was the name alone.
+        by == self.node && (instance.is_none() || instance == self.instance)
     }
 
     fn plan_changes(&self, changes: &[Change], seen: u64, plan: &mut Plan, edits: &mut Edits) -> Result<(), String> {
@@ -132,7 +183,18 @@ impl<C: Cluster> Shared<C> {
                 }
                 Change::Hold(held) => {
                     declined.extend(held.declined.then_some(held.ulid));
-                    edits.insert(rows::held_key(held.ulid), Some(json(held)));
+                    let key = rows::held_key(held.ulid);
+                    let longest = rows::held_of(&key, value(edits, &key).as_deref()).filter(|it| it.until > held.until);
+                    // Nobody's setting or clock makes shorter what somebody else wants to be kept.
+                    let held = match longest {
+                        Some(longest) => {
+                            let held = Held { declined: longest.declined || held.declined, ..longest };
+                            plan.stands.push(Change::Hold(held.clone()));
+                            held
+                        }
+                        None => held.clone(),
+                    };
+                    edits.insert(key, Some(json(&held)));
                 }
                 Change::Free(ulid) => {
                     let key = rows::held_key(*ulid);

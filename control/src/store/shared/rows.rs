@@ -10,6 +10,7 @@
 //! | `published/NAME` | nothing |
 //! | `delegations/PROVIDER` | what it delegated, as JSON |
 //! | `site/NAME` | a file of the operator's, a [`Document`] as JSON |
+//! | `boxes/NAME` | which box goes by this name, for as long as it does ([`claim`](super::claim)) |
 
 use std::net::Ipv6Addr;
 
@@ -27,6 +28,7 @@ pub(super) const QUARANTINE: &str = "quarantine/";
 pub(super) const PUBLISHED: &str = "published/";
 pub(super) const DELEGATIONS: &str = "delegations/";
 pub(super) const SITE: &str = "site/";
+const BOXES: &str = "boxes/";
 
 /// Whose an identifier is.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
@@ -38,6 +40,9 @@ pub(super) enum Owner {
     Reserved {
         /// `box.name`.
         by: String,
+        /// Which box of that name, should there have been several.
+        #[serde(default, skip_serializing_if = "Option::is_none")]
+        instance: Option<String>,
         /// With its locators and parameters.
         identity: Identity,
     },
@@ -49,6 +54,10 @@ pub(super) fn lease_key(client: &Client) -> String {
 
 pub(super) fn address_key(ulid: Ipv6Addr) -> String {
     format!("{ADDRESSES}{:032x}", ulid.to_bits())
+}
+
+pub(super) fn claim_key(name: &str) -> String {
+    format!("{BOXES}{name}")
 }
 
 pub(super) fn held_key(ulid: Ipv6Addr) -> String {
@@ -65,6 +74,11 @@ pub(super) fn owner_of(text: Option<&str>) -> Option<Owner> {
     serde_json::from_str(text?).ok()
 }
 
+/// Whether a row may say that it is reserved, which is quickly said of a million rows of which few are.
+pub(super) fn is_reserved(text: &str) -> bool {
+    text.starts_with("{\"reserved\"")
+}
+
 pub(super) fn owned_by(client: &Client) -> String {
     json(&Owner::Client(client.clone()))
 }
@@ -72,6 +86,11 @@ pub(super) fn owned_by(client: &Client) -> String {
 /// The lease in a row, if it is its client's row.
 pub(super) fn lease_of(key: &str, text: Option<&str>) -> Option<Lease> {
     serde_json::from_str(text?).ok().filter(|lease: &Lease| lease_key(&lease.client) == key)
+}
+
+/// What is quarantined by a row, if it is its row.
+pub(super) fn held_of(key: &str, text: Option<&str>) -> Option<Held> {
+    serde_json::from_str(text?).ok().filter(|held: &Held| held_key(held.ulid) == key)
 }
 
 fn client_of(key: &str) -> Option<Client> {
@@ -93,12 +112,11 @@ pub(super) fn change_of(key: &str, text: Option<&str>) -> Result<Option<Change>,
         }
     } else if key.starts_with(QUARANTINE) {
         match text {
-            Some(text) => {
-                let held: Option<Held> = serde_json::from_str(text).ok();
-                held.filter(|held| held_key(held.ulid) == key).map(Change::Hold)
-            }
+            Some(_) => held_of(key, text).map(Change::Hold),
             None => ulid_of(key, QUARANTINE).map(Change::Free),
         }
+    } else if key.starts_with(ADDRESSES) && text.is_some() && owner_of(text).is_none() {
+        None
     } else {
         return Ok(None);
     };

@@ -84,6 +84,10 @@ impl Cluster for Wire {
             return Err(ClusterError::Unreachable("cut".into()));
         }
         assert!(transaction.rows.len() <= 128, "{} rows", transaction.rows.len());
+        let octets =
+            |(key, _, value): &(String, u64, Option<String>)| 3 * key.len() + value.as_ref().map_or(0, String::len);
+        let octets: usize = transaction.rows.iter().map(octets).sum();
+        assert!(octets <= 1536 * 1024, "{octets} octets");
         let mut state = self.memory.0.lock().unwrap();
         let revision_of = |rows: &Rows, key: &String| match rows.get(key) {
             Some((Some(_), revision)) => *revision,

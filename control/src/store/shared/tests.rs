@@ -1,7 +1,10 @@
 //! Boxes on one store, and lines that fail: what is written, what is told, and what comes of it.
 
+mod trouble;
+
 use std::collections::{BTreeMap, BTreeSet};
 use std::net::Ipv6Addr;
+use std::sync::atomic::Ordering;
 
 use proptest::prelude::*;
 
@@ -43,13 +46,15 @@ struct Node {
     wire: Wire,
     memory: Memory,
     book: BTreeMap<Client, Lease>,
-    held: BTreeSet<Ipv6Addr>,
+    held: BTreeMap<Ipv6Addr, u64>,
     seen: u64,
     /// Up to which revision it has heard.
     heard: u64,
     stock: Vec<u64>,
     conflicts: usize,
     documents: Vec<Document>,
+    /// What its other thread has read, and how often the box had written when that began.
+    read: Option<(Snapshot, u64)>,
 }
 
 impl Node {
@@ -61,12 +66,13 @@ impl Node {
             wire,
             memory: memory.clone(),
             book: BTreeMap::new(),
-            held: BTreeSet::new(),
+            held: BTreeMap::new(),
             seen: 0,
             heard: 0,
             stock: Vec::new(),
             conflicts: 0,
             documents: Vec::new(),
+            read: None,
         };
         node.hear_all();
         node.store.duid(&Duid::from_uuid([7; 16])).unwrap();
@@ -78,6 +84,23 @@ impl Node {
         self.heard = all.revision;
         self.store.hear(Heard::All(all)).unwrap();
         self.follow();
+    }
+
+    /// Its other thread reads everything; what it says of that waits for [`Node::deliver`].
+    fn read_all(&mut self) {
+        self.read = Some((self.memory.all(), self.store.tried().load(Ordering::SeqCst)));
+    }
+
+    fn deliver(&mut self) {
+        if let Some((all, tried)) = self.read.take() {
+            let revision = all.revision;
+            self.store.hear(Heard::Read(all, tried)).unwrap();
+            if !self.store.is_alone() {
+                // It follows from there.
+                self.heard = revision;
+            }
+            self.follow();
+        }
     }
 
     fn hear(&mut self) {
@@ -96,7 +119,7 @@ impl Node {
                         match change {
                             Change::Put(lease) => _ = self.book.insert(lease.client.clone(), lease),
                             Change::Forget(client) => _ = self.book.remove(&client),
-                            Change::Hold(held) => _ = self.held.insert(held.ulid),
+                            Change::Hold(held) => _ = self.held.insert(held.ulid, held.until),
                             Change::Free(ulid) => _ = self.held.remove(&ulid),
                         }
                     }
@@ -106,7 +129,7 @@ impl Node {
                     self.seen = number;
                     self.documents.push(document);
                 }
-                News::Alone(_) => {}
+                News::Alone(_) | News::Name(_) => {}
                 News::Unreadable(row) => panic!("{row}"),
             }
         }
@@ -124,6 +147,11 @@ impl Node {
         let verdicts = self.store.write(&[Entry::Changes(changes, self.seen)]).unwrap();
         self.follow();
         verdicts[0].clone()
+    }
+
+    /// Until when an address is kept, as far as it has heard.
+    fn until(&self, number: u64) -> Option<u64> {
+        self.held.get(&ulid(number)).copied()
     }
 
     fn share(&mut self, text: &str) -> Verdict {
@@ -249,7 +277,7 @@ fn of_two_addresses_for_one_client_the_first_in_the_cluster_stands_and_the_other
     assert_eq!((one.conflicts, two.conflicts), (1, 0));
     for node in [&one, &two] {
         assert_eq!(node.book, stored(&memory));
-        assert!(node.held.contains(&ulid(10)));
+        assert!(node.held.contains_key(&ulid(10)));
     }
 }
 
@@ -450,6 +478,9 @@ enum Step {
     Line(usize, Line),
     Hear(usize),
     HearAll(usize),
+    /// The two halves of it, with anything in between.
+    Read(usize),
+    Deliver(usize),
 }
 
 fn steps() -> impl Strategy<Value = Vec<Step>> {
@@ -462,7 +493,9 @@ fn steps() -> impl Strategy<Value = Vec<Step>> {
         1 => (node.clone(), 0..4_u32).prop_map(|(node, who)| Step::Expire(node, who)),
         3 => (node.clone(), line).prop_map(|(node, line)| Step::Line(node, line)),
         4 => node.clone().prop_map(Step::Hear),
-        2 => node.prop_map(Step::HearAll),
+        2 => node.clone().prop_map(Step::HearAll),
+        2 => node.clone().prop_map(Step::Read),
+        3 => node.prop_map(Step::Deliver),
     ];
     prop::collection::vec(step, 1..60)
 }
@@ -521,6 +554,12 @@ proptest! {
                         nodes[at].hear_all();
                     }
                 }
+                Step::Read(at) => {
+                    if nodes[at].wire.line() == Line::Whole {
+                        nodes[at].read_all();
+                    }
+                }
+                Step::Deliver(at) => nodes[at].deliver(),
             }
             check(&memory);
         }
@@ -548,7 +587,7 @@ proptest! {
             if stands {
                 prop_assert!(lease.is_some_and(|lease| lease.until >= until && lease.state == State::Bound));
             } else {
-                let kept = nodes.iter().all(|node| node.held.contains(&address));
+                let kept = nodes.iter().all(|node| node.held.contains_key(&address));
                 let made_way = lease.is_some_and(|lease| lease.identity.ulid != address);
                 prop_assert!(kept || made_way);
             }
