@@ -351,13 +351,20 @@ def ctl_json(site, *arguments):
 
 
 def wait_fit(timeout_s=30.0):
-    """Waits until every box that runs could serve: one that begins does not know its hosts' router before the routing daemon does."""
+    """Waits until every box that runs could serve: one that begins does not know its hosts' router before the routing daemon does,
+    and is announced inside some seconds after that."""
     deadline = time.monotonic() + timeout_s
     for each in every():
-        while pid(each) and (unfit := ctl_json(each, "status")["system"]["unfit"]):
+        while pid(each) and not serves((system := ctl_json(each, "status")["system"])):
             if time.monotonic() > deadline:
-                raise LabError(f"{each.box} is not fit to serve after {timeout_s:.0f} s: {unfit}")
+                raise LabError(f"{each.box} does not serve after {timeout_s:.0f} s: {system}")
             time.sleep(0.1)
+
+
+def serves(system):
+    """Whether a box that says this of itself is fit, and announced inside too if it shares its ports."""
+    inside = [route for route in system["routes"] if route["prefix"] == plan.IDENTIFIERS]
+    return not system["unfit"] and (inside or not system["interfaces"])
 
 
 def contexts(site):

@@ -59,7 +59,11 @@ def configuration(node):
 
 
 def ospf_text(interface, router_id, priority, more=""):
-    """The hosts' router is the link's designated router: it is there whichever box is."""
+    """The hosts' router is the link's designated router: it is there whichever box is.
+
+    A box that comes back from a loss of power numbers its routes from the beginning, as OSPF does, and the other box may still hold
+    their ends under the same numbers and tell them as news. The first one says at once that it is there; a router that takes
+    nothing new within a second (RFC 2328, MinLSArrival), or is told again after five, leaves the hosts without a route meanwhile."""
     return f"""interface {interface}
  ipv6 ospf6 area 0
  ipv6 ospf6 priority {priority}
@@ -70,6 +74,7 @@ exit
 router ospf6
  ospf6 router-id {router_id}
  timers throttle spf 0 50 200
+ timers lsa min-arrival 0
 {more}exit
 """
 

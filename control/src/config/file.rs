@@ -363,6 +363,7 @@ pub(super) struct RoutesSection {
     pub(super) metric: Number,
     pub(super) inside: Texts,
     pub(super) linger_ms: Number,
+    pub(super) inside_after_ms: Number,
     pub(super) packets_per_s: Number,
 }
 

@@ -118,6 +118,8 @@ limits! {
     ROUTES_METRIC "routes.metric" 100, 1 to 16_777_215;
     /// How long the box forwards on after its routes are gone: what routing protocols need to hear of it.
     ROUTES_LINGER_MS "routes.linger_ms" 1000, 0 to 10_000;
+    /// How long a box that begins announces itself to providers alone.
+    ROUTES_INSIDE_AFTER_MS "routes.inside_after_ms" 3000, 0 to 60_000;
     /// Packets a second for the operating system, by each port.
     ROUTES_PACKETS_PER_S "routes.packets_per_s" 10_000, 10 to 1_000_000;
     /// Clients with an address at one time.

@@ -71,6 +71,8 @@ pub struct Routes {
     pub inside: Vec<Prefix>,
     /// How long the box goes on forwarding after its routes are gone, before it ends.
     pub linger: Duration,
+    /// How long a box that has just begun, and knows no contexts, announces itself to providers before it does inside.
+    pub inside_after: Duration,
     /// Packets a second for the operating system, by each port.
     pub packets_per_s: u32,
 }
@@ -181,6 +183,7 @@ pub(super) fn check(
         metric: number(source, &section.metric, metric),
         inside,
         linger: Duration::from_millis(number(source, &section.linger_ms, limits::ROUTES_LINGER_MS)),
+        inside_after: Duration::from_millis(number(source, &section.inside_after_ms, limits::ROUTES_INSIDE_AFTER_MS)),
         packets_per_s: number(source, &section.packets_per_s, limits::ROUTES_PACKETS_PER_S),
     })
 }
@@ -219,7 +222,8 @@ mod tests {
         assert_eq!(routes("role = \"backup\"\nmetric = 7").metric, 7);
         assert_eq!(routes("").inside, ["fc00::/7".parse().unwrap()]);
         assert_eq!(routes("inside = [\"fc00:b::/32\"]").inside, ["fc00:b::/32".parse().unwrap()]);
-        assert_eq!(routes("").linger, Duration::from_secs(1));
+        assert_eq!((routes("").linger, routes("").inside_after), (Duration::from_secs(1), Duration::from_secs(3)));
+        assert_eq!(routes("inside_after_ms = 0").inside_after, Duration::ZERO);
         assert!(refused("interface = \"ps-lan\"", "[routes]\nmetric = 0").contains("routes.metric: 0 is out of range"));
         let twice = refused("interface = \"ps-lan\"", "[routes]\ninside = [\"fc00::/7\", \"fc00::/7\"]");
         assert!(twice.contains("fc00::/7 stands twice"), "{twice}");

@@ -139,6 +139,7 @@ mod tests {
             metric: 100,
             inside: vec!["fc00::/7".parse().unwrap()],
             linger: Duration::ZERO,
+            inside_after: Duration::ZERO,
             packets_per_s: 10,
         }
     }

@@ -210,6 +210,12 @@ impl System {
         true
     }
 
+    /// Whether the system was asked to have a route by this port's interface.
+    fn announces_by(&self, port: PortId) -> bool {
+        let index = self.interfaces.iter().find(|it| it.port == port).map(|it| it.index);
+        self.routes.iter().any(|route| Some(route.index) == index)
+    }
+
     /// Has the system have these routes and no other of ours.
     pub(super) fn set_routes(&mut self, wanted: &[Wanted]) {
         let index = |port: PortId| self.interfaces.iter().find(|it| it.port == port).map(|it| it.index);

@@ -2,6 +2,7 @@
 
 use std::time::Duration;
 
+use dataplane::snapshot::PortId;
 use tracing::info;
 
 use super::super::{Control, NAP, RunError};
@@ -27,6 +28,8 @@ pub(in crate::driver) struct Conditions {
     reasons: Option<Vec<Unfit>>,
     /// When the system is next asked to have what it should have.
     keep: Instant,
+    /// From when on routes inside are announced; none before the box was fit for the first time.
+    inside_from: Option<Instant>,
 }
 
 impl Conditions {
@@ -41,6 +44,15 @@ impl Conditions {
             }
         }
         self.turns.iter().any(|(_, at)| now.since(*at) > STANDSTILL)
+    }
+
+    /// Whether routes inside may be announced, by a box that is fit: some time after it was so for the first time.
+    ///
+    /// Providers come first. Who begins knows no contexts: what comes in is recovered by R1bis whichever box hosts send by, but
+    /// what hosts send needs a handshake, whose R1 goes to the box that providers send to. BGP takes seconds more than OSPF, and
+    /// I1 is repeated after seconds.
+    fn announces_inside(&mut self, now: Instant, wait: Duration) -> bool {
+        *self.inside_from.get_or_insert(now + wait) <= now
     }
 }
 
@@ -70,7 +82,17 @@ impl Control {
         if let Some(system) = &mut self.system
             && system.has_settled(now)
         {
-            system.set_routes(&if reasons.is_empty() { self.engine.wanted_routes() } else { Vec::new() });
+            let mut wanted = if reasons.is_empty() { self.engine.wanted_routes() } else { Vec::new() };
+            let site = &self.configuration.site;
+            let inside = PortId(site.lan_port as u8);
+            // Other boxes that know the same contexts hand over what came to the wrong one.
+            let wait =
+                site.routes.as_ref().filter(|_| self.boxes.is_none()).map_or(Duration::ZERO, |it| it.inside_after);
+            // Who took another process's place goes on with its routes.
+            if reasons.is_empty() && !self.conditions.announces_inside(now, wait) && !system.announces_by(inside) {
+                wanted.retain(|it| it.port != inside);
+            }
+            system.set_routes(&wanted);
             if self.conditions.keep <= now {
                 self.conditions.keep = now + KEEP;
                 system.keep();
@@ -146,6 +168,18 @@ fn texts(reasons: &[Unfit]) -> Vec<String> {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn who_begins_is_announced_to_providers_first_and_later_to_both_at_once() {
+        let mut conditions = Conditions::default();
+        let (at, wait) = (|ms| Instant(Duration::from_millis(ms)), Duration::from_secs(3));
+        assert!(!conditions.announces_inside(at(5_000), wait));
+        assert!(!conditions.announces_inside(at(7_999), wait));
+        assert!(conditions.announces_inside(at(8_000), wait));
+        // It was not fit meanwhile, and providers' sessions with it went on.
+        assert!(conditions.announces_inside(at(90_000), wait));
+        assert!(Conditions::default().announces_inside(at(5_000), Duration::ZERO));
+    }
 
     #[test]
     fn a_worker_that_does_not_turn_is_noticed_and_forgiven() {
