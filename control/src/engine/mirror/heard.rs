@@ -148,7 +148,7 @@ impl Engine {
             let found = self.endpoint.find_by_local_tag(ContextTag::truncate(tag));
             let runs = found.filter(|it| !it.is_mirrored() || Some(it.stamp().box_id()) == mine).map(|it| it.id);
             let Some(id) = runs else {
-                self.other(other).into_iter().for_each(|it| it.say(Told::NotMine(tag)));
+                self.other(other).into_iter().for_each(|it| it.say_not_mine(tag));
                 continue;
             };
             // One that this box ran in an earlier life.
@@ -159,7 +159,7 @@ impl Engine {
             self.sight(now, id, PathKey::of(pair), [received, sent]);
             if sent && self.is_left(now, id) {
                 // Hosts send by the other box alone: routes have moved, and it had better run it.
-                self.other(other).into_iter().for_each(|it| it.say(Told::NotMine(tag)));
+                self.other(other).into_iter().for_each(|it| it.say_not_mine(tag));
             }
             let last = if out_last { Direction::Sent } else { Direction::Received };
             let digest = Activity { received, sent, last };
