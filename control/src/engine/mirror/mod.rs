@@ -3,8 +3,8 @@
 //! Every context is run by one box, the one that changed it last. The others mirror it: they have it in their workers, so that a
 //! packet which arrives there is translated like any other, and are silent about it otherwise: no timers, probes, tests of
 //! standbys, news. What a mirroring box sees of payload it says to the one that runs the context, whose REAP machine needs it;
-//! what peers say about the context it hands over. It takes the context on when that box is not there, or when hosts have sent
-//! here alone for a while.
+//! what peers say about the context it hands over. It takes the context on when that box is not there, or says that hosts have not
+//! sent there for a while.
 //!
 //! What is told is state, not events, and in any order: which of two versions counts is decided by their stamps
 //! ([`crate::shim6::Stamp`]). Here stands what is told and what comes of it; that none of it is lost on the way is for
@@ -30,9 +30,11 @@ use crate::time::Instant;
 
 /// How often it is said what was seen of contexts that another box runs.
 const SAY_SEEN: Duration = Duration::from_millis(500);
-/// How long hosts have not sent here when the box by which they do send runs the context, although this one is there. Longer than
-/// a route takes to come back. Where they send by both more often than that, whoever runs it goes on.
-const LEAVE: Duration = Duration::from_secs(5);
+/// How often hosts send elsewhere, and never here meanwhile, until the box by which they do runs the context although this one is
+/// there; and how far apart in seconds that is counted. Longer together than a route takes to come back. Where they send by both,
+/// whoever runs it goes on, unless the other one has more than twice as much of it: then it does not come back either.
+const LEAVE: u8 = 3;
+const APART_S: u32 = 2;
 /// How long payload with a tag of another box may be unknown here before the peer is told so.
 const ASKED: Duration = Duration::from_millis(200);
 /// Most tags that were asked for at any time, most contexts that something was seen of or that are to be run by another box, most
@@ -168,9 +170,23 @@ pub(super) struct MirrorNote {
     left: bool,
 }
 
-/// A time as [`Attached::sent_here`](super::context::Attached) has it.
-pub(super) fn second(now: Instant) -> u32 {
-    u32::try_from(now.0.as_secs()).unwrap_or(u32::MAX).max(1)
+/// How often another box has said that hosts send there, since they last sent here.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub(super) struct Elsewhere {
+    times: u8,
+    /// The second of this box's life in which that was counted last.
+    last: u32,
+}
+
+impl Elsewhere {
+    /// Another box says it. Whether they have left this one.
+    fn said(&mut self, now: Instant) -> bool {
+        let second = u32::try_from(now.0.as_secs()).unwrap_or(u32::MAX);
+        if self.times == 0 || second.saturating_sub(self.last) > APART_S {
+            *self = Elsewhere { times: self.times.saturating_add(1), last: second };
+        }
+        self.times >= LEAVE
+    }
 }
 
 impl Other {
