@@ -137,6 +137,50 @@ fn boxes_that_all_carry_a_pair_leave_it_to_the_one_that_runs_it() {
     assert_eq!(taken(&scene), before);
 }
 
+/// A stream of the first pair that begins now, and the box by which it goes out.
+fn stream_by(scene: &mut Scene, interval: Duration) -> (StreamId, usize) {
+    let before = translated(scene);
+    let stream = scene.stream(0, 1, interval);
+    scene.run(ms(20));
+    let after = translated(scene);
+    (stream, (0..after.len()).find(|at| after[*at][0] > before[*at][0]).expect("it is translated"))
+}
+
+fn runner(scene: &Scene) -> usize {
+    let runs = |node: &Node| node.engine.contexts().any(|it| !it.is_mirrored());
+    scene.nodes[0].all().position(runs).expect("somebody runs it")
+}
+
+#[test]
+fn two_sparse_streams_by_two_boxes_do_not_take_their_context_from_each_other() {
+    for (seed, others) in [(110, ms(12_000)), (111, ms(12_000)), (112, ms(11_300)), (113, ms(16_000))] {
+        let mut scene = scene(&plan(1), 3, seed);
+        let first = scene.stream(0, 1, ms(20));
+        scene.run(s(2));
+        scene.stop(first);
+        scene.run(s(1));
+        let (here, box_here) = stream_by(&mut scene, ms(12_000));
+        scene.run(s(6));
+        let there = loop {
+            let (stream, by) = stream_by(&mut scene, others);
+            if by != box_here {
+                break (stream, by);
+            }
+            scene.stop(stream);
+        };
+        scene.run(s(100));
+        let taken = |scene: &Scene| scene.nodes[0].all().map(|node| node.tally("control_taken_on")).sum::<u64>();
+        let (before, by) = (taken(&scene), runner(&scene));
+        scene.lossless(&[here, there.0], s(240));
+        assert_eq!((taken(&scene), runner(&scene)), (before, by), "seed {seed}");
+        // By one of the two alone it goes there in the end.
+        let (goes, stays, to) = if by == box_here { (here, there.0, there.1) } else { (there.0, here, box_here) };
+        scene.stop(goes);
+        scene.lossless(&[stays], s(60));
+        assert_eq!((taken(&scene), runner(&scene)), (before + 1, to), "seed {seed}");
+    }
+}
+
 #[test]
 fn boxes_die_come_back_and_are_added() {
     for seed in 0..4 {

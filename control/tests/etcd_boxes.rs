@@ -79,6 +79,31 @@ fn a_name_is_one_boxs_for_as_long_as_that_one_lives() {
 }
 
 #[test]
+fn a_name_stays_a_boxs_while_it_reads_a_large_store() {
+    if !etcd_cluster::is_there() {
+        return;
+    }
+    let etcd = Etcd::start("names-large", 1);
+    let (mut reader, mut asker, mut stranger) = (etcd.connect(), etcd.connect(), etcd.connect());
+    for part in 0..18 {
+        let value = |number: u32| (format!("published/{part:02}-{number:03}"), 0, Some(String::new()));
+        let done = reader.transact(&Transaction { rows: (0..100).map(value).collect() }).unwrap();
+        assert!(matches!(done, Done::Applied(_)));
+    }
+    let mut ours = claim("one", "p1");
+    assert_eq!(ours.hold(&mut asker), Ok(None));
+    let mut pages = 0;
+    let all = reader.read_all_and(&mut || {
+        pages += 1;
+        // Together longer than a claim lives.
+        thread::sleep(Duration::from_secs(LIFE_S / 2));
+        assert_eq!(ours.hold(&mut asker), Ok(None));
+        assert!(claim("two", "p2").hold(&mut stranger).unwrap().is_some());
+    });
+    assert_eq!((all.unwrap().rows.len(), pages), (1801, 3), "each page but the last");
+}
+
+#[test]
 fn other_certificates_are_taken_without_another_conversation() {
     if !etcd_cluster::is_there() {
         return;

@@ -25,6 +25,8 @@ struct One {
     loaded: Option<String>,
     /// What is here although the store says otherwise, which was not good here.
     kept: Option<Option<String>>,
+    /// That is a change of ours for which there was no place elsewhere, so nothing may be written over it yet.
+    is_only_here: bool,
 }
 
 impl One {
@@ -32,7 +34,7 @@ impl One {
         let loaded = share.read(&file).ok().flatten();
         // Refused by a process before this one, and as it was then.
         let kept = loaded.clone().filter(|text| share.is_refusal(&file, text)).map(Some);
-        One { share, file, known: None, loaded, kept }
+        One { share, file, known: None, loaded, kept, is_only_here: false }
     }
 
     /// What the store says is not good here: this goes on, and is no change of ours.
@@ -49,6 +51,7 @@ impl One {
         if let Err(reason) = self.share.forget_refusal(&self.file) {
             error!(file = %self.file.display(), %reason, "that the store's version was refused cannot be forgotten");
         }
+        self.is_only_here = false;
         self.kept.take()
     }
 }
@@ -126,13 +129,23 @@ impl Sharing {
         let fails = |reason: std::io::Error| error!(file = %file.display(), %reason, "what boxes share cannot be kept");
         let before = one.share.read(file).map_err(fails).ok()?;
         let is_own = before.is_some() && one.known.as_ref().is_none_or(|(.., known)| *known != before);
-        let was_kept = one.yields().is_some_and(|kept| kept == before);
+        let is_only_here = one.is_only_here;
+        let was_kept = one.yields().is_some_and(|kept| kept == before) && !is_only_here;
         one.known = Some((document.version, document.by.clone(), text.clone()));
         if before == text {
             return None;
         }
         if let Some(own) = before.as_ref().filter(|_| is_own && !was_kept) {
-            let aside = one.share.put_aside(file, own).map_err(fails).ok()?;
+            let aside = match one.share.put_aside(file, own) {
+                Ok(aside) => aside,
+                Err(reason) => {
+                    fails(reason);
+                    // Told to the others it would take the place of what was first.
+                    one.keep(before);
+                    one.is_only_here = true;
+                    return None;
+                }
+            };
             warn!(name, version = document.version, by = document.by, ours = %aside.display(), "another box was first; what this one had is put aside");
         }
         if let Err(reason) = one.share.write(file, text.as_deref()) {
@@ -339,6 +352,30 @@ mod tests {
         let names: Vec<_> =
             std::fs::read_dir(file.parent().unwrap()).unwrap().map(|it| it.unwrap().file_name()).collect();
         assert_eq!(names, ["hosts"]);
+        let _ = std::fs::remove_dir_all(file.parent().unwrap());
+    }
+
+    #[test]
+    fn a_change_that_came_second_and_cannot_be_put_aside_stays_here_and_goes_to_nobody() {
+        let (mut sharing, file) = one("hosts", "aside");
+        let rng: &mut dyn Rng = &mut <rand::rngs::StdRng as rand::SeedableRng>::seed_from_u64(1);
+        assert!(sharing.receive(document("hosts", 1, "one")).is_some());
+        std::fs::write(&file, "ours").unwrap();
+        sharing.reloaded();
+        let aside = file.with_file_name("hosts.lost");
+        std::fs::create_dir_all(aside.join("in the way")).unwrap();
+        assert!(sharing.receive(document("hosts", 2, "theirs")).is_none());
+        assert_eq!((read(&file).as_str(), sharing.changed(rng)), ("ours", vec![]), "who was first is right");
+        assert!(sharing.view()[0].refused);
+        sharing.reloaded();
+        assert_eq!(sharing.changed(rng), []);
+        // Nor does the next version put an end to it before it is elsewhere.
+        assert!(sharing.receive(document("hosts", 3, "theirs too")).is_none());
+        assert_eq!((read(&file).as_str(), sharing.changed(rng)), ("ours", vec![]));
+        std::fs::remove_dir_all(&aside).unwrap();
+        assert!(sharing.receive(document("hosts", 4, "fine")).is_some());
+        assert_eq!((read(&file).as_str(), read(&aside).as_str()), ("fine", "ours"));
+        assert!(!sharing.view()[0].refused);
         let _ = std::fs::remove_dir_all(file.parent().unwrap());
     }
 

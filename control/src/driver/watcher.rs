@@ -8,7 +8,7 @@ use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::thread;
 use std::time::{Duration, Instant as WallInstant};
 
-use crossbeam::channel::{Receiver, Sender, bounded};
+use crossbeam::channel::{Receiver, RecvTimeoutError, SendTimeoutError, Sender, bounded};
 
 use super::leases::client;
 use crate::store::shared::claim::Claim;
@@ -70,7 +70,7 @@ impl Others {
                         continue;
                     }
                     let revision = all.revision;
-                    store.hear(Heard::All(all))?;
+                    keeping(&mut claim, &mut asker, || store.hear(Heard::All(all)))?;
                     break store.alone().is_none().then_some(revision);
                 }
                 Err(error) if began.elapsed() > time || matches!(error, ClusterError::Refused(_)) => {
@@ -108,6 +108,22 @@ struct Watcher {
     pause: Duration,
 }
 
+/// Does something that may take long, and says all the while that this box lives.
+fn keeping<T>(claim: &mut Claim, asker: &mut Client, work: impl FnOnce() -> T) -> T {
+    let (over_in, over) = bounded::<()>(0);
+    thread::scope(|scope| {
+        scope.spawn(move || {
+            while over.recv_timeout(PROBE) == Err(RecvTimeoutError::Timeout) {
+                // Who else goes by the name is told when that is followed.
+                let _ = claim.hold(asker);
+            }
+        });
+        // Its end ends the other one's.
+        let _over = over_in;
+        work()
+    })
+}
+
 /// That nobody listens any more.
 struct Over;
 
@@ -138,7 +154,15 @@ impl Watcher {
     fn read_all(&mut self) -> Result<u64, Over> {
         self.again.store(false, Ordering::Relaxed);
         let tried = self.tried.load(Ordering::SeqCst);
-        match self.clients[0].read_all() {
+        let Watcher { clients: [reader, asker], claim, .. } = self;
+        let mut held = WallInstant::now();
+        let read = reader.read_all_and(&mut || {
+            if held.elapsed() >= PROBE {
+                let _ = claim.hold(asker);
+                held = WallInstant::now();
+            }
+        });
+        match read {
             Ok(all) => {
                 let revision = all.revision;
                 self.tell(Heard::Read(all, tried))?;
@@ -197,7 +221,17 @@ impl Watcher {
         }
     }
 
-    fn tell(&self, heard: Heard) -> Result<(), Over> {
-        self.heard.send(heard).map_err(|_| Over)
+    /// Waits for room if there is none, and says meanwhile that this box lives.
+    fn tell(&mut self, mut heard: Heard) -> Result<(), Over> {
+        loop {
+            match self.heard.send_timeout(heard, PROBE) {
+                Ok(()) => return Ok(()),
+                Err(SendTimeoutError::Disconnected(_)) => return Err(Over),
+                Err(SendTimeoutError::Timeout(back)) => {
+                    heard = back;
+                    let _ = self.claim.hold(&mut self.clients[1]);
+                }
+            }
+        }
     }
 }

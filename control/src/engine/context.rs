@@ -8,7 +8,7 @@ use rand::Rng;
 
 use super::fork::Refused;
 use super::label::LabelUse;
-use super::mirror::{MirrorNote, second};
+use super::mirror::{Elsewhere, MirrorNote};
 use super::standby::Guard;
 use super::{Effect, Engine, Event, Story};
 use crate::reap::{Activity, Direction, LocalLocator, PathKey, PeerLocator, Reap};
@@ -56,8 +56,8 @@ pub(super) struct Attached {
     pub(super) narrow: Option<LocatorPair>,
     /// The pair of its last probe that has no answer yet, and when that left.
     pub(super) probed: Option<(LocatorPair, Instant)>,
-    /// The second of this box's life in which hosts last sent here, where other boxes know the context; 0 before that.
-    pub(super) sent_here: u32,
+    /// Where hosts send, if not here.
+    pub(super) elsewhere: Elsewhere,
     /// Another box runs it.
     pub(super) mirrored: Option<Box<MirrorNote>>,
 }
@@ -380,7 +380,7 @@ impl Engine {
         if let Some(attached) = self.attached.get_mut(&id) {
             attached.traffic = traffic;
             if activity.sent {
-                attached.sent_here = second(now);
+                attached.elsewhere = Elsewhere::default();
             }
         }
         let sends = activity.sent.then_some(pair);

@@ -89,7 +89,11 @@ impl Endpoint {
             Err(Unreadable::NoValidator) => Verdict::Dropped(DropReason::NoValidator),
             Err(Unreadable::Malformed) => Verdict::Dropped(DropReason::Malformed),
         };
-        let paced = matches!(verdict, Verdict::Dropped(DropReason::RateLimited | DropReason::ToldAlready));
+        // Dropped because there are so many: answers would be as many.
+        let paced = matches!(
+            verdict,
+            Verdict::Dropped(DropReason::RateLimited | DropReason::ToldAlready | DropReason::TooManyWaiting)
+        );
         if self.config.debug_errors && matches!(verdict, Verdict::Dropped(_)) && !paced {
             self.refuse(now, &packet, Refusal::Error { code: ErrorCode::Other(120), pointer: 0 }, out);
         }

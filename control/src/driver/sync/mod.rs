@@ -225,7 +225,11 @@ impl Boxes {
             other.telling = None;
             other.partner.deaf(engine);
         } else if welcome {
-            info!(box_id = other.partner.is().map(|it| it.0), left = engine.left_to_tell(0), "tells another box");
+            info!(
+                box_id = other.partner.is().map(|it| it.0),
+                left = other.partner.counts(engine).behind,
+                "tells another box"
+            );
         }
     }
 

@@ -6,7 +6,7 @@ use std::time::Duration;
 use dataplane::wire::{ContextTag, Locator, Ulid, ethernet};
 use rand::Rng;
 
-use super::{LEAVE, LISTS_MAX, MISSED_MAX, MirrorNote, SEEN_IN, SEEN_OUT, SEEN_OUT_LAST, Told, second};
+use super::{LISTS_MAX, MISSED_MAX, MirrorNote, SEEN_IN, SEEN_OUT, SEEN_OUT_LAST, Told};
 use crate::engine::succession::Doubts;
 use crate::engine::{Effect, Engine, Event};
 use crate::reap::{Activity, Direction, PathKey};
@@ -148,7 +148,7 @@ impl Engine {
             let found = self.endpoint.find_by_local_tag(ContextTag::truncate(tag));
             let runs = found.filter(|it| !it.is_mirrored() || Some(it.stamp().box_id()) == mine).map(|it| it.id);
             let Some(id) = runs else {
-                self.other(other).into_iter().for_each(|it| it.say(Told::NotMine(tag)));
+                self.other(other).into_iter().for_each(|it| it.say_not_mine(tag));
                 continue;
             };
             // One that this box ran in an earlier life.
@@ -157,9 +157,9 @@ impl Engine {
             let [received, sent, out_last] = [SEEN_IN, SEEN_OUT, SEEN_OUT_LAST].map(|bit| bits & bit != 0);
             self.endpoint.used(now, id);
             self.sight(now, id, PathKey::of(pair), [received, sent]);
-            if sent && self.is_left(now, id) {
-                // Hosts send by the other box alone: routes have moved, and it had better run it.
-                self.other(other).into_iter().for_each(|it| it.say(Told::NotMine(tag)));
+            if sent && self.attached.get_mut(&id).is_some_and(|attached| attached.elsewhere.said(now)) {
+                // Hosts send by other boxes alone: routes have moved, and one of those had better run it.
+                self.other(other).into_iter().for_each(|it| it.say_not_mine(tag));
             }
             let last = if out_last { Direction::Sent } else { Direction::Received };
             let digest = Activity { received, sent, last };
@@ -168,15 +168,6 @@ impl Engine {
                 self.guard(now, id);
             }
         }
-    }
-
-    /// Whether hosts have not sent here for a while, of a context of which another box says that they send there.
-    fn is_left(&mut self, now: Instant, id: ContextId) -> bool {
-        let Some(attached) = self.attached.get_mut(&id) else { return false };
-        if attached.sent_here == 0 {
-            attached.sent_here = second(now);
-        }
-        u64::from(second(now).saturating_sub(attached.sent_here)) > LEAVE.as_secs()
     }
 
     fn hear_handed(&mut self, now: Instant, rng: &mut dyn Rng, packet: &[u8], effects: &mut Vec<Effect>) {

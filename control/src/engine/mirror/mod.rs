@@ -3,8 +3,8 @@
 //! Every context is run by one box, the one that changed it last. The others mirror it: they have it in their workers, so that a
 //! packet which arrives there is translated like any other, and are silent about it otherwise: no timers, probes, tests of
 //! standbys, news. What a mirroring box sees of payload it says to the one that runs the context, whose REAP machine needs it;
-//! what peers say about the context it hands over. It takes the context on when that box is not there, or when hosts have sent
-//! here alone for a while.
+//! what peers say about the context it hands over. It takes the context on when that box is not there, or says that hosts have not
+//! sent there for a while.
 //!
 //! What is told is state, not events, and in any order: which of two versions counts is decided by their stamps
 //! ([`crate::shim6::Stamp`]). Here stands what is told and what comes of it; that none of it is lost on the way is for
@@ -14,7 +14,7 @@ mod heard;
 mod passive;
 
 use std::cell::Cell;
-use std::collections::VecDeque;
+use std::collections::{BTreeSet, VecDeque};
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -30,21 +30,26 @@ use crate::time::Instant;
 
 /// How often it is said what was seen of contexts that another box runs.
 const SAY_SEEN: Duration = Duration::from_millis(500);
-/// How long hosts have not sent here when the box by which they do send runs the context, although this one is there. Longer than
-/// a route takes to come back. Where they send by both more often than that, whoever runs it goes on.
-const LEAVE: Duration = Duration::from_secs(5);
+/// How often hosts send elsewhere, and never here meanwhile, until the box by which they do runs the context although this one is
+/// there; and how far apart in seconds that is counted. Longer together than a route takes to come back. Where they send by both,
+/// whoever runs it goes on, unless the other one has more than twice as much of it: then it does not come back either.
+const LEAVE: u8 = 3;
+const APART_S: u32 = 2;
 /// How long payload with a tag of another box may be unknown here before the peer is told so.
 const ASKED: Duration = Duration::from_millis(200);
-/// Most tags that were asked for at any time, most contexts that something was seen of, most packets and words that wait to be
-/// handed over, and most hosts whose contexts could not be taken in.
+/// Most tags that were asked for at any time, most contexts that something was seen of or that are to be run by another box, most
+/// packets and words that wait to be handed over, and most hosts whose contexts could not be taken in.
 const ASKED_MAX: usize = 4096;
 const SEEN_MAX: usize = 1 << 17;
 const WORDS_MAX: usize = 1024;
 const MISSED_MAX: usize = 4096;
 /// Lists that may be numbered before numbering begins anew: many times those in use.
 const LISTS_MAX: usize = 1 << 17;
-/// What was seen goes in words of so many contexts.
+/// What was seen goes in words of so many contexts, and in batches of so many, each of which the other one takes in at a time.
 const SEEN_PER_WORD: usize = 256;
+const SEEN_PER_BATCH: usize = 4096;
+/// Contexts of which one batch says that they are not run here: a few octets each.
+const NOT_MINE_PER_BATCH: usize = 1024;
 /// Places of the table looked at for one batch. After millions of contexts have gone nearly all of them are empty.
 const LOOKS_PER_BATCH: usize = 4096;
 
@@ -144,7 +149,12 @@ struct Other {
     lists_told: HashMap<usize, (Arc<LocalHost>, u32)>,
     lists_heard: HashMap<u32, Arc<LocalHost>>,
     words: VecDeque<Told>,
+    /// Tags of contexts that this box does not run, or had better not. Routes that move make many at a time, which must not take
+    /// the room of messages, and each is said once however often it is asked for.
+    not_mine: BTreeSet<u64>,
     seen: HashMap<ContextTag, u8>,
+    /// What of it is being said.
+    saying: VecDeque<(u64, u8)>,
     say_seen: Option<Instant>,
     counts: MirrorCounts,
 }
@@ -160,9 +170,23 @@ pub(super) struct MirrorNote {
     left: bool,
 }
 
-/// A time as [`Attached::sent_here`](super::context::Attached) has it.
-pub(super) fn second(now: Instant) -> u32 {
-    u32::try_from(now.0.as_secs()).unwrap_or(u32::MAX).max(1)
+/// How often another box has said that hosts send there, since they last sent here.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub(super) struct Elsewhere {
+    times: u8,
+    /// The second of this box's life in which that was counted last.
+    last: u32,
+}
+
+impl Elsewhere {
+    /// Another box says it. Whether they have left this one.
+    fn said(&mut self, now: Instant) -> bool {
+        let second = u32::try_from(now.0.as_secs()).unwrap_or(u32::MAX);
+        if self.times == 0 || second.saturating_sub(self.last) > APART_S {
+            *self = Elsewhere { times: self.times.saturating_add(1), last: second };
+        }
+        self.times >= LEAVE
+    }
 }
 
 impl Other {
@@ -181,6 +205,25 @@ impl Other {
         self.words.push_back(word);
     }
 
+    fn say_not_mine(&mut self, tag: u64) {
+        if !self.hears {
+            return;
+        }
+        if self.not_mine.len() >= SEEN_MAX && !self.not_mine.contains(&tag) {
+            self.counts.dropped += 1;
+            return;
+        }
+        self.not_mine.insert(tag);
+    }
+
+    /// Words for the next batch: each kind has a share of its own.
+    fn words(&mut self, most: usize, told: &mut Vec<Told>) {
+        let words = self.words.len().min(most);
+        told.extend(self.words.drain(..words));
+        let not_mine = std::iter::from_fn(|| self.not_mine.pop_first());
+        told.extend(not_mine.take(NOT_MINE_PER_BATCH).map(Told::NotMine));
+    }
+
     /// The number of a list, and what there is to say of it if nothing was said yet.
     fn list(&mut self, list: &Arc<LocalHost>, told: &mut Vec<Told>) -> u32 {
         if self.lists_told.len() >= LISTS_MAX {
@@ -197,12 +240,14 @@ impl Other {
 
     /// What was seen of contexts it runs, if it is time to say so.
     fn seen(&mut self, now: Instant, told: &mut Vec<Told>) {
-        if self.say_seen.is_none_or(|at| at > now) {
-            return;
+        if self.saying.is_empty() && self.say_seen.is_some_and(|at| at <= now) {
+            self.say_seen = None;
+            let mut seen: Vec<(u64, u8)> = self.seen.drain().map(|(tag, bits)| (tag.value(), bits)).collect();
+            seen.sort_unstable();
+            self.saying = seen.into();
         }
-        self.say_seen = None;
-        let mut seen: Vec<(u64, u8)> = self.seen.drain().map(|(tag, bits)| (tag.value(), bits)).collect();
-        seen.sort_unstable();
+        let some = self.saying.len().min(SEEN_PER_BATCH);
+        let seen: Vec<(u64, u8)> = self.saying.drain(..some).collect();
         told.extend(seen.chunks(SEEN_PER_WORD).map(|some| Told::Seen(some.to_vec())));
     }
 }
@@ -269,7 +314,9 @@ impl Engine {
         if fresh {
             found.lists_told.clear();
             found.words.clear();
+            found.not_mine.clear();
             found.seen.clear();
+            found.saying.clear();
             found.said_all = false;
             self.endpoint.begin_telling(other);
         }
@@ -319,7 +366,8 @@ impl Engine {
 
     /// How many things another box has still to be told, about.
     pub fn left_to_tell(&self, other: usize) -> usize {
-        let words = self.mirrors.as_ref().and_then(|it| it.others.get(other)).map_or(0, |other| other.words.len());
+        let waiting = |other: &Other| other.words.len() + other.not_mine.len() + other.saying.len();
+        let words = self.mirrors.as_ref().and_then(|it| it.others.get(other)).map_or(0, waiting);
         words + self.endpoint.left_to_tell(other)
     }
 
@@ -351,8 +399,7 @@ impl Engine {
         let Some(mut mirrors) = self.mirrors.take() else { return };
         if let Some(other_box) = mirrors.others.get_mut(other) {
             other_box.seen(now, told);
-            let words = other_box.words.len().min(most);
-            told.extend(other_box.words.drain(..words));
+            other_box.words(most, told);
             let mut looks = LOOKS_PER_BATCH;
             for _ in 0..most {
                 let tell = match self.endpoint.next_to_tell(other, &mut looks) {
@@ -394,6 +441,9 @@ impl Engine {
 
 #[cfg(test)]
 mod tests {
+    use rand::SeedableRng;
+    use rand::rngs::StdRng;
+
     use super::*;
     use crate::sim::{Plan, World};
     use crate::sync::{Frame, FromHearer, FromTeller, Partner, Welcome, decode};
@@ -440,5 +490,83 @@ mod tests {
         assert!(partner.answered(engine, FromHearer::Ack(60)));
         partner.tell(now, engine, 1, &mut |_| Ok(()));
         assert_eq!(engine.other(0).unwrap().say_seen, None, "said");
+    }
+    /// A box that another one hears, and says to that it saw payload of so many contexts, which nobody runs here.
+    fn who_runs_nothing(contexts: u64) -> World {
+        let mut world = World::new(&Plan::default(), 1);
+        let (now, engine) = (world.now, &mut world.nodes[0].engine);
+        engine.join_group(now, GroupPlan { box_id: 1, boxes: 2, others: 1, patience: Duration::ZERO, base: 0 });
+        engine.partner_heard(0, 2, true);
+        engine.partner_hears(0, 2, true);
+        // As it does until it has its answer.
+        for _ in 0..2 {
+            let tags: Vec<(u64, u8)> = (1..=contexts).map(|tag| (tag, SEEN_OUT)).collect();
+            let told = tags.chunks(SEEN_PER_WORD).map(|some| Told::Seen(some.to_vec())).collect();
+            engine.hear_partner(now, &mut StdRng::seed_from_u64(1), 0, now.0, told, &mut Vec::new());
+        }
+        world
+    }
+
+    /// What it is told, in batches of 128 things of each kind, or more if they are small.
+    fn batches(world: &mut World) -> Vec<Vec<Told>> {
+        let (now, engine) = (world.now, &mut world.nodes[0].engine);
+        let next = |_| {
+            let mut told = Vec::new();
+            engine.tell_partner(now, 0, 128, &mut told);
+            told
+        };
+        (0..10_000).map(next).take_while(|told| !told.is_empty()).collect()
+    }
+
+    #[test]
+    fn contexts_that_change_hands_displace_no_messages_and_do_not_wait_for_the_next_report() {
+        let mut world = who_runs_nothing(100_000);
+        world.nodes[0].engine.other(0).unwrap().say(Told::Handed(vec![6]));
+        assert_eq!(world.nodes[0].engine.left_to_tell(0), 100_001);
+        let batches = batches(&mut world);
+        assert!(batches[0].contains(&Told::Handed(vec![6])), "a message waits for nothing");
+        let told =
+            batches.iter().flatten().filter_map(|told| if let Told::NotMine(tag) = told { Some(*tag) } else { None });
+        let mut tags: Vec<u64> = told.collect();
+        tags.sort_unstable();
+        assert_eq!(tags, (1..=100_000).collect::<Vec<u64>>(), "each is told of, once");
+        assert!(batches.iter().all(|told| told.len() <= 128 + 1024 + 1), "what goes at a time is bounded");
+        assert!(batches.len() < 128, "{} batches", batches.len());
+        assert_eq!(world.nodes[0].engine.partner_counts(0).unwrap().0.dropped, 0);
+    }
+
+    #[test]
+    fn contexts_that_change_hands_are_as_many_as_may_be_and_the_others_are_counted() {
+        let mut world = who_runs_nothing(SEEN_MAX as u64 + 10);
+        // Twice.
+        assert_eq!(world.nodes[0].engine.partner_counts(0).unwrap().0.dropped, 20);
+        let batches = batches(&mut world);
+        assert_eq!(batches.iter().flatten().filter(|told| matches!(told, Told::NotMine(_))).count(), SEEN_MAX);
+        // To whom does not hear nothing is said, and nothing is kept for it.
+        let (now, engine) = (world.now, &mut world.nodes[0].engine);
+        engine.partner_deaf(0);
+        let told = vec![Told::Seen(vec![(1, SEEN_OUT)])];
+        engine.hear_partner(now, &mut StdRng::seed_from_u64(1), 0, now.0, told, &mut Vec::new());
+        assert_eq!(engine.left_to_tell(0), 0);
+    }
+
+    #[test]
+    fn what_was_seen_of_many_contexts_is_said_in_several_batches() {
+        let mut world = who_runs_nothing(0);
+        let now = world.now;
+        let other = world.nodes[0].engine.other(0).unwrap();
+        other.seen.extend((1..=50_000).map(|tag| (ContextTag::truncate(tag), SEEN_IN)));
+        other.say_seen = Some(now);
+        let batches = batches(&mut world);
+        let said = |told: &[Told]| -> Vec<u64> {
+            let all = told.iter().flat_map(|told| if let Told::Seen(seen) = told { &seen[..] } else { &[] });
+            all.map(|(tag, _)| *tag).collect()
+        };
+        assert!(
+            batches.iter().all(|told| said(told).len() <= 4096),
+            "what the other one has to take in at a time is bounded"
+        );
+        let tags: Vec<u64> = batches.iter().flat_map(|told| said(told)).collect();
+        assert_eq!(tags, (1..=50_000).collect::<Vec<u64>>());
     }
 }

@@ -5,7 +5,7 @@ use dataplane::wire::shim6::{Addresses, ControlPacket, Message};
 use dataplane::wire::{ContextTag, Locator, LocatorPair, ethernet};
 use rand::Rng;
 
-use super::{ASKED, ASKED_MAX, SAY_SEEN, SEEN_IN, SEEN_MAX, SEEN_OUT, SEEN_OUT_LAST, Told, second};
+use super::{ASKED, ASKED_MAX, Elsewhere, SAY_SEEN, SEEN_IN, SEEN_MAX, SEEN_OUT, SEEN_OUT_LAST, Told};
 use crate::engine::{Effect, Engine, Event};
 use crate::reap::Reap;
 use crate::shim6::{ContextId, tags};
@@ -69,7 +69,7 @@ impl Engine {
         }
         let attached = self.attached.get_or_default(id);
         attached.reap.get_or_insert(reap);
-        attached.sent_here = second(now);
+        attached.elsewhere = Elsewhere::default();
         self.attached.settle(id);
         self.sync(id, effects);
         self.policy_begins(now, id);

@@ -88,6 +88,24 @@ fn receive(node: &mut Node, now: Instant, addresses: Addresses, message: &Messag
     node.endpoint.receive(now, &mut node.rng, packet, &mut node.out)
 }
 
+#[test]
+fn what_finds_no_room_to_wait_draws_no_error_while_debugging() {
+    // R5533-091: an answer to each of a flood is more flood.
+    let mut scene = Scene::new();
+    let config = Config { debug_errors: true, ..Config::default() };
+    let proof = Box::new(ProofMemory::new(IdentityProof));
+    scene.answers.endpoint = Endpoint::new(config, [1; 32], TagSpace::new(1), Box::new(|_| 0), proof);
+    scene.answers.endpoint.set_host(scene.hosts[0].clone()).unwrap();
+    scene.answers.endpoint.defer_proofs();
+    let (addresses, i2) = scene.i2(0);
+    let mut verdicts = (0..70).map(|_| {
+        let verdict = receive(&mut scene.answers, at(1), addresses, &i2);
+        (verdict, scene.answers.out.len())
+    });
+    assert!(verdicts.by_ref().take(64).all(|it| it == (Verdict::Waiting, 0)));
+    assert!(verdicts.all(|it| it == (Verdict::Dropped(DropReason::TooManyWaiting), 0)));
+}
+
 fn forge(message: &Message) -> Message {
     let mut forged = message.clone();
     let Message::I2 { options, .. } = &mut forged else { panic!("an I2") };

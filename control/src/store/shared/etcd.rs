@@ -160,6 +160,11 @@ impl Client {
 
     /// Everything there is at one moment.
     pub fn read_all(&mut self) -> Result<Snapshot, ClusterError> {
+        self.read_all_and(&mut || {})
+    }
+
+    /// The same, with something else to be done every few hundred rows: a large store takes long.
+    pub fn read_all_and(&mut self, meanwhile: &mut dyn FnMut()) -> Result<Snapshot, ClusterError> {
         let mut snapshot = Snapshot::default();
         let mut from = self.full("");
         loop {
@@ -184,6 +189,7 @@ impl Client {
                     let mut next = octets_of(&last["key"])?;
                     next.push(0);
                     from = base64::encode_block(&next);
+                    meanwhile();
                 }
                 _ => break,
             }

@@ -6,7 +6,7 @@ use super::merge::{Outcome, merge};
 use super::mirror::Edits;
 use super::rows::{self, Owner};
 use super::{Cluster, Document, OCTETS_PER_TRANSACTION, ROWS_PER_TRANSACTION, Shared};
-use crate::dhcp::{Change, Held, Identity};
+use crate::dhcp::{Change, Held};
 use crate::store::json;
 use crate::store::storage::{Entry, Verdict};
 
@@ -125,13 +125,13 @@ impl<C: Cluster> Shared<C> {
                 if self.alone.is_some() {
                     return Err("nothing can be reserved while the cluster cannot be reached".into());
                 }
-                let owner = self.own(identity);
+                let ours = rows::reserved_for(&self.node, self.instance.as_deref(), identity);
                 match self.mirror.value(&key) {
                     // It was done, and the answer was lost.
-                    Some(row) if rows::owner_of(Some(row)).as_ref() == Some(&owner) => Ok(()),
+                    Some(row) if rows::owner_of(Some(row)) == rows::owner_of(Some(&ours)) => Ok(()),
                     Some(_) => Err(format!("{} is somebody's", identity.ulid)),
                     None => {
-                        edits.insert(key, Some(json(&owner)));
+                        edits.insert(key, Some(ours));
                         Ok(())
                     }
                 }
@@ -146,11 +146,7 @@ impl<C: Cluster> Shared<C> {
         }
     }
 
-    /// What says that an identity is for this box to give.
-    fn own(&self, identity: &Identity) -> Owner {
-        Owner::Reserved { by: self.node.clone(), instance: self.instance.clone(), identity: identity.clone() }
-    }
-
+    /// Whether a row says that this box may give what it is about.
     pub(super) fn is_mine(&self, row: Option<&str>) -> bool {
         let Some(Owner::Reserved { by, instance, .. }) = rows::owner_of(row) else { return false };
         // Before boxes told themselves apart it was the name alone.

@@ -11,6 +11,10 @@
 //! | `delegations/PROVIDER` | what it delegated, as JSON |
 //! | `site/NAME` | a file of the operator's, a [`Document`] as JSON |
 //! | `boxes/NAME` | which box goes by this name, for as long as it does ([`claim`](super::claim)) |
+//!
+//! A row with a field that a version does not know is none to it: what the field says may be a condition. So what comes to be said
+//! goes where older versions read something that is safe. Which box of a name an identifier is reserved for stands behind the name
+//! (`a1 6b0f…`): versions that know names alone take it for another box's, which they neither give nor give back.
 
 use std::net::Ipv6Addr;
 
@@ -29,6 +33,8 @@ pub(super) const PUBLISHED: &str = "published/";
 pub(super) const DELEGATIONS: &str = "delegations/";
 pub(super) const SITE: &str = "site/";
 const BOXES: &str = "boxes/";
+/// What no `box.name` has in it.
+const BEHIND_NAME: char = ' ';
 
 /// Whose an identifier is.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
@@ -40,7 +46,7 @@ pub(super) enum Owner {
     Reserved {
         /// `box.name`.
         by: String,
-        /// Which box of that name, should there have been several.
+        /// Which box of that name, should there have been several. In a row it stands behind the name; for a while it was a field.
         #[serde(default, skip_serializing_if = "Option::is_none")]
         instance: Option<String>,
         /// With its locators and parameters.
@@ -71,7 +77,23 @@ pub(super) fn document_of(key: &str, text: Option<&str>) -> Option<Document> {
 }
 
 pub(super) fn owner_of(text: Option<&str>) -> Option<Owner> {
-    serde_json::from_str(text?).ok()
+    let owner = serde_json::from_str(text?).ok()?;
+    Some(match owner {
+        Owner::Reserved { by, instance: None, identity } => {
+            let (by, instance) = match by.split_once(BEHIND_NAME) {
+                Some((name, instance)) => (name.to_owned(), Some(instance.to_owned())),
+                None => (by, None),
+            };
+            Owner::Reserved { by, instance, identity }
+        }
+        owner => owner,
+    })
+}
+
+/// The row of what is reserved for the box `by`, or for one `instance` of it.
+pub(super) fn reserved_for(by: &str, instance: Option<&str>, identity: &Identity) -> String {
+    let by = instance.map_or_else(|| by.to_owned(), |instance| format!("{by}{BEHIND_NAME}{instance}"));
+    json(&Owner::Reserved { by, instance: None, identity: identity.clone() })
 }
 
 /// Whether a row may say that it is reserved, which is quickly said of a million rows of which few are.

@@ -152,6 +152,52 @@ fn a_quarantine_is_as_long_as_the_longest_that_a_box_wants() {
     assert_eq!(one.until(7), Some(2000));
 }
 
+/// A row as boxes read it that knew names and nothing else: what is there is all there may be.
+#[derive(serde::Deserialize)]
+#[serde(deny_unknown_fields, rename_all = "lowercase")]
+#[allow(dead_code, reason = "what it was")]
+enum OldOwner {
+    Client(Client),
+    Reserved { by: String, identity: Identity },
+}
+
+#[test]
+fn what_is_reserved_is_read_by_boxes_before_and_after_they_told_themselves_apart() {
+    let memory = Memory::default();
+    let mut one = Node::new(&memory, "same");
+    one.store.identify("first").unwrap();
+    one.reserve(5);
+    let key = rows::address_key(ulid(5));
+    let row = |memory: &Memory| memory.all().rows.into_iter().find(|row| row.key == key).map(|row| row.value);
+    let value = row(&memory).unwrap();
+    // An older one can read it, and does not take it for its own: two could give it.
+    match serde_json::from_str::<OldOwner>(&value) {
+        Ok(OldOwner::Reserved { by, identity: found }) => assert!(by != "same" && found == identity(5), "{by}"),
+        _ => panic!("{value} is nothing to an older box"),
+    }
+    assert_eq!(one.store.reserved().unwrap(), [identity(5)]);
+    // What was reserved before is every box's of that name, and what a version in between wrote is this one's.
+    let identity_of = |number: u64| serde_json::to_value(identity(number)).unwrap();
+    let before = serde_json::json!({ "reserved": { "by": "same", "identity": identity_of(6) } });
+    let between = |number, instance| serde_json::json!({ "reserved": { "by": "same", "instance": instance, "identity": identity_of(number) } });
+    let texts = [(6, before), (7, between(7, "first")), (8, between(8, "second"))];
+    let written = texts.map(|(number, value)| (rows::address_key(ulid(number)), 0, Some(value.to_string())));
+    memory.wire().transact(&Transaction { rows: written.to_vec() }).unwrap();
+    one.hear();
+    let mut found = one.store.reserved().unwrap();
+    found.sort_by_key(|it| it.ulid);
+    assert_eq!(found, [identity(5), identity(6), identity(7)]);
+    let mut two = Node::new(&memory, "same");
+    two.store.identify("second").unwrap();
+    let mut found = two.store.reserved().unwrap();
+    found.sort_by_key(|it| it.ulid);
+    assert_eq!(found, [identity(6), identity(8)]);
+    // It is given back, and given, as before.
+    assert_eq!(one.write(&[Change::Put(lease(1, 7, END))]), Verdict::Written);
+    assert!(one.store.write(&[Entry::Release(ulid(5))]).unwrap() == [Verdict::Written] && row(&memory).is_none());
+    check(&memory);
+}
+
 #[test]
 fn two_boxes_of_one_name_do_not_give_what_is_reserved_for_the_other() {
     let memory = Memory::default();
