@@ -51,6 +51,8 @@ mod attachments;
 mod bounds_tests;
 mod carriage;
 mod context;
+#[cfg(test)]
+mod cut_tests;
 mod durations;
 mod effect;
 mod explain;
