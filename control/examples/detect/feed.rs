@@ -30,7 +30,7 @@ fn delegated(site: usize, port: usize) -> String {
 
 fn settings(site: usize) -> Bmp {
     let source = |port: usize| RouteSource {
-        provider: format!("isp-{site}-{port}").into(),
+        provider: format!("isp-{site}-{port}"),
         peer: neighbour(site, port),
         asn: None,
         router: None,

@@ -38,7 +38,6 @@ fn crowd(in_one: u32) -> (World, Vec<StreamId>, PortId) {
     let template = template.expect("a context");
     items.retain(|item| matches!(item, Item::List(..)));
     engine.inherit(now, &mut rng(), items, &mut Vec::new());
-    let mut tags = 0_u64;
     for number in 0..MANY {
         let mut context = template.clone();
         let other = |address: Ipv6Addr| {
@@ -50,9 +49,8 @@ fn crowd(in_one: u32) -> (World, Vec<StreamId>, PortId) {
         context.peer_locators.iter_mut().for_each(|known| known.address = other(known.address));
         let owner =
             engine.sharding.owner_of_pair(&UlidPair { local: Ulid(context.ulids.0), peer: Ulid(context.ulids.1) });
-        context.tags = (u64::from(owner) << 37 | tags, u64::from(number) + 1);
+        context.tags = (u64::from(owner) << 37 | u64::from(number), u64::from(number) + 1);
         context.accepted = None;
-        tags += 1;
         let item = Item::Context(Box::new(context), Default::default());
         engine.inherit(now, &mut rng(), vec![item], &mut Vec::new());
     }
