@@ -68,6 +68,8 @@ pub enum Output {
     Down(Cause),
     /// The Detection Time is over, and nothing follows from it: the timer was looked at late, or packets may have been lost here.
     Excused,
+    /// That has gone on for too long: the session goes down, as if there had been no reason to doubt it.
+    Unexcused,
 }
 
 /// Why a session left Up.

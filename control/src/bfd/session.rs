@@ -14,6 +14,8 @@ const ANY: Duration = Duration::from_micros(1);
 const POLL_EVERY: Duration = Duration::from_secs(10);
 /// Packets taken in a second beyond four times what was asked for: state changes and polls are sent between the times.
 const SPARE: u32 = 20;
+/// For how long the end of Detection Times may be without consequence: then the path is of no use, whatever the reason.
+const EXCUSED_MAX: Duration = Duration::from_secs(5);
 /// For how long it is remembered that we sent nothing for too long.
 const EXCUSE: Duration = Duration::from_secs(1);
 
@@ -46,6 +48,8 @@ pub struct Session {
     next: Option<Instant>,
     /// When the Detection Time is over.
     detect: Option<Instant>,
+    /// When it should have been over for the first time since something came.
+    excused: Option<Instant>,
     sent: Option<Instant>,
     /// When we last sent after too long a time.
     stalled: Option<Instant>,
@@ -86,6 +90,7 @@ impl Session {
             next_poll: now,
             next: Some(now),
             detect: None,
+            excused: None,
             sent: None,
             stalled: None,
             round_trip: None,
@@ -122,6 +127,7 @@ impl Session {
 
     /// Begins to expect packets now, and sends one: this process has the ports from now on.
     pub fn go_on(&mut self, now: Instant) {
+        self.excused = None;
         self.detect = self.detect.map(|_| now + self.detection_time());
         self.next = self.next.map(|_| now);
     }
@@ -214,7 +220,7 @@ impl Session {
         if before != self.state {
             self.changed(now, before, out);
         }
-        self.detect = Some(now + self.detection_time());
+        (self.detect, self.excused) = (Some(now + self.detection_time()), None);
         if packet.poll && !packet.is_final {
             // Whatever the transmission timer says (§6.8.7).
             self.send(now, true, out);
@@ -312,8 +318,15 @@ impl Session {
     /// Nothing came for the Detection Time (§6.8.4).
     fn expire_detection(&mut self, now: Instant, deaf: bool, out: &mut Vec<Output>) {
         let late = self.detect.is_some_and(|at| now.since(at) > self.expects / 2);
+        let excusable = late || deaf;
+        // Who was not there for long may not have heard anything in that time, so it begins when he looks.
+        let patient = self.excused.is_none_or(|since| now.since(since) < EXCUSED_MAX);
+        if self.is_up() && excusable && !patient {
+            out.push(Output::Unexcused);
+        }
         match self.state {
-            State::Up if late || deaf => {
+            State::Up if excusable && patient => {
+                self.excused.get_or_insert(now);
                 self.detect = Some(now + self.expects.max(self.remote_min_tx));
                 out.push(Output::Excused);
             }

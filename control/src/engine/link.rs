@@ -1,6 +1,5 @@
 //! How packets of the box's own reach the wire, and what neighbour discovery says.
 
-use std::collections::BTreeSet;
 use std::net::Ipv6Addr;
 use std::sync::Arc;
 
@@ -15,7 +14,6 @@ use super::carriage::Forms;
 use super::revive::Sign;
 use super::{Effect, Engine, Event, Provider, Story};
 use crate::host::{GivenUp, Kind, LinkEvent};
-use crate::reap::PathKey;
 use crate::shim6::ContextId;
 use crate::time::Instant;
 
@@ -269,13 +267,9 @@ impl Engine {
         effects.push(Effect::Story(Story::Provider(provider.name.clone(), up)));
         self.renew_ways();
         self.order_providers(effects);
-        let paths: BTreeSet<PathKey> =
-            self.book.iter(now).map(|(path, _)| path).filter(|path| path.local == prefix).collect();
         if up {
             // What was known of paths through it was known of a link that was down.
-            for path in paths {
-                self.book.forget(path);
-            }
+            self.provider_works(prefix);
             self.look_at_paths(now, effects);
             self.revived(now, Sign::Provider(prefix));
             return self.advise_of_state(now, at);
@@ -283,13 +277,9 @@ impl Engine {
         if !self.hints.link {
             return;
         }
-        let used: BTreeSet<PathKey> =
-            self.attached.paths().map(|(path, _)| path).filter(|path| path.local == prefix).collect();
-        for path in used {
-            self.attached.doubt(path, None);
-            // Whoever is on the path is to be asked already, so it does not matter whether this is news.
-            let _ = self.book.down(path, now);
-        }
+        // Nobody counts who that is: there may be a million of them, each on a path of its own.
+        self.book.provider_down(prefix, now);
+        self.attached.doubt_provider(prefix);
         self.advise_of_state(now, at);
     }
 }

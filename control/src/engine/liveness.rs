@@ -23,6 +23,8 @@ const STAYED_WAIT: Duration = Duration::from_millis(500);
 
 /// REAP deadlines looked at in one call, so that events of the workers never wait long.
 const EXPIRED_PER_TURN: usize = 256;
+/// Paths looked at in one call for contexts that have still to be asked.
+const PATHS_PER_TURN: usize = 2048;
 /// Timers that are moved to a finer list in one call, for the same reason.
 const MOVED_PER_TURN: usize = 4096;
 
@@ -296,8 +298,9 @@ impl Engine {
             self.look_around(now, id);
             self.reap_paid(now, rng, id, effects, |reap, rng, _, out| reap.expire(now, rng, out));
         }
+        let mut looks = PATHS_PER_TURN;
         for _ in 0..EXPIRED_PER_TURN {
-            let Some(id) = self.attached.next_in_doubt() else { return };
+            let Some(id) = self.attached.next_in_doubt(&mut looks) else { return };
             // It may explore already.
             let at_rest = |reap: &Reap| reap.state() == State::Operational;
             let still = self.attached.get(&id).is_some_and(|attached| attached.reap.as_ref().is_some_and(at_rest));

@@ -5,14 +5,22 @@ use dataplane::wire::ipv6;
 use dataplane::wire::shim6::{Addresses, ControlPacket, Message, PacketError, ParseError};
 use rand::Rng;
 
-use super::{Effect, Engine, Event, Story, context, label, udp};
+use super::{Effect, Engine, Event, Story, label, udp};
 use crate::shim6::{Incoming, Unreadable};
 use crate::time::Instant;
 
 impl Engine {
+    /// Something took a part of what may come from its source, whatever is in it.
+    pub(super) fn watches_hear(&mut self, now: Instant, packet: &[u8], is_message: bool) {
+        if let Some(source) = packet.get(8..).and_then(<[u8]>::first_chunk) {
+            self.watches.heard(now, *source, is_message);
+        }
+    }
+
     /// A packet that workers take for a control message.
     pub(super) fn control_message(&mut self, now: Instant, rng: &mut dyn Rng, frame: &[u8], effects: &mut Vec<Effect>) {
         let Some(packet) = frame.get(ethernet::HEADER_LEN..) else { return };
+        self.watches_hear(now, packet, true);
         let Some((packet, udp)) = self.out_of_udp(packet) else { return };
         let packet = &*packet;
         let mut parsed = ControlPacket::parse(packet);
@@ -37,7 +45,6 @@ impl Engine {
         if let Ok(Message::Error(error)) = message {
             effects.push(Effect::Story(Story::PeerError(error.code.code(), error.pointer)));
         }
-        self.watches.heard(now, context::prefix_of(addresses.source));
         let mut out = std::mem::take(&mut self.outputs);
         let incoming = Incoming { addresses, message, ipv6_packet: packet, shim6_offset };
         self.carriages.came(addresses, udp);

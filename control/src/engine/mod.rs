@@ -51,6 +51,8 @@ mod attachments;
 mod bounds_tests;
 mod carriage;
 mod context;
+#[cfg(test)]
+mod cut_tests;
 mod durations;
 mod effect;
 mod explain;
@@ -256,6 +258,13 @@ pub struct Engine {
 impl Engine {
     /// Takes in what a worker noticed.
     pub fn notice(&mut self, now: Instant, rng: &mut dyn Rng, notice: Notice<'_>, effects: &mut Vec<Effect>) {
+        match &notice {
+            Notice::UnknownTag { locators, .. } => self.watches.heard(now, context::prefix_of(locators.peer.0), false),
+            Notice::Punt(_, Punt::IcmpError, frame) => {
+                self.watches_hear(now, frame.get(ethernet::HEADER_LEN..).unwrap_or_default(), false);
+            }
+            _ => {}
+        }
         match notice {
             Notice::UnknownPair(ulids) => self.unknown_pair(now, rng, ulids, effects),
             Notice::UnknownTag { tag, .. } if self.ask_for_tag(now, tag) => {}

@@ -155,6 +155,9 @@ impl Engine {
             // Whatever was lost was the old way; the new one is lost as long as its router is not found.
             let lost = known.is_some() && self.hints.link && !self.providers[at].is_up();
             self.set_lost(Loss::Provider(at as u8), lost, effects);
+            if !before.is_up() && self.providers[at].is_up() {
+                self.provider_works(after.prefix.to_be_bytes());
+            }
             self.let_go(now, &before, effects);
             // Nobody is the router of a provider whose routers have all said that they are none any more.
             if !after.next_hop.is_unspecified() {
@@ -163,6 +166,12 @@ impl Engine {
         }
         let other_word = before.deprecated != after.deprecated || before.preference != after.preference;
         other_way || other_word || before.leaving.is_some()
+    }
+
+    /// What was known of paths through a provider was known of another way, or of one that was down.
+    pub(super) fn provider_works(&mut self, prefix: [u8; 8]) {
+        self.book.forget_provider(prefix);
+        self.attached.trust_provider(prefix);
     }
 
     /// A router that is no provider's any more is not looked for.
@@ -196,6 +205,7 @@ impl Engine {
             Arc::make_mut(&mut self.snapshot).providers[at] = view(&nobody);
             self.providers[at] = nobody;
             self.set_lost(Loss::Provider(at as u8), false, effects);
+            self.provider_works(provider.prefix.to_be_bytes());
             self.let_go(now, &provider, effects);
             self.renew_nat();
             effects.push(Effect::Publish(self.snapshot.clone()));

@@ -140,6 +140,7 @@ pub enum Event {
     LivenessTold,
     LivenessStalled,
     LivenessLate,
+    LivenessUnexcused,
     LivenessBack,
     DelegationAsked,
     DelegationHeard,
@@ -394,6 +395,7 @@ const MEANINGS: &[(&str, &str)] = &[
         "control_liveness_late",
         "Detection times that ended without consequence: the timer was looked at late, or messages of the path may have been dropped here.",
     ),
+    ("control_liveness_unexcused", "Watched paths that failed after excuses that had lasted too long."),
     ("control_liveness_back", "Watched paths that are trusted again after a failure."),
     ("control_lease_not_written", "Leases and other changes that could not be written; nobody was told of them."),
     (

@@ -200,6 +200,7 @@ impl Engine {
                 Output::Down(Cause::Stalled) => self.tally.count(Event::LivenessStalled),
                 Output::Down(Cause::Ended) => {}
                 Output::Excused => self.tally.count(Event::LivenessLate),
+                Output::Unexcused => self.tally.count(Event::LivenessUnexcused),
             }
         }
     }

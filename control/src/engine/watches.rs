@@ -32,8 +32,8 @@ const CALM: Duration = Duration::from_secs(600);
 /// What peers alone want to have watched may take so much of the room, and those of one /48 so much.
 const ASKED_SHARE: usize = 4;
 const ASKED_SHARE_OF_ONE: usize = 16;
-/// Messages are counted in windows of this length.
-const WINDOW: Duration = Duration::from_millis(100);
+/// Workers may have dropped something so long ago that still counts.
+const ECHO: Duration = Duration::from_millis(200);
 
 /// All watches.
 pub(super) struct Watches {
@@ -69,22 +69,38 @@ pub(super) struct Watch {
     queued: Option<Instant>,
 }
 
-/// How much comes in, by which it is known whether the workers may have had to leave something out.
+/// How much comes in, by which it is known whether the workers may have had to leave something out: all of it goes into buckets like
+/// theirs, so that a burst which they let through is no reason to doubt anything.
 #[derive(Default)]
 struct Noise {
-    /// Messages in a window that begins then, and in the one before: of everybody, and by /64 of watched paths.
-    window: Instant,
-    all: [u32; 2],
-    sources: HashMap<[u8; 8], [u32; 2]>,
-    /// From how many on something may be missing.
-    limits: [u32; 2],
+    all: Bucket,
+    /// By /64 of watched paths.
+    sources: HashMap<[u8; 8], Bucket>,
+    /// What everybody and one source may send, as workers have it.
+    limits: [Rate; 2],
+}
+
+/// A rate, and how much may come at once.
+#[derive(Clone, Copy, Default)]
+struct Rate {
+    per_s: u32,
+    burst: u32,
+}
+
+/// How much of a burst has been used.
+#[derive(Clone, Copy, Default)]
+struct Bucket {
+    /// Thousandths of a message, as of then.
+    used: u64,
+    at: Instant,
+    /// When more than half of it was used last. There may be several workers, and what they count is not all heard here.
+    high: Option<Instant>,
 }
 
 impl Watches {
     pub(super) fn new(site: &Site) -> Watches {
-        let windows = (Duration::from_secs(1).as_millis() / WINDOW.as_millis()) as u32;
-        let half = |per_s: u32| (per_s / windows / 2).max(1);
-        let limits = [site.shim6.messages_per_s, site.shim6.messages_per_source_s].map(half);
+        let rate = |per_s: u32, share: u32| Rate { per_s, burst: (per_s / share).max(8) };
+        let limits = [rate(site.shim6.messages_per_s, 8), rate(site.shim6.messages_per_source_s, 4)];
         Watches {
             wanted: site.liveness,
             paths: BTreeMap::new(),
@@ -213,16 +229,24 @@ impl Watches {
         }
     }
 
-    /// A message of somebody's came.
-    pub(super) fn heard(&mut self, now: Instant, source: [u8; 8]) {
-        if !self.paths.is_empty() {
-            self.noise.count(now, source);
+    /// Something came from somewhere that a worker has a limit for: a message, or what has a share in its source's limit alone.
+    pub(super) fn heard(&mut self, now: Instant, source: [u8; 8], is_message: bool) {
+        if self.paths.is_empty() {
+            return;
+        }
+        let Noise { all, sources, limits } = &mut self.noise;
+        if is_message {
+            all.add(now, limits[0]);
+        }
+        if let Some(bucket) = sources.get_mut(&source) {
+            bucket.add(now, limits[1]);
         }
     }
 
     /// Whether so much comes that workers may have dropped what the peer of a path said.
-    pub(super) fn is_deaf(&mut self, now: Instant, path: PathKey) -> bool {
-        self.noise.is_loud(now, path.peer)
+    pub(super) fn is_deaf(&self, now: Instant, path: PathKey) -> bool {
+        let of_source = self.noise.sources.get(&path.peer);
+        [Some(&self.noise.all), of_source].into_iter().flatten().any(|bucket| bucket.was_high(now))
     }
 }
 
@@ -297,32 +321,20 @@ impl Watch {
     }
 }
 
-impl Noise {
-    fn turn(&mut self, now: Instant) {
-        let passed = now.since(self.window);
-        if passed < WINDOW {
-            return;
-        }
-        let adjacent = passed < WINDOW * 2;
-        let shift = |count: &mut [u32; 2]| *count = [0, if adjacent { count[0] } else { 0 }];
-        shift(&mut self.all);
-        self.sources.values_mut().for_each(shift);
-        self.window = now;
-    }
-
-    fn count(&mut self, now: Instant, source: [u8; 8]) {
-        self.turn(now);
-        self.all[0] = self.all[0].saturating_add(1);
-        if let Some(count) = self.sources.get_mut(&source) {
-            count[0] = count[0].saturating_add(1);
+impl Bucket {
+    fn add(&mut self, now: Instant, rate: Rate) {
+        let passed = u64::try_from(now.since(self.at).as_micros()).unwrap_or(u64::MAX);
+        let back = passed.saturating_mul(rate.per_s.into()) / 1000;
+        let burst = u64::from(rate.burst) * 1000;
+        self.used = (self.used.saturating_sub(back) + 1000).min(burst);
+        self.at = now;
+        if self.used * 2 >= burst {
+            self.high = Some(now);
         }
     }
 
-    fn is_loud(&mut self, now: Instant, source: [u8; 8]) -> bool {
-        self.turn(now);
-        let of_source = self.sources.get(&source).copied().unwrap_or_default();
-        let loud = |count: [u32; 2], limit: u32| count.iter().any(|count| *count >= limit);
-        loud(self.all, self.limits[0]) || loud(of_source, self.limits[1])
+    fn was_high(&self, now: Instant) -> bool {
+        self.high.is_some_and(|at| now.since(at) < ECHO)
     }
 }
 
@@ -416,18 +428,24 @@ mod tests {
     }
 
     #[test]
-    fn what_comes_in_is_loud_in_its_window_and_the_next() {
+    fn a_burst_that_workers_let_through_is_no_reason_to_doubt_anything_and_more_is() {
         let (mut watches, id) = watches("");
         let path = watches.begin(at(0), &mut StdRng::seed_from_u64(1), id, pair(2, 1), false).unwrap();
-        let [all, one] = watches.noise.limits;
-        assert_eq!([all, one], [2500, 500], "half of what a tenth of a second may bring");
-        (0..one - 1).for_each(|_| watches.heard(at(0), path.peer));
-        assert!(!watches.is_deaf(at(0), path));
-        watches.heard(at(0), path.peer);
-        assert!(watches.is_deaf(at(0), path) && watches.is_deaf(at(150), path));
-        assert!(!watches.is_deaf(at(250), path));
-        (0..all).for_each(|number| watches.heard(at(300), u64::from(number).to_be_bytes()));
-        assert!(watches.is_deaf(at(350), path) && !watches.is_deaf(at(600), path));
+        let [all, one] = watches.noise.limits.map(|rate| rate.burst);
+        assert_eq!([all, one], [6250, 2500], "as workers have it");
+        // What a box's probes and their answers come to when thousands of contexts leave a path: 10,000 a second.
+        for millis in 0..1000 {
+            (0..10).for_each(|_| watches.heard(at(millis), path.peer, true));
+            assert!(!watches.is_deaf(at(millis), path), "{millis}");
+        }
+        (0..one / 2).for_each(|_| watches.heard(at(2000), path.peer, true));
+        assert!(watches.is_deaf(at(2000), path) && watches.is_deaf(at(2199), path));
+        assert!(!watches.is_deaf(at(2200), path));
+        // What is said of unknown tags takes its source's share, and nobody else's.
+        (0..one).for_each(|_| watches.heard(at(4000), path.peer, false));
+        assert!(watches.is_deaf(at(4000), path) && !watches.noise.all.was_high(at(4000)));
+        (0..all).for_each(|number| watches.heard(at(6000), u64::from(number).to_be_bytes(), true));
+        assert!(watches.is_deaf(at(6050), path) && !watches.is_deaf(at(6300), path));
         assert_eq!(watches.noise.sources.len(), 1, "nothing is remembered of strangers");
     }
 }

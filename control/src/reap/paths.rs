@@ -88,6 +88,8 @@ pub struct PathBook {
     counters: BookCounters,
     /// Paths of which somebody else says that they do not work.
     warned: HashSet<PathKey>,
+    /// Providers of ours that are down, by the prefix they delegated, and since when.
+    down: HashMap<[u8; 8], Instant>,
 }
 
 const WITNESSES_MAX: usize = 4;
@@ -136,6 +138,7 @@ impl PathBook {
             swept: None,
             counters: BookCounters::default(),
             warned: HashSet::new(),
+            down: HashMap::new(),
         }
     }
 
@@ -173,7 +176,8 @@ impl PathBook {
     /// [`Output::Failed`]: super::Output::Failed
     pub fn failed(&mut self, path: PathKey, witness: u64, probed: Instant, now: Instant) -> Verdict {
         let needed = self.config.witnesses;
-        let known = self.seen(path, now);
+        let known = self.recorded(path, now);
+        let is_down = self.is_down(path);
         let Some(entry) = self.entry(path, now) else { return Verdict::Full };
         if entry.confirmed.is_some_and(|confirmed| confirmed >= probed) {
             self.counters.outdated += 1;
@@ -192,7 +196,7 @@ impl PathBook {
             *seat = Some(witness);
         }
         let enough = entry.witnesses[..needed].iter().all(Option::is_some);
-        let was_dead = entry.dead;
+        let was_dead = entry.dead || is_down;
         entry.dead |= enough;
         self.verdict(was_dead, enough)
     }
@@ -204,6 +208,17 @@ impl PathBook {
         entry.failed = Some(now);
         entry.dead = true;
         self.verdict(was_dead, true)
+    }
+
+    /// All paths through a provider are down, however many there are: nothing is written down of each. An answered probe says more.
+    pub fn provider_down(&mut self, local: [u8; 8], now: Instant) {
+        self.down.insert(local, now);
+    }
+
+    /// The provider is there again, or gone for good: what was known about paths through it is no more.
+    pub fn forget_provider(&mut self, local: [u8; 8]) {
+        self.down.remove(&local);
+        self.entries.retain(|path, _| path.local != local);
     }
 
     /// What was known about this path was about circumstances that are no more.
@@ -219,10 +234,19 @@ impl PathBook {
 
     /// What was seen on this path, whatever somebody says of it.
     pub fn seen(&self, path: PathKey, now: Instant) -> Status {
-        match self.entries.get(&path) {
-            Some(entry) => entry.status(now, &self.config),
-            None => Status::Unknown,
-        }
+        if self.is_down(path) { Status::Dead } else { self.recorded(path, now) }
+    }
+
+    /// What was seen on the path itself.
+    fn recorded(&self, path: PathKey, now: Instant) -> Status {
+        self.entries.get(&path).map_or(Status::Unknown, |entry| entry.status(now, &self.config))
+    }
+
+    /// Whether its provider is down, and nothing was answered on the path since.
+    fn is_down(&self, path: PathKey) -> bool {
+        let Some(since) = self.down.get(&path.local) else { return false };
+        let confirmed = self.entries.get(&path).and_then(|entry| entry.confirmed);
+        confirmed.is_none_or(|confirmed| confirmed < *since)
     }
 
     /// The status of the path of `pair`: hand `&|pair| book.rank(pair, now)` to [`Reap::reorder`] or [`Reap::suspect`].
@@ -235,7 +259,7 @@ impl PathBook {
 
     /// Paths with an entry, and their status; for display.
     pub fn iter(&self, now: Instant) -> impl Iterator<Item = (PathKey, Status)> {
-        self.entries.iter().map(move |(path, entry)| (*path, entry.status(now, &self.config)))
+        self.entries.keys().map(move |path| (*path, self.seen(*path, now)))
     }
 
     /// What happened so far.
@@ -417,6 +441,26 @@ mod tests {
         assert_eq!(book.down(PATH, at(1)), Verdict::KnownDead);
         book.confirmed(PATH, at(2));
         assert_eq!(book.down(PATH, at(3)), Verdict::NewlyDead);
+    }
+
+    #[test]
+    fn a_provider_that_is_down_costs_no_entries_and_an_answer_says_more() {
+        let mut book = PathBook::new(BookConfig { capacity: 2, ..BookConfig::default() });
+        let through = |n: u8| PathKey { local: [1; 8], peer: [n; 8] };
+        book.confirmed(through(1), at(0));
+        book.provider_down([1; 8], at(1));
+        assert!((0..100).all(|n| book.status(through(n), at(500)) == Status::Dead), "for as long as it lasts");
+        assert_eq!(book.status(PathKey { local: [3; 8], peer: [1; 8] }, at(1)), Status::Unknown);
+        assert_eq!(book.entries.len(), 1);
+        // Who finds out for himself tells nobody anything new.
+        assert_eq!(book.failed(through(2), 7, at(2), at(3)), Verdict::KnownDead);
+        assert_eq!(book.failed(through(2), 8, at(2), at(3)), Verdict::KnownDead);
+        assert_eq!(book.counters().deaths, 0);
+        book.confirmed(through(1), at(4));
+        assert_eq!((book.status(through(1), at(4)), book.status(through(2), at(4))), (Status::Working, Status::Dead));
+        book.forget_provider([1; 8]);
+        assert!((0..100).all(|n| book.status(through(n), at(5)) == Status::Unknown));
+        assert_eq!(book.entries.len(), 0);
     }
 
     #[test]

@@ -1,6 +1,7 @@
 //! A box: an engine and its workers on ports in memory, and what the driver would do for them.
 
 mod orders;
+mod timed;
 
 use std::cell::Cell;
 use std::net::Ipv6Addr;
@@ -93,6 +94,7 @@ pub struct Node {
     /// What its engine is told, and what those were told that had its place before.
     taped: Option<Box<Taped>>,
     recordings: Vec<Recording>,
+    timed: timed::Timed,
     /// The other boxes of its site.
     pub(super) group: Option<Box<Group>>,
 }
@@ -165,6 +167,7 @@ impl Node {
             heir: None,
             taped,
             recordings: Vec::new(),
+            timed: timed::Timed::default(),
             group: None,
         }
     }
@@ -422,6 +425,7 @@ impl Node {
         let millis = now.0.as_millis() as u64;
         for _ in 0..ROUNDS_MAX {
             let mut work: usize = self.workers.iter_mut().map(|worker| worker.turn(millis)).sum();
+            let began = self.timed.begin();
             let Node { engine, control, rng, effects, taped, .. } = self;
             let mut told = inputs(engine, rng, taped);
             work += control.poll(256, &mut |notice| told.notice(now, notice, effects));
@@ -430,6 +434,7 @@ impl Node {
             }
             work += self.prove(now);
             work += self.carry_out(stories);
+            self.timed.end(began);
             for wires in &self.wires {
                 for (port, wire) in wires.iter().enumerate() {
                     sent.extend(std::iter::from_fn(|| wire.receive()).map(|frame| (port, frame)));

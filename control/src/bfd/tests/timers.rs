@@ -151,13 +151,40 @@ fn who_looks_late_or_may_have_missed_something_declares_nothing() {
     assert_eq!(bench.told(), [Output::Excused, Output::Down(Cause::Silent)]);
     // While so much comes in that something may have been dropped here.
     let mut bench = Bench::at(State::Up);
-    for _ in 0..1000 {
-        bench.wait(ms(10));
-        bench.session.expire(bench.now, &mut bench.rng, true, &mut bench.out);
-    }
+    deaf(&mut bench, ms(1500));
     assert!(bench.session.is_up());
     live(&mut bench, ms(50), None);
     assert_eq!(bench.told().last(), Some(&Output::Down(Cause::Silent)));
+}
+
+#[test]
+fn what_excuses_a_silence_does_not_do_so_for_ever() {
+    let mut bench = Bench::at(State::Up);
+    // From the first Detection Time that was excused.
+    deaf(&mut bench, ms(5140));
+    assert!(bench.session.is_up());
+    deaf(&mut bench, ms(60));
+    assert!(!bench.session.is_up());
+    let told = bench.told();
+    assert!(told.ends_with(&[Output::Unexcused, Output::Down(Cause::Silent)]), "{told:?}");
+    assert!(told.iter().filter(|it| **it == Output::Excused).count() > 90);
+    // A single packet that arrives begins it anew.
+    let mut bench = Bench::at(State::Up);
+    for _ in 0..5 {
+        deaf(&mut bench, ms(4900));
+        bench.hear(State::Up);
+    }
+    assert!(bench.session.is_up());
+    assert!(!bench.told().contains(&Output::Unexcused));
+}
+
+/// Time passes in which nothing is heard, because of too much else.
+fn deaf(bench: &mut Bench, time: Duration) {
+    let until = bench.now + time;
+    while bench.now < until {
+        bench.wait(ms(10));
+        bench.session.expire(bench.now, &mut bench.rng, true, &mut bench.out);
+    }
 }
 
 #[test]

@@ -4,6 +4,7 @@ use dataplane::snapshot::PortId;
 
 use super::super::taped::inputs;
 use super::Node;
+use super::timed::Timed;
 use crate::config::uplink::resolve;
 use crate::config::{Hosts, Problems, Site};
 use crate::engine::{Changes, SetupError};
@@ -65,8 +66,10 @@ impl Node {
 
     /// The device of a port says that its link is up or down.
     pub(in crate::sim) fn link_state(&mut self, now: Instant, port: PortId, up: bool) {
+        let began = self.timed.begin();
         let Node { engine, rng, effects, ahead, taped, .. } = self;
         inputs(engine, rng, taped).link_state(now + *ahead, port, up, effects);
+        self.timed.pause(began);
         let others = self.group.iter_mut().flat_map(|group| &mut group.others);
         others.for_each(|other| other.link_state(now, port, up));
     }
@@ -79,7 +82,19 @@ impl Node {
         peer: u64,
         lost: bool,
     ) {
+        let began = self.timed.begin();
         self.engine.route_changed(now + self.ahead, provider, peer, lost, &mut self.effects);
+        self.timed.pause(began);
+    }
+
+    /// The turns of its control thread are timed from now on, by a clock that says how long it has been running.
+    pub fn time_turns(&mut self, clock: fn() -> std::time::Duration) {
+        self.timed = Timed::by(clock);
+    }
+
+    /// How long the longest of them took since this was last asked.
+    pub fn longest_turn(&mut self) -> std::time::Duration {
+        self.timed.take_longest()
     }
 
     /// What it was configured with last.
