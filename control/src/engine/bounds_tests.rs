@@ -46,6 +46,7 @@ fn ask(world: &mut World, host: usize, peer: u16) {
 #[test]
 fn news_find_those_they_concern_a_few_at_a_time_and_movers_hear_first() {
     let mut world = crowd(5000);
+    let now = world.now;
     let engine = &mut world.nodes[0].engine;
     let drained = engine.providers[0].name.clone();
     engine.steer(&drained, Steering::Drain).unwrap();
@@ -53,7 +54,7 @@ fn news_find_those_they_concern_a_few_at_a_time_and_movers_hear_first() {
     let mut found = Vec::new();
     while engine.round.due().is_some() {
         let before = engine.round.len();
-        engine.go_round();
+        engine.go_round(now);
         found.push(engine.round.len() - before);
         assert!(engine.deadline().is_some());
     }
@@ -74,11 +75,42 @@ fn news_find_those_they_concern_a_few_at_a_time_and_movers_hear_first() {
 }
 
 #[test]
+fn who_moves_while_payload_flows_hears_before_who_is_idle() {
+    let mut world = crowd(5000);
+    let now = world.now + Duration::from_secs(60);
+    let engine = &mut world.nodes[0].engine;
+    let drained = engine.providers[0].name.clone();
+    let through = |context: &Context| engine.provider_of(context.pair.local.0).unwrap().0 == 0;
+    let moving: Vec<ContextId> = engine.endpoint.contexts().filter(|it| through(it)).map(|it| it.id).collect();
+    let busy: Vec<ContextId> = moving.iter().rev().take(3).copied().collect();
+    let stale = moving[moving.len() / 2];
+    for (ids, at) in [(&busy[..], now), (&[stale][..], now - Duration::from_secs(20))] {
+        for id in ids {
+            let pair = PathKey::of(engine.endpoint.context(*id).unwrap().pair);
+            engine.sight(at, *id, pair, [false, true]);
+        }
+    }
+    engine.steer(&drained, Steering::Drain).unwrap();
+    while engine.round.due().is_some() {
+        engine.go_round(now);
+    }
+    let mut order = Vec::new();
+    while let Some(id) = engine.next_with_news() {
+        order.push((id, engine.round.moves_idle()));
+        engine.hears_news(id);
+    }
+    let (first, rest) = order.split_at(3);
+    assert!(first.iter().all(|(id, idle)| busy.contains(id) && !idle));
+    assert!(rest.iter().filter(|(_, idle)| *idle).count() == moving.len() - 3 && rest.iter().any(|(id, _)| *id == stale));
+}
+
+#[test]
 fn news_that_come_meanwhile_reach_everybody() {
     let mut world = crowd(5000);
+    let now = world.now;
     let engine = &mut world.nodes[0].engine;
     engine.advise();
-    engine.go_round();
+    engine.go_round(now);
     // Who was found hears the first news, and then there are others.
     while let Some(id) = engine.next_with_news() {
         engine.hears_news(id);
@@ -86,7 +118,7 @@ fn news_that_come_meanwhile_reach_everybody() {
     engine.advise_hosts(vec![Ulid(world.hosts[0].ulid)]);
     let mut heard = HashSet::new();
     while engine.round.due().is_some() {
-        engine.go_round();
+        engine.go_round(now);
     }
     while let Some(id) = engine.next_with_news() {
         assert!(heard.insert(id), "once each");
@@ -96,7 +128,7 @@ fn news_that_come_meanwhile_reach_everybody() {
     // News for a host that has none concern nobody.
     engine.advise_hosts(vec![Ulid(world.hosts[1].ulid)]);
     while engine.round.due().is_some() {
-        engine.go_round();
+        engine.go_round(now);
     }
     assert_eq!(engine.round.len(), 0);
 }
@@ -243,7 +275,7 @@ fn who_is_gone_or_has_nothing_to_send_takes_nothing_from_the_common_pace() {
     let pair = engine.endpoint.awaits_r1(gone[0])[0];
     engine.advise();
     while engine.round.due().is_some() {
-        engine.go_round();
+        engine.go_round(now);
     }
     for id in &gone {
         engine.waiting.push_back(*id);

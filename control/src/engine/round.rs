@@ -2,7 +2,8 @@
 //!
 //! News concern all contexts of some hosts, perhaps of all. To look at them at once would keep everything else waiting where
 //! they are many, so a turn looks at some places of the table and the next one goes on there. Who has to move hears first,
-//! whenever it was found. News that come during a round make it begin again from where it is, for the hosts of both.
+//! whenever it was found, and before all others who does so while payload flows: each that moves has probes to send, and when a
+//! provider is lost those of idle contexts would keep sessions waiting. News that come during a round make it begin again from where it is, for the hosts of both.
 
 use std::collections::VecDeque;
 
@@ -10,11 +11,14 @@ use dataplane::wire::Ulid;
 use hashbrown::HashSet;
 
 use super::Engine;
+use crate::reap::Sightings;
 use crate::shim6::ContextId;
 use crate::time::Instant;
 
 /// Places of the table that are looked at in one call, so that events of the workers never wait long.
 const LOOKED_AT_PER_TURN: usize = 2048;
+/// Payload flows in a context if some was seen in so many half seconds: the Send Timeout that is usual (R5534-104).
+const IN_USE: u64 = 30;
 
 /// Contexts that have something to hear, and those of which that is not known yet.
 #[derive(Debug, Default)]
@@ -25,7 +29,9 @@ pub(super) struct Round {
     at: usize,
     /// Places that have not been looked at.
     left: usize,
-    /// Who has to leave the pair it uses, in order.
+    /// Who has to leave the pair it uses while payload flows, in order.
+    urgent: VecDeque<ContextId>,
+    /// Who has to leave the pair it uses and is idle.
     movers: VecDeque<ContextId>,
     /// Everybody else.
     others: VecDeque<ContextId>,
@@ -52,7 +58,12 @@ impl Round {
 
     /// Contexts known to have something to hear.
     pub(super) fn len(&self) -> usize {
-        self.movers.len() + self.others.len()
+        self.urgent.len() + self.movers.len() + self.others.len()
+    }
+
+    /// Whether it is the turn of somebody idle who has to leave its pair.
+    pub(super) fn moves_idle(&self) -> bool {
+        self.urgent.is_empty() && !self.movers.is_empty()
     }
 }
 
@@ -68,22 +79,22 @@ impl Engine {
 
     /// Whose turn it is to hear something. It may be gone.
     pub(super) fn next_with_news(&self) -> Option<ContextId> {
-        self.round.movers.front().or(self.round.others.front()).copied()
+        let Round { urgent, movers, others, .. } = &self.round;
+        [urgent, movers, others].into_iter().find_map(|queue| queue.front().copied())
     }
 
     /// It hears it now.
     pub(super) fn hears_news(&mut self, id: ContextId) {
-        if self.round.movers.pop_front_if(|first| *first == id).is_none() {
-            self.round.others.pop_front_if(|first| *first == id);
-        }
+        let Round { urgent, movers, others, .. } = &mut self.round;
+        let _ = [urgent, movers, others].into_iter().find_map(|queue| queue.pop_front_if(|first| *first == id));
         if let Some(attached) = self.attached.get_mut(&id) {
             attached.news = false;
         }
     }
 
     /// Goes on with a round, if one is under way.
-    pub(super) fn go_round(&mut self) {
-        let places = self.endpoint.places();
+    pub(super) fn go_round(&mut self, now: Instant) {
+        let (places, step_now) = (self.endpoint.places(), Sightings::step(now));
         let mut looked_at = 0;
         while self.round.left > 0 && looked_at < LOOKED_AT_PER_TURN {
             let start = if self.round.at < places { self.round.at } else { 0 };
@@ -92,8 +103,10 @@ impl Engine {
             for (id, moves) in found {
                 let Some(attached) = self.attached.get_mut(&id) else { continue };
                 attached.stayed = 0;
+                let in_use = attached.counted.iter().flatten().any(|seen| step_now.saturating_sub(*seen) < IN_USE);
                 if moves && !std::mem::replace(&mut attached.news, true) {
-                    self.round.movers.push_back(id);
+                    let queue = if in_use { &mut self.round.urgent } else { &mut self.round.movers };
+                    queue.push_back(id);
                 }
                 self.has_news(id);
             }

@@ -159,13 +159,17 @@ impl Engine {
     pub(super) fn expire_news(&mut self, now: Instant, rng: &mut dyn Rng, effects: &mut Vec<Effect>) {
         self.mended(now);
         self.expire_stays(now);
-        self.go_round();
+        self.go_round(now);
         for _ in 0..TOLD_PER_TURN {
             let Some(id) = self.next_with_news() else { return };
             // Those who are gone take nothing from the others.
             let is_there = self.attached.get(&id).is_some();
             if is_there && !self.news_budget.take(now) {
                 return;
+            }
+            if is_there && self.round.moves_idle() {
+                // It has a probe to send as well. Half of what may be sent is left for those of contexts in use.
+                self.news_budget.charge(now, 1);
             }
             self.hears_news(id);
             if !is_there {
