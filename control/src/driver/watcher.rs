@@ -135,6 +135,8 @@ impl Watcher {
 
     fn hear(&mut self, mut read: Option<u64>) {
         while !self.stop.load(Ordering::Relaxed) {
+            // Reading and following may fail again and again where this does not.
+            let _ = self.claim.hold(&mut self.clients[1]);
             let from = match read.take() {
                 Some(revision) => Ok(revision),
                 None => self.read_all(),

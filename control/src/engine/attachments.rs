@@ -5,7 +5,7 @@
 //! the end of it. Who has been asked, or has come since, stands behind all others, so the first of those is the end.
 //!
 //! So it is when a provider goes down. There may be as many paths through it as contexts, so it is the provider that is noted, and its
-//! paths are gone through one after the other. When it is back, whoever has not been asked is left alone.
+//! paths are gone through one after the other. When it is back, nobody more is asked because of it.
 
 use std::collections::{BTreeSet, VecDeque};
 use std::ops::Bound;

@@ -20,7 +20,6 @@ impl Engine {
     /// A packet that workers take for a control message.
     pub(super) fn control_message(&mut self, now: Instant, rng: &mut dyn Rng, frame: &[u8], effects: &mut Vec<Effect>) {
         let Some(packet) = frame.get(ethernet::HEADER_LEN..) else { return };
-        self.watches_hear(now, packet, true);
         let Some((packet, udp)) = self.out_of_udp(packet) else { return };
         let packet = &*packet;
         let mut parsed = ControlPacket::parse(packet);

@@ -260,8 +260,8 @@ impl Engine {
     pub fn notice(&mut self, now: Instant, rng: &mut dyn Rng, notice: Notice<'_>, effects: &mut Vec<Effect>) {
         match &notice {
             Notice::UnknownTag { locators, .. } => self.watches.heard(now, context::prefix_of(locators.peer.0), false),
-            Notice::Punt(_, Punt::IcmpError, frame) => {
-                self.watches_hear(now, frame.get(ethernet::HEADER_LEN..).unwrap_or_default(), false);
+            Notice::Punt(_, what @ (Punt::Shim6 | Punt::IcmpError | Punt::HostStack), frame) => {
+                self.watches_hear(now, frame.get(ethernet::HEADER_LEN..).unwrap_or_default(), *what == Punt::Shim6);
             }
             _ => {}
         }

@@ -164,7 +164,8 @@ impl Engine {
             seen[at].1 |= status == Status::Working;
         }
         for (provider, (dead, working)) in self.providers.iter_mut().zip(seen) {
-            provider.failing = dead && !working;
+            // One that is down is out of the question already, for however long that lasts.
+            provider.failing = provider.is_up() && dead && !working;
         }
         if self.providers.iter().any(|provider| provider.failing) {
             self.failing_check = Some(now + FAILING_CHECK);

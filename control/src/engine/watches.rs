@@ -246,7 +246,10 @@ impl Watches {
     /// Whether so much comes that workers may have dropped what the peer of a path said.
     pub(super) fn is_deaf(&self, now: Instant, path: PathKey) -> bool {
         let of_source = self.noise.sources.get(&path.peer);
-        [Some(&self.noise.all), of_source].into_iter().flatten().any(|bucket| bucket.was_high(now))
+        // All that was missed may have been missed at the beginning of the time after which a path counts as silent.
+        let session = self.paths.get(&path).map(|watch| &watch.session).filter(|session| session.is_up());
+        let within = session.map_or(ECHO, |session| session.detection_time().max(ECHO));
+        [Some(&self.noise.all), of_source].into_iter().flatten().any(|bucket| bucket.was_high(now, within))
     }
 }
 
@@ -333,8 +336,8 @@ impl Bucket {
         }
     }
 
-    fn was_high(&self, now: Instant) -> bool {
-        self.high.is_some_and(|at| now.since(at) < ECHO)
+    fn was_high(&self, now: Instant, within: Duration) -> bool {
+        self.high.is_some_and(|at| now.since(at) < within)
     }
 }
 
@@ -443,7 +446,7 @@ mod tests {
         assert!(!watches.is_deaf(at(2200), path));
         // What is said of unknown tags takes its source's share, and nobody else's.
         (0..one).for_each(|_| watches.heard(at(4000), path.peer, false));
-        assert!(watches.is_deaf(at(4000), path) && !watches.noise.all.was_high(at(4000)));
+        assert!(watches.is_deaf(at(4000), path) && !watches.noise.all.was_high(at(4000), ECHO));
         (0..all).for_each(|number| watches.heard(at(6000), u64::from(number).to_be_bytes(), true));
         assert!(watches.is_deaf(at(6050), path) && !watches.is_deaf(at(6300), path));
         assert_eq!(watches.noise.sources.len(), 1, "nothing is remembered of strangers");

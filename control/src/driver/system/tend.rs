@@ -28,8 +28,8 @@ pub(in crate::driver) struct Conditions {
     reasons: Option<Vec<Unfit>>,
     /// When the system is next asked to have what it should have.
     keep: Instant,
-    /// From when on routes inside are announced; none before the box was fit for the first time.
-    inside_from: Option<Instant>,
+    /// When the box was fit for the first time.
+    fit_since: Option<Instant>,
 }
 
 impl Conditions {
@@ -52,7 +52,7 @@ impl Conditions {
     /// what hosts send needs a handshake, whose R1 goes to the box that providers send to. BGP takes seconds more than OSPF, and
     /// I1 is repeated after seconds.
     fn announces_inside(&mut self, now: Instant, wait: Duration) -> bool {
-        *self.inside_from.get_or_insert(now + wait) <= now
+        *self.fit_since.get_or_insert(now) + wait <= now
     }
 }
 
