@@ -101,7 +101,9 @@ fn who_moves_while_payload_flows_hears_before_who_is_idle() {
     }
     let (first, rest) = order.split_at(3);
     assert!(first.iter().all(|(id, idle)| busy.contains(id) && !idle));
-    assert!(rest.iter().filter(|(_, idle)| *idle).count() == moving.len() - 3 && rest.iter().any(|(id, _)| *id == stale));
+    assert!(
+        rest.iter().filter(|(_, idle)| *idle).count() == moving.len() - 3 && rest.iter().any(|(id, _)| *id == stale)
+    );
 }
 
 #[test]
