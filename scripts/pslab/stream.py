@@ -67,15 +67,17 @@ def receive(port, seed, patience_s):
 
 
 def send(address, port, seed, pace_s, patience_s):
-    stopped = threading.Event()
-    signal.signal(signal.SIGTERM, lambda *_: stopped.set())
+    stopped = []
+    # No Event: it takes a lock to be set, and the loop below would hold that lock at times when the signal comes.
+    signal.signal(signal.SIGTERM, lambda *_: stopped.append(True))
     connection = socket.create_connection((address, port), timeout=patience_s)
     connection.setsockopt(socket.IPPROTO_TCP, socket.TCP_USER_TIMEOUT, int(1000 * patience_s))
     connection.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
     say("connected")
     count = 0
     for record in records(seed):
-        if stopped.wait(pace_s):
+        time.sleep(pace_s)
+        if stopped:
             break
         connection.sendall(record)
         count += 1
@@ -168,7 +170,8 @@ class Stream:
         if sent and got and sent[0]["records"] == got[0]["records"] and not got[0]["rest"]:
             return None
         last = [event for event in self.events if event["event"] in ("done", "lost", "broken", "complaint")]
-        return f"{self.name}: {last or 'ended without a word'}"
+        ends = {end: process.returncode for end, process in self.processes.items()}
+        return f"{self.name}: {last or f'ended without a word, {ends}, after {self.events[-4:]}'}"
 
     def abort(self):
         for process in self.processes.values():
