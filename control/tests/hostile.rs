@@ -138,6 +138,12 @@ fn forgeries(known: &Known) -> Vec<(&'static str, Vec<u8>)> {
         ulids: Some(UlidPair { local: Ulid(known.ulids[1]), peer: Ulid("fc00:a:0:1::77".parse().unwrap()) }),
         ..options()
     };
+    let from_inside = |ulid: Ipv6Addr| Options {
+        ulids: Some(UlidPair { local: Ulid(ulid), peer: Ulid(known.ulids[0]) }),
+        ..options()
+    };
+    let beside = |address: Ipv6Addr, bit: u32| Ipv6Addr::from_bits(address.to_bits() ^ 1 << bit);
+    let [host, link_local] = [known.ulids[0], Ipv6Addr::new(0xfe80, 0, 0, 0, 0, 0, 0, 0x77)];
     let i1 = |options| Message::I1 { initiator_tag: wrong(), initiator_nonce: 1, options };
     let quote = to(ours, theirs, &keepalive(wrong()));
     let error = Message::Error(ErrorMessage::for_packet(ErrorCode::UnknownMessage, 42, &quote));
@@ -162,6 +168,11 @@ fn forgeries(known: &Known) -> Vec<(&'static str, Vec<u8>)> {
     vec![
         // Exchanges that nobody began.
         ("shim6_drop_unknown_host", to(STRANGER, ours, &i1(elsewhere))),
+        // As if from within the site: its hosts' subnet, another one, what a provider delegated; and nobody's.
+        ("shim6_drop_own_ulid", to(STRANGER, ours, &i1(from_inside(beside(host, 3))))),
+        ("shim6_drop_own_ulid", to(STRANGER, ours, &i1(from_inside(beside(host, 66))))),
+        ("shim6_drop_own_ulid", to(STRANGER, ours, &i1(from_inside(beside(ours, 3))))),
+        ("shim6_drop_bad_address", to(STRANGER, ours, &i1(from_inside(link_local)))),
         ("shim6_drop_no_context", to(theirs, ours, &r1(1))),
         ("shim6_drop_no_context", to(STRANGER, ours, &r1(1))),
         ("shim6_drop_no_context", to(STRANGER, ours, &r2)),

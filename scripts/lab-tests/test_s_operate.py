@@ -87,6 +87,20 @@ class Asking(LabTest):
         self.assertEqual((refused.returncode, "for operators" in refused.stderr), (4, True), refused.stderr)
         self.assertIn("PORT", ctl("a", "top", "--once").stdout)
 
+    def test_4_a_mistake_with_files_is_told_and_changes_nothing(self):
+        hosts = SITES["a"].config.parent / "hosts.json"
+        served = len(box.ctl_json(SITES["a"], "hosts")["hosts"])
+        away = hosts.rename(hosts.with_suffix(".away"))
+        try:
+            refused = ctl("a", "reload", check=False)
+        finally:
+            away.rename(hosts)
+        self.assertEqual((refused.returncode, "does not exist any more" in refused.stderr), (1, True), refused.stderr)
+        self.assertEqual(len(box.ctl_json(SITES["a"], "hosts")["hosts"]), served)
+        for file in ("/nonexistent/tape", "/proc/tape"):
+            refused = ctl("a", "record", "start", file, check=False)
+            self.assertEqual((refused.returncode, file in refused.stderr), (1, True), refused.stderr)
+
     @unittest.skipUnless(shutil.which("prometheus"), "Prometheus is not installed")
     def test_5_prometheus_reads_the_figures_and_the_rules(self):
         self.establish()

@@ -40,7 +40,7 @@ use tracing::{error, info, warn};
 
 use crate::config::reload::needs_restart;
 use crate::config::uplink::Found as FoundUplink;
-use crate::config::{Configuration, Problems};
+use crate::config::{Configuration, Problem, Problems};
 use crate::dhcp::Duid;
 use crate::dhcp::client::Stored as Delegation;
 use crate::engine::{Effect, PortSetup, SetupError};
@@ -499,11 +499,14 @@ impl Control {
     /// needs a restart, and the answer names it.
     fn take_over(&mut self) -> Result<ReloadedView, Problems> {
         let new = Configuration::load(&self.configuration.file)?;
+        if let Some(problem) = hosts_file_is_gone(&self.configuration, &new) {
+            return Err(problem.into());
+        }
         let notes: Vec<String> = new.warnings.iter().map(ToString::to_string).collect();
         let others = needs_restart(&self.configuration.site, &new.site);
         if !others.is_empty() {
             let text = format!("nothing was taken over, for this needs a restart: {}", others.join(", "));
-            return Err(crate::config::Problem::of_file(&new.file, text).into());
+            return Err(Problem::of_file(&new.file, text).into());
         }
         let found = self.engine.found();
         let effective = resolved(&new, &found);
@@ -514,7 +517,7 @@ impl Control {
         let (source, both) = (|| recording::source(&new), (&effective.site, &effective.hosts));
         let changes = inputs.reload(now, (&source, &found), both, effects).map_err(|error| {
             let text = format!("nothing was taken over: {error}");
-            Problems::from(crate::config::Problem::of_file(&new.site.node.hosts_file, text))
+            Problems::from(Problem::of_file(&new.site.node.hosts_file, text))
         })?;
         inputs.set_policy(now, (new.policy.as_deref(), &found), policy, effects);
         self.carry_out();
@@ -532,4 +535,12 @@ impl Control {
         self.share();
         Ok(view)
     }
+}
+
+/// A box without hosts may have no file of hosts. Of one that has some a file that is missing at a reload is a mistake, or is just being
+/// written: all hosts would go, and every session with them.
+fn hosts_file_is_gone(old: &Configuration, new: &Configuration) -> Option<Problem> {
+    let gone = new.texts.hosts.is_none() && !old.hosts.is_empty();
+    let text = "does not exist any more, and nothing was taken over; for a box without hosts leave it there with \"hosts\": []";
+    gone.then(|| Problem::of_file(&new.site.node.hosts_file, text))
 }

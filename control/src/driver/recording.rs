@@ -3,8 +3,8 @@
 //! A thread writes; the control thread gives it pieces and never waits. When the disk does not keep up, or the file is as long
 //! as it may be, the recording ends with a line that says so, and the box goes on.
 
-use std::fs::{File, OpenOptions};
-use std::io::Write;
+use std::fs::{self, File, OpenOptions};
+use std::io::{self, Write};
 use std::os::unix::fs::OpenOptionsExt;
 use std::path::{Path, PathBuf};
 use std::sync::atomic::{AtomicU64, Ordering};
@@ -175,6 +175,12 @@ impl Start {
     }
 }
 
+/// Whether a new file can be made there; none is left.
+fn try_to_create(file: &Path) -> io::Result<()> {
+    File::options().write(true).create_new(true).open(file)?;
+    fs::remove_file(file)
+}
+
 /// Why a box with this configuration cannot be recorded.
 fn refusal(configuration: &Configuration) -> Option<&'static str> {
     let site = &configuration.site;
@@ -210,6 +216,10 @@ impl Control {
         // Whoever asks may be elsewhere, and no file that is there shall be moved because of that.
         if !file.is_absolute() || file.exists() {
             return Response::error(format!("{}: not an absolute path of a file that does not exist", asked.file));
+        }
+        // The process to come says what it cannot write only in its log; so this one tries.
+        if let Err(error) = try_to_create(file) {
+            return Response::error(format!("{}: {error}", asked.file));
         }
         let megabytes = u64::from(asked.megabytes.unwrap_or(MEGABYTES).max(1));
         self.upgrade(Some(&(file.to_path_buf(), megabytes * 1_000_000)))

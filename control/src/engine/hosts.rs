@@ -118,6 +118,7 @@ impl Engine {
         }
         self.set_natv6(site);
         self.fitness.renew(site);
+        self.endpoint.set_inside(super::setup::inside(site));
         self.configure_inner_router(now, site.router, effects);
         self.set_peers(site);
         self.set_lists_due();

@@ -98,7 +98,8 @@ impl Engine {
         let shard_of: ShardOf = Box::new(move |ulids| sharding.owner_of_pair(&ulids));
         let tags = TagSpace::new(site.node.id).with_slots(worker_limits(site).contexts);
         let proof = Box::new(ProofMemory::new(IdentityProof));
-        let endpoint = Endpoint::new(shim6_config(site), keys.secret, tags, shard_of, proof);
+        let mut endpoint = Endpoint::new(shim6_config(site), keys.secret, tags, shard_of, proof);
+        endpoint.set_inside(inside(site));
         let own: Vec<Vec<(Ipv6Addr, u8)>> =
             site.ports.iter().zip(ports).map(|(port, setup)| own(port, setup)).collect();
         let links: Vec<OwnLink> = ports
@@ -329,6 +330,13 @@ fn icmp_source(role: Role, mine: &[Ipv6Addr], lenders: &[Ipv6Addr]) -> Ipv6Addr 
     let routable = lenders.iter().find(|address| !link_local(address) && !address.is_unique_local());
     let borrowed = routable.filter(|_| role == Role::Provider);
     global.or(borrowed).or(mine.first()).copied().unwrap_or(Ipv6Addr::UNSPECIFIED)
+}
+
+/// The site's own prefixes: no peer has its ULID there.
+pub(super) fn inside(site: &Site) -> Vec<Block> {
+    let delegated = site.providers.iter().map(|provider| provider.delegated.unwrap_or(provider.prefix));
+    let own = [site.prefix, site.lan].into_iter().chain(delegated);
+    own.map(|prefix| Block::new(prefix.address(), prefix.length())).collect()
 }
 
 fn shim6_config(site: &Site) -> shim6::Config {

@@ -97,6 +97,10 @@ pub const ADVICE: &[(&str, &str)] = &[
     ("drop_no_buffer", "More eal.memory_mb; if it grows without traffic, report it."),
     ("shim6_drop_bad_address", "Look at the sender; nobody should send this."),
     ("shim6_drop_malformed", "Look at the sender; another implementation, or somebody probing."),
+    (
+        "shim6_drop_own_ulid",
+        "Somebody outside tries to speak as if from inside. Nothing came of it; look at the sender.",
+    ),
     ("shim6_drop_unknown_host", "Nothing, if the host is gone. Else the peer's record of the host is old."),
     (
         "shim6_drop_foreign_target",

@@ -4,7 +4,7 @@ use dataplane::wire::shim6::{Addresses, ErrorCode, ErrorMessage, Message, Option
 use dataplane::wire::{ContextTag, LocatorPair, UlidPair};
 use rand::Rng;
 
-use super::context::{Context, ContextId, State, incoming_pair, is_unicast, outgoing};
+use super::context::{Context, ContextId, State, incoming_pair, may_be_locator, outgoing};
 use super::endpoint::Endpoint;
 use super::establish::Offer;
 use super::limits::Kind;
@@ -132,7 +132,7 @@ impl Endpoint {
             }
             Message::UpdateRequest { receiver_tag, request_nonce, options } => {
                 match self.tagged(now, packet, *receiver_tag, out) {
-                    Ok(id) => self.receive_update_request(now, packet, id, *request_nonce, options, out),
+                    Ok(id) => self.receive_update_request(now, rng, packet, id, *request_nonce, options, out),
                     Err(verdict) => verdict,
                 }
             }
@@ -173,8 +173,12 @@ impl Endpoint {
                 UlidPair { local: dataplane::wire::Ulid(pair.local.0), peer: dataplane::wire::Ulid(pair.peer.0) }
             }
         };
-        if !is_unicast(ulids.peer.0) || ulids.peer == ulids.local {
+        if !may_be_locator(ulids.peer.0) || ulids.peer == ulids.local {
             return Err(DropReason::BadAddress);
+        }
+        // Packets of its contexts would enter the site as if they were from within.
+        if self.inside.iter().any(|own| own.contains(ulids.peer.0)) {
+            return Err(DropReason::OwnUlid);
         }
         let fork = options.fork.unwrap_or(0);
         let context = self.store.by_ulids(ulids, fork);

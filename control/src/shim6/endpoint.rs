@@ -6,6 +6,7 @@ use std::ops::Range;
 use std::sync::Arc;
 use std::time::Duration;
 
+use dataplane::snapshot::Block;
 use dataplane::wire::ethernet::Mac;
 use dataplane::wire::shim6::{Addresses, Preference};
 use dataplane::wire::{ContextTag, FlowLabel, Locator, LocatorPair, Ulid, UlidPair};
@@ -52,6 +53,8 @@ pub struct Endpoint {
     pub(super) homes: HashMap<Ulid, Ulid>,
     /// The other way round.
     pub(super) aliases: HashMap<Ulid, Vec<Ulid>>,
+    /// Where no peer has its ULID: what is the site's own.
+    pub(super) inside: Vec<Block>,
     pub(super) store: Store,
     pub(super) holddowns: HoldDowns,
     pub(super) starts: Starts,
@@ -146,6 +149,7 @@ impl Endpoint {
             hosts,
             homes,
             aliases,
+            inside: Vec::new(),
             store,
             holddowns,
             starts,
@@ -153,6 +157,12 @@ impl Endpoint {
             waiting: Waiting::default(),
             checks: HashMap::new(),
         }
+    }
+
+    /// The site's own prefixes: a peer that claims a ULID in one of them is not heard, whatever it can prove. With the HBA of a
+    /// set it can prove an address in any prefix it likes (RFC 5535 §3).
+    pub fn set_inside(&mut self, inside: Vec<Block>) {
+        self.inside = inside;
     }
 
     /// Takes room for so many contexts, so that none has to wait while tables grow.

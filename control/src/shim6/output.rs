@@ -173,10 +173,12 @@ pub enum Answer {
 /// Why a packet was dropped in silence. Every silent drop has a name.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 pub enum DropReason {
-    /// Multicast or unspecified address (RFC 5533 §12.3), in the IPv6 header or as ULID.
+    /// Multicast, unspecified, loopback, link-local or mapped address (RFC 5533 §12.3), in the IPv6 header or as ULID.
     BadAddress,
     /// Not a message the RFC describes (D38, D39).
     Malformed,
+    /// The peer claims a ULID in a prefix of this site.
+    OwnUlid,
     /// The local ULID is not one we answer for.
     UnknownHost,
     /// Sent to an address that is no locator of that host.

@@ -176,9 +176,11 @@ impl Endpoint {
     }
 
     /// §10.4: receives an Update Request for a context that is established, or was.
+    #[expect(clippy::too_many_arguments, reason = "what came, when, for whom, and chance")]
     pub(super) fn receive_update_request(
         &mut self,
         now: Instant,
+        rng: &mut dyn Rng,
         packet: &Incoming<'_>,
         id: ContextId,
         request_nonce: u32,
@@ -213,6 +215,8 @@ impl Endpoint {
         }
         self.store.settle(id);
         if changed {
+            // A list can come to overlap with that of another context to which the peer gave the same tag (§7.15).
+            self.resolve_confusion(now, rng, id, out);
             out.push(Output::LocatorsChanged { id });
         }
         if let Some(refusal) = refusal {

@@ -133,6 +133,30 @@ fn equal_tags_of_different_peers_are_no_confusion() {
 }
 
 #[test]
+fn a_list_that_comes_to_overlap_is_confusion() {
+    // R5533-201, R5533-204: by an Update Request too there are never two with the same tag to the same locator.
+    let mut a = Node::new(1);
+    let (mut b, mut c) = (one_tag(2, 1), one_tag(3, 2));
+    a.open(at(0), 2).unwrap();
+    converse(at(0), &mut a, &mut b);
+    a.open(at(0), 3).unwrap();
+    converse(at(0), &mut a, &mut c);
+    let lost = a.context(3).id;
+    let locators = [locator(2, 1, 1), locator(3, 1, 1)].map(|locator| (locator, VerificationMethod::Hba)).to_vec();
+    b.endpoint.set_host(LocalHost { locators, generation: 101, ..host(2, 1) }).unwrap();
+    let id = b.context(1).id;
+    b.out.clear();
+    let Node { endpoint, rng, out, .. } = &mut b;
+    endpoint.update_locators(at(1), rng, id, out).unwrap();
+    let (addresses, request) = b.sent_one();
+    assert_eq!(a.receive(at(1), addresses, &request), Verdict::Accepted);
+    let gone = |output: &Output| matches!(output, Output::Gone { id, reason: GoneReason::Confused, .. } if *id == lost);
+    assert!(a.out.iter().any(gone));
+    assert!(a.endpoint.find(a.ulids(3), 0).is_none());
+    a.endpoint.selfcheck();
+}
+
+#[test]
 fn the_same_context_again_is_no_confusion() {
     // R5533-205: the peer starts anew and happens to choose the same tag for the same context.
     let (mut a, mut b) = bereft(ConfusionPolicy::Discard);

@@ -1,8 +1,27 @@
 //! I1, R1, I2, R2 (spec 6.C, 6.F to 6.K).
 
+use dataplane::snapshot::Block;
 use dataplane::wire::shim6::{ErrorCode, Preference};
 
 use super::*;
+
+// R5533-310: what enters the site has the peer's ULID as its source, so that must not be one of the site.
+#[test]
+fn nobody_outside_has_a_ulid_of_this_site() {
+    let (mut a, mut b) = (Node::new(1), Node::new(2));
+    a.open(at(0), 2).unwrap();
+    let (addresses, i1) = a.sent_one();
+    assert_eq!(b.receive(at(0), addresses, &i1), Verdict::Answered(Answer::R1));
+    let (back, r1) = b.sent_one();
+    a.out.clear();
+    a.receive(at(0), back, &r1);
+    let (addresses, i2) = a.sent_one();
+    b.endpoint.set_inside(vec![Block::new(ulid(1, 0).0, 48)]);
+    assert_eq!(b.receive(at(0), addresses, &i2), Verdict::Dropped(DropReason::OwnUlid));
+    assert_eq!(b.receive(at(0), addresses, &i1), Verdict::Dropped(DropReason::OwnUlid));
+    b.endpoint.set_inside(vec![Block::new(ulid(2, 0).0, 48)]);
+    assert_eq!(b.receive(at(0), addresses, &i2), Verdict::Accepted);
+}
 
 /// Runs one message from `from` to `to` and gives back what was sent.
 fn pass(now: Instant, from: &Node, to: &mut Node) -> Verdict {
