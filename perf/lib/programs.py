@@ -204,7 +204,7 @@ class Testpmd:
         main = next(core for core in range(os.cpu_count()) if core not in cores) if len(cores) < os.cpu_count() else cores[0]
         program = tool("dpdk-testpmd")
         if not program:
-            raise Failed("dpdk-testpmd is not installed (Debian package dpdk)")
+            raise Failed("dpdk-testpmd is not installed (scripts/install-deps --measure)")
         # Lcore 0 is its console, and sleeps; the others forward.
         lcores = ",".join([f"0@{main}", *(f"{at}@{core}" for at, core in enumerate(cores, 1))])
         words = [program, "--lcores", lcores, "--in-memory", "--single-file-segments", "--no-pci", "--no-telemetry"]
