@@ -113,15 +113,21 @@ fn the_loser_may_ask_anew_instead() {
     assert!(!context.tags_payload());
 }
 
-#[test]
-fn equal_tags_of_different_peers_are_no_confusion() {
-    // R5533-200: only overlapping locators make one.
+/// A node with contexts with two others, which gave it the same tag.
+fn between_equal_tags() -> (Node, Node, Node) {
     let mut a = Node::new(1);
     let (mut b, mut c) = (one_tag(2, 1), one_tag(3, 2));
     a.open(at(0), 2).unwrap();
     converse(at(0), &mut a, &mut b);
     a.open(at(0), 3).unwrap();
     converse(at(0), &mut a, &mut c);
+    (a, b, c)
+}
+
+#[test]
+fn equal_tags_of_different_peers_are_no_confusion() {
+    // R5533-200: only overlapping locators make one.
+    let (a, b, c) = between_equal_tags();
     assert_agreed(&a, &b);
     assert_agreed(&a, &c);
     assert_eq!(a.context(2).peer_tag, a.context(3).peer_tag);
@@ -135,12 +141,7 @@ fn equal_tags_of_different_peers_are_no_confusion() {
 #[test]
 fn a_list_that_comes_to_overlap_is_confusion() {
     // R5533-201, R5533-204: by an Update Request too there are never two with the same tag to the same locator.
-    let mut a = Node::new(1);
-    let (mut b, mut c) = (one_tag(2, 1), one_tag(3, 2));
-    a.open(at(0), 2).unwrap();
-    converse(at(0), &mut a, &mut b);
-    a.open(at(0), 3).unwrap();
-    converse(at(0), &mut a, &mut c);
+    let (mut a, mut b, _) = between_equal_tags();
     let lost = a.context(3).id;
     let locators = [locator(2, 1, 1), locator(3, 1, 1)].map(|locator| (locator, VerificationMethod::Hba)).to_vec();
     b.endpoint.set_host(LocalHost { locators, generation: 101, ..host(2, 1) }).unwrap();

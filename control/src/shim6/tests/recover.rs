@@ -349,3 +349,34 @@ fn probes_do_not_take_what_payload_needs() {
     assert_eq!(told[1], 100, "all, as many as there may be");
     assert!((50..=100).contains(&told[0]), "{told:?}");
 }
+
+// R5533-176, R5533-177: within its validator's life any I2 is as good as new; what comes of an old one does not last.
+#[test]
+fn an_old_i2_played_again_costs_one_recovery() {
+    let (mut a, mut b) = (Node::new(1), Node::new(2));
+    a.open(at(0), 2).unwrap();
+    let (addresses, i1) = a.sent_one();
+    b.receive(at(0), addresses, &i1);
+    let (back, r1) = b.sent_one();
+    a.out.clear();
+    a.receive(at(0), back, &r1);
+    let (addresses, i2) = a.sent_one();
+    assert_eq!(b.receive(at(0), addresses, &i2), Verdict::Accepted);
+    let old = b.context(1).peer_tag.unwrap();
+    // The peer began anew, and has another tag.
+    let mut a = Node::with_tags(1, Config::default(), TagSpace::new(1), 77);
+    a.open(at(2), 2).unwrap();
+    converse(at(2), &mut a, &mut b);
+    assert_agreed(&a, &b);
+    assert_ne!(b.context(1).peer_tag, Some(old));
+    // Somebody plays the first I2 again, and payload goes with the tag that is no longer known.
+    assert_eq!(b.receive(at(3), addresses, &i2), Verdict::Accepted);
+    assert_eq!(b.context(1).peer_tag, Some(old));
+    b.out.clear();
+    a.out.clear();
+    let pair = b.context(1).pair.mirrored();
+    a.endpoint.payload_without_context(at(4), old, pair, &mut a.out);
+    converse(at(4), &mut a, &mut b);
+    assert_agreed(&a, &b);
+    assert_ne!(b.context(1).peer_tag, Some(old));
+}
