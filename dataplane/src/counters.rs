@@ -99,6 +99,9 @@ counters! {
         Replayed = "replayed", "TCP segments sent again because the path of their context was replaced.";
         Fragmented = "fragmented", "Packets of at most 1280 octets cut into fragments because their path has no room for the payload header.";
         HandedOver = "handed_over", "Packets passed to the worker that owns their context.";
+        ContextsLent = "contexts_lent", "Copies of contexts given to workers that had handed over packets of them.";
+        ContextsRecalled = "contexts_recalled", "Times such copies were called back: the context has changed, has gone, or is in doubt.";
+        Guests = "guests", "Contexts of other workers that this one translates by itself now.";
         PacketTooBigSent = "packet_too_big_sent", "ICMPv6 Packet Too Big messages sent.";
         TimeExceededSent = "time_exceeded_sent", "ICMPv6 Time Exceeded messages sent.";
         UnreachableSent = "unreachable_sent", "ICMPv6 Destination Unreachable messages sent.";

@@ -15,6 +15,9 @@ use crate::wire::UlidPair;
 pub struct Limits {
     /// Contexts of this worker.
     pub contexts: u32,
+    /// Copies of other workers' contexts, by which their packets need not be handed over; none if it is 0, and nothing is
+    /// lent either.
+    pub guests: u32,
     /// Pairs that may have forked contexts, if there are as many contexts.
     pub forked_pairs: u32,
     /// Pairs that may wait for a context.
@@ -61,6 +64,7 @@ impl Default for Limits {
     fn default() -> Self {
         Limits {
             contexts: 1 << 16,
+            guests: 0,
             forked_pairs: 1 << 14,
             hold_pairs: 1024,
             hold_depth: 16,

@@ -6,6 +6,7 @@
 //! | control to all workers | an immutable [`Snapshot`], sent by the same ring, so it keeps its place among commands; the worker sends the one it replaces back to be freed |
 //! | worker to control | bounded ring of [`Event`]; when full, the worker counts and goes on |
 //! | worker to worker | bounded ring of [`Handover`]; when full, the packet is dropped and counted |
+//! | worker to worker | bounded ring of [`Word`] about contexts; when full, copies are forgotten, which is always right |
 //!
 //! There is no other shared state, and no lock a packet could wait on. Order matters in one place: an `Install` releases
 //! the packets held for its pair before any later command is looked at, so they leave in the order they came.
@@ -18,7 +19,7 @@ use rtrb::{Consumer, Producer, PushError, RingBuffer};
 
 use crate::context::entry::Traffic;
 use crate::context::fork::Wish;
-use crate::context::{Activity, Install, LocatorSets, Loss, Sign};
+use crate::context::{Activity, Install, LocatorSets, Loss, Sign, Word};
 use crate::counters::Counters;
 use crate::port::{Frame, Pool};
 use crate::snapshot::{PortId, Snapshot};
@@ -156,11 +157,13 @@ pub struct RingSizes {
     pub events: usize,
     /// Packets from one worker to one other.
     pub handover: usize,
+    /// Words about contexts from one worker to one other.
+    pub words: usize,
 }
 
 impl Default for RingSizes {
     fn default() -> Self {
-        RingSizes { commands: 4096, events: 4096, handover: 1024 }
+        RingSizes { commands: 4096, events: 4096, handover: 1024, words: 512 }
     }
 }
 
@@ -172,6 +175,9 @@ pub struct WorkerLink<F> {
     pub(crate) to_workers: Vec<Producer<Handover<F>>>,
     /// From every worker, likewise.
     pub(crate) from_workers: Vec<Consumer<Handover<F>>>,
+    /// The same for words about contexts.
+    pub(crate) words_to: Vec<Producer<Word>>,
+    pub(crate) words_from: Vec<Consumer<Word>>,
     pub(crate) counters: Arc<Counters>,
 }
 
@@ -263,19 +269,12 @@ pub fn connect<F: Frame>(
     sizes: RingSizes,
     pool: Box<dyn Pool<F>>,
 ) -> (ControlLink<F>, Vec<WorkerLink<F>>) {
-    // By receiver. The rings come into being in order of their senders, so each list is in that order too.
-    let mut to: Vec<Vec<_>> = (0..workers).map(|_| Vec::with_capacity(workers)).collect();
-    let mut from: Vec<Vec<_>> = (0..workers).map(|_| Vec::with_capacity(workers)).collect();
-    for to in &mut to {
-        for from in &mut from {
-            let (producer, consumer) = RingBuffer::new(sizes.handover);
-            to.push(producer);
-            from.push(consumer);
-        }
-    }
+    let (to, from) = mesh(workers, sizes.handover);
+    let (words_to, words_from) = mesh(workers, sizes.words);
     let mut ends = Vec::with_capacity(workers);
     let mut links = Vec::with_capacity(workers);
-    for (to_workers, from_workers) in to.into_iter().zip(from) {
+    let packets = to.into_iter().zip(from);
+    for ((to_workers, from_workers), (words_to, words_from)) in packets.zip(words_to.into_iter().zip(words_from)) {
         let (orders, commands) = RingBuffer::new(sizes.commands);
         let (events, news) = RingBuffer::new(sizes.events);
         let counters = Arc::new(Counters::default());
@@ -286,9 +285,27 @@ pub fn connect<F: Frame>(
             counters: counters.clone(),
             records: None,
         });
-        links.push(WorkerLink { commands, events, to_workers, from_workers, counters });
+        links.push(WorkerLink { commands, events, to_workers, from_workers, words_to, words_from, counters });
     }
     (ControlLink { workers: ends, pool }, links)
+}
+
+/// Ends of rings, by the worker that has them and the one at the other end.
+type Ends<T> = Vec<Vec<T>>;
+
+/// A ring from each worker to each: where words go in, and where they come out.
+fn mesh<T>(workers: usize, size: usize) -> (Ends<Producer<T>>, Ends<Consumer<T>>) {
+    let mut to: Ends<_> = (0..workers).map(|_| Vec::with_capacity(workers)).collect();
+    let mut from: Ends<_> = (0..workers).map(|_| Vec::with_capacity(workers)).collect();
+    // They come into being in order of their senders, so each list is in that order too.
+    for to in &mut to {
+        for from in &mut from {
+            let (producer, consumer) = RingBuffer::new(size);
+            to.push(producer);
+            from.push(consumer);
+        }
+    }
+    (to, from)
 }
 
 impl<F> WorkerEnd<F> {

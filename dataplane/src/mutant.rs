@@ -23,11 +23,13 @@ pub enum Mutant {
     ForgetQuarantine,
     /// A pair is a standby when it is to be tested, not when the peer has answered.
     StandbyUntested,
+    /// A worker that has a copy of another's context keeps it when the context changes or goes.
+    KeepCopies,
 }
 
 impl Mutant {
     /// All of them.
-    pub const ALL: [Mutant; 7] = [
+    pub const ALL: [Mutant; 8] = [
         Mutant::SkipHba,
         Mutant::AnyNonce,
         Mutant::NoReachability,
@@ -35,6 +37,7 @@ impl Mutant {
         Mutant::LoseHeld,
         Mutant::ForgetQuarantine,
         Mutant::StandbyUntested,
+        Mutant::KeepCopies,
     ];
 
     /// Plants a fault in the whole program, instead of the one before; or none.

@@ -126,6 +126,8 @@ pub struct Scene<'a> {
     pub port: PortId,
     /// How the burst came here.
     pub origin: Origin,
+    /// The worker that handed it over, which may get copies of its contexts.
+    pub handed_by: Option<u8>,
     /// This worker's counters.
     pub counters: &'a Counters,
 }
@@ -493,10 +495,14 @@ fn deliver<F: Frame>(frame: &mut F, slot: Slot, place: Option<Place>, scene: &mu
     let presented = entry.is_presented();
     let arrived = if entry.wants_arrival() { provider_it_came_by(frame, scene.snapshot) } else { None };
     let verdict = to_identifiers(frame, slot, place, scene.shard, scene.snapshot);
-    if entry.is_in_doubt() {
+    let doubted = entry.is_in_doubt();
+    if doubted {
         watch_received(frame, entry, verdict, scene.now, scene.replay);
     }
     if matches!(verdict, Verdict::Forward(_) | Verdict::Unresolved(..)) {
+        if doubted {
+            scene.shard.end_doubt(slot);
+        }
         scene.counters.add(Count::TranslatedIn, 1);
         scene.shard.note(slot, Direction::In, octets);
         if let Some(provider) = arrived {

@@ -3,6 +3,7 @@
 //! A worker owns its shard, its queues and its counters. A turn never blocks, allocates or asks the kernel for anything
 //! (what a port does inside is the port's business). Its clock is the number handed to [`Worker::turn`].
 
+mod lending;
 mod outlets;
 mod report;
 mod traced;
@@ -39,6 +40,10 @@ pub struct Worker<F> {
     busy: bool,
     /// What another worker handed over, taken out of its ring at once.
     arrived: Vec<Handover<F>>,
+    /// Who handed over the packets that are being processed.
+    handed_by: Option<u8>,
+    /// Workers that have to forget what this one has lent them, and have not been told yet, one bit for each.
+    unsaid: u64,
     replay: Replay,
     flows: Flows,
     outlets: Outlets<F>,
@@ -69,7 +74,7 @@ impl<F: Frame> Worker<F> {
             id,
             limits,
             sharding,
-            shard: Shard::new(limits.contexts, *sharding.hasher(), limits.strict_locators)
+            shard: Shard::with_guests(limits.contexts, limits.guests, *sharding.hasher(), limits.strict_locators)
                 .with_labels(limits.flow_labels)
                 .with_udp(limits.udp)
                 .with_forks(limits.forked_pairs)
@@ -80,6 +85,8 @@ impl<F: Frame> Worker<F> {
             orders: Vec::with_capacity(STEPS),
             busy: false,
             arrived: Vec::with_capacity(BURST),
+            handed_by: None,
+            unsaid: 0,
             replay: Replay::new(limits.replays, largest + ethernet::HEADER_LEN),
             outlets: Outlets {
                 ports,
@@ -104,7 +111,7 @@ impl<F: Frame> Worker<F> {
     /// One turn. `now` is in milliseconds and does not run backwards. How many packets and commands there were.
     pub fn turn(&mut self, now: u64) -> usize {
         self.outlets.now = now;
-        let commands = self.commands();
+        let commands = self.commands() + self.listen();
         let mut work = commands + self.handovers();
         for port in 0..self.outlets.ports.len() {
             if let Outlet::Own(device) = &mut self.outlets.ports[port].outlet {
@@ -118,6 +125,7 @@ impl<F: Frame> Worker<F> {
         // A report costs about as much as a few packets, and waits where it is without harm.
         self.report(if self.busy { (packets / 4).clamp(8, STEPS) } else { STEPS });
         self.expire_one();
+        self.speak();
         for port in 0..self.outlets.ports.len() {
             self.outlets.flush(port);
         }
@@ -166,6 +174,7 @@ impl<F: Frame> Worker<F> {
             worker: self.id,
             port,
             origin,
+            handed_by: self.handed_by,
             counters,
         };
         match role {
@@ -337,6 +346,7 @@ impl<F: Frame> Worker<F> {
             arrived.iter().for_each(|packet| packet.frame().prefetch());
             arrived.iter().for_each(|packet| packet.frame().prefetch_octets());
             let mut from = None;
+            self.handed_by = Some(other as u8);
             for packet in arrived.drain(..) {
                 match packet {
                     Handover::Transmit(port, frame) => self.outlets.send(port, frame),
@@ -358,6 +368,7 @@ impl<F: Frame> Worker<F> {
             if let Some(port) = from {
                 self.process(port, Origin::Worker);
             }
+            self.handed_by = None;
         }
         self.arrived = arrived;
         done

@@ -428,7 +428,8 @@ impl Stages {
         batch.frames.push(HeapFrame::new(frame));
         let Stages { shard, replay, flows, sharding, snapshot, counters } = self;
         let (now, worker, origin) = (0, 0, Origin::Device);
-        let mut scene = Scene { shard, replay, flows, now, snapshot, sharding, worker, port, origin, counters };
+        let mut scene =
+            Scene { shard, replay, flows, now, snapshot, sharding, worker, port, origin, handed_by: None, counters };
         match port {
             LAN => outbound(&mut batch, &mut scene),
             _ => inbound(&mut batch, &mut scene),

@@ -25,7 +25,7 @@ use crate::time::Instant;
 /// Places in the copy: contexts of one pair are found by the low bits of their tags, which are drawn at random.
 const CONTEXTS: u32 = 1 << 14;
 /// Room for the contexts of a pair, and for the one packet: each question pays for it.
-const COPY_RINGS: RingSizes = RingSizes { commands: 256, events: 64, handover: 1 };
+const COPY_RINGS: RingSizes = RingSizes { commands: 256, events: 64, handover: 1, words: 1 };
 
 impl Engine {
     /// What would become of a packet, and why. None if it cannot come by any port.

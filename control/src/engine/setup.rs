@@ -5,7 +5,7 @@ use std::net::Ipv6Addr;
 use std::sync::Arc;
 
 use dataplane::bucket::TokenBucket;
-use dataplane::context::{Hasher, LabelMode, Sharding};
+use dataplane::context::{GUESTS_MAX, Hasher, LabelMode, Sharding};
 use dataplane::snapshot::{Block, PortId, PortView, ProviderView, Role, Snapshot};
 use dataplane::wire::Ulid;
 use dataplane::wire::ethernet::Mac;
@@ -212,9 +212,11 @@ impl Engine {
 /// Bounds and rates of each of a site's workers.
 pub fn worker_limits(site: &Site) -> Limits {
     let workers = u32::from(site.node.workers.max(1));
+    // Hashes do not spread contexts evenly, so of several workers each has room for more than its share.
+    let contexts = site.node.contexts_max.div_ceil(workers).saturating_mul(if workers > 1 { 2 } else { 1 });
     Limits {
-        // Hashes do not spread contexts evenly, so of several workers each has room for more than its share.
-        contexts: site.node.contexts_max.div_ceil(workers).saturating_mul(if workers > 1 { 2 } else { 1 }),
+        contexts,
+        guests: if workers > 1 { contexts.min(GUESTS_MAX) } else { 0 },
         hold_pairs: site.node.hold_pairs.div_ceil(workers).max(1) as usize,
         hold_depth: usize::from(site.node.hold_packets),
         punts_per_second: site.shim6.messages_per_s,

@@ -36,7 +36,7 @@ const ITEMS_PER_TURN: usize = 2;
 /// Frames that wait in the devices of a box that does nothing.
 const DEVICE_ROOM: usize = 512;
 /// What a small box would need, so that worlds begin quickly.
-const RINGS: RingSizes = RingSizes { commands: 512, events: 512, handover: 256 };
+const RINGS: RingSizes = RingSizes { commands: 512, events: 512, handover: 256, words: 64 };
 
 /// What a box is made of, and made of again after a crash.
 #[derive(Clone)]

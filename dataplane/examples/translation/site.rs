@@ -157,7 +157,8 @@ impl Subject for Stages {
         let Stages { shard, snapshot, sharding, counters, replay, flows, batches, .. } = self;
         let port = if direction == Direction::Egress { SITE } else { PROVIDER };
         let (now, worker, origin) = (0, 0, Origin::Device);
-        let mut scene = Scene { shard, replay, flows, now, snapshot, sharding, worker, port, origin, counters };
+        let mut scene =
+            Scene { shard, replay, flows, now, snapshot, sharding, worker, port, origin, handed_by: None, counters };
         for batch in batches {
             // Taking 32 buffers from a list stands for what reception would do.
             let from = frames.all.len() - BURST;

@@ -160,6 +160,19 @@ pub struct Traffic {
     pub octets: u64,
 }
 
+/// What happened in a context at a worker that is not its owner, since it last said so.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Tally {
+    /// The context.
+    pub tag: ContextTag,
+    /// What happened.
+    pub activity: Activity,
+    /// How much of it, out then in.
+    pub traffic: [Traffic; 2],
+    /// Whether that worker still has its copy, as far as it has any say in that.
+    pub kept: bool,
+}
+
 const _: () = assert!(size_of::<Entry>() == 128);
 const _: () = assert!(std::mem::offset_of!(Entry, locators) == 64);
 
@@ -406,9 +419,60 @@ impl Entry {
         self.set_default(false);
     }
 
-    /// The context is gone. Unreported activity is forgotten; the place in the queue stays.
-    pub(super) fn vacate(&mut self) {
-        *self = Entry { digest: self.digest & QUEUED, ..Entry::vacant() };
+    /// The context is gone. Unreported activity is forgotten; the place in the queue stays, if it has one.
+    pub(super) fn vacate(&mut self, queued: bool) {
+        *self = Entry { digest: if queued { QUEUED } else { 0 }, ..Entry::vacant() };
+    }
+
+    /// Whether another worker may have a copy by which it translates packets itself: nothing about the context is special,
+    /// and this is not its first packet since the last report.
+    pub(super) fn is_lendable(&self) -> bool {
+        self.flags == TAKEN | DEFAULT && self.phase == Phase::Live && self.digest & (QUEUED | LOOK) == QUEUED
+    }
+
+    /// That copy. It has no standby: while its path is lost, packets go to the owner. In doubt are both: then the owner gets what
+    /// is to be watched, and what comes back.
+    pub(super) fn copy(&self) -> Entry {
+        let nothing = Traffic::default();
+        let digest = self.digest & DOUBT;
+        Entry { digest, received: nothing, sent: nothing, peer: self.peer & !STANDBY, ..self.clone() }
+    }
+
+    /// Puts a copy in this place. The place in the queue stays.
+    pub(super) fn put_copy(&mut self, copy: &Entry) {
+        *self = Entry { digest: self.digest & QUEUED | copy.digest, ..copy.clone() };
+    }
+
+    /// Whether the slot stands in the queue of active ones.
+    pub(super) fn is_queued(&self) -> bool {
+        self.digest & QUEUED != 0
+    }
+
+    /// What happened in a copy since the last call; the slot has left the queue. Whether the context is in doubt is for its
+    /// owner to say, who hears of both directions.
+    pub(super) fn take_tally(&mut self) -> Option<Tally> {
+        let doubt = self.digest & DOUBT;
+        let activity = self.take_activity(false);
+        self.digest = doubt;
+        let traffic = [std::mem::take(&mut self.sent), std::mem::take(&mut self.received)];
+        activity.map(|activity| Tally { tag: self.local_tag, activity, traffic, kept: true })
+    }
+
+    /// Adds what happened in a copy elsewhere. True if the caller has to queue the slot.
+    pub(super) fn add(&mut self, Tally { activity, traffic, .. }: &Tally) -> bool {
+        let first = self.digest & QUEUED == 0;
+        let flag = |wanted: bool, flag: u8| if wanted { flag } else { 0 };
+        let before = self.digest & !LAST_OUT & !flag(activity.received, DOUBT);
+        self.digest = before
+            | QUEUED
+            | flag(activity.sent, SENT)
+            | flag(activity.received, RECEIVED)
+            | flag(activity.last == Direction::Out, LAST_OUT);
+        for (mine, more) in [&mut self.sent, &mut self.received].into_iter().zip(traffic) {
+            mine.packets = mine.packets.wrapping_add(more.packets);
+            mine.octets = mine.octets.wrapping_add(more.octets);
+        }
+        first
     }
 
     /// The activity since the last call; the slot has left the queue. With `look` the provider of the next payload that comes

@@ -3,7 +3,10 @@
 //! A tag needs no index: its low bits are the slot. Who allocates tags takes care that no two of a worker's contexts
 //! share one ([`Shard::slot_of`]), and the other bits are what nobody can guess.
 
-use super::entry::{Activity, Direction, Entry, Install, LocatorSets, Traffic};
+pub mod guests;
+mod report;
+
+use super::entry::{Direction, Entry, Install, LocatorSets, Tally};
 use super::fork::{Forks, Place, Wish};
 use super::hash::Hasher;
 use super::index::{Full, Index};
@@ -13,11 +16,8 @@ use crate::memory::huge;
 use crate::processor::prefetch;
 use crate::snapshot::Classes;
 use crate::wire::{ContextTag, FlowLabel, LocatorPair, UlidPair};
-
-/// Reports of a context from one look at the provider its payload comes by to the next.
-const LOOKED_AT: u32 = 16;
-/// Reports between asking for a context and reading it.
-const AHEAD: usize = 8;
+use guests::Guests;
+pub use report::Report;
 
 /// Place of a context in its shard.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
@@ -40,7 +40,10 @@ impl Slot {
 /// The contexts one worker owns; whoever holds it mutably is their only writer.
 pub struct Shard {
     hasher: Hasher,
+    /// Its own, as many as it may have, and behind them those of its guests ([`guests`]).
     entries: Box<[Entry]>,
+    capacity: u32,
+    guests: Guests,
     /// One place per entry in strict mode and with labels, else none: what is rarely wanted does not make entries larger.
     accepted: Box<[Option<Box<LocatorSets>>]>,
     /// Whether payload headers too are only accepted over the locators of their context.
@@ -71,10 +74,18 @@ impl Shard {
     /// For up to `capacity` contexts. Allocates everything it will ever need. `strict` says whether payload is only
     /// accepted over the locators of its context.
     pub fn new(capacity: u32, hasher: Hasher, strict: bool) -> Shard {
+        Shard::with_guests(capacity, 0, hasher, strict)
+    }
+
+    /// The same, with room for `guests` copies of other workers' contexts (see [`guests`]).
+    pub fn with_guests(capacity: u32, guests: u32, hasher: Hasher, strict: bool) -> Shard {
         let capacity = capacity.max(1);
+        let guests = Guests::new(capacity, guests);
+        let places = guests.slots().end.max(capacity) as usize;
         Shard {
             hasher,
-            entries: huge(capacity as usize, Entry::vacant()),
+            entries: huge(places, Entry::vacant()),
+            capacity,
             accepted: (0..if strict { capacity } else { 0 }).map(|_| None).collect(),
             strict,
             labels: Labels::new(LabelMode::Off, 0),
@@ -84,9 +95,10 @@ impl Shard {
             losses: Losses::default(),
             slot_mask: slot_mask(capacity),
             len: 0,
-            pairs: Index::new(capacity as usize),
-            active: Vec::with_capacity(capacity as usize),
-            reporting: Vec::with_capacity(capacity as usize),
+            pairs: Index::new(capacity as usize + guests.slots().len()),
+            active: Vec::with_capacity(capacity as usize + guests.slots().len()),
+            reporting: Vec::with_capacity(capacity as usize + guests.slots().len()),
+            guests,
             watching: false,
             reports: 0,
             presented: 0,
@@ -96,7 +108,7 @@ impl Shard {
     /// The same, with contexts in flow labels as `mode` says. To be asked for before any context is there.
     #[must_use]
     pub fn with_labels(mut self, mode: LabelMode) -> Shard {
-        let capacity = self.entries.len();
+        let capacity = self.capacity as usize;
         if mode != LabelMode::Off && self.accepted.is_empty() {
             self.accepted = (0..capacity).map(|_| None).collect();
         }
@@ -107,7 +119,7 @@ impl Shard {
     /// The same, with payload in UDP for those contexts that agreed on it. To be asked for before any context is there.
     #[must_use]
     pub fn with_udp(mut self, wanted: bool) -> Shard {
-        let words = if wanted { self.entries.len().div_ceil(64) } else { 0 };
+        let words = if wanted { self.capacity.div_ceil(64) as usize } else { 0 };
         self.udp = vec![0; words].into_boxed_slice();
         self
     }
@@ -115,14 +127,14 @@ impl Shard {
     /// The same, with room for forked contexts of so many pairs. To be asked for before any context is there.
     #[must_use]
     pub fn with_forks(mut self, pairs: u32) -> Shard {
-        self.forks = Forks::new(pairs.min(self.entries.len() as u32));
+        self.forks = Forks::new(pairs.min(self.capacity));
         self
     }
 
     /// The same, with room for standbys. To be asked for before any context is there.
     #[must_use]
     pub fn with_standbys(mut self, wanted: bool) -> Shard {
-        self.standbys = huge(if wanted { self.entries.len() } else { 0 }, Beside::nothing());
+        self.standbys = huge(if wanted { self.capacity as usize } else { 0 }, Beside::nothing());
         self
     }
 
@@ -145,7 +157,7 @@ impl Shard {
     /// Adds a context, or brings the one with this tag up to date. A pair has at most one default context: an older one
     /// loses its pair to the newcomer, so a packet never has two answers. Fails when another context has the slot.
     pub fn install(&mut self, install: &Install) -> Result<Slot, Full> {
-        let slot = Slot(install.local_tag.value() as u32 & self.slot_mask);
+        let slot = Slot(Shard::slot_of(install.local_tag, self.capacity).ok_or(Full)?);
         let before = self.entries.get_mut(slot.0 as usize).ok_or(Full)?;
         if !before.is_taken() {
             before.replace(install);
@@ -163,6 +175,7 @@ impl Shard {
         if was_default != install.default || old_ulids != install.ulids {
             self.unfork(slot);
         }
+        self.recall(slot);
         self.presented -= u32::from(self.entries[slot.0 as usize].is_presented());
         self.entries[slot.0 as usize].update(install);
         self.presented += u32::from(install.inside.is_some());
@@ -170,6 +183,7 @@ impl Shard {
             let holder = self.by_pair(pair_hash, &install.ulids);
             if holder != Some(slot) {
                 if let Some(older) = holder {
+                    self.recall(older);
                     self.pairs.remove(pair_hash, older.0);
                     self.entries[older.0 as usize].set_default(false);
                 }
@@ -209,10 +223,11 @@ impl Shard {
         self.labels.set(slot, None, None);
         self.let_in_udp(slot, false);
         self.unfork(slot);
+        self.recall(slot);
         let entry = &mut self.entries[slot.0 as usize];
         self.presented -= u32::from(entry.is_presented());
         let pair = entry.is_default().then_some(entry.ulids);
-        entry.vacate();
+        entry.vacate(entry.is_queued());
         self.len -= 1;
         if let Some(pair) = pair {
             self.pairs.remove(self.hasher.pair(&pair), slot.0);
@@ -466,50 +481,15 @@ impl Shard {
         self.entries[slot.0 as usize].note_label(direction);
     }
 
-    /// Starts a new report: what was active until now is handed out by [`Shard::next_activity`].
-    pub fn start_report(&mut self) {
-        if self.reporting.is_empty() {
-            std::mem::swap(&mut self.reporting, &mut self.active);
-            self.reports = self.reports.wrapping_add(1);
-        }
-    }
-
-    /// Whether it is of interest by which provider payload comes. Then one packet from the peer in some reports of its context
-    /// goes the long way, on which that is noted; all others are translated by the same instructions as without.
-    pub fn watch_arrivals(&mut self, watching: bool) {
-        self.watching = watching;
-    }
-
-    /// Notes the provider by which payload came, where [`Entry::wants_arrival`].
-    pub(crate) fn note_arrival(&mut self, slot: Slot, provider: u8) {
-        self.entries[slot.0 as usize].note_arrival(provider);
-    }
-
-    /// The next context of the running report: control's name for it, what happened, and its totals.
-    pub fn next_activity(&mut self) -> Option<(u64, Activity, [Traffic; 2])> {
-        while let Some(slot) = self.reporting.pop() {
-            // Contexts are reported in no order of their memory; this one is read some reports from now.
-            if let Some(&later) = self.reporting.len().checked_sub(AHEAD).and_then(|at| self.reporting.get(at)) {
-                self.prefetch_entry(later);
-            }
-            let entry = &mut self.entries[slot as usize];
-            let look = self.watching && slot.wrapping_add(self.reports) % LOOKED_AT == 0;
-            if let Some(activity) = entry.take_activity(look) {
-                return Some((entry.handle, activity, entry.traffic()));
-            }
-        }
-        None
-    }
-
     /// All contexts held, for status reports; walks the whole table.
     pub fn iter(&self) -> impl Iterator<Item = &Entry> + '_ {
-        self.entries.iter().filter(|entry| entry.is_taken())
+        self.entries.iter().take(self.capacity as usize).filter(|entry| entry.is_taken())
     }
 
     /// Walks everything and panics when an invariant is broken. For tests.
     pub fn selfcheck(&self) {
         let taken = |slot: &u32| self.entries[*slot as usize].is_taken();
-        let held: Vec<u32> = (0..self.entries.len() as u32).filter(taken).collect();
+        let held: Vec<u32> = (0..self.capacity).filter(taken).collect();
         self.labels.selfcheck(&held);
         let let_in: u32 = self.udp.iter().map(|word| word.count_ones()).sum();
         assert_eq!(let_in as usize, held.iter().filter(|slot| self.accepts_udp(Slot(**slot))).count());
@@ -529,8 +509,11 @@ impl Shard {
             }
         }
         assert_eq!(self.presented as usize, held.iter().filter(|&&s| self.entries[s as usize].is_presented()).count());
-        assert_eq!(self.pairs.len(), held.iter().filter(|&&s| self.entries[s as usize].is_default()).count());
-        assert!(self.pairs.slots().all(|slot| held.binary_search(&slot).is_ok()), "a pair leads to a free slot");
+        let guests: Vec<u32> = self.guests.slots().filter(taken).collect();
+        self.selfcheck_guests(&guests);
+        let found = held.iter().chain(&guests).filter(|&&slot| self.entries[slot as usize].is_default());
+        assert_eq!(self.pairs.len(), found.count());
+        assert!(self.pairs.slots().all(|slot| taken(&slot)), "a pair leads to a free slot");
         let mut queued: Vec<u32> = self.active.iter().chain(&self.reporting).copied().collect();
         queued.sort_unstable();
         assert!(queued.is_sorted_by(|a, b| a < b), "a slot is queued twice, so the queue could grow without bound");

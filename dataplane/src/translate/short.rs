@@ -7,6 +7,9 @@
 //! "Nothing special" is two questions of a few words each: one about the frame before its context is known, one about the
 //! context ([`Entry::is_ordinary_out`](crate::context::Entry::is_ordinary_out)).
 //!
+//! Packets of other workers' contexts end here too where this worker has a copy of the context
+//! ([`guests`](crate::context::shard::guests)), and are handed over otherwise.
+//!
 //! Lines of memory a packet needs beside its own: outbound one of the index and two of the context, inbound one of the
 //! context and one of the host. Each is asked for, for a whole burst, before it is read.
 
@@ -45,6 +48,15 @@ const STRANGER: u32 = u32::MAX - 1;
 
 /// From the site to a provider. How many packets are left for the long way.
 pub(super) fn outbound<F: Frame>(batch: &mut Batch<F>, scene: &mut Scene<'_>) -> usize {
+    match scene.shard.takes_guests() {
+        false => outbound_with::<F, false>(batch, scene),
+        true => outbound_with::<F, true>(batch, scene),
+    }
+}
+
+/// The same; `GUESTS` says whether packets of other workers' contexts may find them here.
+#[inline(always)]
+fn outbound_with<F: Frame, const GUESTS: bool>(batch: &mut Batch<F>, scene: &mut Scene<'_>) -> usize {
     let port = scene.snapshot.ports.get(usize::from(scene.port.0));
     let (Some(port), 1..=BURST) = (port, batch.frames.len()) else { return leave(batch) };
     let gate = Gate::new(port, scene.port, scene.snapshot);
@@ -62,6 +74,13 @@ pub(super) fn outbound<F: Frame>(batch: &mut Batch<F>, scene: &mut Scene<'_>) ->
         }
         if sharding.owner_of_hash(hash) != worker {
             *slot = STRANGER;
+            if GUESTS
+                && let Some(found) = shard.guess(hash)
+                && shard.is_guest(found)
+            {
+                shard.prefetch(found);
+                *slot = found.number();
+            }
         } else if let Some(found) = shard.guess(hash) {
             shard.prefetch(found);
             *slot = found.number();
@@ -69,17 +88,18 @@ pub(super) fn outbound<F: Frame>(batch: &mut Batch<F>, scene: &mut Scene<'_>) ->
     }
     let doors = Doors::out(scene.snapshot);
     let owner = |at: usize| sharding.owner_of_hash(hashes[at]);
+    lend(scene, &slots, batch.frames.len());
     let (shard, counters) = (&mut *scene.shard, scene.counters);
     if !shard.losses().any() {
-        let send = |frame: &mut F, slot| send::<F, false>(frame, slot, shard, &doors, counters);
+        let send = |frame: &mut F, slot| send::<F, false, GUESTS>(frame, slot, shard, &doors, counters);
         return finish(batch, &mut slots, counters, Count::TranslatedOut, owner, send);
     }
-    outbound_amid_losses(batch, &mut slots, counters, owner, shard, &doors)
+    outbound_amid_losses::<F, GUESTS>(batch, &mut slots, counters, owner, shard, &doors)
 }
 
 /// The last step while a provider or a path is lost.
 #[inline(never)]
-fn outbound_amid_losses<F: Frame>(
+fn outbound_amid_losses<F: Frame, const GUESTS: bool>(
     batch: &mut Batch<F>,
     slots: &mut [u32; BURST],
     counters: &Counters,
@@ -87,31 +107,67 @@ fn outbound_amid_losses<F: Frame>(
     shard: &mut Shard,
     doors: &Doors,
 ) -> usize {
-    for &slot in slots.iter().take(batch.frames.len()).filter(|slot| **slot < STRANGER) {
-        shard.prefetch_standby(Slot::from_number(slot));
+    for slot in slots.iter_mut().take(batch.frames.len()).filter(|slot| **slot < STRANGER) {
+        if GUESTS && shard.is_lost_guest(Slot::from_number(*slot)) {
+            *slot = STRANGER;
+        } else {
+            shard.prefetch_standby(Slot::from_number(*slot));
+        }
     }
-    let send = |frame: &mut F, slot| send::<F, true>(frame, slot, shard, doors, counters);
+    let send = |frame: &mut F, slot| send::<F, true, GUESTS>(frame, slot, shard, doors, counters);
     finish(batch, slots, counters, Count::TranslatedOut, owner, send)
+}
+
+/// Gives copies of the contexts of packets that were handed over to who handed them over.
+#[inline(always)]
+fn lend(scene: &mut Scene<'_>, slots: &[u32; BURST], packets: usize) {
+    if let Some(by) = scene.handed_by
+        && scene.shard.lends()
+    {
+        for &slot in slots.iter().take(packets).filter(|slot| **slot < STRANGER) {
+            scene.shard.lend(Slot::from_number(slot), by);
+        }
+    }
 }
 
 /// From a provider to the site. How many packets are left for the long way.
 pub(super) fn inbound<F: Frame>(batch: &mut Batch<F>, scene: &mut Scene<'_>) -> usize {
+    match scene.shard.takes_guests() {
+        false => inbound_with::<F, false>(batch, scene),
+        true => inbound_with::<F, true>(batch, scene),
+    }
+}
+
+/// The same; `GUESTS` says whether packets of other workers' contexts may find them here.
+#[inline(always)]
+fn inbound_with<F: Frame, const GUESTS: bool>(batch: &mut Batch<F>, scene: &mut Scene<'_>) -> usize {
     let port = scene.snapshot.ports.get(usize::from(scene.port.0));
     let (Some(port), 1..=BURST, false) = (port, batch.frames.len(), scene.shard.is_strict()) else {
         return leave(batch);
     };
     let gate = Gate::new(port, scene.port, scene.snapshot);
     let (mut tags, mut slots) = ([NO_TAG; BURST], [LONG; BURST]);
+    let (shard, sharding, worker) = (&*scene.shard, *scene.sharding, scene.worker);
     for (frame, tag) in batch.frames.iter().zip(&mut tags) {
         let Some(found) = gate.tag_of_peer(frame.bytes()) else { continue };
         *tag = found.value();
-        scene.shard.approach_tag(found);
+        match GUESTS && !sharding.is_owner_of_tag(worker, found) {
+            true => shard.approach_guest(found),
+            false => shard.approach_tag(found),
+        }
     }
-    let (shard, sharding, worker) = (&*scene.shard, *scene.sharding, scene.worker);
     for (&tag, slot) in tags.iter().zip(first(&mut slots, batch.frames.len())) {
         let Some(tag) = ContextTag::new(tag) else { continue };
         if !sharding.is_owner_of_tag(worker, tag) {
             *slot = sharding.owner_of_tag(tag).map_or(LONG, |_| STRANGER);
+            if GUESTS
+                && let Some((found, entry)) = shard.named_guest(tag)
+                && let Some(host) = scene.snapshot.hosts.get(entry.host as usize)
+                && entry.is_ordinary_in(tag)
+            {
+                prefetch(host);
+                *slot = found.number();
+            }
         } else if let Some((found, entry)) = shard.named(tag)
             && let Some(host) = scene.snapshot.hosts.get(entry.host as usize)
             && entry.is_ordinary_in(tag)
@@ -120,11 +176,12 @@ pub(super) fn inbound<F: Frame>(batch: &mut Batch<F>, scene: &mut Scene<'_>) -> 
             *slot = found.number();
         }
     }
+    lend(scene, &slots, batch.frames.len());
     let doors = Doors::inside(scene.snapshot);
     let owner = |at: usize| ContextTag::new(tags[at]).and_then(|tag| sharding.owner_of_tag(tag)).unwrap_or_default();
     let (shard, hosts) = (&mut *scene.shard, scene.snapshot.hosts.as_slice());
     finish(batch, &mut slots, scene.counters, Count::TranslatedIn, owner, |frame, slot| {
-        deliver(frame, slot, shard, hosts, &doors)
+        deliver::<F, GUESTS>(frame, slot, shard, hosts, &doors)
     })
 }
 
@@ -361,20 +418,23 @@ const DOORS: usize = 16;
 struct Door {
     /// The Ethernet header and two octets more, that both may be moved at once.
     ether: [u8; 16],
+    /// The first half of the locators that leave by it, as it lies in memory.
+    prefix: [u8; 8],
     /// The longest packet that fits; none does where nothing is known of the way.
     most: usize,
     port: PortId,
 }
 
 impl Doors {
-    const CLOSED: Door = Door { ether: [0; 16], most: 0, port: PortId(0) };
+    const CLOSED: Door = Door { ether: [0; 16], prefix: [0; 8], most: 0, port: PortId(0) };
 
     /// By provider.
     fn out(snapshot: &Snapshot) -> Doors {
         let mut doors = Doors([Self::CLOSED; DOORS]);
         for (door, provider) in doors.0.iter_mut().zip(&snapshot.providers) {
             if let (Some(mac), Some(port)) = (provider.mac, snapshot.ports.get(usize::from(provider.port.0))) {
-                *door = Door { ether: ether(mac, port.mac), most: port.mtu.into(), port: provider.port };
+                let prefix = provider.prefix.to_be_bytes();
+                *door = Door { ether: ether(mac, port.mac), prefix, most: port.mtu.into(), port: provider.port };
             }
         }
         doors
@@ -384,7 +444,8 @@ impl Doors {
     fn inside(snapshot: &Snapshot) -> Doors {
         let mut doors = Doors([Self::CLOSED; DOORS]);
         for ((door, port), at) in doors.0.iter_mut().zip(&snapshot.ports).zip(0..) {
-            *door = Door { ether: ether(Mac::default(), port.mac), most: port.mtu.into(), port: PortId(at) };
+            let ether = ether(Mac::default(), port.mac);
+            *door = Door { ether, most: port.mtu.into(), port: PortId(at), ..Self::CLOSED };
         }
         doors
     }
@@ -396,9 +457,10 @@ fn ether(to: Mac, from: Mac) -> [u8; 16] {
 }
 
 /// RFC 5533 §11.1. None, with the packet as it was, when the long way has to see to it. While something is lost (`AMID`),
-/// the context's standby may take the place of its current pair.
+/// the context's standby may take the place of its current pair. A copy (`GUESTS`) may be of a time when its provider's number
+/// was another's.
 #[inline(always)]
-fn send<F: Frame, const AMID: bool>(
+fn send<F: Frame, const AMID: bool, const GUESTS: bool>(
     frame: &mut F,
     slot: Slot,
     shard: &mut Shard,
@@ -413,6 +475,9 @@ fn send<F: Frame, const AMID: bool>(
         None => (entry.provider, &entry.locators),
     };
     let door = doors.0.get(usize::from(provider))?;
+    if GUESTS && octets::<8, 16>(&locators.local.0.octets(), 0) != &door.prefix {
+        return None;
+    }
     if !frame.prepend(PayloadHeader::LEN) {
         return None;
     }
@@ -444,9 +509,10 @@ fn send<F: Frame, const AMID: bool>(
     Some(door.port)
 }
 
-/// RFC 5533 §12.2. None, with the packet as it was, when the long way has to see to it.
+/// RFC 5533 §12.2. None, with the packet as it was, when the long way has to see to it. A copy (`GUESTS`) may be of a time when
+/// its host's number was another's.
 #[inline(always)]
-fn deliver<F: Frame>(
+fn deliver<F: Frame, const GUESTS: bool>(
     frame: &mut F,
     slot: Slot,
     shard: &mut Shard,
@@ -457,6 +523,9 @@ fn deliver<F: Frame>(
     let host = hosts.get(entry.host as usize)?;
     let door = doors.0.get(usize::from(host.port.0))?;
     let mac = host.mac.as_ref()?;
+    if GUESTS && host.ulid != entry.ulids.local {
+        return None;
+    }
     let bytes = frame.bytes();
     let length = bytes.len().wrapping_sub(IPV6 + PayloadHeader::LEN);
     if length > door.most {

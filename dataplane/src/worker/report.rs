@@ -1,6 +1,7 @@
 //! What a worker tells control by itself, a little each turn: what was active, and what deserves a context.
 
 use super::Worker;
+use crate::context::Report;
 use crate::context::flows::Qualified;
 use crate::counters::Count;
 use crate::link::Event;
@@ -32,8 +33,16 @@ impl<F: Frame> Worker<F> {
                 // Activity is not lost: it stays in the entries until there is room.
                 return;
             }
-            let Some((handle, activity, traffic)) = self.shard.next_activity() else { return };
-            self.outlets.tell(Event::Activity { handle, activity, traffic });
+            if self.shard.lends() && !self.may_tally() {
+                return;
+            }
+            match self.shard.next_activity() {
+                None => return,
+                Some(Report::Own(handle, activity, traffic)) => {
+                    self.outlets.tell(Event::Activity { handle, activity, traffic });
+                }
+                Some(Report::Guest(tally)) => self.tally(tally),
+            }
         }
     }
 }

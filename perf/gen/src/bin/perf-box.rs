@@ -191,7 +191,9 @@ impl Rig {
         let switch = Arc::new(Switch::default());
         let (mut control, links) = connect(usize::from(count), RingSizes::default(), Box::new(pool.clone()));
         let began = Instant::now();
-        let limits = Limits { contexts: site.capacity(), ..Limits::default() };
+        // As in a daemon: none where no other worker could have a context.
+        let guests = if count > 1 { site.capacity() } else { 0 };
+        let limits = Limits { contexts: site.capacity(), guests, ..Limits::default() };
         let snapshot = Arc::new(site.snapshot());
         let queues = near_queues.into_iter().zip(far_queues);
         let mut workers: Vec<Worker<Mbuf>> = links
