@@ -80,7 +80,7 @@ REPLAY = (
     "Million packets per second. `net_pcap` replays a capture with one frame of each context, in random order. *out* and *in* "
     "say where it comes in, *both* replays on both sides. With *-null* the other side is a plain `net_null`, which returns as "
     "many empty frames: testpmd swaps and sends them, the box drops them, and only replayed frames count. With several workers "
-    "half of the frames and more arrive at one that does not own their context; with *steered* none."
+    "half of the frames and more arrive at one that does not own their context, which gets copies of them; with *steered* none."
 )
 WIRE = (
     "Million packets per second through a server of two memif devices, the generator sending all that is taken; both have a "
@@ -102,6 +102,24 @@ def forwarding(title, text, rows):
             f"| {' | '.join(f'{mpps[name]:.2f}' for name in ORDER)} | {row['ns']:.1f} "
             f"| **{to['5tswap']:.2f}** | {low:.2f}–{high:.2f} | {to['io']:.2f} |"
         )
+    return lines + several(rows)
+
+
+def several(rows):
+    """How much more so many workers do than one."""
+    rows = [row for row in rows if row.get("scaling")]
+    if not rows:
+        return []
+    lines = ["", "Several workers beside one, in the same rounds:", ""]
+    lines += ["| contexts | way | workers | 5tswap, one | several | × | box, one | several | × | 95 % |"]
+    lines += ["|---:|---|---:|---:|---:|---:|---:|---:|---:|---|"]
+    for row in rows:
+        cells = [f"{row['contexts']:,}", row["way"], str(row["workers"])]
+        for name in ("5tswap", "box"):
+            cells += [f"{row['mpps'][name + ' alone']:.2f}", f"{row['mpps'][name]:.2f}", f"**{row['scaling'][name]:.2f}**"]
+        samples = row["samples_pps"]
+        low, high = stats.interval(stats.ratios(samples["box"], samples["box alone"]))
+        lines.append(f"| {' | '.join(cells)} | {low:.2f}–{high:.2f} |")
     return lines
 
 

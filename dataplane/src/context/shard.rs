@@ -371,16 +371,28 @@ impl Shard {
     /// need.
     #[inline]
     pub fn approach_tag(&self, tag: ContextTag) {
-        if let Some((_, entry)) = self.named(tag) {
+        self.approach_slot(self.own_place(tag));
+    }
+
+    /// Asks for the first line of what is at `slot`, if there is such a slot.
+    #[inline]
+    pub(crate) fn approach_slot(&self, slot: Slot) {
+        if let Some(entry) = self.get(slot) {
             prefetch(entry);
         }
     }
 
-    /// The slot a tag names and what is there, whose it may be.
+    /// The slot a tag of this worker's names; what is there may be another's.
     #[inline]
-    pub(crate) fn named(&self, tag: ContextTag) -> Option<(Slot, &Entry)> {
-        let slot = tag.value() as u32 & self.slot_mask;
-        Some((Slot(slot), self.entries.get(slot as usize)?))
+    pub(crate) fn own_place(&self, tag: ContextTag) -> Slot {
+        Slot(tag.value() as u32 & self.slot_mask)
+    }
+
+    /// The same of any worker's tag.
+    #[inline]
+    pub(crate) fn place(&self, tag: ContextTag, own: bool) -> Slot {
+        let guest = self.guests.place(tag);
+        if own { self.own_place(tag) } else { Slot(guest) }
     }
 
     /// What the index says of a pair whose hash is `hash` at first sight.

@@ -72,18 +72,14 @@ fn outbound_with<F: Frame, const GUESTS: bool>(batch: &mut Batch<F>, scene: &mut
         if hash == NO_HASH {
             continue;
         }
-        if sharding.owner_of_hash(hash) != worker {
+        // Whose it is nobody can foretell, so with guests that is asked last: whatever is found here may be used.
+        if !GUESTS && sharding.owner_of_hash(hash) != worker {
             *slot = STRANGER;
-            if GUESTS
-                && let Some(found) = shard.guess(hash)
-                && shard.is_guest(found)
-            {
-                shard.prefetch(found);
-                *slot = found.number();
-            }
         } else if let Some(found) = shard.guess(hash) {
             shard.prefetch(found);
             *slot = found.number();
+        } else if GUESTS && sharding.owner_of_hash(hash) != worker {
+            *slot = STRANGER;
         }
     }
     let doors = Doors::out(scene.snapshot);
@@ -148,32 +144,31 @@ fn inbound_with<F: Frame, const GUESTS: bool>(batch: &mut Batch<F>, scene: &mut 
     let gate = Gate::new(port, scene.port, scene.snapshot);
     let (mut tags, mut slots) = ([NO_TAG; BURST], [LONG; BURST]);
     let (shard, sharding, worker) = (&*scene.shard, *scene.sharding, scene.worker);
+    let place = |tag: ContextTag| match GUESTS {
+        true => shard.place(tag, sharding.is_owner_of_tag(worker, tag)),
+        false => shard.own_place(tag),
+    };
     for (frame, tag) in batch.frames.iter().zip(&mut tags) {
         let Some(found) = gate.tag_of_peer(frame.bytes()) else { continue };
         *tag = found.value();
-        match GUESTS && !sharding.is_owner_of_tag(worker, found) {
-            true => shard.approach_guest(found),
-            false => shard.approach_tag(found),
-        }
+        shard.approach_slot(place(found));
     }
     for (&tag, slot) in tags.iter().zip(first(&mut slots, batch.frames.len())) {
         let Some(tag) = ContextTag::new(tag) else { continue };
-        if !sharding.is_owner_of_tag(worker, tag) {
+        // Whose it is nobody can foretell, so with guests that is asked last: a place holds what it is for, or something else.
+        if !GUESTS && !sharding.is_owner_of_tag(worker, tag) {
             *slot = sharding.owner_of_tag(tag).map_or(LONG, |_| STRANGER);
-            if GUESTS
-                && let Some((found, entry)) = shard.named_guest(tag)
-                && let Some(host) = scene.snapshot.hosts.get(entry.host as usize)
-                && entry.is_ordinary_in(tag)
-            {
-                prefetch(host);
-                *slot = found.number();
-            }
-        } else if let Some((found, entry)) = shard.named(tag)
+            continue;
+        }
+        let found = place(tag);
+        if let Some(entry) = shard.get(found)
             && let Some(host) = scene.snapshot.hosts.get(entry.host as usize)
             && entry.is_ordinary_in(tag)
         {
             prefetch(host);
             *slot = found.number();
+        } else if GUESTS && !sharding.is_owner_of_tag(worker, tag) {
+            *slot = sharding.owner_of_tag(tag).map_or(LONG, |_| STRANGER);
         }
     }
     lend(scene, &slots, batch.frames.len());

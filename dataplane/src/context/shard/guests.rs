@@ -15,7 +15,6 @@ use std::ops::Range;
 
 use super::{Entry, Shard, Slot, Tally};
 use crate::context::hash::Sharding;
-use crate::processor::prefetch;
 use crate::wire::{ContextTag, Ulid, UlidPair};
 
 /// What workers tell each other of contexts.
@@ -96,7 +95,7 @@ impl Guests {
     /// The place of a context. Those of one owner differ in their low bits, which are its slots; different owners' are
     /// shifted against each other.
     #[inline]
-    fn place(&self, tag: ContextTag) -> u32 {
+    pub(super) fn place(&self, tag: ContextTag) -> u32 {
         let owner = (tag.value() >> Sharding::WORKER_SHIFT) as u32;
         let mixed = (tag.value() as u32).wrapping_add(owner.wrapping_mul(0x9e37_79b1));
         self.first.wrapping_add(mixed & self.places.wrapping_sub(1))
@@ -136,21 +135,6 @@ impl Shard {
         self.guests.has(slot.0)
     }
 
-    /// Asks for the place of a guest.
-    #[inline]
-    pub(crate) fn approach_guest(&self, tag: ContextTag) {
-        if let Some((_, entry)) = self.named_guest(tag) {
-            prefetch(entry);
-        }
-    }
-
-    /// The place of a guest and what is there, which may be another.
-    #[inline]
-    pub(crate) fn named_guest(&self, tag: ContextTag) -> Option<(Slot, &Entry)> {
-        let slot = self.guests.place(tag);
-        Some((Slot(slot), self.entries.get(slot as usize)?))
-    }
-
     /// Whether a slot is that of a guest whose path is lost here, so that its owner has to see to its packets.
     pub(crate) fn is_lost_guest(&self, slot: Slot) -> bool {
         let entry = |slot: Slot| self.entries.get(slot.0 as usize);
@@ -178,7 +162,8 @@ impl Shard {
 
     /// The owner wants a copy back. What happened in it.
     pub(crate) fn dismiss(&mut self, tag: ContextTag) -> Option<Tally> {
-        let (slot, entry) = self.named_guest(tag)?;
+        let slot = Slot(self.guests.place(tag));
+        let entry = self.entries.get(slot.0 as usize)?;
         let held = self.guests.has(slot.0) && entry.is_taken() && entry.local_tag == tag;
         if held { self.forget_guest(slot) } else { None }
     }
