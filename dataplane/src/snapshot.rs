@@ -11,7 +11,7 @@ pub use self::class::{CLASSES_MAX, ClassView, Classes, Traits, has_ports};
 pub use self::nat::{Image, Mapped, NatView, Outside, Thresholds};
 use crate::wire::ethernet::Mac;
 use crate::wire::ipv6::protocol;
-use crate::wire::{Ulid, UlidPair};
+use crate::wire::{Locator, Ulid, UlidPair};
 
 /// A port of the box, as an index into [`Snapshot::ports`].
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
@@ -75,6 +75,14 @@ pub struct ProviderView {
     pub next_hop: Ipv6Addr,
     /// The router's link-layer address, once known.
     pub mac: Option<Mac>,
+}
+
+impl ProviderView {
+    /// Whether a locator is one it delegated.
+    #[inline]
+    pub fn delegated(&self, locator: Locator) -> bool {
+        (locator.0.to_bits() >> 64) as u64 == self.prefix
+    }
 }
 
 /// A host of the site as workers see it.

@@ -20,7 +20,7 @@ use crate::context::{Direction, Hasher, Shard, Slot};
 use crate::counters::{Count, Counters};
 use crate::port::Frame;
 use crate::processor::prefetch;
-use crate::snapshot::{HostView, PortId, PortView, Snapshot};
+use crate::snapshot::{HostView, PortId, PortView, ProviderView, Snapshot};
 use crate::wire::ethernet::{self, EtherType, Mac};
 use crate::wire::ipv6::{self, protocol};
 use crate::wire::shim6::PayloadHeader;
@@ -55,7 +55,7 @@ pub(super) fn outbound<F: Frame>(batch: &mut Batch<F>, scene: &mut Scene<'_>) ->
 }
 
 /// The same; `GUESTS` says whether packets of other workers' contexts may find them here.
-#[inline(always)]
+#[inline(never)]
 fn outbound_with<F: Frame, const GUESTS: bool>(batch: &mut Batch<F>, scene: &mut Scene<'_>) -> usize {
     let port = scene.snapshot.ports.get(usize::from(scene.port.0));
     let (Some(port), 1..=BURST) = (port, batch.frames.len()) else { return leave(batch) };
@@ -85,12 +85,13 @@ fn outbound_with<F: Frame, const GUESTS: bool>(batch: &mut Batch<F>, scene: &mut
     let doors = Doors::out(scene.snapshot);
     let owner = |at: usize| sharding.owner_of_hash(hashes[at]);
     lend(scene, &slots, batch.frames.len());
+    let ways = (&doors, scene.snapshot.providers.as_slice());
     let (shard, counters) = (&mut *scene.shard, scene.counters);
     if !shard.losses().any() {
-        let send = |frame: &mut F, slot| send::<F, false, GUESTS>(frame, slot, shard, &doors, counters);
+        let send = |frame: &mut F, slot| send::<F, false, GUESTS>(frame, slot, shard, ways, counters);
         return finish(batch, &mut slots, counters, Count::TranslatedOut, owner, send);
     }
-    outbound_amid_losses::<F, GUESTS>(batch, &mut slots, counters, owner, shard, &doors)
+    outbound_amid_losses::<F, GUESTS>(batch, &mut slots, counters, owner, shard, ways)
 }
 
 /// The last step while a provider or a path is lost.
@@ -101,7 +102,7 @@ fn outbound_amid_losses<F: Frame, const GUESTS: bool>(
     counters: &Counters,
     owner: impl Fn(usize) -> u8,
     shard: &mut Shard,
-    doors: &Doors,
+    ways: (&Doors, &[ProviderView]),
 ) -> usize {
     for slot in slots.iter_mut().take(batch.frames.len()).filter(|slot| **slot < STRANGER) {
         if GUESTS && shard.is_lost_guest(Slot::from_number(*slot)) {
@@ -110,7 +111,7 @@ fn outbound_amid_losses<F: Frame, const GUESTS: bool>(
             shard.prefetch_standby(Slot::from_number(*slot));
         }
     }
-    let send = |frame: &mut F, slot| send::<F, true, GUESTS>(frame, slot, shard, doors, counters);
+    let send = |frame: &mut F, slot| send::<F, true, GUESTS>(frame, slot, shard, ways, counters);
     finish(batch, slots, counters, Count::TranslatedOut, owner, send)
 }
 
@@ -135,7 +136,7 @@ pub(super) fn inbound<F: Frame>(batch: &mut Batch<F>, scene: &mut Scene<'_>) -> 
 }
 
 /// The same; `GUESTS` says whether packets of other workers' contexts may find them here.
-#[inline(always)]
+#[inline(never)]
 fn inbound_with<F: Frame, const GUESTS: bool>(batch: &mut Batch<F>, scene: &mut Scene<'_>) -> usize {
     let port = scene.snapshot.ports.get(usize::from(scene.port.0));
     let (Some(port), 1..=BURST, false) = (port, batch.frames.len(), scene.shard.is_strict()) else {
@@ -413,23 +414,20 @@ const DOORS: usize = 16;
 struct Door {
     /// The Ethernet header and two octets more, that both may be moved at once.
     ether: [u8; 16],
-    /// The first half of the locators that leave by it, as it lies in memory.
-    prefix: [u8; 8],
     /// The longest packet that fits; none does where nothing is known of the way.
     most: usize,
     port: PortId,
 }
 
 impl Doors {
-    const CLOSED: Door = Door { ether: [0; 16], prefix: [0; 8], most: 0, port: PortId(0) };
+    const CLOSED: Door = Door { ether: [0; 16], most: 0, port: PortId(0) };
 
     /// By provider.
     fn out(snapshot: &Snapshot) -> Doors {
         let mut doors = Doors([Self::CLOSED; DOORS]);
         for (door, provider) in doors.0.iter_mut().zip(&snapshot.providers) {
             if let (Some(mac), Some(port)) = (provider.mac, snapshot.ports.get(usize::from(provider.port.0))) {
-                let prefix = provider.prefix.to_be_bytes();
-                *door = Door { ether: ether(mac, port.mac), prefix, most: port.mtu.into(), port: provider.port };
+                *door = Door { ether: ether(mac, port.mac), most: port.mtu.into(), port: provider.port };
             }
         }
         doors
@@ -439,8 +437,7 @@ impl Doors {
     fn inside(snapshot: &Snapshot) -> Doors {
         let mut doors = Doors([Self::CLOSED; DOORS]);
         for ((door, port), at) in doors.0.iter_mut().zip(&snapshot.ports).zip(0..) {
-            let ether = ether(Mac::default(), port.mac);
-            *door = Door { ether, most: port.mtu.into(), port: PortId(at), ..Self::CLOSED };
+            *door = Door { ether: ether(Mac::default(), port.mac), most: port.mtu.into(), port: PortId(at) };
         }
         doors
     }
@@ -459,7 +456,7 @@ fn send<F: Frame, const AMID: bool, const GUESTS: bool>(
     frame: &mut F,
     slot: Slot,
     shard: &mut Shard,
-    doors: &Doors,
+    (doors, providers): (&Doors, &[ProviderView]),
     counters: &Counters,
 ) -> Option<PortId> {
     let entry = shard.get(slot)?;
@@ -470,7 +467,7 @@ fn send<F: Frame, const AMID: bool, const GUESTS: bool>(
         None => (entry.provider, &entry.locators),
     };
     let door = doors.0.get(usize::from(provider))?;
-    if GUESTS && octets::<8, 16>(&locators.local.0.octets(), 0) != &door.prefix {
+    if GUESTS && !providers.get(usize::from(provider)).is_some_and(|it| it.delegated(locators.local)) {
         return None;
     }
     if !frame.prepend(PayloadHeader::LEN) {
