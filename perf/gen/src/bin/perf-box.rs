@@ -252,7 +252,17 @@ impl Rig {
         let handed_over = self.counted(Count::HandedOver);
         let drops = DropReason::ALL.iter().map(|&reason| self.each(|counters| counters.dropped(reason))).collect();
         let [near, far] = &self.devices;
-        Ok(State { at: Instant::now(), near: near.stats()?, far: far.stats()?, translated, handed_over, drops })
+        Ok(State {
+            at: Instant::now(),
+            near: near.stats()?,
+            far: far.stats()?,
+            translated,
+            handed_over,
+            lent: self.counted(Count::ContextsLent),
+            recalled: self.counted(Count::ContextsRecalled),
+            guests: self.counted(Count::Guests),
+            drops,
+        })
     }
 
     fn sample(&mut self, length: Duration) -> Result<Value, Box<dyn Error>> {
@@ -326,6 +336,9 @@ struct State {
     far: PortStats,
     translated: u64,
     handed_over: u64,
+    lent: u64,
+    recalled: u64,
+    guests: u64,
     drops: Vec<u64>,
 }
 
@@ -346,6 +359,9 @@ impl State {
             "sent": between(|port| port.tx_frames),
             "translated": self.translated - before.translated,
             "handed_over": self.handed_over - before.handed_over,
+            "contexts_lent": self.lent - before.lent,
+            "contexts_recalled": self.recalled - before.recalled,
+            "guests": self.guests,
             "drops": drops,
         })
     }
