@@ -222,6 +222,15 @@ def scale(found):
             f"| {row['contexts']:,} | {row['churned_per_second']:,} | {row['pps_meanwhile'] / 1e6:.2f} "
             f"| {row['pps_without'] / 1e6:.2f} | {row['dropped_meanwhile']:,} |"
         )
+    apart = [row for row in found.get("churn", []) if "installed_per_second" in row]
+    if apart:
+        lines += ["", "The same, but a quarter of all contexts removed first, and then installed:", ""]
+        lines += ["| contexts | removed per second | installed per second | Mpps while installing |", "|---:|---:|---:|---:|"]
+    for row in apart:
+        lines.append(
+            f"| {row['contexts']:,} | {row['removed_per_second']:,} | {row['installed_per_second']:,} "
+            f"| {row['pps_while_installing'] / 1e6:.2f} |"
+        )
     return lines
 
 

@@ -48,18 +48,27 @@ def churn(contexts, flows=1000, core=1, seconds=1.0, rounds=3):
             time.sleep(0.2)
             calm = [box.sample(seconds) for _ in range(rounds)]
             busy = [box.ask(f"churn {seconds} {contexts // 2}") for _ in range(rounds)]
+            apart = [box.ask(f"apart {contexts // 4} {contexts // 2}") for _ in range(rounds)]
             box.stop()
-    drops = sum(sum(one["drops"].values()) for one in busy)
+    drops = sum(sum(one["drops"].values()) for one in busy + apart)
     busy.sort(key=lambda one: one["churned"] / one["seconds"])
     middle = busy[len(busy) // 2]
     return {
         "contexts": contexts,
         "flows": flows,
         "churned_per_second": round(middle["churned"] / middle["seconds"]),
-        "pps_meanwhile": round(sum(middle["received"]) / middle["seconds"]),
+        "removed_per_second": round(stats.median([one["removed_per_s"] for one in apart])),
+        "installed_per_second": round(stats.median([one["installed_per_s"] for one in apart])),
+        "pps_while_installing": round(stats.median([rate(one["installing"]) for one in apart])),
+        "pps_meanwhile": round(rate(middle)),
         "pps_without": round(sorted(calm)[len(calm) // 2]),
         "dropped_meanwhile": drops,
     }
+
+
+def rate(found):
+    """Packets per second that came in."""
+    return sum(found["received"]) / found["seconds"]
 
 
 def handshakes(proofs, rounds):

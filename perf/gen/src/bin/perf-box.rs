@@ -9,6 +9,8 @@
 //! sample SECONDS      what the devices and workers counted meanwhile
 //! publish             all workers get a new snapshot, as after a reload
 //! pauses              the longest times between two turns of the workers since they started or were asked last, and why
+//! apart COUNT FIRST     so many contexts from number FIRST on are removed, and then installed again; how fast, and what the
+//!                       workers did meanwhile
 //! churn SECONDS FIRST contexts from number FIRST on are removed and installed again, one after the other; what the
 //!                     devices and workers counted meanwhile, and how many were
 //! quit
@@ -17,6 +19,7 @@
 #![forbid(unsafe_code)]
 
 use std::error::Error;
+use std::ops::Range;
 use std::process::ExitCode;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicU8, Ordering};
@@ -163,6 +166,10 @@ fn run(given: &Arguments) -> Result<(), Box<dyn Error>> {
                 }
                 ["publish"] => rig.publish(),
                 ["pauses"] => rig.pauses(),
+                ["apart", count, first] => {
+                    let apart = rig.apart(count.parse()?, first.parse()?);
+                    console::answer(&apart?);
+                }
                 ["churn", seconds, first] => {
                     let churn = rig.churn(Duration::from_secs_f64(seconds.parse()?), first.parse()?);
                     console::answer(&churn?);
@@ -298,6 +305,42 @@ impl Rig {
             self.serve();
         }
         Ok(answer)
+    }
+
+    /// Removes `count` contexts from number `first` on, and when all are gone installs them again.
+    fn apart(&mut self, count: u32, first: u32) -> Result<Value, Box<dyn Error>> {
+        if count == 0 || first.checked_add(count).is_none_or(|end| end > self.site.contexts()) {
+            return Err("there are not so many contexts".into());
+        }
+        let before = self.state()?;
+        let removal = self.order(first..first + count, |control, site, worker, context| {
+            control.remove(worker, site.tag(context));
+        });
+        let state = self.state()?;
+        let installation = self.order(first..first + count, |control, site, worker, context| {
+            control.install(worker, site.install(context));
+        });
+        let mut answer = self.state()?.since(&before);
+        answer["removed_per_s"] = (f64::from(count) / removal.as_secs_f64()).into();
+        answer["installed_per_s"] = (f64::from(count) / installation.as_secs_f64()).into();
+        // What passed while contexts were installed.
+        answer["installing"] = self.state()?.since(&state);
+        Ok(answer)
+    }
+
+    /// Gives a command about each of some contexts, and waits until the last was carried out.
+    fn order(&mut self, contexts: Range<u32>, give: impl Fn(&mut ControlLink<Mbuf>, &Site, usize, u32)) -> Duration {
+        let (began, end) = (Instant::now(), self.counted(Count::CommandsApplied) + contexts.len() as u64);
+        for context in contexts {
+            while self.control.backlog() >= 1024 {
+                self.serve();
+            }
+            give(&mut self.control, &self.site, self.site.owner(context).into(), context);
+        }
+        while self.counted(Count::CommandsApplied) < end {
+            self.serve();
+        }
+        began.elapsed()
     }
 
     fn publish(&mut self) {
