@@ -3,8 +3,8 @@
 import os
 from dataclasses import dataclass
 
-PARTS = ("stages", "failover", "replay", "wire", "rates", "scale", "handshakes")
-DEVICES = {"replay", "wire", "rates", "scale"}
+PARTS = ("stages", "failover", "replay", "flood", "wire", "rates", "scale", "handshakes")
+DEVICES = {"replay", "flood", "wire", "rates", "scale"}
 """Those that need DPDK and hugepages."""
 PROOFS = {"HBA": ["--peers", "65536"], "CGA-2048": ["--cga", "2048", "--peers", "8192", "--block", "4096"]}
 """How peers prove their locators, as the example handshakes is told."""

@@ -13,6 +13,7 @@ def markdown(name, result):
         ("stages", stages),
         ("failover", failover),
         ("replay", lambda rows: forwarding("The whole box on replayed captures", REPLAY, rows)),
+        ("flood", floods),
         ("wire", lambda rows: forwarding("The whole box behind memif", WIRE, rows)),
         ("rates", rates),
         ("latency", latency),
@@ -230,6 +231,24 @@ def scale(found):
         lines.append(
             f"| {row['contexts']:,} | {row['removed_per_second']:,} | {row['installed_per_second']:,} "
             f"| {row['pps_while_installing'] / 1e6:.2f} |"
+        )
+    return lines
+
+
+def floods(rows):
+    lines = [
+        "## A flood of I1s",
+        "",
+        "One of five of a provider's replayed frames is an I1; the box with them and without in turn. All payload was translated, and "
+        "all I1s were given to control or refused by its rate, or the run would have failed.",
+        "",
+        "| contexts | I1s per second | of them to control | payload, Mpps | without I1s | octets grown |",
+        "|---:|---:|---:|---:|---:|---:|",
+    ]
+    for row in rows:
+        lines.append(
+            f"| {row['contexts']:,} | {row['i1s_per_second']:,} | {row['punted_per_second']:,} | {row['payload_pps'] / 1e6:.2f} "
+            f"| {row['payload_pps_without'] / 1e6:.2f} | {row['octets_grown']:,} |"
         )
     return lines
 

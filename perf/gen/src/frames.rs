@@ -1,6 +1,7 @@
 //! Frames of a site as they arrive at the box, and what the box should have made of them.
 
-use dataplane::wire::shim6::PayloadHeader;
+use dataplane::wire::ContextTag;
+use dataplane::wire::shim6::{Message, Options, PayloadHeader};
 
 use crate::site::{BOX_MAC, OTHER_MAC, Site};
 
@@ -102,6 +103,22 @@ pub fn write(octets: &mut [u8], site: &Site, way: Way, stamp: Stamp) {
     if let Some(room) = udp[UDP..].first_chunk_mut() {
         *room = stamp.emit();
     }
+}
+
+/// Writes an I1 (RFC 5533 §5.4) between a context's locators over a provider's frame of that context, as a stranger would send who
+/// knows both; how many octets it takes.
+pub fn write_i1(octets: &mut [u8], context: u32) -> usize {
+    let i1 = Message::I1 {
+        initiator_tag: ContextTag::truncate(context.into()),
+        initiator_nonce: context,
+        options: Options::default(),
+    };
+    // It has no option that could be out of place.
+    let i1 = i1.emit().unwrap_or_default();
+    let length = ETHERNET + IPV6 + i1.len();
+    octets[18..20].copy_from_slice(&(i1.len() as u16).to_be_bytes());
+    octets[ETHERNET + IPV6..length].copy_from_slice(&i1);
+    length
 }
 
 /// The stamp in a frame that came out of the box, or went through something that leaves frames as long as they were; none

@@ -268,6 +268,7 @@ impl Rig {
             lent: self.counted(Count::ContextsLent),
             recalled: self.counted(Count::ContextsRecalled),
             guests: self.counted(Count::Guests),
+            punted: self.counted(Count::Punted),
             drops,
         })
     }
@@ -382,6 +383,7 @@ struct State {
     lent: u64,
     recalled: u64,
     guests: u64,
+    punted: u64,
     drops: Vec<u64>,
 }
 
@@ -405,6 +407,7 @@ impl State {
             "contexts_lent": self.lent - before.lent,
             "contexts_recalled": self.recalled - before.recalled,
             "guests": self.guests,
+            "punted": self.punted - before.punted,
             "drops": drops,
         })
     }

@@ -2,6 +2,7 @@
 
 #![forbid(unsafe_code)]
 
+use std::num::NonZeroUsize;
 use std::path::PathBuf;
 use std::process::ExitCode;
 
@@ -31,6 +32,9 @@ struct Arguments {
     /// Each worker's frames go to its own queue, as a card would steer them; else half of them and more do not.
     #[arg(long)]
     steered: bool,
+    /// Of a provider's frames, each of so many is an I1 in the place of payload.
+    #[arg(long)]
+    flood: Option<NonZeroUsize>,
 }
 
 fn main() -> ExitCode {
@@ -44,7 +48,7 @@ fn main() -> ExitCode {
                 true => u32::from(site.owner(context)) == queue,
                 false => context % given.queues == queue,
             };
-            if let Err(error) = capture::write_all(&path, &site, way, &given.size, wanted) {
+            if let Err(error) = capture::write_all(&path, &site, way, &given.size, given.flood, wanted) {
                 eprintln!("{}: {error}", path.display());
                 return ExitCode::FAILURE;
             }
