@@ -238,7 +238,8 @@ fn an_icmp_error_that_lies_moves_nothing_and_costs_two_probes_in_a_send_timeout(
         assert_eq!((probes(&scene, 0, since), probes(&scene, 1, since)), (2 * tests as usize, tests as usize));
         let until = scene.now - ms(100);
         assert!(streams.iter().all(|stream| scene.streams[*stream].missing(since, until) == 0));
-        assert_eq!(scene.hosts[0].inbox.len(), 0);
+        // R5533-236: what is tested the host does not hear of; what is not, since that was a moment ago, it does.
+        assert_eq!(scene.hosts[0].inbox.len() as u64, scene.nodes[0].tally("control_hints_paced"));
     }
 }
 

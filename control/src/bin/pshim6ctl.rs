@@ -8,6 +8,7 @@ use clap::Parser;
 use control::manage::verbs::{Cli, run};
 
 fn main() -> ExitCode {
+    control::driver::name_damaged_stores();
     let cli = Cli::parse();
     run(&cli, control::tape::tell, &mut BufWriter::new(stdout().lock()), &mut stderr().lock())
 }

@@ -10,7 +10,7 @@ use std::process::{Child, Command, ExitCode, Stdio};
 
 use clap::{Parser, ValueEnum};
 use control::config::{Configuration, DEFAULT_PATH};
-use control::driver::{MEGABYTES, RunError, Supervisor, Surroundings};
+use control::driver::{MEGABYTES, RunError, Supervisor, Surroundings, name_damaged_stores};
 use tracing::{error, info, warn};
 use tracing_subscriber::layer::SubscriberExt;
 use tracing_subscriber::util::SubscriberInitExt;
@@ -57,6 +57,7 @@ enum LogFormat {
 }
 
 fn main() -> ExitCode {
+    name_damaged_stores();
     let cli = Cli::parse();
     let configuration = match Configuration::load(&cli.config) {
         Ok(configuration) => configuration,

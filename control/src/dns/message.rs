@@ -198,6 +198,24 @@ pub struct Answer {
 #[error("records nobody asked for")]
 pub struct Unusable;
 
+/// Whether an answer has records of the wanted type that are of another name than the one asked for and its aliases.
+fn has_strangers(view: &View<'_>, asked: u16) -> bool {
+    let Some(mut at) = Name::from_wire(view.asked()) else { return true };
+    let answers = || view.section(Section::Answer);
+    let aliases: Vec<_> = answers()
+        .filter(|record| record.kind == kind::CNAME)
+        .filter_map(|record| Some((view.owner(record), view.target(record)?)))
+        .collect();
+    let mut names = vec![at.clone()];
+    while let Some((_, next)) = aliases.iter().find(|(owner, _)| *owner == at).filter(|_| names.len() <= aliases.len())
+    {
+        at = next.clone();
+        names.push(at.clone());
+    }
+    let concerned = |record: &&Record| record.kind == asked || record.kind == kind::CNAME;
+    answers().filter(concerned).any(|record| !names.contains(&view.owner(record)))
+}
+
 impl Answer {
     /// What a server answered, for hosts.
     ///
@@ -218,7 +236,7 @@ impl Answer {
             Section::Authority => of != kind::AAAA && of != kind::OPT,
             Section::Additional => true,
         };
-        if !view.records().iter().all(|record| fits(record.section, record.kind)) {
+        if !view.records().iter().all(|record| fits(record.section, record.kind)) || has_strangers(view, asked) {
             return Err(Unusable);
         }
         Ok(Answer::made(view))

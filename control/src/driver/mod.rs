@@ -5,6 +5,7 @@
 //! in a few more that only carry questions and answers.
 
 mod bmp;
+mod damage;
 #[cfg(feature = "dpdk")]
 mod dpdk;
 mod figures;
@@ -51,6 +52,7 @@ use crate::publish::Publisher;
 use crate::tape::Core;
 use crate::time::Instant;
 use bmp::Routers;
+pub use damage::name_damaged_stores;
 use helpers::Helpers;
 use history::History;
 use leases::Leases;

@@ -79,16 +79,19 @@ impl Engine {
         reap.advise(ends.unwrap_or_default());
     }
 
-    /// Word against the current pair of a context: it tests its pair, unless it does so already or did a moment ago.
-    pub(super) fn hint(&mut self, now: Instant, rng: &mut dyn Rng, id: ContextId, effects: &mut Vec<Effect>) {
+    /// Word against the current pair of a context: it tests its pair, unless it does so already or did a moment ago. Whether it
+    /// does now.
+    pub(super) fn hint(&mut self, now: Instant, rng: &mut dyn Rng, id: ContextId, effects: &mut Vec<Effect>) -> bool {
         let pause = Duration::from_secs(self.reap_config.send_timeout_s.into());
         let rested = |at: Option<Instant>| at.is_none_or(|at| now.since(at) >= pause);
         let runs = self.carries_payload(id);
-        let Some(attached) = self.attached.get_mut(&id).filter(|attached| attached.reap.is_some()) else { return };
-        let at_rest = attached.reap.as_ref().is_some_and(|reap| reap.state() == State::Operational);
-        let at_rest = at_rest && runs;
-        if !at_rest || !rested(attached.hinted) || !self.budget.take(now) {
-            return self.tally.count(Event::HintsPaced);
+        let Some(attached) = self.attached.get_mut(&id).filter(|attached| attached.reap.is_some()) else {
+            return false;
+        };
+        let looks = attached.reap.as_ref().is_some_and(|reap| reap.state() != State::Operational);
+        if looks || !runs || !rested(attached.hinted) || !self.budget.take(now) {
+            self.tally.count(Event::HintsPaced);
+            return looks;
         }
         attached.hinted = Some(now);
         self.look_around(now, id);
@@ -96,5 +99,6 @@ impl Engine {
         self.reap_paid(now, rng, id, effects, |reap, rng, book, out| {
             reap.hint(now, rng, &|pair| book.rank(pair, now), out);
         });
+        true
     }
 }

@@ -84,10 +84,13 @@ impl Engine {
             self.learn_mtu(&quoted, icmp, effects);
         }
         if about_path && self.hints.icmp && self.has_alternative(quoted.id) {
-            self.tally.count(Event::IcmpActedOn);
-            self.hint(now, rng, quoted.id, effects);
-            // R5533-237: the host may want to know all the same.
-            if !self.icmp_errors_to_hosts {
+            let acted = self.hint(now, rng, quoted.id, effects);
+            if acted {
+                self.tally.count(Event::IcmpActedOn);
+            }
+            // R5533-236: the host hears of all on which nothing was done. A hop limit that ran out is as often the host's own
+            // doing, which it waits to hear of. R5533-237: it may want to know all the same.
+            if acted && kind != TIME_EXCEEDED && !self.icmp_errors_to_hosts {
                 return;
             }
         }

@@ -119,7 +119,11 @@ impl Streams {
             if stream.output.len() >= UNREAD_MAX {
                 return false;
             }
-            (stream.since, stream.expects) = (now, stream.expects + 1);
+            // What is expected already has its time: more that is said must not keep up a connection over which nothing comes.
+            if stream.expects == 0 {
+                stream.since = now;
+            }
+            stream.expects += 1;
             stream.put(message);
             return true;
         }
@@ -418,6 +422,18 @@ mod tests {
         cable.call(9, b"again");
         cable.run(20);
         assert_eq!(cable.asked.last().unwrap().1, b"again");
+    }
+
+    /// Over a connection on which no answer comes nothing more is to be asked, however much there is to ask.
+    #[test]
+    fn more_questions_do_not_keep_up_a_connection_without_answers() {
+        let mut cable = Cable::new();
+        for _ in 0..QUIET_MAX.as_secs() {
+            cable.call(1, b"well?");
+            cable.run(1000);
+        }
+        cable.run(20);
+        assert!(cable.told.contains(&StreamEvent::Failed(1)), "{:?}", cable.told);
     }
 
     #[test]

@@ -18,6 +18,7 @@
 
 mod export;
 mod migrate;
+mod reading;
 pub mod shared;
 mod storage;
 #[cfg(test)]
@@ -42,6 +43,8 @@ use serde::de::DeserializeOwned;
 use crate::dhcp::client::Stored as Delegation;
 use crate::dhcp::{Change, Client, Duid, Held, Lease, Stored};
 pub use export::{Export, ExportError};
+use reading::Reading;
+pub use reading::being_read;
 pub use storage::{Entry, News, Storage, Verdict};
 
 /// The version of the format that is read and written.
@@ -69,6 +72,14 @@ pub enum StoreError {
         file: PathBuf,
         /// Why.
         source: io::Error,
+    },
+    /// There is nothing in it, not even what a new one has.
+    #[error(
+        "{file}: empty, and so no store any more; put a copy in its place, or move it away to begin without leases"
+    )]
+    Empty {
+        /// The store.
+        file: PathBuf,
     },
     /// Others than the owner may read it.
     #[error("{file}: mode {mode:04o} lets others read it; chmod 600 {file}")]
@@ -144,6 +155,10 @@ impl Store {
             let directory = file.parent().filter(|parent| !parent.as_os_str().is_empty()).unwrap_or(Path::new("."));
             fs::rename(&new, file).and_then(|()| File::open(directory)?.sync_all()).map_err(wrong)?;
         }
+        // The library would make a new one of it, and give away what was given.
+        if fs::metadata(file).map_err(wrong)?.len() == 0 {
+            return Err(StoreError::Empty { file: file.to_path_buf() });
+        }
         Store::open_file(file, steps)
     }
 
@@ -162,6 +177,7 @@ impl Store {
     }
 
     fn open_backend(file: &Path, backend: impl StorageBackend, steps: &[migrate::Step]) -> Result<Store, StoreError> {
+        let _reading = Reading::of(file);
         let database = Database::builder().set_cache_size(CACHE_OCTETS).create_with_backend(backend);
         let database = database.map_err(|error| match error {
             DatabaseError::DatabaseAlreadyOpen => StoreError::InUse { file: file.to_path_buf() },
@@ -237,6 +253,7 @@ impl Store {
 
     /// Everything in it.
     pub fn load(&self) -> Result<Stored, StoreError> {
+        let _reading = Reading::of(&self.file);
         let transaction = self.database.begin_read().map_err(|error| self.failed(error))?;
         let mut stored = Stored::default();
         let leases = transaction.open_table(LEASES).map_err(|error| self.failed(error))?;
@@ -345,6 +362,7 @@ impl Store {
 
     /// Reads every page and everything on it. False if the file had to be repaired.
     pub fn check(&mut self) -> Result<bool, StoreError> {
+        let _reading = Reading::of(&self.file);
         let whole = self.database.check_integrity().map_err(|error| failure(&self.file, error))?;
         self.load()?;
         Ok(whole)

@@ -74,6 +74,18 @@ fn one_process_has_it_and_nobody_else_may_read_it() {
     assert!(!file.with_extension("none").exists());
 }
 
+/// Whoever made a store made it whole, so that an empty file is what was left of one.
+#[test]
+fn an_empty_file_is_no_new_store() {
+    let file = scratch("empty");
+    Store::open(&file).unwrap().commit(&[Change::Put(lease(1, 10))]).unwrap();
+    fs::File::create(&file).unwrap();
+    for opened in [Store::open(&file), Store::open_existing(&file)] {
+        assert!(matches!(opened, Err(StoreError::Empty { .. })));
+    }
+    assert_eq!(fs::metadata(&file).unwrap().len(), 0, "nothing was done to it");
+}
+
 #[test]
 fn an_older_format_is_brought_up_to_date_and_a_newer_one_refused() {
     let file = scratch("versions");
@@ -217,4 +229,49 @@ fn a_writer_that_is_killed_loses_nothing_it_has_told() {
         }
     }
     assert!(told.len() > 3, "{told:?}");
+}
+
+/// Where the test below finds its store.
+const DAMAGED: &str = "PSHIM6_TEST_DAMAGED_STORE";
+
+#[test]
+#[ignore = "run by damage_is_said_and_with_the_name_of_the_file in a process of its own"]
+fn reads_a_store_that_may_be_damaged() {
+    crate::driver::name_damaged_stores();
+    let file = std::path::PathBuf::from(std::env::var_os(DAMAGED).expect("begun by another test"));
+    if let Err(error) = Store::open_existing(&file).and_then(|mut store| store.check()) {
+        eprintln!("{error}");
+        std::process::exit(1);
+    }
+}
+
+/// Whatever page is gone: the store is whole without it, or it is said which file cannot be read.
+#[test]
+fn damage_is_said_and_with_the_name_of_the_file() {
+    const PAGE: usize = 4096;
+    let file = scratch("pages");
+    let store = Store::open(&file).unwrap();
+    for number in 1..=12 {
+        store.commit(&[Change::Put(lease(number, 10)), Change::Hold(held(number as u16))]).unwrap();
+    }
+    drop(store);
+    let whole = fs::read(&file).unwrap();
+    let mut refused = 0;
+    for page in 0..whole.len() / PAGE {
+        let mut octets = whole.clone();
+        octets[page * PAGE..][..PAGE].fill(0);
+        fs::write(&file, octets).unwrap();
+        let child = std::process::Command::new(std::env::current_exe().unwrap())
+            .args(["--ignored", "--exact", "store::tests::reads_a_store_that_may_be_damaged", "--nocapture"])
+            .env(DAMAGED, &file)
+            .output()
+            .unwrap();
+        let said = String::from_utf8_lossy(&child.stderr);
+        match child.status.code() {
+            Some(0) => {}
+            Some(1) if said.contains(&*file.to_string_lossy()) => refused += 1,
+            code => panic!("page {page}: {code:?}: {said}"),
+        }
+    }
+    assert!(refused > 5, "{refused} pages");
 }

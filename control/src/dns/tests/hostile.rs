@@ -74,6 +74,16 @@ fn records_nobody_asked_for_are_not_passed_on() {
     bench.give(&answer);
     assert_eq!(bench.replies[0].1.metadata.response_code, ResponseCode::ServFail);
     assert_eq!((bench.count(Event::AnswersUnasked), bench.notes.len()), (1, 1));
+    // Nor is one of the right type, beside the right one.
+    let mut bench = Bench::new(vec![("www.example.", 60, raw(16, b"\x01x".to_vec()))]);
+    bench.say(HOST, &question("www.example.", RecordType::TXT).to_vec().unwrap());
+    let asked = bench.sent.remove(0);
+    let mut answer = bench.response(&asked).unwrap();
+    let mut message = Message::from_vec(&answer.payload).unwrap();
+    message.add_answer(Record::from_rdata(wire("bank.example."), 60, raw(16, b"\x01y".to_vec())));
+    answer.payload = message.to_vec().unwrap();
+    bench.give(&answer);
+    assert_eq!(bench.replies[0].1.metadata.response_code, ResponseCode::ServFail);
     // Addresses and identifiers of other names than the one at the end of the chain are nobody's.
     let mut bench = Bench::new(peer());
     bench.say(HOST, &question("web.b.example.", RecordType::AAAA).to_vec().unwrap());

@@ -407,6 +407,9 @@ pub enum VerbError {
     /// The configuration was not changed.
     #[error(transparent)]
     Site(#[from] SiteEditError),
+    /// None has such a name.
+    #[error("no counter's name contains {0:?} (counters --all shows them all)")]
+    NoCounter(String),
     /// There is no key.
     #[error(transparent)]
     Key(#[from] KeyFileError),

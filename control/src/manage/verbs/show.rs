@@ -69,6 +69,9 @@ pub(super) fn counters(config: &Path, wanted: &Wanted<'_>, output: &mut Output<'
     let mut view = ask!(config, output, Request::Counters, Counters);
     let named = |name: &String| wanted.name.is_none_or(|part| name.contains(part));
     view.counters.retain(|name, _| named(name));
+    if let Some(part) = wanted.name.filter(|_| view.counters.is_empty()) {
+        return Err(VerbError::NoCounter(part.to_owned()));
+    }
     view.descriptions.retain(|name, _| named(name));
     view.advice.retain(|name, _| named(name));
     view.workers.iter_mut().for_each(|own| own.retain(|name, _| named(name)));
