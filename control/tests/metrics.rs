@@ -214,6 +214,8 @@ fn the_text_is_what_openmetrics_asks_for() {
         }
     }
     assert!(!families.contains("pshim6_drop_ring_full"), "reasons to drop are one family");
+    // What goes up and down is no counter.
+    assert!(text.contains("pshim6_worker_guests{worker=\"1\"} 3.0\n") && !families.contains("pshim6_guests"), "{text}");
 }
 
 /// Says past the harness, which keeps what a test that passes prints, that nothing was tried; where all tools have to be

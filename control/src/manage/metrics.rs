@@ -21,8 +21,10 @@ pub(super) const MEDIA_TYPE: &str = "application/openmetrics-text; version=1.0.0
 
 /// What begins the name of a reason to drop.
 const DROP: &str = "drop_";
-/// What workers measure rather than count.
+/// What workers measure rather than count, and have told already.
 const MEASURED: &str = "contexts";
+/// The same, told here.
+const GUESTS: &str = "guests";
 
 /// What the system knows of the process.
 #[derive(Clone, Copy, Debug, Default)]
@@ -193,6 +195,11 @@ impl Figures {
                 continue;
             }
             let help = view.descriptions.get(name).map_or("", |it| it.trim_end_matches('.'));
+            if name == GUESTS {
+                let rows = shares.into_iter().map(|(at, share)| (worker(at), share as f64));
+                out.gauges("pshim6_worker_guests", help, rows)?;
+                continue;
+            }
             let name = format!("pshim6_{name}");
             if shares.is_empty() {
                 out.counters(&name, help, [(Vec::new(), *value)])?;
