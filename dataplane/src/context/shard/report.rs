@@ -32,7 +32,7 @@ impl Shard {
         self.watching = watching;
     }
 
-    /// Notes the provider by which payload came, where [`Entry::wants_arrival`].
+    /// Notes the provider by which payload came, where [`Entry::wants_arrival`](crate::context::Entry::wants_arrival).
     pub(crate) fn note_arrival(&mut self, slot: Slot, provider: u8) {
         self.entries[slot.0 as usize].note_arrival(provider);
     }
