@@ -57,7 +57,6 @@ def measure(contexts, core=1, rounds=7, seconds=0.5):
         "punted_per_second": round(stats.median([one["punted"] / one["seconds"] for one in found["flood"]])),
         "payload_pps": round(stats.median(payload["flood"])),
         "payload_pps_without": round(stats.median(payload["calm"])),
-        "payload_lost": 0,
         "octets_grown": grown,
         "samples_pps": {name: [round(one) for one in all] for name, all in payload.items()},
     }

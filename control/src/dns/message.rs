@@ -4,6 +4,7 @@
 //! RFC 6891 §6.2.3). A host gets a copy with its own identifier, flags, letters and OPT record, and with the TTLs aged. So
 //! what is passed through is passed untouched, signatures among it.
 
+use super::follow::follow;
 use super::name::Name;
 use super::view::{HEADER_LEN, IN, Malformed, Question, Record, Section, View, kind, rcode};
 
@@ -198,22 +199,13 @@ pub struct Answer {
 #[error("records nobody asked for")]
 pub struct Unusable;
 
-/// Whether an answer has records of the wanted type that are of another name than the one asked for and its aliases.
+/// Whether an answer has records of the wanted type that are of another name than the one asked for and its aliases, or aliases
+/// without an end.
 fn has_strangers(view: &View<'_>, asked: u16) -> bool {
-    let Some(mut at) = Name::from_wire(view.asked()) else { return true };
-    let answers = || view.section(Section::Answer);
-    let aliases: Vec<_> = answers()
-        .filter(|record| record.kind == kind::CNAME)
-        .filter_map(|record| Some((view.owner(record), view.target(record)?)))
-        .collect();
-    let mut names = vec![at.clone()];
-    while let Some((_, next)) = aliases.iter().find(|(owner, _)| *owner == at).filter(|_| names.len() <= aliases.len())
-    {
-        at = next.clone();
-        names.push(at.clone());
-    }
+    let (Some(first), Some(end)) = (Name::from_wire(view.asked()), follow(view, asked)) else { return true };
+    let belongs = |owner: Name| owner == first || end.chain.contains(&owner);
     let concerned = |record: &&Record| record.kind == asked || record.kind == kind::CNAME;
-    answers().filter(concerned).any(|record| !names.contains(&view.owner(record)))
+    !view.section(Section::Answer).filter(concerned).all(|record| belongs(view.owner(record)))
 }
 
 impl Answer {

@@ -79,8 +79,8 @@ impl Engine {
         reap.advise(ends.unwrap_or_default());
     }
 
-    /// Word against the current pair of a context: it tests its pair, unless it does so already or did a moment ago. Whether it
-    /// does now.
+    /// Word against the current pair of a context: it tests its pair, unless it looks for one already or did a moment ago. Whether
+    /// it tests or looks now.
     pub(super) fn hint(&mut self, now: Instant, rng: &mut dyn Rng, id: ContextId, effects: &mut Vec<Effect>) -> bool {
         let pause = Duration::from_secs(self.reap_config.send_timeout_s.into());
         let rested = |at: Option<Instant>| at.is_none_or(|at| now.since(at) >= pause);

@@ -315,7 +315,7 @@ const MEANINGS: &[(&str, &str)] = &[
     ("control_probe_unmatched", "Probes that reported nonces we did not send."),
     ("control_probe_answer_capped", "Answers to probes not sent because of the rate."),
     ("control_icmp_translated", "ICMPv6 errors passed on to hosts."),
-    ("control_icmp_acted_on", "ICMPv6 errors that made a context test its path."),
+    ("control_icmp_acted_on", "ICMPv6 errors that made a context test its path, or came while it looked for one."),
     ("control_icmp_not_ours", "ICMPv6 errors about no packet of ours, or broken ones."),
     ("control_icmp_no_support", "ICMPv6 errors that say a peer does not speak Shim6."),
     ("control_icmp_suppressed", "ICMPv6 errors of the box not sent because of RFC 4443 2.4(e) or the rate limit."),
