@@ -15,6 +15,22 @@ pub fn prefetch<T>(value: &T) {
     let _ = value;
 }
 
+/// Asks for the first `LINES` cache lines of the value numbered `at`, without a look whether there is one.
+#[inline(always)]
+pub(crate) fn prefetch_at<const LINES: usize, T>(all: &[T], at: usize) {
+    #[cfg(target_arch = "x86_64")]
+    {
+        use std::arch::x86_64::{_MM_HINT_T0, _mm_prefetch};
+        let start = all.as_ptr().wrapping_add(at).cast::<i8>();
+        for line in 0..LINES {
+            // SAFETY: the instruction only hints the cache; whatever the address, it reads nothing and cannot fault.
+            unsafe { _mm_prefetch::<_MM_HINT_T0>(start.wrapping_add(line * 64)) };
+        }
+    }
+    #[cfg(not(target_arch = "x86_64"))]
+    let _ = (all, at);
+}
+
 /// Which of eight numbers are equal to one, as bits.
 #[cfg(target_arch = "x86_64")]
 #[inline(always)]

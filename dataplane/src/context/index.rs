@@ -8,7 +8,7 @@
 //! error with a counter, never a loop.
 
 use crate::memory::huge;
-use crate::processor::{equal, prefetch};
+use crate::processor::{equal, prefetch_at};
 
 const WAYS: usize = 8;
 const ALL: u8 = u8::MAX;
@@ -68,9 +68,7 @@ impl Index {
     /// Asks for the first bucket of `hash`.
     #[inline]
     pub fn prefetch(&self, hash: u64) {
-        if let Some(bucket) = self.buckets.get(self.first(hash)) {
-            prefetch(bucket);
-        }
+        prefetch_at::<1, _>(&self.buckets, self.first(hash));
     }
 
     /// The slot whose signature fits `hash`, without a look at any key: the right one, but for one time in thousands. None

@@ -13,7 +13,7 @@ use super::index::{Full, Index};
 use super::label::{LabelMode, Labels};
 use super::standby::{Beside, Loss, Losses, Way};
 use crate::memory::huge;
-use crate::processor::prefetch;
+use crate::processor::{prefetch, prefetch_at};
 use crate::snapshot::Classes;
 use crate::wire::{ContextTag, FlowLabel, LocatorPair, UlidPair};
 use guests::Guests;
@@ -377,9 +377,7 @@ impl Shard {
     /// Asks for the first line of what is at `slot`, if there is such a slot.
     #[inline]
     pub(crate) fn approach_slot(&self, slot: Slot) {
-        if let Some(entry) = self.get(slot) {
-            prefetch(entry);
-        }
+        prefetch_at::<1, _>(&self.entries, slot.0 as usize);
     }
 
     /// The slot a tag of this worker's names; what is there may be another's.
@@ -418,10 +416,7 @@ impl Shard {
 
     #[inline]
     fn prefetch_entry(&self, slot: u32) {
-        if let Some(entry) = self.entries.get(slot as usize) {
-            prefetch(entry);
-            prefetch(&entry.locators);
-        }
+        prefetch_at::<2, _>(&self.entries, slot as usize);
     }
 
     /// The context at `slot`, if there is such a slot.

@@ -72,13 +72,11 @@ fn outbound_with<F: Frame, const GUESTS: bool>(batch: &mut Batch<F>, scene: &mut
         if hash == NO_HASH {
             continue;
         }
-        // Whose it is nobody can foretell, so with guests that is asked last: whatever is found here may be used.
-        if !GUESTS && sharding.owner_of_hash(hash) != worker {
-            *slot = STRANGER;
-        } else if let Some(found) = shard.guess(hash) {
+        // Whose it is is asked last: whatever is found here may be used, and a guess that misleads is noticed when keys are compared.
+        if let Some(found) = shard.guess(hash) {
             shard.prefetch(found);
             *slot = found.number();
-        } else if GUESTS && sharding.owner_of_hash(hash) != worker {
+        } else if sharding.owner_of_hash(hash) != worker {
             *slot = STRANGER;
         }
     }
@@ -156,11 +154,7 @@ fn inbound_with<F: Frame, const GUESTS: bool>(batch: &mut Batch<F>, scene: &mut 
     }
     for (&tag, slot) in tags.iter().zip(first(&mut slots, batch.frames.len())) {
         let Some(tag) = ContextTag::new(tag) else { continue };
-        // Whose it is nobody can foretell, so with guests that is asked last: a place holds what it is for, or something else.
-        if !GUESTS && !sharding.is_owner_of_tag(worker, tag) {
-            *slot = sharding.owner_of_tag(tag).map_or(LONG, |_| STRANGER);
-            continue;
-        }
+        // Whose it is is asked last: a place holds what it is for, or something else.
         let found = place(tag);
         if let Some(entry) = shard.get(found)
             && let Some(host) = scene.snapshot.hosts.get(entry.host as usize)
@@ -168,7 +162,7 @@ fn inbound_with<F: Frame, const GUESTS: bool>(batch: &mut Batch<F>, scene: &mut 
         {
             prefetch(host);
             *slot = found.number();
-        } else if GUESTS && !sharding.is_owner_of_tag(worker, tag) {
+        } else if !sharding.is_owner_of_tag(worker, tag) {
             *slot = sharding.owner_of_tag(tag).map_or(LONG, |_| STRANGER);
         }
     }
