@@ -8,7 +8,7 @@
 //! A worker with N contexts over one provider, each with a standby over the other, and some contexts more over that other
 //! one (*bystanders*) is told that the first provider is lost. What counts is the turn that takes in the command: from
 //! its end on no packet goes by the lost provider, which is then looked at for each context, in random order. Bursts of bystanders
-//! are in between.
+//! are in between, and as many spans of a plain loop over other memory: what that takes too long is the machine's doing.
 
 use std::collections::VecDeque;
 use std::hint::black_box;
@@ -241,13 +241,14 @@ impl Bench {
     }
 
     /// Every context of the first provider sends a packet, in random order, and leaves by `provider`; a burst of bystanders
-    /// after each burst. Times of the bursts of the one and the other.
-    fn all(&mut self, order: &mut Order, provider: u8) -> [Vec<f64>; 2] {
+    /// after each burst, and after that a plain loop for as long as that takes. Times of the
+    /// three.
+    fn all(&mut self, order: &mut Order, provider: u8) -> Times {
         let mut contexts: Vec<u32> = (0..self.contexts).collect();
         for at in (1..contexts.len()).rev() {
             contexts.swap(at, order.next(at as u32 + 1) as usize);
         }
-        let mut times = [Vec::new(), Vec::new()];
+        let mut times = Times::default();
         for burst in contexts.chunks(BURST) {
             times[0].push(self.burst(burst, provider));
             while self.spare.len() < BURST {
@@ -255,11 +256,32 @@ impl Bench {
             }
             let bystanders: Vec<u32> = (0..BURST).map(|_| self.contexts + order.next(BYSTANDERS)).collect();
             times[1].push(self.burst(&bystanders, 1));
+            times[2].push(plain_loop(&mut self.other, order));
             if times[0].len().is_multiple_of(64) {
                 self.rest();
             }
         }
         times
+    }
+}
+
+/// Nanoseconds, of each burst of those who lost their path, of bystanders, and of a plain loop.
+type Times = [Vec<f64>; 3];
+
+/// Reads and writes some memory for as long as a burst of bystanders takes, and nothing else. How long that was, in
+/// nanoseconds.
+fn plain_loop(memory: &mut [u8], order: &mut Order) -> f64 {
+    const BURST_NS: u128 = 1_700;
+    let began = Instant::now();
+    loop {
+        for _ in 0..8 {
+            let at = order.next(memory.len() as u32) as usize;
+            memory[at] = memory[at].wrapping_add(1);
+        }
+        let spent = began.elapsed();
+        if spent.as_nanos() >= BURST_NS {
+            return spent.as_secs_f64() * 1e9;
+        }
     }
 }
 
@@ -297,10 +319,16 @@ fn quantile(values: &mut [f64], share: f64) -> f64 {
     values.get(at).copied().unwrap_or(f64::NAN)
 }
 
+/// Longer than a burst may take, in nanoseconds.
+const LATE: f64 = 100_000.0;
+
 fn spans(values: &mut [f64]) -> String {
+    let late = values.iter().filter(|&&value| value > LATE).count();
+    let seconds = values.iter().sum::<f64>() / 1e9;
     let [p50, p99, p999, most] = [0.5, 0.99, 0.999, 1.0].map(|share| quantile(values, share) / 1e3);
     format!(
-        "{{\"bursts\":{},\"p50_us\":{p50:.2},\"p99_us\":{p99:.2},\"p999_us\":{p999:.2},\"most_us\":{most:.2}}}",
+        "{{\"bursts\":{},\"p50_us\":{p50:.2},\"p99_us\":{p99:.2},\"p999_us\":{p999:.2},\"most_us\":{most:.2},\
+         \"seconds\":{seconds:.3},\"late\":{late}}}",
         values.len()
     )
 }
@@ -310,7 +338,7 @@ fn measure(contexts: u32, rounds: u32) -> String {
     let mut bench = Bench::new(contexts);
     let mut order = Order(0x9e37_79b9_7f4a_7c15);
     let (mut idle, mut lost, mut back) = (Vec::new(), Vec::new(), Vec::new());
-    let (mut calm, mut meanwhile) = ([Vec::new(), Vec::new()], [Vec::new(), Vec::new()]);
+    let (mut calm, mut meanwhile) = (Times::default(), Times::default());
     for round in 0..=rounds {
         let before = bench.all(&mut order, 0);
         let nothing = bench.cold_turn();
@@ -335,7 +363,8 @@ fn measure(contexts: u32, rounds: u32) -> String {
     format!(
         "{{\"contexts\":{contexts},\"bystanders\":{BYSTANDERS},\"switched\":{used},\"idle_turn_ns\":{:.0},\"lost_turn_ns\":{:.0},\
          \"lost_turn_most_ns\":{:.0},\"back_turn_ns\":{:.0},\"samples_ns\":[{samples}],\n\"affected\":{{\"before\":{},\
-         \"after\":{}}},\n\"bystander\":{{\"before\":{},\"after\":{}}}}}",
+         \"after\":{}}},\n\"bystander\":{{\"before\":{},\"after\":{}}},\
+         \n\"plain_loop\":{{\"before\":{},\"after\":{}}}}}",
         quantile(&mut idle, 0.5),
         quantile(&mut lost, 0.5),
         quantile(&mut lost, 1.0),
@@ -344,6 +373,8 @@ fn measure(contexts: u32, rounds: u32) -> String {
         spans(&mut meanwhile[0]),
         spans(&mut calm[1]),
         spans(&mut meanwhile[1]),
+        spans(&mut calm[2]),
+        spans(&mut meanwhile[2]),
     )
 }
 
