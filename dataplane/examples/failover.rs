@@ -241,8 +241,7 @@ impl Bench {
     }
 
     /// Every context of the first provider sends a packet, in random order, and leaves by `provider`; a burst of bystanders
-    /// after each burst, and after that a plain loop for as long as that takes. Times of the
-    /// three.
+    /// after each burst, and after that a plain loop for as long as that takes. Times of all three.
     fn all(&mut self, order: &mut Order, provider: u8) -> Times {
         let mut contexts: Vec<u32> = (0..self.contexts).collect();
         for at in (1..contexts.len()).rev() {

@@ -15,7 +15,8 @@ pub fn prefetch<T>(value: &T) {
     let _ = value;
 }
 
-/// Asks for the first `LINES` cache lines of the value numbered `at`, without a look whether there is one.
+/// Asks for the first `LINES` cache lines of the value numbered `at`, without a look whether there is one: nothing comes of it
+/// then.
 #[inline(always)]
 pub(crate) fn prefetch_at<const LINES: usize, T>(all: &[T], at: usize) {
     #[cfg(target_arch = "x86_64")]

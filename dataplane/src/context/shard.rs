@@ -374,7 +374,7 @@ impl Shard {
         self.approach_slot(self.own_place(tag));
     }
 
-    /// Asks for the first line of what is at `slot`, if there is such a slot.
+    /// Asks for the first line of what is at `slot`; nothing comes of it where there is no such slot.
     #[inline]
     pub(crate) fn approach_slot(&self, slot: Slot) {
         prefetch_at::<1, _>(&self.entries, slot.0 as usize);

@@ -72,7 +72,8 @@ fn outbound_with<F: Frame, const GUESTS: bool>(batch: &mut Batch<F>, scene: &mut
         if hash == NO_HASH {
             continue;
         }
-        // Whose it is is asked last: whatever is found here may be used, and a guess that misleads is noticed when keys are compared.
+        // Whose it is is asked last: whatever is found here may be used, and a guess that misleads is noticed when keys
+        // are compared.
         if let Some(found) = shard.guess(hash) {
             shard.prefetch(found);
             *slot = found.number();
