@@ -17,13 +17,21 @@ def goals(quick):
             "ndr": Goal(0.0, width=0.05, trial_seconds=0.1, sum_seconds=0.5, coarse=1),
             "pdr": Goal(0.005, width=0.05, trial_seconds=0.1, sum_seconds=0.5, coarse=1),
         }
-    return {"ndr": Goal(0.0), "pdr": Goal(0.005)}
+    return {
+        "ndr": Goal(0.0, width=0.01, trial_seconds=0.5, sum_seconds=5.0),
+        "pdr": Goal(0.005, width=0.01, trial_seconds=0.5, sum_seconds=5.0),
+    }
 
+
+BUDGET = 120.0
+"""Seconds of trials for a goal. What is decided by then is the answer."""
 
 AWAY_US = {"program": 1000, "generator": 200, "machine": 0}
 """How long who has to run may be away before a trial says more of the machine than of the box. A ring of 1,024 frames is full
 after 200 µs at ten million per second, both ways together. Of programs only the sum is known, which has ticks in it."""
 TRIES = 6
+PATIENCE = 60.0
+"""Seconds of trials made again, in one search: a machine that is never quiet must not hold it up for hours."""
 SHORT = 0.03
 """Of its frames the generator may leave out at the highest load that is tried."""
 
@@ -43,6 +51,7 @@ class Trials:
 
     def __init__(self, rig, pair, **what):
         self.rig, self.pair, self.what, self.repeated, self.disturbed = rig, pair, what, 0, 0
+        self.patience = PATIENCE
 
     def find(self, **what):
         least = None
@@ -52,7 +61,10 @@ class Trials:
                 least = found
             if disturbance(least) == 0:
                 return least
+            if self.patience <= 0:
+                break
             self.repeated += 1
+            self.patience -= what["seconds"]
         self.disturbed += 1
         return least
 
@@ -76,7 +88,7 @@ def rates(rig, name, size, ways="both", quick=True):
         most = rig.trial(pair, ways=ways, size=size, seconds=0.5)["received_pps"]
         # memif makes who sends more than is taken wait, so this is the most that can be sent, but for a little.
         trials = Trials(rig, pair, ways=ways, size=size)
-        search = Search(trials, LEAST, trials.made(0.97 * most, 0.1))
+        search = Search(trials, LEAST, trials.made(0.97 * most, 0.1), BUDGET)
         found = {"mrr_pps": most}
         for goal, what in goals(quick).items():
             try:

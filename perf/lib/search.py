@@ -54,10 +54,11 @@ class Unbounded(Exception):
 
 
 class Search:
-    """Between `least` and `most`, in frames per second."""
+    """Between `least` and `most`, in frames per second. After `budget` seconds of trials for a goal it answers with what is
+    decided by then: on a machine that is busy by turns, loads that are hard to decide never end."""
 
-    def __init__(self, measure, least, most):
-        self.measure, self.least, self.most = measure, least, most
+    def __init__(self, measure, least, most, budget=math.inf):
+        self.measure, self.least, self.most, self.budget = measure, least, most, budget
         self.loads = {}
         self.spent = 0.0
 
@@ -84,6 +85,7 @@ class Search:
 
     def find(self, goal):
         """The interval: a load that is a lower bound, and one that is an upper bound or the most there can be."""
+        self.ends = self.spent + self.budget
         lost = self._try(self.most, goal.trial_seconds / 2**goal.coarse)
         # A first guess is what came through when everything was sent.
         guess = max(self.least, self.most * (1 - lost))
@@ -101,6 +103,8 @@ class Search:
         step = width
         while True:
             lower, upper = self._bounds(goal, seconds, total)
+            if lower is not None and self.spent >= self.ends:
+                return (lower, upper or self.most)
             if lower is None:
                 if upper <= self.least:
                     raise Unbounded(f"at {upper:.0f} frames per second more than {goal.loss_ratio:.2%} are lost")

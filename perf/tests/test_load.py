@@ -47,6 +47,14 @@ class Disturbed(unittest.TestCase):
         lost, made, found = self.find(worse, trial(0.02, program=1500), worse)
         self.assertEqual((lost, made, found.disturbed), (0.02, load.TRIES, 1))
 
+    def test_patience_ends_on_a_machine_that_is_never_calm(self):
+        rig = Rig(trial(0.02, program=9000))
+        trials = load.Trials(rig, 0)
+        for _ in range(100):
+            trials(1e6, 1.0)
+        self.assertEqual((trials.repeated, trials.disturbed), (load.PATIENCE, 100))
+        self.assertLess(rig.made, 100 + load.PATIENCE)
+
     def test_the_highest_load_is_one_the_generator_makes(self):
         rig = Rig(*[trial(missed=100)] * load.TRIES, trial(missed=10))
         self.assertAlmostEqual(load.Trials(rig, 0).made(1e6, 0.1), 0.97e6)

@@ -70,6 +70,21 @@ class Finding(unittest.TestCase):
     def test_all_that_can_be_sent_is_the_end(self):
         self.assertEqual(Search(cliff(1e9), 1e4, 1e7).find(Goal(0.0, sum_seconds=1.0)), (1e7, 1e7))
 
+    def test_a_search_ends_with_what_is_decided_when_its_budget_is_spent(self):
+        chance = random.Random(7)
+        goal = Goal(0.0, width=1e-4, trial_seconds=1.0, sum_seconds=5.0)
+
+        def moods(load, seconds):
+            return 0.01 if chance.random() < min(0.9, load / 4e6) else 0.0
+
+        search = Search(moods, 1e4, 1e7, budget=60.0)
+        lower, upper = search.find(goal)
+        self.assertLess(search.spent, 100.0)
+        self.assertLess(lower, upper)
+        unhurried = Search(moods, 1e4, 1e7)
+        unhurried.find(goal)
+        self.assertGreater(unhurried.spent, search.spent)
+
     def test_something_that_always_loses_is_said_to(self):
         with self.assertRaises(Unbounded):
             Search(lambda load, seconds: 0.5, 1e4, 1e7).find(Goal(0.0, sum_seconds=1.0))

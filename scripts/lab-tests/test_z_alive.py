@@ -116,14 +116,15 @@ class Watched(Cut):
 
 
 class Without(Cut):
-    """The same without it: REAP finds the failure, after its Send Timeout."""
+    """The same without it: REAP finds the failure, after its Send Timeout or when a host's TCP repeats itself."""
 
     rounds = 1
 
     def test_a_silent_cut_is_found_by_reap(self):
-        [(found, _)] = self.sessions(seconds=12)
+        [(found, noise)] = self.sessions(seconds=12)
         note(f"without liveness: most {max(found):.0f} ms")
-        self.assertGreater(max(found), 1000, "the comparison compares something")
+        # No earlier than a host's TCP repeats itself for the second time, which is 600 ms after what was lost.
+        self.assertGreater(max(found), LIMIT_MS + noise, "the comparison compares something")
         self.assertLess(max(found), 10_000)
         self.assertEqual(self.count("control_liveness_sent"), 0)
 
